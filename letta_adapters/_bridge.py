@@ -1,0 +1,222 @@
+"""The one bridge between threads and the event loop that the sync client runs on.
+
+One daemon thread per process runs one loop, started on first use. Single calls wait for a result;
+streams are *pushed* by a task on the loop into a bounded hand-off, because pulling each message
+through the loop costs fifty times as much. A full hand-off stops the task, and with it the socket:
+nothing is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator, Coroutine, Generator
+from concurrent.futures import CancelledError as FutureCancelled
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any, Final, Protocol, TypeVar
+
+T = TypeVar("T")
+
+HIGH_WATER: Final = 64
+LOW_WATER: Final = 16
+# On Windows a thread that waits for a lock without a limit cannot be interrupted by Ctrl-C.
+_WAIT: Final = 0.5 if sys.platform == "win32" else None
+_CLEANUP_SECONDS: Final = 30.0
+_EXIT_SECONDS: Final = 5.0
+
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Closable(Protocol[T_co]):
+    """An async iterator with ``aclose``."""
+
+    def __aiter__(self) -> AsyncIterator[T_co]: ...
+    async def aclose(self) -> None: ...
+
+
+class _End:
+    """The stream's end, with the exception that ended it (if one did)."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
+
+
+class _Pump:
+    """Runs on the loop: moves a stream's items into the hand-off."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.queue: SimpleQueue[Any] = SimpleQueue()
+        self.blocked = False
+        self._loop = loop
+        self._gate = asyncio.Event()
+
+    async def run(self, stream: Closable[Any]) -> None:
+        queue, put = self.queue, self.queue.put
+        end = _End()
+        try:
+            async for item in stream:
+                put(item)
+                if queue.qsize() >= HIGH_WATER:
+                    self._gate.clear()
+                    self.blocked = True
+                    # Looked at again, now that the consumer would see `blocked`.
+                    if queue.qsize() >= HIGH_WATER:
+                        await self._gate.wait()
+                    self.blocked = False
+        except BaseException as error:
+            end = _End(error)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            try:
+                await stream.aclose()
+            finally:
+                put(end)
+
+    def unblock(self) -> None:
+        """Called by the consumer when the hand-off has run low."""
+        self.blocked = False
+        with suppress(RuntimeError):  # the loop is closed: the process ends
+            self._loop.call_soon_threadsafe(self._gate.set)
+
+
+class Bridge:
+    """An event loop on a thread of its own."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._main, name="letta-adapters", daemon=True)
+        self._thread.start()
+
+    def _main(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        self.loop.run_forever()
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop and wait for it. Interrupting the wait cancels it."""
+        return self._wait(self._submit(work))
+
+    def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise RuntimeError(
+                "The sync API was called on its own event loop, which would wait for itself. "
+                "Make the callback a plain function, or use the async client in it."
+            )
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def _wait(self, future: Future[T]) -> T:
+        try:
+            while True:
+                with suppress(FutureTimeout):
+                    return future.result(_WAIT)
+                if future.done():
+                    return future.result()
+        except BaseException:
+            if not future.done():
+                # Ctrl-C: let the clean-up on the loop run before the exception goes on.
+                future.cancel()
+                self._quietly(self._idle())
+            raise
+
+    async def _idle(self) -> None:
+        """Returns after what was cancelled had a chance to clean up."""
+        me = asyncio.current_task()
+        stopping = [t for t in asyncio.all_tasks() if t is not me and _cancelling(t)]
+        if stopping:
+            await asyncio.wait(stopping, timeout=_CLEANUP_SECONDS)
+
+    def _quietly(self, work: Coroutine[Any, Any, Any]) -> None:
+        with suppress(Exception, FutureCancelled):
+            self._submit(work).result(_CLEANUP_SECONDS)
+
+    def iterate(self, stream: Closable[T]) -> Generator[T, None, None]:
+        """The stream's items, in this thread. Closing the generator closes the stream."""
+        pump = _Pump(self.loop)
+        queue = pump.queue
+        running = self._submit(pump.run(stream))
+        ended = False
+        try:
+            while True:
+                try:
+                    item = queue.get(timeout=_WAIT)
+                except Empty:
+                    continue
+                if type(item) is _End:
+                    ended = True
+                    if item.error is not None:
+                        raise item.error
+                    return
+                yield item
+                if pump.blocked and queue.qsize() <= LOW_WATER:
+                    pump.unblock()
+        finally:
+            if not ended and self._thread.is_alive():
+                running.cancel()
+                # The pump's last act is to put its end: then the stream is closed.
+                with suppress(Empty):
+                    while type(queue.get(timeout=_CLEANUP_SECONDS)) is not _End:
+                        pass
+
+    def close(self) -> None:
+        """Cancel what still runs, let it clean up, and end the thread (at exit)."""
+        if self._thread.is_alive():
+            self._quietly(self._cancel_all())
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join(_EXIT_SECONDS)
+
+    async def _cancel_all(self) -> None:
+        me = asyncio.current_task()
+        tasks = [task for task in asyncio.all_tasks() if task is not me]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_EXIT_SECONDS)
+
+
+def _cancelling(task: asyncio.Task[Any]) -> bool:
+    # 3.10 does not say; then all tasks count, and the wait is bounded.
+    cancelling = getattr(task, "cancelling", None)
+    return cancelling is None or cancelling() > 0
+
+
+_lock = threading.Lock()
+_bridge: Bridge | None = None
+# A forked child must not finalise its parent's loop.
+_inherited: list[Bridge] = []
+
+
+def get_bridge() -> Bridge:
+    """This process's bridge; a forked child gets one of its own."""
+    global _bridge
+    with _lock:
+        if _bridge is None:
+            _bridge = Bridge()
+        return _bridge
+
+
+def _after_fork() -> None:
+    global _bridge, _lock
+    _lock = threading.Lock()
+    if _bridge is not None:
+        _inherited.append(_bridge)
+        _bridge = None
+
+
+def _at_exit() -> None:
+    if _bridge is not None:
+        _bridge.close()
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

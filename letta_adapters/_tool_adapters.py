@@ -1,0 +1,137 @@
+"""Tools that are not Python functions: LangChain's, LlamaIndex's, and dicts.
+
+Neither framework is imported: what has a framework tool's attributes is one. Each function returns
+the keyword arguments of :class:`letta_adapters.tools.Tool`. Arguments are validated by the
+framework's own tool, with its own rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from letta_adapters._invoke import is_async_callable
+from letta_adapters._tool_schema import schema_of
+from letta_adapters.errors import InvalidInputError
+
+#: ``.args`` of LangChain's single-input ``Tool``.
+_SINGLE_INPUT = {"tool_input": {"type": "string"}}
+
+
+def is_langchain_tool(obj: object) -> bool:
+    """An instance with ``name``, ``description``, ``ainvoke`` and a schema of its arguments."""
+    return (
+        not isinstance(obj, type)
+        and callable(getattr(obj, "ainvoke", None))
+        and (_has(obj, "tool_call_schema") or _has(obj, "args_schema"))
+        and _has(obj, "name")
+        and _has(obj, "description")
+    )
+
+
+def _has(obj: object, name: str) -> bool:
+    # On the class too: reading a property such as tool_call_schema may build a model.
+    return name in getattr(obj, "__dict__", ()) or hasattr(type(obj), name)
+
+
+def from_langchain(obj: Any) -> dict[str, Any]:
+    """A LangChain ``BaseTool``: called with ``ainvoke(arguments)``.
+
+    The model sees ``tool_call_schema`` (without injected arguments), which falls back to
+    ``args_schema``. A tool that injects the tool call's id or a graph's state cannot get them here
+    and reports that as its error.
+    """
+    declared = getattr(obj, "args_schema", None)
+    schema = getattr(obj, "tool_call_schema", None) or declared
+    if declared is None and getattr(obj, "args", None) == _SINGLE_INPUT:
+        # Tool(func=...): its tool_call_schema describes the wrapper, not the function.
+        schema = {"properties": _SINGLE_INPUT, "required": list(_SINGLE_INPUT)}
+
+    async def handler(**kwargs: Any) -> Any:
+        return await obj.ainvoke(kwargs)
+
+    return {
+        "name": obj.name,
+        "description": obj.description or obj.name,
+        "parameters": schema_of(schema, str(obj.name)),
+        "handler": handler,
+    }
+
+
+def is_llama_index_tool(obj: object) -> bool:
+    """An instance whose ``metadata`` has a name and a schema, and which can be called."""
+    metadata = None if isinstance(obj, type) else getattr(obj, "metadata", None)
+    if metadata is None or isinstance(metadata, Mapping):
+        return False
+    described = hasattr(metadata, "get_parameters_dict") or hasattr(metadata, "fn_schema")
+    named = isinstance(getattr(metadata, "name", None), str)
+    return described and named and _llama_index_call(obj) is not None
+
+
+def _llama_index_call(obj: Any) -> Callable[..., Any] | None:
+    for name in ("acall", "call"):
+        method = getattr(obj, name, None)
+        if callable(method):
+            return method  # type: ignore[no-any-return]
+    return obj if callable(obj) else None
+
+
+def from_llama_index(obj: Any) -> dict[str, Any]:
+    """A LlamaIndex ``BaseTool``: called with ``acall(**arguments)``, else ``call`` or itself.
+
+    Its ``ToolOutput`` becomes the outcome: ``content``, and ``is_error`` as it says. A tool that
+    wants a workflow's ``Context`` raises :class:`InvalidInputError`: there is no workflow here.
+    """
+    metadata = obj.metadata
+    name = str(metadata.name)
+    if getattr(obj, "requires_context", False) is True:
+        raise InvalidInputError(
+            f"The tool {name!r} needs a LlamaIndex workflow Context, which does not exist here.",
+            hint="Write a function without the Context, or bind it with functools.partial.",
+        )
+    make = getattr(metadata, "get_parameters_dict", None)
+    schema = make() if callable(make) else metadata.fn_schema
+    method = _llama_index_call(obj)
+    assert method is not None
+    call = method
+
+    async def arun(**kwargs: Any) -> Any:
+        return _llama_index_outcome(await call(**kwargs))
+
+    def run(**kwargs: Any) -> Any:
+        return _llama_index_outcome(call(**kwargs))
+
+    return {
+        "name": name,
+        "description": metadata.description or name,
+        "parameters": schema_of(schema, name),
+        "handler": arun if is_async_callable(call) else run,
+    }
+
+
+def _llama_index_outcome(output: Any) -> Any:
+    from letta_adapters.tools import ToolOutcome
+
+    if not hasattr(output, "is_error") or not hasattr(output, "content"):
+        return output
+    return ToolOutcome(str(output.content), is_error=bool(output.is_error))
+
+
+def from_mapping(obj: Mapping[Any, Any]) -> dict[str, Any]:
+    """``{"name", "description", "parameters"}``, bare or inside OpenAI's ``function`` wrapper."""
+    inner = obj.get("function") if obj.get("type") == "function" and "function" in obj else obj
+    if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
+        raise InvalidInputError(
+            "A tool given as a dict has no name.",
+            hint='Its form is {"name": ..., "description": ..., "parameters": <JSON schema>}.',
+        )
+    if obj.get("type", "function") != "function":
+        raise InvalidInputError(
+            f"{inner['name']!r} is a provider's own tool of type {obj['type']!r}, not a function.",
+            hint="Attach such tools to the agent.",
+        )
+    return {
+        "name": inner["name"],
+        "description": inner.get("description") or inner["name"],
+        "parameters": inner.get("parameters"),
+    }

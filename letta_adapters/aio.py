@@ -1,0 +1,105 @@
+"""``prompt``, ``create_agent``, ``create_session`` and ``resume_session`` for async code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from letta_adapters.backends.base import Target
+from letta_adapters.client import AsyncLettaClient, make_session, new_target, resume_target
+from letta_adapters.errors import InvalidInputError
+from letta_adapters.messages import ResultMessage
+from letta_adapters.options import BackendSpec
+from letta_adapters.session import AsyncSession
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from letta_adapters.options import AgentKwargs, SessionKwargs
+
+__all__ = ["create_agent", "create_session", "prompt", "resume_session"]
+
+
+async def prompt(
+    message: Any,
+    agent_id: str | None = None,
+    *,
+    client: AsyncLettaClient | None = None,
+    backend: BackendSpec | None = None,
+    **options: Unpack[SessionKwargs],
+) -> ResultMessage:
+    """Ask once, in a fresh conversation (without an agent id: of the default agent).
+
+    Args:
+        message: Text, an image, or a sequence of both.
+        agent_id: Whom to ask.
+        client: Use this client; else one is made from ``backend`` and closed again.
+        backend: ``Rest(...)``, ``"cloud"``, ...; ``None`` asks the environment.
+        options: See :class:`~letta_adapters.options.SessionOptions`.
+
+    Raises:
+        LettaError: refused. A turn that failed later is returned with ``success=False``.
+    """
+    async with create_session(agent_id, client=client, backend=backend, **options) as session:
+        return await session.run_turn(message)
+
+
+async def create_agent(
+    *,
+    client: AsyncLettaClient | None = None,
+    backend: BackendSpec | None = None,
+    **options: Unpack[AgentKwargs],
+) -> str:
+    """Create an agent; returns its id. Options: :class:`~letta_adapters.options.AgentOptions`."""
+    if client is not None:
+        return await _given(client, backend).create_agent(**options)
+    async with AsyncLettaClient(backend) as own:
+        return await own.create_agent(**options)
+
+
+def create_session(
+    agent_id: str | None = None,
+    *,
+    client: AsyncLettaClient | None = None,
+    backend: BackendSpec | None = None,
+    **options: Unpack[SessionKwargs],
+) -> AsyncSession:
+    """A session in a fresh conversation. Does no I/O: it opens on ``async with`` or first use."""
+    return _session(new_target(agent_id), client, backend, options)
+
+
+def resume_session(
+    id: str | None = None,
+    *,
+    agent_id: str | None = None,
+    conversation_id: str | None = None,
+    client: AsyncLettaClient | None = None,
+    backend: BackendSpec | None = None,
+    **options: Unpack[SessionKwargs],
+) -> AsyncSession:
+    """A session that goes on. Does no I/O: it opens on ``async with`` or first use.
+
+    Args:
+        id: An agent id (its default conversation), or a conversation id.
+        agent_id, conversation_id: The same by name; with both there is no look-up.
+        client, backend: As for :func:`prompt`; a client made here is closed with the session.
+        options: See :class:`~letta_adapters.options.SessionOptions`.
+    """
+    return _session(resume_target(id, agent_id, conversation_id), client, backend, options)
+
+
+def _session(
+    target: Target,
+    client: AsyncLettaClient | None,
+    backend: BackendSpec | None,
+    options: Mapping[str, Any],
+) -> AsyncSession:
+    if client is not None:
+        return make_session(_given(client, backend), target, options)
+    return make_session(AsyncLettaClient(backend), target, options, owns_client=True)
+
+
+def _given(client: AsyncLettaClient, backend: BackendSpec | None) -> AsyncLettaClient:
+    if backend is not None:
+        raise InvalidInputError("Give either client or backend, not both.")
+    return client

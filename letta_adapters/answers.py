@@ -1,0 +1,126 @@
+"""Answering pending tool calls: ask the permission callback, run client-side tools, collect."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from letta_adapters._invoke import invoke_callable
+from letta_adapters.backends.base import Conversation, ToolAnswer
+from letta_adapters.errors import TurnCancelledError, UnsupportedOptionError
+from letta_adapters.messages import ToolCallMessage, ToolResultMessage
+from letta_adapters.permissions import Allow, Deny, PermissionContext, normalise_decision
+from letta_adapters.tools import Tool
+
+_NO_CALLBACK = (
+    "This tool call needs an approval and the application has no way to give one, "
+    "so it was not run."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answerer:
+    """How one session answers tool calls.
+
+    ``off_loop``: run asynchronous callbacks on a loop of their own in a worker thread (the sync
+    client's loop thread must never run user code).
+    """
+
+    tools: Mapping[str, Tool]
+    can_use_tool: Any
+    backend: str
+    conversation: Conversation
+    off_loop: bool
+
+    async def answer(
+        self, calls: Sequence[ToolCallMessage]
+    ) -> tuple[list[ToolAnswer], list[ToolResultMessage]]:
+        """Answers to all pending calls, and the results this side can already report.
+
+        The callback is asked one call at a time (a person may be behind it); then all allowed
+        tools run at once.
+
+        Raises:
+            TurnCancelledError: the callback denied with ``interrupt=True``.
+            UnsupportedOptionError: it edited the input of a tool that the server runs.
+        """
+        decisions = [await self._decide(call) for call in calls]
+        for decision in decisions:
+            if isinstance(decision, Deny) and decision.interrupt:
+                text = decision.message or "The permission callback interrupted the turn."
+                raise TurnCancelledError(text)
+        answers = await asyncio.gather(
+            *(self._act(call, d) for call, d in zip(calls, decisions, strict=True))
+        )
+        results = [
+            _result(call, answer)
+            for call, answer in zip(calls, answers, strict=True)
+            if not answer.approve
+        ]
+        return list(answers), results
+
+    async def _decide(self, call: ToolCallMessage) -> Allow | Deny:
+        tool = self.tools.get(call.tool_name)
+        if self.can_use_tool is None:
+            return Allow() if tool is not None else Deny(_NO_CALLBACK)
+        context = PermissionContext(
+            tool_call_id=call.tool_call_id,
+            agent_id=self.conversation.agent_id,
+            conversation_id=self.conversation.conversation_id,
+            client_tool=tool is not None,
+        )
+        ask = functools.partial(self.can_use_tool, call.tool_name, dict(call.tool_input), context)
+        try:
+            decision = normalise_decision(
+                await invoke_callable(ask, {}, in_thread_loop=self.off_loop)
+            )
+        except Exception as error:
+            # Not knowing is not permission.
+            return Deny(f"The permission callback failed ({type(error).__name__}: {error}).")
+        edited = isinstance(decision, Allow) and decision.updated_input not in (
+            None,
+            call.tool_input,
+        )
+        if edited and tool is None:
+            raise UnsupportedOptionError(
+                "updated_input",
+                backend=self.backend,
+                supported_by=("local", "remote"),
+                reason=f"the server runs {call.tool_name!r} with the input the model gave. "
+                "Allow or deny it as it is.",
+            )
+        return decision
+
+    async def _act(self, call: ToolCallMessage, decision: Allow | Deny) -> ToolAnswer:
+        answer = ToolAnswer(call.tool_call_id, call.tool_name)
+        if isinstance(decision, Deny):
+            return _replace(answer, reason=decision.message or "The user denied this tool call.")
+        tool = self.tools.get(call.tool_name)
+        if tool is None:
+            return _replace(answer, approve=True)
+        edited = decision.updated_input
+        arguments = call.raw_arguments if edited is None else edited
+        outcome = await tool.run(arguments, in_thread_loop=self.off_loop)
+        return _replace(answer, returned=outcome.content, is_error=outcome.is_error)
+
+
+def _replace(answer: ToolAnswer, **changes: Any) -> ToolAnswer:
+    fields = {"tool_call_id": answer.tool_call_id, "tool_name": answer.tool_name}
+    return ToolAnswer(**(fields | changes))
+
+
+def _result(call: ToolCallMessage, answer: ToolAnswer) -> ToolResultMessage:
+    """What the model will see. The server repeats it in some modes only, so it is said here."""
+    if answer.returned is None:
+        text = f"Error: request to call tool denied. User reason: {answer.reason}"
+    elif isinstance(answer.returned, str):
+        text = answer.returned
+    else:
+        text = "".join(str(part.get("text") or "") for part in answer.returned)
+    denied = answer.returned is None
+    return ToolResultMessage(
+        call.tool_call_id, text, denied or answer.is_error, call.tool_name, run_id=call.run_id
+    )

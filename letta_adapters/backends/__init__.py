@@ -1,0 +1,1 @@
+"""Where agents live, behind one protocol (:mod:`letta_adapters.backends.base`)."""

@@ -1,0 +1,155 @@
+"""What a backend must be able to do, and which options each of them knows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel
+
+from letta_adapters.engine.turn import TurnState
+from letta_adapters.errors import UnsupportedOptionError
+from letta_adapters.messages import Message, MessagePage, PendingToolCall
+from letta_adapters.options import AgentOptions, SessionOptions
+
+DEFAULT = "default"
+Order = Literal["asc", "desc"]
+
+# Options that not every backend has → the backends that do.
+_LETTA_CODE = ("local", "remote")
+OPTION_SUPPORT: Mapping[str, tuple[str, ...]] = {
+    "memfs": _LETTA_CODE,
+    "memfs_startup": _LETTA_CODE,
+    "skill_sources": _LETTA_CODE,
+    "system_info_reminder": _LETTA_CODE,
+    "sleeptime": _LETTA_CODE,
+    "cwd": _LETTA_CODE,
+    "permission_mode": _LETTA_CODE,
+    "allowed_tools": _LETTA_CODE,
+    "disallowed_tools": _LETTA_CODE,
+    "block_ids": ("rest",),
+    "embedding": ("rest",),
+    "tool_ids": ("rest",),
+}
+
+
+def check_supported(options: BaseModel, backend: str) -> None:
+    """Refuse, before any I/O, an option that was set and that ``backend`` does not have."""
+    for option in sorted(options.model_fields_set):
+        supported = OPTION_SUPPORT.get(option)
+        if supported and backend not in supported and getattr(options, option) not in (None, ()):
+            raise UnsupportedOptionError(option, backend=backend, supported_by=supported)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """Where a turn goes. ``conversation_id`` may be ``"default"``, the agent's own one."""
+
+    agent_id: str
+    conversation_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A conversation that is open, with what is known of its agent."""
+
+    conversation: Conversation
+    model: str | None = None
+    tools: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What to open: ids where known; ``new`` for a fresh conversation."""
+
+    agent_id: str | None = None
+    conversation_id: str | None = None
+    new: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TurnSettings:
+    """What every request of a turn carries. ``client_tools``: name, description, parameters."""
+
+    include_partial_messages: bool = False
+    client_tools: Sequence[Mapping[str, Any]] = ()
+    max_steps: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolAnswer:
+    """This side's answer to one pending call.
+
+    ``returned``: the client-side tool's result (text, or content parts). ``approve``: let the
+    server run it. Neither: denied, with ``reason``.
+    """
+
+    tool_call_id: str
+    tool_name: str
+    returned: str | Sequence[Mapping[str, Any]] | None = None
+    is_error: bool = False
+    approve: bool = False
+    reason: str = ""
+
+
+class BackendTurn(Protocol):
+    """One turn, from its message to its end."""
+
+    @property
+    def state(self) -> TurnState:
+        """What is known of it so far."""
+
+    async def start(self, content: Any, otid: str) -> None:
+        """Send the message; returns once it was accepted. Raises the typed error if refused."""
+
+    def batches(self) -> AsyncIterator[list[Message]]:
+        """Messages as they come; ends when calls are pending or the turn is over. Then either
+        ``state.pending`` is set, or ``state.failure``, or the turn is complete."""
+
+    async def answer(self, answers: Sequence[ToolAnswer]) -> None:
+        """Answer all pending calls together; :meth:`batches` then goes on. Raises if refused."""
+
+    async def cancel(self) -> None:
+        """Ask the agent to stop; :meth:`batches` then ends by itself."""
+
+    async def stop(self) -> None:
+        """Make the agent stop, wait (for a bounded time) until it has, release the connection.
+
+        Not while :meth:`batches` waits in another task.
+        """
+
+
+class Backend(Protocol):
+    """A place where agents live. Nothing here repeats a message that may have been accepted."""
+
+    name: str
+    turn_timeout: float | None
+
+    async def create_agent(self, options: AgentOptions) -> str: ...
+    async def default_agent(self, model: str | None) -> str: ...
+    async def open(self, target: Target, options: SessionOptions) -> Opened: ...
+    def turn(self, conversation: Conversation, settings: TurnSettings) -> BackendTurn: ...
+    async def list_messages(
+        self,
+        conversation: Conversation,
+        *,
+        before: str | None,
+        after: str | None,
+        order: Order,
+        limit: int,
+    ) -> MessagePage: ...
+    async def pending_calls(self, conversation: Conversation) -> tuple[PendingToolCall, ...]: ...
+    async def deny(
+        self, conversation: Conversation, calls: Sequence[PendingToolCall], reason: str
+    ) -> None: ...
+    async def abort(self, conversation: Conversation) -> bool: ...
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> Any: ...
+    async def aclose(self) -> None: ...

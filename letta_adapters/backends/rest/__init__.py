@@ -1,0 +1,1 @@
+"""The Letta API over HTTP. Only ``http.py`` touches httpx."""

@@ -1,0 +1,263 @@
+"""The Letta API as a :class:`~letta_adapters.backends.base.Backend`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from letta_adapters.backends.base import (
+    DEFAULT,
+    Conversation,
+    Opened,
+    Order,
+    Target,
+    TurnSettings,
+    check_supported,
+)
+from letta_adapters.backends.rest import channel, runs
+from letta_adapters.backends.rest.http import Http
+from letta_adapters.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    NotFoundError,
+    ProtocolError,
+    UnsupportedOptionError,
+)
+from letta_adapters.messages import MessagePage, PendingToolCall
+from letta_adapters.options import AgentOptions, Rest, SessionOptions
+
+DEFAULT_AGENT_TAG: Final = "letta-adapters:default"
+# How long two processes that create the default agent at once need to see each other's.
+_RACE_SECONDS: Final = 0.3
+# Tools through which an agent edits its own memory and searches its own history. They are part of
+# the agent, not actions in the world, and Letta Code never asks about them either.
+_OWN_TOOL_TYPES: Final = ("letta_core", "letta_memory_core", "letta_sleeptime_core")
+
+
+class RestBackend:
+    """Agents that live on the Letta API."""
+
+    name = "rest"
+
+    def __init__(self, rest: Rest, http_client: Any = None) -> None:
+        self.turn_timeout = rest.turn_timeout
+        self._rest = rest
+        self._http = Http(rest, http_client)
+        wanted = self._http.cloud if rest.background is None else rest.background
+        self._background = channel.BackgroundRuns(wanted)
+
+    # -- agents -----------------------------------------------------------------------------
+
+    async def create_agent(self, options: AgentOptions) -> str:
+        """Create an agent; its id. ``model`` defaults to ``LETTA_MODEL``, else the first listed."""
+        check_supported(options, self.name)
+        body = await self._agent_body(options)
+        agent = await self._http.send("POST", "/v1/agents/", body=body)
+        return _id_of(agent, "agent")
+
+    async def _agent_body(self, options: AgentOptions) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "agent_type": "letta_v1_agent",
+            "model": options.model or await self._default_model(),
+            "memory_blocks": [b.model_dump(exclude_none=True) for b in options.blocks()],
+        }
+        given = {
+            "name": options.name,
+            "description": options.description,
+            "embedding": options.embedding,
+            "system": options.system_prompt,
+            "tags": list(options.tags) or None,
+            "block_ids": list(options.block_ids) or None,
+            "tool_ids": list(options.tool_ids) or None,
+            "hidden": options.hidden,
+        }
+        if options.base_tools is not None:
+            given |= dict.fromkeys(
+                ("include_base_tools", "include_base_tool_rules"), options.base_tools
+            )
+        return body | {k: v for k, v in given.items() if v is not None}
+
+    async def _default_model(self) -> str:
+        if from_env := os.environ.get("LETTA_MODEL"):
+            return from_env
+        models = await self._http.read("/v1/models/")
+        handles = [m["handle"] for m in models if m.get("model_type", "llm") == "llm"]
+        if not handles:
+            raise ConfigurationError(
+                "The server lists no chat model.",
+                hint="Configure a model provider on it, or pass model='provider/name'.",
+            )
+        return str(handles[0])
+
+    async def default_agent(self, model: str | None) -> str:
+        """The agent used when none is named: found by its tag, made once.
+
+        When several processes make it at the same moment, all settle on the oldest and the makers
+        of the others delete theirs.
+        """
+        found = await self._default_agents()
+        if found:
+            return found[0]
+        options = AgentOptions(
+            name="default",
+            description="Used when no agent is named.",
+            model=model,
+            persona="I am a helpful assistant with a memory that lasts.",
+            human="Nothing is known about the user yet.",
+            tags=(DEFAULT_AGENT_TAG,),
+        )
+        mine = await self.create_agent(options)
+        await asyncio.sleep(_RACE_SECONDS)
+        oldest = (await self._default_agents() or [mine])[0]
+        if oldest != mine:
+            await self._http.send("DELETE", f"/v1/agents/{mine}")
+        return oldest
+
+    async def _default_agents(self) -> list[str]:
+        params = {"tags": DEFAULT_AGENT_TAG, "match_all_tags": True, "limit": 50}
+        agents = await self._http.read("/v1/agents/", params)
+        agents.sort(key=lambda agent: (agent.get("created_at") or "", agent["id"]))
+        return [str(agent["id"]) for agent in agents]
+
+    # -- conversations ----------------------------------------------------------------------
+
+    async def open(self, target: Target, options: SessionOptions) -> Opened:
+        """Find or create the conversation. With both ids given there is no look-up."""
+        agent_id = target.agent_id
+        conversation_id = target.conversation_id
+        known = agent_id is not None and conversation_id is not None
+        if known and not options.can_use_tool and not options.model:
+            return Opened(Conversation(str(agent_id), str(conversation_id)))
+        model: str | None = None
+        if conversation_id and conversation_id != DEFAULT:
+            found = await self._http.read(f"/v1/conversations/{conversation_id}")
+            owner = str(found.get("agent_id"))
+            if agent_id and owner != agent_id:
+                raise NotFoundError(f"{conversation_id} is not a conversation of {agent_id}.")
+            agent_id, model = owner, found.get("model")
+        agent_id = agent_id or await self.default_agent(options.model)
+        agent = await self._http.read(f"/v1/agents/{agent_id}", {"include": "agent.tools"})
+        if options.can_use_tool:
+            _refuse_silent_tools(agent)
+        if target.new:
+            body = {"model": options.model} if options.model else {}
+            found = await self._http.send(
+                "POST", "/v1/conversations/", params={"agent_id": agent_id}, body=body
+            )
+            conversation_id, model = _id_of(found, "conv"), found.get("model")
+        elif options.model:
+            model = await self._set_model(conversation_id or DEFAULT, options.model)
+        return Opened(
+            Conversation(agent_id, conversation_id or DEFAULT),
+            model or agent.get("model"),
+            tuple(tool["name"] for tool in agent.get("tools") or ()),
+        )
+
+    async def _set_model(self, conversation_id: str, model: str) -> str:
+        if conversation_id == DEFAULT:
+            raise UnsupportedOptionError(
+                "model",
+                backend=self.name,
+                reason="the default conversation always uses its agent's model; change it with "
+                "client.agents.update(agent_id, model=...), or use create_session(model=...).",
+            )
+        await self._http.send(
+            "PATCH", f"/v1/conversations/{conversation_id}", body={"model": model}
+        )
+        return model
+
+    def turn(self, conversation: Conversation, settings: TurnSettings) -> channel.RestChannel:
+        """A turn that is not started yet."""
+        return channel.RestChannel(
+            self._http, conversation, settings, self._background, self._rest.settle_timeout
+        )
+
+    async def list_messages(
+        self,
+        conversation: Conversation,
+        *,
+        before: str | None,
+        after: str | None,
+        order: Order,
+        limit: int,
+    ) -> MessagePage:
+        """One page. ``limit`` counts stored messages; one can be several items of the page."""
+        cursors = {"before": before, "after": after}
+        for name, cursor in cursors.items():
+            # The server answers an unknown cursor with the first page, which would loop for ever.
+            if cursor is not None and not cursor.startswith("message-"):
+                raise InvalidInputError(f"{name}={cursor!r} is not a message id.")
+        params = {"order": order, "limit": limit, **cursors, **runs.agent_param(conversation)}
+        path = runs.conversation_path(conversation, "/messages")
+        messages = await self._http.read(path, params)
+        ids = [message["id"] for message in messages]
+        if (before or after) in ids:
+            raise ProtocolError("The server returned the page's own cursor: paging would loop.")
+        last = ids[-1] if ids else None
+        more = len(set(ids)) >= limit and await self._has_more(path, params, last)
+        forward = order == "asc"
+        return MessagePage(messages, None if forward else last, more, last if forward else None)
+
+    async def _has_more(self, path: str, params: Mapping[str, Any], last: str | None) -> bool:
+        cursor = "after" if params["order"] == "asc" else "before"
+        probe = dict(params) | {"limit": 1, "before": None, "after": None, cursor: last}
+        return bool(await self._http.read(path, probe))
+
+    async def pending_calls(self, conversation: Conversation) -> tuple[PendingToolCall, ...]:
+        """The tool calls that wait for an answer."""
+        return await channel.pending_calls(self._http, conversation)
+
+    async def deny(
+        self, conversation: Conversation, calls: Sequence[PendingToolCall], reason: str
+    ) -> None:
+        """Deny pending calls without a model call."""
+        await channel.deny(self._http, conversation, calls, reason)
+
+    async def abort(self, conversation: Conversation) -> bool:
+        """Cancel the active run; ``False`` if there was none."""
+        return await runs.cancel(self._http, conversation)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """A management call. GET is retried, everything else is sent once."""
+        if method == "GET":
+            return await self._http.read(path, params)
+        return await self._http.send(method, path, params=params, body=body)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+
+def _id_of(found: Any, what: str) -> str:
+    if not isinstance(found, dict) or not str(found.get("id", "")).startswith(f"{what}-"):
+        raise ProtocolError(f"The server's answer holds no {what} id.")
+    return str(found["id"])
+
+
+def _refuse_silent_tools(agent: Mapping[str, Any]) -> None:
+    """``can_use_tool`` must not give false safety: the API asks only where a rule says so."""
+    rules = agent.get("tool_rules") or ()
+    asking = {r.get("tool_name") for r in rules if r.get("type") == "requires_approval"}
+    silent = [
+        tool["name"]
+        for tool in agent.get("tools") or ()
+        if tool.get("tool_type") not in _OWN_TOOL_TYPES and tool["name"] not in asking
+    ]
+    if silent:
+        raise UnsupportedOptionError(
+            "can_use_tool",
+            backend="rest",
+            supported_by=("local", "remote"),
+            reason=f"the server runs {', '.join(sorted(silent))} without asking. Make them ask "
+            "(PATCH /v1/agents/{id}/tools/approval/{name} with requires_approval: true), or "
+            "detach them.",
+        )

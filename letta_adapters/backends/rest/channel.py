@@ -1,0 +1,337 @@
+"""One turn over the Letta API: requests, their event streams, and what to do when one breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from letta_adapters.backends.base import Conversation, ToolAnswer, TurnSettings
+from letta_adapters.backends.rest import runs
+from letta_adapters.backends.rest.http import STREAM_ERRORS, ByteStream, Http
+from letta_adapters.backends.rest.runs import Settled
+from letta_adapters.backends.rest.status import BACKGROUND_UNAVAILABLE
+from letta_adapters.engine.rest_turn import RestTurn
+from letta_adapters.errors import (
+    LettaError,
+    ServerError,
+    TimeoutAfterAcceptanceError,
+    TimeoutBeforeAcceptanceError,
+)
+from letta_adapters.messages import Message, PendingToolCall
+
+RESUME_ATTEMPTS: Final = 3
+# How long an aborted run may take to end before its connection is given up.
+_STOP_SECONDS: Final = 10.0
+_CANCEL_ATTEMPTS: Final = 5
+_CANCEL_PAUSE: Final = 0.2
+
+
+class BackgroundRuns:
+    """Whether turns run in the background (resumable), shared by all turns of a client."""
+
+    def __init__(self, wanted: bool) -> None:
+        self.on = wanted
+
+
+class RestChannel:
+    """Implements :class:`~letta_adapters.backends.base.BackendTurn`."""
+
+    def __init__(
+        self,
+        http: Http,
+        conversation: Conversation,
+        settings: TurnSettings,
+        background: BackgroundRuns,
+        settle_timeout: float,
+    ) -> None:
+        self.state = RestTurn(include_partial_messages=settings.include_partial_messages)
+        self._http = http
+        self._conversation = conversation
+        self._settings = settings
+        self._background = background
+        self._settle_timeout = settle_timeout
+        self._otid = ""
+        self._stream: ByteStream | None = None
+        # May a request of ours be at work on the server?
+        self._active = False
+        self._resumes_left = RESUME_ATTEMPTS
+
+    async def start(self, content: Any, otid: str) -> None:
+        """Send the user's message. Raises the typed error if the server refused it."""
+        self._otid = otid
+        message = {"type": "message", "role": "user", "content": content, "otid": otid}
+        try:
+            self._stream = await self._post([message])
+        except LettaError as error:
+            if error.accepted is None:
+                await self._explain(error)
+            raise
+
+    async def answer(self, answers: Sequence[ToolAnswer]) -> None:
+        """Answer all pending calls in one request, as the server demands."""
+        approvals = [_approval(answer) for answer in answers]
+        await self._release()
+        try:
+            self._stream = await self._post([{"type": "approval", "approvals": approvals}])
+        except LettaError as error:
+            if error.accepted is None:
+                await self._look_for_answers(error)
+            raise
+        self.state.begin_segment()
+
+    async def _look_for_answers(self, error: LettaError) -> None:
+        """The answers got no answer: they were accepted if the calls no longer wait."""
+        with suppress(LettaError):
+            await self._quiet_down(None, 0.0)
+            waiting = await pending_calls(self._http, self._conversation)
+            error.accepted = not waiting
+
+    async def _quiet_down(self, run_id: str | None, seconds: float) -> Settled:
+        return await runs.settle(
+            self._http, self._conversation, self._otid, run_id=run_id, seconds=seconds
+        )
+
+    async def _post(self, messages: list[dict[str, Any]]) -> ByteStream:
+        path = runs.conversation_path(self._conversation, "/messages")
+        body = self._body(messages)
+        self._active = True
+        try:
+            return await self._accept(path, body)
+        except LettaError as error:
+            self._active = error.accepted is None
+            raise
+
+    async def _accept(self, path: str, body: dict[str, Any]) -> ByteStream:
+        if self._background.on:
+            try:
+                return await self._http.stream(path, body | {"background": True})
+            except ServerError as error:
+                if error.code != BACKGROUND_UNAVAILABLE:
+                    raise
+                # Refused before anything was stored, so this is not a repetition.
+                self._background.on = False
+        return await self._http.stream(path, body)
+
+    def _body(self, messages: list[dict[str, Any]]) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "messages": messages,
+            "streaming": True,
+            "stream_tokens": self._settings.include_partial_messages,
+            "include_pings": True,
+            **runs.agent_param(self._conversation),
+        }
+        if self._settings.client_tools:
+            # The server forgets them between requests.
+            body["client_tools"] = list(self._settings.client_tools)
+        if self._settings.max_steps is not None:
+            body["max_steps"] = self._settings.max_steps
+        return body
+
+    async def _explain(self, error: LettaError) -> None:
+        """The message got no answer: find out whether it was accepted, and say so."""
+        settled = await self._quiet_down(None, self._settle_timeout)
+        error.accepted = settled.stored
+        error.hint = settled.explain()
+        error.args = (f"{error.message} {error.hint}",)
+        if settled.stored and isinstance(error, TimeoutBeforeAcceptanceError):
+            raise TimeoutAfterAcceptanceError(
+                error.message, hint=error.hint, accepted=True
+            ) from error
+
+    async def batches(self) -> AsyncIterator[list[Message]]:
+        """See :class:`~letta_adapters.backends.base.BackendTurn`."""
+        state = self.state
+        feed = state.feed
+        while True:
+            stream = self._stream
+            assert stream is not None
+            next_chunk = stream.next_chunk
+            lost: Exception | None = None
+            try:
+                while not state.segment_over:
+                    messages = feed(await next_chunk())
+                    if messages:
+                        yield messages
+                await stream.drain()
+            except StopAsyncIteration as end:
+                lost = end
+            except STREAM_ERRORS as cause:
+                lost = cause
+            if lost is None or not await self._resume():
+                break
+        if isinstance(lost, STREAM_ERRORS) and state.stop.value is None:
+            state.fail_with(stream.error(lost))
+        self._active = False
+        await self._release()
+        messages = state.end_segment()
+        if messages:
+            yield messages
+        messages = await self._settled()
+        if messages:
+            yield messages
+
+    async def _settled(self) -> list[Message]:
+        """Find out what only the server knows: the calls it kept, or what became of the message."""
+        if self.state.failure is not None:
+            await self._settle()
+        elif self.state.paused:
+            return self.state.confirm_pending(await self._really_pending())
+        return []
+
+    async def _really_pending(self) -> list[str]:
+        """With parallel calls off the server keeps one call, and the stream may show more."""
+        shown = [call.tool_call_id for call in self.state.paused]
+        if len(shown) > 1:
+            kept = await pending_calls(self._http, self._conversation)
+            return [call.tool_call_id for call in kept if call.tool_call_id in shown] or shown
+        return shown
+
+    async def _resume(self) -> bool:
+        """Go on with a background run after the last event seen. ``False``: cannot, or ended."""
+        state = self.state
+        if state.segment_over or state.stop.value is not None:
+            return False
+        if not self._background.on or state.run_id is None or state.last_seq_id is None:
+            return False
+        await self._release()
+        while self._resumes_left > 0:
+            self._resumes_left -= 1
+            try:
+                self._stream = await self._http.stream(
+                    f"/v1/runs/{state.run_id}/stream",
+                    {"starting_after": state.last_seq_id, "include_pings": True},
+                )
+            except LettaError:
+                await asyncio.sleep(0.2 * (RESUME_ATTEMPTS - self._resumes_left))
+                continue
+            state.begin_segment(resumed=True)
+            return True
+        return False
+
+    async def _settle(self) -> None:
+        """After a failure: leave nothing running and find out whether the message was stored."""
+        state = self.state
+        assert state.failure is not None
+        code = state.failure.code
+        if code in ("stream_truncated", "timeout_after_acceptance", "protocol_error"):
+            # Only a lost connection leaves a healthy run behind that deserves to finish.
+            seconds = self._settle_timeout if code == "stream_truncated" else 0.0
+            settled = await self._quiet_down(state.run_id, seconds)
+            state.input_stored = settled.stored
+            state.explain(settled.explain())
+        elif code in ("pending_approval", "conversation_busy"):
+            state.input_stored = False
+        else:
+            with suppress(LettaError):
+                state.input_stored = await runs.is_stored(
+                    self._http, self._conversation, self._otid
+                )
+
+    async def cancel(self) -> None:
+        """Ask the server to cancel the run. One that was just accepted may not exist yet."""
+        for _ in range(_CANCEL_ATTEMPTS):
+            if not self._active or self.state.stop.value is not None:
+                return
+            if await runs.cancel(self._http, self._conversation):
+                return
+            await asyncio.sleep(_CANCEL_PAUSE)
+
+    async def stop(self) -> None:
+        """Cancel the run, wait until it is over, clear pending calls, release the connection."""
+        state = self.state
+        # If the server is gone or hangs there is nothing left that could be stopped.
+        with suppress(LettaError, TimeoutError, asyncio.TimeoutError):
+            if self._active:
+                await runs.cancel(self._http, self._conversation)
+                await asyncio.wait_for(self._exhaust(), _STOP_SECONDS)
+                if state.stop.value is None:
+                    await self._quiet_down(state.run_id, 0.0)
+                self._active = False
+            if state.pending or state.paused:
+                waiting = await pending_calls(self._http, self._conversation)
+                if waiting:
+                    await deny(self._http, self._conversation, waiting, "The turn was stopped.")
+        await self._release()
+
+    async def _exhaust(self) -> None:
+        stream = self._stream
+        if stream is None:
+            return
+        try:
+            while not self.state.segment_over:
+                self.state.feed(await stream.next_chunk())
+        except (StopAsyncIteration, *STREAM_ERRORS):
+            self.state.segment_over = True
+
+    async def _release(self) -> None:
+        if self._stream is not None:
+            await self._stream.aclose()
+            self._stream = None
+
+
+def _approval(answer: ToolAnswer) -> dict[str, Any]:
+    if answer.returned is not None:
+        return {
+            "type": "tool",
+            "tool_call_id": answer.tool_call_id,
+            "tool_return": answer.returned,
+            "status": "error" if answer.is_error else "success",
+        }
+    item: dict[str, Any] = {
+        "type": "approval",
+        "tool_call_id": answer.tool_call_id,
+        "approve": answer.approve,
+    }
+    if not answer.approve:
+        item["reason"] = answer.reason
+    return item
+
+
+async def pending_calls(http: Http, conversation: Conversation) -> tuple[PendingToolCall, ...]:
+    """The calls that wait: those of the newest stored message, if it is an approval request."""
+    params = {"order": "desc", "limit": 1, **runs.agent_param(conversation)}
+    newest = await http.read(runs.conversation_path(conversation, "/messages"), params)
+    calls: list[Mapping[str, Any]] = []
+    for message in newest:
+        if message.get("message_type") == "approval_request_message":
+            calls += message.get("tool_calls") or [message.get("tool_call") or {}]
+    return tuple(
+        PendingToolCall(c["tool_call_id"], c.get("name") or "", c.get("arguments") or "")
+        for c in calls
+        if c.get("tool_call_id")
+    )
+
+
+async def deny(
+    http: Http, conversation: Conversation, calls: Sequence[PendingToolCall], reason: str
+) -> None:
+    """Deny pending calls at no model cost: a denial with ``max_steps: 1`` ends after recording it.
+
+    Raises:
+        LettaError: the server refused the denial.
+    """
+    answers = [ToolAnswer(c.tool_call_id, c.tool_name, reason=reason) for c in calls]
+    body = {
+        "messages": [{"type": "approval", "approvals": [_approval(a) for a in answers]}],
+        "streaming": True,
+        "max_steps": 1,
+        **runs.agent_param(conversation),
+    }
+    stream = await http.stream(runs.conversation_path(conversation, "/messages"), body)
+    state = RestTurn()
+    try:
+        while not state.segment_over:
+            state.feed(await stream.next_chunk())
+        await stream.drain()
+    except StopAsyncIteration:
+        pass
+    except STREAM_ERRORS as cause:
+        raise stream.error(cause) from cause
+    finally:
+        await stream.aclose()
+    state.end_segment()
+    failure = state.failure
+    if failure is not None and failure.code not in ("max_steps", "no_pending_approval"):
+        raise state.error()

@@ -1,0 +1,255 @@
+"""HTTP, the only place that knows httpx: requests in, JSON or byte streams out, typed errors.
+
+Reads are retried (by tenacity); nothing else is, because a POST whose answer was lost may have
+been accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import platform
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+import httpx
+import tenacity
+
+from letta_adapters._version import __version__
+from letta_adapters.backends.rest.status import error_from_response
+from letta_adapters.errors import (
+    AuthenticationError,
+    ConnectionFailedError,
+    InvalidInputError,
+    LettaError,
+    ProtocolError,
+    RateLimitError,
+    ServerError,
+    StreamTruncatedError,
+    TimeoutAfterAcceptanceError,
+    TimeoutBeforeAcceptanceError,
+)
+from letta_adapters.options import CLOUD_URL, Rest
+
+READ_ATTEMPTS: Final = 3
+# After the last event the server closes the response; waiting for it keeps the connection reusable.
+_DRAIN_SECONDS: Final = 0.5
+# The request never left this machine: it is certain that the server did not take it.
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+
+
+@functools.cache
+def _ssl_context() -> ssl.SSLContext:
+    # Building one costs ~25 ms; every client of the process can share it.
+    return httpx.create_ssl_context()
+
+
+class ByteStream:
+    """The body of one streaming response. Iterate it once; every failure is a typed error."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self._response = response
+        # httpx's own decoders would copy every chunk; the request asked for identity encoding.
+        plain = response.headers.get("content-encoding", "identity") == "identity"
+        source = response.stream if plain else response.aiter_bytes()
+        assert isinstance(source, AsyncIterator | httpx.AsyncByteStream)
+        self._chunks = source.__aiter__()
+        self.next_chunk = self._chunks.__anext__
+
+    def error(self, cause: Exception) -> LettaError:
+        """The typed error of a failure while iterating."""
+        if isinstance(cause, httpx.TimeoutException):
+            return TimeoutAfterAcceptanceError(
+                "The server went silent: nothing came, not even a keep-alive ping.", accepted=True
+            )
+        return StreamTruncatedError(
+            f"The connection was lost in the middle of the answer ({_describe(cause)}).",
+            accepted=True,
+        )
+
+    async def drain(self) -> None:
+        """Read to the response's end, if it comes at once; else give the connection up."""
+
+        async def rest() -> None:
+            async for _ in self._chunks:
+                pass
+
+        try:
+            await asyncio.wait_for(rest(), _DRAIN_SECONDS)
+        except (TimeoutError, asyncio.TimeoutError, *STREAM_ERRORS):
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Give the response up. Never fails, and does not stop the agent."""
+        try:
+            await self._response.aclose()
+        except STREAM_ERRORS:
+            return
+
+
+# What sending a request or iterating a body can raise.
+STREAM_ERRORS: Final = (httpx.TransportError, httpx.StreamError, OSError)
+
+
+class Http:
+    """A connection pool to one Letta API, with its key."""
+
+    def __init__(self, rest: Rest, http_client: httpx.AsyncClient | None = None) -> None:
+        self._rest = rest
+        self.base_url = rest.base_url or os.environ.get("LETTA_BASE_URL", "").rstrip("/")
+        self.base_url = self.base_url or CLOUD_URL
+        self.cloud = httpx.URL(self.base_url).host == httpx.URL(CLOUD_URL).host
+        key = rest.api_key.get_secret_value() if rest.api_key is not None else None
+        key = os.environ.get("LETTA_API_KEY", "") if key is None else key
+        self._headers = _headers(rest, key.strip())
+        if self.cloud and not key.strip():
+            raise AuthenticationError(
+                "Letta Cloud needs an API key and there is none.",
+                hint="Set LETTA_API_KEY, pass Rest(api_key=...), or set LETTA_BASE_URL to a "
+                "server of your own.",
+            )
+        if http_client is not None and not isinstance(http_client, httpx.AsyncClient):
+            raise InvalidInputError(
+                f"http_client must be an httpx.AsyncClient, not {type(http_client).__name__} "
+                "(also for the sync client, which runs on an event loop of its own)."
+            )
+        self._owns_client = http_client is None
+        self._client = http_client or httpx.AsyncClient(
+            verify=_ssl_context(),
+            follow_redirects=True,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
+        )
+        self._timeout = httpx.Timeout(rest.request_timeout, connect=rest.connect_timeout)
+        self._stream_timeout = httpx.Timeout(rest.idle_timeout, connect=rest.connect_timeout)
+
+    async def read(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
+        """GET, retried while that can help. Returns the decoded JSON."""
+        retrying = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(READ_ATTEMPTS),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=2),
+            retry=tenacity.retry_if_exception(_worth_retrying),
+            reraise=True,
+        )
+        return await retrying(self.send, "GET", path, params=params)
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """One request, never repeated. Returns the decoded JSON (``None`` for an empty body)."""
+        request = self._request(method, path, params, body, self._timeout)
+        response = await self._open(request)
+        try:
+            try:
+                data = await response.aread()
+            except STREAM_ERRORS as cause:
+                raise _error_before_answer(cause, self.base_url) from cause
+        finally:
+            await response.aclose()
+        if not data:
+            return None
+        try:
+            return response.json()
+        except ValueError:
+            raise ProtocolError(
+                f"{method} {path} answered with something that is no JSON.",
+                hint="Check that base_url points at a Letta API.",
+                status_code=response.status_code,
+            ) from None
+
+    async def stream(self, path: str, body: Mapping[str, Any]) -> ByteStream:
+        """POST, never repeated; returns once the server has accepted it (response headers)."""
+        request = self._request("POST", path, None, body, self._stream_timeout)
+        response = await self._open(request)
+        content_type = response.headers.get("content-type", "")
+        if not content_type.startswith("text/event-stream"):
+            await response.aclose()
+            raise ProtocolError(
+                f"POST {path} answered with {content_type or 'no content type'!r} instead of an "
+                "event stream.",
+                hint="Check that base_url points at a Letta API.",
+                status_code=response.status_code,
+            )
+        return ByteStream(response)
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, Any] | None,
+        body: Mapping[str, Any] | None,
+        timeout: httpx.Timeout,
+    ) -> httpx.Request:
+        known = {k: v for k, v in (params or {}).items() if v is not None}
+        return self._client.build_request(
+            method,
+            self.base_url + path,
+            params=known or None,
+            json=body,
+            headers=self._headers,
+            timeout=timeout,
+        )
+
+    async def _open(self, request: httpx.Request) -> httpx.Response:
+        """Send; return a 2xx response whose body is not read yet, or raise the typed error."""
+        try:
+            response = await self._client.send(request, stream=True)
+        except STREAM_ERRORS as cause:
+            raise _error_before_answer(cause, self.base_url) from cause
+        if response.is_success:
+            return response
+        try:
+            data = await response.aread()
+        except STREAM_ERRORS:
+            data = b""
+        finally:
+            await response.aclose()
+        raise error_from_response(response.status_code, response.headers, data)
+
+    async def aclose(self) -> None:
+        """Close the pool, unless it was injected."""
+        if self._owns_client:
+            await self._client.aclose()
+
+
+def _headers(rest: Rest, key: str) -> dict[str, str]:
+    headers = {
+        "accept-encoding": "identity",
+        "user-agent": f"letta-adapters/{__version__} python/{platform.python_version()}",
+        **rest.headers,
+    }
+    if rest.project:
+        headers["x-project-id"] = rest.project
+    if key:
+        headers["authorization"] = f"Bearer {key}"
+    return headers
+
+
+def _describe(cause: Exception) -> str:
+    text = str(cause).strip()
+    return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
+
+
+def _error_before_answer(cause: Exception, base_url: str) -> LettaError:
+    """The typed error of a request that got no answer. ``accepted`` is False or unknown."""
+    host = httpx.URL(base_url).netloc.decode()
+    if isinstance(cause, httpx.ConnectTimeout | httpx.PoolTimeout):
+        return TimeoutBeforeAcceptanceError(f"No connection to {host} in time.", accepted=False)
+    if isinstance(cause, httpx.TimeoutException):
+        return TimeoutBeforeAcceptanceError(f"{host} did not answer in time.")
+    accepted = False if isinstance(cause, _NOT_SENT) else None
+    return ConnectionFailedError(
+        f"The connection to {host} failed ({_describe(cause)}).", accepted=accepted
+    )
+
+
+def _worth_retrying(error: BaseException) -> bool:
+    if isinstance(error, ConnectionFailedError | TimeoutBeforeAcceptanceError | RateLimitError):
+        return True
+    return isinstance(error, ServerError) and error.status_code in (500, 502, 503, 504)

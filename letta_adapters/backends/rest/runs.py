@@ -1,0 +1,131 @@
+"""What became of a message or a run, when a connection broke and the stream no longer says.
+
+Letta (0.16.8) lists a turn's input only once its step is stored, and finishes a run whose client
+went away. So: wait until no run is active, then look for our ``otid`` among the stored messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from letta_adapters.backends.base import DEFAULT, Conversation
+from letta_adapters.backends.rest.http import Http
+from letta_adapters.backends.rest.status import NO_ACTIVE_RUN
+from letta_adapters.errors import ConflictError, LettaError, NotFoundError
+
+_POLL_SECONDS: Final = 0.25
+# A cancelled run ends at its next chunk; the server looks for cancels every half second.
+_CANCEL_SECONDS: Final = 5.0
+_ACTIVE: Final = ("created", "running")
+_RECENT: Final = 20
+
+
+def conversation_path(conversation: Conversation, tail: str = "") -> str:
+    """``/v1/conversations/{id}{tail}``."""
+    return f"/v1/conversations/{conversation.conversation_id}{tail}"
+
+
+def agent_param(conversation: Conversation) -> dict[str, str]:
+    """The agent's id where the path does not imply it: for the default conversation."""
+    return {"agent_id": conversation.agent_id} if conversation.conversation_id == DEFAULT else {}
+
+
+async def cancel(http: Http, conversation: Conversation) -> bool:
+    """Cancel the conversation's active run; ``False`` if there is none (which is fine)."""
+    try:
+        await http.send(
+            "POST", conversation_path(conversation, "/cancel"), params=agent_param(conversation)
+        )
+    except ConflictError as error:
+        if error.code == NO_ACTIVE_RUN:
+            return False
+        raise
+    return True
+
+
+async def active_run(http: Http, conversation: Conversation) -> str | None:
+    """The id of a run that is active on this conversation, or ``None``."""
+    default = conversation.conversation_id == DEFAULT
+    params: dict[str, Any] = {"limit": _RECENT, "order": "desc"}
+    params |= (
+        {"agent_id": conversation.agent_id}
+        if default
+        else {"conversation_id": conversation.conversation_id}
+    )
+    for run in await http.read("/v1/runs/", params):
+        # Runs of the default conversation have no conversation id, so its query names the agent.
+        mine = not default or run.get("conversation_id") in (None, DEFAULT)
+        if mine and run.get("status") in _ACTIVE:
+            return str(run["id"])
+    return None
+
+
+async def is_stored(http: Http, conversation: Conversation, otid: str) -> bool:
+    """Is a message with this ``otid`` among the newest stored ones?"""
+    params: Mapping[str, Any] = {"order": "desc", "limit": _RECENT, **agent_param(conversation)}
+    stored = await http.read(conversation_path(conversation, "/messages"), params)
+    return any(message.get("otid") == otid for message in stored)
+
+
+async def wait_for_run(http: Http, run_id: str, seconds: float) -> str | None:
+    """Poll until the run is over, at most ``seconds``; its last seen status."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            run = await http.read(f"/v1/runs/{run_id}")
+        except NotFoundError:
+            return None
+        status = str(run.get("status"))
+        if status not in _ACTIVE or time.monotonic() >= deadline:
+            return status
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+class Settled:
+    """What was found out. ``stored``: ``None`` = could not be found out."""
+
+    __slots__ = ("status", "stored")
+
+    def __init__(self, stored: bool | None, status: str | None) -> None:
+        self.stored = stored
+        self.status = status
+
+    def explain(self) -> str:
+        """What the caller should know and do, as sentences."""
+        if self.stored is None:
+            return (
+                "Whether the server kept the message could not be found out: look with "
+                "list_messages() before you send it again."
+            )
+        if not self.stored:
+            return "The message is not stored in the conversation: it is safe to send it again."
+        if self.status == "completed":
+            return (
+                "The server finished the turn and stored it: read the answer with "
+                "list_messages(); do not send the message again."
+            )
+        return "The message is stored in the conversation: do not send it again."
+
+
+async def settle(
+    http: Http, conversation: Conversation, otid: str, *, run_id: str | None, seconds: float
+) -> Settled:
+    """Leave nothing running and find out whether the message with ``otid`` was stored.
+
+    Waits ``seconds`` for an active run to finish by itself, then cancels it. Never raises a
+    :class:`LettaError`: what cannot be found out stays ``None``.
+    """
+    try:
+        run_id = run_id or await active_run(http, conversation)
+        status = None
+        if run_id is not None:
+            status = await wait_for_run(http, run_id, seconds)
+            if status in _ACTIVE:
+                await cancel(http, conversation)
+                status = await wait_for_run(http, run_id, _CANCEL_SECONDS)
+        return Settled(await is_stored(http, conversation, otid), status)
+    except LettaError:
+        return Settled(None, None)

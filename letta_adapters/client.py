@@ -1,0 +1,288 @@
+"""The client: a backend, and everything that can be done on it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakValueDictionary
+
+from letta_adapters.backends.base import DEFAULT, Backend, Conversation, Order, Target
+from letta_adapters.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    SessionClosedError,
+    WrongEventLoopError,
+)
+from letta_adapters.messages import MessagePage, ResultMessage
+from letta_adapters.options import (
+    AgentKwargs,
+    AgentOptions,
+    BackendSpec,
+    Local,
+    Remote,
+    Rest,
+    SessionKwargs,
+    SessionOptions,
+)
+from letta_adapters.resources import AsyncAgents, AsyncConversations, AsyncModels
+from letta_adapters.session import PAGE_SIZE, AsyncSession, check_page
+
+if TYPE_CHECKING:
+    import httpx
+    from typing_extensions import Unpack
+
+_CONVERSATION_PREFIXES: Final = ("conv-", "local-conv-")
+_HOW: Final = (
+    "Set LETTA_API_KEY for Letta Cloud, or LETTA_BASE_URL for a Letta API server of your own."
+)
+
+
+def resolve_backend(backend: BackendSpec | None) -> Rest | Local | Remote:
+    """The backend configuration meant by an object, a name, or (``None``) the environment.
+
+    Nothing given means the Letta API if ``LETTA_BASE_URL`` or ``LETTA_API_KEY`` is set, an App
+    Server if ``LETTA_APP_SERVER_URL`` is set, else the local runtime.
+    """
+    if isinstance(backend, Rest | Local | Remote):
+        return backend
+    if backend is None:
+        if os.environ.get("LETTA_BASE_URL") or os.environ.get("LETTA_API_KEY"):
+            return Rest()
+        return Remote() if os.environ.get("LETTA_APP_SERVER_URL") else Local()
+    named: dict[str, type[Rest | Local | Remote]] = {
+        "cloud": Rest,
+        "local": Local,
+        "remote": Remote,
+    }
+    if not isinstance(backend, str) or backend not in named:
+        raise InvalidInputError(
+            f"backend must be Rest(...), Local(...), Remote(...), 'cloud', 'local' or 'remote', "
+            f"not {backend!r}."
+        )
+    return named[backend]()
+
+
+def _make_backend(backend: BackendSpec | None, http_client: Any) -> Backend:
+    spec = resolve_backend(backend)
+    if isinstance(spec, Rest):
+        from letta_adapters.backends.rest.backend import RestBackend
+
+        return RestBackend(spec, http_client)
+    name = type(spec).__name__
+    raise ConfigurationError(
+        f"The {name} backend is not part of this version.",
+        hint=f"{_HOW} Or pass backend=Rest(base_url=..., api_key=...).",
+    )
+
+
+class AsyncLettaClient:
+    """Letta agents, for asyncio code.
+
+    Belongs to the event loop it is first used on. Close it, or use it with ``async with``.
+
+    Args:
+        backend: ``Rest(...)``, ``"cloud"``, ... ; ``None`` asks the environment.
+        http_client: An ``httpx.AsyncClient`` to use for the Letta API (it is not closed).
+
+    Raises:
+        ConfigurationError: no backend can be made of that.
+        AuthenticationError: Letta Cloud is meant and there is no key.
+    """
+
+    def __init__(
+        self, backend: BackendSpec | None = None, *, http_client: httpx.AsyncClient | None = None
+    ) -> None:
+        self.backend: Backend = _make_backend(backend, http_client)
+        self.agents = AsyncAgents(self)
+        self.conversations = AsyncConversations(self)
+        self.models = AsyncModels(self)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._locks: WeakValueDictionary[Conversation, asyncio.Lock] = WeakValueDictionary()
+        self._finishing: set[asyncio.Future[Any]] = set()
+        self._closed = False
+
+    # -- the face ---------------------------------------------------------------------------
+
+    async def prompt(
+        self, message: Any, agent_id: str | None = None, **options: Unpack[SessionKwargs]
+    ) -> ResultMessage:
+        """Ask once, in a fresh conversation of the agent (without an id: of the default agent).
+
+        Raises:
+            LettaError: refused. A turn that failed later is returned with ``success=False``.
+        """
+        async with self.create_session(agent_id, **options) as session:
+            return await session.run_turn(message)
+
+    async def create_agent(self, **options: Unpack[AgentKwargs]) -> str:
+        """Create an agent; returns its id. Options: :class:`~letta_adapters.options.AgentOptions`.
+
+        Raises:
+            InvalidInputError: a bad option, before any I/O.
+            UnsupportedOptionError: one that this backend does not have.
+        """
+        checked = AgentOptions(**dict[str, Any](**options))
+        self.check_usable()
+        return await self.backend.create_agent(checked)
+
+    def create_session(
+        self, agent_id: str | None = None, **options: Unpack[SessionKwargs]
+    ) -> AsyncSession:
+        """A session in a fresh conversation. Does no I/O. Without an id: the default agent.
+
+        Options: :class:`~letta_adapters.options.SessionOptions`.
+        """
+        return make_session(self, new_target(agent_id), options)
+
+    def resume_session(
+        self,
+        id: str | None = None,
+        *,
+        agent_id: str | None = None,
+        conversation_id: str | None = None,
+        **options: Unpack[SessionKwargs],
+    ) -> AsyncSession:
+        """A session that goes on. Does no I/O.
+
+        Args:
+            id: An agent id (its default conversation), or a conversation id.
+            agent_id, conversation_id: The same by name; with both there is no look-up.
+            options: See :class:`~letta_adapters.options.SessionOptions`.
+        """
+        return make_session(self, resume_target(id, agent_id, conversation_id), options)
+
+    async def list_messages(
+        self,
+        agent_id: str | None = None,
+        conversation_id: str | None = None,
+        before: str | None = None,
+        after: str | None = None,
+        order: Order = "desc",
+        limit: int = PAGE_SIZE,
+    ) -> MessagePage:
+        """Stored messages without a session, newest first.
+
+        An agent id alone means its default conversation; a conversation id is enough by itself.
+        """
+        target = resume_target(None, agent_id, conversation_id)
+        check_page(before, after, order, limit)
+        self.check_usable()
+        where = Conversation(target.agent_id or "", target.conversation_id or DEFAULT)
+        return await self.backend.list_messages(
+            where, before=before, after=after, order=order, limit=limit
+        )
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Any call of the Letta API (``"GET", "/v1/tools/"``); the decoded JSON."""
+        self.check_usable()
+        return await self.backend.request(method.upper(), path, params=params, body=body)
+
+    async def close(self) -> None:
+        """Close the connections. Can be called more than once."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._finishing:
+            await asyncio.wait(self._finishing)
+        await self.backend.aclose()
+
+    async def __aenter__(self) -> AsyncLettaClient:
+        self.check_usable()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # -- for sessions -----------------------------------------------------------------------
+
+    def check_usable(self) -> None:
+        """Raise if this client is closed, or belongs to another event loop."""
+        if self._closed:
+            raise SessionClosedError(
+                "This client is closed.", hint="Make a new one; a closed client is final."
+            )
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            state = "which is closed" if self._loop.is_closed() else "which still runs elsewhere"
+            raise WrongEventLoopError(
+                f"This client was opened on event loop {id(self._loop):#x} ({state}) and is now "
+                f"used on {id(loop):#x}."
+            )
+
+    def lock(self, conversation: Conversation) -> asyncio.Lock:
+        """The lock that makes turns of one conversation run one after the other, in order."""
+        lock = self._locks.get(conversation)
+        if lock is None:
+            lock = self._locks[conversation] = asyncio.Lock()
+        return lock
+
+    async def finish(self, work: Awaitable[None]) -> None:
+        """Run clean-up to its end even if the caller is cancelled; ``close`` waits for it."""
+        task = asyncio.ensure_future(work)
+        self._finishing.add(task)
+        task.add_done_callback(self._finishing.discard)
+        await asyncio.shield(task)
+
+
+def make_session(
+    client: AsyncLettaClient,
+    target: Target,
+    options: Mapping[str, Any],
+    *,
+    owns_client: bool = False,
+    off_loop: bool = False,
+) -> AsyncSession:
+    """Validate the options against the client's backend; the session is not open yet."""
+    from letta_adapters.backends.base import check_supported
+
+    checked = SessionOptions(**options)
+    check_supported(checked, client.backend.name)
+    return AsyncSession(client, target, checked, owns_client=owns_client, off_loop=off_loop)
+
+
+def new_target(agent_id: str | None) -> Target:
+    """Where ``create_session(agent_id)`` goes."""
+    if agent_id is not None:
+        _check_agent_id(agent_id)
+    return Target(agent_id=agent_id, new=True)
+
+
+def resume_target(id: str | None, agent_id: str | None, conversation_id: str | None) -> Target:
+    """Where ``resume_session(...)`` goes. Raises :class:`InvalidInputError` for what is no id."""
+    if id is not None:
+        is_conversation = id.startswith(_CONVERSATION_PREFIXES)
+        if (conversation_id if is_conversation else agent_id) is not None:
+            raise InvalidInputError("The same kind of id was given twice.")
+        if is_conversation:
+            conversation_id = id
+        else:
+            agent_id = id
+    if agent_id is None and conversation_id is None:
+        raise InvalidInputError(
+            "resume_session needs an agent id or a conversation id.",
+            hint="create_session() starts a fresh conversation without one.",
+        )
+    if agent_id is not None:
+        _check_agent_id(agent_id)
+    if conversation_id == DEFAULT and agent_id is None:
+        raise InvalidInputError("The default conversation needs its agent's id.")
+    known = conversation_id in (None, DEFAULT)
+    if not known and not str(conversation_id).startswith(_CONVERSATION_PREFIXES):
+        raise InvalidInputError(f"{conversation_id!r} is not a conversation id (conv-...).")
+    return Target(agent_id=agent_id, conversation_id=conversation_id)
+
+
+def _check_agent_id(agent_id: str) -> None:
+    if not isinstance(agent_id, str) or not agent_id.startswith("agent-"):
+        raise InvalidInputError(f"{agent_id!r} is not an agent id (agent-...).")

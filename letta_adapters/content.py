@@ -1,0 +1,344 @@
+"""What a message is made of: text and images.
+
+Wire shapes: Letta API, as observed on 0.16.8; Letta Code's App Server takes the same base64 parts.
+Everything is checked here, before any I/O, because the API does not check: a bad image would be
+stored in the conversation and fail at the model, in this turn and in every later one.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeAlias, get_args
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from letta_adapters.errors import InvalidInputError
+
+#: The largest image, in bytes before base64.
+MAX_IMAGE_BYTES = 20 * 1024 * 1024
+
+ImageDetail: TypeAlias = Literal["low", "high", "auto"]
+_DETAILS = get_args(ImageDetail)
+_KINDS = "a PNG, JPEG, GIF or WebP image"
+_OPENAI_IMAGES = frozenset({"image_url", "input_image"})
+
+
+@dataclass(frozen=True, slots=True)
+class TextContent:
+    """A piece of text."""
+
+    type: ClassVar[Literal["text"]] = "text"
+    text: str
+
+    def to_wire(self) -> dict[str, Any]:
+        """``{"type": "text", "text": ...}``; :class:`InvalidInputError` if it is empty."""
+        return {"type": "text", "text": _checked_text(self.text)}
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ImageContent:
+    """An image: base64 ``data`` with its ``media_type``, or an http(s) ``url``. Not both.
+
+    Easier made with :func:`image_from_file`, :func:`image_from_bytes`, :func:`image_from_url`.
+    ``media_type`` is filled in from the bytes when left out. ``detail`` (``low``, ``high``,
+    ``auto``) exists for ``data`` only: the API has no such field for a URL, which the *server*
+    fetches. Raises :class:`InvalidInputError` for anything the model could not see.
+    """
+
+    type: ClassVar[Literal["image"]] = "image"
+    data: str | None = None
+    media_type: str | None = None
+    url: str | None = None
+    detail: ImageDetail | None = None
+
+    def __post_init__(self) -> None:
+        if self.detail is not None and self.detail not in _DETAILS:
+            raise InvalidInputError(
+                f"Unknown image detail {self.detail!r}.", hint=f"Use one of {', '.join(_DETAILS)}."
+            )
+        if (self.data is None) == (self.url is None):
+            raise InvalidInputError(
+                "An image needs exactly one of data and url.",
+                hint="Use image_from_file(), image_from_bytes() or image_from_url().",
+            )
+        if self.data is None:
+            self._check_url()
+            return
+        raw = _decode_base64(self.data)
+        object.__setattr__(self, "media_type", _checked_media_type(raw, self.media_type))
+        object.__setattr__(self, "data", base64.b64encode(raw).decode("ascii"))
+
+    def _check_url(self) -> None:
+        if self.detail is not None or self.media_type is not None:
+            raise InvalidInputError(
+                "An image URL takes neither detail nor media_type: the server fetches it.",
+                hint="Download it and use image_from_bytes(), or leave them out.",
+            )
+        _checked_url(self.url)
+
+    def __repr__(self) -> str:
+        detail = "" if self.detail is None else f", detail={self.detail!r}"
+        if self.data is not None:
+            size = len(self.data) * 3 // 4 - self.data[-2:].count("=")
+            return f"ImageContent(media_type={self.media_type!r}, <{size} bytes>{detail})"
+        shown, query, _ = str(self.url).partition("?")  # signed URLs carry keys in the query
+        return f"ImageContent(url={shown + ('?...' if query else '')!r})"
+
+    def to_wire(self) -> dict[str, Any]:
+        """``{"type": "image", "source": {...}}``."""
+        if self.data is None:
+            return {"type": "image", "source": {"type": "url", "url": self.url}}
+        source = {"type": "base64", "media_type": self.media_type, "data": self.data}
+        if self.detail is not None:
+            source["detail"] = self.detail
+        return {"type": "image", "source": source}
+
+
+ContentPart: TypeAlias = str | TextContent | ImageContent | Mapping[str, Any]
+MessageContent: TypeAlias = ContentPart | Sequence[ContentPart]
+
+
+def image_from_bytes(
+    data: bytes, *, media_type: str | None = None, detail: ImageDetail | None = None
+) -> ImageContent:
+    """An image from its file's bytes (PNG, JPEG, GIF or WebP, at most ``MAX_IMAGE_BYTES``).
+
+    ``media_type`` is found in the bytes; a declared one must agree with them. Raises
+    :class:`InvalidInputError`.
+    """
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise InvalidInputError(
+            f"image_from_bytes() got {type(data).__name__}, not bytes.",
+            hint="Use image_from_file(path) for a file, image_from_url(url) for a URL.",
+        )
+    raw = bytes(data)
+    _check_size(len(raw))
+    return ImageContent(
+        data=base64.b64encode(raw).decode("ascii"), media_type=media_type, detail=detail
+    )
+
+
+def image_from_file(
+    path: str | os.PathLike[str],
+    *,
+    media_type: str | None = None,
+    detail: ImageDetail | None = None,
+) -> ImageContent:
+    """An image from a file, read now. As :func:`image_from_bytes`; the name's suffix is not used.
+
+    Raises :class:`InvalidInputError` when the file is missing, cannot be read, or is no image.
+    """
+    name = str(path)
+    try:
+        file = Path(path).expanduser()
+        name = file.name or name
+        if not file.is_file():
+            raise InvalidInputError(
+                f"There is no image file {name!r}.",
+                hint="Check the path: a relative one starts at the working directory.",
+            )
+        _check_size(file.stat().st_size, name)
+        raw = file.read_bytes()
+    except (OSError, ValueError, TypeError) as exc:
+        if isinstance(exc, InvalidInputError):
+            raise
+        raise InvalidInputError(
+            f"The image file {name!r} cannot be read: {getattr(exc, 'strerror', None) or exc}.",
+            hint="Check its permissions.",
+        ) from exc
+    try:
+        return image_from_bytes(raw, media_type=media_type, detail=detail)
+    except InvalidInputError as exc:
+        raise InvalidInputError(f"{name!r}: {exc.message}", hint=exc.hint) from exc
+
+
+def image_from_url(url: str, *, detail: ImageDetail | None = None) -> ImageContent:
+    """An image from an http(s) URL, which the *server* fetches, or from a base64 ``data:`` URL.
+
+    A ``data:`` URL becomes a base64 part, which every backend takes. Letta Code's local backend
+    drops http(s) images without a word (``letta`` 0.34): send the bytes there. ``detail`` is for
+    ``data:`` URLs only. Raises :class:`InvalidInputError`.
+    """
+    if isinstance(url, str) and url[:5].lower() == "data:":
+        media_type, raw = _decode_data_url(url)
+        return image_from_bytes(raw, media_type=media_type, detail=detail)
+    return ImageContent(url=url, detail=detail)
+
+
+def to_wire(message: MessageContent) -> str | list[dict[str, Any]]:
+    """A message as the API takes it: a string as it is, anything else as a list of parts.
+
+    ``message`` is a string, one part, or a list of parts; a part is a string,
+    :class:`TextContent`, :class:`ImageContent`, or a dict in the wire's own shape. Raises
+    :class:`InvalidInputError` for empty or unknown content.
+    """
+    if isinstance(message, str):
+        return _checked_text(message)
+    if isinstance(message, (TextContent, ImageContent, Mapping)):
+        return [_part(message)]
+    if isinstance(message, (list, tuple)):
+        if not message:
+            raise InvalidInputError("The message is an empty list.", hint="Give it some text.")
+        return [_part(item) for item in message]
+    raise InvalidInputError(
+        f"A message cannot be {type(message).__name__}.", hint=_hint_for(message)
+    )
+
+
+def _hint_for(value: object) -> str:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return "Use image_from_bytes(data)."
+    if isinstance(value, os.PathLike):
+        return "Use image_from_file(path)."
+    return "Use a string, TextContent, ImageContent, or a list of them."
+
+
+def _part(item: object) -> dict[str, Any]:
+    if isinstance(item, str):
+        return TextContent(item).to_wire()
+    if isinstance(item, (TextContent, ImageContent)):
+        return item.to_wire()
+    if not isinstance(item, Mapping):
+        raise InvalidInputError(
+            f"A part of a message cannot be {type(item).__name__}.", hint=_hint_for(item)
+        )
+    kind = item.get("type")
+    if kind == "text":
+        return {**item, "text": _checked_text(item.get("text"))}
+    if kind == "image":
+        return _image_part(item)
+    if kind in _OPENAI_IMAGES:
+        raise InvalidInputError(
+            f"{kind!r} is OpenAI's image part; the Letta API refuses it.",
+            hint="Use image_from_url(url), which takes http(s) and data: URLs.",
+        )
+    raise InvalidInputError(
+        f"Unknown content part of type {kind!r}.",
+        hint='Use {"type": "text", "text": ...} or an ImageContent.',
+    )
+
+
+def _image_part(item: Mapping[Any, Any]) -> dict[str, Any]:
+    source = item.get("source")
+    kind = source.get("type") if isinstance(source, Mapping) else None
+    if not isinstance(source, Mapping) or kind not in ("base64", "url"):
+        raise InvalidInputError(
+            "An image part needs a 'source' of type 'base64' or 'url'.",
+            hint="Use image_from_file(), image_from_bytes() or image_from_url().",
+        )
+    detail = source.get("detail")
+    if kind == "url":
+        return image_from_url(source.get("url", ""), detail=detail).to_wire()
+    return ImageContent(
+        data=source.get("data", ""), media_type=source.get("media_type"), detail=detail
+    ).to_wire()
+
+
+def _checked_text(text: object) -> str:
+    if not isinstance(text, str):
+        raise InvalidInputError(f"The text of a message is {type(text).__name__}, not a string.")
+    if not text.strip():
+        raise InvalidInputError(
+            "The message's text is empty.", hint="Models refuse empty messages: write something."
+        )
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as exc:
+        raise InvalidInputError(
+            f"The text is not valid Unicode at position {exc.start} (a lone surrogate).",
+            hint='Clean it: text.encode("utf-8", "replace").decode().',
+        ) from exc
+    return text
+
+
+def _check_size(size: int, name: str = "") -> None:
+    if size > MAX_IMAGE_BYTES:
+        what = f"The image {name!r}" if name else "The image"
+        raise InvalidInputError(
+            f"{what} is too large: {size / 2**20:.1f} MB of {MAX_IMAGE_BYTES / 2**20:.0f} MB.",
+            hint="Scale it down; models see no more than about 2000 pixels a side.",
+        )
+
+
+def _sniff(raw: bytes) -> str | None:
+    if raw.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if raw.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if raw.startswith((b"GIF87a", b"GIF89a")):
+        return "image/gif"
+    if raw[:4] == b"RIFF" and raw[8:12] == b"WEBP":
+        return "image/webp"
+    return None
+
+
+def _checked_media_type(raw: bytes, declared: str | None) -> str:
+    found = _sniff(raw)
+    if found is None:
+        what = "No bytes: this" if not raw else "This"
+        raise InvalidInputError(f"{what} is not {_KINDS}.", hint="Convert it to PNG or JPEG.")
+    if declared is None:
+        return found
+    if not isinstance(declared, str) or not declared.lower().startswith("image/"):
+        raise InvalidInputError(f"{declared!r} is not an image media type.", hint=f"Use {found!r}.")
+    if declared.lower().replace("image/jpg", "image/jpeg") != found:
+        raise InvalidInputError(
+            f"The media type says {declared}, the bytes are {found}.",
+            hint="Leave media_type out: it is found in the bytes.",
+        )
+    return found
+
+
+def _decode_base64(data: object) -> bytes:
+    if not isinstance(data, str):
+        raise InvalidInputError(
+            f"Image data is {type(data).__name__}, not a base64 string.",
+            hint="Use image_from_bytes(data).",
+        )
+    compact = "".join(data.split())
+    _check_size(len(compact) * 3 // 4 - 2)
+    try:
+        raw = base64.b64decode(compact, validate=True)
+    except (binascii.Error, ValueError) as exc:
+        raise InvalidInputError(
+            "The image's data is not valid base64.", hint="Use image_from_bytes(data)."
+        ) from exc
+    _check_size(len(raw))
+    return raw
+
+
+def _decode_data_url(url: str) -> tuple[str | None, bytes]:
+    header, comma, payload = url[5:].partition(",")
+    if not comma:
+        raise InvalidInputError(
+            "The data: URL has no comma.", hint="Its form is data:image/png;base64,...."
+        )
+    media_type, *options = header.split(";")
+    _check_size(len(payload) * 3 // 4 - 2)
+    raw = unquote_to_bytes(payload)
+    if options and options[-1].strip().lower() == "base64":
+        raw = _decode_base64(raw.decode("ascii", "replace"))
+    return media_type.strip() or None, raw
+
+
+def _checked_url(url: object) -> None:
+    if not isinstance(url, str):
+        raise InvalidInputError(f"The image URL is {type(url).__name__}, not a string.")
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+    except ValueError as exc:
+        raise InvalidInputError("The image URL is malformed.", hint="Check it.") from exc
+    if parts.scheme not in ("http", "https"):
+        raise InvalidInputError(
+            f"An image URL cannot have the scheme {parts.scheme!r}.",
+            hint="Use http(s) or data:, or image_from_file(path) for a file.",
+        )
+    if not host or any(ch.isspace() or not ch.isprintable() for ch in url):
+        raise InvalidInputError(
+            "The image URL is malformed.", hint="It needs a host and no spaces."
+        )

@@ -1,0 +1,60 @@
+"""A time limit over a turn that costs nothing per message.
+
+``asyncio.timeout`` (3.11+) around every step would; and it could not span the consumer's own code
+between two messages, which must not be interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from letta_adapters.errors import TimeoutAfterAcceptanceError
+
+
+class Deadline:
+    """Cancels the task that waits inside :meth:`enter` … :meth:`leave` when time is up."""
+
+    __slots__ = ("_handle", "_task", "expired", "seconds")
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self.expired = False
+        self._task: asyncio.Task[object] | None = None
+        self._handle: asyncio.TimerHandle | None = None
+        if seconds is not None:
+            self._handle = asyncio.get_running_loop().call_later(seconds, self._fire)
+
+    def _fire(self) -> None:
+        self.expired = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def enter(self) -> None:
+        """The current task starts to wait. Raises if time is up already."""
+        if self.expired:
+            raise self.error()
+        if self.seconds is not None:
+            self._task = asyncio.current_task()
+
+    def leave(self) -> None:
+        """The current task stopped waiting."""
+        self._task = None
+
+    def absorbs_cancel(self) -> bool:
+        """Is the ``CancelledError`` just caught this deadline's, and only this deadline's?"""
+        task = self._task
+        if not self.expired or task is None:
+            return False
+        uncancel = getattr(task, "uncancel", None)  # 3.11+
+        return uncancel is None or uncancel() == 0
+
+    def error(self) -> TimeoutAfterAcceptanceError:
+        """The error of a turn that took too long."""
+        return TimeoutAfterAcceptanceError(
+            f"The turn took longer than {self.seconds:g} seconds and was aborted."
+        )
+
+    def stop(self) -> None:
+        """The turn is over."""
+        if self._handle is not None:
+            self._handle.cancel()

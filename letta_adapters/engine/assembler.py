@@ -1,0 +1,260 @@
+"""Fragments → complete messages, one per otid / tool call.
+
+Text and reasoning are keyed by ``otid`` (one ``id`` is shared by all parts of a step, and the
+streamed ``id`` can differ from the stored one), tool calls by ``tool_call_id`` (parallel calls
+interleave). A server that does not stream tokens sends each message whole: one big fragment.
+
+A message that was handed out is final: should more text come under its otid after the step has
+moved on, that is a second message with the rest. Nothing is dropped, nothing is said twice.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from letta_adapters.messages import (
+    AssistantMessage,
+    ReasoningMessage,
+    ToolCallMessage,
+    content_text,
+)
+
+_JSON_MARKS = re.compile(r'["{}\[\]\\]')
+
+_TEXT_FIELD = {
+    "assistant_message": "content",
+    "reasoning_message": "reasoning",
+    "hidden_reasoning_message": "hidden_reasoning",
+}
+
+_NOT_HANDED_OUT = object()
+
+Complete = AssistantMessage | ReasoningMessage | ToolCallMessage
+
+
+def dicts_of(value: Any) -> list[Mapping[str, Any]]:
+    """The objects of a field that is a list when whole and a single object when streamed."""
+    if isinstance(value, dict):
+        return [value]
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def join_text(parts: Iterable[str]) -> str:
+    """The text of fragments, as a string that UTF-8 can encode.
+
+    A model server that cuts between UTF-16 units sends the halves of an emoji in two fragments:
+    they become one character again. A half without its partner becomes U+FFFD.
+    """
+    text = "".join(parts)
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+class _Text:
+    __slots__ = ("first", "kind", "parts", "signature")
+
+    def __init__(self, kind: str, first: Mapping[str, Any]) -> None:
+        self.kind = kind
+        self.first = first
+        self.parts: list[str] = []
+        self.signature: str | None = None
+
+    def build(self) -> Complete:
+        event = self.first
+        ids = (event.get("id"), event.get("otid"), event.get("seq_id"), event.get("run_id"))
+        text = join_text(self.parts)
+        if self.kind == "assistant_message":
+            return AssistantMessage(text, *ids)
+        redacted = self.kind == "hidden_reasoning_message"
+        return ReasoningMessage(
+            text, *ids, signature=self.signature, source=event.get("source"), redacted=redacted
+        )
+
+
+class JSONDepth:
+    """Says when a JSON object that arrives in pieces has closed, reading each piece once."""
+
+    __slots__ = ("_depth", "_escaped", "_opened", "_string")
+
+    def __init__(self) -> None:
+        self._depth = 0
+        self._string = False
+        self._escaped = -1  # position, relative to the next piece, of an escaped character
+        self._opened = False
+
+    def feed(self, piece: str) -> bool:
+        """Take the next piece; ``True`` once the outermost object or list is closed."""
+        escaped = self._escaped
+        for mark in _JSON_MARKS.finditer(piece):
+            at = mark.start()
+            if at == escaped:
+                continue
+            char = mark.group()
+            if self._string:
+                if char == "\\":
+                    escaped = at + 1
+                elif char == '"':
+                    self._string = False
+            elif char == '"':
+                self._string = True
+            elif char in "{[":
+                self._depth += 1
+                self._opened = True
+            elif char != "\\" and self._depth:  # a stray closing bracket closes nothing
+                self._depth -= 1
+        self._escaped = escaped - len(piece) if escaped >= len(piece) else -1
+        return self._opened and not self._depth
+
+
+class _Call:
+    __slots__ = ("approval", "depth", "first", "name", "parts", "tool_call_id")
+
+    def __init__(self, tool_call_id: str, first: Mapping[str, Any], approval: bool) -> None:
+        self.tool_call_id = tool_call_id
+        self.first = first
+        self.approval = approval
+        self.name = ""
+        self.parts: list[str] = []
+        self.depth = JSONDepth()
+
+    def build(self) -> ToolCallMessage:
+        raw = join_text(self.parts)
+        event = self.first
+        return ToolCallMessage(
+            self.tool_call_id,
+            self.name,
+            parse_arguments(raw),
+            raw,
+            self.approval,
+            event.get("id"),
+            event.get("otid"),
+            event.get("seq_id"),
+            event.get("run_id"),
+        )
+
+
+def parse_arguments(raw: str) -> dict[str, Any]:
+    """Tool arguments as a dict; ``{}`` if the model did not write a JSON object."""
+    try:
+        value = json.loads(raw) if raw.strip() else {}
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+class Assembler:
+    """Collects the fragments of a step and hands out the messages that are complete.
+
+    Texts of one step stay open until the step moves on (another message id, a tool call, the end),
+    so that an otid which comes back is still one message. ``_done_calls`` remembers which message
+    a call was handed out from: what still comes for it there is dropped, while the same
+    ``tool_call_id`` in a later message is a new call (some models count theirs from 0 each step).
+    """
+
+    __slots__ = ("_calls", "_done_calls", "_latest", "_step", "_texts")
+
+    def __init__(self) -> None:
+        self._texts: dict[tuple[str, Any], _Text] = {}
+        self._calls: dict[str, _Call] = {}
+        self._done_calls: dict[str, Any] = {}
+        self._step: Any = None
+        self._latest: tuple[str, Any] | None = None
+
+    def text(self, event: Mapping[str, Any], out: list[Any]) -> None:
+        """Take a text or reasoning fragment."""
+        kind = event["message_type"]
+        key = (kind, event.get("otid") or event.get("id"))
+        if key != self._latest:
+            step = event.get("id")
+            if key not in self._texts:
+                if step != self._step:
+                    self.flush(out)
+                    self._step = step
+                self._texts[key] = _Text(kind, event)
+            self._latest = key
+        item = self._texts[key]
+        item.parts.append(content_text(event.get(_TEXT_FIELD[kind])))
+        if kind == "reasoning_message":
+            item.signature = event.get("signature") or item.signature
+
+    def call(self, event: Mapping[str, Any], out: list[Any], *, approval: bool) -> None:
+        """Take a tool call event: a list of whole calls (step mode), or one fragment."""
+        self._flush_texts(out)
+        calls = event.get("tool_calls")
+        if isinstance(calls, list) and calls:
+            for call in dicts_of(calls):
+                self._fragment(call, event, approval)
+            if not approval:
+                self._flush_calls(out)
+            return
+        for call in dicts_of(calls) or dicts_of(event.get("tool_call")):
+            item = self._fragment(call, event, approval)
+            # A server tool runs for seconds: show its call now, not when the result arrives.
+            if item and not item.approval and item.depth.feed(item.parts[-1]):
+                self._hand_out(item.tool_call_id, out)
+
+    def _fragment(
+        self, call: Mapping[str, Any], event: Mapping[str, Any], approval: bool
+    ) -> _Call | None:
+        call_id = str(call.get("tool_call_id") or "")
+        item = self._calls.get(call_id)
+        if item is None:
+            # An approval request is never late: swallowing one would leave the turn stuck.
+            if not approval and self._done_calls.get(call_id, _NOT_HANDED_OUT) == event.get("id"):
+                return None
+            item = self._calls[call_id] = _Call(call_id, event, approval)
+        elif approval:
+            item.approval = True
+        item.name = call.get("name") or item.name
+        arguments = call.get("arguments") or ""
+        item.parts.append(arguments if type(arguments) is str else json.dumps(arguments))
+        return item
+
+    def _hand_out(self, call_id: str, out: list[Any]) -> None:
+        item = self._calls.pop(call_id)
+        self._done_calls[call_id] = item.first.get("id")
+        out.append(item.build())
+
+    def open_calls(self) -> list[ToolCallMessage]:
+        """The approval requests collected so far, without handing them out."""
+        return [item.build() for item in self._calls.values() if item.approval]
+
+    def take_calls(self, keep: frozenset[str]) -> list[ToolCallMessage]:
+        """Hand out the approval requests in ``keep`` and forget the others.
+
+        With parallel calls switched off the stream can show more calls than the server keeps.
+        """
+        calls = [c for c in self.open_calls() if c.tool_call_id in keep]
+        self._done_calls.update((k, item.first.get("id")) for k, item in self._calls.items())
+        self._calls.clear()
+        return calls
+
+    def flush(self, out: list[Any]) -> None:
+        """Everything open is complete, except approval requests (see :meth:`take_calls`)."""
+        self._flush_texts(out)
+        self._flush_calls(out)
+
+    def flush_broken(self, out: list[Any]) -> None:
+        """The stream broke: what was being written last is a fragment and not handed out."""
+        if self._latest is not None:
+            self._texts.pop(self._latest, None)
+        self._flush_texts(out)
+        self._calls.clear()
+
+    def _flush_texts(self, out: list[Any]) -> None:
+        if self._texts:
+            out.extend(item.build() for item in self._texts.values())
+            self._texts.clear()
+        self._latest = None
+
+    def _flush_calls(self, out: list[Any]) -> None:
+        for call_id in [k for k, item in self._calls.items() if not item.approval]:
+            self._hand_out(call_id, out)

@@ -1,0 +1,150 @@
+"""What a stop reason or an error event means: success, or which machine code.
+
+Sources: the Letta API's ``stop_reason`` enum and ``error_message`` events, as observed on letta
+0.16.8. After anything was streamed the server calls every failure ``internal_error`` and only the
+text tells them apart, so texts are matched (Letta's own clients do the same).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SUCCESS_STOP_REASONS = frozenset({"end_turn", "tool_rule", "requires_approval"})
+
+# Of two stop reasons in one stream the first of these counts: `error` then `llm_api_error`,
+# `cancelled` then `end_turn` both occur.
+DECISIVE_STOP_REASONS = frozenset(
+    {
+        "error",
+        "llm_api_error",
+        "invalid_llm_response",
+        "invalid_tool_call",
+        "cancelled",
+        "insufficient_credits",
+        "context_window_overflow_in_system_prompt",
+    }
+)
+
+_BY_SERVER_TEXT = (
+    ("waiting for approval", "pending_approval"),
+    ("is currently being processed", "conversation_busy"),
+    ("invalid tool call ids", "invalid_tool_call_ids"),
+    ("no tool call is currently awaiting approval", "no_pending_approval"),
+    ("message content is empty or invalid", "invalid_input"),
+    ("failed to fetch image", "invalid_input"),
+)
+
+_BY_PROVIDER_TEXT = (
+    ("insufficient_quota", "insufficient_credits"),  # a 429 too, but waiting does not help
+    ("rate_limit_exceeded", "provider_rate_limit"),
+    ("rate limited by", "provider_rate_limit"),
+    ("authentication failed with", "provider_authentication"),
+    ("context window", "context_window_overflow"),
+    ("context_window_exceeded", "context_window_overflow"),
+)
+
+_BY_ERROR_TYPE = {
+    "llm_authentication": "provider_authentication",
+    "llm_rate_limit": "provider_rate_limit",
+    "llm_timeout": "provider_timeout",
+    "llm_error": "provider_error",
+    "llm_empty_response": "provider_error",
+    "llm_insufficient_credits": "insufficient_credits",
+    "context_window_overflow_in_system_prompt": "context_window_overflow",
+}
+
+_BY_STOP_REASON = {
+    "llm_api_error": "provider_error",
+    "invalid_llm_response": "provider_error",
+    "context_window_overflow_in_system_prompt": "context_window_overflow",
+    "error": "internal_error",
+}
+
+_STOP_REASON_TEXT = {
+    "cancelled": "The turn was cancelled.",
+    "max_steps": "The agent reached its step limit before it finished.",
+    "max_tokens_exceeded": "The model reached its output token limit: the answer is cut off.",
+    "no_tool_call": "The agent stopped without the tool call it was required to make.",
+    "insufficient_credits": "The account has no credits left.",
+    "invalid_tool_call": "The server refused the answer to a tool call.",
+    "llm_api_error": "The model provider failed.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a turn failed: a machine code and what to tell a person."""
+
+    code: str
+    message: str
+    error_type: str | None = None
+    detail: str | None = None
+    stop_reason: str | None = None
+
+
+def classify_text(text: str) -> str | None:
+    """The machine code a server text stands for, or ``None``."""
+    return _match(_BY_SERVER_TEXT, text) or _match(_BY_PROVIDER_TEXT, text)
+
+
+def _match(table: tuple[tuple[str, str], ...], text: str) -> str | None:
+    low = text.lower()
+    return next((code for needle, code in table if needle in low), None)
+
+
+def failure_from_error_event(event: Mapping[str, Any], stop_reason: str | None) -> Failure:
+    """The failure an ``error_message`` event (SSE ``event: error``) describes.
+
+    Also reads what the server sends when the stream itself crashes:
+    ``{"error": "<text>", "code": "INTERNAL_SERVER_ERROR"}``, and the ``{"error": {...}}`` of its
+    non-streaming routes.
+    """
+    error = event.get("error")
+    inner = error if isinstance(error, dict) else {"message": error}
+    error_type = _text(event.get("error_type") or inner.get("type"))
+    message = _text(event.get("message") or inner.get("message")) or "The server reported an error."
+    detail = _text(event.get("detail") or inner.get("detail"))
+    text = f"{message} {detail or ''}"
+    code = _BY_ERROR_TYPE.get(error_type or "")
+    if code is None:
+        code = classify_text(text) or _BY_STOP_REASON.get(stop_reason or "") or "internal_error"
+    elif code in ("provider_error", "provider_rate_limit"):
+        # What a provider says may quote the conversation: it cannot mean a state of the server.
+        code = _match(_BY_PROVIDER_TEXT, text) or code
+    return Failure(code, message, error_type, detail, stop_reason)
+
+
+def _text(value: Any) -> str | None:
+    return str(value) if value else None
+
+
+def failure_from_stop_reason(stop_reason: str) -> Failure | None:
+    """The failure a bare stop reason means; ``None`` for one that is a success."""
+    if stop_reason in SUCCESS_STOP_REASONS:
+        return None
+    code = _BY_STOP_REASON.get(stop_reason, stop_reason)
+    text = _STOP_REASON_TEXT.get(stop_reason, f"The turn stopped: {stop_reason}.")
+    return Failure(code, text, stop_reason=stop_reason)
+
+
+class StopReason:
+    """Folds the stop reasons of a stream into the one that counts."""
+
+    __slots__ = ("last", "value")
+
+    def __init__(self) -> None:
+        self.value: str | None = None
+        self.last: str | None = None
+
+    def see(self, value: str) -> None:
+        """Take the next one: the first decisive one stays, else the last."""
+        self.last = value
+        if self.value not in DECISIVE_STOP_REASONS:
+            self.value = value
+
+    @property
+    def cause(self) -> str | None:
+        """The one that says most about why: a bare ``error`` is explained by what follows it."""
+        return self.last if self.value == "error" and self.last in _BY_STOP_REASON else self.value

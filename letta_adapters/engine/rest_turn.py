@@ -1,0 +1,305 @@
+"""Letta API events → messages: one turn over one or more streaming requests (segments).
+
+The wire: ``POST /v1/conversations/{id}/messages`` with ``streaming: true`` answers with server-sent
+events, one JSON object each. A segment ends at ``[DONE]``, an ``event: error`` or the connection's
+end; ``[DONE]`` is not guaranteed after errors and cancels. A segment that ends with none of them
+and no stop reason was cut. All rules were observed on letta 0.16.8.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from pydantic_core import from_json
+
+from letta_adapters.engine.assembler import dicts_of, join_text
+from letta_adapters.engine.outcome import (
+    DECISIVE_STOP_REASONS,
+    SUCCESS_STOP_REASONS,
+    Failure,
+    StopReason,
+    failure_from_error_event,
+    failure_from_stop_reason,
+)
+from letta_adapters.engine.sse import SSEDecoder
+from letta_adapters.engine.turn import TurnState
+from letta_adapters.messages import (
+    Message,
+    StreamEvent,
+    ToolCallMessage,
+    ToolResultMessage,
+    UnknownMessage,
+    Usage,
+    content_text,
+)
+
+_Handler = Callable[["RestTurn", dict[str, Any], list[Message]], None]
+
+_UNSEEN_APPROVAL = Failure(
+    "protocol_error",
+    "The agent waits for the answer to a tool call that the stream did not show.",
+    stop_reason="requires_approval",
+)
+_ANSWERED_ELSEWHERE = Failure(
+    "no_pending_approval",
+    "The tool calls the agent waited for are not pending any more.",
+    stop_reason="requires_approval",
+)
+
+
+class RestTurn(TurnState):
+    """Feed it the bytes of a turn's response bodies; it returns messages."""
+
+    def __init__(self, *, include_partial_messages: bool = False) -> None:
+        super().__init__(include_partial_messages=include_partial_messages)
+        self._sse = SSEDecoder()
+        self.segment_over = False
+        self._done = False
+        self._resumed = False
+
+    def begin_segment(self, *, resumed: bool = False) -> None:
+        """A new response starts; ``resumed`` when it goes on where a lost one broke off.
+
+        A lost response that is resumed must not see :meth:`end_segment`: its open texts go on.
+        Numbered events (``seq_id``) that the resumed response repeats are not taken twice, so it
+        may as well start from the beginning.
+        """
+        self._sse = SSEDecoder()
+        self.segment_over = False
+        self._done = False
+        self._resumed = resumed
+        if not resumed:
+            self.stop = StopReason()
+            self.pending = ()
+            # Each request is a run of its own: resuming it at the last one's position would wait
+            # for events that never come.
+            self.run_id = None
+            self.last_seq_id = None
+
+    def feed(self, chunk: bytes) -> list[Message]:
+        """Take body bytes, cut anywhere; return the messages they complete, in order."""
+        out: list[Message] = []
+        for name, data in self._sse.feed(chunk):
+            if self.segment_over:
+                break
+            event = _parse(data)
+            if event is None or name is not None:
+                event = self._special(name, data, event, out)
+                if event is None:
+                    continue
+            try:
+                kind = event.get("message_type")
+                handler = _HANDLERS.get(kind) if type(kind) is str else None
+                run_id = event.get("run_id")
+                if run_id is not None and run_id != self.run_id:
+                    self.note_run(run_id)
+                seq_id = event.get("seq_id")
+                if seq_id is not None and self._replayed(seq_id):
+                    continue
+                if handler is None:
+                    out.append(UnknownMessage(event))
+                else:
+                    handler(self, event, out)
+            except (AttributeError, TypeError):
+                # A known event whose fields have other types than those this version knows.
+                out.append(UnknownMessage(event))
+        return out
+
+    def end_segment(self) -> list[Message]:
+        """The response ended (or ``segment_over``): flush, and settle how it ended.
+
+        Afterwards exactly one holds: ``failure`` is set; :attr:`paused` calls wait (see
+        :meth:`confirm_pending`); or the turn is complete.
+        """
+        out: list[Message] = []
+        self.segment_over = True
+        stop_reason = self.stop.value
+        if self.failure is None:
+            if stop_reason is None and not self._done:
+                self.fail(
+                    Failure("stream_truncated", "The stream ended before the turn was finished.")
+                )
+            elif stop_reason is not None:
+                failure = failure_from_stop_reason(self.stop.cause or stop_reason)
+                if failure is not None:
+                    self.fail(replace(failure, stop_reason=stop_reason))
+                elif stop_reason == "requires_approval" and not self.assembler.open_calls():
+                    self.fail(_UNSEEN_APPROVAL)
+        if self.failure is None or self._complete_despite_failure():
+            self.assembler.flush(out)
+        else:
+            self.assembler.flush_broken(out)
+        return self.collect(out)
+
+    def _complete_despite_failure(self) -> bool:
+        """`max_steps`, `max_tokens_exceeded` and the like end a stream in order: nothing is cut."""
+        stop_reason = self.stop.value
+        return self._done and stop_reason is not None and stop_reason not in DECISIVE_STOP_REASONS
+
+    @property
+    def paused(self) -> list[ToolCallMessage]:
+        """The calls the stream showed as waiting for this client's answer."""
+        if self.failure is not None or self.stop.value != "requires_approval":
+            return []
+        return self.assembler.open_calls()
+
+    def confirm_pending(self, tool_call_ids: Iterable[str]) -> list[Message]:
+        """The calls that are really pending (the server keeps one unless parallel calls are on).
+
+        If none of those shown is, someone else answered them: a failure, not an empty answer.
+        """
+        shown = self.paused
+        self.pending = tuple(self.assembler.take_calls(frozenset(tool_call_ids)))
+        if shown and not self.pending:
+            self.fail(_ANSWERED_ELSEWHERE)
+        return self.collect(list(self.pending))
+
+    # -- events -----------------------------------------------------------------------------
+
+    def _replayed(self, seq_id: Any) -> bool:
+        """Note the position of a numbered event; was it taken before the stream was resumed?"""
+        last = self.last_seq_id
+        if last is not None and seq_id <= last:
+            return self._resumed  # else it is a ping, which repeats the last number
+        self.last_seq_id = seq_id
+        return False
+
+    def _special(
+        self, name: str | None, data: bytes, event: dict[str, Any] | None, out: list[Message]
+    ) -> dict[str, Any] | None:
+        """What has a name or is no JSON object. Returns the event if it is an ordinary one."""
+        if data == b"[DONE]":
+            self._done = self.segment_over = True
+        elif name == "cancelled":
+            self.stop.see("cancelled")
+        elif event is None:
+            if data or name == "error":  # an event without data says nothing
+                self._protocol_error(data)
+        elif name == "error":
+            self._on_error(event, out)
+        else:
+            return event
+        return None
+
+    def _protocol_error(self, data: bytes) -> None:
+        self.segment_over = True
+        shown = data[:80].decode("utf-8", "replace")
+        text = f"The server sent an event that is no JSON object: {shown!r}"
+        self.fail(Failure("protocol_error", text))
+
+    def _on_error(self, event: dict[str, Any], out: list[Message]) -> None:
+        run_id = event.get("run_id")
+        if run_id:
+            self.note_run(run_id)
+        self.segment_over = True
+        if self.stop.value == "cancelled":
+            return  # the cancel came first; what the server says of its own clean-up is noise
+        failure = failure_from_error_event(event, self.stop.cause)
+        # Whatever the stop reason said before, it was no success.
+        seen = self.stop.value
+        stop_reason = None if seen in SUCCESS_STOP_REASONS else seen
+        self.fail(replace(failure, stop_reason=stop_reason))
+
+    def _on_text(self, event: dict[str, Any], out: list[Message]) -> None:
+        start = len(out)
+        self.assembler.text(event, out)
+        if len(out) != start:
+            self.collect(out, start)
+        if self.partial:
+            out.append(StreamEvent(event))
+
+    def _on_call(self, event: dict[str, Any], out: list[Message]) -> None:
+        start = len(out)
+        approval = event["message_type"] == "approval_request_message"
+        self.assembler.call(event, out, approval=approval)
+        if self.partial:
+            # After the texts that it ends, before the call that it completes.
+            calls = (i for i in range(start, len(out)) if type(out[i]) is ToolCallMessage)
+            out.insert(next(calls, len(out)), StreamEvent(event))
+        self.collect(out, start)
+
+    def _on_return(self, event: dict[str, Any], out: list[Message]) -> None:
+        start = len(out)
+        self.assembler.flush(out)
+        self.collect(out, start)
+        returns = dicts_of(event.get("tool_returns")) or [event]
+        for item in returns:
+            name = event.get("name") if len(returns) == 1 else None
+            message = _tool_result(item, event, name or self._tool_names.get(_call_id(item)))
+            if self.tool_result(message):
+                out.append(message)
+
+    def _on_stop(self, event: dict[str, Any], out: list[Message]) -> None:
+        reason = event.get("stop_reason")
+        if reason:
+            self.stop.see(str(reason))
+
+    def _on_usage(self, event: dict[str, Any], out: list[Message]) -> None:
+        self.usage = self.usage + Usage(
+            event.get("prompt_tokens") or 0,
+            event.get("completion_tokens") or 0,
+            event.get("total_tokens") or 0,
+            event.get("cached_input_tokens"),
+            event.get("cache_write_tokens"),
+            event.get("reasoning_tokens"),
+            event.get("context_tokens"),
+            event.get("step_count") or 0,
+        )
+        for run_id in _strings(event.get("run_ids")):
+            self._run_ids[run_id] = None
+
+    def _on_ping(self, event: dict[str, Any], out: list[Message]) -> None:
+        """Keeps the connection alive and carries the run id, nothing else."""
+
+
+_HANDLERS: dict[str, _Handler] = {
+    "assistant_message": RestTurn._on_text,
+    "reasoning_message": RestTurn._on_text,
+    "hidden_reasoning_message": RestTurn._on_text,
+    "tool_call_message": RestTurn._on_call,
+    "approval_request_message": RestTurn._on_call,
+    "tool_return_message": RestTurn._on_return,
+    "stop_reason": RestTurn._on_stop,
+    "usage_statistics": RestTurn._on_usage,
+    "error_message": RestTurn._on_error,
+    "ping": RestTurn._on_ping,
+}
+
+
+def _parse(data: bytes) -> dict[str, Any] | None:
+    try:
+        value = from_json(data)
+    except ValueError:
+        try:
+            value = json.loads(data)  # accepts lone surrogates, which from_json does not
+        except (ValueError, RecursionError):
+            return None
+    return value if type(value) is dict else None
+
+
+def _call_id(item: Mapping[str, Any]) -> str:
+    return str(item.get("tool_call_id") or "")
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    return tuple(map(str, value)) if isinstance(value, list) else (str(value),) if value else ()
+
+
+def _tool_result(
+    item: Mapping[str, Any], event: Mapping[str, Any], name: str | None
+) -> ToolResultMessage:
+    return ToolResultMessage(
+        _call_id(item),
+        join_text((content_text(item.get("tool_return")),)),
+        item.get("status") == "error",
+        name,
+        _strings(item.get("stdout")),
+        _strings(item.get("stderr")),
+        event.get("id"),
+        event.get("otid"),
+        event.get("seq_id"),
+        event.get("run_id"),
+    )

@@ -1,0 +1,130 @@
+"""What every protocol keeps of a turn: what was said, used and asked, and how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from letta_adapters.engine.assembler import Assembler
+from letta_adapters.engine.outcome import SUCCESS_STOP_REASONS, Failure, StopReason
+from letta_adapters.errors import LettaError, error_for_code
+from letta_adapters.messages import (
+    AssistantMessage,
+    ErrorMessage,
+    Message,
+    ResultMessage,
+    ToolCallMessage,
+    ToolResultMessage,
+    Usage,
+)
+
+
+class TurnState:
+    """A turn from the accepted message to its result, over any number of requests."""
+
+    def __init__(self, *, include_partial_messages: bool = False) -> None:
+        self.partial = include_partial_messages
+        self.assembler = Assembler()
+        self.stop = StopReason()
+        self.usage = Usage()
+        self.failure: Failure | None = None
+        self.pending: tuple[ToolCallMessage, ...] = ()
+        self.run_id: str | None = None
+        self.last_seq_id: int | None = None
+        self.input_stored: bool | None = None
+        self._run_ids: dict[str, None] = {}
+        self._tool_names: dict[str, str] = {}
+        self._answered: set[str] = set()
+        self._answer: list[AssistantMessage] = []
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """The runs of this turn, oldest first."""
+        return tuple(self._run_ids)
+
+    def note_run(self, run_id: str) -> None:
+        """The wire names this run as the one that is active."""
+        self._run_ids[run_id] = None
+        if run_id != self.run_id:
+            self.run_id = run_id
+            self.last_seq_id = None  # each run counts its own events
+
+    def collect(self, out: list[Message], start: int = 0) -> list[Message]:
+        """Look through finished messages for the answer's text and for results already given."""
+        for message in out[start:]:
+            if type(message) is AssistantMessage:
+                if self._answer and self._answer[-1].id != message.id:
+                    self._answer.clear()
+                self._answer.append(message)
+            elif type(message) is ToolCallMessage:
+                self._answer.clear()
+                self._tool_names[message.tool_call_id] = message.tool_name
+                self._answered.discard(message.tool_call_id)
+        return out
+
+    def tool_result(self, message: ToolResultMessage) -> bool:
+        """Note a tool's result; ``False`` if that call's result was already handed out.
+
+        The server repeats the results of client-side tools in some modes and not in others.
+        """
+        if message.tool_call_id in self._answered:
+            return False
+        self._answered.add(message.tool_call_id)
+        return True
+
+    def fail(self, failure: Failure) -> None:
+        """Record why the turn failed; the first reason stays."""
+        if self.failure is None:
+            self.failure = failure
+
+    def fail_with(self, error: LettaError) -> None:
+        """Record an error of the transport, or of this side, as the reason."""
+        self.fail(Failure(error.code, str(error)))
+
+    def explain(self, text: str) -> None:
+        """Add to the failure what was found out about it afterwards."""
+        if self.failure is not None:
+            self.failure = replace(self.failure, message=f"{self.failure.message} {text}")
+
+    def error(self) -> LettaError:
+        """The recorded failure as an exception."""
+        failure = self.failure or Failure("turn_failed", "The turn failed.")
+        return error_for_code(failure.code, failure.message, run_id=self.run_id)
+
+    def finish(
+        self, *, duration_ms: int, agent_id: str | None = None, conversation_id: str | None = None
+    ) -> list[Message]:
+        """The closing messages: an ``ErrorMessage`` if the turn failed, and the result."""
+        failure = self.failure
+        common: dict[str, Any] = {
+            "usage": self.usage,
+            "duration_ms": duration_ms,
+            "agent_id": agent_id,
+            "conversation_id": conversation_id,
+            "run_ids": self.run_ids,
+            "input_stored": self.input_stored,
+        }
+        if failure is None:
+            text = "".join(m.content for m in self._answer)
+            return [ResultMessage(True, text, self.stop.value or "end_turn", **common)]
+        seen = self.stop.value
+        # A turn that failed after a successful-looking stop reason did not succeed.
+        if seen is None or seen in SUCCESS_STOP_REASONS:
+            seen = "error"
+        stop_reason = failure.stop_reason or seen
+        detail = failure.message
+        if failure.detail and failure.detail not in detail:
+            detail = f"{detail} ({failure.detail})"
+        return [
+            ErrorMessage(
+                failure.message,
+                failure.code,
+                failure.error_type,
+                stop_reason,
+                failure.detail,
+                self.run_id,
+            ),
+            ResultMessage(
+                False, None, stop_reason, error_code=failure.code, error_detail=detail, **common
+            ),
+        ]

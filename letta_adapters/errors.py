@@ -1,0 +1,275 @@
+"""Every error this package raises.
+
+::
+
+    LettaError
+    ├── InvalidInputError             (also a ValueError)   code "invalid_input"
+    │   └── UnsupportedOptionError                          code "unsupported_option"
+    ├── ConfigurationError            nothing to talk to    code "configuration"
+    ├── AuthenticationError           the Letta API key     code "authentication"
+    ├── NotFoundError                                       code "not_found"
+    ├── ConflictError                                       code "conflict"
+    │   ├── ConversationBusyError     another run is active code "conversation_busy"
+    │   └── PendingApprovalError      a tool call waits     code "pending_approval"
+    ├── RateLimitError                                      code "rate_limit"
+    ├── ConnectionFailedError         (also a ConnectionError) code "connection_failed"
+    │   └── StreamTruncatedError      cut in mid-answer     code "stream_truncated"
+    ├── LettaTimeoutError             (also a TimeoutError) code "timeout"
+    │   ├── TimeoutBeforeAcceptanceError                    code "timeout_before_acceptance"
+    │   └── TimeoutAfterAcceptanceError                     code "timeout_after_acceptance"
+    ├── ServerError                   5xx                   code "server_error"
+    ├── ProtocolError                 not what the protocol allows  code "protocol_error"
+    ├── TurnFailedError               an accepted turn ended badly  its stop reason as code
+    │   ├── TurnCancelledError                              code "cancelled"
+    │   └── ModelProviderError        the model behind the agent    code "provider_error"
+    │       ├── ProviderAuthenticationError                 code "provider_authentication"
+    │       └── ProviderRateLimitError  (also a RateLimitError)     code "provider_rate_limit"
+    ├── SessionClosedError                                  code "session_closed"
+    └── WrongEventLoopError                                 code "wrong_event_loop"
+
+Every instance has ``code`` (stable, for machines), ``message`` and ``hint`` (for people; ``str()``
+shows both), and where they apply ``status_code``, ``run_id``, ``accepted`` (did the server take the
+message? ``None`` = unknown). No API key is ever part of any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+
+class LettaError(Exception):
+    """Root of the tree. ``code`` is for programs, ``message`` and ``hint`` for people."""
+
+    default_code: ClassVar[str] = "error"
+    default_hint: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        hint: str | None = None,
+        status_code: int | None = None,
+        run_id: str | None = None,
+        accepted: bool | None = None,
+    ) -> None:
+        self.message = message
+        self.code = code or self.default_code
+        self.hint = self.default_hint if hint is None else hint
+        self.status_code = status_code
+        self.run_id = run_id
+        self.accepted = accepted
+        super().__init__(f"{message} {self.hint}".strip() if self.hint else message)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The message alone is not enough to rebuild the keyword-only fields (multiprocessing,
+        # Celery and joblib all pickle exceptions).
+        return (_rebuild, (type(self), dict(self.__dict__), self.args))
+
+
+def _rebuild(cls: type[LettaError], state: dict[str, Any], args: tuple[Any, ...]) -> LettaError:
+    error = cls.__new__(cls, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class InvalidInputError(LettaError, ValueError):
+    """The input is wrong: found before any I/O, or refused by the server with 400 / 422."""
+
+    default_code = "invalid_input"
+
+
+class UnsupportedOptionError(InvalidInputError):
+    """This backend cannot do that. ``option`` names it, ``supported_by`` the backends that can."""
+
+    default_code = "unsupported_option"
+
+    def __init__(
+        self, option: str, *, backend: str, supported_by: Sequence[str] = (), reason: str = ""
+    ) -> None:
+        self.option = option
+        self.backend = backend
+        self.supported_by = tuple(supported_by)
+        why = f": {reason}" if reason else "."
+        hint = f"Use {' or '.join(self.supported_by)} for it." if supported_by else ""
+        super().__init__(f"{option!r} is not supported by the {backend!r} backend{why}", hint=hint)
+
+
+class ConfigurationError(LettaError):
+    """No backend can be made from what was given and what is in the environment."""
+
+    default_code = "configuration"
+
+
+class AuthenticationError(LettaError):
+    """The Letta API refused the key (HTTP 401 / 403)."""
+
+    default_code = "authentication"
+    default_hint = "Set LETTA_API_KEY, or pass Rest(api_key=...)."
+
+
+class NotFoundError(LettaError):
+    """The agent, conversation, run or model does not exist (HTTP 404)."""
+
+    default_code = "not_found"
+    default_hint = "Check the id, and that base_url points at the server that has it."
+
+
+class ConflictError(LettaError):
+    """The conversation's state does not allow this now (HTTP 409)."""
+
+    default_code = "conflict"
+
+
+class ConversationBusyError(ConflictError):
+    """Another client's run is active on this conversation; ``run_id`` names it where known."""
+
+    default_code = "conversation_busy"
+    default_hint = "Wait for it, abort it, or use another conversation: they run in parallel."
+
+
+class PendingApprovalError(ConflictError):
+    """A tool call of an earlier turn still waits for an answer; ``tool_call_ids`` where known."""
+
+    default_code = "pending_approval"
+    default_hint = "Call session.recover_pending_approvals(), which denies it at no model cost."
+
+    def __init__(self, message: str, *, tool_call_ids: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(message, **kwargs)
+        self.tool_call_ids = tuple(tool_call_ids)
+
+
+class RateLimitError(LettaError):
+    """Too many requests (HTTP 429); ``retry_after`` in seconds where the server said."""
+
+    default_code = "rate_limit"
+    default_hint = "Wait and send again: nothing was stored."
+
+    def __init__(self, message: str, *, retry_after: float | None = None, **kwargs: Any) -> None:
+        super().__init__(message, **kwargs)
+        self.retry_after = retry_after
+
+
+class ConnectionFailedError(LettaError, ConnectionError):
+    """The server could not be reached, or dropped the connection."""
+
+    default_code = "connection_failed"
+    default_hint = "Check base_url and that the server runs."
+
+
+class StreamTruncatedError(ConnectionFailedError):
+    """The answer's stream was cut before its end; ``accepted`` says whether it is stored."""
+
+    default_code = "stream_truncated"
+    default_hint = ""
+
+
+class LettaTimeoutError(LettaError, TimeoutError):
+    """Something took longer than allowed."""
+
+    default_code = "timeout"
+
+
+class TimeoutBeforeAcceptanceError(LettaTimeoutError):
+    """No sign that the server took the message."""
+
+    default_code = "timeout_before_acceptance"
+
+
+class TimeoutAfterAcceptanceError(LettaTimeoutError):
+    """The server took the message, then stayed silent (idle limit) or worked on (turn limit)."""
+
+    default_code = "timeout_after_acceptance"
+
+
+class ServerError(LettaError):
+    """The server failed (HTTP 5xx)."""
+
+    default_code = "server_error"
+
+
+class ProtocolError(LettaError):
+    """The server sent what its protocol does not allow (bad JSON, an unexpected body)."""
+
+    default_code = "protocol_error"
+
+
+class TurnFailedError(LettaError):
+    """An accepted turn ended in failure; ``code`` says how (``max_steps``, ``llm_error``, ...)."""
+
+    default_code = "turn_failed"
+
+
+class TurnCancelledError(TurnFailedError):
+    """The turn was aborted, by this client or another one."""
+
+    default_code = "cancelled"
+
+
+class ModelProviderError(TurnFailedError):
+    """The model behind the agent failed."""
+
+    default_code = "provider_error"
+
+
+class ProviderAuthenticationError(ModelProviderError):
+    """The model provider refused *its* key. The Letta API key is fine."""
+
+    default_code = "provider_authentication"
+    default_hint = "Check the model provider's key on the Letta server, not LETTA_API_KEY."
+
+
+class ProviderRateLimitError(ModelProviderError, RateLimitError):
+    """The model provider limits the rate."""
+
+    default_code = "provider_rate_limit"
+
+
+class SessionClosedError(LettaError):
+    """A closed session or client is final."""
+
+    default_code = "session_closed"
+    default_hint = "Open a new one with resume_session(agent_id=..., conversation_id=...)."
+
+
+class WrongEventLoopError(LettaError):
+    """An async client was used on another event loop than the one it was opened on."""
+
+    default_code = "wrong_event_loop"
+    default_hint = "Make one AsyncLettaClient per event loop."
+
+
+_BY_CODE: dict[str, type[LettaError]] = {
+    cls.default_code: cls
+    for cls in (
+        InvalidInputError,
+        AuthenticationError,
+        NotFoundError,
+        ConflictError,
+        ConversationBusyError,
+        PendingApprovalError,
+        RateLimitError,
+        ConnectionFailedError,
+        StreamTruncatedError,
+        TimeoutBeforeAcceptanceError,
+        TimeoutAfterAcceptanceError,
+        ServerError,
+        ProtocolError,
+        TurnCancelledError,
+        ModelProviderError,
+        ProviderAuthenticationError,
+        ProviderRateLimitError,
+    )
+}
+
+
+def error_for_code(code: str, message: str, **fields: Any) -> LettaError:
+    """The exception of a machine code, as ``ResultMessage.raise_for_status()`` raises it.
+
+    ``fields`` are the keyword arguments of :class:`LettaError`. A code without a class of its own
+    (a stop reason such as ``max_steps``) gives a :class:`TurnFailedError` with that code.
+    """
+    fallback = ModelProviderError if code.startswith("provider_") else TurnFailedError
+    return _BY_CODE.get(code, fallback)(message, code=code, **fields)

@@ -1,0 +1,286 @@
+"""What can be configured, validated before any I/O.
+
+Backends (:class:`Rest`, :class:`Local`, :class:`Remote`), agents (:class:`AgentOptions`) and
+sessions (:class:`SessionOptions`). The ``*Kwargs`` TypedDicts spell the same options as keyword
+arguments. A mistake raises :class:`~letta_adapters.errors.InvalidInputError` naming the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from typing_extensions import TypedDict
+
+from letta_adapters.errors import InvalidInputError
+
+CLOUD_URL = "https://api.letta.com"
+
+# Both vocabularies, one table: left the names of the TypeScript SDK 0.1.14 and of today's Letta
+# Code, right what the App Server understands.
+PERMISSION_MODES: Mapping[str, str] = {
+    "default": "standard",
+    "standard": "standard",
+    "acceptEdits": "acceptEdits",
+    "plan": "plan",
+    "strict": "strict",
+    "bypassPermissions": "unrestricted",
+    "unrestricted": "unrestricted",
+}
+
+_M = TypeVar("_M", bound="_Options")
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True
+    )
+
+    def __init__(self, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            raise _invalid(type(self).__name__, error) from None
+
+
+def _invalid(what: str, error: ValidationError) -> InvalidInputError:
+    problems = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        where = ".".join(str(part) for part in item["loc"])
+        text = "is not an option" if item["type"] == "extra_forbidden" else item["msg"]
+        problems.append(f"{where}: {text}" if where else text)
+    return InvalidInputError(f"Invalid {what}: {'; '.join(problems)}.")
+
+
+def build(cls: type[_M], **kwargs: Any) -> _M:
+    """Make options of ``cls``; ``None`` values count as not given."""
+    return cls(**{k: v for k, v in kwargs.items() if v is not None})
+
+
+# -- backends -----------------------------------------------------------------------------------
+
+
+class Rest(_Options):
+    """The Letta API over HTTP: Letta Cloud, or a server of one's own.
+
+    Args:
+        base_url: Where the API is. Default: ``LETTA_BASE_URL``, else Letta Cloud.
+        api_key: Sent as a bearer token. Default: ``LETTA_API_KEY``; ``""`` means none.
+        project: Letta Cloud project (the ``X-Project-Id`` header).
+        headers: Sent with every request (``{"user_id": "user-..."}`` on a server of one's own).
+        connect_timeout: Seconds to reach the server.
+        request_timeout: Seconds a read or a management call may take.
+        idle_timeout: Seconds of silence in a stream. The server pings every 20 s, so this must be
+            longer than that.
+        turn_timeout: Seconds a whole turn may take; ``None`` is no limit.
+        background: Run turns as background runs, whose stream can be resumed after the connection
+            was lost. Needs Redis on the server. ``None``: on Letta Cloud only.
+        settle_timeout: Seconds to find out, after a lost connection, what became of the turn.
+    """
+
+    base_url: str | None = None
+    api_key: SecretStr | None = None
+    project: str | None = None
+    headers: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    connect_timeout: float = Field(default=10.0, gt=0)
+    request_timeout: float = Field(default=60.0, gt=0)
+    idle_timeout: float = Field(default=90.0, gt=0)
+    turn_timeout: float | None = Field(default=None, gt=0)
+    background: bool | None = None
+    settle_timeout: float = Field(default=15.0, ge=0)
+
+    @field_validator("base_url")
+    @classmethod
+    def _http_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        value = value.strip().rstrip("/")
+        if not value.startswith(("http://", "https://")) or len(value) < 9:
+            raise ValueError("must be an http:// or https:// URL")
+        return value.removesuffix("/v1")
+
+
+class Local(_Options):
+    """Letta Code on this machine, started and stopped by this package (the embedded default)."""
+
+    data_dir: Path | None = None
+    api: Rest | None = None
+
+
+class Remote(_Options):
+    """A Letta Code App Server someone else runs (``letta server --listen``)."""
+
+    url: str | None = None
+    auth_token: SecretStr | None = None
+
+
+BackendSpec = Rest | Local | Remote | Literal["cloud", "local", "remote"]
+
+
+# -- agents -------------------------------------------------------------------------------------
+
+
+class MemoryBlock(_Options):
+    """One block of the agent's core memory."""
+
+    label: str = Field(min_length=1)
+    value: str = ""
+    description: str | None = None
+    limit: int | None = Field(default=None, gt=0)
+    read_only: bool | None = None
+
+
+class Sleeptime(_Options):
+    """When the agent reflects on its memory in the background (Letta Code)."""
+
+    trigger: Literal["off", "step-count", "compaction-event"] = "step-count"
+    behavior: Literal["reminder", "auto-launch"] | None = None
+    step_count: int | None = Field(default=None, gt=0)
+
+
+PermissionMode = Literal[
+    "default", "standard", "acceptEdits", "plan", "strict", "bypassPermissions", "unrestricted"
+]
+SkillSource = Literal["bundled", "global", "agent", "project"]
+MemfsStartup = Literal["blocking", "background", "skip"]
+
+
+class AgentKwargs(TypedDict, total=False):
+    """Keyword arguments of ``create_agent``; see :class:`AgentOptions`."""
+
+    name: str
+    description: str
+    model: str
+    embedding: str
+    persona: str
+    human: str
+    memory: Sequence[MemoryBlock | Mapping[str, Any]]
+    block_ids: Sequence[str]
+    system_prompt: str
+    tags: Sequence[str]
+    base_tools: bool
+    tool_ids: Sequence[str]
+    hidden: bool
+    memfs: bool
+    skill_sources: Sequence[SkillSource]
+    system_info_reminder: bool
+    sleeptime: Sleeptime | Mapping[str, Any]
+    cwd: str | Path
+    permission_mode: PermissionMode
+
+
+class AgentOptions(_Options):
+    """What ``create_agent`` takes.
+
+    ``persona`` and ``human`` are shorthands for memory blocks of these labels; ``memory`` adds
+    blocks, ``block_ids`` attaches existing (shared) ones. ``base_tools=False`` makes an agent
+    without Letta's memory and search tools. ``memfs``, ``skill_sources``, ``system_info_reminder``,
+    ``sleeptime``, ``cwd`` and ``permission_mode`` exist in Letta Code only.
+    """
+
+    name: str | None = Field(default=None, min_length=1)
+    description: str | None = None
+    model: str | None = Field(default=None, min_length=1)
+    embedding: str | None = Field(default=None, min_length=1)
+    persona: str | None = None
+    human: str | None = None
+    memory: tuple[MemoryBlock, ...] = ()
+    block_ids: tuple[str, ...] = ()
+    system_prompt: str | None = None
+    tags: tuple[str, ...] = ()
+    base_tools: bool | None = None
+    tool_ids: tuple[str, ...] = ()
+    hidden: bool | None = None
+    memfs: bool | None = None
+    skill_sources: tuple[SkillSource, ...] | None = None
+    system_info_reminder: bool | None = None
+    sleeptime: Sleeptime | None = None
+    cwd: Path | None = None
+    permission_mode: PermissionMode | None = None
+
+    @field_validator("tags", "block_ids", "tool_ids", "skill_sources", mode="before")
+    @classmethod
+    def _not_a_string(cls, value: Any) -> Any:
+        return _sequence(value)
+
+    def blocks(self) -> list[MemoryBlock]:
+        """All memory blocks, ``persona`` and ``human`` first."""
+        given = {"persona": self.persona, "human": self.human}
+        short = [MemoryBlock(label=k, value=v) for k, v in given.items() if v is not None]
+        labels = [block.label for block in [*short, *self.memory]]
+        if len(labels) != len(set(labels)):
+            raise InvalidInputError(f"Two memory blocks have the same label: {', '.join(labels)}.")
+        return [*short, *self.memory]
+
+
+# -- sessions -----------------------------------------------------------------------------------
+
+
+class SessionKwargs(TypedDict, total=False):
+    """Keyword arguments of ``create_session`` / ``resume_session``; see :class:`SessionOptions`."""
+
+    include_partial_messages: bool
+    tools: Sequence[Any]
+    can_use_tool: Callable[..., Any]
+    model: str
+    max_steps: int
+    turn_timeout: float
+    recovery_attempts: int
+    permission_mode: PermissionMode
+    allowed_tools: Sequence[str]
+    disallowed_tools: Sequence[str]
+    cwd: str | Path
+    skill_sources: Sequence[SkillSource]
+    system_info_reminder: bool
+    sleeptime: Sleeptime | Mapping[str, Any]
+    memfs: bool
+    memfs_startup: MemfsStartup
+
+
+class SessionOptions(_Options):
+    """What a session takes.
+
+    Args:
+        include_partial_messages: Also yield token-level ``StreamEvent`` fragments.
+        tools: Client-side tools: typed functions, :class:`~letta_adapters.tools.Tool` objects,
+            or tools of a framework. They run in this process.
+        can_use_tool: ``(name, input, context) -> Allow | Deny | bool``, sync or async, asked before
+            a tool runs.
+        model: Model of the conversation, where it differs from the agent's.
+        max_steps: Limit of model calls in one turn.
+        turn_timeout: Seconds a turn may take; overrides the backend's.
+        recovery_attempts: How often ``run_turn`` clears an abandoned approval that blocks it.
+        permission_mode, allowed_tools, disallowed_tools, cwd, skill_sources, system_info_reminder,
+        sleeptime, memfs, memfs_startup: Letta Code only.
+    """
+
+    include_partial_messages: bool = False
+    tools: tuple[Any, ...] = ()
+    can_use_tool: Callable[..., Any] | None = None
+    model: str | None = Field(default=None, min_length=1)
+    max_steps: int | None = Field(default=None, gt=0)
+    turn_timeout: float | None = Field(default=None, gt=0)
+    recovery_attempts: int = Field(default=1, ge=0)
+    permission_mode: PermissionMode | None = None
+    allowed_tools: tuple[str, ...] | None = None
+    disallowed_tools: tuple[str, ...] | None = None
+    cwd: Path | None = None
+    skill_sources: tuple[SkillSource, ...] | None = None
+    system_info_reminder: bool | None = None
+    sleeptime: Sleeptime | None = None
+    memfs: bool | None = None
+    memfs_startup: MemfsStartup | None = None
+
+    @field_validator("allowed_tools", "disallowed_tools", "skill_sources", mode="before")
+    @classmethod
+    def _not_a_string(cls, value: Any) -> Any:
+        return _sequence(value)
+
+
+def _sequence(value: Any) -> Any:
+    """``"abc"`` is a sequence of three letters, which is never what was meant."""
+    if isinstance(value, str):
+        raise ValueError("must be a list of strings, not one string")
+    return value

@@ -1,0 +1,132 @@
+"""What ``can_use_tool(name, input, context)`` is told and what it answers.
+
+::
+
+    async def can_use_tool(name, tool_input, context):
+        if name == "Bash" and "rm " in tool_input["command"]:
+            return Deny("Nothing is deleted here.")
+        return Allow()
+
+An answer is :class:`Allow`, :class:`Deny`, a bool, or the TypeScript SDK's own dict.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from letta_adapters.errors import InvalidInputError
+
+_HINT = "Return Allow(), Deny('why'), True or False."
+_ALLOW_KEYS = frozenset({"behavior", "updatedInput", "updated_input", "updatedPermissions"})
+_DENY_KEYS = frozenset({"behavior", "message", "interrupt"})
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """Run the tool, with ``updated_input`` in place of the model's arguments if it is given."""
+
+    updated_input: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """Do not run the tool. The model reads ``message``; ``interrupt`` also ends the turn."""
+
+    message: str = ""
+    interrupt: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PermissionContext:
+    """Where a permission question comes from.
+
+    ``client_tool``: the tool runs in this process (a Python function) and not on the agent's side.
+    ``suggestions`` (``{"id", "text"}``: rules the user may save), ``blocked_path`` and ``diffs``
+    come from Letta Code (App Server protocol of ``letta`` 0.34); the Letta API has none of them.
+    """
+
+    tool_call_id: str
+    agent_id: str | None = None
+    conversation_id: str | None = None
+    suggestions: tuple[Mapping[str, Any], ...] = ()
+    blocked_path: str | None = None
+    diffs: tuple[Mapping[str, Any], ...] = ()
+    client_tool: bool = False
+
+
+def normalise_decision(value: object) -> Allow | Deny:
+    """The decision in what a ``can_use_tool`` callback returned.
+
+    Takes :class:`Allow`, :class:`Deny`, ``True``, ``False``, or the TypeScript SDK's
+    ``{"behavior": "allow", "updatedInput": {...}}`` / ``{"behavior": "deny", "message": "...",
+    "interrupt": True}`` (``updated_input`` is understood too). Anything else, ``None`` and a
+    misspelt key included, raises :class:`InvalidInputError`: an unclear answer allows nothing.
+    """
+    if isinstance(value, Allow):
+        return _allow(value.updated_input)
+    if isinstance(value, Deny):
+        return _deny(value.message, value.interrupt)
+    if isinstance(value, bool):
+        return Allow() if value else Deny()
+    if isinstance(value, Mapping):
+        return _from_mapping(value)
+    if inspect.isawaitable(value):
+        if inspect.iscoroutine(value):
+            value.close()
+        raise InvalidInputError("can_use_tool's answer was never awaited.", hint=_HINT)
+    raise InvalidInputError(
+        f"can_use_tool returned {type(value).__name__}, not a decision.", hint=_HINT
+    )
+
+
+def _from_mapping(value: Mapping[Any, Any]) -> Allow | Deny:
+    behavior = value.get("behavior")
+    if behavior not in ("allow", "deny"):
+        raise InvalidInputError(
+            f"can_use_tool returned a dict whose 'behavior' is {behavior!r}.",
+            hint='It must be "allow" or "deny".',
+        )
+    known = _ALLOW_KEYS if behavior == "allow" else _DENY_KEYS
+    unknown = sorted(str(key) for key in value if key not in known)
+    if unknown:
+        raise InvalidInputError(
+            f"can_use_tool returned an unknown key {unknown[0]!r} with {behavior!r}.",
+            hint=f"Known keys: {', '.join(sorted(known))}.",
+        )
+    if behavior == "deny":
+        message = value.get("message")
+        interrupt = value.get("interrupt")
+        return _deny("" if message is None else message, False if interrupt is None else interrupt)
+    if value.get("updatedPermissions"):
+        raise InvalidInputError(
+            "can_use_tool returned 'updatedPermissions', which is not supported.",
+            hint="Use allowed_tools= / disallowed_tools= of the session.",
+        )
+    given = [value[key] for key in ("updatedInput", "updated_input") if value.get(key) is not None]
+    if len(given) > 1:
+        raise InvalidInputError(
+            "can_use_tool returned both 'updatedInput' and 'updated_input'.", hint="Keep one."
+        )
+    return _allow(given[0] if given else None)
+
+
+def _allow(updated_input: object) -> Allow:
+    if updated_input is None:
+        return Allow()
+    if not isinstance(updated_input, Mapping) or not all(isinstance(k, str) for k in updated_input):
+        raise InvalidInputError(
+            "can_use_tool's updated input is not an object of argument names and values.",
+            hint="Return Allow({'argument': value, ...}).",
+        )
+    return Allow(updated_input)
+
+
+def _deny(message: object, interrupt: object) -> Deny:
+    if not isinstance(message, str):
+        raise InvalidInputError("can_use_tool's deny message is not a string.", hint=_HINT)
+    if not isinstance(interrupt, bool):
+        raise InvalidInputError("can_use_tool's 'interrupt' is not a bool.", hint=_HINT)
+    return Deny(message, interrupt)

@@ -1,0 +1,336 @@
+"""The session: one conversation with one agent. The only control flow there is; sync wraps it."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from threading import Thread
+from typing import TYPE_CHECKING, Any
+
+from letta_adapters.answers import Answerer
+from letta_adapters.backends.base import Conversation, Opened, Order, Target, TurnSettings
+from letta_adapters.content import to_wire
+from letta_adapters.errors import InvalidInputError, LettaError, SessionClosedError
+from letta_adapters.messages import (
+    BootstrapState,
+    InitMessage,
+    MessagePage,
+    RecoveryResult,
+    ResultMessage,
+)
+from letta_adapters.options import SessionOptions
+from letta_adapters.tools import Tool, as_tools
+from letta_adapters.turns import MessageStream, Turn
+
+if TYPE_CHECKING:
+    from letta_adapters.client import AsyncLettaClient
+
+PAGE_SIZE = 50
+_MAX_PAGE = 1000
+
+
+class AsyncSession:
+    """A conversation with a Letta agent.
+
+    Made by ``create_session`` / ``resume_session``, which do no I/O: it opens on ``async with`` or
+    on first use, and its ids are ``None`` until then. Closed is final.
+    """
+
+    def __init__(
+        self,
+        client: AsyncLettaClient,
+        target: Target,
+        options: SessionOptions,
+        *,
+        owns_client: bool = False,
+        off_loop: bool = False,
+    ) -> None:
+        self._client = client
+        self._target = target
+        self._options = options
+        self._owns_client = owns_client
+        self._off_loop = off_loop
+        self._tools: dict[str, Tool] = {tool.name: tool for tool in _runnable(options.tools)}
+        self._opened: Opened | None = None
+        self._opening = asyncio.Lock()
+        self._session_id: str | None = None
+        self._turn: Turn | None = None
+        self._init_pending = True
+        self._closed = False
+
+    # -- identity ---------------------------------------------------------------------------
+
+    @property
+    def agent_id(self) -> str | None:
+        """The agent's id; ``None`` until the session is open."""
+        return self._opened.conversation.agent_id if self._opened else None
+
+    @property
+    def conversation_id(self) -> str | None:
+        """``conv-...``, or ``"default"`` for the agent's own one; ``None`` until open."""
+        return self._opened.conversation.conversation_id if self._opened else None
+
+    @property
+    def session_id(self) -> str | None:
+        """This session object's own id; ``None`` until the session is open."""
+        return self._session_id
+
+    async def initialize(self) -> InitMessage:
+        """Open the session now, if it is not open; what ``stream()`` yields first.
+
+        Raises:
+            LettaError: not found, authentication, connection, unsupported option, ...
+        """
+        opened = await self._open()
+        return self._init_message(opened)
+
+    def _init_message(self, opened: Opened) -> InitMessage:
+        return InitMessage(
+            opened.conversation.agent_id,
+            opened.conversation.conversation_id,
+            str(self._session_id),
+            self._client.backend.name,
+            opened.model,
+            (*opened.tools, *(name for name in self._tools if name not in opened.tools)),
+        )
+
+    async def _open(self) -> Opened:
+        self._check_usable()
+        async with self._opening:
+            if self._opened is None:
+                self._opened = await self._client.backend.open(self._target, self._options)
+                self._session_id = f"session-{uuid.uuid4()}"
+        return self._opened
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise SessionClosedError("This session is closed.")
+        self._client.check_usable()
+
+    # -- turns ------------------------------------------------------------------------------
+
+    async def send(self, message: Any, *, otid: str | None = None) -> None:
+        """Send a message; returns once the server has accepted it. Read on with :meth:`stream`.
+
+        Turns of one conversation run one after the other: a send from another task waits. A turn
+        that the same task (or one that has ended) left unfinished is aborted first.
+
+        Args:
+            message: Text, an image, or a sequence of text and image parts.
+            otid: The message's idempotency id; made up if not given. The stored message has it.
+
+        Raises:
+            InvalidInputError: before any I/O.
+            LettaError: the server refused the message, or could not be reached (``accepted`` says
+                whether the message may have arrived).
+        """
+        await self._send(message, otid, asyncio.current_task())
+
+    async def _send(self, message: Any, otid: str | None, owner: object) -> None:
+        self._check_usable()
+        content = to_wire(message)
+        if otid is not None and not otid.strip():
+            raise InvalidInputError("otid must not be empty.")
+        opened = await self._open()
+        previous = self._turn
+        if previous is not None and not previous.finished and _left_behind(previous.owner, owner):
+            await previous.stop("The turn was left unfinished and another message was sent.")
+        lock = self._client.lock(opened.conversation)
+        await lock.acquire()
+        backend = self._client.backend
+        turn = backend.turn(opened.conversation, self._turn_settings())
+        try:
+            self._check_usable()
+            await turn.start(content, otid or str(uuid.uuid4()))
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                # The request may have arrived: leave nothing running.
+                await self._client.finish(turn.stop())
+            lock.release()
+            raise
+        self._turn = Turn(
+            turn,
+            opened.conversation,
+            self._answerer(opened.conversation),
+            init=self._init_message(opened) if self._init_pending else None,
+            timeout=self._options.turn_timeout or backend.turn_timeout,
+            owner=owner,
+            release=lock.release,
+        )
+        self._init_pending = False
+
+    def _turn_settings(self) -> TurnSettings:
+        return TurnSettings(
+            include_partial_messages=self._options.include_partial_messages,
+            client_tools=[
+                {"name": t.name, "description": t.description, "parameters": t.parameters}
+                for t in self._tools.values()
+            ],
+            max_steps=self._options.max_steps,
+        )
+
+    def _answerer(self, conversation: Conversation) -> Answerer:
+        return Answerer(
+            self._tools,
+            self._options.can_use_tool,
+            self._client.backend.name,
+            conversation,
+            self._off_loop,
+        )
+
+    def stream(self) -> MessageStream:
+        """The messages of the turn that :meth:`send` started; ends with its ``ResultMessage``.
+
+        Raises:
+            InvalidInputError: nothing was sent, or that turn's stream was already taken.
+        """
+        self._check_usable()
+        if self._turn is None or self._turn.streamed:
+            raise InvalidInputError("There is no turn to stream: call send() first.")
+        return self._turn.stream()
+
+    async def run_turn(self, message: Any, *, otid: str | None = None) -> ResultMessage:
+        """Send and wait for the result.
+
+        A tool call that an earlier, abandoned turn left pending is denied and the message sent
+        again (it was refused, so nothing is sent twice), ``recovery_attempts`` times at most.
+
+        Raises:
+            LettaError: the server refused the message. A turn that failed later is *returned* as a
+                result with ``success=False``.
+        """
+        return await self._run_turn(message, otid, asyncio.current_task())
+
+    async def _run_turn(self, message: Any, otid: str | None, owner: object) -> ResultMessage:
+        attempts = self._options.recovery_attempts
+        while True:
+            try:
+                result = await self._one_turn(message, otid, owner)
+            except LettaError as error:
+                if error.code != "pending_approval" or attempts <= 0:
+                    raise
+            else:
+                if result.error_code != "pending_approval" or attempts <= 0:
+                    return result
+            attempts -= 1
+            await self.recover_pending_approvals()
+
+    async def _one_turn(self, message: Any, otid: str | None, owner: object) -> ResultMessage:
+        await self._send(message, otid, owner)
+        async with self.stream() as stream:
+            async for item in stream:
+                if isinstance(item, ResultMessage):
+                    return item
+        raise AssertionError("a turn always ends with a result")
+
+    async def abort(self) -> None:
+        """Stop the agent's current turn. The stream then ends with a ``cancelled`` result.
+
+        Nothing to stop is not an error.
+        """
+        opened = await self._open()
+        if self._turn is not None and not self._turn.finished:
+            await self._turn.abort()
+        else:
+            await self._client.backend.abort(opened.conversation)
+
+    # -- state ------------------------------------------------------------------------------
+
+    async def list_messages(
+        self,
+        before: str | None = None,
+        after: str | None = None,
+        order: Order = "desc",
+        limit: int = PAGE_SIZE,
+    ) -> MessagePage:
+        """Stored messages, newest first; also while a stream is running.
+
+        Args:
+            before, after: Message ids (``page.next_before`` / ``page.next_after``).
+            order: ``"desc"`` (newest first) or ``"asc"``.
+            limit: Stored messages a page, 1 to 1000.
+        """
+        check_page(before, after, order, limit)
+        opened = await self._open()
+        return await self._client.backend.list_messages(
+            opened.conversation, before=before, after=after, order=order, limit=limit
+        )
+
+    async def bootstrap_state(self, limit: int = PAGE_SIZE) -> BootstrapState:
+        """Ids, model, tools, the newest page of messages and the calls that wait for an answer."""
+        opened = await self._open()
+        page, pending = await asyncio.gather(
+            self.list_messages(limit=limit),
+            self._client.backend.pending_calls(opened.conversation),
+        )
+        init = self._init_message(opened)
+        return BootstrapState(
+            init.agent_id, init.conversation_id, init.model, init.tools, page, pending
+        )
+
+    async def recover_pending_approvals(self) -> RecoveryResult:
+        """Deny the tool calls that an abandoned turn left waiting, at no model cost.
+
+        Raises:
+            LettaError: the server refused; ``PendingApprovalError`` names what still waits.
+        """
+        opened = await self._open()
+        backend = self._client.backend
+        async with self._client.lock(opened.conversation):
+            pending = await backend.pending_calls(opened.conversation)
+            if pending:
+                await backend.deny(opened.conversation, pending, "The call was abandoned.")
+        return RecoveryResult(pending)
+
+    async def close(self) -> None:
+        """Stop a turn that is running, and close for good. Can be called more than once."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._turn is not None:
+                await self._turn.stop("The session was closed.")
+        finally:
+            if self._owns_client:
+                await self._client.close()
+
+    async def __aenter__(self) -> AsyncSession:
+        try:
+            await self._open()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def _runnable(tools: Sequence[Any]) -> tuple[Tool, ...]:
+    made = as_tools(tools)
+    for tool in made:
+        if tool.handler is None:
+            raise InvalidInputError(
+                f"Tool {tool.name!r} has no function to run: a session runs its tools itself."
+            )
+    return made
+
+
+def _left_behind(owner: object, sender: object) -> bool:
+    """Has nobody but the sender an interest in the turn?"""
+    if owner is sender or owner is None:
+        return True
+    if isinstance(owner, asyncio.Task):
+        return owner.done()
+    return isinstance(owner, Thread) and not owner.is_alive()
+
+
+def check_page(before: str | None, after: str | None, order: str, limit: int) -> None:
+    """Refuse a page that makes no sense, before any I/O."""
+    if order not in ("asc", "desc"):
+        raise InvalidInputError(f"order must be 'asc' or 'desc', not {order!r}.")
+    if not 1 <= limit <= _MAX_PAGE:
+        raise InvalidInputError(f"limit must be between 1 and {_MAX_PAGE}, not {limit}.")
+    if before is not None and after is not None:
+        raise InvalidInputError("Give either before or after, not both.")

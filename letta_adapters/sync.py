@@ -1,0 +1,335 @@
+"""The synchronous face: the async objects, driven through the bridge. No logic of its own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Coroutine, Generator, Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from letta_adapters._bridge import Bridge, get_bridge
+from letta_adapters.backends.base import Order, Target
+from letta_adapters.client import AsyncLettaClient, make_session, new_target, resume_target
+from letta_adapters.errors import InvalidInputError
+from letta_adapters.messages import (
+    BootstrapState,
+    InitMessage,
+    Message,
+    MessagePage,
+    RecoveryResult,
+    ResultMessage,
+)
+from letta_adapters.options import BackendSpec
+from letta_adapters.session import PAGE_SIZE, AsyncSession
+from letta_adapters.sync_resources import Agents, Conversations, Models
+
+if TYPE_CHECKING:
+    import httpx
+    from typing_extensions import Unpack
+
+    from letta_adapters.options import AgentKwargs, SessionKwargs
+    from letta_adapters.turns import MessageStream
+
+_Core = TypeVar("_Core")
+_T = TypeVar("_T")
+
+
+class _Bridged(Generic[_Core]):
+    """Holds an async object that lives on this process's bridge.
+
+    After ``fork()`` the child's first use makes a new one: the parent's connections and loop are
+    not the child's to touch.
+    """
+
+    def __init__(self, make: Callable[[_Core | None], _Core]) -> None:
+        self._make = make
+        self._home: Bridge = get_bridge()
+        self._made: _Core = make(None)
+
+    @property
+    def _core(self) -> _Core:
+        bridge = get_bridge()
+        if bridge is not self._home:
+            self._made = self._make(self._made)
+            self._home = bridge
+        return self._made
+
+    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return get_bridge().call(work)
+
+
+class LettaClient(_Bridged[AsyncLettaClient]):
+    """Letta agents, for synchronous code: in scripts, threads, notebooks and forked workers.
+
+    The same as :class:`~letta_adapters.client.AsyncLettaClient`, whose docstrings apply. Close it,
+    or use it with ``with``.
+    """
+
+    def __init__(
+        self, backend: BackendSpec | None = None, *, http_client: httpx.AsyncClient | None = None
+    ) -> None:
+        def make(old: AsyncLettaClient | None) -> AsyncLettaClient:
+            if old is not None and http_client is not None:
+                raise InvalidInputError(
+                    "An injected http_client cannot be used after fork().",
+                    hint="Make the LettaClient in the child process.",
+                )
+            return AsyncLettaClient(backend, http_client=http_client)
+
+        super().__init__(make)
+        self.agents = Agents(self)
+        self.conversations = Conversations(self)
+        self.models = Models(self)
+
+    def prompt(
+        self, message: Any, agent_id: str | None = None, **options: Unpack[SessionKwargs]
+    ) -> ResultMessage:
+        """Ask once, in a fresh conversation of the agent (without an id: of the default agent)."""
+        with self.create_session(agent_id, **options) as session:
+            return session.run_turn(message)
+
+    def create_agent(self, **options: Unpack[AgentKwargs]) -> str:
+        """Create an agent (:class:`~letta_adapters.options.AgentOptions`); returns its id."""
+        return self._run(self._core.create_agent(**options))
+
+    def create_session(
+        self, agent_id: str | None = None, **options: Unpack[SessionKwargs]
+    ) -> Session:
+        """A session in a fresh conversation. Does no I/O."""
+        return Session(self, new_target(agent_id), options)
+
+    def resume_session(
+        self,
+        id: str | None = None,
+        *,
+        agent_id: str | None = None,
+        conversation_id: str | None = None,
+        **options: Unpack[SessionKwargs],
+    ) -> Session:
+        """A session that goes on: with an agent id, a conversation id, or both. Does no I/O."""
+        return Session(self, resume_target(id, agent_id, conversation_id), options)
+
+    def list_messages(
+        self,
+        agent_id: str | None = None,
+        conversation_id: str | None = None,
+        before: str | None = None,
+        after: str | None = None,
+        order: Order = "desc",
+        limit: int = PAGE_SIZE,
+    ) -> MessagePage:
+        """Stored messages without a session, newest first."""
+        return self._run(
+            self._core.list_messages(agent_id, conversation_id, before, after, order, limit)
+        )
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Any call of the Letta API; the decoded JSON."""
+        return self._run(self._core.request(method, path, params=params, body=body))
+
+    def close(self) -> None:
+        """Close the connections. Can be called more than once."""
+        self._run(self._core.close())
+
+    def __enter__(self) -> LettaClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Session(_Bridged[AsyncSession]):
+    """A conversation with a Letta agent, for synchronous code.
+
+    The same as :class:`~letta_adapters.session.AsyncSession`, whose docstrings apply.
+    """
+
+    def __init__(
+        self,
+        client: LettaClient,
+        target: Target,
+        options: Mapping[str, Any],
+        *,
+        owns_client: bool = False,
+    ) -> None:
+        def make(old: AsyncSession | None) -> AsyncSession:
+            where = target
+            if old is not None and old.conversation_id is not None:
+                where = Target(old.agent_id, old.conversation_id)
+            return make_session(client._core, where, options, off_loop=True)
+
+        self._client = client
+        self._owns_client = owns_client
+        super().__init__(make)
+
+    @property
+    def agent_id(self) -> str | None:
+        """The agent's id; ``None`` until the session is open."""
+        return self._core.agent_id
+
+    @property
+    def conversation_id(self) -> str | None:
+        """``conv-...``, or ``"default"`` for the agent's own one; ``None`` until open."""
+        return self._core.conversation_id
+
+    @property
+    def session_id(self) -> str | None:
+        """This session object's own id; ``None`` until the session is open."""
+        return self._core.session_id
+
+    def initialize(self) -> InitMessage:
+        """Open the session now, if it is not open."""
+        return self._run(self._core.initialize())
+
+    def send(self, message: Any, *, otid: str | None = None) -> None:
+        """Send a message; returns once the server has accepted it. Read on with :meth:`stream`."""
+        self._run(self._core._send(message, otid, threading.current_thread()))
+
+    def stream(self) -> Generator[Message, None, None]:
+        """The messages of the turn that :meth:`send` started; ends with its ``ResultMessage``.
+
+        Closing the generator (leaving the loop drops it, which does) stops the agent.
+        """
+        return get_bridge().iterate(self._run(self._begin_stream()))
+
+    async def _begin_stream(self) -> MessageStream:
+        return self._core.stream()
+
+    def run_turn(self, message: Any, *, otid: str | None = None) -> ResultMessage:
+        """Send and wait for the result; clears an abandoned approval that blocks it."""
+        return self._run(self._core._run_turn(message, otid, threading.current_thread()))
+
+    def abort(self) -> None:
+        """Stop the agent's current turn. Nothing to stop is not an error."""
+        self._run(self._core.abort())
+
+    def list_messages(
+        self,
+        before: str | None = None,
+        after: str | None = None,
+        order: Order = "desc",
+        limit: int = PAGE_SIZE,
+    ) -> MessagePage:
+        """Stored messages, newest first; also while a stream is running."""
+        return self._run(self._core.list_messages(before, after, order, limit))
+
+    def bootstrap_state(self, limit: int = PAGE_SIZE) -> BootstrapState:
+        """Ids, model, tools, the newest page of messages and the calls that wait for an answer."""
+        return self._run(self._core.bootstrap_state(limit))
+
+    def recover_pending_approvals(self) -> RecoveryResult:
+        """Deny the tool calls that an abandoned turn left waiting, at no model cost."""
+        return self._run(self._core.recover_pending_approvals())
+
+    def close(self) -> None:
+        """Stop a turn that is running, and close for good. Can be called more than once."""
+        try:
+            self._run(self._core.close())
+        finally:
+            if self._owns_client:
+                self._client.close()
+
+    def __enter__(self) -> Session:
+        try:
+            self.initialize()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+# -- module functions -----------------------------------------------------------------------------
+
+
+def prompt(
+    message: Any,
+    agent_id: str | None = None,
+    *,
+    client: LettaClient | None = None,
+    backend: BackendSpec | None = None,
+    **options: Unpack[SessionKwargs],
+) -> ResultMessage:
+    """Ask once, in a fresh conversation (without an agent id: of the default agent).
+
+    Args:
+        message: Text, an image, or a sequence of both.
+        agent_id: Whom to ask.
+        client: Use this client; else one is made from ``backend`` and closed again.
+        backend: ``Rest(...)``, ``"cloud"``, ...; ``None`` asks the environment.
+        options: See :class:`~letta_adapters.options.SessionOptions`.
+
+    Raises:
+        LettaError: refused. A turn that failed later is returned with ``success=False``.
+    """
+    with create_session(agent_id, client=client, backend=backend, **options) as session:
+        return session.run_turn(message)
+
+
+def create_agent(
+    *,
+    client: LettaClient | None = None,
+    backend: BackendSpec | None = None,
+    **options: Unpack[AgentKwargs],
+) -> str:
+    """Create an agent; returns its id. Options: :class:`~letta_adapters.options.AgentOptions`."""
+    if client is not None:
+        return _given(client, backend).create_agent(**options)
+    with LettaClient(backend) as own:
+        return own.create_agent(**options)
+
+
+def create_session(
+    agent_id: str | None = None,
+    *,
+    client: LettaClient | None = None,
+    backend: BackendSpec | None = None,
+    **options: Unpack[SessionKwargs],
+) -> Session:
+    """A session in a fresh conversation. Does no I/O: it opens on ``with`` or on first use."""
+    return _session(new_target(agent_id), client, backend, options)
+
+
+def resume_session(
+    id: str | None = None,
+    *,
+    agent_id: str | None = None,
+    conversation_id: str | None = None,
+    client: LettaClient | None = None,
+    backend: BackendSpec | None = None,
+    **options: Unpack[SessionKwargs],
+) -> Session:
+    """A session that goes on. Does no I/O: it opens on ``with`` or on first use.
+
+    Args:
+        id: An agent id (its default conversation), or a conversation id.
+        agent_id, conversation_id: The same by name; with both there is no look-up.
+        client, backend: As for :func:`prompt`; a client made here is closed with the session.
+        options: See :class:`~letta_adapters.options.SessionOptions`.
+    """
+    return _session(resume_target(id, agent_id, conversation_id), client, backend, options)
+
+
+def _session(
+    target: Target,
+    client: LettaClient | None,
+    backend: BackendSpec | None,
+    options: Mapping[str, Any],
+) -> Session:
+    if client is not None:
+        return Session(_given(client, backend), target, options)
+    return Session(LettaClient(backend), target, options, owns_client=True)
+
+
+def _given(client: LettaClient, backend: BackendSpec | None) -> LettaClient:
+    if backend is not None:
+        raise InvalidInputError("Give either client or backend, not both.")
+    return client

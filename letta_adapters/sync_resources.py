@@ -1,0 +1,90 @@
+"""``client.agents``, ``client.conversations`` and ``client.models`` of the sync client."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from letta_adapters.options import AgentKwargs
+    from letta_adapters.sync import LettaClient
+
+
+class _Resource:
+    def __init__(self, client: LettaClient) -> None:
+        self._client = client
+
+
+class Agents(_Resource):
+    """Agents of the backend. See :class:`~letta_adapters.resources.AsyncAgents`."""
+
+    def create(self, **options: Unpack[AgentKwargs]) -> str:
+        """The same as ``client.create_agent``: returns the id."""
+        return self._client.create_agent(**options)
+
+    def list(
+        self,
+        *,
+        tags: Sequence[str] = (),
+        query: str | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Agents that have all ``tags`` and whose name matches ``query``; go on with ``after``."""
+        core = self._client._core.agents
+        return self._client._run(core.list(tags=tags, query=query, limit=limit, after=after))
+
+    def retrieve(self, agent_id: str) -> dict[str, Any]:
+        """One agent. Raises NotFoundError."""
+        return self._client._run(self._client._core.agents.retrieve(agent_id))
+
+    def update(self, agent_id: str, **fields: Any) -> dict[str, Any]:
+        """Change fields of the API's agent object (``name``, ``model``, ``tags``, ...)."""
+        return self._client._run(self._client._core.agents.update(agent_id, **fields))
+
+    def delete(self, agent_id: str) -> None:
+        """Delete an agent with its conversations and memory. Raises NotFoundError."""
+        self._client._run(self._client._core.agents.delete(agent_id))
+
+
+class Conversations(_Resource):
+    """Conversations. See :class:`~letta_adapters.resources.AsyncConversations`."""
+
+    def create(self, agent_id: str, **fields: Any) -> dict[str, Any]:
+        """A new conversation (``summary``, ``model``, ``model_settings``, ...)."""
+        return self._client._run(self._client._core.conversations.create(agent_id, **fields))
+
+    def list(
+        self, agent_id: str, *, limit: int = 50, after: str | None = None
+    ) -> list[dict[str, Any]]:
+        """The agent's conversations, newest first; without its default one."""
+        core = self._client._core.conversations
+        return self._client._run(core.list(agent_id, limit=limit, after=after))
+
+    def retrieve(self, conversation_id: str) -> dict[str, Any]:
+        """One conversation. Raises NotFoundError."""
+        return self._client._run(self._client._core.conversations.retrieve(conversation_id))
+
+    def update(self, conversation_id: str, **fields: Any) -> dict[str, Any]:
+        """Change ``summary``, ``model``, ``model_settings``; the API ignores ``None``."""
+        core = self._client._core.conversations
+        return self._client._run(core.update(conversation_id, **fields))
+
+    def delete(self, conversation_id: str) -> None:
+        """Delete a conversation. Raises NotFoundError."""
+        self._client._run(self._client._core.conversations.delete(conversation_id))
+
+    def fork(self, conversation_id: str, *, agent_id: str | None = None) -> dict[str, Any]:
+        """A new conversation with the same history (``agent_id`` for ``"default"``)."""
+        core = self._client._core.conversations
+        return self._client._run(core.fork(conversation_id, agent_id=agent_id))
+
+
+class Models(_Resource):
+    """Models the backend offers."""
+
+    def list(self) -> list[dict[str, Any]]:
+        """Chat models; ``handle`` is what ``model=`` takes."""
+        return self._client._run(self._client._core.models.list())

@@ -1,0 +1,92 @@
+"""The testing kit: record a conversation with a real Letta once, replay it for ever.
+
+* :class:`RecordingTransport` tees live HTTP traffic into a :class:`Cassette`;
+* :func:`sanitize_cassette` removes everything private or volatile,
+  :mod:`letta_adapters.testing.leaks` checks that independently, :func:`save_cassette` does both
+  and writes the file;
+* :class:`CassetteTransport` plays the file back with its original streaming, or with any chunking,
+  timing, cut or fault;
+* :func:`letta_vcr` / :func:`use_letta_vcr` play (and record) the same files through plain vcrpy;
+* :mod:`letta_adapters.testing.plugin` is the pytest plugin on top of all of it.
+
+Names are loaded on first use: importing this package imports neither vcrpy nor PyYAML nor httpx.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._save import save_cassette
+    from .cassette import (
+        Cassette,
+        CassetteFormatError,
+        Interaction,
+        RecordedError,
+        RecordedRequest,
+        RecordedResponse,
+    )
+    from .leaks import Leak, LeakError, scan_file, scan_text, scan_tree
+    from .recorder import RecordingTransport
+    from .replay import CassetteMissError, CassetteTransport
+    from .sanitize import SanitizeRules
+    from .sanitize import sanitize as sanitize_cassette
+    from .vcr import letta_vcr, use_letta_vcr
+
+_HOMES = {
+    "Cassette": "cassette",
+    "CassetteFormatError": "cassette",
+    "CassetteMissError": "replay",
+    "CassetteTransport": "replay",
+    "Interaction": "cassette",
+    "Leak": "leaks",
+    "LeakError": "leaks",
+    "RecordedError": "cassette",
+    "RecordedRequest": "cassette",
+    "RecordedResponse": "cassette",
+    "RecordingTransport": "recorder",
+    "SanitizeRules": "sanitize",
+    "letta_vcr": "vcr",
+    "sanitize_cassette": "sanitize",
+    "save_cassette": "_save",
+    "scan_file": "leaks",
+    "scan_text": "leaks",
+    "scan_tree": "leaks",
+    "use_letta_vcr": "vcr",
+}
+
+__all__ = [
+    "Cassette",
+    "CassetteFormatError",
+    "CassetteMissError",
+    "CassetteTransport",
+    "Interaction",
+    "Leak",
+    "LeakError",
+    "RecordedError",
+    "RecordedRequest",
+    "RecordedResponse",
+    "RecordingTransport",
+    "SanitizeRules",
+    "letta_vcr",
+    "sanitize_cassette",
+    "save_cassette",
+    "scan_file",
+    "scan_text",
+    "scan_tree",
+    "use_letta_vcr",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # The function cannot be called `sanitize` here: importing the module of that name sets it.
+    attribute = "sanitize" if name == "sanitize_cassette" else name
+    return getattr(importlib.import_module(f"{__name__}.{home}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,152 @@
+"""One body's edits: JSON by its keys, event streams with what they spread over deltas, else text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any
+
+from ._dates import EPOCH
+from ._edits import Edit, View, applied, merged, spread
+from ._finder import Finder
+from ._json_text import Leaf, general, read_json
+from ._patterns import (
+    DURATION_KEY,
+    ENDPOINT_KEY,
+    EPOCH_KEY,
+    HARMLESS_VALUE,
+    ID_TOKEN,
+    OWNER_KEYS,
+    REDACTED,
+)
+from ._secrets import filler, is_sensitive
+
+_DATA = re.compile(r"^data: ?([^\r\n]*)", re.MULTILINE)
+_ENDPOINT = "http://endpoint.test/v1"
+# What is the same in every event of a message, or whole in each: joining it means nothing.
+_WHOLE = frozenset(
+    "id otid date name message_type sender_id step_id run_id tool_call_id type status role source"
+    " stop_reason model created_at updated_at object agent_id conversation_id finish_reason".split()
+)
+
+
+@dataclass
+class Streams:
+    """The strings that one stream's events continue one another's: joined, they can be searched."""
+
+    groups: dict[tuple[Any, ...], list[View]] = field(default_factory=dict)
+
+    def add(self, leaves: list[Leaf], views: list[View]) -> None:
+        """Note the strings of one event."""
+        values = {leaf.path: view.text for leaf, view in zip(leaves, views, strict=True)}
+        kind, message = values.get(("message_type",)), values.get(("id",))
+        for leaf, view in zip(leaves, views, strict=True):
+            if leaf.kind != "string" or leaf.path[-1:] and leaf.path[-1] in _WHOLE:
+                continue
+            call = values.get((*leaf.path[:-1], "tool_call_id"))
+            index = values.get((*leaf.path[:-2], "index")) if len(leaf.path) > 1 else None
+            # By message, as a client joins them; and all of a kind, should the ids differ.
+            for key in ((kind, message, call, index, leaf.path), (kind, general(leaf.path))):
+                self.groups.setdefault(key, []).append(view)
+
+    def edits(self, finder: Finder) -> Iterator[Edit]:
+        """What shows only across events, as edits of the body."""
+        for views in self.groups.values():
+            if len(views) < 2:
+                continue
+            ends = list(accumulate(len(view.text) for view in views))
+            for edit in merged(finder.edits("".join(view.text for view in views))):
+                for number, piece in spread(edit, ends):
+                    # Ranked first: in a conflict with what one event alone shows, this knows more.
+                    yield views[number].back([piece._replace(rank=edit.rank - 100)])[0]
+
+    def texts(self) -> Iterator[str]:
+        """The joined strings."""
+        for views in self.groups.values():
+            yield "".join(view.text for view in views)
+
+
+def clean_body(body: bytes, is_sse: bool, finder: Finder) -> bytes:
+    """``body`` with everything replaced; untouched parts stay byte for byte."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        return _clean_binary(body, finder)
+    edits = sse_edits(text, finder) if is_sse else json_edits(text, finder, 0, len(text))
+    return applied(text, merged(edits)).encode("utf-8")
+
+
+def sse_edits(text: str, finder: Finder) -> list[Edit]:
+    """The edits of an event stream's text."""
+    streams = Streams()
+    edits: list[Edit] = []
+    position = 0
+    for match in _DATA.finditer(text):
+        edits += _shifted(finder, text, position, match.start(1))
+        position = match.end()
+        edits += json_edits(text, finder, *match.span(1), streams)
+    return [*edits, *_shifted(finder, text, position, len(text)), *streams.edits(finder)]
+
+
+def json_edits(
+    text: str, finder: Finder, start: int, end: int, streams: Streams | None = None
+) -> list[Edit]:
+    """The edits of the JSON (or other) text in ``text[start:end]``."""
+    if text[start : start + 1] not in '{["':
+        return _shifted(finder, text, start, end)
+    leaves, stop = read_json(text, start, end)
+    views = [leaf.view(text) for leaf in leaves]
+    edits: list[Edit] = []
+    for leaf, view in zip(leaves, views, strict=True):
+        by_key = _by_key(leaf, view.text)
+        if by_key is not None:
+            edits.append(Edit(leaf.start, leaf.end, by_key, -1000))
+        elif leaf.kind != "number":
+            edits += view.back(finder.edits(view.text))
+    if streams is not None:
+        streams.add(leaves, views)
+    return edits + _shifted(finder, text, stop, end)
+
+
+def _by_key(leaf: Leaf, value: str) -> str | None:
+    """What must stand at this place whatever stands there now, or ``None``."""
+    key = str(leaf.path[-1]).lower() if leaf.path else ""
+    if leaf.kind == "number":
+        return _number(key, value)
+    if leaf.kind == "key" or not value:
+        return None
+    if is_sensitive(leaf.path):
+        return None if HARMLESS_VALUE.fullmatch(value) else REDACTED
+    if ENDPOINT_KEY.fullmatch(key) and "://" in value:
+        return _ENDPOINT
+    if key in OWNER_KEYS and not ID_TOKEN.fullmatch(value):
+        return REDACTED
+    return None
+
+
+def _number(key: str, value: str) -> str | None:
+    if DURATION_KEY.fullmatch(key):
+        return "0"
+    if EPOCH_KEY.fullmatch(key) and float(value) > 1e9:
+        return str(EPOCH)
+    return None
+
+
+def _shifted(finder: Finder, text: str, start: int, end: int) -> list[Edit]:
+    part = text[start:end]
+    if not part.strip():
+        return []
+    return [
+        edit._replace(start=edit.start + start, end=edit.end + start)
+        for edit in finder.edits(part)
+    ]
+
+
+def _clean_binary(body: bytes, finder: Finder) -> bytes:
+    text = body.decode("latin-1")
+    edits: Iterable[Edit] = (
+        edit._replace(text=filler(edit.end - edit.start)) for edit in finder.secrets.edits(text)
+    )
+    return applied(text, merged(edits)).encode("latin-1")

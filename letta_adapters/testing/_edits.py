@@ -1,0 +1,171 @@
+"""Replacements in a text, and texts that stand for other texts (decoded, joined, unwrapped).
+
+Nothing is ever rewritten in its decoded form: a finding is a span, and a span found in a decoded
+text is carried back to the bytes it came from. So whatever is not replaced stays byte for byte.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+
+class Edit(NamedTuple):
+    """Replace ``[start, end)`` by ``text``; where edits overlap, the lower ``rank`` names it."""
+
+    start: int
+    end: int
+    text: str
+    rank: int
+
+
+class View(NamedTuple):
+    """A text that stands for another; ``offsets[i]`` is where its character ``i`` came from.
+
+    One more offset, the other text's end, follows the last.
+    """
+
+    text: str
+    offsets: Sequence[int]
+
+    def back(self, edits: Iterable[Edit]) -> list[Edit]:
+        """Edits of this text as edits of the other."""
+        return [
+            edit._replace(start=self.offsets[edit.start], end=self.offsets[edit.end])
+            for edit in edits
+        ]
+
+
+def merged(edits: Iterable[Edit]) -> list[Edit]:
+    """Disjoint edits in order: overlapping ones become one over all they covered.
+
+    Nothing that any of them covered survives; the text is that of the lowest rank, then the
+    longest.
+    """
+    result: list[Edit] = []
+    best: Edit | None = None
+    for edit in sorted(edits, key=lambda e: (e.start, -e.end, e.rank)):
+        if result and best is not None and edit.start < result[-1].end:
+            best = min(best, edit, key=_precedence)
+            start, end = result[-1].start, max(result[-1].end, edit.end)
+            result[-1] = best._replace(start=start, end=end)
+        else:
+            result.append(edit)
+            best = edit
+    return result
+
+
+def applied(text: str, edits: Iterable[Edit]) -> str:
+    """``text`` with disjoint, ordered edits carried out."""
+    parts: list[str] = []
+    position = 0
+    for edit in edits:
+        parts += [text[position : edit.start], edit.text]
+        position = edit.end
+    return "".join([*parts, text[position:]])
+
+
+def spread(edit: Edit, ends: Sequence[int]) -> list[tuple[int, Edit]]:
+    """Distribute an edit of joined texts over them; ``ends`` are the texts' ends in the joint.
+
+    A replacement of equal length keeps every boundary. Otherwise it goes into the first text
+    whole, and the others lose what they had of the span.
+    """
+    first = bisect_right(ends, edit.start)
+    pieces: list[tuple[int, Edit]] = []
+    same = len(edit.text) == edit.end - edit.start
+    position, number = edit.start, first
+    while position < edit.end:
+        start = ends[number - 1] if number else 0
+        stop = min(edit.end, ends[number])
+        if stop > position:
+            text = edit.text if number == first else ""
+            if same:
+                text = edit.text[position - edit.start : stop - edit.start]
+            pieces.append((number, Edit(position - start, stop - start, text, edit.rank)))
+        position, number = stop, number + 1
+    return pieces
+
+
+def _precedence(edit: Edit) -> tuple[int, int]:
+    return edit.rank, edit.start - edit.end
+
+
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    r"|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|[\"'\\/bfnrt])"
+)
+_SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
+_PERCENT = re.compile(r"(?:%[0-9a-fA-F]{2})+")
+_WRAPPED = re.compile(r"(?:[A-Za-z0-9+/]{40,}\r?\n)+(?=[A-Za-z0-9+/])")
+
+
+def unescaped(text: str) -> View | None:
+    """``text`` with JSON (and Python) string escapes undone once; ``None`` if it has none."""
+    if "\\" not in text:
+        return None
+    return _substituted(text, _ESCAPE, lambda m: [(_unescape(m[0]), 0)])
+
+
+def unquoted(text: str) -> View | None:
+    """``text`` with percent-encoding undone once; ``None`` if it has none."""
+    if "%" not in text:
+        return None
+    return _substituted(text, _PERCENT, _unquote)
+
+
+def unwrapped(text: str) -> View | None:
+    """``text`` with the line ends inside base64 blocks removed; ``None`` if it has none."""
+    if "\n" not in text or not _WRAPPED.search(text):
+        return None
+    return _substituted(text, _WRAPPED, _unwrap)
+
+
+def _substituted(
+    text: str,
+    pattern: re.Pattern[str],
+    decode: Callable[[re.Match[str]], list[tuple[str, int]]],
+) -> View | None:
+    parts: list[str] = []
+    offsets: list[int] = []
+    position = 0
+    for match in pattern.finditer(text):
+        parts.append(text[position : match.start()])
+        offsets.extend(range(position, match.start()))
+        for char, shift in decode(match):
+            parts.append(char)
+            offsets.extend([match.start() + shift] * len(char))
+        position = match.end()
+    if not position:
+        return None
+    parts.append(text[position:])
+    offsets.extend(range(position, len(text) + 1))
+    return View("".join(parts), offsets)
+
+
+def _unescape(escape: str) -> str:
+    kind = escape[1]
+    if kind == "u" and len(escape) == 12:
+        high, low = int(escape[2:6], 16), int(escape[8:12], 16)
+        return chr(0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00))
+    if kind in "ux":
+        return chr(int(escape[2:], 16))
+    return _SHORT.get(kind, kind)
+
+
+def _unquote(match: re.Match[str]) -> list[tuple[str, int]]:
+    raw = unquote_to_bytes(match[0])
+    try:
+        decoded = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return [(chr(byte), 3 * index) for index, byte in enumerate(raw)]
+    starts = accumulate((3 * len(char.encode("utf-8")) for char in decoded), initial=0)
+    return list(zip(decoded, starts, strict=False))
+
+
+def _unwrap(match: re.Match[str]) -> list[tuple[str, int]]:
+    return [(char, index) for index, char in enumerate(match[0]) if char not in "\r\n"]

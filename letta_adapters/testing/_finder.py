@@ -1,0 +1,212 @@
+"""What must be replaced in one text, in any of its encodings: the sanitizer's eyes.
+
+A :class:`Finder` turns a text into edits. It looks at the text as it stands, then at what it says
+once JSON escapes, percent-encoding or base64 are undone, and carries what it finds there back.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import getpass
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from . import _edits
+from ._dates import DateFinder
+from ._edits import Edit, applied, merged
+from ._patterns import (
+    EMAIL,
+    HARMLESS_VALUE,
+    HOME_PATHS,
+    ID_TOKEN,
+    KEY_LIKE,
+    LOCAL_HOST_PORT,
+    LOCAL_URL,
+    REDACTED,
+    ROOT_HOME,
+    SAFE_EMAIL,
+    SENSITIVE_TEXT,
+)
+from ._secrets import Secrets, filler
+
+_MAX_DEPTH = 3
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
+_PRINTABLE = re.compile(r"[\t\n\r\x20-\x7e\xa0-\U0010ffff]*")
+_GENERIC_NAMES = frozenset(
+    "root user users admin ubuntu debian runner docker node app letta agent test host main server"
+    " guest public shared default home vscode codespace python localhost localdomain".split()
+)
+USER = "user"
+EMAIL_PLACEHOLDER = "user@example.com"
+HOST = "host.test"
+
+
+@dataclass
+class Finder:
+    """Find what to replace. ``id_of`` translates ids (or only notes them)."""
+
+    secrets: Secrets
+    dates: DateFinder = field(default_factory=DateFinder)
+    id_of: Callable[[str], str] = lambda token: token
+    origins: dict[str, str] = field(default_factory=dict)
+    hosts: tuple[str, ...] = ()
+    keep: frozenset[str] = frozenset()
+    words: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, default=())
+
+    def __post_init__(self) -> None:
+        names = [(name, HOST) for name in (*local_host_names(), *self.hosts)]
+        names += [(name, USER) for name in local_user_names()]
+        self.words = tuple(
+            (re.compile(rf"(?<![\w]){re.escape(name)}(?!\w)", re.IGNORECASE), text)
+            for name, text in names
+        )
+
+    def edits(self, text: str, depth: int = 0) -> list[Edit]:
+        """Everything to replace in ``text``; the spans may overlap."""
+        if len(text) < 4:
+            return []
+        found = [
+            edit
+            for edit in self._plain(text)
+            if (was := text[edit.start : edit.end]) != edit.text and was not in self.keep
+        ]
+        if depth < _MAX_DEPTH:
+            for view in (_edits.unescaped(text), _edits.unquoted(text)):
+                if view is not None:
+                    found += view.back(self.edits(view.text, depth + 1))
+            found += self._base64(text, depth)
+            wrapped = _edits.unwrapped(text)
+            if wrapped is not None:
+                found += wrapped.back(self._base64(wrapped.text, depth))
+        return found
+
+    def clean(self, text: str) -> str:
+        """``text`` with everything replaced."""
+        return applied(text, merged(self.edits(text)))
+
+    def _plain(self, text: str) -> Iterator[Edit]:
+        yield from self.secrets.edits(text)
+        yield from _key_like(text)
+        if "@" in text:
+            for match in EMAIL.finditer(text):
+                if not SAFE_EMAIL.match(match[0]):
+                    yield Edit(*match.span(), EMAIL_PLACEHOLDER, 3)
+        if "/" in text or "\\" in text:
+            yield from _home_paths(text)
+        yield from self._hosts(text)
+        for match in ID_TOKEN.finditer(text):
+            new = self.id_of(match[0])
+            if new != match[0]:
+                yield Edit(*match.span(), new, 6)
+        yield from self.dates.edits(text)
+
+    def _hosts(self, text: str) -> Iterator[Edit]:
+        for origin, replacement in self.origins.items():
+            for match in re.finditer(re.escape(origin) + r"(?![\w.:])", text):
+                yield Edit(*match.span(), replacement, 4)
+        if ":" in text:
+            for pattern in (LOCAL_URL, LOCAL_HOST_PORT):
+                for match in pattern.finditer(text):
+                    yield Edit(*match.span(), HOST, 5)
+        for pattern, replacement in self.words:
+            for match in pattern.finditer(text):
+                yield Edit(*match.span(), replacement, 5)
+
+    def _base64(self, text: str, depth: int) -> Iterator[Edit]:
+        for match in _BASE64.finditer(text):
+            token = match[0]
+            if ID_TOKEN.fullmatch(token) or token.isalpha() and token.islower():
+                continue
+            whole = self._base64_text(token, depth)
+            if whole is not None:
+                yield Edit(*match.span(), whole, 1)
+                continue
+            for start, end in self._base64_fragments(token, depth):
+                yield Edit(match.start() + start, match.start() + end, filler(end - start), 1)
+
+    def _base64_text(self, token: str, depth: int) -> str | None:
+        """The token with the text in it cleaned; ``None`` if it holds none, or nothing to clean."""
+        try:
+            text = _decoded(token).decode("utf-8")
+        except UnicodeDecodeError:
+            return None
+        if not _PRINTABLE.fullmatch(text):
+            return None
+        edits = merged(self.edits(text, depth + 1))
+        if not edits:
+            return None
+        coded = base64.b64encode(applied(text, edits).encode("utf-8")).decode("ascii")
+        if "-" in token or "_" in token:
+            coded = coded.replace("+", "-").replace("/", "_")
+        return coded if token.endswith("=") or len(token) % 4 == 0 else coded.rstrip("=")
+
+    def _base64_fragments(self, token: str, depth: int) -> Iterator[tuple[int, int]]:
+        # What stands before the text may be base64 letters too (a path, a prefix), or the text may
+        # be a piece of a longer run: then it begins at any of four alignments.
+        for shift in range(4):
+            content = _decoded(token[shift:]).decode("latin-1")
+            printable = sum(map(len, _RUNS.findall(content)))
+            look = self.edits if printable > 0.8 * len(content) else _only_secrets(self.secrets)
+            for edit in look(content, depth + 1):
+                yield (
+                    shift + edit.start * 4 // 3,
+                    min(shift + -(-edit.end * 4 // 3), len(token)),
+                )
+
+
+_RUNS = re.compile(r"[\x20-\x7e]{4,}")
+
+
+def _only_secrets(secrets: Secrets) -> Callable[[str, int], Iterable[Edit]]:
+    return lambda text, _depth: secrets.edits(text)
+
+
+def _decoded(token: str) -> bytes:
+    plain = token.rstrip("=").replace("-", "+").replace("_", "/")
+    if len(plain) % 4 == 1:
+        plain = plain[:-1]
+    try:
+        return base64.b64decode(plain + "=" * (-len(plain) % 4))
+    except binascii.Error:  # pragma: no cover - the alphabet and the padding are right
+        return b""
+
+
+def _key_like(text: str) -> Iterator[Edit]:
+    for pattern in KEY_LIKE:
+        for match in pattern.finditer(text):
+            if not HARMLESS_VALUE.fullmatch(match[0]):
+                yield Edit(*match.span(), REDACTED, 2)
+    for match in SENSITIVE_TEXT.finditer(text):
+        group = 1 if match[1] else 2
+        if not HARMLESS_VALUE.fullmatch(match[group]):
+            yield Edit(*match.span(group), REDACTED, 2)
+
+
+def _home_paths(text: str) -> Iterator[Edit]:
+    for pattern in HOME_PATHS:
+        for match in pattern.finditer(text):
+            if match[1] != USER:
+                yield Edit(*match.span(1), USER, 3)
+    for match in ROOT_HOME.finditer(text):
+        yield Edit(*match.span(), f"/home/{USER}", 3)
+
+
+def local_host_names() -> tuple[str, ...]:
+    """This machine's names, unless they could be anybody's."""
+    name = socket.gethostname()
+    names = {name, name.partition(".")[0]}
+    return tuple(sorted(n for n in names if len(n) > 3 and n.lower() not in _GENERIC_NAMES))
+
+
+def local_user_names() -> tuple[str, ...]:
+    """The name of who is logged in here, unless it could be anybody's."""
+    names = {Path.home().name}
+    try:
+        names.add(getpass.getuser())
+    except (KeyError, OSError):  # pragma: no cover - a user without a name
+        pass
+    return tuple(sorted(n for n in names if len(n) > 3 and n.lower() not in _GENERIC_NAMES))

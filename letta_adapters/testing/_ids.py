@@ -1,0 +1,140 @@
+"""Ids renumbered: the same in every recording of one scenario, and still telling apart the same.
+
+``prefix-00000000-<crc of the prefix>-4000-a000-<number><part>``, numbered per prefix in order of
+appearance. Letta derives an ``otid`` from its message's uuid by putting a part index into the last
+seven bits, so uuids that differ in the last byte only are one family and stay one: its message ends
+in ``7f`` (the next, should ids of one family differ, in ``7e``), its otids in their index.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass, field
+
+from ._patterns import ID_TOKEN, UUID
+
+_PARTS = re.compile(rf"(?:(?P<prefix>[a-z][a-z0-9_]*)-)?(?P<uuid>{UUID})")
+_OPAQUE = re.compile(r"(?P<prefix>[a-z]+)(?P<mark>[_-])(?P<rest>[0-9A-Za-z]+)")
+_NUMBERED = "00000000"
+
+
+@dataclass
+class _Family:
+    """The uuids that share all but their last byte."""
+
+    prefix: str
+    members: list[str] = field(default_factory=list)
+    number: int = 0
+    has_message: bool = False
+
+
+class IdMap:
+    """Learn every id first (:meth:`see`), then translate (:meth:`get`).
+
+    Ids beginning with zeros (Letta's default ids, a test's own, and ours) stay as they are.
+    """
+
+    def __init__(self) -> None:
+        self._families: dict[str, _Family] = {}
+        self._others: dict[str, str] = {}
+        self._taken: set[str] = set()
+        self._counts: dict[str, int] = {}
+
+    def see(self, token: str) -> None:
+        """Note an id; the order of the calls decides the numbers."""
+        if self._passes(token):
+            self._taken.add(token.lower())
+            return
+        match = _PARTS.fullmatch(token)
+        if match is None:
+            self._others.setdefault(token, "")
+            return
+        prefix, uuid = match["prefix"] or "", match["uuid"].lower()
+        family = self._families.setdefault(uuid[:-2], _Family(prefix))
+        family.has_message |= prefix == "message"
+        # A bare uuid next to a message is its otid: the index is in it already.
+        if (prefix or not family.has_message) and uuid not in family.members:
+            family.members.append(uuid)
+        family.prefix = family.prefix or prefix
+
+    def get(self, token: str) -> str:
+        """The id to write instead; ids never seen stay as they are."""
+        if self._passes(token):
+            return token
+        match = _PARTS.fullmatch(token)
+        if match is None:
+            return self._other(token)
+        prefix, uuid = match["prefix"], match["uuid"].lower()
+        family = self._families.get(uuid[:-2])
+        if family is None:
+            return token
+        if not family.number:
+            family.number = self._next_number("message" if family.has_message else family.prefix)
+        new = f"{self._base(family)}{family.number:010x}{self._part(family, prefix, uuid):02x}"
+        return f"{prefix}-{new}" if prefix else new
+
+    def number(self) -> None:
+        """Assign numbers in the order of appearance; call once everything was seen."""
+        for family in self._families.values():
+            if not family.number:
+                prefix = "message" if family.has_message else family.prefix
+                family.number = self._next_number(prefix)
+        for token in self._others:
+            self._others[token] = self._others[token] or self._opaque(token)
+
+    @staticmethod
+    def _passes(token: str) -> bool:
+        return _NUMBERED in token[:24]
+
+    @staticmethod
+    def _base(family: _Family) -> str:
+        prefix = "message" if family.has_message else family.prefix
+        return f"{_NUMBERED}-{zlib.crc32(prefix.encode()) & 0xFFFF:04x}-4000-a000-"
+
+    @staticmethod
+    def _part(family: _Family, prefix: str | None, uuid: str) -> int:
+        if family.has_message:
+            if not prefix:
+                return int(uuid[-2:], 16) & 0x7F
+            return 0x7F - _index(family.members, uuid)
+        return _index(family.members, uuid)
+
+    def _next_number(self, prefix: str) -> int:
+        number = self._counts.get(prefix, 0) + 1
+        crc = zlib.crc32(prefix.encode()) & 0xFFFF
+        while any(f"-{crc:04x}-4000-a000-{number:010x}" in taken for taken in self._taken):
+            number += 1
+        self._counts[prefix] = number
+        return number
+
+    def _other(self, token: str) -> str:
+        return self._others.get(token) or token
+
+    def _opaque(self, token: str) -> str:
+        match = _OPAQUE.fullmatch(token)
+        if match is None:  # a bare hash: keep its length
+            number = self._next_opaque("")
+            return f"{_NUMBERED}{number:0{len(token) - 8}x}"
+        return f"{match['prefix']}{match['mark']}{_NUMBERED}{self._next_opaque(match['prefix']):04d}"
+
+    def _next_opaque(self, prefix: str) -> int:
+        key = f"{prefix}:"
+        number = self._counts.get(key, 0) + 1
+        while any(_tail_number(taken) == (prefix, number) for taken in self._taken):
+            number += 1
+        self._counts[key] = number
+        return number
+
+
+def _index(members: list[str], uuid: str) -> int:
+    return members.index(uuid) if uuid in members else len(members)
+
+
+def _tail_number(token: str) -> tuple[str, int] | None:
+    match = _OPAQUE.fullmatch(token)
+    if match is not None and match["rest"][8:].isdigit():
+        return match["prefix"], int(match["rest"][8:])
+    if match is None and not _PARTS.fullmatch(token) and ID_TOKEN.fullmatch(token):
+        return "", int(token[8:], 16)
+    return None

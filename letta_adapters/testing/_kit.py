@@ -1,0 +1,201 @@
+"""What the ``letta_cassette`` fixture hands to a test, in its recording and replaying forms."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+
+from ._save import save_cassette
+from .cassette import Cassette
+from .recorder import RecordingTransport
+from .replay import CassetteTransport
+from .sanitize import SanitizeRules
+
+REPLAY_URL = "http://letta.test"
+REPLAY_KEY = "test-key"
+
+
+@dataclass(frozen=True)
+class CassetteSpec:
+    """The arguments of ``@pytest.mark.letta_cassette``.
+
+    ``name``: the file below the cassette directory, without ``.yaml`` (default: from the test's
+    name). ``shared``: several tests use the one file, which needs a ``name``. ``base_url_env`` and
+    ``model_env``: the environment variables with the server's and the scripted model's URL while
+    recording. ``player``: our own transport, or vcrpy patching httpx. ``timing``: record delays.
+    """
+
+    name: str | None = None
+    shared: bool = False
+    base_url_env: str = "LETTA_BASE_URL"
+    model_env: str = "LETTA_RIG_MODEL"
+    player: Literal["transport", "vcr"] = "transport"
+    timing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shared and self.name is None:
+            raise ValueError("letta_cassette(shared=True) needs a name")
+        if self.player not in ("transport", "vcr"):
+            raise ValueError(f"letta_cassette(player={self.player!r}): 'transport' or 'vcr'")
+
+
+class LettaCassette:
+    """One test's cassette: being recorded (``recording``) or played.
+
+    ``path``: the file. ``base_url``, ``api_key``: what to give to the client under test; the real
+    ones while recording (``api_key`` may then be ``None``), fixed ones otherwise. ``rules`` and
+    ``secrets`` go to :func:`save_cassette` and may be changed by the test.
+    """
+
+    def __init__(self, path: Path, spec: CassetteSpec, *, recording: bool) -> None:
+        self.path = path
+        self.recording = recording
+        self.base_url = REPLAY_URL
+        self.api_key: str | None = REPLAY_KEY
+        self.secrets: list[str] = []
+        self._spec = spec
+        self._options: dict[str, Any] = {}
+        self._require_all_played = True
+        if recording:
+            self.base_url = _environment(spec.base_url_env)
+            self.api_key = os.environ.get("LETTA_API_KEY") or None
+        self.rules = SanitizeRules(base_url=self.base_url)
+
+    @property
+    def transport(self) -> RecordingTransport | CassetteTransport:
+        """The transport behind every client of this test (with ``player="vcr"``: none)."""
+        raise NotImplementedError
+
+    def make_transport(self) -> RecordingTransport | CassetteTransport:
+        """A transport a client may own and close: one per client and per event loop."""
+        transport = self.transport
+        return transport.sibling() if isinstance(transport, RecordingTransport) else transport
+
+    def http_client(self, **options: Any) -> httpx.AsyncClient:
+        """An async httpx client that records or replays; ``options`` are httpx's."""
+        return httpx.AsyncClient(**self._client_options(options))
+
+    def sync_http_client(self, **options: Any) -> httpx.Client:
+        """A sync httpx client that records or replays; ``options`` are httpx's."""
+        return httpx.Client(**self._client_options(options))
+
+    def script(self, *replies: Any) -> None:
+        """Tell the scripted model what to answer; does nothing on replay."""
+        if self.recording:
+            from .scripted_model import RemoteScript
+
+            RemoteScript(_environment(self._spec.model_env)).script(*replies)
+
+    def replay_options(self, *, require_all_played: bool = True, **options: Any) -> None:
+        """Options for the :class:`CassetteTransport`; to be called before its first use.
+
+        ``require_all_played=False``: do not fail the test for what it did not ask for. Raises
+        ``RuntimeError`` once the transport exists. Does nothing while recording.
+        """
+        self._options = options
+        self._require_all_played = require_all_played
+
+    def leave(self) -> None:
+        """The test's fixtures are torn down now: stop patching, if anything was patched."""
+
+    def finish(self) -> None:
+        """The test passed: write the recording, or check that all of it was played.
+
+        Raises ``AssertionError`` (a leak, an unplayed interaction, nothing recorded).
+        """
+        raise NotImplementedError
+
+    def _client_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {"base_url": self.base_url, "transport": self.make_transport(), **options}
+
+    def _save(self, cassette: Cassette) -> None:
+        if not cassette.interactions:
+            raise AssertionError("nothing was recorded: the test made no request")
+        save_cassette(cassette, self.path, rules=self.rules, secrets=self.secrets)
+
+
+class TransportCassette(LettaCassette):
+    """Recording and replaying by transport: streams stay streams."""
+
+    _transport: RecordingTransport | CassetteTransport | None = None
+
+    @property
+    def transport(self) -> RecordingTransport | CassetteTransport:
+        """The one recorder or player of this test, made at first use."""
+        if self._transport is None:
+            self._transport = (
+                RecordingTransport(timing=self._spec.timing)
+                if self.recording
+                else CassetteTransport(self.path, **self._options)
+            )
+        return self._transport
+
+    def replay_options(self, *, require_all_played: bool = True, **options: Any) -> None:
+        """See :meth:`LettaCassette.replay_options`."""
+        if isinstance(self._transport, CassetteTransport):
+            raise RuntimeError("replay_options() comes before the first use of the transport")
+        super().replay_options(require_all_played=require_all_played, **options)
+
+    def finish(self) -> None:
+        """See :meth:`LettaCassette.finish`."""
+        transport = self.transport
+        if isinstance(transport, RecordingTransport):
+            self._save(transport.cassette)
+        elif self._require_all_played:
+            transport.assert_all_played()
+
+
+class VcrCassette(LettaCassette):
+    """Recording and replaying by vcrpy, which patches httpx while the test runs."""
+
+    def __init__(self, path: Path, spec: CassetteSpec, *, recording: bool) -> None:
+        super().__init__(path, spec, recording=recording)
+        from .vcr import letta_vcr
+
+        configured = letta_vcr(
+            record_mode="once" if recording else "none", ignore_existing=recording
+        )
+        self._context: AbstractContextManager[Any] = configured.use_cassette(str(path))
+        self._played: Any = self._context.__enter__()
+
+    @property
+    def transport(self) -> RecordingTransport | CassetteTransport:
+        """There is none: raises ``RuntimeError``."""
+        raise RuntimeError('letta_cassette(player="vcr") has no transport: use any httpx client')
+
+    def leave(self) -> None:
+        """Stop patching. Saving is left to :meth:`finish`, hence the made-up exception."""
+        error = AssertionError("not now")
+        self._context.__exit__(type(error), error, None)
+
+    def finish(self) -> None:
+        """See :meth:`LettaCassette.finish`."""
+        from .vcr import recorded_by_vcr
+
+        if self.recording:
+            self._save(recorded_by_vcr(self._played))
+        elif self._require_all_played and not self._played.all_played:
+            count = len(self._played) - len(self._played.play_counts)
+            raise AssertionError(f"{count} recorded interactions were not played")
+
+    def _client_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        return {"base_url": self.base_url, **options}
+
+
+KINDS: dict[str, Callable[..., LettaCassette]] = {
+    "transport": TransportCassette,
+    "vcr": VcrCassette,
+}
+
+
+def _environment(name: str) -> str:
+    value = os.environ.get(name)
+    if not value:
+        raise RuntimeError(f"recording needs the environment variable {name}")
+    return value

@@ -1,0 +1,276 @@
+"""The scripted model's script and its wire format; pure, no sockets.
+
+In: a :class:`Reply` (what a test wants the model to say) and a :class:`ModelRequest` (what was
+asked). Out: the JSON objects of OpenAI's chat-completions protocol, either one body
+(:func:`completion_body`) or the stream of chunks that spells it (:func:`completion_chunks`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import zip_longest
+from typing import Any
+
+# Constants, so that two recordings of one script differ in nothing that the model sent.
+COMPLETION_ID = "chatcmpl-scripted"
+CREATED = 1_700_000_000
+ARGUMENT_PIECE = 10  # characters of tool-call arguments per delta
+EMBEDDING_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Token counts of one answer, as the provider would bill them; all in tokens.
+
+    ``cached`` is part of ``prompt`` and ``reasoning`` is part of ``completion``, as in OpenAI's
+    own accounting.
+    """
+
+    prompt: int = 100
+    completion: int = 20
+    cached: int = 64
+    reasoning: int = 5
+
+    def wire(self) -> dict[str, Any]:
+        """The ``usage`` object of a chat completion."""
+        return {
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.completion,
+            "total_tokens": self.prompt + self.completion,
+            "prompt_tokens_details": {"cached_tokens": self.cached},
+            "completion_tokens_details": {"reasoning_tokens": self.reasoning},
+        }
+
+
+@dataclass(frozen=True)
+class ToolUse:
+    """One tool call of the model.
+
+    ``arguments`` is encoded as JSON when it is a dict and sent verbatim when it is a str, which
+    may be invalid JSON on purpose. Without an ``id`` the model counts ``call_1``, ``call_2``, ….
+    """
+
+    name: str
+    arguments: dict[str, Any] | str
+    id: str | None = None
+
+    def encoded(self) -> str:
+        """The arguments as the string that goes over the wire."""
+        return self.arguments if isinstance(self.arguments, str) else json.dumps(self.arguments)
+
+
+@dataclass(frozen=True)
+class ModelError:
+    """An HTTP error instead of an answer, in OpenAI's error envelope."""
+
+    status: int
+    message: str = "scripted error"
+    type: str = "server_error"
+    code: str | None = None
+
+    def wire(self) -> dict[str, Any]:
+        """The JSON body that goes with ``status``."""
+        error = {"message": self.message, "type": self.type, "param": None, "code": self.code}
+        return {"error": error}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One scripted answer of the model.
+
+    ``text`` and ``reasoning``: a str is split into word tokens, a sequence gives the exact
+    deltas; reasoning goes first, as ``reasoning_content``. ``usage=None`` means :class:`Usage`'s
+    defaults. ``delay`` is in seconds before the first byte, ``token_delay`` in seconds between
+    two deltas. ``break_after=N`` drops the TCP connection after N deltas (a non-stream answer is
+    dropped in the middle of its body). ``when`` restricts the reply to requests whose last user
+    text contains it; ``repeat`` keeps it in the queue after use.
+    """
+
+    text: str | Sequence[str] = ""
+    reasoning: str | Sequence[str] = ""
+    tool_calls: Sequence[ToolUse] = ()
+    usage: Usage | None = None
+    error: ModelError | None = None
+    delay: float = 0.0
+    token_delay: float = 0.0
+    break_after: int | None = None
+    finish_reason: str | None = None
+    when: str | None = None
+    repeat: bool = False
+
+    def ending(self) -> str:
+        """The ``finish_reason`` that is sent: the given one, else what the content implies."""
+        return self.finish_reason or ("tool_calls" if self.tool_calls else "stop")
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """One request that reached the model; ``body`` is its JSON body."""
+
+    body: dict[str, Any]
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The conversation, as sent (empty when there is none)."""
+        return list(self.body.get("messages") or [])
+
+    @property
+    def tools(self) -> list[dict[str, Any]]:
+        """The tool definitions offered to the model (empty when there are none)."""
+        return list(self.body.get("tools") or [])
+
+    @property
+    def last_user_text(self) -> str:
+        """The text of the last user message, its text parts joined; "" when there is none."""
+        for message in reversed(self.messages):
+            if message.get("role") == "user":
+                return _plain(message.get("content"))
+        return ""
+
+    @property
+    def stream(self) -> bool:
+        """Whether the caller asked for server-sent events."""
+        return bool(self.body.get("stream"))
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a streamed answer must end with a usage chunk."""
+        return bool((self.body.get("stream_options") or {}).get("include_usage"))
+
+    def echo(self) -> Reply:
+        """The answer when nothing is scripted: repeat the last user text or tool result."""
+        messages = self.messages
+        if messages and messages[-1].get("role") == "tool":
+            return Reply(f"Tool said: {_plain(messages[-1].get('content'))}")
+        return Reply(f"You said: {self.last_user_text}")
+
+
+def _plain(content: object) -> str:
+    """Message content (str, list of parts or None) as plain text; parts without text vanish."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return ""
+    parts = (part.get("text") for part in content if isinstance(part, Mapping))
+    return "".join(text for text in parts if isinstance(text, str))
+
+
+def reply_to_json(reply: Reply | str) -> dict[str, Any]:
+    """A reply as plain JSON data; the inverse of :func:`reply_from_json`."""
+    return asdict(Reply(reply) if isinstance(reply, str) else reply)
+
+
+def reply_from_json(data: object) -> Reply:
+    """A reply from JSON data: a str, or an object with :class:`Reply`'s field names.
+
+    Raises ``TypeError`` for anything else, including an unknown or missing field.
+    """
+    if isinstance(data, str):
+        return Reply(data)
+    if not isinstance(data, Mapping):
+        raise TypeError(f"a reply is a string or an object, not {type(data).__name__}")
+    fields = dict(data)
+    fields["tool_calls"] = tuple(ToolUse(**call) for call in fields.get("tool_calls") or ())
+    for name, kind in (("usage", Usage), ("error", ModelError)):
+        if fields.get(name) is not None:
+            fields[name] = kind(**fields[name])
+    return Reply(**fields)
+
+
+def tokens(text: str | Sequence[str]) -> list[str]:
+    """The deltas of ``text``: word tokens of a str (their concatenation is the str), else as is."""
+    return re.findall(r"\s*\S+\s*|\s+", text) if isinstance(text, str) else list(text)
+
+
+def _deltas(reply: Reply, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Every ``delta`` of a streamed answer, in order; parallel calls interleave by index."""
+    for token in tokens(reply.reasoning):
+        yield {"reasoning_content": token}
+    for token in tokens(reply.text):
+        yield {"content": token}
+    pieces: list[list[dict[str, Any]]] = []
+    for index, (call, call_id) in enumerate(zip(reply.tool_calls, ids, strict=True)):
+        head = {"name": call.name, "arguments": ""}
+        encoded = call.encoded()
+        cuts = range(0, len(encoded), ARGUMENT_PIECE)
+        pieces.append([{"index": index, "id": call_id, "type": "function", "function": head}])
+        pieces[-1] += [
+            {"index": index, "function": {"arguments": encoded[cut : cut + ARGUMENT_PIECE]}}
+            for cut in cuts
+        ]
+    for row in zip_longest(*pieces):
+        for piece in row:
+            if piece is not None:
+                yield {"tool_calls": [piece]}
+
+
+def completion_chunks(
+    reply: Reply, request: ModelRequest, ids: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """The ``chat.completion.chunk`` objects of a streamed answer, without the final ``[DONE]``.
+
+    ``ids`` holds one id per tool call. The first delta carries the role as well, so that
+    ``break_after`` counts what a reader would call deltas.
+    """
+    base = {
+        "id": COMPLETION_ID,
+        "object": "chat.completion.chunk",
+        "created": CREATED,
+        "model": request.body.get("model"),
+    }
+    role = {"role": "assistant"}
+    for delta in _deltas(reply, ids):
+        choice = {"index": 0, "delta": {**role, **delta}, "finish_reason": None}
+        yield {**base, "choices": [choice]}
+        role = {}
+    yield {**base, "choices": [{"index": 0, "delta": role, "finish_reason": reply.ending()}]}
+    if request.wants_usage:
+        yield {**base, "choices": [], "usage": (reply.usage or Usage()).wire()}
+
+
+def completion_body(reply: Reply, request: ModelRequest, ids: Sequence[str]) -> dict[str, Any]:
+    """The ``chat.completion`` object of an answer that is not streamed."""
+    content = "".join(tokens(reply.text))
+    message: dict[str, Any] = {"role": "assistant", "content": content or None}
+    if reply.reasoning:
+        message["reasoning_content"] = "".join(tokens(reply.reasoning))
+    if reply.tool_calls:
+        message["tool_calls"] = [
+            {
+                "id": call_id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.encoded()},
+            }
+            for call, call_id in zip(reply.tool_calls, ids, strict=True)
+        ]
+    return {
+        "id": COMPLETION_ID,
+        "object": "chat.completion",
+        "created": CREATED,
+        "model": request.body.get("model"),
+        "choices": [{"index": 0, "message": message, "finish_reason": reply.ending()}],
+        "usage": (reply.usage or Usage()).wire(),
+    }
+
+
+def embeddings_body(body: Mapping[str, Any]) -> dict[str, Any]:
+    """One constant vector per input: enough for a caller that only needs *some* embedding."""
+    given = body.get("input", "")
+    many = isinstance(given, list) and bool(given) and not isinstance(given[0], int)
+    vector = [0.1] * int(body.get("dimensions") or EMBEDDING_SIZE)
+    count = len(given) if many else 1
+    data = [{"object": "embedding", "index": i, "embedding": vector} for i in range(count)]
+    usage = {"prompt_tokens": count, "total_tokens": count}
+    return {"object": "list", "data": data, "model": body.get("model"), "usage": usage}
+
+
+def models_body(models: Sequence[str]) -> dict[str, Any]:
+    """The answer of ``GET /v1/models``."""
+    data = [
+        {"id": name, "object": "model", "created": CREATED, "owned_by": "scripted"}
+        for name in models
+    ]
+    return {"object": "list", "data": data}

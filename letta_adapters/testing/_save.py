@@ -1,0 +1,36 @@
+"""The only way to write a cassette: sanitize, let the independent scanner look, then write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from . import leaks
+from .cassette import Cassette
+from .sanitize import SanitizeRules, sanitize
+
+
+def save_cassette(
+    cassette: Cassette,
+    path: str | Path,
+    *,
+    rules: SanitizeRules | None = None,
+    secrets: Iterable[str] = (),
+) -> Cassette:
+    """Sanitize a recording and write it to ``path``; returns what was written.
+
+    ``secrets`` are further strings to remove, beside those found in the environment and in the
+    recording itself. Raises :class:`letta_adapters.testing.LeakError`, writing nothing, if the
+    scanner (which shares no code with the sanitizer) still finds something.
+    """
+    known = tuple(secrets)
+    clean = sanitize(cassette, rules=rules, secrets=known)
+    text = clean.dumps()
+    keep = rules.keep if rules is not None else ()
+    leaks.gate(text, source=str(path), secrets=[*known, *leaks.secrets_in(cassette)], allow=keep)
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # newline="": the text is the same bytes on every system.
+    with target.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+    return clean

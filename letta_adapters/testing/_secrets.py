@@ -1,0 +1,241 @@
+"""Known secrets: learning them from the environment and the recording, finding them in a text."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import quote
+
+from ._edits import Edit
+from ._patterns import (
+    ENV_SECRET,
+    HARMLESS_VALUE,
+    ID_TOKEN,
+    ISO_DATE,
+    REDACTED,
+    SECRET_HEADER,
+    SENSITIVE_CONTAINERS,
+    SENSITIVE_KEY,
+    SENSITIVE_TEXT,
+)
+
+Path = tuple["str | int", ...]
+
+_URL = re.compile(r"\w+://[^@\s]*\Z")
+_OPAQUE = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z]).+|.*[a-z][A-Z].*")
+_WINDOW = 8
+_COOKIE_ATTRIBUTES = {"path", "domain", "expires", "max-age", "samesite"}
+
+
+class Secrets:
+    """A growing set of strings that must not survive, in any usual encoding."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, None] = {}
+        # Needle -> whether a replacement must have its length (it is part of a base64 run).
+        self._needles: dict[str, bool] = {}
+        self._heads: dict[str, list[str]] = {}
+        self._tails: dict[str, list[str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def add(self, value: str, *, certain: bool = False) -> None:
+        """Learn a secret.
+
+        Unless ``certain``, it must look like one: a short word or an id which stands under a
+        sensitive key is masked there, but hunting it everywhere would wreck the recording.
+        """
+        value = value.strip()
+        if value in self._known or not _worth_hunting(value, certain):
+            return
+        self._known[value] = None
+        for needle, same_length in _encodings(value):
+            self._needles.setdefault(needle, same_length)
+            self._watch_ends(needle)
+        # A key's lines (PEM) may be wrapped or quoted one by one.
+        for line in value.splitlines() if "\n" in value else ():
+            if len(line) >= 16:
+                self.add(line, certain=certain)
+
+    def edits(self, text: str) -> Iterator[Edit]:
+        """Every known secret in ``text``, and every long beginning or end of one."""
+        for needle, same_length in self._needles.items():
+            start = text.find(needle)
+            while start >= 0:
+                end = start + len(needle)
+                yield Edit(start, end, filler(end - start) if same_length else REDACTED, 0)
+                start = text.find(needle, end)
+        for head, needles in self._heads.items():
+            for start in _occurrences(text, head):
+                end = max(start + _common_head(text[start : start + len(needle)], needle) for needle in needles)
+                yield Edit(start, end, filler(end - start), 1)
+        for tail, needles in self._tails.items():
+            for start in _occurrences(text, tail):
+                end = start + len(tail)
+                first = end - max(_common_tail(text[max(end - len(needle), 0) : end], needle) for needle in needles)
+                yield Edit(first, end, filler(end - first), 1)
+
+    def learn_environment(self, environment: Mapping[str, str] | None = None) -> None:
+        """Learn the values of variables named like ``*_API_KEY``, ``*_TOKEN``, ``*_PASSWORD``."""
+        source = os.environ if environment is None else environment
+        for name, value in source.items():
+            if ENV_SECRET.fullmatch(name) and len(value) >= 6:
+                self.add(value, certain=not HARMLESS_VALUE.fullmatch(value))
+
+    def learn_headers(self, headers: Iterable[tuple[str, str]]) -> None:
+        """Learn credentials from the values of headers named like credentials."""
+        for name, value in headers:
+            if SECRET_HEADER.fullmatch(name):
+                for part in _header_secrets(name.lower(), value):
+                    self.add(part, certain=len(part) >= _WINDOW)
+
+    def learn_json(self, value: Any) -> None:
+        """Learn what stands under sensitive keys, also inside strings that are JSON themselves."""
+        for path, leaf in walk(value):
+            if is_sensitive(path):
+                self.add(leaf)
+            elif leaf[:1] in ("{", "["):
+                self.learn_text(leaf)
+
+    def learn_text(self, text: str) -> None:
+        """Learn from JSON text, or from what looks like an assignment in any other text."""
+        try:
+            value = json.loads(text) if text[:1] in "{[" else None
+        except ValueError:
+            value = None
+        if isinstance(value, (dict, list)):
+            self.learn_json(value)
+            return
+        for match in SENSITIVE_TEXT.finditer(text):
+            self.add(match[1] or match[2])
+
+    def _watch_ends(self, needle: str) -> None:
+        if len(needle) < 12 or " " in needle:
+            return
+        for ends, size in ((self._heads, _WINDOW), (self._tails, -_WINDOW)):
+            # A stretch without digits or mixed case is a word: twice as long, or any text has it.
+            piece = needle[:size] if size > 0 else needle[size:]
+            if not _OPAQUE.fullmatch(piece):
+                piece = needle[: 2 * size] if size > 0 else needle[2 * size :]
+            if len(piece) < len(needle) and _OPAQUE.fullmatch(needle):
+                ends.setdefault(piece, []).append(needle)
+
+
+def filler(length: int) -> str:
+    """``REDACTED`` repeated and cut to ``length``: valid base64, a URL part and JSON text."""
+    return (REDACTED * (length // len(REDACTED) + 1))[:length]
+
+
+def walk(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """Every string in a JSON value, with the keys and indices that lead to it."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from walk(item, (*path, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from walk(item, (*path, index))
+
+
+def is_sensitive(path: Path) -> bool:
+    """Whether a string at ``path`` is a secret by its place."""
+    if "properties" in path or not path:
+        return False  # a JSON schema describes a password, it does not hold one
+    last = path[-1]
+    if isinstance(last, str) and _is_sensitive_key(last):
+        return True
+    for index, part in enumerate(path[:-1]):
+        if isinstance(part, str) and part.lower() in SENSITIVE_CONTAINERS:
+            rest = path[index + 1 :]
+            if all(isinstance(key, str) for key in rest):
+                return last not in ("id", "type", "description", "name", "created_at", "updated_at")
+            return isinstance(last, int) or last in ("value", "value_enc")
+    return False
+
+
+def _is_sensitive_key(key: str) -> bool:
+    squashed = key.lower().replace("-", "").replace("_", "")
+    return key.endswith("_enc") or SENSITIVE_KEY.fullmatch(squashed) is not None
+
+
+def _worth_hunting(value: str, certain: bool) -> bool:
+    if HARMLESS_VALUE.fullmatch(value) or len(value) < (4 if certain else 6):
+        return False
+    if certain:
+        return True
+    if ID_TOKEN.fullmatch(value) or ISO_DATE.fullmatch(value) or _URL.match(value):
+        return False
+    return len(value) >= 16 or _OPAQUE.fullmatch(value) is not None or bool(re.search(r"\W", value))
+
+
+def _encodings(value: str) -> Iterator[tuple[str, bool]]:
+    # Most are also found by decoding the text; not where the text is cut within an escape.
+    yield value, False
+    raw = value.encode("utf-8", "surrogatepass")
+    for variant in {
+        json.dumps(value)[1:-1],
+        json.dumps(value, ensure_ascii=False)[1:-1],
+        json.dumps(json.dumps(value)[1:-1])[1:-1],
+        value.replace("/", "\\/"),
+        value.replace("/", "\\\\/"),
+        value.replace(" ", "+"),
+        quote(value, safe="", errors="replace"),
+        quote(value, safe="", errors="replace").lower(),
+        raw.decode("latin-1"),
+        raw.hex(),
+    } - {value}:
+        yield variant, False
+    for shift in range(3):
+        core = _base64_core(raw, shift)
+        if len(core) >= _WINDOW:
+            yield core, True
+            yield core.replace("+", "-").replace("/", "_"), True
+
+
+def _base64_core(raw: bytes, shift: int) -> str:
+    # What any base64 text must contain if `raw` begins at byte `shift` modulo 3 of its content.
+    coded = base64.b64encode(b"\0" * shift + raw).decode("ascii")
+    first = (8 * shift + 5) // 6
+    last = (8 * (shift + len(raw))) // 6
+    return coded[first:last]
+
+
+def _header_secrets(name: str, value: str) -> Iterator[str]:
+    if "cookie" in name:
+        for part in value.split(";"):
+            cookie, _, content = part.strip().partition("=")
+            if content and cookie.lower() not in _COOKIE_ATTRIBUTES:
+                yield content
+        return
+    words = value.split()
+    yield words[-1] if words else ""
+    if words[:1] == ["Basic"]:
+        try:
+            decoded = base64.b64decode(words[-1]).decode("utf-8")
+        except (binascii.Error, UnicodeDecodeError):
+            return
+        yield decoded.partition(":")[2]
+
+
+def _occurrences(text: str, piece: str) -> Iterator[int]:
+    start = text.find(piece)
+    while start >= 0:
+        yield start
+        start = text.find(piece, start + 1)
+
+
+def _common_head(text: str, needle: str) -> int:
+    size = min(len(text), len(needle))
+    return next((i for i in range(size) if text[i] != needle[i]), size)
+
+
+def _common_tail(text: str, needle: str) -> int:
+    size = min(len(text), len(needle))
+    return next((i for i in range(size) if text[-1 - i] != needle[-1 - i]), size)

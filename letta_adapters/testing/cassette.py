@@ -1,0 +1,306 @@
+"""The cassette file: vcrpy's own YAML (version 1), written so that people can read and diff it.
+
+Plain vcrpy 8.x loads and replays these files. Two keys it ignores may follow a response's body:
+
+``x_timing``
+    ``[[delay_ms, byte_count], ...]``, one entry per SSE event, in order. Recorded only on request:
+    a delay is noise by nature, and two recordings of one scenario shall give one file. For the
+    same reason an entry is an event (where one TCP segment ends and the next begins differs from
+    run to run) and a delay is rounded to one of a few steps (see ``recorder.py``).
+``x_error``
+    ``{type, after_bytes}``: how the exchange ended if not well. ``type`` is the name of an
+    ``httpx`` transport exception, or ``closed_by_client`` when the consumer stopped reading.
+    ``after_bytes`` always equals the length of the stored body. Status code 0 means that no
+    response had begun.
+
+Text bodies are literal blocks (an SSE event is one line, JSON stands as it came); text that YAML
+cannot hold literally (U+0085, U+2028, carriage returns, control characters) is double-quoted with
+one source line per line; only bodies that are not UTF-8 become ``!!binary``. The writer is our own,
+because PyYAML's two emitters (C and Python) lay the same text out differently.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+Headers = tuple[tuple[str, str], ...]
+
+CLOSED_BY_CLIENT = "closed_by_client"
+
+_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_LITERAL = re.compile(
+    "[\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]*"
+)
+_PLAIN_URI = re.compile(r"https?://[!-~]*[!-9;-~]")
+_PLAIN_WORD = re.compile(r"[A-Za-z][A-Za-z0-9-]{2,}")
+_YAML_WORDS = {"yes", "off", "true", "false", "null"}
+_ESCAPES = {"\\": "\\\\", '"': '\\"', "\t": "\\t", "\r": "\\r", "\0": "\\0"}
+_NEEDS_ESCAPE = re.compile(
+    '[\\\\"\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]|^[ ]', re.MULTILINE
+)
+
+
+class CassetteFormatError(ValueError):
+    """A cassette file that cannot be read, with its path and the reason."""
+
+
+@dataclass(frozen=True)
+class RecordedRequest:
+    """One request: ``method``, absolute ``uri``, headers as sent, the whole ``body``."""
+
+    method: str
+    uri: str
+    headers: Headers = ()
+    body: bytes = b""
+
+    def header(self, name: str) -> str:
+        """The first value of header ``name`` (any case), or ``""``."""
+        return _header(self.headers, name)
+
+
+@dataclass(frozen=True)
+class RecordedError:
+    """How an exchange ended badly: the exception's name (or ``closed_by_client``), and where."""
+
+    type: str
+    after_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class RecordedResponse:
+    """One response; ``status`` 0 if none began. ``timing``: (delay in ms, byte count) per event."""
+
+    status: int
+    reason: str = ""
+    headers: Headers = ()
+    body: bytes = b""
+    timing: tuple[tuple[int, int], ...] | None = None
+    error: RecordedError | None = None
+
+    def header(self, name: str) -> str:
+        """The first value of header ``name`` (any case), or ``""``."""
+        return _header(self.headers, name)
+
+    @property
+    def is_sse(self) -> bool:
+        """Whether the body is a server-sent event stream."""
+        return "text/event-stream" in self.header("content-type")
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """One request with its response."""
+
+    request: RecordedRequest
+    response: RecordedResponse
+
+
+@dataclass
+class Cassette:
+    """Interactions in the order in which their requests began."""
+
+    interactions: list[Interaction] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Cassette:
+        """Read a file. Raises ``FileNotFoundError`` or :class:`CassetteFormatError`."""
+        try:
+            return cls.loads(Path(path).read_text(encoding="utf-8"))
+        except (CassetteFormatError, UnicodeDecodeError) as error:
+            raise CassetteFormatError(f"{path}: {error}") from error
+
+    @classmethod
+    def loads(cls, text: str) -> Cassette:
+        """Parse YAML text. Raises :class:`CassetteFormatError` if it is no version 1 cassette."""
+        return cls.from_dict(load_yaml(text))
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Cassette:
+        """Build from vcrpy's dict form (bodies may be ``str`` or ``bytes``)."""
+        if not isinstance(data, Mapping) or data.get("version") != 1:
+            raise CassetteFormatError("not a version 1 cassette")
+        try:
+            return cls([_interaction(item) for item in data["interactions"]])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise CassetteFormatError(f"malformed interaction: {error!r}") from error
+
+    def dumps(self) -> str:
+        """The file's text. The same cassette always gives the same text."""
+        lines = ["version: 1", "interactions:" if self.interactions else "interactions: []"]
+        for interaction in self.interactions:
+            lines.extend(_request_lines(interaction.request))
+            lines.extend(_response_lines(interaction.response))
+        return "\n".join(lines) + "\n"
+
+    def __len__(self) -> int:
+        return len(self.interactions)
+
+    def __iter__(self) -> Iterator[Interaction]:
+        return iter(self.interactions)
+
+
+def load_yaml(text: str) -> Any:
+    """Parse cassette YAML with the fast loader if there is one; safe types only."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        return yaml.load(text, Loader=loader)
+    except yaml.YAMLError as error:
+        raise CassetteFormatError(f"not YAML: {error}") from error
+
+
+def split_events(body: bytes) -> list[bytes]:
+    """Cut an SSE body after each blank line; joined again the pieces give ``body``.
+
+    The last piece is an unfinished event if the body does not end with a blank line.
+    """
+    pieces: list[bytes] = []
+    start = 0
+    for match in _EVENT_END.finditer(body):
+        pieces.append(body[start : match.end()])
+        start = match.end()
+    if start < len(body):
+        pieces.append(body[start:])
+    return pieces
+
+
+def header_pairs(headers: Any) -> Headers:
+    """vcrpy's header mapping (``{name: [values]}`` or ``{name: value}``) as pairs."""
+    pairs: list[tuple[str, str]] = []
+    for name, values in dict(headers or {}).items():
+        for value in [values] if isinstance(values, (str, bytes)) else values:
+            pairs.append((str(name), value.decode() if isinstance(value, bytes) else str(value)))
+    return tuple(pairs)
+
+
+def as_bytes(body: Any) -> bytes:
+    """A body as vcrpy may hold it (``None``, text, bytes, a file or an iterator) as bytes."""
+    if body is None:
+        return b""
+    if isinstance(body, str):
+        return body.encode("utf-8")
+    if hasattr(body, "read"):
+        return as_bytes(body.read())
+    if isinstance(body, Iterable) and not isinstance(body, (bytes, bytearray, memoryview)):
+        return b"".join(as_bytes(part) for part in body)
+    return bytes(body)
+
+
+def _header(headers: Headers, name: str) -> str:
+    wanted = name.lower()
+    return next((value for key, value in headers if key.lower() == wanted), "")
+
+
+def _interaction(item: Any) -> Interaction:
+    request, response = item["request"], item["response"]
+    status = response["status"]
+    timing, error = response.get("x_timing"), response.get("x_error")
+    return Interaction(
+        RecordedRequest(
+            method=str(request["method"]),
+            uri=str(request["uri"]),
+            headers=header_pairs(request.get("headers")),
+            body=as_bytes(request.get("body")),
+        ),
+        RecordedResponse(
+            status=int(status["code"]),
+            reason=str(status.get("message") or ""),
+            headers=header_pairs(response.get("headers")),
+            body=as_bytes(response["body"].get("string")),
+            timing=None if timing is None else tuple((int(d), int(n)) for d, n in timing),
+            error=None
+            if error is None
+            else RecordedError(str(error["type"]), int(error["after_bytes"])),
+        ),
+    )
+
+
+def _request_lines(request: RecordedRequest) -> Iterator[str]:
+    yield "- request:"
+    yield f"    method: {_scalar(request.method)}"
+    yield f"    uri: {_scalar(request.uri)}"
+    yield from _header_lines(request.headers)
+    yield from _body_lines("body", request.body, 4)
+
+
+def _response_lines(response: RecordedResponse) -> Iterator[str]:
+    yield "  response:"
+    yield f"    status: {{code: {response.status}, message: {_quoted(response.reason, 4)}}}"
+    yield from _header_lines(response.headers)
+    yield "    body:"
+    yield from _body_lines("string", response.body, 6)
+    if response.timing is not None:
+        yield "    x_timing:" if response.timing else "    x_timing: []"
+        for delay, count in response.timing:
+            yield f"    - [{delay}, {count}]"
+    if response.error is not None:
+        kind, after = response.error.type, response.error.after_bytes
+        yield f"    x_error: {{type: {_quoted(kind, 4)}, after_bytes: {after}}}"
+
+
+def _header_lines(headers: Headers) -> Iterator[str]:
+    grouped: dict[str, list[str]] = {}
+    for name, value in headers:
+        grouped.setdefault(name.lower(), []).append(value)
+    yield "    headers:" if grouped else "    headers: {}"
+    for name in sorted(grouped):
+        values = ", ".join(_quoted(value, 6) for value in grouped[name])
+        yield f"      {_scalar(name)}: [{values}]"
+
+
+def _body_lines(key: str, body: bytes, indent: int) -> Iterator[str]:
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        yield from _binary_lines(key, body, indent)
+        return
+    if text.strip() and _LITERAL.fullmatch(text):
+        yield from _literal_lines(key, text, indent)
+    else:
+        yield f"{' ' * indent}{key}: {_quoted(text, indent)}"
+
+
+def _literal_lines(key: str, text: str, indent: int) -> Iterator[str]:
+    lines = text.split("\n")
+    chomp = "-"
+    if lines[-1] == "":
+        lines.pop()
+        chomp = "+" if lines[-1] == "" else ""
+    # Without the indicator a parser would take leading blanks for the block's own indentation.
+    width = "2" if text[0] in " \n" else ""
+    pad = " " * indent
+    yield f"{pad}{key}: |{width}{chomp}"
+    for line in lines:
+        yield f"{pad}  {line}" if line else ""
+
+
+def _binary_lines(key: str, body: bytes, indent: int) -> Iterator[str]:
+    encoded = base64.b64encode(body).decode("ascii")
+    yield f"{' ' * indent}{key}: !!binary |"
+    for start in range(0, len(encoded), 96):
+        yield f"{' ' * indent}  {encoded[start : start + 96]}"
+
+
+def _scalar(text: str) -> str:
+    plain = _PLAIN_URI.fullmatch(text) or _PLAIN_WORD.fullmatch(text)
+    return text if plain and text.lower() not in _YAML_WORDS else _quoted(text, 4)
+
+
+def _quoted(text: str, indent: int) -> str:
+    # An escaped line break joins the source lines again; leading blanks of the next are eaten,
+    # so a blank which starts a line is escaped too.
+    lines = [_NEEDS_ESCAPE.sub(_escape, line) for line in text.split("\n")]
+    return '"' + ("\\n\\\n" + " " * (indent + 2)).join(lines) + '"'
+
+
+def _escape(match: re.Match[str]) -> str:
+    char = match[0]
+    if char == " ":
+        return "\\ "
+    return _ESCAPES.get(char) or f"\\u{ord(char):04x}"

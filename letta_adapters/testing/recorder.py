@@ -1,0 +1,301 @@
+"""A transport that records what passes through it, without delaying it.
+
+vcrpy reads a whole response before it hands on the first byte: a stream's first token comes last, a
+stream that breaks is not recorded at all, and cancelling one cannot be recorded. Here every
+chunk is handed on as it arrives and kept as well; the exchange is stored when its body ends, when
+the consumer closes it early (``closed_by_client``) or when it breaks.
+
+Event streams are handed on cut at event boundaries (nothing is held back for it). So a consumer
+which stops after the third event has had three events, however TCP grouped them, and recording the
+same scenario twice stores the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import cast
+
+import httpx
+
+from .cassette import (
+    CLOSED_BY_CLIENT,
+    Cassette,
+    Headers,
+    Interaction,
+    RecordedError,
+    RecordedRequest,
+    RecordedResponse,
+    split_events,
+)
+
+_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_DONE = re.compile(rb"data: ?\[DONE\]\s*\Z")
+# Milliseconds. Coarse on purpose: the same server under another load lands on the same step.
+_DELAY_STEPS = (0, 20, 100, 500, 2000, 10000)
+_DELAY_EDGES = (10, 50, 250, 1000, 5000)
+
+
+@dataclass
+class _Take:
+    """One exchange while it is being recorded."""
+
+    request: RecordedRequest
+    clock: Callable[[], float]
+    started: float
+    status: int = 0
+    reason: str = ""
+    headers: Headers = ()
+    body: bytearray = field(default_factory=bytearray)
+    marks: list[tuple[int, float]] = field(default_factory=list)
+    outcome: str | None = None
+    finished: bool = False
+    carry: bytes = b""
+
+    def begin(self, response: httpx.Response) -> None:
+        self.status = response.status_code
+        self.reason = response.reason_phrase
+        self.headers = tuple(response.headers.multi_items())
+
+    def pieces(self, chunk: bytes) -> Iterator[bytes]:
+        """Cut ``chunk`` after each event end, keeping each piece when it is handed on."""
+        now = self.clock()
+        start = 0
+        for end in self._cuts(chunk):
+            if end > start:
+                self.body += chunk[start:end]
+                self.marks.append((len(self.body), now))
+                yield chunk[start:end]
+                start = end
+
+    def _cuts(self, chunk: bytes) -> list[int]:
+        if not self._is_sse:
+            return [len(chunk)]
+        # An event end may straddle chunks; at most three of its four bytes came before.
+        window = self.carry + chunk
+        ends = [match.end() for match in _EVENT_END.finditer(window)]
+        self.carry = window[ends[-1] if ends else 0 :][-3:]
+        return [end - len(window) + len(chunk) for end in ends] + [len(chunk)]
+
+    def end(self, outcome: str | None) -> None:
+        if not self.finished:
+            self.finished = True
+            self.outcome = outcome
+
+    @property
+    def _is_sse(self) -> bool:
+        return any(
+            name.lower() == "content-type" and "text/event-stream" in value
+            for name, value in self.headers
+        )
+
+    def interaction(self, timing: bool) -> Interaction:
+        body, headers = self._decoded()
+        outcome = self.outcome if self.finished else CLOSED_BY_CLIENT
+        if outcome == CLOSED_BY_CLIENT and self._is_sse:
+            body, outcome = _closed_stream(body)
+        response = RecordedResponse(
+            status=self.status,
+            reason=self.reason,
+            headers=headers,
+            body=body,
+            timing=self._timing(body) if timing and self._is_sse else None,
+            error=None if outcome is None else RecordedError(outcome, len(body)),
+        )
+        return Interaction(self.request, response)
+
+    def _decoded(self) -> tuple[bytes, Headers]:
+        body, encoding = bytes(self.body), dict(self.headers).get("content-encoding", "identity")
+        if encoding == "identity":
+            return body, self.headers
+        # The server compressed although asked not to: nobody could read, or scan, that.
+        try:
+            body = httpx.Response(200, headers=list(self.headers), content=body).content
+        except httpx.DecodingError:
+            return body, self.headers
+        return body, tuple(pair for pair in self.headers if pair[0] != "content-encoding")
+
+    def _timing(self, body: bytes) -> tuple[tuple[int, int], ...] | None:
+        offsets = [offset for offset, _ in self.marks]
+        if len(body) > (offsets[-1] if offsets else 0):
+            return None  # was compressed: the marks count other bytes
+        entries: list[tuple[int, int]] = []
+        previous = self.started
+        sizes = [len(event) for event in split_events(body)]
+        for size, start in zip(sizes, accumulate([0, *sizes]), strict=False):
+            arrived = self.marks[bisect_right(offsets, start)][1]
+            delay = (arrived - previous) * 1000
+            entries.append((_DELAY_STEPS[bisect_right(_DELAY_EDGES, delay)], size))
+            previous = arrived
+        return tuple(entries)
+
+
+def _closed_stream(body: bytes) -> tuple[bytes, str | None]:
+    if _DONE.search(body):
+        # Clients stop at [DONE] without waiting for the connection to end: that is no early close.
+        return body, None
+    events = split_events(body)
+    if events and not _EVENT_END.search(events[-1][-4:]):
+        # How much of the next event had come is chance, and nobody can have used it.
+        events.pop()
+    return b"".join(events), CLOSED_BY_CLIENT
+
+
+class _TeeStream(httpx.AsyncByteStream, httpx.SyncByteStream):
+    def __init__(self, inner: object, take: _Take) -> None:
+        self._inner = inner
+        self._take = take
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            for chunk in cast("httpx.SyncByteStream", self._inner):
+                yield from self._take.pieces(chunk)
+        except httpx.TransportError as error:
+            self._take.end(type(error).__name__)
+            raise
+        self._take.end(None)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in cast("httpx.AsyncByteStream", self._inner):
+                for piece in self._take.pieces(chunk):
+                    yield piece
+        except httpx.TransportError as error:
+            self._take.end(type(error).__name__)
+            raise
+        self._take.end(None)
+
+    def close(self) -> None:
+        self._take.end(CLOSED_BY_CLIENT)
+        cast("httpx.SyncByteStream", self._inner).close()
+
+    async def aclose(self) -> None:
+        self._take.end(CLOSED_BY_CLIENT)
+        await cast("httpx.AsyncByteStream", self._inner).aclose()
+
+
+class RecordingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
+    """Pass requests on to a real transport and keep what was said.
+
+    ``inner`` is the transport to tee (by default httpx's own, sync or async as needed).
+    ``timing=True`` also stores ``x_timing``; ``clock`` (seconds) is what it is measured with.
+    Requests go out with ``accept-encoding: identity``, because a compressed body can be neither
+    read in a diff nor searched for leaks. Safe to use from several tasks or threads at once.
+
+    What is kept is raw: keys, e-mails and all. Write it with
+    :func:`letta_adapters.testing.save_cassette` only, which sanitizes.
+    """
+
+    def __init__(
+        self,
+        inner: httpx.AsyncBaseTransport | httpx.BaseTransport | None = None,
+        *,
+        timing: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._given = inner
+        self._sync = inner if isinstance(inner, httpx.BaseTransport) else None
+        self._async = inner if isinstance(inner, httpx.AsyncBaseTransport) else None
+        self._timing = timing
+        self._clock = clock
+        self._takes: list[_Take] = []
+        self._lock = threading.Lock()
+
+    def sibling(self) -> RecordingTransport:
+        """A second transport with connections of its own that records into this one.
+
+        For several clients: each closes its own, and each may live on an event loop of its own.
+        """
+        other = RecordingTransport(self._given, timing=self._timing, clock=self._clock)
+        other._takes, other._lock = self._takes, self._lock
+        return other
+
+    @property
+    def cassette(self) -> Cassette:
+        """Everything recorded so far, ordered by when each request began, unsanitized.
+
+        An exchange that is still going on is stored as closed by the client at this point.
+        """
+        with self._lock:
+            takes = list(self._takes)
+        return Cassette([take.interaction(self._timing) for take in takes])
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send ``request``; the answer's body is recorded while the caller reads it."""
+        request.read()
+        if self._sync is None:
+            self._sync = httpx.HTTPTransport()
+        take = self._take(request)
+        try:
+            response = self._sync.handle_request(_plain(request))
+        except BaseException as error:
+            take.end(_outcome(error))
+            raise
+        take.begin(response)
+        return _teed(response, take)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send ``request``; the answer's body is recorded while the caller reads it."""
+        await request.aread()
+        if self._async is None:
+            self._async = httpx.AsyncHTTPTransport()
+        take = self._take(request)
+        try:
+            response = await self._async.handle_async_request(_plain(request))
+        except BaseException as error:
+            take.end(_outcome(error))
+            raise
+        take.begin(response)
+        return _teed(response, take)
+
+    def close(self) -> None:
+        """Close the real transport's connections; the recording stays."""
+        if self._sync is not None:
+            self._sync.close()
+
+    async def aclose(self) -> None:
+        """Close the real transport's connections; the recording stays."""
+        if self._async is not None:
+            await self._async.aclose()
+
+    def _take(self, request: httpx.Request) -> _Take:
+        recorded = RecordedRequest(
+            method=request.method,
+            uri=str(request.url),
+            headers=tuple(request.headers.multi_items()),
+            body=request.content,
+        )
+        take = _Take(recorded, self._clock, self._clock())
+        with self._lock:
+            self._takes.append(take)
+        return take
+
+
+def _plain(request: httpx.Request) -> httpx.Request:
+    headers = httpx.Headers(request.headers)
+    headers["accept-encoding"] = "identity"
+    return httpx.Request(
+        request.method,
+        request.url,
+        headers=headers,
+        stream=httpx.ByteStream(request.content),
+        extensions=request.extensions,
+    )
+
+
+def _outcome(error: BaseException) -> str:
+    return type(error).__name__ if isinstance(error, httpx.TransportError) else CLOSED_BY_CLIENT
+
+
+def _teed(response: httpx.Response, take: _Take) -> httpx.Response:
+    return httpx.Response(
+        response.status_code,
+        headers=response.headers,
+        stream=_TeeStream(response.stream, take),
+        extensions=response.extensions,
+    )

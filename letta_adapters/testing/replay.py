@@ -1,0 +1,377 @@
+"""A transport that answers from a cassette, faithfully: as a stream, cut where you like, or broken.
+
+vcrpy's player hands on each body in one piece and at once, and cannot express a cut, a timeout or a
+429 before the answer. This one plays the same file. It has no global state, so any number can be in
+use at once; what it does not exercise is httpcore (pools, connect timeouts, HTTP framing).
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Literal, Union
+
+import anyio
+import anyio.lowlevel
+import httpx
+
+from ._matching import RequestKey, differences, request_key, server_made_ids
+from .cassette import (
+    CLOSED_BY_CLIENT,
+    Cassette,
+    RecordedRequest,
+    RecordedResponse,
+    split_events,
+)
+from .sanitize import RequestCleaner
+
+Chunking = Union[Literal["recorded", "event", "whole"], int, Callable[[bytes], list[bytes]]]
+Timing = Union[Literal["none", "recorded"], float]
+Fault = Union[int, httpx.Response, Exception, type[Exception], None]
+
+
+class CassetteMissError(AssertionError):
+    """A request that the cassette does not hold (any more), with the nearest ones it does.
+
+    Not an ``httpx`` error, so that no client's retry or error mapping takes it for a network
+    problem. Code that catches ``Exception`` can still swallow it, therefore the transport remembers
+    it and :meth:`CassetteTransport.assert_all_played` raises it again.
+    """
+
+
+@dataclass
+class _Entry:
+    number: int
+    request: RecordedRequest
+    response: RecordedResponse
+    key: RequestKey
+    played: bool = False
+
+    @property
+    def label(self) -> str:
+        return f"#{self.number} {self.request.method} {httpx.URL(self.request.uri).raw_path.decode()}"
+
+
+class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
+    """Answer each request with the recorded interaction it equals; each is played once, in order.
+
+    Requests match by method, path, query and normalised body (JSON by meaning; ids made by the
+    client and whatever the sanitizer replaces are ignored). A request without a match raises
+    :class:`CassetteMissError`.
+
+    Options, each independent of the others:
+
+    * ``chunking``: ``"recorded"`` or ``"event"`` (one SSE event a chunk, other bodies whole),
+      ``"whole"``, a number of bytes, or a function from the body to its chunks;
+    * ``timing``: ``"none"``, ``"recorded"``, or a factor (0.1 is ten times as fast) on the recorded
+      delays; ``sleep`` / ``sync_sleep`` (seconds) replace the real ones;
+    * ``cut_after``: event streams break (``RemoteProtocolError``) after that many bytes;
+    * ``first_byte_delay``: seconds before each answer begins. Whatever exceeds the request's read
+      timeout raises ``ReadTimeout`` after sleeping for just that long;
+    * ``faults``: answers given before the recorded ones, one a request: a status, a response, an
+      exception; ``None`` lets one request through.
+
+    Recorded breaks (``x_error``) happen again. A recording the client closed stays open after its
+    last byte until it is closed again or the read timeout is over (sync: ``ReadTimeout`` at once).
+    Safe to use from several tasks, threads or event loops.
+    """
+
+    def __init__(
+        self,
+        cassette: Cassette | str | Path,
+        *,
+        chunking: Chunking = "recorded",
+        timing: Timing = "none",
+        cut_after: int | None = None,
+        first_byte_delay: float = 0.0,
+        faults: Iterable[Fault] = (),
+        sleep: Callable[[float], Awaitable[object]] = anyio.sleep,
+        sync_sleep: Callable[[float], object] | None = None,
+    ) -> None:
+        self.cassette = cassette if isinstance(cassette, Cassette) else Cassette.load(cassette)
+        self.chunking = chunking
+        self.timing = timing
+        self.cut_after = cut_after
+        self.first_byte_delay = first_byte_delay
+        self.sleep = sleep
+        self.sync_sleep = sync_sleep or _sleep
+        self._faults = deque(faults)
+        self._misses: list[CassetteMissError] = []
+        self._lock = threading.Lock()
+        self._server_ids = server_made_ids(self.cassette)
+        self._clean = RequestCleaner()
+        self._entries: list[_Entry] = []
+        self._waiting: dict[RequestKey, deque[_Entry]] = {}
+        for number, item in enumerate(self.cassette, 1):
+            entry = _Entry(number, item.request, item.response, self._key(item.request))
+            self._entries.append(entry)
+            self._waiting.setdefault(entry.key, deque()).append(entry)
+        # What was learned from the recorded requests must not leak into judging live ones.
+        self._clean = RequestCleaner()
+
+    @property
+    def all_played(self) -> bool:
+        """Whether every recorded interaction was played and nothing else was asked for."""
+        return not self._misses and all(entry.played for entry in self._entries)
+
+    @property
+    def unplayed(self) -> list[str]:
+        """The interactions not played yet: number, method and path of each."""
+        return [entry.label for entry in self._entries if not entry.played]
+
+    def assert_all_played(self) -> None:
+        """Raise ``AssertionError`` for a miss, an interaction not played or a fault not used."""
+        if self._misses:
+            raise self._misses[0]
+        if self.unplayed:
+            listed = "\n  ".join(self.unplayed)
+            raise AssertionError(f"recorded interactions were not played:\n  {listed}")
+        if any(fault is not None for fault in self._faults):
+            raise AssertionError(f"{len(self._faults)} scripted faults were not used")
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer from the cassette. Raises :class:`CassetteMissError` or the scripted error."""
+        request.read()
+        fault, entry = self._next(request)
+        pause = _Pause(self.first_byte_delay, request)
+        if pause.seconds:
+            self.sync_sleep(pause.seconds)
+        pause.check()
+        if entry is None:
+            return _fault_response(fault, request)
+        player = _Player(self, entry.response, request)
+        player.check_begun()
+        return player.answer()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer from the cassette. Raises :class:`CassetteMissError` or the scripted error."""
+        await request.aread()
+        fault, entry = self._next(request)
+        pause = _Pause(self.first_byte_delay, request)
+        await (self.sleep(pause.seconds) if pause.seconds else anyio.lowlevel.checkpoint())
+        pause.check()
+        if entry is None:
+            return _fault_response(fault, request)
+        player = _Player(self, entry.response, request)
+        if entry.response.status == 0:
+            await player.wait_if_client_gave_up()
+            player.check_begun()
+        return player.answer()
+
+    def _next(self, request: httpx.Request) -> tuple[Fault, _Entry | None]:
+        with self._lock:
+            fault = self._faults.popleft() if self._faults else None
+            if fault is not None:
+                return fault, None
+            return None, self._match(request)
+
+    def _match(self, request: httpx.Request) -> _Entry:
+        key = self._key(
+            RecordedRequest(
+                method=request.method,
+                uri=str(request.url),
+                headers=tuple(request.headers.multi_items()),
+                body=request.content,
+            )
+        )
+        waiting = self._waiting.get(key)
+        if not waiting:
+            error = CassetteMissError(self._explain(key))
+            self._misses.append(error)
+            raise error
+        entry = waiting.popleft()
+        entry.played = True
+        return entry
+
+    def _key(self, request: RecordedRequest) -> RequestKey:
+        return request_key(self._clean(request), self._server_ids.__contains__)
+
+    def _explain(self, key: RequestKey) -> str:
+        lines = [f"the cassette has no (further) answer for {key.method} {key.path}"]
+        same = [entry for entry in self._entries if entry.key == key]
+        if same:
+            lines.append(f"  equal requests, all played already: {len(same)} ({same[-1].label})")
+        near = sorted(
+            (entry for entry in self._entries if entry.key != key),
+            key=lambda entry: (-entry.key.score(key), entry.played, entry.number),
+        )
+        for entry in near[:3]:
+            lines.append(f"  near: {entry.label}{' (played already)' if entry.played else ''}")
+            lines.extend(f"    {line}" for line in differences(key, entry.key))
+        return "\n".join(lines)
+
+
+class _Pause:
+    """A wait that the request's read timeout may cut short."""
+
+    def __init__(self, seconds: float, request: httpx.Request) -> None:
+        timeout = request.extensions.get("timeout", {}).get("read")
+        self.too_long = timeout is not None and seconds > timeout
+        self.seconds: float = timeout if self.too_long else seconds
+
+    def check(self) -> None:
+        if self.too_long:
+            raise httpx.ReadTimeout("The read operation timed out")
+
+
+class _Player:
+    """One recorded response on its way to the client."""
+
+    def __init__(
+        self, owner: CassetteTransport, response: RecordedResponse, request: httpx.Request
+    ) -> None:
+        self.owner = owner
+        self.response = response
+        self.request = request
+
+    def check_begun(self) -> None:
+        if self.response.status == 0:
+            raise self.error()
+
+    async def wait_if_client_gave_up(self) -> None:
+        if self.response.error is None or self.response.error.type == CLOSED_BY_CLIENT:
+            await _wait_for_ever(anyio.Event(), self.request)
+
+    def error(self) -> Exception:
+        kind = self.response.error.type if self.response.error else CLOSED_BY_CLIENT
+        if kind == CLOSED_BY_CLIENT:
+            return httpx.ReadTimeout("the recording ends where its client stopped reading")
+        error_class = getattr(httpx, kind, httpx.RemoteProtocolError)
+        return error_class(f"{kind} (recorded)")  # type: ignore[no-any-return]
+
+    def answer(self) -> httpx.Response:
+        return httpx.Response(
+            self.response.status,
+            headers=[pair for pair in self.response.headers if pair[0] != "content-encoding"],
+            stream=_PlayedStream(self),
+            extensions={
+                "http_version": b"HTTP/1.1",
+                "reason_phrase": self.response.reason.encode("ascii", "ignore"),
+            },
+        )
+
+    def script(self) -> Iterator[tuple[float, bytes]]:
+        """(seconds to wait, chunk), then whatever ends the body ill, as ``final`` has it."""
+        body = self.response.body
+        cut = self.cut
+        offset = 0
+        for chunk in self._chunks(body):
+            piece = chunk if cut is None else chunk[: max(cut - offset, 0)]
+            if piece:
+                yield self._delay(offset, offset + len(piece)), piece
+            offset += len(chunk)
+
+    @property
+    def cut(self) -> int | None:
+        after = self.owner.cut_after
+        fits = after is not None and self.response.is_sse and after <= len(self.response.body)
+        return after if fits else None
+
+    @property
+    def final(self) -> Exception | None:
+        if self.cut is not None:
+            return httpx.RemoteProtocolError(
+                "peer closed connection without sending complete message body "
+                "(incomplete chunked read)"
+            )
+        return None if self.response.error is None else self.error()
+
+    @property
+    def stays_open(self) -> bool:
+        error = self.response.error
+        return self.cut is None and error is not None and error.type == CLOSED_BY_CLIENT
+
+    def _chunks(self, body: bytes) -> list[bytes]:
+        how = self.owner.chunking
+        if callable(how):
+            chunks = how(body)
+            if b"".join(chunks) != body:
+                raise ValueError("chunking changed the body")
+            return chunks
+        if isinstance(how, int):
+            return [body[start : start + how] for start in range(0, len(body), how)]
+        if how == "whole" or not self.response.is_sse:
+            return [body]
+        return split_events(body)
+
+    def _delay(self, start: int, end: int) -> float:
+        timing, scale = self.response.timing, self.owner.timing
+        if scale == "none" or not timing:
+            return 0.0
+        # A chunk is there when the last of the recorded pieces that begin in it is.
+        starts = list(accumulate((count for _, count in timing[:-1]), initial=0))
+        pieces = timing[bisect_left(starts, start) : bisect_left(starts, end)]
+        return sum(delay for delay, _ in pieces) / 1000 * (1 if scale == "recorded" else scale)
+
+
+class _PlayedStream(httpx.AsyncByteStream, httpx.SyncByteStream):
+    def __init__(self, player: _Player) -> None:
+        self._player = player
+        self._closed: anyio.Event | None = None
+        self._is_closed = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        player = self._player
+        for delay, chunk in player.script():
+            pause = _Pause(delay, player.request)
+            if pause.seconds:
+                player.owner.sync_sleep(pause.seconds)
+            pause.check()
+            yield chunk
+        if player.final is not None:
+            raise player.final
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        player = self._player
+        for delay, chunk in player.script():
+            pause = _Pause(delay, player.request)
+            # Even without a delay other tasks must get their turn, as they do with a real socket.
+            await (player.owner.sleep(pause.seconds) if pause.seconds else _checkpoint())
+            pause.check()
+            yield chunk
+        if player.stays_open:
+            self._closed = anyio.Event()
+            if not self._is_closed:
+                await _wait_for_ever(self._closed, player.request)
+            raise httpx.ReadError("the stream was closed while it was being read")
+        if player.final is not None:
+            raise player.final
+
+    async def aclose(self) -> None:
+        self._is_closed = True
+        if self._closed is not None:
+            self._closed.set()
+
+
+_checkpoint = anyio.lowlevel.checkpoint
+
+
+async def _wait_for_ever(closed: anyio.Event, request: httpx.Request) -> None:
+    timeout = request.extensions.get("timeout", {}).get("read")
+    with anyio.move_on_after(timeout):
+        await closed.wait()
+        return
+    raise httpx.ReadTimeout("The read operation timed out")
+
+
+def _fault_response(fault: Fault, request: httpx.Request) -> httpx.Response:
+    if isinstance(fault, int):
+        return httpx.Response(fault, json={"detail": f"scripted fault {fault}"}, request=request)
+    if isinstance(fault, httpx.Response):
+        return fault
+    if isinstance(fault, type):
+        raise fault("scripted fault")
+    if isinstance(fault, Exception):
+        raise fault
+    raise TypeError(f"no such fault: {fault!r}")
+
+
+def _sleep(seconds: float) -> None:
+    import time
+
+    time.sleep(seconds)

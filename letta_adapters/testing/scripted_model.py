@@ -1,0 +1,382 @@
+"""A scripted, OpenAI-compatible model server on loopback, for tests and for recording cassettes.
+
+In: a queue of :class:`Reply` objects. Out: the chat-completions protocol (streamed or not), so
+that a real Letta server can be pointed at it and every turn goes exactly as written::
+
+    with ScriptedModel("Hello!", Reply(tool_calls=[ToolUse("add", {"a": 1})])) as model:
+        ...  # OPENAI_BASE_URL=model.base_url
+        assert model.requests[0].last_user_text == "hi"
+
+The first queued reply whose ``when`` is None or matches is taken; with an empty queue the
+``respond`` function answers, and without one the model echoes. A model that lives in another
+process is scripted over HTTP through :class:`RemoteScript`. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import sys
+import threading
+import urllib.error
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+from letta_adapters.testing._model_wire import (
+    ModelError,
+    ModelRequest,
+    Reply,
+    ToolUse,
+    Usage,
+    completion_body,
+    completion_chunks,
+    embeddings_body,
+    models_body,
+    reply_from_json,
+    reply_to_json,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+__all__ = [
+    "ModelError",
+    "ModelRequest",
+    "RemoteScript",
+    "Reply",
+    "ScriptedModel",
+    "ToolUse",
+    "Usage",
+]
+
+
+class ScriptedModel:
+    """The server; a context manager. ``port=0`` lets the system choose a free port.
+
+    ``respond`` maps a request to a reply once the queue is empty; it runs on a server thread,
+    and an exception in it is answered as HTTP 500 with the exception's text.
+    """
+
+    def __init__(
+        self,
+        *replies: Reply | str,
+        respond: Callable[[ModelRequest], Reply | str] | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        models: Sequence[str] = ("scripted",),
+    ) -> None:
+        self.models = tuple(models)
+        self._respond = respond
+        self._address = (host, port)
+        self._lock = threading.Lock()
+        self._queue: list[Reply] = []
+        self._requests: list[ModelRequest] = []
+        self._calls = 0
+        self._stopping = threading.Event()
+        self._server: _Server | None = None
+        self.script(*replies)
+
+    @property
+    def url(self) -> str:
+        """The server's root, where the control routes are; raises RuntimeError if not started."""
+        if self._server is None:
+            raise RuntimeError("the scripted model is not running: call start() first")
+        host, port = self._server.server_address[:2]
+        return f"http://{host!s}:{port}"
+
+    @property
+    def base_url(self) -> str:
+        """What an OpenAI client takes as its base URL: ``http://127.0.0.1:PORT/v1``."""
+        return f"{self.url}/v1"
+
+    @property
+    def requests(self) -> list[ModelRequest]:
+        """Every chat completion asked for since the last :meth:`clear`, oldest first (a copy)."""
+        with self._lock:
+            return list(self._requests)
+
+    def script(self, *replies: Reply | str) -> None:
+        """Replace the queue; tool-call ids count from ``call_1`` again."""
+        queue = [Reply(reply) if isinstance(reply, str) else reply for reply in replies]
+        with self._lock:
+            self._queue = queue
+            self._calls = 0
+
+    def clear(self) -> None:
+        """Forget the queue and the recorded requests."""
+        with self._lock:
+            self._queue = []
+            self._requests = []
+            self._calls = 0
+
+    def start(self) -> ScriptedModel:
+        """Bind and serve on a daemon thread; returns self. Starting twice is an error."""
+        if self._server is not None:
+            raise RuntimeError("the scripted model is already running")
+        self._stopping.clear()
+        self._server = _Server(self._address, self)
+        # The poll interval bounds how long stop() takes.
+        run = threading.Thread(
+            target=self._server.serve_forever, args=(0.02,), name="scripted-model", daemon=True
+        )
+        run.start()
+        return self
+
+    def stop(self) -> None:
+        """Stop at once: open connections are dropped, a reply in its delay included."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        self._stopping.set()
+        server.shutdown()
+        server.server_close()
+        server.drop_connections()
+
+    def __enter__(self) -> ScriptedModel:
+        return self.start()
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def answer(self, request: ModelRequest) -> tuple[Reply, list[str]]:
+        """Record ``request`` and choose its reply; also one id per tool call of that reply."""
+        with self._lock:
+            self._requests.append(request)
+            reply = self._take(request.last_user_text)
+        if reply is None:
+            reply = self._improvise(request)
+        with self._lock:
+            return reply, [call.id or self._next_id() for call in reply.tool_calls]
+
+    def pause(self, seconds: float) -> None:
+        """Wait; raises ConnectionAbortedError if the server is stopped meanwhile."""
+        if seconds > 0:
+            self._stopping.wait(seconds)
+        if self._stopping.is_set():
+            raise ConnectionAbortedError("the scripted model was stopped")
+
+    def _take(self, user_text: str) -> Reply | None:
+        """The first queued reply that fits, removed unless it repeats. Call with the lock held."""
+        for index, reply in enumerate(self._queue):
+            if reply.when is None or reply.when in user_text:
+                return reply if reply.repeat else self._queue.pop(index)
+        return None
+
+    def _improvise(self, request: ModelRequest) -> Reply:
+        """The reply when the queue has none: ``respond``'s, else the echo."""
+        if self._respond is None:
+            return request.echo()
+        try:
+            reply = self._respond(request)
+        except Exception as error:  # a test's mistake must reach the test, not only stderr
+            return Reply(error=ModelError(500, f"respond() failed: {error!r}"))
+        return Reply(reply) if isinstance(reply, str) else reply
+
+    def _next_id(self) -> str:
+        """The next deterministic tool-call id. Call with the lock held."""
+        self._calls += 1
+        return f"call_{self._calls}"
+
+
+class _Server(ThreadingHTTPServer):
+    """The HTTP server: remembers its connections so that stopping can drop them."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, address: tuple[str, int], model: ScriptedModel) -> None:
+        self.model = model
+        self._open: set[socket.socket] = set()
+        self._open_lock = threading.Lock()
+        super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._open_lock:
+            self._open.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._open_lock:
+            self._open.discard(request)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A client that hangs up, or stop(), is ordinary; anything else is a bug worth a traceback.
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+    def drop_connections(self) -> None:
+        """Shut every open connection down; its thread closes it."""
+        with self._open_lock:
+            for connection in self._open:
+                _hang_up(connection)
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """Shut a socket down in both directions; one that is already gone is fine."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """One connection: the OpenAI routes and the control routes."""
+
+    server: _Server
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # each delta is its own packet
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing: a test's output belongs to the test."""
+
+    def do_GET(self) -> None:
+        """``/v1/models`` and ``/requests``."""
+        if self._path() == "/v1/models":
+            self._send(200, models_body(self.server.model.models))
+        elif self._path() == "/requests":
+            self._send(200, [request.body for request in self.server.model.requests])
+        else:
+            self._no_route()
+
+    def do_POST(self) -> None:
+        """``/v1/chat/completions`` and ``/v1/embeddings``."""
+        try:
+            body = json.loads(self._read())
+        except ValueError as error:
+            self._refuse(f"the request body is not JSON: {error}")
+            return
+        if not isinstance(body, dict):
+            self._refuse("the request body must be a JSON object")
+        elif self._path() == "/v1/chat/completions":
+            self._complete(ModelRequest(body))
+        elif self._path() == "/v1/embeddings":
+            self._send(200, embeddings_body(body))
+        else:
+            self._no_route()
+
+    def do_PUT(self) -> None:
+        """``/script``: replace the queue by a JSON list of replies."""
+        raw = self._read()
+        if self._path() != "/script":
+            self._no_route()
+            return
+        try:
+            given = json.loads(raw)
+            if not isinstance(given, list):
+                raise TypeError("a script is a list of replies")
+            replies = [reply_from_json(item) for item in given]
+        except (ValueError, TypeError) as error:
+            self._refuse(f"bad script: {error}")
+            return
+        self.server.model.script(*replies)
+        self._send(200, {"queued": len(replies)})
+
+    def do_DELETE(self) -> None:
+        """``/requests``: forget the requests and the queue."""
+        self._read()
+        if self._path() != "/requests":
+            self._no_route()
+            return
+        self.server.model.clear()
+        self._send(200, {"queued": 0})
+
+    def _complete(self, request: ModelRequest) -> None:
+        """Answer one chat completion as scripted."""
+        model = self.server.model
+        reply, ids = model.answer(request)
+        model.pause(reply.delay)
+        if reply.error is not None:
+            self._send(reply.error.status, reply.error.wire())
+        elif request.stream:
+            self._stream(reply, completion_chunks(reply, request, ids))
+        else:
+            cut = reply.break_after is not None
+            self._send(200, completion_body(reply, request, ids), cut=cut)
+
+    def _stream(self, reply: Reply, chunks: Iterable[dict[str, Any]]) -> None:
+        """Send the chunks as server-sent events, each in a write of its own."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Cache-Control", "no-cache")
+        # Chunked, because only then can a reader tell a dropped connection from the end.
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for sent, chunk in enumerate(chunks):
+            if sent == reply.break_after:
+                self._drop()
+                return
+            self.server.model.pause(reply.token_delay if sent else 0)
+            self._event(json.dumps(chunk))
+        self._event("[DONE]")
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _event(self, data: str) -> None:
+        """One server-sent event in one HTTP chunk."""
+        event = f"data: {data}\n\n".encode()
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
+
+    def _send(self, status: int, data: object, *, cut: bool = False) -> None:
+        """A JSON answer; ``cut`` drops the connection in the middle of the body."""
+        body = json.dumps(data).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if cut else body)
+        if cut:
+            self._drop()
+
+    def _drop(self) -> None:
+        """Hang up without ending the answer."""
+        self.close_connection = True
+        _hang_up(self.connection)
+
+    def _refuse(self, message: str) -> None:
+        self._send(400, ModelError(400, message, "invalid_request_error").wire())
+
+    def _no_route(self) -> None:
+        message = f"no such route: {self.command} {self._path()}"
+        self._send(404, ModelError(404, message, "invalid_request_error").wire())
+
+    def _path(self) -> str:
+        return self.path.partition("?")[0].rstrip("/")
+
+    def _read(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+
+class RemoteScript:
+    """Scripts a :class:`ScriptedModel` that runs in another process, over its control routes.
+
+    ``url`` is the model's root (``LETTA_RIG_MODEL``); a base URL ending in ``/v1`` works too.
+    Every method raises ``ValueError`` with the model's words if it refuses, and
+    ``urllib.error.URLError`` if it cannot be reached.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/").removesuffix("/v1")
+        # The model is on loopback: a proxy from the environment must not see these requests.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def script(self, *replies: Reply | str) -> None:
+        """Replace the model's queue."""
+        self._call("PUT", "/script", [reply_to_json(reply) for reply in replies])
+
+    def requests(self) -> list[ModelRequest]:
+        """Every chat completion the model was asked for since the last :meth:`clear`."""
+        return [ModelRequest(body) for body in self._call("GET", "/requests")]
+
+    def clear(self) -> None:
+        """Forget the model's queue and requests."""
+        self._call("DELETE", "/requests")
+
+    def _call(self, method: str, path: str, body: object = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data=data, method=method)
+        try:
+            with self._opener.open(request, timeout=10) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise ValueError(error.read().decode(errors="replace")) from error

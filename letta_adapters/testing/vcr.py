@@ -1,0 +1,168 @@
+"""The same cassettes through plain vcrpy, for code that cannot be given a transport.
+
+Only what vcrpy 8.5 and later versions share is used. Known limits of that player (a response comes
+in one piece, patching is global to the process: one cassette at a time) are not repaired here; use
+:class:`letta_adapters.testing.CassetteTransport` wherever a client can be handed a transport.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import vcr as vcrpy  # type: ignore[import-untyped]
+from vcr.persisters.filesystem import CassetteNotFoundError  # type: ignore[import-untyped]
+from vcr.serialize import deserialize  # type: ignore[import-untyped]
+
+from ._matching import same_request
+from ._save import save_cassette
+from .cassette import (
+    Cassette,
+    Interaction,
+    RecordedRequest,
+    RecordedResponse,
+    as_bytes,
+    header_pairs,
+    load_yaml,
+)
+from .sanitize import RequestCleaner, SanitizeRules
+
+MATCH_ON = ("method", "path", "query", "letta_body")
+
+
+def letta_body(r1: Any, r2: Any) -> None:
+    """vcrpy matcher: bodies equal by meaning, once cleaned and with client-made ids ignored.
+
+    Raises ``AssertionError`` if they differ.
+    """
+    ours, theirs = (_body_only(request) for request in (r1, r2))
+    if not same_request(ours, theirs):
+        raise AssertionError("the request bodies differ")
+
+
+class LettaSerializer:
+    """vcrpy serializer: our YAML layout out, any version 1 YAML in."""
+
+    @staticmethod
+    def serialize(cassette_dict: dict[str, Any]) -> str:
+        """vcrpy's dict as text."""
+        return Cassette.from_dict(cassette_dict).dumps()
+
+    @staticmethod
+    def deserialize(cassette_string: str) -> Any:
+        """Text as vcrpy's dict."""
+        return load_yaml(cassette_string)
+
+
+class LettaPersister:
+    """vcrpy persister: UTF-8 everywhere; saving sanitizes and passes the leak gate.
+
+    ``ignore_existing=True`` starts from nothing, so that a cassette can be recorded anew while the
+    old file stays until the new one is saved.
+    """
+
+    def __init__(
+        self,
+        *,
+        rules: SanitizeRules | None = None,
+        secrets: Iterable[str] = (),
+        ignore_existing: bool = False,
+    ) -> None:
+        self.rules = rules
+        self.secrets = tuple(secrets)
+        self.ignore_existing = ignore_existing
+
+    def load_cassette(self, cassette_path: str | Path, serializer: Any) -> Any:
+        """vcrpy's (requests, responses). Raises ``CassetteNotFoundError``."""
+        path = Path(cassette_path)
+        if self.ignore_existing or not path.is_file():
+            raise CassetteNotFoundError
+        return deserialize(path.read_text(encoding="utf-8"), serializer)
+
+    def save_cassette(
+        self, cassette_path: str | Path, cassette_dict: dict[str, Any], serializer: Any
+    ) -> None:
+        """Sanitize and write. Raises :class:`letta_adapters.testing.LeakError`."""
+        recorded = _cassette(cassette_dict["requests"], cassette_dict["responses"])
+        save_cassette(recorded, cassette_path, rules=self.rules, secrets=self.secrets)
+
+
+def letta_vcr(
+    *,
+    record_mode: str = "none",
+    rules: SanitizeRules | None = None,
+    secrets: Iterable[str] = (),
+    ignore_existing: bool = False,
+) -> Any:
+    """A ``vcr.VCR`` for Letta cassettes: strict matching, sanitized saving, nothing played twice.
+
+    ``record_mode`` is vcrpy's (``none`` by default: whatever is not recorded fails). A block that
+    raises saves nothing.
+    """
+    # At INFO it prints every raw response, unsanitized.
+    logging.getLogger("vcr.cassette").setLevel(logging.WARNING)
+    configured = vcrpy.VCR(
+        record_mode=record_mode,
+        serializer="letta",
+        match_on=MATCH_ON,
+        decode_compressed_response=True,
+        record_on_exception=False,
+    )
+    configured.register_serializer("letta", LettaSerializer)
+    configured.register_persister(
+        LettaPersister(rules=rules, secrets=secrets, ignore_existing=ignore_existing)
+    )
+    configured.register_matcher("letta_body", letta_body)
+    return configured
+
+
+@contextmanager
+def use_letta_vcr(path: str | Path, **options: Any) -> Iterator[Any]:
+    """Play (or record) ``path`` through vcrpy within the block; yields vcrpy's cassette.
+
+    ``options`` are those of :func:`letta_vcr`. vcrpy patches httpx for the whole process: never
+    nest two of these, or run two at the same time.
+    """
+    with letta_vcr(**options).use_cassette(str(path)) as cassette:
+        yield cassette
+
+
+def recorded_by_vcr(cassette: Any) -> Cassette:
+    """What a vcrpy cassette object holds, raw, as our own model."""
+    return _cassette(cassette.requests, cassette.responses)
+
+
+def _cassette(requests: Iterable[Any], responses: Iterable[Any]) -> Cassette:
+    pairs = zip(requests, responses, strict=True)
+    return Cassette([_interaction(request, response) for request, response in pairs])
+
+
+def _body_only(request: Any) -> RecordedRequest:
+    recorded = RecordedRequest(
+        method="POST",
+        uri="http://letta.test/",
+        headers=header_pairs(request.headers),
+        body=as_bytes(request.body),
+    )
+    return RequestCleaner()(recorded)
+
+
+def _interaction(request: Any, response: dict[str, Any]) -> Interaction:
+    status = response["status"]
+    return Interaction(
+        RecordedRequest(
+            method=request.method,
+            uri=request.uri,
+            headers=header_pairs(request.headers),
+            body=as_bytes(request.body),
+        ),
+        RecordedResponse(
+            status=int(status["code"]),
+            reason=str(status.get("message") or ""),
+            headers=header_pairs(response["headers"]),
+            body=as_bytes(response["body"]["string"]),
+        ),
+    )

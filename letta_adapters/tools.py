@@ -1,0 +1,364 @@
+"""Client-side tools: Python functions that an agent calls and this process runs.
+
+::
+
+    @tool
+    def get_weather(city: str, days: int = 1) -> str:
+        '''The weather of a city.
+
+        Args:
+            city: Its name.
+            days: How many days ahead.
+        '''
+
+Name, description and JSON schema come from the function; LangChain and LlamaIndex tools are taken
+as they are (neither framework is imported). Both the Letta API's ``client_tools`` (as observed on
+0.16.8) and the App Server's ``external_tools`` (``letta`` 0.34) take ``{"name", "description",
+"parameters"}``; neither checks names or duplicates, so it is done here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, overload
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from letta_adapters._invoke import UNWIND_SECONDS, invoke_callable
+from letta_adapters._tool_schema import (
+    Arguments,
+    arguments_of,
+    normalise_parameters,
+    read_docstring,
+    short_error,
+    unwrap_partial,
+)
+from letta_adapters.content import ImageContent, TextContent, to_wire
+from letta_adapters.errors import InvalidInputError
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MAX_ERROR_CHARS = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class ToolOutcome:
+    """What the model reads: text or content parts, and whether it is a failure.
+
+    A tool may return one itself, to report a failure without raising.
+    """
+
+    content: str | list[dict[str, Any]]
+    is_error: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Tool:
+    """A tool as the model sees it, and the function behind it.
+
+    ``parameters`` is a JSON schema of type object with ``properties`` and ``required``. ``handler``
+    is called with keyword arguments; ``None`` means declared only: the calls come back to the
+    caller. ``timeout`` is in seconds. Calling a ``Tool`` calls its handler. Raises
+    :class:`InvalidInputError` for a bad name, schema or timeout.
+    """
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    handler: Callable[..., Any] | None = None
+    timeout: float | None = None
+    arguments: Arguments | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise InvalidInputError(
+                f"{self.name!r} is not a tool name.",
+                hint="Use 1 to 64 letters, digits, '_' and '-': tool(fn, name='...').",
+            )
+        if not isinstance(self.description, str):
+            raise InvalidInputError(
+                f"The description of {self.name!r} is {type(self.description).__name__}.",
+                hint="Write it as a string.",
+            )
+        if self.timeout is not None and not _is_seconds(self.timeout):
+            raise InvalidInputError(
+                f"The timeout of {self.name!r} is {self.timeout!r}.",
+                hint="Give seconds greater than 0, or None for no limit.",
+            )
+        object.__setattr__(self, "parameters", normalise_parameters(self.parameters, self.name))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.handler is None:
+            raise InvalidInputError(f"The tool {self.name!r} has no handler to call.")
+        return self.handler(*args, **kwargs)
+
+    def to_wire(self) -> dict[str, Any]:
+        """``{"name", "description", "parameters"}``."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "parameters": self.parameters,
+        }
+
+    def parse_arguments(self, raw: str | Mapping[str, Any]) -> dict[str, Any]:
+        """The model's arguments (JSON text or an object) as keyword arguments of the handler.
+
+        Typed functions get coerced values and defaults. With a schema of the caller's own the
+        object is passed as it is; only ``required`` is checked. Raises :class:`InvalidInputError`,
+        whose ``message`` is written for the model and names the parameter.
+        """
+        text = raw if isinstance(raw, str) else json.dumps(dict(raw), default=str)
+        if text.strip() in ("", "null"):  # how some models call without arguments
+            text = "{}"
+        try:
+            if self.arguments is not None:
+                return self.arguments.parse(text)
+            return self._parse_object(text)
+        except (ValueError, RecursionError) as exc:
+            reason = str(exc)
+        raise InvalidInputError(f"Invalid arguments for {self.name}: {reason}", hint="")
+
+    def _parse_object(self, text: str) -> dict[str, Any]:
+        value = json.loads(text)
+        if not isinstance(value, dict):
+            raise ValueError("the arguments must be a JSON object")
+        missing = [name for name in self.parameters["required"] if name not in value]
+        if missing:
+            raise ValueError("; ".join(f"{name}: is required" for name in missing))
+        return value
+
+    async def run(
+        self, arguments: str | Mapping[str, Any], *, in_thread_loop: bool = False
+    ) -> ToolOutcome:
+        """Parse, call, format. Whatever the tool does wrong becomes an outcome with ``is_error``.
+
+        ``in_thread_loop`` (for the sync client): also run coroutines off this loop, in a worker
+        thread. Only cancellation of the caller passes through; the handler is then cancelled too.
+        :class:`InvalidInputError` only for a tool without a handler.
+        """
+        if self.handler is None:
+            raise InvalidInputError(f"The tool {self.name!r} has no handler to call.")
+        try:
+            kwargs = self.parse_arguments(arguments)
+        except InvalidInputError as exc:
+            return ToolOutcome(_clean(exc.message), is_error=True)
+        except Exception as exc:  # a validator of the user's own types
+            return ToolOutcome(format_error(exc), is_error=True)
+        # A task of its own tells "the tool was cancelled" from "we were cancelled".
+        task = asyncio.ensure_future(
+            invoke_callable(self.handler, kwargs, in_thread_loop=in_thread_loop)
+        )
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            await asyncio.wait({task}, timeout=self.timeout)
+        finally:
+            timed_out = not task.done()
+            if timed_out:
+                task.cancel()
+                await asyncio.wait({task}, timeout=UNWIND_SECONDS)
+        return self._outcome(task, timed_out)
+
+    def _outcome(self, task: asyncio.Future[Any], timed_out: bool) -> ToolOutcome:
+        if timed_out:
+            text = f"{self.name} timed out after {self.timeout:g} s; its outcome is unknown."
+            return ToolOutcome(text, is_error=True)
+        if task.cancelled():
+            return ToolOutcome(f"{self.name} was cancelled.", is_error=True)
+        error = task.exception()
+        if error is not None:
+            return ToolOutcome(format_error(error), is_error=True)
+        value = task.result()
+        if isinstance(value, ToolOutcome):
+            return ToolOutcome(format_result(value.content), value.is_error)
+        return ToolOutcome(format_result(value))
+
+
+def format_result(value: object) -> str | list[dict[str, Any]]:
+    """A tool's return value as the model reads it. Never raises.
+
+    Strings as they are, ``None`` as ``""``, text and images (of :mod:`letta_adapters.content`, or
+    wire parts) as a list of parts, everything else as JSON, and what JSON cannot hold by ``str()``.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return _clean(str.__str__(value))
+    try:
+        parts = _as_parts(value)
+        return _clean(to_json(value, fallback=str).decode()) if parts is None else parts
+    except Exception:
+        return _clean(_safe_str(value))
+
+
+def _as_parts(value: object) -> str | list[dict[str, Any]] | None:
+    """Content parts on the wire, ``""`` if all are empty, ``None`` if this is something else."""
+    items: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not any(map(_is_part, items)) or not all(_is_part(i) or isinstance(i, str) for i in items):
+        return None
+    texts = [TextContent(_clean(item)) if isinstance(item, str) else item for item in items]
+    filled = [item for item in texts if not isinstance(item, TextContent) or item.text.strip()]
+    try:
+        return to_wire(filled) if filled else ""
+    except InvalidInputError:  # a dict that only looked like a part
+        return None
+
+
+def _is_part(item: object) -> bool:
+    if isinstance(item, Mapping):
+        kind = item.get("type")
+        return (kind == "text" and "text" in item) or (kind == "image" and "source" in item)
+    return isinstance(item, (TextContent, ImageContent))
+
+
+def format_error(error: BaseException) -> str:
+    """An exception as the model reads it: its type and message, no traceback."""
+    if isinstance(error, ValidationError):
+        return f"Validation error: {short_error(error)}"
+    message = _safe_str(error)
+    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return _clean(text if len(text) <= _MAX_ERROR_CHARS else text[:_MAX_ERROR_CHARS] + "...")
+
+
+def _safe_str(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
+def _clean(text: str) -> str:
+    """Lone surrogates (odd file names) cannot be sent; they become ``?``."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _is_seconds(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value) and value > 0
+
+
+@overload
+def tool(
+    fn: object,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    timeout: float | None = None,
+) -> Tool: ...
+@overload
+def tool(
+    fn: None = None,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    timeout: float | None = None,
+) -> Callable[[Callable[..., Any]], Tool]: ...
+def tool(
+    fn: object = None,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    timeout: float | None = None,
+) -> Tool | Callable[[Callable[..., Any]], Tool]:
+    """Make a :class:`Tool`, as ``@tool``, ``@tool(timeout=5)`` or ``tool(fn, name="...")``.
+
+    ``fn`` is anything :func:`as_tool` takes. ``parameters`` replaces the schema of the signature,
+    and with it the checking: the handler gets the model's JSON as it is. ``timeout`` is in seconds.
+    Raises :class:`InvalidInputError` for what cannot be a tool, saying what to change.
+    """
+    if fn is None:
+        return lambda decorated: tool(
+            decorated, name=name, description=description, parameters=parameters, timeout=timeout
+        )
+    made = _make(fn, name, description, parameters)
+    return made if timeout is None else replace(made, timeout=timeout)
+
+
+def as_tool(obj: object) -> Tool:
+    """A :class:`Tool` from whatever a user has.
+
+    A ``Tool``; a callable (function, bound method, ``functools.partial``, object with
+    ``__call__``, sync or async); a LangChain or LlamaIndex tool; or a dict ``{"name",
+    "description", "parameters"}``, also in OpenAI's ``{"type": "function", "function": {...}}``,
+    which declares a tool whose calls the caller answers. Raises :class:`InvalidInputError`.
+    """
+    return _make(obj, None, None, None)
+
+
+def as_tools(tools: Iterable[object]) -> tuple[Tool, ...]:
+    """Several tools at once, with different names. Raises :class:`InvalidInputError`."""
+    if isinstance(tools, (str, Mapping, Tool)) or not isinstance(tools, Iterable):
+        raise InvalidInputError(
+            f"tools is {type(tools).__name__}, not a list.", hint="Write tools=[...]."
+        )
+    made = tuple(as_tool(item) for item in tools)
+    names = [item.name for item in made]
+    for item in names:
+        if names.count(item) > 1:
+            raise InvalidInputError(
+                f"Two tools are called {item!r}.", hint="Rename one: tool(fn, name='...')."
+            )
+    return made
+
+
+def _make(
+    obj: object, name: str | None, description: str | None, parameters: Mapping[str, Any] | None
+) -> Tool:
+    from letta_adapters import _tool_adapters as adapters
+
+    if isinstance(obj, Tool):
+        made: dict[str, Any] = {"arguments": obj.arguments, "timeout": obj.timeout}
+        made |= {**obj.to_wire(), "handler": obj.handler}
+    elif isinstance(obj, Mapping):
+        made = adapters.from_mapping(obj)
+    elif adapters.is_langchain_tool(obj):
+        made = adapters.from_langchain(obj)
+    elif adapters.is_llama_index_tool(obj):
+        made = adapters.from_llama_index(obj)
+    elif callable(obj) and not isinstance(obj, type):
+        made = _from_callable(obj, name, explicit=parameters is not None)
+    else:
+        what = f"The class {obj.__name__}" if isinstance(obj, type) else f"{type(obj).__name__}"
+        raise InvalidInputError(
+            f"{what} is not a tool.", hint="Pass a function, a Tool, a framework's tool or a dict."
+        )
+    made |= {k: v for k, v in (("name", name), ("description", description)) if v is not None}
+    if parameters is not None:
+        made |= {"parameters": dict(parameters), "arguments": None}
+    return Tool(**made)
+
+
+def _from_callable(fn: Callable[..., Any], name: str | None, *, explicit: bool) -> dict[str, Any]:
+    base, _ = unwrap_partial(fn)
+    label = name or getattr(base, "__name__", None) or type(base).__name__
+    if label == "<lambda>":
+        raise InvalidInputError("A lambda has no name.", hint="Use tool(fn, name='...').")
+    called = base if inspect.isroutine(base) else type(base).__call__
+    if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+        raise InvalidInputError(f"{label!r} is a generator.", hint="Return one value instead.")
+    doc, docs = read_docstring(_docstring(base, called))
+    arguments = None if explicit else arguments_of(fn, label, docs)
+    return {
+        "name": label,
+        "description": doc or label,
+        "parameters": arguments.schema if arguments else None,
+        "handler": fn,
+        "arguments": arguments,
+    }
+
+
+def _docstring(base: object, called: object) -> str | None:
+    if base is called or hasattr(base, "__name__"):
+        return inspect.getdoc(base)
+    generated = f"{type(base).__name__}("  # what @dataclass writes
+    own = inspect.getdoc(type(base)) or ""
+    return getattr(called, "__doc__", None) or (None if own.startswith(generated) else own)

@@ -1,0 +1,224 @@
+"""One turn as its consumer sees it: where requests, tools and time come together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from letta_adapters.answers import Answerer
+from letta_adapters.backends.base import BackendTurn, Conversation
+from letta_adapters.deadline import Deadline
+from letta_adapters.engine.outcome import Failure
+from letta_adapters.errors import LettaError
+from letta_adapters.messages import InitMessage, Message, ToolResultMessage
+
+# How long another reader of the stream gets to see the end of a turn that was stopped.
+_END_SECONDS: Final = 10.0
+
+
+class MessageStream(AsyncIterator[Message]):
+    """The messages of one turn, in order, ending with its ``ResultMessage``.
+
+    Leaving the loop early stops the agent: at once when the stream is closed (``aclose()``, ``async
+    with``) or no longer referenced, at the latest with the session's next ``send()``.
+    """
+
+    __slots__ = ("_messages", "_next")
+
+    def __init__(self, messages: AsyncGenerator[Message, None]) -> None:
+        self._messages = messages
+        self._next = messages.__anext__
+
+    def __aiter__(self) -> MessageStream:
+        return self
+
+    # Not a coroutine function: that would cost one more coroutine per message.
+    def __anext__(self) -> Awaitable[Message]:
+        return self._next()
+
+    async def aclose(self) -> None:
+        """Stop the agent if the turn is not over. Can be called at any time, more than once."""
+        await self._messages.aclose()
+
+    async def __aenter__(self) -> MessageStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+
+class Turn:
+    """An accepted turn. Holds its conversation until it is over."""
+
+    def __init__(
+        self,
+        backend_turn: BackendTurn,
+        conversation: Conversation,
+        answerer: Answerer,
+        *,
+        init: InitMessage | None,
+        timeout: float | None,
+        owner: object,
+        release: Callable[[], None],
+    ) -> None:
+        self._turn = backend_turn
+        self._state = backend_turn.state
+        self._conversation = conversation
+        self._answerer = answerer
+        self._init = init
+        self._release = release
+        self._deadline = Deadline(timeout)
+        self._started = time.monotonic()
+        self._done = asyncio.Event()
+        # Set while no task waits for the next batch.
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._answering: asyncio.Task[Any] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._stop_reason = "The turn was aborted."
+        self.streamed = False
+        # The task or thread that sent it and reads it: see AsyncSession.send.
+        self.owner = owner
+
+    @property
+    def finished(self) -> bool:
+        """Is the turn over and its conversation free?"""
+        return self._done.is_set()
+
+    def stream(self) -> MessageStream:
+        """The turn's messages; once."""
+        self.streamed = True
+        return MessageStream(self._messages())
+
+    async def _messages(self) -> AsyncGenerator[Message, None]:
+        complete = False
+        try:
+            if self._init is not None:
+                yield self._init
+            going_on = True
+            while going_on:
+                next_batch = self._turn.batches().__anext__
+                while not self._done.is_set():
+                    batch = await self._step(next_batch)
+                    if batch is None:
+                        break
+                    for message in batch:
+                        yield message
+                going_on = bool(self._state.pending) and self._state.failure is None
+                if going_on:
+                    for result in await self._answer():
+                        yield result
+                    going_on = self._state.failure is None
+            complete = True
+        finally:
+            if not complete:
+                await self.stop()
+        for message in await self._close():
+            yield message
+
+    async def _step(self, next_batch: Callable[[], Awaitable[list[Message]]]) -> Any:
+        """The next batch, or ``None`` when there is no more (or the turn just failed)."""
+        try:
+            self._deadline.enter()
+            self._idle.clear()
+            return await next_batch()
+        except StopAsyncIteration:
+            return None
+        except asyncio.CancelledError:
+            if not self._deadline.absorbs_cancel():
+                raise
+            await self._fail_and_stop(self._deadline.error())
+        except LettaError as error:
+            await self._fail_and_stop(error)
+        finally:
+            self._idle.set()
+            self._deadline.leave()
+        return None
+
+    async def _answer(self) -> list[ToolResultMessage]:
+        """Answer the pending calls; the results this side can report."""
+        results: list[ToolResultMessage] = []
+        answering = asyncio.ensure_future(self._answerer.answer(self._state.pending))
+        self._answering = answering
+        try:
+            self._deadline.enter()
+            answers, results = await answering
+            self._answering = None
+            await self._turn.answer(answers)
+        except asyncio.CancelledError:
+            if self._deadline.absorbs_cancel():
+                await self._fail_and_stop(self._deadline.error())
+            elif self._answering is not None and self._stopping is not None:
+                self._state.fail(Failure("cancelled", self._stop_reason))
+            else:
+                raise
+        except LettaError as error:
+            await self._fail_and_stop(error)
+        finally:
+            self._answering = None
+            self._deadline.leave()
+        return [result for result in results if self._state.tool_result(result)]
+
+    async def _fail_and_stop(self, error: LettaError) -> None:
+        self._deadline.leave()
+        self._state.fail_with(error)
+        await self._turn.stop()
+
+    async def _close(self) -> list[Message]:
+        if self._stopping is not None:
+            self._state.fail(Failure("cancelled", self._stop_reason))
+            await asyncio.shield(self._stopping)
+        self._over()
+        return self._state.finish(
+            duration_ms=round((time.monotonic() - self._started) * 1000),
+            agent_id=self._conversation.agent_id,
+            conversation_id=self._conversation.conversation_id,
+        )
+
+    def _over(self) -> None:
+        self._deadline.stop()
+        if not self._done.is_set():
+            self._done.set()
+            self._release()
+
+    async def stop(self, reason: str = "The turn was aborted.") -> None:
+        """Stop the agent, wait until it has stopped, and free the conversation.
+
+        Runs to its end even if the caller is cancelled. A stream that is still read afterwards
+        ends with a result that says ``cancelled``.
+        """
+        if self.finished:
+            return
+        if self._stopping is None:
+            self._stop_reason = reason
+            self._stopping = asyncio.ensure_future(self._stop())
+        await asyncio.shield(self._stopping)
+
+    async def _stop(self) -> None:
+        try:
+            if not self._idle.is_set():
+                # Another task reads: let it see the end instead of reading beside it.
+                await self._turn.cancel()
+                with suppress(TimeoutError, asyncio.TimeoutError):
+                    await asyncio.wait_for(self._idle.wait(), _END_SECONDS)
+            if self._answering is not None:
+                self._answering.cancel()
+                with suppress(asyncio.CancelledError, Exception):
+                    await self._answering
+            await self._turn.stop()
+        except LettaError:
+            pass  # stopping is best effort: what is gone cannot be stopped
+        finally:
+            self._over()
+
+    async def abort(self) -> None:
+        """Ask the agent to stop. The stream then ends with a ``cancelled`` result."""
+        if self.finished:
+            return
+        if self._answering is not None:
+            await self.stop()
+        else:
+            await self._turn.cancel()
