@@ -56,6 +56,8 @@ class _Pump:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.queue: SimpleQueue[Any] = SimpleQueue()
         self.blocked = False
+        # The consumer has left: what still comes is not wanted.
+        self.left = False
         self._loop = loop
         self._gate = asyncio.Event()
 
@@ -64,12 +66,14 @@ class _Pump:
         end = _End()
         try:
             async for item in stream:
+                if self.left:
+                    continue
                 put(item)
                 if queue.qsize() >= HIGH_WATER:
                     self._gate.clear()
                     self.blocked = True
                     # Looked at again, now that the consumer would see `blocked`.
-                    if queue.qsize() >= HIGH_WATER:
+                    if queue.qsize() >= HIGH_WATER and not self.left:
                         await self._gate.wait()
                     self.blocked = False
         except BaseException as error:
@@ -161,11 +165,11 @@ class Bridge:
                     pump.unblock()
         finally:
             if not ended and self._thread.is_alive():
+                # Closing beside the reading pump lets the stream end in order.
+                pump.left = True
+                pump.unblock()
+                self._quietly(stream.aclose())
                 running.cancel()
-                # The pump's last act is to put its end: then the stream is closed.
-                with suppress(Empty):
-                    while type(queue.get(timeout=_CLEANUP_SECONDS)) is not _End:
-                        pass
 
     def close(self) -> None:
         """Cancel what still runs, let it clean up, and end the thread (at exit)."""

@@ -45,14 +45,15 @@ class Arguments:
 
         Raises ``ValueError`` with a line for the model to act on, naming each wrong argument.
         """
-        given = from_json(raw)
+        encoded = raw.encode()  # a lone surrogate is a UnicodeError here, a TypeError in from_json
+        given = from_json(encoded)
         if not isinstance(given, dict):
             raise ValueError("the arguments must be a JSON object")
         known = {field.alias for field in self.model.model_fields.values()}
         kwargs = {name: value for name, value in given.items() if name not in known}
         trouble = [] if self.extra else [f"{name}: there is no such parameter" for name in kwargs]
         try:
-            parsed = self.model.model_validate_json(raw)
+            parsed = self.model.model_validate_json(encoded)
         except ValidationError as exc:
             raise ValueError(_first([*trouble, *_error_lines(exc)])) from exc
         if trouble:
@@ -162,8 +163,8 @@ def _field(parameter: inspect.Parameter, docs: Mapping[str, str]) -> tuple[Any, 
     if description is None:
         description = _plain_description(metadata) or docs.get(parameter.name)
     own = Field(alias=alias, description=description) if description else Field(alias=alias)
-    if any(i.default_factory is not None or not i.is_required() for i in infos):
-        default = inspect.Parameter.empty  # the Field's default is the default
+    if default is ... and not all(i.is_required() for i in infos):
+        default = _EMPTY  # the Field has the default
     pieces = (base, *metadata, own)
     annotated = cast("Any", Annotated)[pieces]
     return (annotated, own) if default is _EMPTY else (annotated, default)

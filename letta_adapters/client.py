@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
@@ -32,6 +32,8 @@ from letta_adapters.session import PAGE_SIZE, AsyncSession, check_page
 if TYPE_CHECKING:
     import httpx
     from typing_extensions import Unpack
+
+    from letta_adapters.turns import Turn
 
 _CONVERSATION_PREFIXES: Final = ("conv-", "local-conv-")
 _HOW: Final = (
@@ -99,6 +101,8 @@ class AsyncLettaClient:
         self.conversations = AsyncConversations(self)
         self.models = AsyncModels(self)
         self._loop: asyncio.AbstractEventLoop | None = None
+        # The turn that has each conversation, and the locks that put sends in a row.
+        self.turns: dict[Conversation, Turn] = {}
         self._locks: WeakValueDictionary[Conversation, asyncio.Lock] = WeakValueDictionary()
         self._finishing: set[asyncio.Future[Any]] = set()
         self._closed = False
@@ -187,10 +191,12 @@ class AsyncLettaClient:
         return await self.backend.request(method.upper(), path, params=params, body=body)
 
     async def close(self) -> None:
-        """Close the connections. Can be called more than once."""
+        """Stop turns that are running, and close for good. Can be called more than once."""
         if self._closed:
             return
         self._closed = True
+        for turn in tuple(self.turns.values()):
+            await turn.stop("The client was closed.")
         if self._finishing:
             await asyncio.wait(self._finishing)
         await self.backend.aclose()
@@ -220,12 +226,23 @@ class AsyncLettaClient:
                 f"used on {id(loop):#x}."
             )
 
-    def lock(self, conversation: Conversation) -> asyncio.Lock:
-        """The lock that makes turns of one conversation run one after the other, in order."""
-        lock = self._locks.get(conversation)
-        if lock is None:
-            lock = self._locks[conversation] = asyncio.Lock()
-        return lock
+    async def enter(self, conversation: Conversation, owner: object) -> Callable[[], None]:
+        """Wait until no turn of ours is active on the conversation; the result frees it again.
+
+        First come, first served. A turn that ``owner`` itself left unfinished would be waited for
+        in vain: it is aborted.
+        """
+        turn = self.turns.get(conversation)
+        if turn is not None and turn.left_behind(owner):
+            await turn.stop("The turn was left unfinished and another message was sent.")
+        lock = self._locks.setdefault(conversation, asyncio.Lock())
+        await lock.acquire()
+
+        def leave() -> None:
+            self.turns.pop(conversation, None)
+            lock.release()
+
+        return leave
 
     async def finish(self, work: Awaitable[None]) -> None:
         """Run clean-up to its end even if the caller is cancelled; ``close`` waits for it."""

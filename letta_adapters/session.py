@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
-from threading import Thread
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from letta_adapters.answers import Answerer
-from letta_adapters.backends.base import Conversation, Opened, Order, Target, TurnSettings
+from letta_adapters.backends.base import (
+    BackendTurn,
+    Conversation,
+    Opened,
+    Order,
+    Target,
+    TurnSettings,
+)
 from letta_adapters.content import to_wire
-from letta_adapters.errors import InvalidInputError, LettaError, SessionClosedError
+from letta_adapters.errors import (
+    InvalidInputError,
+    LettaError,
+    PendingApprovalError,
+    SessionClosedError,
+)
 from letta_adapters.messages import (
     BootstrapState,
     InitMessage,
@@ -133,21 +145,18 @@ class AsyncSession:
         if otid is not None and not otid.strip():
             raise InvalidInputError("otid must not be empty.")
         opened = await self._open()
-        previous = self._turn
-        if previous is not None and not previous.finished and _left_behind(previous.owner, owner):
-            await previous.stop("The turn was left unfinished and another message was sent.")
-        lock = self._client.lock(opened.conversation)
-        await lock.acquire()
+        leave = await self._client.enter(opened.conversation, owner)
         backend = self._client.backend
         turn = backend.turn(opened.conversation, self._turn_settings())
         try:
             self._check_usable()
             await turn.start(content, otid or str(uuid.uuid4()))
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError):
-                # The request may have arrived: leave nothing running.
-                await self._client.finish(turn.stop())
-            lock.release()
+        except asyncio.CancelledError:
+            # The request may have arrived: leave nothing running.
+            await self._client.finish(_abandon(turn, leave))
+            raise
+        except BaseException:
+            leave()
             raise
         self._turn = Turn(
             turn,
@@ -156,8 +165,9 @@ class AsyncSession:
             init=self._init_message(opened) if self._init_pending else None,
             timeout=self._options.turn_timeout or backend.turn_timeout,
             owner=owner,
-            release=lock.release,
+            release=leave,
         )
+        self._client.turns[opened.conversation] = self._turn
         self._init_pending = False
 
     def _turn_settings(self) -> TurnSettings:
@@ -186,9 +196,12 @@ class AsyncSession:
             InvalidInputError: nothing was sent, or that turn's stream was already taken.
         """
         self._check_usable()
+        return self._stream(asyncio.current_task())
+
+    def _stream(self, owner: object) -> MessageStream:
         if self._turn is None or self._turn.streamed:
             raise InvalidInputError("There is no turn to stream: call send() first.")
-        return self._turn.stream()
+        return self._turn.stream(owner)
 
     async def run_turn(self, message: Any, *, otid: str | None = None) -> ResultMessage:
         """Send and wait for the result.
@@ -208,17 +221,34 @@ class AsyncSession:
             try:
                 result = await self._one_turn(message, otid, owner)
             except LettaError as error:
-                if error.code != "pending_approval" or attempts <= 0:
+                if error.code != "pending_approval":
                     raise
+                if attempts <= 0:
+                    ids, named = await self._waiting_calls()
+                    text = f"{error.message} {named}".strip()
+                    raise PendingApprovalError(text, tool_call_ids=ids, accepted=False) from error
             else:
-                if result.error_code != "pending_approval" or attempts <= 0:
+                if result.error_code != "pending_approval":
                     return result
+                if attempts <= 0:
+                    _, named = await self._waiting_calls()
+                    return replace(result, error_detail=f"{result.error_detail} {named}".strip())
             attempts -= 1
-            await self.recover_pending_approvals()
+            await self._recover(owner)
+
+    async def _waiting_calls(self) -> tuple[tuple[str, ...], str]:
+        """Ids of the calls that wait, and a sentence that names them; best effort."""
+        opened = await self._open()
+        try:
+            waiting = await self._client.backend.pending_calls(opened.conversation)
+        except LettaError:
+            waiting = ()
+        names = ", ".join(f"{call.tool_name} ({call.tool_call_id})" for call in waiting)
+        return tuple(c.tool_call_id for c in waiting), f"It waits for: {names}." if names else ""
 
     async def _one_turn(self, message: Any, otid: str | None, owner: object) -> ResultMessage:
         await self._send(message, otid, owner)
-        async with self.stream() as stream:
+        async with self._stream(owner) as stream:
             async for item in stream:
                 if isinstance(item, ResultMessage):
                     return item
@@ -273,14 +303,20 @@ class AsyncSession:
         """Deny the tool calls that an abandoned turn left waiting, at no model cost.
 
         Raises:
-            LettaError: the server refused; ``PendingApprovalError`` names what still waits.
+            LettaError: the server refused.
         """
+        return await self._recover(asyncio.current_task())
+
+    async def _recover(self, owner: object) -> RecoveryResult:
         opened = await self._open()
         backend = self._client.backend
-        async with self._client.lock(opened.conversation):
+        leave = await self._client.enter(opened.conversation, owner)
+        try:
             pending = await backend.pending_calls(opened.conversation)
             if pending:
                 await backend.deny(opened.conversation, pending, "The call was abandoned.")
+        finally:
+            leave()
         return RecoveryResult(pending)
 
     async def close(self) -> None:
@@ -317,13 +353,12 @@ def _runnable(tools: Sequence[Any]) -> tuple[Tool, ...]:
     return made
 
 
-def _left_behind(owner: object, sender: object) -> bool:
-    """Has nobody but the sender an interest in the turn?"""
-    if owner is sender or owner is None:
-        return True
-    if isinstance(owner, asyncio.Task):
-        return owner.done()
-    return isinstance(owner, Thread) and not owner.is_alive()
+async def _abandon(turn: BackendTurn, leave: Callable[[], None]) -> None:
+    """Stop a turn whose sender gave up before it was accepted, then free its conversation."""
+    try:
+        await turn.stop()
+    finally:
+        leave()
 
 
 def check_page(before: str | None, after: str | None, order: str, limit: int) -> None:

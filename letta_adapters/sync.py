@@ -196,10 +196,11 @@ class Session(_Bridged[AsyncSession]):
 
         Closing the generator (leaving the loop drops it, which does) stops the agent.
         """
-        return get_bridge().iterate(self._run(self._begin_stream()))
+        return get_bridge().iterate(self._run(self._begin_stream(threading.current_thread())))
 
-    async def _begin_stream(self) -> MessageStream:
-        return self._core.stream()
+    async def _begin_stream(self, owner: object) -> MessageStream:
+        self._core._check_usable()
+        return self._core._stream(owner)
 
     def run_turn(self, message: Any, *, otid: str | None = None) -> ResultMessage:
         """Send and wait for the result; clears an abandoned approval that blocks it."""
@@ -225,7 +226,7 @@ class Session(_Bridged[AsyncSession]):
 
     def recover_pending_approvals(self) -> RecoveryResult:
         """Deny the tool calls that an abandoned turn left waiting, at no model cost."""
-        return self._run(self._core.recover_pending_approvals())
+        return self._run(self._core._recover(threading.current_thread()))
 
     def close(self) -> None:
         """Stop a turn that is running, and close for good. Can be called more than once."""

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from threading import Thread
 from typing import Any, Final
 
 from letta_adapters.answers import Answerer
@@ -26,10 +27,13 @@ class MessageStream(AsyncIterator[Message]):
     with``) or no longer referenced, at the latest with the session's next ``send()``.
     """
 
-    __slots__ = ("_messages", "_next")
+    __slots__ = ("_messages", "_next", "_stop")
 
-    def __init__(self, messages: AsyncGenerator[Message, None]) -> None:
+    def __init__(
+        self, messages: AsyncGenerator[Message, None], stop: Callable[[], Awaitable[None]]
+    ) -> None:
         self._messages = messages
+        self._stop = stop
         self._next = messages.__anext__
 
     def __aiter__(self) -> MessageStream:
@@ -40,8 +44,13 @@ class MessageStream(AsyncIterator[Message]):
         return self._next()
 
     async def aclose(self) -> None:
-        """Stop the agent if the turn is not over. Can be called at any time, more than once."""
-        await self._messages.aclose()
+        """Stop the agent if the turn is not over. Can be called at any time, more than once.
+
+        While another task waits for the next message, that task gets the stream's end.
+        """
+        await self._stop()
+        if not getattr(self._messages, "ag_running", False):
+            await self._messages.aclose()
 
     async def __aenter__(self) -> MessageStream:
         return self
@@ -80,7 +89,7 @@ class Turn:
         self._stopping: asyncio.Task[None] | None = None
         self._stop_reason = "The turn was aborted."
         self.streamed = False
-        # The task or thread that sent it and reads it: see AsyncSession.send.
+        # The task or thread that sent it, then the one that reads it: see AsyncSession.send.
         self.owner = owner
 
     @property
@@ -88,10 +97,20 @@ class Turn:
         """Is the turn over and its conversation free?"""
         return self._done.is_set()
 
-    def stream(self) -> MessageStream:
-        """The turn's messages; once."""
+    def left_behind(self, sender: object) -> bool:
+        """Has nobody but the sender an interest in the turn?"""
+        owner = self.owner
+        if owner is sender or owner is None:
+            return True
+        if isinstance(owner, asyncio.Task):
+            return owner.done()
+        return isinstance(owner, Thread) and not owner.is_alive()
+
+    def stream(self, owner: object) -> MessageStream:
+        """The turn's messages; once. ``owner`` is the task or thread that reads them."""
         self.streamed = True
-        return MessageStream(self._messages())
+        self.owner = owner
+        return MessageStream(self._messages(), self.stop)
 
     async def _messages(self) -> AsyncGenerator[Message, None]:
         complete = False
@@ -101,17 +120,17 @@ class Turn:
             going_on = True
             while going_on:
                 next_batch = self._turn.batches().__anext__
-                while not self._done.is_set():
+                while self._stopping is None:
                     batch = await self._step(next_batch)
                     if batch is None:
                         break
                     for message in batch:
                         yield message
                 going_on = bool(self._state.pending) and self._state.failure is None
-                if going_on:
+                if going_on and self._stopping is None:
                     for result in await self._answer():
                         yield result
-                    going_on = self._state.failure is None
+                going_on = going_on and self._state.failure is None and self._stopping is None
             complete = True
         finally:
             if not complete:
@@ -141,12 +160,13 @@ class Turn:
     async def _answer(self) -> list[ToolResultMessage]:
         """Answer the pending calls; the results this side can report."""
         results: list[ToolResultMessage] = []
-        answering = asyncio.ensure_future(self._answerer.answer(self._state.pending))
-        self._answering = answering
         try:
             self._deadline.enter()
+            answering = asyncio.ensure_future(self._answerer.answer(self._state.pending))
+            self._answering = answering
             answers, results = await answering
             self._answering = None
+            self._idle.clear()
             await self._turn.answer(answers)
         except asyncio.CancelledError:
             if self._deadline.absorbs_cancel():
@@ -159,6 +179,7 @@ class Turn:
             await self._fail_and_stop(error)
         finally:
             self._answering = None
+            self._idle.set()
             self._deadline.leave()
         return [result for result in results if self._state.tool_result(result)]
 
@@ -198,12 +219,17 @@ class Turn:
         await asyncio.shield(self._stopping)
 
     async def _stop(self) -> None:
+        self._turn.wanted = False
         try:
             if not self._idle.is_set():
-                # Another task reads: let it see the end instead of reading beside it.
+                # Another task reads: let it get what comes next instead of reading beside it.
                 await self._turn.cancel()
                 with suppress(TimeoutError, asyncio.TimeoutError):
                     await asyncio.wait_for(self._idle.wait(), _END_SECONDS)
+                if not self._idle.is_set():
+                    self._state.fail(Failure("cancelled", self._stop_reason))
+                    await self._turn.release()
+                    await self._idle.wait()
             if self._answering is not None:
                 self._answering.cancel()
                 with suppress(asyncio.CancelledError, Exception):
@@ -218,7 +244,7 @@ class Turn:
         """Ask the agent to stop. The stream then ends with a ``cancelled`` result."""
         if self.finished:
             return
-        if self._answering is not None:
+        if self._state.pending:  # it waits for us, so no run is active that could be cancelled
             await self.stop()
         else:
             await self._turn.cancel()

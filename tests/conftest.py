@@ -7,9 +7,20 @@ import os
 import pytest
 import pytest_socket
 
-# Kept for recording and for live tests; cleared for everything else, so that a developer's own
-# settings never change what a test does.
-_LETTA = {k: v for k, v in os.environ.items() if k.startswith("LETTA_")}
+
+def _talks_to_a_server(item: pytest.Item) -> bool:
+    recording = item.config.getoption("--letta-record") != "none"
+    return recording or item.get_closest_marker("live") is not None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Live tests run only when asked for by name: ``-m live``."""
+    if "live" in (config.getoption("-m") or ""):
+        return
+    live = [item for item in items if item.get_closest_marker("live")]
+    if live:
+        config.hook.pytest_deselected(items=live)
+        items[:] = [item for item in items if item not in live]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -22,7 +33,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def _clean_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.node.get_closest_marker("live") or request.config.getoption("--letta-record") != "none":
-        return
-    for name in _LETTA:
-        monkeypatch.delenv(name, raising=False)
+    """A developer's own settings never change what an offline test does."""
+    if not _talks_to_a_server(request.node):
+        for name in [name for name in os.environ if name.startswith("LETTA_")]:
+            monkeypatch.delenv(name)

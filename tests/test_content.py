@@ -204,7 +204,9 @@ def test_repr_shows_neither_the_picture_nor_a_signed_query() -> None:
     assert repr(image) == "ImageContent(media_type='image/png', <16 bytes>, detail='low')"
     signed = image_from_url("https://x.test/a.png?sig=SECRET")
     assert repr(signed) == "ImageContent(url='https://x.test/a.png?...')"
-    assert repr(image_from_url("https://x.test/a.png")) == "ImageContent(url='https://x.test/a.png')"
+    assert (
+        repr(image_from_url("https://x.test/a.png")) == "ImageContent(url='https://x.test/a.png')"
+    )
     assert b64(PNG) not in repr([image])
 
 

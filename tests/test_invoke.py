@@ -7,6 +7,7 @@ import contextvars
 import functools
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,6 +17,15 @@ from letta_adapters._invoke import invoke_callable, is_async_callable
 
 WHO: contextvars.ContextVar[str] = contextvars.ContextVar("WHO", default="nobody")
 both = pytest.mark.parametrize("in_thread_loop", [False, True])
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for another thread, without blocking this loop."""
+    for _ in range(5000):
+        if condition():
+            return
+        await asyncio.sleep(0.002)
+    raise AssertionError("it never happened")
 
 
 def plain(x: int = 0) -> tuple[int, str, int]:
@@ -94,9 +104,7 @@ async def test_exceptions_pass_through(in_thread_loop: bool, asynchronous: bool)
         raise KeyError("x")
 
     with pytest.raises(KeyError, match="x"):
-        await invoke_callable(
-            afail if asynchronous else fail, {}, in_thread_loop=in_thread_loop
-        )
+        await invoke_callable(afail if asynchronous else fail, {}, in_thread_loop=in_thread_loop)
 
 
 @both
@@ -148,8 +156,7 @@ async def test_cancelling_reaches_a_coroutine(in_thread_loop: bool) -> None:
             unwound.set()
 
     task = asyncio.ensure_future(invoke_callable(slow, {}, in_thread_loop=in_thread_loop))
-    while not started.is_set():
-        await asyncio.sleep(0.001)
+    await until(started.is_set)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -174,10 +181,7 @@ async def test_cancelling_before_the_other_loop_has_started() -> None:
         await task
     before = threading.active_count()
     release.set()
-    deadline = time.monotonic() + 10
-    while threading.active_count() >= before and time.monotonic() < deadline:
-        await asyncio.sleep(0.005)
-    assert threading.active_count() < before  # slow() was cancelled, not waited for
+    await until(lambda: threading.active_count() < before)  # slow() was cancelled, not waited for
     assert ran.is_set()
 
 
@@ -199,7 +203,7 @@ async def test_a_plain_function_cannot_be_stopped_but_is_not_waited_for(
     start = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert time.monotonic() - start < 0.5
+    assert time.monotonic() - start < 5
     release.set()
     await asyncio.sleep(0.05)
 
@@ -215,8 +219,7 @@ async def test_a_coroutine_that_ignores_cancelling_is_left_behind(
         release.wait(20)  # blocks its own loop: the cancellation cannot arrive
 
     task = asyncio.ensure_future(invoke_callable(stubborn, {}, in_thread_loop=True))
-    while not started.is_set():
-        await asyncio.sleep(0.001)
+    await until(started.is_set)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -96,6 +96,9 @@ class ToolAnswer:
 class BackendTurn(Protocol):
     """One turn, from its message to its end."""
 
+    # Will somebody look at its result? If not, it need not be found out.
+    wanted: bool
+
     @property
     def state(self) -> TurnState:
         """What is known of it so far."""
@@ -118,6 +121,9 @@ class BackendTurn(Protocol):
 
         Not while :meth:`batches` waits in another task.
         """
+
+    async def release(self) -> None:
+        """Give the connection up at once, even while :meth:`batches` waits (it then fails)."""
 
 
 class Backend(Protocol):

@@ -24,7 +24,7 @@ from letta_adapters.messages import (
 
 _JSON_MARKS = re.compile(r'["{}\[\]\\]')
 
-_TEXT_FIELD = {
+TEXT_FIELD = {
     "assistant_message": "content",
     "reasoning_message": "reasoning",
     "hidden_reasoning_message": "hidden_reasoning",
@@ -40,6 +40,12 @@ def dicts_of(value: Any) -> list[Mapping[str, Any]]:
     if isinstance(value, dict):
         return [value]
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def arguments_of(call: Mapping[str, Any]) -> str:
+    """The arguments of a call, or the piece of them that a fragment carries, as text."""
+    arguments = call.get("arguments") or ""
+    return arguments if type(arguments) is str else json.dumps(arguments)
 
 
 def join_text(parts: Iterable[str]) -> str:
@@ -181,7 +187,7 @@ class Assembler:
                 self._texts[key] = _Text(kind, event)
             self._latest = key
         item = self._texts[key]
-        item.parts.append(content_text(event.get(_TEXT_FIELD[kind])))
+        item.parts.append(content_text(event.get(TEXT_FIELD[kind])))
         if kind == "reasoning_message":
             item.signature = event.get("signature") or item.signature
 
@@ -214,8 +220,7 @@ class Assembler:
         elif approval:
             item.approval = True
         item.name = call.get("name") or item.name
-        arguments = call.get("arguments") or ""
-        item.parts.append(arguments if type(arguments) is str else json.dumps(arguments))
+        item.parts.append(arguments_of(call))
         return item
 
     def _hand_out(self, call_id: str, out: list[Any]) -> None:

@@ -135,9 +135,9 @@ class RestTurn(TurnState):
         return self.collect(out)
 
     def _complete_despite_failure(self) -> bool:
-        """`max_steps`, `max_tokens_exceeded` and the like end a stream in order: nothing is cut."""
+        """`max_steps`, `max_tokens_exceeded` and the like end a step in order: nothing is cut."""
         stop_reason = self.stop.value
-        return self._done and stop_reason is not None and stop_reason not in DECISIVE_STOP_REASONS
+        return stop_reason is not None and stop_reason not in DECISIVE_STOP_REASONS
 
     @property
     def paused(self) -> list[ToolCallMessage]:

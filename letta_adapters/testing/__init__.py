@@ -18,8 +18,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ._save import save_cassette
-    from .cassette import (
+    from letta_adapters.testing._save import save_cassette
+    from letta_adapters.testing.cassette import (
         Cassette,
         CassetteFormatError,
         Interaction,
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
         RecordedRequest,
         RecordedResponse,
     )
-    from .leaks import Leak, LeakError, scan_file, scan_text, scan_tree
-    from .recorder import RecordingTransport
-    from .replay import CassetteMissError, CassetteTransport
-    from .sanitize import SanitizeRules
-    from .sanitize import sanitize as sanitize_cassette
-    from .vcr import letta_vcr, use_letta_vcr
+    from letta_adapters.testing.leaks import Leak, LeakError, scan_file, scan_text, scan_tree
+    from letta_adapters.testing.recorder import RecordingTransport
+    from letta_adapters.testing.replay import CassetteMissError, CassetteTransport
+    from letta_adapters.testing.sanitize import SanitizeRules
+    from letta_adapters.testing.sanitize import sanitize as sanitize_cassette
+    from letta_adapters.testing.vcr import letta_vcr, use_letta_vcr
 
 _HOMES = {
     "Cassette": "cassette",

@@ -1,18 +1,18 @@
-"""One body's edits: JSON by its keys, event streams with what they spread over deltas, else text."""
+"""One body's edits: JSON by its keys, event streams also across their deltas, all else as text."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-from ._dates import EPOCH
-from ._edits import Edit, View, applied, merged, spread
-from ._finder import Finder
-from ._json_text import Leaf, general, read_json
-from ._patterns import (
+from letta_adapters.testing._dates import EPOCH
+from letta_adapters.testing._edits import Edit, View, applied, fitting, merged, spread
+from letta_adapters.testing._finder import Finder
+from letta_adapters.testing._json_text import Leaf, read_json
+from letta_adapters.testing._patterns import (
     DURATION_KEY,
     ENDPOINT_KEY,
     EPOCH_KEY,
@@ -21,14 +21,14 @@ from ._patterns import (
     OWNER_KEYS,
     REDACTED,
 )
-from ._secrets import filler, is_sensitive
+from letta_adapters.testing._secrets import is_sensitive
 
 _DATA = re.compile(r"^data: ?([^\r\n]*)", re.MULTILINE)
+_TAIL = re.compile(r"[0-9A-Za-z_-]+\Z")
 _ENDPOINT = "http://endpoint.test/v1"
 # What is the same in every event of a message, or whole in each: joining it means nothing.
-_WHOLE = frozenset(
-    "id otid date name message_type sender_id step_id run_id tool_call_id type status role source"
-    " stop_reason model created_at updated_at object agent_id conversation_id finish_reason".split()
+_WHOLE = re.compile(
+    r"(?:.*_)?id|otid|.*_at|date|name|message_type|type|status|role|source|.*_reason|model|object"
 )
 
 
@@ -43,13 +43,15 @@ class Streams:
         values = {leaf.path: view.text for leaf, view in zip(leaves, views, strict=True)}
         kind, message = values.get(("message_type",)), values.get(("id",))
         for leaf, view in zip(leaves, views, strict=True):
-            if leaf.kind != "string" or leaf.path[-1:] and leaf.path[-1] in _WHOLE:
+            if leaf.kind != "string" or _WHOLE.fullmatch(_last(leaf)):
                 continue
             call = values.get((*leaf.path[:-1], "tool_call_id"))
             index = values.get((*leaf.path[:-2], "index")) if len(leaf.path) > 1 else None
-            # By message, as a client joins them; and all of a kind, should the ids differ.
-            for key in ((kind, message, call, index, leaf.path), (kind, general(leaf.path))):
-                self.groups.setdefault(key, []).append(view)
+            # By message, as a client joins them.
+            self.groups.setdefault((kind, message, call, index, leaf.path), []).append(view)
+            if call is None and index is None:
+                # And all of a kind, should the ids differ; but parallel calls are interleaved.
+                self.groups.setdefault((kind, leaf.path), []).append(view)
 
     def edits(self, finder: Finder) -> Iterator[Edit]:
         """What shows only across events, as edits of the body."""
@@ -75,6 +77,9 @@ def clean_body(body: bytes, is_sse: bool, finder: Finder) -> bytes:
     except UnicodeDecodeError:
         return _clean_binary(body, finder)
     edits = sse_edits(text, finder) if is_sse else json_edits(text, finder, 0, len(text))
+    tail = _TAIL.search(text)
+    if tail is not None and (new := finder.cut_id_of(tail[0])) != tail[0]:
+        edits.append(Edit(*tail.span(), new, 6))
     return applied(text, merged(edits)).encode("utf-8")
 
 
@@ -110,9 +115,13 @@ def json_edits(
     return edits + _shifted(finder, text, stop, end)
 
 
+def _last(leaf: Leaf) -> str:
+    return str(leaf.path[-1]) if leaf.path else ""
+
+
 def _by_key(leaf: Leaf, value: str) -> str | None:
     """What must stand at this place whatever stands there now, or ``None``."""
-    key = str(leaf.path[-1]).lower() if leaf.path else ""
+    key = _last(leaf).lower()
     if leaf.kind == "number":
         return _number(key, value)
     if leaf.kind == "key" or not value:
@@ -139,14 +148,11 @@ def _shifted(finder: Finder, text: str, start: int, end: int) -> list[Edit]:
     if not part.strip():
         return []
     return [
-        edit._replace(start=edit.start + start, end=edit.end + start)
-        for edit in finder.edits(part)
+        edit._replace(start=edit.start + start, end=edit.end + start) for edit in finder.edits(part)
     ]
 
 
 def _clean_binary(body: bytes, finder: Finder) -> bytes:
     text = body.decode("latin-1")
-    edits: Iterable[Edit] = (
-        edit._replace(text=filler(edit.end - edit.start)) for edit in finder.secrets.edits(text)
-    )
+    edits = (fitting(edit.start, edit.end, edit.rank) for edit in finder.secrets.edits(text))
     return applied(text, merged(edits)).encode("latin-1")

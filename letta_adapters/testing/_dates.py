@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
 
-from ._edits import Edit
-from ._patterns import ISO_DATE, PROSE_DATE
+from letta_adapters.testing._edits import Edit
+from letta_adapters.testing._patterns import ISO_DATE, PROSE_DATE
 
 EPOCH = 1767225600  # 2026-01-01T00:00:00Z, a Thursday
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -66,7 +66,8 @@ def _clock_edits(match: re.Match[str]) -> Iterator[Edit]:
     if match["half"]:
         yield Edit(*match.span("half"), match["half"][:-2] + "AM", 7)
     if match["zone"]:
-        yield Edit(*match.span("zone"), re.sub(r"[+-](\d\d)(:?)\d\d", r"+00\g<2>00", match["zone"]), 7)
+        zone = re.sub(r"[+-]\d\d(:?)\d\d", r"+00\g<1>00", match["zone"])
+        yield Edit(*match.span("zone"), zone, 7)
 
 
 def _end(match: re.Match[str]) -> int:

@@ -13,14 +13,29 @@ from itertools import accumulate
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from letta_adapters.testing._patterns import REDACTED
+
 
 class Edit(NamedTuple):
-    """Replace ``[start, end)`` by ``text``; where edits overlap, the lower ``rank`` names it."""
+    """Replace ``[start, end)`` by ``text``; where edits overlap, the lower ``rank`` names it.
+
+    ``fits``: the text is filler of the span's length, and must be of its new length if it grows.
+    """
 
     start: int
     end: int
     text: str
     rank: int
+    fits: bool = False
+
+
+def fitting(start: int, end: int, rank: int) -> Edit:
+    """Replace by ``REDACTED``, repeated and cut to the length: what base64 must not lose."""
+    return Edit(start, end, _filler(end - start), rank, True)
+
+
+def _filler(length: int) -> str:
+    return (REDACTED * (length // len(REDACTED) + 1))[:length]
 
 
 class View(NamedTuple):
@@ -52,7 +67,8 @@ def merged(edits: Iterable[Edit]) -> list[Edit]:
         if result and best is not None and edit.start < result[-1].end:
             best = min(best, edit, key=_precedence)
             start, end = result[-1].start, max(result[-1].end, edit.end)
-            result[-1] = best._replace(start=start, end=end)
+            text = _filler(end - start) if best.fits else best.text
+            result[-1] = best._replace(start=start, end=end, text=text)
         else:
             result.append(edit)
             best = edit

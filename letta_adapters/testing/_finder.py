@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import getpass
 import re
 import socket
@@ -15,10 +16,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import _edits
-from ._dates import DateFinder
-from ._edits import Edit, applied, merged
-from ._patterns import (
+from letta_adapters.testing import _edits
+from letta_adapters.testing._dates import DateFinder
+from letta_adapters.testing._edits import Edit, applied, fitting, merged
+from letta_adapters.testing._patterns import (
     EMAIL,
     HARMLESS_VALUE,
     HOME_PATHS,
@@ -30,15 +31,17 @@ from ._patterns import (
     ROOT_HOME,
     SAFE_EMAIL,
     SENSITIVE_TEXT,
+    URL_BEFORE,
 )
-from ._secrets import Secrets, filler
+from letta_adapters.testing._secrets import Secrets
 
 _MAX_DEPTH = 3
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
 _PRINTABLE = re.compile(r"[\t\n\r\x20-\x7e\xa0-\U0010ffff]*")
-_GENERIC_NAMES = frozenset(
-    "root user users admin ubuntu debian runner docker node app letta agent test host main server"
-    " guest public shared default home vscode codespace python localhost localdomain".split()
+_GENERIC_NAME = re.compile(
+    "root|users?|admin|ubuntu|debian|runner|docker|node|app|letta|agent|tests?|host|main|server"
+    "|guest|public|shared|default|home|vscode|codespace|python|localhost|localdomain|.{0,3}",
+    re.IGNORECASE,
 )
 USER = "user"
 EMAIL_PLACEHOLDER = "user@example.com"
@@ -47,28 +50,45 @@ HOST = "host.test"
 
 @dataclass
 class Finder:
-    """Find what to replace. ``id_of`` translates ids (or only notes them)."""
+    """Find what to replace.
+
+    ``id_of`` translates ids (or only notes them), ``cut_id_of`` what is left of one at the end of a
+    body that breaks off.
+    """
 
     secrets: Secrets
     dates: DateFinder = field(default_factory=DateFinder)
     id_of: Callable[[str], str] = lambda token: token
+    cut_id_of: Callable[[str], str] = lambda token: token
     origins: dict[str, str] = field(default_factory=dict)
     hosts: tuple[str, ...] = ()
     keep: frozenset[str] = frozenset()
     words: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, default=())
 
+    _memo: dict[tuple[str, int], list[Edit]] = field(init=False, default_factory=dict, repr=False)
+    _memo_secrets: int = field(init=False, default=0, repr=False)
+
     def __post_init__(self) -> None:
         names = [(name, HOST) for name in (*local_host_names(), *self.hosts)]
         names += [(name, USER) for name in local_user_names()]
-        self.words = tuple(
-            (re.compile(rf"(?<![\w]){re.escape(name)}(?!\w)", re.IGNORECASE), text)
-            for name, text in names
-        )
+        self.words = tuple((_word(name), text) for name, text in names)
+        for name, _ in names:
+            self.secrets.watch_cut(name)
 
     def edits(self, text: str, depth: int = 0) -> list[Edit]:
         """Everything to replace in ``text``; the spans may overlap."""
         if len(text) < 4:
             return []
+        if self._memo_secrets != len(self.secrets):
+            self._memo.clear()
+            self._memo_secrets = len(self.secrets)
+        # A stream says most of its strings in every event.
+        known = self._memo.get((text, depth))
+        if known is None:
+            known = self._memo[text, depth] = self._edits(text, depth)
+        return known
+
+    def _edits(self, text: str, depth: int) -> list[Edit]:
         found = [
             edit
             for edit in self._plain(text)
@@ -94,6 +114,7 @@ class Finder:
         if "@" in text:
             for match in EMAIL.finditer(text):
                 if not SAFE_EMAIL.match(match[0]):
+                    self.secrets.watch_cut(match[0])
                     yield Edit(*match.span(), EMAIL_PLACEHOLDER, 3)
         if "/" in text or "\\" in text:
             yield from _home_paths(text)
@@ -119,14 +140,14 @@ class Finder:
     def _base64(self, text: str, depth: int) -> Iterator[Edit]:
         for match in _BASE64.finditer(text):
             token = match[0]
-            if ID_TOKEN.fullmatch(token) or token.isalpha() and token.islower():
+            if ID_TOKEN.fullmatch(token) or (token.isalpha() and token.islower()):
                 continue
             whole = self._base64_text(token, depth)
             if whole is not None:
-                yield Edit(*match.span(), whole, 1)
+                yield Edit(*match.span(), whole, -1)
                 continue
             for start, end in self._base64_fragments(token, depth):
-                yield Edit(match.start() + start, match.start() + end, filler(end - start), 1)
+                yield fitting(match.start() + start, match.start() + end, 1)
 
     def _base64_text(self, token: str, depth: int) -> str | None:
         """The token with the text in it cleaned; ``None`` if it holds none, or nothing to clean."""
@@ -156,6 +177,13 @@ class Finder:
                     shift + edit.start * 4 // 3,
                     min(shift + -(-edit.end * 4 // 3), len(token)),
                 )
+
+
+def _word(name: str) -> re.Pattern[str]:
+    # A short name may be part of any word.
+    around = r"(?<!\w)", r"(?!\w)"
+    before, after = around if len(name) < 8 else ("", "")
+    return re.compile(before + re.escape(name) + after, re.IGNORECASE)
 
 
 _RUNS = re.compile(r"[\x20-\x7e]{4,}")
@@ -189,7 +217,7 @@ def _key_like(text: str) -> Iterator[Edit]:
 def _home_paths(text: str) -> Iterator[Edit]:
     for pattern in HOME_PATHS:
         for match in pattern.finditer(text):
-            if match[1] != USER:
+            if match[1] != USER and not URL_BEFORE.search(text, 0, match.start()):
                 yield Edit(*match.span(1), USER, 3)
     for match in ROOT_HOME.finditer(text):
         yield Edit(*match.span(), f"/home/{USER}", 3)
@@ -199,14 +227,12 @@ def local_host_names() -> tuple[str, ...]:
     """This machine's names, unless they could be anybody's."""
     name = socket.gethostname()
     names = {name, name.partition(".")[0]}
-    return tuple(sorted(n for n in names if len(n) > 3 and n.lower() not in _GENERIC_NAMES))
+    return tuple(sorted(name for name in names if not _GENERIC_NAME.fullmatch(name)))
 
 
 def local_user_names() -> tuple[str, ...]:
     """The name of who is logged in here, unless it could be anybody's."""
     names = {Path.home().name}
-    try:
+    with contextlib.suppress(KeyError, OSError):  # a user without a name
         names.add(getpass.getuser())
-    except (KeyError, OSError):  # pragma: no cover - a user without a name
-        pass
-    return tuple(sorted(n for n in names if len(n) > 3 and n.lower() not in _GENERIC_NAMES))
+    return tuple(sorted(name for name in names if not _GENERIC_NAME.fullmatch(name)))

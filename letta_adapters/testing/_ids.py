@@ -12,10 +12,11 @@ import re
 import zlib
 from dataclasses import dataclass, field
 
-from ._patterns import ID_TOKEN, UUID
+from letta_adapters.testing._patterns import ID_TOKEN, UUID
 
 _PARTS = re.compile(rf"(?:(?P<prefix>[a-z][a-z0-9_]*)-)?(?P<uuid>{UUID})")
 _OPAQUE = re.compile(r"(?P<prefix>[a-z]+)(?P<mark>[_-])(?P<rest>[0-9A-Za-z]+)")
+_CUT = re.compile(r"(?P<prefix>(?:[a-z][a-z0-9_]*-)?)(?P<rest>[0-9a-f]{8}-[0-9a-f-]*)")
 _NUMBERED = "00000000"
 
 
@@ -38,6 +39,7 @@ class IdMap:
     def __init__(self) -> None:
         self._families: dict[str, _Family] = {}
         self._others: dict[str, str] = {}
+        self._tokens: dict[str, None] = {}
         self._taken: set[str] = set()
         self._counts: dict[str, int] = {}
 
@@ -50,6 +52,7 @@ class IdMap:
         if match is None:
             self._others.setdefault(token, "")
             return
+        self._tokens.setdefault(token)
         prefix, uuid = match["prefix"] or "", match["uuid"].lower()
         family = self._families.setdefault(uuid[:-2], _Family(prefix))
         family.has_message |= prefix == "message"
@@ -73,6 +76,16 @@ class IdMap:
             family.number = self._next_number("message" if family.has_message else family.prefix)
         new = f"{self._base(family)}{family.number:010x}{self._part(family, prefix, uuid):02x}"
         return f"{prefix}-{new}" if prefix else new
+
+    def get_cut(self, piece: str) -> str:
+        """What to write instead of the beginning of an id; other texts stay as they are."""
+        if self._passes(piece) or len(piece) < 4:
+            return piece
+        for token in (*self._tokens, *self._others):
+            if token.startswith(piece):
+                return self.get(token)[: len(piece)]
+        match = _CUT.fullmatch(piece)
+        return piece if match is None else match["prefix"] + re.sub("[0-9a-f]", "0", match["rest"])
 
     def number(self) -> None:
         """Assign numbers in the order of appearance; call once everything was seen."""
@@ -115,8 +128,10 @@ class IdMap:
         match = _OPAQUE.fullmatch(token)
         if match is None:  # a bare hash: keep its length
             number = self._next_opaque("")
-            return f"{_NUMBERED}{number:0{len(token) - 8}x}"
-        return f"{match['prefix']}{match['mark']}{_NUMBERED}{self._next_opaque(match['prefix']):04d}"
+            # The letter keeps it recognisable as a hash.
+            return f"{_NUMBERED}a{number:0{len(token) - 9}x}"
+        number = self._next_opaque(match["prefix"])
+        return f"{match['prefix']}{match['mark']}{_NUMBERED}{number:04d}"
 
     def _next_opaque(self, prefix: str) -> int:
         key = f"{prefix}:"
@@ -136,5 +151,5 @@ def _tail_number(token: str) -> tuple[str, int] | None:
     if match is not None and match["rest"][8:].isdigit():
         return match["prefix"], int(match["rest"][8:])
     if match is None and not _PARTS.fullmatch(token) and ID_TOKEN.fullmatch(token):
-        return "", int(token[8:], 16)
+        return "", int(token[9:], 16)
     return None

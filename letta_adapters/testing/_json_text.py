@@ -7,10 +7,10 @@ them. Tolerant: a body cut off in the middle (even within a string) yields what 
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from ._edits import View, unescaped
-from ._secrets import Path
+from letta_adapters.testing._edits import View, unescaped
+from letta_adapters.testing._secrets import Path
 
 _TOKEN = re.compile(
     r'(?P<string>"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z))'
@@ -91,15 +91,10 @@ def _leaf(match: re.Match[str], frames: list[_Frame]) -> Leaf:
 
 def _is_open(string: str) -> bool:
     # A cut string whose last character is an escaped quote.
-    return len(string) - 1 - len(string[:-1].rstrip("\\")) & 1 == 1
+    return (len(string) - 1 - len(string[:-1].rstrip("\\"))) % 2 == 1
 
 
 def _path(frames: list[_Frame]) -> Path:
     if not frames:
         return ()
     return (*frames[-1].path, frames[-1].part)
-
-
-def general(path: Path) -> tuple[Any, ...]:
-    """A path without its list positions."""
-    return tuple("*" if isinstance(part, int) else part for part in path)

@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import httpx
 
-from ._save import save_cassette
-from .cassette import Cassette
-from .recorder import RecordingTransport
-from .replay import CassetteTransport
-from .sanitize import SanitizeRules
+from letta_adapters.testing._save import save_cassette
+from letta_adapters.testing.cassette import Cassette
+from letta_adapters.testing.recorder import RecordingTransport
+from letta_adapters.testing.replay import CassetteTransport
+from letta_adapters.testing.sanitize import SanitizeRules
 
 REPLAY_URL = "http://letta.test"
 REPLAY_KEY = "test-key"
@@ -50,7 +50,8 @@ class LettaCassette:
 
     ``path``: the file. ``base_url``, ``api_key``: what to give to the client under test; the real
     ones while recording (``api_key`` may then be ``None``), fixed ones otherwise. ``rules`` and
-    ``secrets`` go to :func:`save_cassette` and may be changed by the test.
+    ``secrets`` go to :func:`save_cassette` and to the player; a test may change them before its
+    first request.
     """
 
     def __init__(self, path: Path, spec: CassetteSpec, *, recording: bool) -> None:
@@ -88,7 +89,7 @@ class LettaCassette:
     def script(self, *replies: Any) -> None:
         """Tell the scripted model what to answer; does nothing on replay."""
         if self.recording:
-            from .scripted_model import RemoteScript
+            from letta_adapters.testing.scripted_model import RemoteScript
 
             RemoteScript(_environment(self._spec.model_env)).script(*replies)
 
@@ -132,7 +133,9 @@ class TransportCassette(LettaCassette):
             self._transport = (
                 RecordingTransport(timing=self._spec.timing)
                 if self.recording
-                else CassetteTransport(self.path, **self._options)
+                else CassetteTransport(
+                    self.path, rules=self.rules, secrets=self.secrets, **self._options
+                )
             )
         return self._transport
 
@@ -156,10 +159,12 @@ class VcrCassette(LettaCassette):
 
     def __init__(self, path: Path, spec: CassetteSpec, *, recording: bool) -> None:
         super().__init__(path, spec, recording=recording)
-        from .vcr import letta_vcr
+        from letta_adapters.testing.vcr import letta_vcr
 
         configured = letta_vcr(
-            record_mode="once" if recording else "none", ignore_existing=recording
+            record_mode="once" if recording else "none",
+            ignore_existing=recording,
+            rules=self.rules,
         )
         self._context: AbstractContextManager[Any] = configured.use_cassette(str(path))
         self._played: Any = self._context.__enter__()
@@ -176,7 +181,7 @@ class VcrCassette(LettaCassette):
 
     def finish(self) -> None:
         """See :meth:`LettaCassette.finish`."""
-        from .vcr import recorded_by_vcr
+        from letta_adapters.testing.vcr import recorded_by_vcr
 
         if self.recording:
             self._save(recorded_by_vcr(self._played))

@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl
 
 import httpx
 
-from ._patterns import BOUNDARY, CLIENT_ID_KEYS, ID_TOKEN, MULTIPART_BOUNDARY
-from .cassette import Cassette, RecordedRequest
+from letta_adapters.testing._patterns import BOUNDARY, CLIENT_ID_KEYS, ID_TOKEN, MULTIPART_BOUNDARY
+from letta_adapters.testing.cassette import Cassette, RecordedRequest
 
 Cleaner = Callable[[RecordedRequest], RecordedRequest]
 
@@ -113,12 +114,17 @@ def same_request(ours: RecordedRequest, theirs: RecordedRequest) -> bool:
     matches any id; two numbered ids must be equal.
     """
     ours_ids, theirs_ids = _ids_in_order(ours), _ids_in_order(theirs)
-    if request_key(ours, _never) != request_key(theirs, _never):
+    if key_of(ours) != key_of(theirs):
         return False
     return len(ours_ids) == len(theirs_ids) and all(
         a == b or not (is_numbered(a) and is_numbered(b))
         for a, b in zip(ours_ids, theirs_ids, strict=True)
     )
+
+
+def key_of(request: RecordedRequest) -> RequestKey:
+    """The key of a (cleaned) request with all ids masked."""
+    return request_key(request, lambda _token: False)
 
 
 def is_numbered(token: str) -> bool:
@@ -129,20 +135,22 @@ def is_numbered(token: str) -> bool:
 def differences(ours: RequestKey, theirs: RequestKey) -> Iterable[str]:
     """What tells two keys apart, one short line each."""
     for name in ("method", "path", "query"):
-        if getattr(ours, name) != getattr(theirs, name):
-            yield f"{name}: {getattr(ours, name)!r} was asked, {getattr(theirs, name)!r} is recorded"
+        asked, recorded = getattr(ours, name), getattr(theirs, name)
+        if asked != recorded:
+            yield f"{name}: {asked!r} was asked, {recorded!r} is recorded"
     if ours.body != theirs.body:
         a, b = json_body(ours.body.encode()), json_body(theirs.body.encode())
         if a is None or b is None:
             yield f"body: {_short(ours.body)} was asked, {_short(theirs.body)} is recorded"
         else:
-            yield from list(_json_differences(a, b, "body"))[:5]
+            yield from islice(_json_differences(a, b, "body"), 5)
 
 
 def _json_differences(a: Any, b: Any, path: str) -> Iterable[str]:
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         for key in sorted({*a, *b}):
-            yield from _json_differences(a.get(key, "(absent)"), b.get(key, "(absent)"), f"{path}.{key}")
+            ours, theirs = a.get(key, "(absent)"), b.get(key, "(absent)")
+            yield from _json_differences(ours, theirs, f"{path}.{key}")
     elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         for index, (x, y) in enumerate(zip(a, b, strict=True)):
             yield from _json_differences(x, y, f"{path}[{index}]")
@@ -153,10 +161,6 @@ def _json_differences(a: Any, b: Any, path: str) -> Iterable[str]:
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 90 else f"{text[:60]}…{text[-25:]}"
-
-
-def _never(_token: str) -> bool:
-    return False
 
 
 def _ids_in_order(request: RecordedRequest) -> list[str]:

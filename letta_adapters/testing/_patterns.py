@@ -34,13 +34,13 @@ _NAME = r"([^\s\\/\"'<>|:*?,;()\[\]{}&#%=`!]+)"
 # A Windows name may have blanks in it; then a separator must follow, or prose would count.
 _WINDOWS_NAME = r"((?:[^\s\\/\"'<>|:*?]+ ){1,2}[^\s\\/\"'<>|:*?]+(?=[\\/])|[^\s\\/\"'<>|:*?,;]+)"
 HOME_PATHS = (
-    # Not within a URL: http://host/home/page is no home directory.
-    re.compile(rf"(?<![\w.\\/])(?:/[\w.$+-]+)*?/+(?:home|Users)/+{_NAME}"),
-    re.compile(rf"file:/+(?:[\w.$+-]+/+)*?(?:home|Users)/+{_NAME}"),
+    re.compile(rf"/(?:home|Users)/+{_NAME}"),
     re.compile(rf"[A-Za-z]:[\\/]+(?:Users|Documents and Settings)[\\/]+{_WINDOWS_NAME}"),
     re.compile(rf"\\+(?:home|Users)\\+{_WINDOWS_NAME}"),
-    re.compile(rf"(?<![\w./~])~([A-Za-z_][\w-]{{2,}})(?=/)"),
+    re.compile(r"(?<![\w./~])~([A-Za-z_][\w-]{2,})(?=/)"),
 )
+# http://host/home/page is no home directory.
+URL_BEFORE = re.compile(r"https?://[^\s?#=\"'<>]*\Z")
 ROOT_HOME = re.compile(r"(?<![\w.\\/])/root(?=[/\"'\s:,)\\]|\Z)")
 
 KEY_LIKE = (
@@ -51,11 +51,14 @@ KEY_LIKE = (
     re.compile(r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[0-9A-Z]{16}"),
     re.compile(r"(?<![A-Za-z0-9])(?:AIza|ya29\.)[\w-]{20,}"),
     re.compile(r"(?<![A-Za-z0-9])eyJ[\w-]{8,}\.eyJ[\w-]{8,}(?:\.[\w-]*)?"),
-    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.S),
+    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z ]*KEY-----|\Z)"),
     re.compile(r"(?<=Bearer )[\w.~+/-]{8,}=*"),
     re.compile(r"(?<=Basic )(?=[A-Za-z+/]*[0-9A-Z=])[A-Za-z0-9+/]{8,}=*"),
-    re.compile(r"(?<=://)[^/\s:@\"'\\]+:[^/\s@\"'\\]+(?=@)"),
+    # At the end of a cut text the @ may be missing; then host:port must not count.
+    re.compile(r"(?<=://)[^/\s:@\"'\\]+:(?!\d+(?:/|\Z))[^/\s@\"'\\]+(?=@|\Z)"),
 )
+
+URL_PASSWORD = re.compile(r"://[^/\s:@\"'\\]+:([^/\s@\"'\\]+)@")
 
 _SECRET_WORDS = (
     r"(?:api|access|secret|private|auth|encryption)[-_]?key|(?:client|app)?[-_]?secret"

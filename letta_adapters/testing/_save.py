@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from . import leaks
-from .cassette import Cassette
-from .sanitize import SanitizeRules, sanitize
+from letta_adapters.testing import leaks
+from letta_adapters.testing.cassette import Cassette
+from letta_adapters.testing.sanitize import SanitizeRules, sanitize
 
 
 def save_cassette(

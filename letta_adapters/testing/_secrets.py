@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 import re
@@ -11,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from ._edits import Edit
-from ._patterns import (
+from letta_adapters.testing._edits import Edit, fitting
+from letta_adapters.testing._patterns import (
     ENV_SECRET,
     HARMLESS_VALUE,
     ID_TOKEN,
@@ -22,13 +21,17 @@ from ._patterns import (
     SENSITIVE_CONTAINERS,
     SENSITIVE_KEY,
     SENSITIVE_TEXT,
+    URL_PASSWORD,
 )
 
 Path = tuple["str | int", ...]
 
 _URL = re.compile(r"\w+://[^@\s]*\Z")
-_OPAQUE = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z]).+|.*[a-z][A-Z].*")
+_OPAQUE = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z]).+|(?=.*[a-z])(?=.*[A-Z]).+", re.DOTALL)
+# So many of a secret's characters in a row betray it.
 _WINDOW = 8
+_BASE64_WINDOW = 12
+_MIN_CUT = 6
 _COOKIE_ATTRIBUTES = {"path", "domain", "expires", "max-age", "samesite"}
 
 
@@ -41,9 +44,10 @@ class Secrets:
         self._needles: dict[str, bool] = {}
         self._heads: dict[str, list[str]] = {}
         self._tails: dict[str, list[str]] = {}
+        self._cut: dict[str, None] = {}
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._known) + len(self._cut)
 
     def add(self, value: str, *, certain: bool = False) -> None:
         """Learn a secret.
@@ -57,7 +61,7 @@ class Secrets:
         self._known[value] = None
         for needle, same_length in _encodings(value):
             self._needles.setdefault(needle, same_length)
-            self._watch_ends(needle)
+            self._watch_ends(needle, _BASE64_WINDOW if same_length else _WINDOW)
         # A key's lines (PEM) may be wrapped or quoted one by one.
         for line in value.splitlines() if "\n" in value else ():
             if len(line) >= 16:
@@ -69,17 +73,32 @@ class Secrets:
             start = text.find(needle)
             while start >= 0:
                 end = start + len(needle)
-                yield Edit(start, end, filler(end - start) if same_length else REDACTED, 0)
+                yield fitting(start, end, 0) if same_length else Edit(start, end, REDACTED, 0)
                 start = text.find(needle, end)
         for head, needles in self._heads.items():
             for start in _occurrences(text, head):
-                end = max(start + _common_head(text[start : start + len(needle)], needle) for needle in needles)
-                yield Edit(start, end, filler(end - start), 1)
+                end = start + max(_common_head(text, start, needle) for needle in needles)
+                yield fitting(start, end, 1)
         for tail, needles in self._tails.items():
-            for start in _occurrences(text, tail):
-                end = start + len(tail)
-                first = end - max(_common_tail(text[max(end - len(needle), 0) : end], needle) for needle in needles)
-                yield Edit(first, end, filler(end - first), 1)
+            for place in _occurrences(text, tail):
+                end = place + len(tail)
+                start = end - max(_common_tail(text, end, needle) for needle in needles)
+                yield fitting(start, end, 1)
+        yield from self._cut_edits(text)
+
+    def watch_cut(self, value: str) -> None:
+        """Also find the beginning of ``value`` where a text breaks off within it.
+
+        For what is recognised by its form (an e-mail address), which half of it does not have.
+        """
+        if len(value) > _MIN_CUT:
+            self._cut.setdefault(value)
+
+    def _cut_edits(self, text: str) -> Iterator[Edit]:
+        for value in self._cut:
+            start = text.find(value[:_MIN_CUT], max(len(text) - len(value) + 1, 0))
+            if start >= 0 and value.startswith(text[start:]):
+                yield fitting(start, len(text), 1)
 
     def learn_environment(self, environment: Mapping[str, str] | None = None) -> None:
         """Learn the values of variables named like ``*_API_KEY``, ``*_TOKEN``, ``*_PASSWORD``."""
@@ -105,8 +124,10 @@ class Secrets:
 
     def learn_text(self, text: str) -> None:
         """Learn from JSON text, or from what looks like an assignment in any other text."""
+        for password in URL_PASSWORD.findall(text):
+            self.add(password)
         try:
-            value = json.loads(text) if text[:1] in "{[" else None
+            value = json.loads(text) if text[:1] in ("{", "[") else None
         except ValueError:
             value = None
         if isinstance(value, (dict, list)):
@@ -115,21 +136,16 @@ class Secrets:
         for match in SENSITIVE_TEXT.finditer(text):
             self.add(match[1] or match[2])
 
-    def _watch_ends(self, needle: str) -> None:
-        if len(needle) < 12 or " " in needle:
-            return
-        for ends, size in ((self._heads, _WINDOW), (self._tails, -_WINDOW)):
-            # A stretch without digits or mixed case is a word: twice as long, or any text has it.
-            piece = needle[:size] if size > 0 else needle[size:]
-            if not _OPAQUE.fullmatch(piece):
-                piece = needle[: 2 * size] if size > 0 else needle[2 * size :]
-            if len(piece) < len(needle) and _OPAQUE.fullmatch(needle):
-                ends.setdefault(piece, []).append(needle)
-
-
-def filler(length: int) -> str:
-    """``REDACTED`` repeated and cut to ``length``: valid base64, a URL part and JSON text."""
-    return (REDACTED * (length // len(REDACTED) + 1))[:length]
+    def _watch_ends(self, needle: str, window: int) -> None:
+        # An end without digits or mixed case is a word that any text may have: take more of it.
+        for size in range(window, len(needle)):
+            if _OPAQUE.fullmatch(needle[:size]):
+                self._heads.setdefault(needle[:size], []).append(needle)
+                break
+        for size in range(window, len(needle)):
+            if _OPAQUE.fullmatch(needle[-size:]):
+                self._tails.setdefault(needle[-size:], []).append(needle)
+                break
 
 
 def walk(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
@@ -219,7 +235,7 @@ def _header_secrets(name: str, value: str) -> Iterator[str]:
     if words[:1] == ["Basic"]:
         try:
             decoded = base64.b64decode(words[-1]).decode("utf-8")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:
             return
         yield decoded.partition(":")[2]
 
@@ -231,11 +247,11 @@ def _occurrences(text: str, piece: str) -> Iterator[int]:
         start = text.find(piece, start + 1)
 
 
-def _common_head(text: str, needle: str) -> int:
-    size = min(len(text), len(needle))
-    return next((i for i in range(size) if text[i] != needle[i]), size)
+def _common_head(text: str, start: int, needle: str) -> int:
+    size = min(len(text) - start, len(needle))
+    return next((i for i in range(size) if text[start + i] != needle[i]), size)
 
 
-def _common_tail(text: str, needle: str) -> int:
-    size = min(len(text), len(needle))
-    return next((i for i in range(size) if text[-1 - i] != needle[-1 - i]), size)
+def _common_tail(text: str, end: int, needle: str) -> int:
+    size = min(end, len(needle))
+    return next((i for i in range(size) if text[end - 1 - i] != needle[-1 - i]), size)

@@ -174,8 +174,8 @@ def header_pairs(headers: Any) -> Headers:
     """vcrpy's header mapping (``{name: [values]}`` or ``{name: value}``) as pairs."""
     pairs: list[tuple[str, str]] = []
     for name, values in dict(headers or {}).items():
-        for value in [values] if isinstance(values, (str, bytes)) else values:
-            pairs.append((str(name), value.decode() if isinstance(value, bytes) else str(value)))
+        several = [values] if isinstance(values, (str, bytes)) else values
+        pairs.extend((str(name), as_bytes(value).decode()) for value in several)
     return tuple(pairs)
 
 
@@ -273,7 +273,7 @@ def _literal_lines(key: str, text: str, indent: int) -> Iterator[str]:
         lines.pop()
         chomp = "+" if lines[-1] == "" else ""
     # Without the indicator a parser would take leading blanks for the block's own indentation.
-    width = "2" if text[0] in " \n" else ""
+    width = "2" if text[0] in " \n\t" else ""
     pad = " " * indent
     yield f"{pad}{key}: |{width}{chomp}"
     for line in lines:

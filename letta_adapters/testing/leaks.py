@@ -1,9 +1,359 @@
-"""stub, being written"""
+"""Find what should not be in a cassette. Shares no code and no patterns with the sanitizer.
+
+Used twice: as the gate every recording must pass before it is written, and in CI::
+
+    python -m letta_adapters.testing.leaks cassettes/
+
+which prints ``file:line: kind: excerpt`` for each finding and exits 1 if there is any. Excerpts are
+cut short, so that the report does not leak what it reports.
+
+Kinds: ``secret`` (a known one, in any encoding, also spread over a stream's deltas), ``key``
+(looks like one), ``sensitive`` (a value under a telling key), ``e-mail``, ``home``, ``host``,
+``header`` (not on the short list), ``id`` (not renumbered), ``time`` (not the constant).
+"""
+
 from __future__ import annotations
-class LeakError(AssertionError): ...
-class Leak: ...
-def scan_file(): ...
-def scan_text(): ...
-def scan_tree(): ...
-def gate(text, *, source, secrets=(), allow=()): ...
-def secrets_in(cassette): return []
+
+import base64
+import contextlib
+import getpass
+import json
+import os
+import re
+import socket
+import sys
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import yaml
+
+_HEADERS = {
+    "request": {"accept", "content-type"},
+    "response": {"content-type", "location", "retry-after"},
+}
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_PATTERNS = {
+    "key": re.compile(
+        r"\b(?:sk|pk|rk)[-_](?=[-\w]*\d)[-\w]{12,}|\bgh[a-z]_\w{16,}|\bgithub_pat_\w{20,}"
+        r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}|\bAIza[-\w]{20,}|\bxox[a-z]-[-\w]{10,}"
+        r"|\bhf_\w{20,}|\beyJ[-\w]{8,}\.eyJ[-\w]{8,}|\bglpat-[-\w]{10,}"
+        r"|-----BEGIN [A-Z ]*PRIVATE KEY"
+        r"|\bBearer (?!REDACTED)[-\w.~+/]{8,}|://[^/\s:@\"']+:(?!REDACTED)[^/\s@\"'\\]+@"
+    ),
+    "e-mail": re.compile(
+        r"(?i)\b(?!git@)[\w.+'-]+@(?![\w.-]*\b(?:example|test|invalid)\b)"
+        r"[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}\b"
+    ),
+    "home": re.compile(
+        r"(?<![\w.\\/])(?:/mnt/\w|/var|/export)?/+(?:home|Users)/+(?!user\b)[^\s/\"'\\<>,;:|*?]+"
+        r"|\b[A-Za-z]:[\\/]+Users[\\/]+(?!user\b)[^\s\\/\"'<>,;:|*?]+"
+        r"|\\+(?:home|Users)\\+(?!user\b)[^\s\\/\"'<>,;:|*?]+|(?<![\w./\\])/root/"
+    ),
+    "id": re.compile(
+        rf"\b(?:[a-z][a-z0-9_]*-)?(?!00000000-){_UUID}\b"
+        r"|\b(?:call|toolu|srvtoolu)_(?!00000000)(?=[A-Za-z]*\d)[0-9A-Za-z]{8,}\b"
+        r"|(?<![\w-])(?!00000000)(?=\d*[a-f])(?=[a-f]*\d)[0-9a-f]{32,64}\b"
+    ),
+    "time": re.compile(
+        r"\b(?:19|20)\d\d-[01]\d-[0-3]\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?: [AP]M)?"
+    ),
+}
+_CONSTANT_TIME = re.compile(r"2026-01-01[T ](?:00:00(?::00(?:\.0+)?)?|12:00(?::00)? AM)")
+_TELLING = re.compile(
+    r"(?i)(?:.*[-_])?(?:api[-_]?key|access[-_]?key|private[-_]?key|secret(?:[-_]key)?|password|passwd"
+    r"|passphrase|authorization|auth[-_](?:token|header)|access[-_]token|refresh[-_]token|token"
+    r"|cookie|set-cookie)|.*_enc|apikey|accesstoken|authtoken|clientsecret"
+)
+_TELLING_PARENT = {"secrets", "env", "env_vars", "custom_headers", "environment_variables"} | {
+    "tool_exec_environment_variables"
+}
+_MASKED = re.compile(
+    r"(?i)(?:REDACTED)+\w{0,7}|none|null|true|false|string|\d{1,7}|<[^<>]*>|\$\{?\w+\}?|\*+|\.+|x+|"
+)
+_ENVIRONMENT = re.compile(
+    r"(?i).*(?:api_?key|token|secret|password|passwd|passphrase|private_key|access_key)s?"
+)
+_ANYBODY = {"root", "user", "runner", "ubuntu", "debian", "admin", "letta", "agent", "test"} | {
+    "localhost", "host", "main", "server", "docker", "node", "python", "default", "home"
+}  # fmt: skip
+_EPOCH_KEYS = {"created", "created_at", "updated_at", "timestamp"}
+
+
+@dataclass(frozen=True)
+class Leak:
+    """One finding: ``source`` and ``line`` (from 1), its ``kind``, a shortened ``excerpt``."""
+
+    source: str
+    line: int
+    kind: str
+    excerpt: str
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}: {self.kind}: {self.excerpt}"
+
+
+class LeakError(AssertionError):
+    """A recording that may not be saved; ``leaks`` has the findings."""
+
+    def __init__(self, leaks: list[Leak]) -> None:
+        self.leaks = leaks
+        listed = "\n  ".join(map(str, leaks[:20]))
+        super().__init__(f"{len(leaks)} leaks in a cassette, nothing was written:\n  {listed}")
+
+
+@dataclass
+class _Scan:
+    source: str
+    secrets: Collection[str]
+    allow: Collection[str]
+    machine: re.Pattern[str] | None = field(default_factory=lambda: _this_machine())
+    found: dict[Leak, None] = field(default_factory=dict)
+
+    def report(self, line: int, kind: str, text: str) -> None:
+        if text not in self.allow:
+            shown = text if len(text) <= 8 else f"{text[:4]}…({len(text)} characters)"
+            self.found.setdefault(Leak(self.source, line, kind, shown))
+
+    def text(self, line: int, text: str) -> None:
+        """Look at one text in all its readings."""
+        for reading in _readings(text):
+            for secret in self.secrets:
+                if secret in reading:
+                    self.report(line, "secret", secret)
+            for kind, pattern in _PATTERNS.items():
+                for match in pattern.finditer(reading):
+                    if kind != "time" or not _CONSTANT_TIME.fullmatch(match[0]):
+                        self.report(line, kind, match[0])
+            if self.machine and (named := self.machine.search(reading)):
+                self.report(line, "host", named[0])
+
+    def interaction(self, line: int, item: Mapping[str, Any]) -> None:
+        for side, allowed in _HEADERS.items():
+            for name in item[side].get("headers") or {}:
+                if name.lower() not in allowed:
+                    self.report(line, "header", name)
+        host = urlsplit(item["request"]["uri"]).hostname or ""
+        if not host.endswith(".test"):
+            self.report(line, "host", host)
+        for body in (item["request"].get("body"), item["response"]["body"].get("string")):
+            self.body(line, body)
+
+    def body(self, line: int, body: Any) -> None:
+        if isinstance(body, bytes):
+            for secret in self.secrets:
+                if secret.encode() in body:
+                    self.report(line, "secret", secret)
+            return
+        events = [_json(text) for text in _data_lines(body or "")] or [_json(body or "")]
+        for event in events:
+            self.values(line, event)
+        for joined in _joined(events):
+            self.text(line, joined)
+            self.values(line, _json(joined))
+
+    def values(self, line: int, value: Any, path: tuple[str, ...] = ()) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                self.values(line, item, (*path, str(key)))
+        elif isinstance(value, list):
+            for item in value:
+                self.values(line, item, path)
+        elif isinstance(value, str):
+            if _is_telling(path) and not _MASKED.fullmatch(value):
+                self.report(line, "sensitive", f"{path[-1]}={value}")
+            if value[:1] in ("{", "["):
+                self.values(line, _json(value))
+        elif isinstance(value, (int, float)) and _is_epoch(path, value):
+            self.report(line, "time", str(value))
+
+
+def scan_text(
+    text: str,
+    *,
+    source: str = "<text>",
+    secrets: Iterable[str] = (),
+    allow: Collection[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> list[Leak]:
+    """All findings in a cassette's (or any) text, in the order of lines.
+
+    ``secrets`` are looked for in addition to the values of the environment's ``*_API_KEY``,
+    ``*_TOKEN`` and so on; ``allow`` are findings, as whole texts, that are none.
+    """
+    variables = os.environ if environment is None else environment
+    known = {value for name, value in variables.items() if _ENVIRONMENT.fullmatch(name)}
+    known = {value for value in {*known, *secrets} if len(value) >= 6 and not _MASKED.match(value)}
+    scan = _Scan(source, known, allow)
+    lines = text.split("\n")
+    for number, line in enumerate(lines, 1):
+        scan.text(number, line)
+    starts = [number for number, line in enumerate(lines, 1) if line.startswith("- request:")]
+    items = _interactions(text) if starts else []
+    for number, item in zip(starts, items, strict=False):
+        scan.interaction(number, item)
+    return sorted(scan.found, key=lambda leak: leak.line)
+
+
+def scan_file(path: str | Path, **options: Any) -> list[Leak]:
+    """All findings in one file; ``options`` are those of :func:`scan_text`."""
+    text = Path(path).read_text(encoding="utf-8", errors="replace")
+    return scan_text(text, source=str(path), **options)
+
+
+def scan_tree(folder: str | Path, **options: Any) -> list[Leak]:
+    """All findings in a file, or in every file below a folder."""
+    root = Path(folder)
+    files = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else [root]
+    return [leak for path in files for leak in scan_file(path, **options)]
+
+
+def gate(text: str, **options: Any) -> None:
+    """Raise :class:`LeakError` if :func:`scan_text` finds anything."""
+    leaks = scan_text(text, **options)
+    if leaks:
+        raise LeakError(leaks)
+
+
+def secrets_in(cassette: Any) -> list[str]:
+    """What a raw :class:`Cassette` itself shows to be secret: credentials in headers, and values
+    under telling keys that could not be anything else."""
+    found: list[str] = []
+    for item in cassette:
+        for name, value in (*item.request.headers, *item.response.headers):
+            if re.search(r"(?i)auth|api-?key|token|password|cookie", name):
+                words = re.split(r"[;=\s]+", value)
+                found += [word for word in words if re.search(r"\d", word) and len(word) >= 10]
+        for body in (item.request.body, item.response.body):
+            text = body.decode("utf-8", "ignore")
+            for event in [_json(line) for line in _data_lines(text)] or [_json(text)]:
+                found += [value for path, value in _strings(event) if _is_telling(path)]
+    return [value for value in found if len(value) >= 12 and re.search(r"\d", value)]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command: scan the given paths, print the findings, return 1 if there are any."""
+    paths = sys.argv[1:] if arguments is None else arguments
+    if not paths:
+        sys.stderr.write("usage: python -m letta_adapters.testing.leaks PATH...\n")
+        return 2
+    missing = [path for path in paths if not Path(path).exists()]
+    leaks = [leak for path in paths if path not in missing for leak in scan_tree(path)]
+    sys.stdout.writelines(f"{leak}\n" for leak in leaks)
+    sys.stderr.writelines(f"no such file: {path}\n" for path in missing)
+    return 2 if missing else int(bool(leaks))
+
+
+def _readings(text: str, depth: int = 0) -> Iterator[str]:
+    yield text
+    if depth == 3:
+        return
+    if "\\" in text:
+        yield from _readings(re.sub(r"\\(u[0-9a-fA-F]{4}|.)", _unescape, text), depth + 1)
+    if "%" in text and (plain := unquote(text)) != text:
+        yield from _readings(plain, depth + 1)
+    for token in re.findall(r"[\w+/-]{16,}", text):
+        for shift in range(4):
+            decoded = _base64_text(token[shift:])
+            if decoded:
+                yield from _readings(decoded, depth + 1)
+
+
+def _unescape(match: re.Match[str]) -> str:
+    code = match[1]
+    if len(code) == 5:
+        return chr(int(code[1:], 16))
+    return {"n": "\n", "t": "\t", "r": "\r"}.get(code, code)
+
+
+def _base64_text(token: str) -> str:
+    token = token.replace("-", "+").replace("_", "/")
+    try:
+        raw = base64.b64decode(token[: len(token) - (len(token) % 4 == 1)] + "==")
+    except ValueError:
+        return ""
+    text = raw.decode("latin-1")
+    readable = len(re.findall(r"[\x20-\x7e\n\t]", text))
+    return text if readable > 0.9 * len(text) else ""
+
+
+def _interactions(text: str) -> list[Any]:
+    try:
+        data = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return list(data["interactions"])
+    except (yaml.YAMLError, KeyError, TypeError):
+        return []
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _data_lines(body: str) -> list[str]:
+    return [line[5:].strip() for line in re.split(r"\r?\n", body) if line.startswith("data:")]
+
+
+def _strings(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _strings(item, (*path, str(key)))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item, path)
+    elif isinstance(value, str):
+        yield path, value
+
+
+def _joined(events: list[Any]) -> Iterator[str]:
+    """What a client would read: each message's strings in a row, by field."""
+    parts: dict[tuple[Any, ...], list[str]] = {}
+    for event in events:
+        if isinstance(event, dict):
+            call = event.get("tool_call") or {}
+            owner = call.get("tool_call_id") if isinstance(call, dict) else None
+            for path, value in _strings(event):
+                if not re.search(r"(?:^|_)id$|^otid$|^date$|type$", path[-1] if path else ""):
+                    parts.setdefault((event.get("id"), owner, path), []).append(value)
+    return ("".join(values) for values in parts.values() if len(values) > 1)
+
+
+def _is_epoch(path: tuple[str, ...], value: float) -> bool:
+    return bool(path) and path[-1] in _EPOCH_KEYS and value > 1e9 and value != 1767225600
+
+
+def _is_telling(path: tuple[str, ...]) -> bool:
+    if not path or "properties" in path:
+        return False
+    if _TELLING.fullmatch(path[-1]):
+        return True
+    inside = _TELLING_PARENT.intersection(path[:-1])
+    structural = {
+        "key",
+        "id",
+        "type",
+        "name",
+        "description",
+        "agent_id",
+        "created_at",
+        "updated_at",
+    }
+    return bool(inside) and path[-1] not in structural | {"organization_id", "created_by_id"} | {
+        "last_updated_by_id"
+    }
+
+
+def _this_machine() -> re.Pattern[str] | None:
+    names = {socket.gethostname(), socket.gethostname().split(".")[0], Path.home().name}
+    with contextlib.suppress(KeyError, OSError):  # a user without a name
+        names.add(getpass.getuser())
+    telling = [re.escape(n) for n in sorted(names) if len(n) > 3 and n.lower() not in _ANYBODY]
+    return re.compile(rf"(?i)(?<!\w)(?:{'|'.join(telling)})(?!\w)") if telling else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

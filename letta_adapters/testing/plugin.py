@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from ._kit import KINDS, CassetteSpec, LettaCassette
+from letta_adapters.testing._kit import KINDS, CassetteSpec, LettaCassette
 
 MODES = ("none", "once", "rewrite", "all")
 _MARK = "letta_cassette"

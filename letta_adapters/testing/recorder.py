@@ -23,7 +23,7 @@ from typing import cast
 
 import httpx
 
-from .cassette import (
+from letta_adapters.testing.cassette import (
     CLOSED_BY_CLIENT,
     Cassette,
     Headers,

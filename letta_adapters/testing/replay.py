@@ -14,25 +14,25 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal, Union
+from typing import Literal, TypeAlias
 
 import anyio
 import anyio.lowlevel
 import httpx
 
-from ._matching import RequestKey, differences, request_key, server_made_ids
-from .cassette import (
+from letta_adapters.testing._matching import RequestKey, differences, request_key, server_made_ids
+from letta_adapters.testing.cassette import (
     CLOSED_BY_CLIENT,
     Cassette,
     RecordedRequest,
     RecordedResponse,
     split_events,
 )
-from .sanitize import RequestCleaner
+from letta_adapters.testing.sanitize import RequestCleaner, SanitizeRules
 
-Chunking = Union[Literal["recorded", "event", "whole"], int, Callable[[bytes], list[bytes]]]
-Timing = Union[Literal["none", "recorded"], float]
-Fault = Union[int, httpx.Response, Exception, type[Exception], None]
+Chunking: TypeAlias = Literal["recorded", "event", "whole"] | int | Callable[[bytes], list[bytes]]
+Timing: TypeAlias = Literal["none", "recorded"] | float
+Fault: TypeAlias = int | httpx.Response | Exception | type[Exception] | None
 
 
 class CassetteMissError(AssertionError):
@@ -54,7 +54,8 @@ class _Entry:
 
     @property
     def label(self) -> str:
-        return f"#{self.number} {self.request.method} {httpx.URL(self.request.uri).raw_path.decode()}"
+        target = httpx.URL(self.request.uri).raw_path.decode("ascii")
+        return f"#{self.number} {self.request.method} {target}"
 
 
 class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
@@ -74,7 +75,9 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
     * ``first_byte_delay``: seconds before each answer begins. Whatever exceeds the request's read
       timeout raises ``ReadTimeout`` after sleeping for just that long;
     * ``faults``: answers given before the recorded ones, one a request: a status, a response, an
-      exception; ``None`` lets one request through.
+      exception; ``None`` lets one request through;
+    * ``rules``, ``secrets``: those the recording was saved with, if the requests contain any of
+      what they name.
 
     Recorded breaks (``x_error``) happen again. A recording the client closed stays open after its
     last byte until it is closed again or the read timeout is over (sync: ``ReadTimeout`` at once).
@@ -92,6 +95,8 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         faults: Iterable[Fault] = (),
         sleep: Callable[[float], Awaitable[object]] = anyio.sleep,
         sync_sleep: Callable[[float], object] | None = None,
+        rules: SanitizeRules | None = None,
+        secrets: Iterable[str] = (),
     ) -> None:
         self.cassette = cassette if isinstance(cassette, Cassette) else Cassette.load(cassette)
         self.chunking = chunking
@@ -104,7 +109,8 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         self._misses: list[CassetteMissError] = []
         self._lock = threading.Lock()
         self._server_ids = server_made_ids(self.cassette)
-        self._clean = RequestCleaner()
+        known = tuple(secrets)
+        self._clean = RequestCleaner(rules, known)
         self._entries: list[_Entry] = []
         self._waiting: dict[RequestKey, deque[_Entry]] = {}
         for number, item in enumerate(self.cassette, 1):
@@ -112,7 +118,7 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
             self._entries.append(entry)
             self._waiting.setdefault(entry.key, deque()).append(entry)
         # What was learned from the recorded requests must not leak into judging live ones.
-        self._clean = RequestCleaner()
+        self._clean = RequestCleaner(rules, known)
 
     @property
     def all_played(self) -> bool:
@@ -242,7 +248,7 @@ class _Player:
         if kind == CLOSED_BY_CLIENT:
             return httpx.ReadTimeout("the recording ends where its client stopped reading")
         error_class = getattr(httpx, kind, httpx.RemoteProtocolError)
-        return error_class(f"{kind} (recorded)")  # type: ignore[no-any-return]
+        return error_class(f"{kind} (recorded)")
 
     def answer(self) -> httpx.Response:
         return httpx.Response(

@@ -16,20 +16,19 @@ authentication header, nor under a telling key. Pass such values as ``secrets``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timezone
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-from ._bodies import Streams, clean_body
-from ._dates import DateFinder
-from ._edits import applied
-from ._finder import Finder
-from ._ids import IdMap
-from ._json_text import read_json
-from ._patterns import BOUNDARY, MULTIPART_BOUNDARY
-from ._secrets import Secrets
-from .cassette import (
+from letta_adapters.testing._bodies import Streams, clean_body
+from letta_adapters.testing._dates import DateFinder
+from letta_adapters.testing._finder import Finder
+from letta_adapters.testing._ids import IdMap
+from letta_adapters.testing._json_text import read_json
+from letta_adapters.testing._patterns import BOUNDARY, MULTIPART_BOUNDARY
+from letta_adapters.testing._secrets import Secrets, is_sensitive
+from letta_adapters.testing.cassette import (
     Cassette,
     Headers,
     Interaction,
@@ -37,3 +36,216 @@ from .cassette import (
     RecordedResponse,
     split_events,
 )
+
+REQUEST_HEADERS = frozenset({"accept", "content-type"})
+RESPONSE_HEADERS = frozenset({"content-type", "location", "retry-after"})
+BASE_URL = "http://letta.test"
+_MAX_ROUNDS = 4
+
+
+@dataclass(frozen=True)
+class SanitizeRules:
+    """What the sanitizer cannot know by itself.
+
+    ``base_url``: the recorded server (with a path prefix, if it has one), to become
+    ``http://letta.test``; by default the first request's origin. ``keep``: texts (whole ids,
+    dates, e-mails) never to replace. ``hosts``: further host names to hide. ``request_headers``,
+    ``response_headers``: headers to keep beside the few that matter. ``environment``: where to look
+    for secrets, by default ``os.environ``.
+    """
+
+    base_url: str | None = None
+    keep: frozenset[str] = frozenset()
+    hosts: tuple[str, ...] = ()
+    request_headers: frozenset[str] = frozenset()
+    response_headers: frozenset[str] = frozenset()
+    environment: Mapping[str, str] | None = field(default=None, repr=False)
+
+
+def sanitize(
+    cassette: Cassette, *, rules: SanitizeRules | None = None, secrets: Iterable[str] = ()
+) -> Cassette:
+    """A copy of ``cassette`` without anything private or volatile.
+
+    ``secrets`` are removed wherever they occur, in addition to those found in the environment, in
+    request headers and under telling keys. The result is a fixed point of this function.
+    """
+    used = rules or SanitizeRules()
+    known = _known(used, secrets)
+    for _ in range(_MAX_ROUNDS):
+        before, cassette = cassette, _round(cassette, used, known)
+        if cassette == before:
+            break
+    return cassette
+
+
+class RequestCleaner:
+    """Clean single requests as :func:`sanitize` does, but leave ids alone (see ``_matching``).
+
+    It learns secrets from the requests it is given, as the sanitizer does from a recording's. Days
+    that count as volatile are today's and the sanitizer's own constant.
+    """
+
+    def __init__(self, rules: SanitizeRules | None = None, secrets: Iterable[str] = ()) -> None:
+        self._rules = rules or SanitizeRules()
+        dates = DateFinder([datetime.now(timezone.utc).date(), date(2026, 1, 1)])
+        self._finder = Finder(
+            _known(self._rules, secrets), dates, hosts=self._rules.hosts, keep=self._rules.keep
+        )
+
+    def __call__(self, request: RecordedRequest) -> RecordedRequest:
+        """The request with path, query and body cleaned."""
+        _learn_request(self._finder.secrets, request)
+        return _Writer(self._finder, self._rules).request(request)
+
+
+def _known(rules: SanitizeRules, secrets: Iterable[str]) -> Secrets:
+    known = Secrets()
+    known.learn_environment(rules.environment)
+    for secret in secrets:
+        known.add(secret, certain=True)
+    return known
+
+
+def _round(cassette: Cassette, rules: SanitizeRules, secrets: Secrets) -> Cassette:
+    for interaction in cassette:
+        _learn_request(secrets, interaction.request)
+        _learn_response(secrets, interaction.response)
+    ids, dates, origins = IdMap(), DateFinder(), _origins(cassette, rules)
+    reader = Finder(
+        secrets, dates, _noting(ids), origins=origins, hosts=rules.hosts, keep=rules.keep
+    )
+    _Writer(reader, rules).cassette(cassette)
+    ids.number()
+    known = DateFinder(dates.seen)
+    writer = Finder(secrets, known, ids.get, ids.get_cut, origins, rules.hosts, rules.keep)
+    return _Writer(writer, rules).cassette(cassette)
+
+
+def _noting(ids: IdMap) -> Callable[[str], str]:
+    def note(token: str) -> str:
+        ids.see(token)
+        return token
+
+    return note
+
+
+@dataclass
+class _Writer:
+    """Writes interactions anew with what a finder finds in them replaced."""
+
+    finder: Finder
+    rules: SanitizeRules
+
+    def cassette(self, cassette: Cassette) -> Cassette:
+        return Cassette(
+            [
+                Interaction(self.request(item.request), self.response(item.response))
+                for item in cassette
+            ]
+        )
+
+    def request(self, request: RecordedRequest) -> RecordedRequest:
+        headers = self._headers(request.headers, REQUEST_HEADERS | self.rules.request_headers)
+        return RecordedRequest(
+            method=request.method,
+            uri=self._uri(request.uri),
+            headers=headers,
+            body=self._body(request.body, request.header("content-type")),
+        )
+
+    def response(self, response: RecordedResponse) -> RecordedResponse:
+        headers = self._headers(response.headers, RESPONSE_HEADERS | self.rules.response_headers)
+        body = self._body(response.body, response.header("content-type"))
+        error = response.error and replace(response.error, after_bytes=len(body))
+        return RecordedResponse(
+            status=response.status,
+            reason=self.finder.clean(response.reason),
+            headers=headers,
+            body=body,
+            timing=_timing(response, body),
+            error=error,
+        )
+
+    def _headers(self, headers: Headers, allowed: frozenset[str]) -> Headers:
+        kept: list[tuple[str, str]] = []
+        for name, value in headers:
+            if name.lower() in allowed:
+                boundary = MULTIPART_BOUNDARY.search(value)
+                if boundary:
+                    value = value.replace(boundary[1], BOUNDARY)
+                clean = self._uri(value) if name.lower() == "location" else self.finder.clean(value)
+                kept.append((name.lower(), clean))
+        return tuple(sorted(kept))
+
+    def _uri(self, uri: str) -> str:
+        for origin in sorted(self.finder.origins, key=len, reverse=True):
+            if uri.startswith(origin):
+                return self.finder.origins[origin] + self.finder.clean(uri[len(origin) :])
+        parts = urlsplit(uri)
+        origin = f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
+        return origin + self.finder.clean(uri[len(origin) :])
+
+    def _body(self, body: bytes, content_type: str) -> bytes:
+        boundary = MULTIPART_BOUNDARY.search(content_type)
+        if boundary:
+            body = body.replace(boundary[1].encode(), BOUNDARY.encode())
+        return clean_body(body, "text/event-stream" in content_type, self.finder)
+
+
+def _timing(response: RecordedResponse, body: bytes) -> tuple[tuple[int, int], ...] | None:
+    if response.timing is None:
+        return None
+    sizes = [len(event) for event in split_events(response.body)]
+    if sizes != [count for _, count in response.timing]:
+        return response.timing if body == response.body else None
+    events = split_events(body)
+    delays = [delay for delay, _ in response.timing]
+    return tuple((delay, len(event)) for delay, event in zip(delays, events, strict=True))
+
+
+def _origins(cassette: Cassette, rules: SanitizeRules) -> dict[str, str]:
+    known = [rules.base_url.rstrip("/")] if rules.base_url else []
+    for interaction in cassette:
+        parts = urlsplit(interaction.request.uri)
+        origin = f"{parts.scheme}://{parts.netloc}"
+        if not any(interaction.request.uri.startswith(other) for other in known):
+            known.append(origin)
+    names: dict[str, str] = {}
+    for origin in known:
+        if not (urlsplit(origin).hostname or "").endswith(".test"):
+            number = len(names) + 1
+            names[origin] = BASE_URL if number == 1 else f"http://letta{number}.test"
+    return names
+
+
+def _learn_request(secrets: Secrets, request: RecordedRequest) -> None:
+    secrets.learn_headers(request.headers)
+    parts = urlsplit(request.uri)
+    if parts.password:
+        secrets.add(unquote(parts.password), certain=True)
+    for name, value in parse_qsl(parts.query):
+        if is_sensitive((name,)):
+            secrets.add(value)
+    _learn_body(secrets, request.body, is_sse=False)
+
+
+def _learn_response(secrets: Secrets, response: RecordedResponse) -> None:
+    secrets.learn_headers(response.headers)
+    _learn_body(secrets, response.body, is_sse=response.is_sse)
+
+
+def _learn_body(secrets: Secrets, body: bytes, *, is_sse: bool) -> None:
+    text = body.decode("utf-8", "replace")
+    if not is_sse:
+        secrets.learn_text(text)
+        return
+    streams = Streams()
+    for line in text.split("\n"):
+        if line.startswith("data:"):
+            data = line[5:].strip()
+            secrets.learn_text(data)
+            leaves, _ = read_json(data)
+            streams.add(leaves, [leaf.view(data) for leaf in leaves])
+    for joined in streams.texts():
+        secrets.learn_text(joined)

@@ -8,18 +8,19 @@ in one piece, patching is global to the process: one cassette at a time) are not
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import vcr as vcrpy  # type: ignore[import-untyped]
 from vcr.persisters.filesystem import CassetteNotFoundError  # type: ignore[import-untyped]
 from vcr.serialize import deserialize  # type: ignore[import-untyped]
 
-from ._matching import same_request
-from ._save import save_cassette
-from .cassette import (
+from letta_adapters.testing._matching import differences, key_of, same_request
+from letta_adapters.testing._save import save_cassette
+from letta_adapters.testing.cassette import (
     Cassette,
     Interaction,
     RecordedRequest,
@@ -28,19 +29,39 @@ from .cassette import (
     header_pairs,
     load_yaml,
 )
-from .sanitize import RequestCleaner, SanitizeRules
+from letta_adapters.testing.sanitize import BASE_URL, RequestCleaner, SanitizeRules
 
 MATCH_ON = ("method", "path", "query", "letta_body")
 
+Matcher = Callable[[Any, Any], None]
 
-def letta_body(r1: Any, r2: Any) -> None:
-    """vcrpy matcher: bodies equal by meaning, once cleaned and with client-made ids ignored.
 
-    Raises ``AssertionError`` if they differ.
+def matchers(rules: SanitizeRules | None = None, secrets: Iterable[str] = ()) -> dict[str, Matcher]:
+    """vcrpy matchers for paths, queries and bodies, which compare what the sanitizer leaves.
+
+    Bodies are equal by meaning; ids made by the client are ignored. A matcher raises
+    ``AssertionError`` if the requests differ. They remember the secrets they saw in requests (a key
+    sent as such, then within a message), so every ``VCR`` needs its own.
     """
-    ours, theirs = (_body_only(request) for request in (r1, r2))
-    if not same_request(ours, theirs):
-        raise AssertionError("the request bodies differ")
+    cleaner = RequestCleaner(rules, secrets)
+
+    def check(what: str, r1: Any, r2: Any) -> None:
+        ours, theirs = (cleaner(_part(request, what)) for request in (r1, r2))
+        if not same_request(ours, theirs):
+            raise AssertionError(
+                "\n".join(differences(key_of(ours), key_of(theirs))) or "ids differ"
+            )
+
+    def path(r1: Any, r2: Any) -> None:
+        check("path", r1, r2)
+
+    def query(r1: Any, r2: Any) -> None:
+        check("query", r1, r2)
+
+    def letta_body(r1: Any, r2: Any) -> None:
+        check("body", r1, r2)
+
+    return {"path": path, "query": query, "letta_body": letta_body}
 
 
 class LettaSerializer:
@@ -111,11 +132,13 @@ def letta_vcr(
         decode_compressed_response=True,
         record_on_exception=False,
     )
+    known = tuple(secrets)
     configured.register_serializer("letta", LettaSerializer)
     configured.register_persister(
-        LettaPersister(rules=rules, secrets=secrets, ignore_existing=ignore_existing)
+        LettaPersister(rules=rules, secrets=known, ignore_existing=ignore_existing)
     )
-    configured.register_matcher("letta_body", letta_body)
+    for name, matcher in matchers(rules, known).items():
+        configured.register_matcher(name, matcher)
     return configured
 
 
@@ -140,14 +163,16 @@ def _cassette(requests: Iterable[Any], responses: Iterable[Any]) -> Cassette:
     return Cassette([_interaction(request, response) for request, response in pairs])
 
 
-def _body_only(request: Any) -> RecordedRequest:
-    recorded = RecordedRequest(
-        method="POST",
-        uri="http://letta.test/",
+def _part(request: Any, what: str) -> RecordedRequest:
+    """A request with nothing but the one part that is compared (and its headers)."""
+    url = urlsplit(request.uri)
+    target = {"path": url.path, "query": f"/?{url.query}", "body": "/"}[what]
+    return RecordedRequest(
+        method="ANY",
+        uri=BASE_URL + target,
         headers=header_pairs(request.headers),
-        body=as_bytes(request.body),
+        body=as_bytes(request.body) if what == "body" else b"",
     )
-    return RequestCleaner()(recorded)
 
 
 def _interaction(request: Any, response: dict[str, Any]) -> Interaction:

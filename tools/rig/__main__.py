@@ -1,4 +1,4 @@
-"""``python -m tools.rig install | up | run``: see the help of each command."""
+"""``python -m tools.rig install | up | run | record``: see the help of each command."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "install":
             install(options.python)
             return 0
+        if options.command == "record":
+            return _record(options.pytest_args)
         return _up(options) if options.command == "up" else _run(options)
     except (RigError, subprocess.CalledProcessError) as error:
         complain(str(error))
@@ -72,7 +74,20 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--any-port", action="store_true", help="free ports, not the usual ones")
     sub.add_argument("--log-dir", type=Path, help="keep the logs here")
     sub.add_argument("argv", nargs="+", metavar="-- CMD", help="the command to run")
+
+    sub = commands.add_parser(
+        "record", help="start every flavour and record all cassettes anew; PYTEST_ARGS select"
+    )
+    sub.add_argument("pytest_args", nargs="*", metavar="PYTEST_ARGS", default=["tests/rest"])
     return parser
+
+
+def _record(pytest_args: Sequence[str]) -> int:
+    """Record against servers of our own, on free ports, so that nothing else can interfere."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--letta-record=rewrite"]
+    return main(
+        ["run", "--both", "--secure", "record-only", "--any-port", "--", *command, *pytest_args]
+    )
 
 
 def _up(options: argparse.Namespace) -> int:

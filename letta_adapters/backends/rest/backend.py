@@ -16,11 +16,10 @@ from letta_adapters.backends.base import (
     TurnSettings,
     check_supported,
 )
-from letta_adapters.backends.rest import channel, runs
+from letta_adapters.backends.rest import channel, pages, runs
 from letta_adapters.backends.rest.http import Http
 from letta_adapters.errors import (
     ConfigurationError,
-    InvalidInputError,
     NotFoundError,
     ProtocolError,
     UnsupportedOptionError,
@@ -116,7 +115,12 @@ class RestBackend:
         return oldest
 
     async def _default_agents(self) -> list[str]:
-        params = {"tags": DEFAULT_AGENT_TAG, "match_all_tags": True, "limit": 50}
+        params = {
+            "tags": DEFAULT_AGENT_TAG,
+            "match_all_tags": True,
+            "limit": 50,
+            "include": "agent.tags",
+        }
         agents = await self._http.read("/v1/agents/", params)
         agents.sort(key=lambda agent: (agent.get("created_at") or "", agent["id"]))
         return [str(agent["id"]) for agent in agents]
@@ -183,27 +187,10 @@ class RestBackend:
         order: Order,
         limit: int,
     ) -> MessagePage:
-        """One page. ``limit`` counts stored messages; one can be several items of the page."""
-        cursors = {"before": before, "after": after}
-        for name, cursor in cursors.items():
-            # The server answers an unknown cursor with the first page, which would loop for ever.
-            if cursor is not None and not cursor.startswith("message-"):
-                raise InvalidInputError(f"{name}={cursor!r} is not a message id.")
-        params = {"order": order, "limit": limit, **cursors, **runs.agent_param(conversation)}
-        path = runs.conversation_path(conversation, "/messages")
-        messages = await self._http.read(path, params)
-        ids = [message["id"] for message in messages]
-        if (before or after) in ids:
-            raise ProtocolError("The server returned the page's own cursor: paging would loop.")
-        last = ids[-1] if ids else None
-        more = len(set(ids)) >= limit and await self._has_more(path, params, last)
-        forward = order == "asc"
-        return MessagePage(messages, None if forward else last, more, last if forward else None)
-
-    async def _has_more(self, path: str, params: Mapping[str, Any], last: str | None) -> bool:
-        cursor = "after" if params["order"] == "asc" else "before"
-        probe = dict(params) | {"limit": 1, "before": None, "after": None, cursor: last}
-        return bool(await self._http.read(path, probe))
+        """One page of stored messages."""
+        return await pages.fetch_page(
+            self._http, conversation, before=before, after=after, order=order, limit=limit
+        )
 
     async def pending_calls(self, conversation: Conversation) -> tuple[PendingToolCall, ...]:
         """The tool calls that wait for an answer."""

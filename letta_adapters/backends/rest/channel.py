@@ -47,6 +47,7 @@ class RestChannel:
         settle_timeout: float,
     ) -> None:
         self.state = RestTurn(include_partial_messages=settings.include_partial_messages)
+        self.wanted = True
         self._http = http
         self._conversation = conversation
         self._settings = settings
@@ -56,6 +57,7 @@ class RestChannel:
         self._stream: ByteStream | None = None
         # May a request of ours be at work on the server?
         self._active = False
+        self._answered = False
         self._resumes_left = RESUME_ATTEMPTS
 
     async def start(self, content: Any, otid: str) -> None:
@@ -72,7 +74,8 @@ class RestChannel:
     async def answer(self, answers: Sequence[ToolAnswer]) -> None:
         """Answer all pending calls in one request, as the server demands."""
         approvals = [_approval(answer) for answer in answers]
-        await self._release()
+        self._answered = True
+        await self.release()
         try:
             self._stream = await self._post([{"type": "approval", "approvals": approvals}])
         except LettaError as error:
@@ -132,6 +135,8 @@ class RestChannel:
     async def _explain(self, error: LettaError) -> None:
         """The message got no answer: find out whether it was accepted, and say so."""
         settled = await self._quiet_down(None, self._settle_timeout)
+        if settled.stored:
+            await self._clear_pending()
         error.accepted = settled.stored
         error.hint = settled.explain()
         error.args = (f"{error.message} {error.hint}",)
@@ -163,19 +168,22 @@ class RestChannel:
                 break
         if isinstance(lost, STREAM_ERRORS) and state.stop.value is None:
             state.fail_with(stream.error(lost))
-        self._active = False
-        await self._release()
+        # Without a stop reason the run may well go on.
+        self._active = state.stop.value is None
+        await self.release()
         messages = state.end_segment()
         if messages:
             yield messages
         messages = await self._settled()
+        self._active = False
         if messages:
             yield messages
 
     async def _settled(self) -> list[Message]:
         """Find out what only the server knows: the calls it kept, or what became of the message."""
         if self.state.failure is not None:
-            await self._settle()
+            if self.wanted:
+                await self._settle()
         elif self.state.paused:
             return self.state.confirm_pending(await self._really_pending())
         return []
@@ -195,7 +203,7 @@ class RestChannel:
             return False
         if not self._background.on or state.run_id is None or state.last_seq_id is None:
             return False
-        await self._release()
+        await self.release()
         while self._resumes_left > 0:
             self._resumes_left -= 1
             try:
@@ -228,6 +236,20 @@ class RestChannel:
                 state.input_stored = await runs.is_stored(
                     self._http, self._conversation, self._otid
                 )
+        if state.input_stored and self._calls_may_wait():
+            await self._clear_pending()
+
+    def _calls_may_wait(self) -> bool:
+        """Could the server wait for answers to tool calls that this turn will not give?"""
+        stop_reason = self.state.stop.value
+        return stop_reason in (None, "requires_approval") or self._answered
+
+    async def _clear_pending(self) -> None:
+        """Deny the calls that wait: nobody will answer them, and they block the conversation."""
+        with suppress(LettaError):
+            waiting = await pending_calls(self._http, self._conversation)
+            if waiting:
+                await deny(self._http, self._conversation, waiting, "The turn was stopped.")
 
     async def cancel(self) -> None:
         """Ask the server to cancel the run. One that was just accepted may not exist yet."""
@@ -247,13 +269,11 @@ class RestChannel:
                 await runs.cancel(self._http, self._conversation)
                 await asyncio.wait_for(self._exhaust(), _STOP_SECONDS)
                 if state.stop.value is None:
-                    await self._quiet_down(state.run_id, 0.0)
+                    await runs.finish_run(self._http, self._conversation, state.run_id, 0.0)
                 self._active = False
-            if state.pending or state.paused:
-                waiting = await pending_calls(self._http, self._conversation)
-                if waiting:
-                    await deny(self._http, self._conversation, waiting, "The turn was stopped.")
-        await self._release()
+            if self._calls_may_wait():
+                await self._clear_pending()
+        await self.release()
 
     async def _exhaust(self) -> None:
         stream = self._stream
@@ -265,7 +285,8 @@ class RestChannel:
         except (StopAsyncIteration, *STREAM_ERRORS):
             self.state.segment_over = True
 
-    async def _release(self) -> None:
+    async def release(self) -> None:
+        """Give the connection up; does not stop the agent."""
         if self._stream is not None:
             await self._stream.aclose()
             self._stream = None

@@ -110,22 +110,37 @@ class Settled:
         return "The message is stored in the conversation: do not send it again."
 
 
+async def finish_run(
+    http: Http, conversation: Conversation, run_id: str | None, seconds: float
+) -> str | None:
+    """Leave no run active: wait ``seconds`` for it to finish by itself, then cancel it.
+
+    Returns its last seen status; ``None`` if there was no run.
+    """
+    run_id = run_id or await active_run(http, conversation)
+    if run_id is None:
+        return None
+    status = await wait_for_run(http, run_id, seconds)
+    if status in _ACTIVE:
+        await cancel(http, conversation)
+        status = await wait_for_run(http, run_id, _CANCEL_SECONDS)
+    return status
+
+
 async def settle(
     http: Http, conversation: Conversation, otid: str, *, run_id: str | None, seconds: float
 ) -> Settled:
     """Leave nothing running and find out whether the message with ``otid`` was stored.
 
-    Waits ``seconds`` for an active run to finish by itself, then cancels it. Never raises a
-    :class:`LettaError`: what cannot be found out stays ``None``.
+    Never raises a :class:`LettaError`: what cannot be found out, or not in time, stays ``None``.
     """
-    try:
-        run_id = run_id or await active_run(http, conversation)
-        status = None
-        if run_id is not None:
-            status = await wait_for_run(http, run_id, seconds)
-            if status in _ACTIVE:
-                await cancel(http, conversation)
-                status = await wait_for_run(http, run_id, _CANCEL_SECONDS)
+
+    async def find_out() -> Settled:
+        status = await finish_run(http, conversation, run_id, seconds)
         return Settled(await is_stored(http, conversation, otid), status)
-    except LettaError:
+
+    try:
+        # Reads of a server that is silent would go on for all their attempts' timeouts.
+        return await asyncio.wait_for(find_out(), seconds + 2 * _CANCEL_SECONDS)
+    except (LettaError, asyncio.TimeoutError):
         return Settled(None, None)

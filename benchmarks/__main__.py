@@ -1,0 +1,26 @@
+"""``python -m benchmarks [streaming|memory|imports|all] [--quick]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+NAMES = ("imports", "streaming", "memory")
+
+
+def main() -> int:
+    """Run what was asked for. The exit code is 1 only when data was lost."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("what", nargs="?", default="all", choices=(*NAMES, "all"))
+    parser.add_argument("--quick", action="store_true", help="few rounds: does it run at all?")
+    arguments = parser.parse_args()
+    complete = True
+    for name in NAMES if arguments.what == "all" else (arguments.what,):
+        benchmark = import_module(f"benchmarks.{name}")
+        complete = benchmark.run(quick=arguments.quick) and complete
+    return 0 if complete else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""The bytes of the benchmark's streams, in the shape a Letta API server (0.16.8) sends them.
+
+One token stream: a ping, one ``assistant_message`` fragment per token with every null field
+spelled out, the stop reason, the usage and ``[DONE]``.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+from typing import Any
+
+AGENT_ID = "agent-5d3b7c1e-90a4-4c52-8a41-4a9d2c7be010"
+_RUN_ID = "run-184d8a52-7a3e-4c11-9c07-35a7c9d0e6f2"
+_STEP_ID = "step-d77c0f3a-52f6-4b0e-8d13-3f1c5b7a9e24"
+_UUID = "e422b946-1244-4f9b-bc48-3b71b43e21"
+_DATE = "2026-11-22T21:53:02+00:00"
+_FRAMING_EVENTS = 3  # ping, stop reason, usage
+
+
+def conversation_id(mode: str, events: int) -> str:
+    """The conversation whose every turn is a stream of ``events`` events, sent as ``mode`` says."""
+    return f"conv-{mode}-{events}"
+
+
+def plan(conversation: str) -> tuple[str, int]:
+    """The opposite of :func:`conversation_id`."""
+    _, mode, events = conversation.split("-")
+    return mode, int(events)
+
+
+def tokens(events: int) -> Iterator[str]:
+    """The fragments of the answer in a stream of ``events`` events, each with its own number."""
+    return (f" tok{number}" for number in range(events - _FRAMING_EVENTS))
+
+
+def answer(events: int) -> str:
+    """The whole answer of a stream of ``events`` events."""
+    return "".join(tokens(events))
+
+
+def _event(identifier: str, message_type: str, **more: Any) -> dict[str, Any]:
+    base = {
+        "id": identifier,
+        "date": _DATE,
+        "name": None,
+        "message_type": message_type,
+        "otid": None,
+        "sender_id": None,
+        "step_id": None,
+        "is_err": None,
+        "seq_id": None,
+        "run_id": _RUN_ID,
+    }
+    return {**base, **more}
+
+
+def _events(events: int) -> Iterator[dict[str, Any]]:
+    yield _event(f"ping-{_UUID}6f", "ping")
+    for token in tokens(events):
+        yield _event(
+            f"message-{_UUID}6f",
+            "assistant_message",
+            otid=f"{_UUID}00",
+            step_id=_STEP_ID,
+            content=token,
+        )
+    yield {"message_type": "stop_reason", "stop_reason": "end_turn"}
+    yield {
+        "message_type": "usage_statistics",
+        "completion_tokens": events,
+        "prompt_tokens": 100,
+        "total_tokens": 100 + events,
+        "step_count": 1,
+        "run_ids": None,
+        "cached_input_tokens": 64,
+        "cache_write_tokens": 0,
+        "reasoning_tokens": 5,
+        "context_tokens": 100 + events,
+    }
+
+
+@functools.lru_cache(maxsize=4)
+def chunks(events: int) -> tuple[bytes, ...]:
+    """The response body: one HTTP chunk per event, then the last, empty one."""
+    datas = [json.dumps(event, separators=(",", ":")) for event in _events(events)]
+    lines = [f"data: {data}\n\n".encode() for data in (*datas, "[DONE]")]
+    return (*(b"%x\r\n%b\r\n" % (len(line), line) for line in lines), b"0\r\n\r\n")

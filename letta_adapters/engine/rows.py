@@ -1,0 +1,262 @@
+"""The rows of a transcript, and how stored messages become rows.
+
+Shapes of stored messages: the Letta API's ``GET .../messages``, observed on letta 0.16.8; the App
+Server lists the same.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from itertools import chain, groupby
+from typing import Any, Literal, TypeAlias
+
+from letta_adapters.engine.assembler import (
+    TEXT_FIELD,
+    arguments_of,
+    dicts_of,
+    join_text,
+    parse_arguments,
+)
+from letta_adapters.messages import content_text
+
+RowKind: TypeAlias = Literal["user", "assistant", "reasoning", "tool", "error", "event"]
+RowStatus: TypeAlias = Literal["streaming", "complete", "failed"]
+
+KIND_OF_TEXT: Mapping[str, RowKind] = {
+    "assistant_message": "assistant",
+    "reasoning_message": "reasoning",
+    "hidden_reasoning_message": "reasoning",
+}
+CALLS = ("tool_call_message", "approval_request_message")
+_REMINDERS = re.compile(r"(?:\s*<system-reminder>.*?</system-reminder>)+\s*", re.DOTALL)
+_ALERT = re.compile(r"\s*<system-alert>(.*)</system-alert>\s*", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a conversation as a user interface shows it.
+
+    ``key`` is the ``otid`` of a text and the ``tool_call_id`` of a tool: ``(kind, key)`` is unique
+    and stays while the row changes. ``text`` is what was said; of a tool, the arguments as the
+    model wrote them (``tool_input`` is ``None`` until they are complete), of hidden reasoning it is
+    empty. ``status`` is ``"streaming"`` until a text is complete or a tool has returned,
+    ``"failed"`` when the turn ended before that. ``is_error`` is about what a tool returned.
+    """
+
+    kind: RowKind
+    key: str
+    text: str = ""
+    tool_name: str | None = None
+    tool_input: Mapping[str, Any] | None = None
+    tool_output: str | None = None
+    is_error: bool = False
+    status: RowStatus = "complete"
+    run_id: str | None = None
+
+
+RowId: TypeAlias = tuple[RowKind, str]
+
+
+class Entry:
+    """A row that changes. ``void``: its text was taken back, so nothing of it is shown."""
+
+    __slots__ = (
+        "_row", "is_error", "key", "kind", "name", "output", "parts", "run_id", "status",
+        "stored", "tool_input", "void",
+    )  # fmt: skip
+
+    def __init__(self, kind: RowKind, key: str, status: RowStatus = "streaming") -> None:
+        self.kind = kind
+        self.key = key
+        self.status = status
+        self.parts: list[str] = []
+        self.name: str | None = None
+        self.tool_input: Mapping[str, Any] | None = None
+        self.output: str | None = None
+        self.is_error = False
+        self.run_id: str | None = None
+        self.stored = False
+        self.void = False
+        self._row: Row | None = None
+
+    @property
+    def growing(self) -> bool:
+        """Can a fragment still add to it?"""
+        return self.status == "streaming" and self.tool_input is None
+
+    def changed(self, run_id: str | None) -> None:
+        """Something was added or replaced: it counts (again), and the cached row does not."""
+        self.run_id = run_id or self.run_id
+        self.void = False
+        self._row = None
+
+    def settle(self, status: RowStatus) -> None:
+        self.status = status
+        self._row = None
+
+    def says(self, text: str, run_id: str | None) -> None:
+        self.parts = [text]
+        self.settle("complete")
+        self.changed(run_id)
+
+    def calls(self, name: str, raw: str, tool_input: Mapping[str, Any], run_id: str | None) -> None:
+        self.name = name or self.name
+        self.parts = [raw]
+        self.tool_input = tool_input
+        self.changed(run_id)
+
+    def returns(self, output: str, is_error: bool, name: str | None, run_id: str | None) -> None:
+        self.name = self.name or name
+        self.output = output
+        self.is_error = is_error
+        self.settle("complete")
+        self.changed(self.run_id or run_id)  # a row stays with the run that called the tool
+
+    def text(self) -> str:
+        self.parts = ["".join(self.parts)]  # as it came: half an emoji may still be completed
+        return join_text(self.parts)
+
+    def row(self) -> Row:
+        if self._row is None:
+            self._row = Row(
+                self.kind, self.key, self.text(), self.name, self.tool_input, self.output,
+                self.is_error, self.status, self.run_id,
+            )  # fmt: skip
+        return self._row
+
+
+_Entries: TypeAlias = dict[RowId, Entry]
+_Item: TypeAlias = Mapping[str, Any]
+
+
+def oldest_first(items: Iterable[_Item]) -> Iterator[_Item]:
+    """Turn a newest-first list round. The parts of one stored message keep their order in it."""
+    parts = [list(group) for _, group in groupby(items, lambda item: item.get("id"))]
+    return chain.from_iterable(reversed(parts))
+
+
+def read_stored(entries: _Entries, item: _Item) -> None:
+    """Add what a stored message says to the rows."""
+    _READ.get(str(item.get("message_type")), _read_event)(entries, item)
+
+
+def _entry(entries: _Entries, kind: RowKind, key: Any) -> Entry:
+    id_ = (kind, str(key))
+    entry = entries.get(id_)
+    if entry is None:
+        entry = entries[id_] = Entry(*id_)
+    return entry
+
+
+def _own_key(item: _Item) -> Any:
+    if item.get("otid") or item.get("id"):
+        return item.get("otid") or item.get("id")
+    return sha256(json.dumps(item, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _read_text(entries: _Entries, item: _Item) -> None:
+    kind = KIND_OF_TEXT[item["message_type"]]
+    _entry(entries, kind, _own_key(item)).says(text_of(item), item.get("run_id"))
+
+
+def _read_calls(entries: _Entries, item: _Item) -> None:
+    for call in calls_of(item):
+        raw = arguments_of(call)
+        entry = _entry(entries, "tool", call.get("tool_call_id"))
+        entry.calls(call.get("name") or "", raw, parse_arguments(raw), item.get("run_id"))
+
+
+def _read_returns(entries: _Entries, item: _Item) -> None:
+    returns = dicts_of(item.get("tool_returns")) or [item]
+    name = item.get("name") if len(returns) == 1 else None
+    for result in returns:
+        entry = _entry(entries, "tool", result.get("tool_call_id"))
+        entry.returns(*_returned(result), name, item.get("run_id"))
+
+
+def _read_answers(entries: _Entries, item: _Item) -> None:
+    for answer in dicts_of(item.get("approvals")):
+        if answer.get("type") == "tool":
+            output = _returned(answer)
+        elif answer.get("approve") is False:
+            output = (str(answer.get("reason") or ""), True)
+        else:
+            continue  # approved: the tool runs, and its return follows
+        entry = _entry(entries, "tool", answer.get("tool_call_id"))
+        entry.returns(*output, None, item.get("run_id"))
+
+
+def _read_user(entries: _Entries, item: _Item) -> None:
+    kind, text = _user(item.get("content"))
+    if text is not None:
+        _entry(entries, kind, _own_key(item)).says(text, item.get("run_id"))
+
+
+def _read_event(entries: _Entries, item: _Item) -> None:
+    fields = ("summary", "content", "message", "event_type", "message_type")
+    texts = (content_text(item.get(field)) for field in fields)
+    text = next(filter(None, texts), "")
+    _entry(entries, "event", _own_key(item)).says(text, item.get("run_id"))
+
+
+def _read_nothing(entries: _Entries, item: _Item) -> None:
+    """The system prompt is no part of the conversation."""
+
+
+_READ: Mapping[str, Callable[[_Entries, _Item], None]] = {
+    **dict.fromkeys(KIND_OF_TEXT, _read_text),
+    **dict.fromkeys(CALLS, _read_calls),
+    "tool_return_message": _read_returns,
+    "approval_response_message": _read_answers,
+    "user_message": _read_user,
+    "system_message": _read_nothing,
+}
+
+
+def calls_of(item: _Item) -> list[Mapping[str, Any]]:
+    """The tool calls of a message, or the one that a fragment belongs to."""
+    return dicts_of(item.get("tool_calls")) or dicts_of(item.get("tool_call"))
+
+
+def text_of(item: _Item) -> str:
+    """What a message, or a fragment of it, says. What a provider hides is opaque data, not text."""
+    kind = item["message_type"]
+    return "" if kind == "hidden_reasoning_message" else content_text(item.get(TEXT_FIELD[kind]))
+
+
+def _returned(item: Mapping[str, Any]) -> tuple[str, bool]:
+    return content_text(item.get("tool_return")), item.get("status") == "error"
+
+
+def _user(content: Any) -> tuple[RowKind, str | None]:
+    """A user message without what was injected into it; ``None`` if nothing else is left."""
+    parts = dicts_of(content) if isinstance(content, list) else [{"text": content}]
+    texts = [p["text"] for p in parts if isinstance(p.get("text"), str)]
+    alert = _alert(texts[0]) if len(parts) == len(texts) == 1 else None
+    if alert is not None:
+        return "event", alert
+    own = [_without_reminders(text) for text in texts]
+    said = join_text(own)
+    nothing_left = not said and any(texts) and len(parts) == len(texts)
+    return "user", None if nothing_left else said
+
+
+def _without_reminders(text: str) -> str:
+    injected = _REMINDERS.match(text)
+    return text[injected.end() :] if injected else text
+
+
+def _alert(text: str) -> str | None:
+    """The server speaks as the user: JSON after a compaction, a tag when it resumes a turn."""
+    tagged = _ALERT.fullmatch(text)
+    if tagged:
+        return tagged[1].strip()
+    if text.startswith("{") and '"system_alert"' in text:
+        alert = parse_arguments(text)
+        if alert.get("type") == "system_alert":
+            return str(alert.get("message") or "")
+    return None

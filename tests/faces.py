@@ -1,0 +1,74 @@
+"""One test, both faces: the sync client behind the async one's signatures.
+
+Every call goes through a worker thread, exactly as a caller of the sync API would make it, so that
+a test written once with ``await`` proves both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+from letta_adapters import LettaClient
+
+_DONE = object()
+
+
+class _Stream:
+    """A sync iterator as an async one."""
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self._items = items
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self  # type: ignore[return-value]
+
+    async def __anext__(self) -> Any:
+        item = await asyncio.to_thread(next, self._items, _DONE)
+        if item is _DONE:
+            raise StopAsyncIteration
+        return item
+
+    async def aclose(self) -> None:
+        await asyncio.to_thread(self._items.close)  # type: ignore[attr-defined]
+
+
+class AsAsync:
+    """A sync client, session or resource with awaitable methods."""
+
+    def __init__(self, target: Any) -> None:
+        self._target = target
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._target, name)
+        if name in ("agents", "conversations", "models"):
+            return AsAsync(value)
+        if not inspect.ismethod(value):
+            return value
+        if name == "stream":
+            return lambda: _Stream(value())
+        if name in ("create_session", "resume_session"):
+            return lambda *args, **kwargs: AsAsync(value(*args, **kwargs))
+        return self._threaded(value)
+
+    def _threaded(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            return await asyncio.to_thread(method, *args, **kwargs)
+
+        return call
+
+    async def __aenter__(self) -> AsAsync:
+        await asyncio.to_thread(self._target.__enter__)
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await asyncio.to_thread(self._target.__exit__, *error)
+
+
+def sync_client(*args: Any, **kwargs: Any) -> AsAsync:
+    """A ``LettaClient`` that looks like an ``AsyncLettaClient``."""
+    return AsAsync(LettaClient(*args, **kwargs))
+
+

@@ -1,0 +1,483 @@
+"""A Letta API on loopback: plays scripted streams, and misbehaves on demand.
+
+Plain threads and sockets, because the faults are made of what HTTP libraries prevent: bodies that
+stop in the middle of a chunk, resets, silence. It keeps the little state that a client's recovery
+looks at (stored messages, runs, pending approvals) by the rules of letta 0.16.8, and every request.
+
+A *play* is a function of the :class:`Wire` that answers one ``POST .../messages``; :func:`stream`
+makes one of bytes and steps. Without a script every message is answered with an echo.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import select
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.faults import _events as ev
+
+_REASONS = {200: "OK", 307: "Temporary Redirect", 401: "Unauthorized", 409: "Conflict"}
+
+
+class Gone(Exception):
+    """The client hung up, or the connection was dropped on purpose."""
+
+
+@dataclass
+class Request:
+    """One request, as it came."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: Any
+
+    @property
+    def sends(self) -> bool:
+        """Is this a message (or an answer to tool calls)?"""
+        return self.method == "POST" and self.path.endswith("/messages")
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        return self.body["messages"]
+
+    @property
+    def text(self) -> str | None:
+        """The user's text, ``None`` for answers to tool calls."""
+        first = self.messages[0]
+        return first["content"] if first.get("role") == "user" else None
+
+
+@dataclass
+class Run:
+    """A run, as ``/v1/runs`` lists it."""
+
+    number: int
+    conversation: str
+    status: str = "running"
+    over: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def id(self) -> str:
+        return ev.run_id(self.number)
+
+    def end(self, status: str) -> None:
+        if not self.over.is_set():
+            self.status = status
+            self.over.set()
+
+    def row(self) -> dict[str, Any]:
+        return {"id": self.id, "status": self.status, "conversation_id": self.conversation}
+
+
+class Wire:
+    """One request's connection, from the side of the server."""
+
+    def __init__(self, server: Server, sock: socket.socket, request: Request) -> None:
+        self.server = server
+        self.sock = sock
+        self.request = request
+        self.run = Run(0, "")
+        self.stored: list[dict[str, Any]] = []
+        self.headed = False
+
+    def raw(self, data: bytes) -> None:
+        try:
+            self.sock.sendall(data)
+        except OSError:
+            raise Gone from None
+
+    def head(self, status: int = 200, content_type: str = "text/event-stream; charset=utf-8", **headers: str) -> None:
+        lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Status')}", "server: uvicorn"]
+        lines += [f"{k.replace('_', '-')}: {v}" for k, v in headers.items()]
+        lines += [f"content-type: {content_type}"] if content_type else []
+        if "content_length" not in headers:
+            lines.append("transfer-encoding: chunked")
+        self.headed = True
+        self.raw("\r\n".join([*lines, "", ""]).encode())
+
+    def chunk(self, data: bytes) -> None:
+        if not self.headed:
+            self.head()
+        self.raw(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def end(self) -> None:
+        self.raw(b"0\r\n\r\n")
+
+    def answer(self, status: int, body: Any, **headers: str) -> None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.head(status, "application/json", content_length=str(len(data)), **headers)
+        self.raw(data)
+
+    def drop(self, *, reset: bool = False) -> None:
+        """Close without ending the answer; ``reset`` with RST instead of FIN."""
+        if reset:
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        else:
+            with suppress(OSError):
+                self.sock.shutdown(socket.SHUT_RDWR)
+        self.sock.close()
+        raise Gone
+
+    def wait(self, event: threading.Event | None = None) -> bool:
+        """Say nothing until ``event`` (``True``), or until the client or the test is gone."""
+        while not self.server.stopping.is_set():
+            if event is not None and event.wait(0.005):
+                return True
+            timeout = 0.0 if event is not None else 0.02
+            if select.select([self.sock], [], [], timeout)[0] and not self.sock.recv(1, socket.MSG_PEEK):
+                raise Gone
+        raise Gone
+
+    def store(self) -> None:
+        """What the server does at the end of a step: keep the input and what came of it."""
+        stored, self.stored = self.stored, []
+        self.server.stored.setdefault(self.run.conversation, []).extend(stored)
+
+
+Step = bytes | Callable[[Wire], None]
+Play = Callable[[Wire], None]
+
+
+def stream(*steps: Step, keep: bool = True, stored: Iterable[dict[str, Any]] = ()) -> Play:
+    """A play that sends ``steps``; with ``keep`` the input, and ``stored``, is kept afterwards."""
+
+    def play(wire: Wire) -> None:
+        for step in steps:
+            if isinstance(step, bytes):
+                wire.chunk(step)
+            else:
+                step(wire)
+        if keep:
+            wire.stored += stored
+            wire.store()
+        wire.run.end("completed")
+        wire.end()
+
+    return play
+
+
+def echo(wire: Wire) -> None:
+    """The answer when nothing is scripted."""
+    number = wire.run.number
+    said = f"You said: {wire.request.text or 'an answer'}"
+    answer = ev.base("assistant_message", number, number, content=said)
+    stream(ev.ping(number), ev.frame(answer), ev.ending(), stored=[answer])(wire)
+
+
+def status(code: int, body: Any, **headers: str) -> Play:
+    """A refusal."""
+
+    def play(wire: Wire) -> None:
+        wire.run.end("failed")
+        wire.answer(code, body, **headers)
+
+    return play
+
+
+def asks(*calls: dict[str, Any], text: str = "") -> Play:
+    """A turn that stops because this client has to answer tool calls."""
+
+    def play(wire: Wire) -> None:
+        number = wire.run.number
+        request = ev.approval(*calls, run=number, step=number)
+        said = [ev.text(text, number, number)] if text else []
+        steps = [ev.ping(number), *said, ev.frame(request), ev.ending("requires_approval")]
+        stream(*steps, stored=[request])(wire)
+
+    return play
+
+
+# -- steps ----------------------------------------------------------------------------------------
+
+
+def hang(wire: Wire) -> None:
+    """Silence, until the run is cancelled: then the stream ends as the real one does."""
+    if not wire.headed:
+        wire.head()
+    wire.wait(wire.run.over)
+    wire.chunk(ev.CANCELLED)
+    wire.end()
+    raise _Played
+
+
+def deaf(wire: Wire) -> None:
+    """Silence that no cancel ends."""
+    wire.wait()
+
+
+def held(event: threading.Event) -> Callable[[Wire], None]:
+    """Silence until the test sets ``event``."""
+    return lambda wire: None if wire.wait(event) else None
+
+
+def broken(*, reset: bool = False, run: str = "completed", keep: bool = True, stored: Iterable[dict[str, Any]] = ()) -> Callable[[Wire], None]:
+    """The connection breaks; the run goes on and ends as ``run`` says (its input kept or not)."""
+
+    def step(wire: Wire) -> None:
+        if keep:
+            wire.stored += stored
+            wire.store()
+        if run != "running":
+            wire.run.end(run)
+        wire.drop(reset=reset)
+
+    return step
+
+
+class _Played(Exception):
+    """The play is over; its connection can be used again."""
+
+
+# -- the server -----------------------------------------------------------------------------------
+
+
+@dataclass
+class _Override:
+    method: str
+    path: str
+    play: Play
+    times: int
+
+
+class Server:
+    """Listens while it is entered. ``url`` is what ``Rest(base_url=...)`` takes."""
+
+    def __init__(self, port: int = 0) -> None:
+        self.requests: list[Request] = []
+        self.stored: dict[str, list[dict[str, Any]]] = {}
+        self.runs: list[Run] = []
+        self.agents: dict[str, dict[str, Any]] = {ev.AGENT: _agent(ev.AGENT)}
+        self.resumes: list[Play] = []
+        self.stopping = threading.Event()
+        # Looked at by tests that wait for something to have arrived.
+        self.changed = threading.Condition()
+        self._plays: list[Play] = []
+        self._overrides: list[_Override] = []
+        self._lock = threading.RLock()
+        self._threads: list[threading.Thread] = []
+        self._socks: list[socket.socket] = []
+        self._made = 1
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=128)
+        self.connections = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Server:
+        self._start(self._accept)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.stopping.set()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for sock in self._socks:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
+            assert not thread.is_alive(), "a thread of the test server hangs"
+
+    # -- what tests say and ask ----------------------------------------------------------------
+
+    def script(self, *plays: Play) -> None:
+        """What the next messages are answered with, in order."""
+        self._plays += plays
+
+    def override(self, method: str, path: str, play: Play, times: int = 1) -> None:
+        """Answer the next ``times`` requests of ``method`` whose path matches with ``play``."""
+        self._overrides.append(_Override(method, path, play, times))
+
+    def sent(self, text: str | None = None) -> list[Request]:
+        """The messages (and answers to tool calls) that arrived; with ``text`` only those."""
+        return [r for r in self.requests if r.sends and (text is None or r.text == text)]
+
+    def texts(self) -> list[str]:
+        """The user texts that arrived, in order."""
+        return [r.text for r in self.sent() if r.text is not None]
+
+    def count(self, method: str, path: str) -> int:
+        """How many requests of ``method`` had a path that matches."""
+        return sum(r.method == method and bool(re.search(path, r.path)) for r in self.requests)
+
+    @property
+    def cancels(self) -> int:
+        return self.count("POST", r"/cancel$")
+
+    @property
+    def active(self) -> list[Run]:
+        return [run for run in self.runs if run.status == "running"]
+
+    def pending(self, conversation: str = ev.CONV) -> list[str]:
+        """The tool calls that wait for an answer."""
+        newest = (self.stored.get(conversation) or [{}])[-1]
+        calls = newest.get("tool_calls") or ()
+        waiting = newest.get("message_type") == "approval_request_message"
+        return [c["tool_call_id"] for c in calls] if waiting else []
+
+    def leave_pending(self, *calls: dict[str, Any], conversation: str = ev.CONV) -> None:
+        """What a client that died leaves behind."""
+        self.stored.setdefault(conversation, []).append(ev.approval(*(calls or (ev.call(),))))
+
+    def wait_for(self, met: Callable[[], Any], seconds: float = 20) -> None:
+        """Block until a request made ``met`` true. For worker threads, not for an event loop."""
+        with self.changed:
+            assert self.changed.wait_for(met, seconds), "the request never came"
+
+    # -- connections ---------------------------------------------------------------------------
+
+    def _start(self, target: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(target=target, args=args, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.connections += 1
+            self._socks.append(sock)
+            self._start(self._serve, sock)
+
+    def _serve(self, sock: socket.socket) -> None:
+        with suppress(Gone, OSError), sock, sock.makefile("rb") as file:
+            while (request := _read(file)) is not None:
+                wire = Wire(self, sock, request)
+                with self._lock:
+                    play = self._choose(wire)
+                with self.changed:
+                    self.requests.append(request)
+                    self.changed.notify_all()
+                with suppress(_Played):
+                    play(wire)
+
+    # -- routes --------------------------------------------------------------------------------
+
+    def _choose(self, wire: Wire) -> Play:
+        request = wire.request
+        for override in self._overrides:
+            if override.method == request.method and override.times > 0 and re.search(override.path, request.path):
+                override.times -= 1
+                return override.play
+        if request.sends:
+            return self._message(wire)
+        body = self._lookup(request)
+        if callable(body):
+            return body
+        return lambda wire: wire.answer(200, body)
+
+    def _message(self, wire: Wire) -> Play:
+        conversation = wire.request.path.split("/")[-2]
+        waiting = self.pending(conversation)
+        wire.run = Run(len(self.runs) + 1, conversation)
+        self.runs.append(wire.run)
+        number = wire.run.number
+        if wire.request.text is not None:
+            refusal = ev.PENDING if waiting else None
+        else:
+            given = [a["tool_call_id"] for a in wire.request.messages[0]["approvals"]]
+            refusal = f"Invalid tool call IDs. Expected '{waiting}', but received '{given}'."
+            refusal = None if sorted(given) == sorted(waiting) else refusal if waiting else ev.NOTHING_PENDING
+        if refusal is not None:
+            return stream(ev.ping(number), ev.internal_error(refusal, run=number), keep=False)
+        for message in wire.request.messages:
+            kind = "user_message" if wire.request.text is not None else "approval_response_message"
+            row = ev.base(kind, number, number, otid=message.get("otid"), content=message.get("content"))
+            wire.stored.append(row | {"approvals": message.get("approvals")})
+        if wire.request.body.get("max_steps") == 1:
+            return stream(ev.ping(number), ev.ending("max_steps"))
+        return self._plays.pop(0) if self._plays else echo
+
+    def _lookup(self, request: Request) -> Any:
+        parts = request.path.strip("/").split("/")[1:]
+        match (request.method, *parts):
+            case ("GET", "conversations", conversation, "messages"):
+                return self._page(conversation, request.query)
+            case ("POST", "conversations", conversation, "cancel"):
+                return self._cancel(conversation)
+            case ("GET", "conversations", conversation):
+                return {"id": conversation, "agent_id": ev.AGENT, "model": None}
+            case ("POST", "conversations"):
+                self._made += 1
+                return {"id": f"conv-00000000-0000-4000-8000-{self._made:012d}", "model": None}
+            case ("GET", "runs"):
+                wanted = request.query.get("conversation_id", "default")
+                return [r.row() for r in reversed(self.runs) if r.conversation == wanted]
+            case ("GET", "runs", run):
+                return next(r.row() for r in self.runs if r.id == run)
+            case ("POST", "runs", _, "stream"):
+                return self.resumes.pop(0) if self.resumes else status(503, {"detail": ev.NO_REDIS})
+            case (_, "agents", *rest):
+                return self._agents(request, rest)
+            case ("GET", "models"):
+                return [{"handle": "openai-proxy/scripted", "model_type": "llm"}]
+        return status(404, {"detail": f"Not Found: {request.method} {request.path}"})
+
+    def _agents(self, request: Request, rest: list[str]) -> Any:
+        if request.method == "POST":
+            agent = _agent(f"agent-00000000-0000-4000-8000-{len(self.agents) + 1:012d}") | request.body
+            agent["created_at"] = f"2026-11-23T17:18:{len(self.agents):02d}.000000Z"
+            self.agents[agent["id"]] = agent
+            return agent
+        if not rest:
+            tag = request.query.get("tags")
+            return [a for a in self.agents.values() if tag is None or tag in a["tags"]]
+        if rest[0] not in self.agents:
+            return status(404, {"detail": f"Agent with ID {rest[0]} not found"})
+        return self.agents.pop(rest[0]) if request.method == "DELETE" else self.agents[rest[0]]
+
+    def _page(self, conversation: str, query: dict[str, str]) -> list[dict[str, Any]]:
+        system = ev.base("system_message", content="You are ...", otid=None, id=ev.message_id(0))
+        rows = [system, *self.stored.get(conversation, ())]
+        return list(reversed(rows))[: int(query.get("limit", 100))]
+
+    def _cancel(self, conversation: str) -> Any:
+        active = [run for run in self.active if run.conversation == conversation]
+        if not active:
+            text = f"CONFLICT: No active runs to cancel for conversation {conversation}"
+            return status(409, {"detail": text})
+        for run in active:
+            run.end("cancelled")
+        return {run.id: "cancelled" for run in active}
+
+
+def _agent(agent_id: str) -> dict[str, Any]:
+    return {"id": agent_id, "model": "openai-proxy/scripted", "tools": [], "tool_rules": [], "tags": []}
+
+
+def _read(file: Any) -> Request | None:
+    """The next request on a connection, ``None`` when the client is done with it."""
+    line = file.readline().decode().split()
+    if len(line) < 2:
+        return None
+    headers = {}
+    while (row := file.readline().strip()) != b"":
+        name, _, value = row.decode().partition(":")
+        headers[name.lower()] = value.strip()
+    data = file.read(int(headers.get("content-length", 0)))
+    url = urlsplit(line[1])
+    query = {k: v[0] for k, v in parse_qs(url.query).items()}
+    body = json.loads(data) if data else None
+    return Request(line[0], unquote(url.path), query, headers, body)
+
+
+def closed_port() -> int:
+    """A port on loopback where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])

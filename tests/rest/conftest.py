@@ -1,0 +1,59 @@
+"""Replays of a real Letta API server (``python -m tools.rig record`` makes them anew)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from letta_adapters import AsyncLettaClient, Rest
+from letta_adapters.testing.plugin import LettaCassette
+from tests.faces import sync_client
+
+MODEL = "openai-proxy/scripted"
+
+
+@pytest.fixture(params=["async", "sync"])
+async def new_client(
+    request: pytest.FixtureRequest, letta_cassette: LettaCassette
+) -> AsyncIterator[Callable[..., Any]]:
+    """Makes clients on the test's cassette: the async face, or the sync one in its clothes."""
+    made: list[Any] = []
+
+    def make(**options: Any) -> Any:
+        given = {
+            "base_url": letta_cassette.base_url,
+            "api_key": letta_cassette.api_key or "",
+            "settle_timeout": 5.0,
+        }
+        rest = Rest(**(given | options))
+        cls = AsyncLettaClient if request.param == "async" else sync_client
+        http_client = letta_cassette.http_client()
+        client = cls(rest, http_client=http_client)
+        made.append((client, http_client))
+        return client
+
+    yield make
+    for client, http_client in made:
+        await client.close()
+        await http_client.aclose()
+
+
+@pytest.fixture
+def client(new_client: Callable[..., Any]) -> Any:
+    """One client on the test's cassette."""
+    return new_client()
+
+
+@pytest.fixture
+async def agent(client: Any, request: pytest.FixtureRequest) -> str:
+    """A bare agent (none of Letta's own tools), named after the test."""
+    agent_id: str = await client.create_agent(
+        name=f"test {request.node.originalname}",
+        model=MODEL,
+        persona="I am a test agent.",
+        human="The user writes tests.",
+        base_tools=False,
+    )
+    return agent_id
