@@ -11,24 +11,31 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
+import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol, TypeVar
+from weakref import WeakSet
+
+from letta_adapters.errors import SessionClosedError
 
 T = TypeVar("T")
 
-HIGH_WATER: Final = 64
-LOW_WATER: Final = 16
+# Items. One read of the socket (64 KiB) holds up to ~180 events; a lower mark would stop the loop
+# in the middle of it, before the consumer had a chance to run.
+HIGH_WATER: Final = 256
+LOW_WATER: Final = 64
 # On Windows a thread that waits for a lock without a limit cannot be interrupted by Ctrl-C.
 _WAIT: Final = 0.5 if sys.platform == "win32" else None
 _CLEANUP_SECONDS: Final = 30.0
 _EXIT_SECONDS: Final = 5.0
+_FORK_SECONDS: Final = 1.0
 
 
 T_co = TypeVar("T_co", covariant=True)
@@ -98,6 +105,8 @@ class Bridge:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        # Async clients that live here, to be closed at exit.
+        self.clients: WeakSet[Any] = WeakSet()
         self._thread = threading.Thread(target=self._main, name="letta-adapters", daemon=True)
         self._thread.start()
 
@@ -116,6 +125,9 @@ class Bridge:
                 "The sync API was called on its own event loop, which would wait for itself. "
                 "Make the callback a plain function, or use the async client in it."
             )
+        if not self._thread.is_alive():
+            work.close()
+            raise SessionClosedError("The process is ending: all clients are closed.", hint="")
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
     def _wait(self, future: Future[T]) -> T:
@@ -145,11 +157,19 @@ class Bridge:
 
     def iterate(self, stream: Closable[T]) -> Generator[T, None, None]:
         """The stream's items, in this thread. Closing the generator closes the stream."""
+        items = self._items(stream)
+        # Into its ``try``: closing a generator that has not begun would do nothing.
+        next(items)
+        return items
+
+    def _items(self, stream: Closable[T]) -> Generator[T, None, None]:
         pump = _Pump(self.loop)
         queue = pump.queue
-        running = self._submit(pump.run(stream))
+        running: Future[None] | None = None
         ended = False
         try:
+            yield None  # type: ignore[misc]  # taken by iterate()
+            running = self._submit(pump.run(stream))
             while True:
                 try:
                     item = queue.get(timeout=_WAIT)
@@ -169,22 +189,50 @@ class Bridge:
                 pump.left = True
                 pump.unblock()
                 self._quietly(stream.aclose())
-                running.cancel()
+                if running is not None:
+                    running.cancel()
 
     def close(self) -> None:
-        """Cancel what still runs, let it clean up, and end the thread (at exit)."""
+        """Close the clients, cancel what still runs, and end the thread (at exit)."""
         if self._thread.is_alive():
-            self._quietly(self._cancel_all())
+            with suppress(AttributeError):  # a loop in C, which has no place for it
+                self.loop.getaddrinfo = _getaddrinfo_at_exit  # type: ignore[method-assign]
+            self._quietly(self._end())
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join(_EXIT_SECONDS)
 
-    async def _cancel_all(self) -> None:
+    async def _end(self) -> None:
+        closing = asyncio.gather(*(c.close() for c in self.clients), return_exceptions=True)
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(closing, _EXIT_SECONDS)
         me = asyncio.current_task()
         tasks = [task for task in asyncio.all_tasks() if task is not me]
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=_EXIT_SECONDS)
+
+    def hold(self) -> Callable[[], None]:
+        """Stop the loop between two callbacks; returns the function that lets it go on.
+
+        A process that is forked while this thread holds a lock (of an import, say) would leave the
+        child with a lock that nobody releases.
+        """
+        held, go_on = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            held.set()
+            go_on.wait(_FORK_SECONDS)
+
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self.loop.call_soon_threadsafe(wait)
+            held.wait(_FORK_SECONDS)
+        return go_on.set
+
+
+async def _getaddrinfo_at_exit(host: Any, port: Any, **options: Any) -> Any:
+    # Usually a thread pool looks names up, and that is shut down before anything else.
+    return socket.getaddrinfo(host, port, **options)
 
 
 def _cancelling(task: asyncio.Task[Any]) -> bool:
@@ -195,6 +243,7 @@ def _cancelling(task: asyncio.Task[Any]) -> bool:
 
 _lock = threading.Lock()
 _bridge: Bridge | None = None
+_forking = threading.local()
 # A forked child must not finalise its parent's loop.
 _inherited: list[Bridge] = []
 
@@ -206,6 +255,17 @@ def get_bridge() -> Bridge:
         if _bridge is None:
             _bridge = Bridge()
         return _bridge
+
+
+def _before_fork() -> None:
+    if _bridge is not None:
+        _forking.go_on = _bridge.hold()
+
+
+def _after_fork_in_parent() -> None:
+    go_on, _forking.go_on = getattr(_forking, "go_on", None), None
+    if go_on is not None:
+        go_on()
 
 
 def _after_fork() -> None:
@@ -223,4 +283,8 @@ def _at_exit() -> None:
 
 atexit.register(_at_exit)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork,
+    )

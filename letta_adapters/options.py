@@ -7,6 +7,7 @@ arguments. A mistake raises :class:`~letta_adapters.errors.InvalidInputError` na
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -50,6 +51,8 @@ def _invalid(what: str, error: ValidationError) -> InvalidInputError:
     for item in error.errors(include_url=False, include_input=False, include_context=False):
         where = ".".join(str(part) for part in item["loc"])
         text = "is not an option" if item["type"] == "extra_forbidden" else item["msg"]
+        # What an option inside this one said, without its own frame.
+        text = re.sub(r"^Value error, (Invalid \w+: )?", "", text).rstrip(".")
         problems.append(f"{where}: {text}" if where else text)
     return InvalidInputError(f"Invalid {what}: {'; '.join(problems)}.")
 

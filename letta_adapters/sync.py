@@ -73,7 +73,9 @@ class LettaClient(_Bridged[AsyncLettaClient]):
                     "An injected http_client cannot be used after fork().",
                     hint="Make the LettaClient in the child process.",
                 )
-            return AsyncLettaClient(backend, http_client=http_client)
+            made = AsyncLettaClient(backend, http_client=http_client)
+            get_bridge().clients.add(made)
+            return made
 
         super().__init__(make)
         self.agents = Agents(self)

@@ -108,7 +108,9 @@ async def backfill_and_pages(
         older = await session.list_messages(before=page.next_before, limit=2)
         ids = {m["id"] for m in page.messages}
         assert ids.isdisjoint(m["id"] for m in older.messages)
-        recent = [m for m in (page.messages + older.messages) if m["message_type"] == "user_message"]
+        recent = [
+            m for m in (page.messages + older.messages) if m["message_type"] == "user_message"
+        ]
         assert "two" in str(recent[0]["content"])
         direct = await client.list_messages(agent_id, session.conversation_id, limit=2)
         assert [m["id"] for m in direct.messages] == [m["id"] for m in page.messages]

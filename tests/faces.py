@@ -1,19 +1,34 @@
 """One test, both faces: the sync client behind the async one's signatures.
 
-Every call goes through a worker thread, exactly as a caller of the sync API would make it, so that
-a test written once with ``await`` proves both.
+Every asyncio task gets a thread of its own and makes its calls there, exactly as a caller of the
+sync API would, so that a test written once with ``await`` proves both.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import functools
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from letta_adapters import LettaClient
 
 _DONE = object()
+_threads: WeakKeyDictionary[asyncio.Task[Any], ThreadPoolExecutor] = WeakKeyDictionary()
+
+
+async def in_my_thread(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run a blocking call in the current task's own thread."""
+    task = asyncio.current_task()
+    assert task is not None
+    thread = _threads.setdefault(task, ThreadPoolExecutor(max_workers=1))
+    context = contextvars.copy_context()
+    work = functools.partial(context.run, call, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(thread, work)
 
 
 class _Stream:
@@ -26,13 +41,13 @@ class _Stream:
         return self  # type: ignore[return-value]
 
     async def __anext__(self) -> Any:
-        item = await asyncio.to_thread(next, self._items, _DONE)
+        item = await in_my_thread(next, self._items, _DONE)
         if item is _DONE:
             raise StopAsyncIteration
         return item
 
     async def aclose(self) -> None:
-        await asyncio.to_thread(self._items.close)  # type: ignore[attr-defined]
+        await in_my_thread(self._items.close)  # type: ignore[attr-defined]
 
 
 class AsAsync:
@@ -55,20 +70,18 @@ class AsAsync:
 
     def _threaded(self, method: Callable[..., Any]) -> Callable[..., Any]:
         async def call(*args: Any, **kwargs: Any) -> Any:
-            return await asyncio.to_thread(method, *args, **kwargs)
+            return await in_my_thread(method, *args, **kwargs)
 
         return call
 
     async def __aenter__(self) -> AsAsync:
-        await asyncio.to_thread(self._target.__enter__)
+        await in_my_thread(self._target.__enter__)
         return self
 
     async def __aexit__(self, *error: Any) -> None:
-        await asyncio.to_thread(self._target.__exit__, *error)
+        await in_my_thread(self._target.__exit__, *error)
 
 
 def sync_client(*args: Any, **kwargs: Any) -> AsAsync:
     """A ``LettaClient`` that looks like an ``AsyncLettaClient``."""
     return AsAsync(LettaClient(*args, **kwargs))
-
-

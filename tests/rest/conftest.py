@@ -52,8 +52,8 @@ async def agent(client: Any, request: pytest.FixtureRequest) -> str:
     agent_id: str = await client.create_agent(
         name=f"test {request.node.originalname}",
         model=MODEL,
+        # One block: the server lists several in any order, which would show in the recordings.
         persona="I am a test agent.",
-        human="The user writes tests.",
         base_tools=False,
     )
     return agent_id

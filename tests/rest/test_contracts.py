@@ -26,9 +26,7 @@ async def test_backfill_and_pages(client: Any, agent: str, letta_cassette: Letta
 
 
 @pytest.mark.letta_cassette("contract_list_while_streaming", shared=True)
-async def test_list_while_streaming(
-    client: Any, agent: str, letta_cassette: LettaCassette
-) -> None:
+async def test_list_while_streaming(client: Any, agent: str, letta_cassette: LettaCassette) -> None:
     await contracts.list_while_streaming(client, agent, None, letta_cassette.script)
 
 

@@ -67,9 +67,7 @@ async def test_a_session_goes_on_and_can_be_resumed(
     async with client.resume_session(conversation_id) as session:
         assert session.agent_id == agent
         assert (await session.run_turn("Bye")).result == "Goodbye."
-    async with client.resume_session(
-        agent_id=agent, conversation_id=conversation_id
-    ) as session:
+    async with client.resume_session(agent_id=agent, conversation_id=conversation_id) as session:
         page = await session.list_messages()
     texts = [m["content"] for m in page.messages if m["message_type"] == "user_message"]
     assert texts == ["Bye", "Who am I?", "I am Ada."]
@@ -262,9 +260,9 @@ async def test_what_does_not_exist_is_a_typed_error(
     with pytest.raises(NotFoundError):
         await client.resume_session(f"conv-{missing}").initialize()
     with pytest.raises(NotFoundError):
-        await client.resume_session(
-            agent_id=agent, conversation_id=f"conv-{missing}"
-        ).run_turn("hi")
+        await client.resume_session(agent_id=agent, conversation_id=f"conv-{missing}").run_turn(
+            "hi"
+        )
     with pytest.raises(InvalidInputError) as malformed:
         await client.resume_session("agent-bogus").initialize()
     assert malformed.value.status_code == 422
@@ -277,7 +275,6 @@ async def test_agents_and_conversations_are_managed(client: Any, agent: str) -> 
     found = await client.agents.retrieve(agent)
     assert {b["label"]: b["value"] for b in found["memory"]["blocks"]} == {
         "persona": "I am a test agent.",
-        "human": "The user writes tests.",
     }
     made = await client.conversations.create(agent, summary="a talk")
     forked = await client.conversations.fork(made["id"])

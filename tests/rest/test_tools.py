@@ -207,9 +207,7 @@ async def test_the_callback_allows_edits_and_denies(
             return Deny("not there")
         return Allow({"city": "Milan"}) if tool_input["city"] == "Rome" else True
 
-    async with client.create_session(
-        agent, tools=[get_time], can_use_tool=can_use_tool
-    ) as session:
+    async with client.create_session(agent, tools=[get_time], can_use_tool=can_use_tool) as session:
         messages = await turn(session, "What time is it?")
     assert asked == [("get_time", city, True, True) for city in ("Paris", "Moscow", "Rome")]
     assert results(messages) == [
@@ -285,9 +283,7 @@ async def test_a_server_tool_that_asks_is_approved_denied_or_denied_for_want_of_
     assert result_of(nobody).result == "Pity."
     assert [is_error for _, is_error in results(nobody)] == [True]
     # The API cannot run it with another input: said, not ignored, and nothing is left waiting.
-    async with client.resume_session(
-        session.conversation_id, can_use_tool=can_use_tool
-    ) as session:
+    async with client.resume_session(session.conversation_id, can_use_tool=can_use_tool) as session:
         edited = await turn(session, "Once more?")
         assert not (await session.bootstrap_state()).has_pending_approval
     assert types(edited)[-2:] == ["error", "result"]

@@ -22,6 +22,10 @@ from letta_adapters.testing.plugin import LettaCassette
 from letta_adapters.testing.scripted_model import ModelError, Reply, ToolUse
 from tests.rest._say import result_of, streamed_text, turn, types
 
+MODEL = "openai-proxy/scripted"
+# Without its delays a replayed stream is over before anybody can leave it.
+REPLAY_SPEED = 0.2
+
 RATE = ModelError(429, "Rate limit reached for requests", type="rate_limit_error")
 KEY = ModelError(401, "Incorrect API key provided", type="invalid_request_error")
 BROKEN = ModelError(400, "The model does not like this", type="invalid_request_error")
@@ -32,9 +36,7 @@ async def test_each_provider_error_has_its_type_and_stores_nothing(
     client: Any, agent: str, letta_cassette: LettaCassette
 ) -> None:
     # The server repeats a rate-limited call by itself.
-    letta_cassette.script(
-        Reply(error=KEY), Reply(error=BROKEN), *[Reply(error=RATE)] * 6
-    )
+    letta_cassette.script(Reply(error=KEY), Reply(error=BROKEN), *[Reply(error=RATE)] * 6)
     async with client.create_session(agent) as session:
         outcomes = [await turn(session, f"try {i}") for i in range(3)]
         page = await session.list_messages()
@@ -115,15 +117,13 @@ async def test_limits_and_empty_answers(
         Reply(text="cut off here", finish_reason="length"),
         Reply(tool_calls=[ToolUse("ping", {})]),
     )
-    async with client.create_session(
-        agent, tools=[ping], include_partial_messages=True
-    ) as session:
+    async with client.create_session(agent, tools=[ping], include_partial_messages=True) as session:
         empty = await session.run_turn("say nothing")
     async with client.resume_session(session.conversation_id, tools=[ping]) as session:
         refused = await session.run_turn("say nothing")
-        cut = await turn(session, "say much")
+        cut = await turn(session, "say much", otid="00000000-cut")
     async with client.resume_session(session.conversation_id, tools=[ping], max_steps=1) as session:
-        limited = await turn(session, "ping it")
+        limited = await turn(session, "ping it", otid="00000000-limited")
     # The server takes an empty answer for one while it streams tokens, else for a failure.
     assert (empty.success, empty.result) == (True, "")
     assert (refused.success, refused.error_code) == (False, "provider_error")
@@ -135,11 +135,15 @@ async def test_limits_and_empty_answers(
         result_of(limited).raise_for_status()
 
 
-@pytest.mark.letta_cassette("abort", shared=True)
+@pytest.mark.letta_cassette("abort", shared=True, timing=True)
 async def test_abort_ends_the_stream_with_a_cancelled_result(
-    client: Any, agent: str, letta_cassette: LettaCassette
+    new_client: Any, letta_cassette: LettaCassette
 ) -> None:
-    letta_cassette.script(Reply(text=["word "] * 60, token_delay=0.05), Reply(text="Fine."))
+    letta_cassette.replay_options(timing=REPLAY_SPEED)
+    client = new_client()
+    agent = await client.create_agent(name="test abort", model=MODEL, base_tools=False)
+    # Slow enough that the server always notices the cancel at the same token.
+    letta_cassette.script(Reply(text=["word "] * 9, token_delay=0.8), Reply(text="Fine."))
     async with client.create_session(agent, include_partial_messages=True) as session:
         await session.abort()  # nothing runs: no error
         await session.send("count")
@@ -160,11 +164,14 @@ async def test_abort_ends_the_stream_with_a_cancelled_result(
         assert (await session.run_turn("again")).result == "Fine."
 
 
-@pytest.mark.letta_cassette("left_early", shared=True)
+@pytest.mark.letta_cassette("left_early", shared=True, timing=True)
 async def test_leaving_the_stream_early_stops_the_agent(
-    client: Any, agent: str, letta_cassette: LettaCassette
+    new_client: Any, letta_cassette: LettaCassette
 ) -> None:
-    letta_cassette.script(Reply(text=["word "] * 60, token_delay=0.05))
+    letta_cassette.replay_options(timing=REPLAY_SPEED)
+    client = new_client()
+    agent = await client.create_agent(name="test left early", model=MODEL, base_tools=False)
+    letta_cassette.script(Reply(text=["word "] * 9, token_delay=0.8))
     async with client.create_session(agent, include_partial_messages=True) as session:
         await session.send("count")
         stream = session.stream()

@@ -46,6 +46,7 @@ class RestBackend:
         self._http = Http(rest, http_client)
         wanted = self._http.cloud if rest.background is None else rest.background
         self._background = channel.BackgroundRuns(wanted)
+        self._default_agent_lock = asyncio.Lock()
 
     # -- agents -----------------------------------------------------------------------------
 
@@ -96,9 +97,11 @@ class RestBackend:
         When several processes make it at the same moment, all settle on the oldest and the makers
         of the others delete theirs.
         """
-        found = await self._default_agents()
-        if found:
-            return found[0]
+        async with self._default_agent_lock:
+            found = await self._default_agents()
+            return found[0] if found else await self._make_default_agent(model)
+
+    async def _make_default_agent(self, model: str | None) -> str:
         options = AgentOptions(
             name="default",
             description="Used when no agent is named.",

@@ -22,6 +22,7 @@ from letta_adapters.errors import (
 from letta_adapters.messages import Message, PendingToolCall
 
 RESUME_ATTEMPTS: Final = 3
+_RESUME_PAUSE: Final = 0.2
 # How long an aborted run may take to end before its connection is given up.
 _STOP_SECONDS: Final = 10.0
 _CANCEL_ATTEMPTS: Final = 5
@@ -57,6 +58,7 @@ class RestChannel:
         self._stream: ByteStream | None = None
         # May a request of ours be at work on the server?
         self._active = False
+        self._cancelled = False
         self._answered = False
         self._resumes_left = RESUME_ATTEMPTS
 
@@ -100,6 +102,7 @@ class RestChannel:
         path = runs.conversation_path(self._conversation, "/messages")
         body = self._body(messages)
         self._active = True
+        self._cancelled = False
         try:
             return await self._accept(path, body)
         except LettaError as error:
@@ -212,7 +215,7 @@ class RestChannel:
                     {"starting_after": state.last_seq_id, "include_pings": True},
                 )
             except LettaError:
-                await asyncio.sleep(0.2 * (RESUME_ATTEMPTS - self._resumes_left))
+                await asyncio.sleep(_RESUME_PAUSE * (RESUME_ATTEMPTS - self._resumes_left))
                 continue
             state.begin_segment(resumed=True)
             return True
@@ -256,24 +259,42 @@ class RestChannel:
         for _ in range(_CANCEL_ATTEMPTS):
             if not self._active or self.state.stop.value is not None:
                 return
-            if await runs.cancel(self._http, self._conversation):
+            if self._cancelled or await runs.cancel(self._http, self._conversation):
+                self._cancelled = True
                 return
             await asyncio.sleep(_CANCEL_PAUSE)
 
     async def stop(self) -> None:
         """Cancel the run, wait until it is over, clear pending calls, release the connection."""
-        state = self.state
         # If the server is gone or hangs there is nothing left that could be stopped.
-        with suppress(LettaError, TimeoutError, asyncio.TimeoutError):
-            if self._active:
-                await runs.cancel(self._http, self._conversation)
-                await asyncio.wait_for(self._exhaust(), _STOP_SECONDS)
-                if state.stop.value is None:
-                    await runs.finish_run(self._http, self._conversation, state.run_id, 0.0)
-                self._active = False
-            if self._calls_may_wait():
-                await self._clear_pending()
+        with suppress(LettaError, asyncio.TimeoutError):
+            await asyncio.wait_for(self._end_run(), 2 * _STOP_SECONDS)
         await self.release()
+
+    async def _end_run(self) -> None:
+        if self._active:
+            if self._stream is None:
+                await self._cancel_unborn()
+            else:
+                if not self._cancelled:
+                    await runs.cancel(self._http, self._conversation)
+                await asyncio.wait_for(self._exhaust(), _STOP_SECONDS)
+            if self._stream is None or self.state.stop.value is None:
+                await runs.finish_run(self._http, self._conversation, self.state.run_id, 0.0)
+            self._active = False
+        if self._calls_may_wait():
+            await self._clear_pending()
+
+    async def _cancel_unborn(self) -> None:
+        """Cancel the run of a request that got no answer yet: it may come to be at any moment."""
+        for _ in range(_CANCEL_ATTEMPTS):
+            if await runs.cancel(self._http, self._conversation):
+                return
+            if not self._answered and await runs.is_stored(
+                self._http, self._conversation, self._otid
+            ):
+                return
+            await asyncio.sleep(_CANCEL_PAUSE)
 
     async def _exhaust(self) -> None:
         stream = self._stream

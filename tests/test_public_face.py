@@ -1,0 +1,77 @@
+"""The names users rely on, and what importing them costs."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import pytest
+
+import letta_adapters
+from letta_adapters import aio
+
+FIXED = """
+LettaClient AsyncLettaClient Session AsyncSession
+prompt create_agent create_session resume_session aprompt
+Rest Local Remote
+InitMessage AssistantMessage ReasoningMessage ToolCallMessage ToolResultMessage StreamEvent
+ErrorMessage RetryMessage ResultMessage UnknownMessage MessagePage
+extract_stream_text_delta Transcript
+image_from_file image_from_bytes image_from_url
+Allow Deny tool Tool LettaError UnsupportedOptionError
+""".split()
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_a_fixed_name_is_there_and_listed(name: str) -> None:
+    assert name in letta_adapters.__all__
+    assert name in dir(letta_adapters)
+    assert getattr(letta_adapters, name) is not None
+
+
+def test_every_listed_name_can_be_imported() -> None:
+    for name in letta_adapters.__all__:
+        assert hasattr(letta_adapters, name), name
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = letta_adapters.nonsense  # type: ignore[attr-defined]
+
+
+def test_the_async_functions_have_the_sync_ones_names_and_parameters() -> None:
+    for name in ("prompt", "create_agent", "create_session", "resume_session"):
+        here = inspect.signature(getattr(letta_adapters, name))
+        there = inspect.signature(getattr(aio, name))
+        assert list(here.parameters) == list(there.parameters), name
+    assert inspect.iscoroutinefunction(aio.prompt)
+    assert inspect.iscoroutinefunction(aio.create_agent)
+    assert not inspect.iscoroutinefunction(aio.create_session)
+    assert not inspect.iscoroutinefunction(aio.resume_session)
+    assert letta_adapters.aprompt is aio.prompt
+
+
+def test_importing_the_package_pulls_in_nothing_heavy() -> None:
+    code = (
+        "import sys, letta_adapters\n"
+        "heavy = {'httpx', 'websockets', 'pydantic', 'langchain_core', 'llama_index', 'asyncio'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_messages_carry_the_reference_tags() -> None:
+    tags = {
+        "init": letta_adapters.InitMessage,
+        "assistant": letta_adapters.AssistantMessage,
+        "reasoning": letta_adapters.ReasoningMessage,
+        "tool_call": letta_adapters.ToolCallMessage,
+        "tool_result": letta_adapters.ToolResultMessage,
+        "stream_event": letta_adapters.StreamEvent,
+        "error": letta_adapters.ErrorMessage,
+        "retry": letta_adapters.RetryMessage,
+        "result": letta_adapters.ResultMessage,
+    }
+    assert {tag: cls.type for tag, cls in tags.items()} == {tag: tag for tag in tags}
