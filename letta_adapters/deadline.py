@@ -14,12 +14,13 @@ from letta_adapters.errors import TimeoutAfterAcceptanceError
 class Deadline:
     """Cancels the task that waits inside :meth:`enter` … :meth:`leave` when time is up."""
 
-    __slots__ = ("_handle", "_task", "expired", "seconds")
+    __slots__ = ("_cancels_before", "_handle", "_task", "expired", "seconds")
 
     def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds
         self.expired = False
         self._task: asyncio.Task[object] | None = None
+        self._cancels_before = 0
         self._handle: asyncio.TimerHandle | None = None
         if seconds is not None:
             self._handle = asyncio.get_running_loop().call_later(seconds, self._fire)
@@ -34,7 +35,10 @@ class Deadline:
         if self.expired:
             raise self.error()
         if self.seconds is not None:
-            self._task = asyncio.current_task()
+            self._task = task = asyncio.current_task()
+            # A cancel that somebody caught earlier still counts, and is not ours.
+            cancelling = getattr(task, "cancelling", None)  # 3.11+
+            self._cancels_before = cancelling() if cancelling else 0
 
     def leave(self) -> None:
         """The current task stopped waiting."""
@@ -46,7 +50,7 @@ class Deadline:
         if not self.expired or task is None:
             return False
         uncancel = getattr(task, "uncancel", None)  # 3.11+
-        return uncancel is None or uncancel() == 0
+        return uncancel is None or uncancel() <= self._cancels_before
 
     def error(self) -> TimeoutAfterAcceptanceError:
         """The error of a turn that took too long."""

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import os
 
+# Loaded before any test: pytest's `pytester` forgets modules that its inner runs load first, and a
+# second httpcore has other exception classes than the ones httpx knows.
+import anyio._backends._asyncio
+import httpcore
+import httpx
 import pytest
 import pytest_socket
+import vcr.patch
+
+_KEPT = (anyio._backends._asyncio, httpcore, httpx, vcr.patch)
 
 
 def _talks_to_a_server(item: pytest.Item) -> bool:

@@ -62,7 +62,7 @@ def test_what_is_no_backend_is_refused(backend: Any) -> None:
 
 @pytest.mark.parametrize("backend", [None, "local", "remote", Local(), Remote(url="ws://x")])
 def test_backends_of_a_later_version_say_so(backend: Any) -> None:
-    with pytest.raises(ConfigurationError, match="not part of this version.*LETTA_API_KEY"):
+    with pytest.raises(ConfigurationError, match=r"not part of this version.*LETTA_API_KEY"):
         LettaClient(backend)
 
 

@@ -11,16 +11,42 @@ import pytest
 import letta_adapters
 from letta_adapters import aio
 
-FIXED = """
-LettaClient AsyncLettaClient Session AsyncSession
-prompt create_agent create_session resume_session aprompt
-Rest Local Remote
-InitMessage AssistantMessage ReasoningMessage ToolCallMessage ToolResultMessage StreamEvent
-ErrorMessage RetryMessage ResultMessage UnknownMessage MessagePage
-extract_stream_text_delta Transcript
-image_from_file image_from_bytes image_from_url
-Allow Deny tool Tool LettaError UnsupportedOptionError
-""".split()
+FIXED = [
+    "LettaClient",
+    "AsyncLettaClient",
+    "Session",
+    "AsyncSession",
+    "prompt",
+    "create_agent",
+    "create_session",
+    "resume_session",
+    "aprompt",
+    "Rest",
+    "Local",
+    "Remote",
+    "InitMessage",
+    "AssistantMessage",
+    "ReasoningMessage",
+    "ToolCallMessage",
+    "ToolResultMessage",
+    "StreamEvent",
+    "ErrorMessage",
+    "RetryMessage",
+    "ResultMessage",
+    "UnknownMessage",
+    "MessagePage",
+    "extract_stream_text_delta",
+    "Transcript",
+    "image_from_file",
+    "image_from_bytes",
+    "image_from_url",
+    "Allow",
+    "Deny",
+    "tool",
+    "Tool",
+    "LettaError",
+    "UnsupportedOptionError",
+]
 
 
 @pytest.mark.parametrize("name", FIXED)

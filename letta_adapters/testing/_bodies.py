@@ -38,8 +38,8 @@ class Streams:
 
     groups: dict[tuple[Any, ...], list[View]] = field(default_factory=dict)
 
-    def add(self, leaves: list[Leaf], views: list[View]) -> None:
-        """Note the strings of one event."""
+    def add(self, leaves: list[Leaf], views: list[View], cut: bool = False) -> None:
+        """Note the strings of one event; ``cut`` if it broke off within."""
         values = {leaf.path: view.text for leaf, view in zip(leaves, views, strict=True)}
         kind, message = values.get(("message_type",)), values.get(("id",))
         for leaf, view in zip(leaves, views, strict=True):
@@ -49,9 +49,21 @@ class Streams:
             index = values.get((*leaf.path[:-2], "index")) if len(leaf.path) > 1 else None
             # By message, as a client joins them.
             self.groups.setdefault((kind, message, call, index, leaf.path), []).append(view)
+            if cut and call is None:
+                self._add_cut(kind, message, leaf, view)
             if call is None and index is None:
                 # And all of a kind, should the ids differ; but parallel calls are interleaved.
                 self.groups.setdefault((kind, leaf.path), []).append(view)
+
+    def _add_cut(self, kind: Any, message: Any, leaf: Leaf, view: View) -> None:
+        # Which call it belongs to was not said any more: it may be any.
+        for (other, owner, call, _, path), views in self.calls():
+            if (other, owner, path) == (kind, message, leaf.path) and call is not None:
+                views.append(view)
+
+    def calls(self) -> list[tuple[tuple[Any, ...], list[View]]]:
+        """The groups by message."""
+        return [(key, views) for key, views in self.groups.items() if len(key) == 5]
 
     def edits(self, finder: Finder) -> Iterator[Edit]:
         """What shows only across events, as edits of the body."""
@@ -111,7 +123,7 @@ def json_edits(
         elif leaf.kind != "number":
             edits += view.back(finder.edits(view.text))
     if streams is not None:
-        streams.add(leaves, views)
+        streams.add(leaves, views, cut=not text[start:end].endswith("}"))
     return edits + _shifted(finder, text, stop, end)
 
 

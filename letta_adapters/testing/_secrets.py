@@ -59,6 +59,8 @@ class Secrets:
         if value in self._known or not _worth_hunting(value, certain):
             return
         self._known[value] = None
+        if len(value) >= 2 * _MIN_CUT:
+            self.watch_cut(value)
         for needle, same_length in _encodings(value):
             self._needles.setdefault(needle, same_length)
             self._watch_ends(needle, _BASE64_WINDOW if same_length else _WINDOW)

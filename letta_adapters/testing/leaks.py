@@ -44,8 +44,9 @@ _PATTERNS = {
         r"|\bBearer (?!REDACTED)[-\w.~+/]{8,}|://[^/\s:@\"']+:(?!REDACTED)[^/\s@\"'\\]+@"
     ),
     "e-mail": re.compile(
-        r"(?i)\b(?!git@)[\w.+'-]+@(?![\w.-]*\b(?:example|test|invalid)\b)"
-        r"[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}\b"
+        # The n of an escaped line end is no part of what follows it.
+        r"(?i)(?:(?<=\\[nrtbf])|(?<=\\u[0-9a-f]{4})|(?<![\w\\]))"
+        r"(?!git@|[\w.+'-]*user@example\.com\b)\w[\w.+'-]*@[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}\b"
     ),
     "home": re.compile(
         r"(?<![\w.\\/])(?:/mnt/\w|/var|/export)?/+(?:home|Users)/+(?!user\b)[^\s/\"'\\<>,;:|*?]+"
@@ -71,7 +72,8 @@ _TELLING_PARENT = {"secrets", "env", "env_vars", "custom_headers", "environment_
     "tool_exec_environment_variables"
 }
 _MASKED = re.compile(
-    r"(?i)(?:REDACTED)+\w{0,7}|none|null|true|false|string|\d{1,7}|<[^<>]*>|\$\{?\w+\}?|\*+|\.+|x+|"
+    r"(?i)(?:REDACTED)+\w{0,7}|none|null|true|false|string|\d{1,7}|<[^<>]*>|\$\{?\w+\}?|\*+|\.+|x+"
+    r"|password|secret|postgres|changeme|dummy|empty|not-needed|test-?key|"
 )
 _ENVIRONMENT = re.compile(
     r"(?i).*(?:api_?key|token|secret|password|passwd|passphrase|private_key|access_key)s?"
@@ -79,6 +81,8 @@ _ENVIRONMENT = re.compile(
 _ANYBODY = {"root", "user", "runner", "ubuntu", "debian", "admin", "letta", "agent", "test"} | {
     "localhost", "host", "main", "server", "docker", "node", "python", "default", "home"
 }  # fmt: skip
+# Events with the same of these continue one another.
+_OWNERS = {"id", "message_type", "tool_call_id", "index"}
 _EPOCH_KEYS = {"created", "created_at", "updated_at", "timestamp"}
 
 
@@ -184,9 +188,9 @@ def scan_text(
     ``*_TOKEN`` and so on; ``allow`` are findings, as whole texts, that are none.
     """
     variables = os.environ if environment is None else environment
-    known = {value for name, value in variables.items() if _ENVIRONMENT.fullmatch(name)}
-    known = {value for value in {*known, *secrets} if len(value) >= 6 and not _MASKED.match(value)}
-    scan = _Scan(source, known, allow)
+    values = {value for name, value in variables.items() if _ENVIRONMENT.fullmatch(name)}
+    known = {value for value in {*values, *secrets} if len(value) >= 6}
+    scan = _Scan(source, [value for value in known if not _MASKED.fullmatch(value)], allow)
     lines = text.split("\n")
     for number, line in enumerate(lines, 1):
         scan.text(number, line)
@@ -314,12 +318,21 @@ def _joined(events: list[Any]) -> Iterator[str]:
     parts: dict[tuple[Any, ...], list[str]] = {}
     for event in events:
         if isinstance(event, dict):
-            call = event.get("tool_call") or {}
-            owner = call.get("tool_call_id") if isinstance(call, dict) else None
+            owner = str([value for key, value in _scalars(event) if key in _OWNERS])
             for path, value in _strings(event):
                 if not re.search(r"(?:^|_)id$|^otid$|^date$|type$", path[-1] if path else ""):
-                    parts.setdefault((event.get("id"), owner, path), []).append(value)
+                    parts.setdefault((owner, path), []).append(value)
     return ("".join(values) for values in parts.values() if len(values) > 1)
+
+
+def _scalars(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield str(key), item if isinstance(item, (str, int)) else None
+            yield from _scalars(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _scalars(item)
 
 
 def _is_epoch(path: tuple[str, ...], value: float) -> bool:

@@ -63,7 +63,9 @@ def reasoning(content: str, run: int = 1, step: int = 1) -> bytes:
     return frame(base("reasoning_message", run, step, **fields))
 
 
-def call(name: str = "get_weather", call_id: str = "call_1", arguments: str = '{"city": "Paris"}') -> dict[str, Any]:
+def call(
+    name: str = "get_weather", call_id: str = "call_1", arguments: str = '{"city": "Paris"}'
+) -> dict[str, Any]:
     """A tool call as it stands in a message."""
     return {"name": name, "arguments": arguments, "tool_call_id": call_id}
 
@@ -74,7 +76,9 @@ def approval(*calls: dict[str, Any], run: int = 1, step: int = 1) -> dict[str, A
     return base("approval_request_message", run, step, otid=message_id(step), **fields)
 
 
-def tool_return(value: str, call_id: str = "call_1", status: str = "success", run: int = 1, step: int = 1) -> bytes:
+def tool_return(
+    value: str, call_id: str = "call_1", status: str = "success", run: int = 1, step: int = 1
+) -> bytes:
     """What a tool returned."""
     one = {"tool_return": value, "status": status, "tool_call_id": call_id}
     one |= {"stdout": None, "stderr": None}

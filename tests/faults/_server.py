@@ -1,243 +1,35 @@
 """A Letta API on loopback: plays scripted streams, and misbehaves on demand.
 
-Plain threads and sockets, because the faults are made of what HTTP libraries prevent: bodies that
-stop in the middle of a chunk, resets, silence. It keeps the little state that a client's recovery
-looks at (stored messages, runs, pending approvals) by the rules of letta 0.16.8, and every request.
-
-A *play* is a function of the :class:`Wire` that answers one ``POST .../messages``; :func:`stream`
-makes one of bytes and steps. Without a script every message is answered with an echo.
+It keeps the little state that a client's recovery looks at (stored messages, runs, pending
+approvals) by the rules of letta 0.16.8, and every request it got. What it is scripted with answers
+``POST .../messages``, in order; without a script every message is answered with an echo.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import select
 import socket
-import struct
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.faults import _events as ev
-
-_REASONS = {200: "OK", 307: "Temporary Redirect", 401: "Unauthorized", 409: "Conflict"}
-
-
-class Gone(Exception):
-    """The client hung up, or the connection was dropped on purpose."""
-
-
-@dataclass
-class Request:
-    """One request, as it came."""
-
-    method: str
-    path: str
-    query: dict[str, str]
-    headers: dict[str, str]
-    body: Any
-
-    @property
-    def sends(self) -> bool:
-        """Is this a message (or an answer to tool calls)?"""
-        return self.method == "POST" and self.path.endswith("/messages")
-
-    @property
-    def messages(self) -> list[dict[str, Any]]:
-        return self.body["messages"]
-
-    @property
-    def text(self) -> str | None:
-        """The user's text, ``None`` for answers to tool calls."""
-        first = self.messages[0]
-        return first["content"] if first.get("role") == "user" else None
-
-
-@dataclass
-class Run:
-    """A run, as ``/v1/runs`` lists it."""
-
-    number: int
-    conversation: str
-    status: str = "running"
-    over: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def id(self) -> str:
-        return ev.run_id(self.number)
-
-    def end(self, status: str) -> None:
-        if not self.over.is_set():
-            self.status = status
-            self.over.set()
-
-    def row(self) -> dict[str, Any]:
-        return {"id": self.id, "status": self.status, "conversation_id": self.conversation}
-
-
-class Wire:
-    """One request's connection, from the side of the server."""
-
-    def __init__(self, server: Server, sock: socket.socket, request: Request) -> None:
-        self.server = server
-        self.sock = sock
-        self.request = request
-        self.run = Run(0, "")
-        self.stored: list[dict[str, Any]] = []
-        self.headed = False
-
-    def raw(self, data: bytes) -> None:
-        try:
-            self.sock.sendall(data)
-        except OSError:
-            raise Gone from None
-
-    def head(self, status: int = 200, content_type: str = "text/event-stream; charset=utf-8", **headers: str) -> None:
-        lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Status')}", "server: uvicorn"]
-        lines += [f"{k.replace('_', '-')}: {v}" for k, v in headers.items()]
-        lines += [f"content-type: {content_type}"] if content_type else []
-        if "content_length" not in headers:
-            lines.append("transfer-encoding: chunked")
-        self.headed = True
-        self.raw("\r\n".join([*lines, "", ""]).encode())
-
-    def chunk(self, data: bytes) -> None:
-        if not self.headed:
-            self.head()
-        self.raw(b"%x\r\n%s\r\n" % (len(data), data))
-
-    def end(self) -> None:
-        self.raw(b"0\r\n\r\n")
-
-    def answer(self, status: int, body: Any, **headers: str) -> None:
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.head(status, "application/json", content_length=str(len(data)), **headers)
-        self.raw(data)
-
-    def drop(self, *, reset: bool = False) -> None:
-        """Close without ending the answer; ``reset`` with RST instead of FIN."""
-        if reset:
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        else:
-            with suppress(OSError):
-                self.sock.shutdown(socket.SHUT_RDWR)
-        self.sock.close()
-        raise Gone
-
-    def wait(self, event: threading.Event | None = None) -> bool:
-        """Say nothing until ``event`` (``True``), or until the client or the test is gone."""
-        while not self.server.stopping.is_set():
-            if event is not None and event.wait(0.005):
-                return True
-            timeout = 0.0 if event is not None else 0.02
-            if select.select([self.sock], [], [], timeout)[0] and not self.sock.recv(1, socket.MSG_PEEK):
-                raise Gone
-        raise Gone
-
-    def store(self) -> None:
-        """What the server does at the end of a step: keep the input and what came of it."""
-        stored, self.stored = self.stored, []
-        self.server.stored.setdefault(self.run.conversation, []).extend(stored)
-
-
-Step = bytes | Callable[[Wire], None]
-Play = Callable[[Wire], None]
-
-
-def stream(*steps: Step, keep: bool = True, stored: Iterable[dict[str, Any]] = ()) -> Play:
-    """A play that sends ``steps``; with ``keep`` the input, and ``stored``, is kept afterwards."""
-
-    def play(wire: Wire) -> None:
-        for step in steps:
-            if isinstance(step, bytes):
-                wire.chunk(step)
-            else:
-                step(wire)
-        if keep:
-            wire.stored += stored
-            wire.store()
-        wire.run.end("completed")
-        wire.end()
-
-    return play
-
-
-def echo(wire: Wire) -> None:
-    """The answer when nothing is scripted."""
-    number = wire.run.number
-    said = f"You said: {wire.request.text or 'an answer'}"
-    answer = ev.base("assistant_message", number, number, content=said)
-    stream(ev.ping(number), ev.frame(answer), ev.ending(), stored=[answer])(wire)
-
-
-def status(code: int, body: Any, **headers: str) -> Play:
-    """A refusal."""
-
-    def play(wire: Wire) -> None:
-        wire.run.end("failed")
-        wire.answer(code, body, **headers)
-
-    return play
-
-
-def asks(*calls: dict[str, Any], text: str = "") -> Play:
-    """A turn that stops because this client has to answer tool calls."""
-
-    def play(wire: Wire) -> None:
-        number = wire.run.number
-        request = ev.approval(*calls, run=number, step=number)
-        said = [ev.text(text, number, number)] if text else []
-        steps = [ev.ping(number), *said, ev.frame(request), ev.ending("requires_approval")]
-        stream(*steps, stored=[request])(wire)
-
-    return play
-
-
-# -- steps ----------------------------------------------------------------------------------------
-
-
-def hang(wire: Wire) -> None:
-    """Silence, until the run is cancelled: then the stream ends as the real one does."""
-    if not wire.headed:
-        wire.head()
-    wire.wait(wire.run.over)
-    wire.chunk(ev.CANCELLED)
-    wire.end()
-    raise _Played
-
-
-def deaf(wire: Wire) -> None:
-    """Silence that no cancel ends."""
-    wire.wait()
-
-
-def held(event: threading.Event) -> Callable[[Wire], None]:
-    """Silence until the test sets ``event``."""
-    return lambda wire: None if wire.wait(event) else None
-
-
-def broken(*, reset: bool = False, run: str = "completed", keep: bool = True, stored: Iterable[dict[str, Any]] = ()) -> Callable[[Wire], None]:
-    """The connection breaks; the run goes on and ends as ``run`` says (its input kept or not)."""
-
-    def step(wire: Wire) -> None:
-        if keep:
-            wire.stored += stored
-            wire.store()
-        if run != "running":
-            wire.run.end(run)
-        wire.drop(reset=reset)
-
-    return step
-
-
-class _Played(Exception):
-    """The play is over; its connection can be used again."""
-
+from tests.faults._wire import (
+    GoneError,
+    Play,
+    PlayedError,
+    Request,
+    Run,
+    Wire,
+    echo,
+    status,
+    stream,
+)
 
 # -- the server -----------------------------------------------------------------------------------
 
@@ -279,7 +71,12 @@ class Server:
         self._start(self._accept)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
         self.stopping.set()
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
@@ -356,7 +153,7 @@ class Server:
             self._start(self._serve, sock)
 
     def _serve(self, sock: socket.socket) -> None:
-        with suppress(Gone, OSError), sock, sock.makefile("rb") as file:
+        with suppress(GoneError, OSError), sock, sock.makefile("rb") as file:
             while (request := _read(file)) is not None:
                 wire = Wire(self, sock, request)
                 with self._lock:
@@ -364,7 +161,7 @@ class Server:
                 with self.changed:
                     self.requests.append(request)
                     self.changed.notify_all()
-                with suppress(_Played):
+                with suppress(PlayedError):
                     play(wire)
 
     # -- routes --------------------------------------------------------------------------------
@@ -372,7 +169,11 @@ class Server:
     def _choose(self, wire: Wire) -> Play:
         request = wire.request
         for override in self._overrides:
-            if override.method == request.method and override.times > 0 and re.search(override.path, request.path):
+            if (
+                override.method == request.method
+                and override.times > 0
+                and re.search(override.path, request.path)
+            ):
                 override.times -= 1
                 return override.play
         if request.sends:
@@ -393,12 +194,20 @@ class Server:
         else:
             given = [a["tool_call_id"] for a in wire.request.messages[0]["approvals"]]
             refusal = f"Invalid tool call IDs. Expected '{waiting}', but received '{given}'."
-            refusal = None if sorted(given) == sorted(waiting) else refusal if waiting else ev.NOTHING_PENDING
+            refusal = (
+                None
+                if sorted(given) == sorted(waiting)
+                else refusal
+                if waiting
+                else ev.NOTHING_PENDING
+            )
         if refusal is not None:
             return stream(ev.ping(number), ev.internal_error(refusal, run=number), keep=False)
         for message in wire.request.messages:
             kind = "user_message" if wire.request.text is not None else "approval_response_message"
-            row = ev.base(kind, number, number, otid=message.get("otid"), content=message.get("content"))
+            row = ev.base(
+                kind, number, number, otid=message.get("otid"), content=message.get("content")
+            )
             wire.stored.append(row | {"approvals": message.get("approvals")})
         if wire.request.body.get("max_steps") == 1:
             return stream(ev.ping(number), ev.ending("max_steps"))
@@ -431,7 +240,9 @@ class Server:
 
     def _agents(self, request: Request, rest: list[str]) -> Any:
         if request.method == "POST":
-            agent = _agent(f"agent-00000000-0000-4000-8000-{len(self.agents) + 1:012d}") | request.body
+            agent = (
+                _agent(f"agent-00000000-0000-4000-8000-{len(self.agents) + 1:012d}") | request.body
+            )
             agent["created_at"] = f"2026-11-23T17:18:{len(self.agents):02d}.000000Z"
             self.agents[agent["id"]] = agent
             return agent
@@ -458,7 +269,13 @@ class Server:
 
 
 def _agent(agent_id: str) -> dict[str, Any]:
-    return {"id": agent_id, "model": "openai-proxy/scripted", "tools": [], "tool_rules": [], "tags": []}
+    return {
+        "id": agent_id,
+        "model": "openai-proxy/scripted",
+        "tools": [],
+        "tool_rules": [],
+        "tags": [],
+    }
 
 
 def _read(file: Any) -> Request | None:

@@ -22,11 +22,10 @@ from letta_adapters.errors import (
     TimeoutBeforeAcceptanceError,
 )
 from tests.faults import _events as ev
-from tests.faults._server import (
-    Server,
+from tests.faults._server import Server, closed_port
+from tests.faults._wire import (
     Wire,
     broken,
-    closed_port,
     deaf,
     echo,
     hang,

@@ -15,9 +15,18 @@ from letta_adapters import LettaClient, Rest
 from letta_adapters.client import AsyncLettaClient
 from letta_adapters.errors import ConversationBusyError, SessionClosedError
 from tests.faults import _events as ev
-from tests.faults._server import Server, Wire, asks, echo, hang, held, status, stream
+from tests.faults._server import Server
+from tests.faults._turns import until
+from tests.faults._wire import (
+    Wire,
+    asks,
+    echo,
+    hang,
+    held,
+    status,
+    stream,
+)
 from tests.faults.conftest import resume
-from tests.faults.test_cancel import until
 
 MakeRest = Callable[..., Rest]
 
@@ -176,9 +185,7 @@ async def test_busy_elsewhere(server: Server, rest: MakeRest, face: Any, how: st
         assert (await session.run_turn("again")).success
 
 
-async def test_two_clients_at_once_on_a_server_that_locks(
-    server: Server, rest: MakeRest
-) -> None:
+async def test_two_clients_at_once_on_a_server_that_locks(server: Server, rest: MakeRest) -> None:
     go_on = threading.Event()
     busy = {"detail": ev.BUSY.format(run=ev.run_id(1)), "run_id": ev.run_id(1)}
     server.script(stream(ev.ping(), held(go_on), ev.text("first"), ev.ending()))
@@ -194,9 +201,7 @@ async def test_two_clients_at_once_on_a_server_that_locks(
     assert server.texts() == ["one", "two", "again"]
 
 
-async def test_aborting_one_turn_lets_the_next_go(
-    server: Server, client: AsyncLettaClient
-) -> None:
+async def test_aborting_one_turn_lets_the_next_go(server: Server, client: AsyncLettaClient) -> None:
     server.script(stream(ev.ping(), hang))
     session = resume(client)
     first = asyncio.create_task(session.run_turn("one"))

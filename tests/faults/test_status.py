@@ -25,7 +25,8 @@ from letta_adapters.errors import (
     ServerError,
 )
 from tests.faults import _events as ev
-from tests.faults._server import Server, status
+from tests.faults._server import Server
+from tests.faults._wire import status
 from tests.faults.conftest import resume
 
 MakeRest = Callable[..., Rest]
@@ -171,9 +172,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.name)
-async def test_refused_message(
-    server: Server, rest: MakeRest, face: Any, refusal: Refusal
-) -> None:
+async def test_refused_message(server: Server, rest: MakeRest, face: Any, refusal: Refusal) -> None:
     server.script(status(refusal.code, refusal.body, **refusal.headers))
     async with face(rest()) as client:
         session = resume(client)

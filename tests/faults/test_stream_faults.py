@@ -24,7 +24,8 @@ from letta_adapters.errors import (
     TurnFailedError,
 )
 from tests.faults import _events as ev
-from tests.faults._server import Server, Wire, broken, hang, status, stream
+from tests.faults._server import Server
+from tests.faults._wire import Wire, broken, hang, status, stream
 from tests.faults.conftest import resume
 
 MakeRest = Callable[..., Rest]
@@ -71,7 +72,9 @@ async def failed_turn(session: Any, text: str = "hello") -> Any:
             "The provider failed.",
         ),
         (
-            ev.text("one ") + ev.stop("error") + LLM_ERROR
+            ev.text("one ")
+            + ev.stop("error")
+            + LLM_ERROR
             + ev.error("internal_error", "An error occurred during agent execution.", "cut"),
             "provider_error",
             ModelProviderError,
@@ -229,7 +232,15 @@ async def test_what_comes_after_the_end_is_ignored(server: Server, rest: MakeRes
 async def test_a_server_that_keeps_the_stream_open_after_its_end(
     server: Server, rest: MakeRest
 ) -> None:
-    server.script(stream(ev.ping(), ev.text("ok"), ev.ending(), lambda wire: wire.run.end("completed"), lambda wire: wire.wait()))
+    server.script(
+        stream(
+            ev.ping(),
+            ev.text("ok"),
+            ev.ending(),
+            lambda wire: wire.run.end("completed"),
+            lambda wire: wire.wait(),
+        )
+    )
     async with AsyncLettaClient(rest(idle_timeout=30)) as client:
         session = resume(client)
         assert (await session.run_turn("hello")).result == "ok"
@@ -247,7 +258,7 @@ async def test_unknown_events_survive(server: Server, rest: MakeRest) -> None:
     assert messages[1].raw == odd
 
 
-# -- a pending approval, met while streaming: HTTP 200 and an error event ---------------------------
+# -- a pending approval, met while streaming: HTTP 200 and an error event -------------------------
 
 
 async def test_pending_approval_met_while_streaming(

@@ -153,7 +153,9 @@ class Maker:
             coded = base64.b64encode((left + text + right).encode()).decode()
             return "blob " + (coded if way == 4 else coded.replace("+", "-").replace("/", "_"))
         if way == 6:
-            coded = base64.b64encode(b"x" * self.shape.randint(0, 2) + text.encode()).decode()
+            # Letters would become part of a name that is known by its form.
+            glue = b"(" if text in self._structured() else b"x"
+            coded = base64.b64encode(glue * self.shape.randint(0, 2) + text.encode()).decode()
             return "raw " + coded.rstrip("=")
         if way == 7:
             image = bytes(self.shape.randrange(256) for _ in range(60))

@@ -34,6 +34,20 @@ async def read(client: httpx.AsyncClient, path: str, stop: int | None = None) ->
     return chunks
 
 
+def get(transport: RecordingTransport, url: str) -> None:
+    """One request by a sync client of its own."""
+    with httpx.Client(transport=transport) as client:
+        client.get(url)
+
+
+async def asked(server: Loopback) -> None:
+    """Until a request has reached the server."""
+    for _ in range(500):
+        if server.seen:
+            return
+        await asyncio.sleep(0.01)
+
+
 def only(cassette: Cassette) -> Any:
     (interaction,) = cassette
     return interaction.response
@@ -53,10 +67,10 @@ async def test_hands_chunks_on_live() -> None:
 
     transport = RecordingTransport()
     with Loopback(s=slow) as server:
-        async with httpx.AsyncClient(transport=transport, base_url=server.url) as client:
-            async with client.stream("GET", "/s") as response:
-                async for _chunk in response.aiter_raw():
-                    first_arrived.set()
+        client = httpx.AsyncClient(transport=transport, base_url=server.url)
+        async with client, client.stream("GET", "/s") as response:
+            async for _chunk in response.aiter_raw():
+                first_arrived.set()
     assert only(transport.cassette).body == EVENTS[0] + EVENTS[1]
     assert only(transport.cassette).error is None
     assert only(transport.cassette).timing is None
@@ -141,12 +155,12 @@ async def test_a_stream_that_breaks_is_stored_as_it_broke() -> None:
 
 def test_breaks_of_sync_streams_too() -> None:
     transport = RecordingTransport()
-    with Loopback(s=sse(EVENTS[0], ends=False)) as server:
-        with httpx.Client(transport=transport, base_url=server.url) as client:
-            with pytest.raises(httpx.RemoteProtocolError):
-                client.post("/s")
-            with client.stream("POST", "/s") as response:
-                next(response.iter_raw())
+    server = Loopback(s=sse(EVENTS[0], ends=False))
+    with server, httpx.Client(transport=transport, base_url=server.url) as client:
+        with pytest.raises(httpx.RemoteProtocolError):
+            client.post("/s")
+        with client.stream("POST", "/s") as response:
+            next(response.iter_raw())
     broken, left = (item.response.error for item in transport.cassette)
     assert broken == RecordedError("RemoteProtocolError", len(EVENTS[0]))
     assert left == RecordedError(CLOSED_BY_CLIENT, len(EVENTS[0]))
@@ -162,8 +176,8 @@ async def test_no_connection_and_a_reset_before_the_answer() -> None:
     async with httpx.AsyncClient(transport=transport.sibling()) as client:
         with pytest.raises(httpx.ConnectError):
             await client.get(f"{url}/r")
-    with httpx.Client(transport=transport.sibling()) as sync, pytest.raises(httpx.ConnectError):
-        sync.get(f"{url}/r")
+    with pytest.raises(httpx.ConnectError):
+        get(transport.sibling(), f"{url}/r")
     kinds = [(item.response.status, item.response.error) for item in transport.cassette]
     refused = (0, RecordedError("ConnectError", 0))
     assert kinds == [(0, RecordedError("ReadError", 0)), refused, refused]
@@ -180,8 +194,7 @@ async def test_a_request_given_up_before_its_answer() -> None:
     with Loopback(s=silent) as server:
         async with httpx.AsyncClient(transport=transport, base_url=server.url) as client:
             task = asyncio.create_task(client.get("/s"))
-            while not server.seen:
-                await asyncio.sleep(0.01)
+            await asked(server)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -206,13 +219,13 @@ async def test_a_second_request_during_a_stream() -> None:
 
     transport = RecordingTransport()
     with Loopback(s=stream, c=cancel) as server:
-        async with httpx.AsyncClient(transport=transport, base_url=server.url) as client:
-            async with client.stream("POST", "/s") as response:
-                chunks = response.aiter_raw()
-                await anext(chunks)
-                during = transport.cassette
-                assert (await client.post("/c")).json() == {"run-1": "cancelled"}
-                rest = [chunk async for chunk in chunks]
+        client = httpx.AsyncClient(transport=transport, base_url=server.url)
+        async with client, client.stream("POST", "/s") as response:
+            chunks = response.aiter_raw()
+            await anext(chunks)
+            during = transport.cassette
+            assert (await client.post("/c")).json() == {"run-1": "cancelled"}
+            rest = [chunk async for chunk in chunks]
     assert rest == [EVENTS[1]]
     assert [item.request.uri[-2:] for item in transport.cassette] == ["/s", "/c"]
     assert [item.response.error for item in transport.cassette] == [None, None]
@@ -233,8 +246,7 @@ async def test_order_is_that_of_the_requests() -> None:
     with Loopback(slow=slow, fast=fast) as server:
         async with httpx.AsyncClient(transport=transport, base_url=server.url) as client:
             first = asyncio.create_task(client.get("/slow"))
-            while not server.seen:
-                await asyncio.sleep(0.01)
+            await asked(server)
             await client.get("/fast")
             second_done.set()
             await first
@@ -310,6 +322,5 @@ async def test_siblings_record_together_and_close_apart() -> None:
                 transport=transport.sibling(), base_url=server.url
             ) as client:
                 await client.get(path)
-        with httpx.Client(transport=transport, base_url=server.url) as sync:
-            sync.get("/a")
+        get(transport, f"{server.url}/a")
     assert [item.response.body for item in transport.cassette] == [b"a", b"b", b"a"]

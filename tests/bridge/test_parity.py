@@ -1,0 +1,106 @@
+"""The sync and the async face are one API: the same public names, parameters and defaults."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+import letta_adapters
+from letta_adapters import aio, resources, sync, sync_resources
+from letta_adapters.client import AsyncLettaClient
+from letta_adapters.session import AsyncSession
+from letta_adapters.turns import MessageStream
+
+PAIRS = [
+    (AsyncLettaClient, sync.LettaClient),
+    (AsyncSession, sync.Session),
+    (resources.AsyncAgents, sync_resources.Agents),
+    (resources.AsyncConversations, sync_resources.Conversations),
+    (resources.AsyncModels, sync_resources.Models),
+]
+# What other parts of the package need of an async object, and users of the sync one do not.
+INTERNAL = {"check_usable", "enter", "finish"}
+
+
+def public(cls: type) -> dict[str, Any]:
+    names = [name for name in dir(cls) if not name.startswith("_") and name not in INTERNAL]
+    return {name: inspect.getattr_static(cls, name) for name in names}
+
+
+def parameters(function: Any) -> list[tuple[str, Any, Any, Any]]:
+    found = inspect.signature(function).parameters.values()
+    return [(p.name, p.kind, p.default, _sync_names(str(p.annotation))) for p in found]
+
+
+def _sync_names(annotation: str) -> str:
+    return annotation.replace("Async", "")
+
+
+def pair_id(value: Any) -> str:
+    return value.__name__ if isinstance(value, type) else str(value)
+
+
+@pytest.mark.parametrize(("asynchronous", "synchronous"), PAIRS, ids=pair_id)
+def test_same_public_names(asynchronous: type, synchronous: type) -> None:
+    assert set(public(asynchronous)) == set(public(synchronous))
+
+
+@pytest.mark.parametrize(("asynchronous", "synchronous"), PAIRS, ids=pair_id)
+def test_same_parameters(asynchronous: type, synchronous: type) -> None:
+    for name, member in public(asynchronous).items():
+        twin = public(synchronous)[name]
+        assert type(member) is type(twin), name
+        if callable(member):
+            assert parameters(member) == parameters(twin), name
+
+
+@pytest.mark.parametrize(("asynchronous", "synchronous"), PAIRS[:1], ids=pair_id)
+def test_same_constructor(asynchronous: type, synchronous: type) -> None:
+    assert parameters(asynchronous.__init__) == parameters(synchronous.__init__)
+
+
+@pytest.mark.parametrize(("asynchronous", "synchronous"), PAIRS, ids=pair_id)
+def test_same_results(asynchronous: type, synchronous: type) -> None:
+    for name, member in public(asynchronous).items():
+        if not callable(member) or name == "stream":
+            continue
+        returns = inspect.signature(member).return_annotation
+        twin = inspect.signature(public(synchronous)[name]).return_annotation
+        assert _sync_names(returns) == twin, name
+
+
+@pytest.mark.parametrize(("asynchronous", "synchronous"), PAIRS, ids=pair_id)
+def test_nothing_of_the_sync_face_is_a_coroutine(asynchronous: type, synchronous: type) -> None:
+    for name, member in public(synchronous).items():
+        assert not inspect.iscoroutinefunction(member), name
+        assert not inspect.isasyncgenfunction(member), name
+
+
+def test_both_can_be_entered() -> None:
+    for asynchronous, synchronous in PAIRS[:2]:
+        assert hasattr(asynchronous, "__aenter__") and hasattr(asynchronous, "__aexit__")
+        assert hasattr(synchronous, "__enter__") and hasattr(synchronous, "__exit__")
+
+
+@pytest.mark.parametrize("name", aio.__all__)
+def test_module_functions(name: str) -> None:
+    ours, theirs = getattr(letta_adapters, name), getattr(aio, name)
+    assert parameters(ours) == parameters(theirs)
+    assert inspect.iscoroutinefunction(theirs) or name.endswith("_session")
+    assert not inspect.iscoroutinefunction(ours)
+
+
+def test_every_public_member_has_a_docstring() -> None:
+    for asynchronous, synchronous in PAIRS:
+        for cls in (asynchronous, synchronous):
+            assert cls.__doc__, cls
+            for name, member in public(cls).items():
+                assert member.__doc__, f"{cls.__name__}.{name}"
+
+
+def test_both_streams_can_be_closed() -> None:
+    assert inspect.iscoroutinefunction(MessageStream.aclose)
+    returns = inspect.signature(sync.Session.stream).return_annotation
+    assert returns.startswith("Generator[")

@@ -1,0 +1,390 @@
+"""The plugin, run by pytest within pytest: what is recorded, replayed, refused and reported."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from _loopback import Exchange, Loopback
+
+from letta_adapters.testing import Cassette
+
+pytest_plugins = ["pytester"]
+
+HELLO = """
+    import pytest
+
+    def test_hello(letta_cassette):
+        with letta_cassette.sync_http_client() as client:
+            assert client.get("/hello").json() == {"n": 1}
+"""
+
+
+@pytest.fixture
+def server() -> Iterator[Loopback]:
+    counts: dict[str, int] = {}
+
+    def count(exchange: Exchange) -> None:
+        counts[exchange.path] = counts.get(exchange.path, 0) + 1
+        exchange.json({"n": counts[exchange.path]})
+
+    def stream(exchange: Exchange) -> None:
+        exchange.stream([b"data: 1\n\n", b"data: [DONE]\n\n"])
+
+    with Loopback(hello=count, other=count, stream=stream, script=count) as running:
+        yield running
+
+
+class Runner:
+    """Runs pytest in a fresh folder, without this project's configuration."""
+
+    def __init__(self, pytester: pytest.Pytester, server: Loopback, patch: Any) -> None:
+        self.pytester, self.server, self.patch = pytester, server, patch
+        patch.delenv("CI", raising=False)
+        patch.setenv("LETTA_BASE_URL", server.url)
+        patch.setenv("LETTA_RIG_MODEL", f"{server.url}/v1")
+        pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
+
+    def __call__(self, *options: str) -> pytest.RunResult:
+        base = ("-p", "letta_adapters.testing.plugin", "-p", "no:cacheprovider", "-p", "no:xdist")
+        return self.pytester.runpytest(*base, *options)
+
+    def record(self, *options: str) -> pytest.RunResult:
+        return self("--letta-record=once", *options)
+
+    @property
+    def files(self) -> dict[str, str]:
+        root = self.pytester.path / "cassettes"
+        return {str(path.relative_to(root)): path.read_text() for path in root.rglob("*.yaml")}
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, server: Loopback, monkeypatch: pytest.MonkeyPatch) -> Runner:
+    return Runner(pytester, server, monkeypatch)
+
+
+def test_records_then_replays(run: Runner, server: Loopback) -> None:
+    run.pytester.makepyfile(test_it=HELLO)
+    run.record().assert_outcomes(passed=1)
+    assert list(run.files) == ["it/test_hello.yaml"]
+    assert "http://letta.test/hello" in run.files["it/test_hello.yaml"]
+    seen = len(server.seen)
+    run().assert_outcomes(passed=1)
+    run.record().assert_outcomes(passed=1)
+    assert len(server.seen) == seen
+
+
+def test_a_missing_cassette_fails(run: Runner) -> None:
+    run.pytester.makepyfile(HELLO)
+    result = run()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*no cassette*--letta-record=once*"])
+
+
+def test_a_failing_test_writes_nothing_and_rewrite_keeps_the_old_file(run: Runner) -> None:
+    run.pytester.makepyfile(test_it=HELLO)
+    run.record().assert_outcomes(passed=1)
+    before = run.files
+    # The server counts on, so the test fails now.
+    run("--letta-record=rewrite").assert_outcomes(failed=1)
+    assert run.files == before
+    run.pytester.makepyfile(test_it=HELLO.replace('== {"n": 1}', '["n"] > 1'))
+    run("--letta-record=all").assert_outcomes(passed=1)
+    assert run.files != before
+
+
+def test_a_failing_teardown_writes_nothing(run: Runner) -> None:
+    run.pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.fixture
+        def agent(letta_cassette):
+            with letta_cassette.sync_http_client() as client:
+                client.get("/hello")
+                yield client
+                assert client.get("/other").json() == {"n": 2}
+
+        def test_it(agent):
+            pass
+        """
+    )
+    run.record().assert_outcomes(passed=1, errors=1)
+    assert run.files == {}
+    run.record().assert_outcomes(passed=1)
+    assert [item.request.uri for item in Cassette.loads(*run.files.values())] == [
+        "http://letta.test/hello",
+        "http://letta.test/other",
+    ]
+    run().assert_outcomes(passed=1)
+
+
+def test_a_test_that_asks_for_nothing_is_not_recorded(run: Runner) -> None:
+    run.pytester.makepyfile("def test_it(letta_cassette): pass")
+    result = run.record()
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*nothing was recorded*"])
+    assert run.files == {}
+
+
+def test_what_is_not_played_fails_and_what_is_asked_in_excess_too(run: Runner) -> None:
+    ask = """
+        def test_it(letta_cassette):
+            with letta_cassette.sync_http_client() as client:
+                for path in {paths}:
+                    try:
+                        client.get(path)
+                    except Exception:
+                        pass
+    """
+    run.pytester.makepyfile(ask.format(paths=["/hello", "/other"]))
+    run.record().assert_outcomes(passed=1)
+    run.pytester.makepyfile(ask.format(paths=["/hello"]))
+    result = run()
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*were not played*", "*#2 GET /other*"])
+    run.pytester.makepyfile(ask.format(paths=["/hello", "/other", "/other"]))
+    run().assert_outcomes(passed=1, errors=1)
+
+
+def test_names_parameters_and_classes(run: Runner) -> None:
+    run.pytester.makepyfile(
+        test_it="""
+        import pytest
+
+        def ask(letta_cassette):
+            with letta_cassette.sync_http_client() as client:
+                client.get("/hello")
+
+        @pytest.mark.parametrize("x", ["a/b", "a:b", "c"])
+        def test_param(letta_cassette, x):
+            ask(letta_cassette)
+
+        class TestIn:
+            def test_param(self, letta_cassette):
+                ask(letta_cassette)
+
+        @pytest.mark.letta_cassette("some/name")
+        def test_named(letta_cassette):
+            ask(letta_cassette)
+        """
+    )
+    run.record().assert_outcomes(passed=5)
+    names = sorted(run.files)
+    assert names[0] == "it/TestIn.test_param.yaml"
+    assert names[1].startswith("it/test_param[a_b]-")
+    assert names[1] != names[2]
+    assert names[3:] == ["it/test_param[c].yaml", "some/name.yaml"]
+    run().assert_outcomes(passed=5)
+
+
+TWICE = """
+    import pytest
+
+    def ask(letta_cassette):
+        with letta_cassette.sync_http_client() as client:
+            client.get("/hello")
+
+    @pytest.mark.letta_cassette("one"{shared})
+    def test_first(letta_cassette):
+        ask(letta_cassette)
+
+    @pytest.mark.letta_cassette("one"{shared})
+    def test_second(letta_cassette):
+        ask(letta_cassette)
+"""
+
+
+def test_one_file_for_two_tests_must_be_said(run: Runner) -> None:
+    run.pytester.makepyfile(TWICE.format(shared=""))
+    result = run.record()
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines(["*several tests without shared=True*"])
+
+
+def test_shared_files_are_recorded_by_the_first(run: Runner, server: Loopback) -> None:
+    run.pytester.makepyfile(TWICE.format(shared=", shared=True"))
+    for mode in ("once", "rewrite"):
+        seen = len(server.seen)
+        run(f"--letta-record={mode}").assert_outcomes(passed=2)
+        assert len(server.seen) == seen + 1
+    run().assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize("arguments", ["shared=True", "'x', player='tape'", "nonsense=1"])
+def test_bad_markers_are_refused(run: Runner, arguments: str) -> None:
+    run.pytester.makepyfile(
+        f"""
+        import pytest
+
+        @pytest.mark.letta_cassette({arguments})
+        def test_it():
+            pass
+        """
+    )
+    result = run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*test_it*"])
+
+
+def test_never_records_in_ci_or_in_parallel(run: Runner) -> None:
+    run.pytester.makepyfile(test_it=HELLO)
+    run.patch.setenv("CI", "true")
+    result = run.record()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*refused where CI is set*"])
+    run.record("--letta-record-force").assert_outcomes(passed=1)
+    run().assert_outcomes(passed=1)
+    run.patch.delenv("CI")
+    run.pytester.makeconftest(
+        "def pytest_addoption(parser): parser.addoption('--n', dest='numprocesses', type=int)"
+    )
+    result = run.record("--n=2")
+    result.stderr.fnmatch_lines(["*does not work under pytest-xdist*"])
+
+
+def test_recording_needs_a_server(run: Runner) -> None:
+    run.pytester.makepyfile(HELLO)
+    run.patch.delenv("LETTA_BASE_URL")
+    result = run.record()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*needs the environment variable LETTA_BASE_URL*"])
+
+
+def test_orphans_fail_a_whole_run(run: Runner) -> None:
+    run.pytester.makepyfile(test_it=HELLO)
+    run.record().assert_outcomes(passed=1)
+    folder = run.pytester.path / "cassettes"
+    (folder / "old.yaml").write_text(run.files["it/test_hello.yaml"])
+    result = run()
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["*no test uses*", "cassettes*old.yaml"])
+    # Not all was collected, so nobody knows.
+    assert run("test_it.py").ret == 0
+    assert run("--ignore=x").ret == 0
+    # Deselected tests use their files nevertheless.
+    assert run("-k", "nothing").ret == pytest.ExitCode.TESTS_FAILED
+    assert run("test_it.py", "--letta-check-orphans").ret == pytest.ExitCode.TESTS_FAILED
+    (folder / "old.yaml").unlink()
+    assert run("--letta-check-orphans").ret == 0
+    assert run("-k", "nothing").ret == pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def test_what_the_fixture_offers(run: Runner) -> None:
+    run.patch.setenv("LETTA_API_KEY", "real-Key-1234567")
+    run.pytester.makepyfile(
+        """
+        import asyncio
+        import httpx
+        import pytest
+        from letta_adapters.testing import CassetteTransport, RecordingTransport
+
+        @pytest.mark.letta_cassette(timing=True)
+        def test_it(letta_cassette):
+            kit = letta_cassette
+            kit.replay_options(chunking=1, require_all_played=True)
+            assert kit.path.name == "test_it.yaml"
+            kind = RecordingTransport if kit.recording else CassetteTransport
+            assert isinstance(kit.transport, kind)
+            assert kit.base_url.startswith("http://127" if kit.recording else "http://letta.test")
+            assert kit.api_key == ("real-Key-1234567" if kit.recording else "test-key")
+            kit.script("Hello")
+
+            async def ask():
+                headers = {"authorization": f"Bearer {kit.api_key}"}
+                async with kit.http_client(headers=headers) as first:
+                    assert (await first.get("/hello")).json()
+                async with kit.http_client() as second:
+                    async with second.stream("GET", "/stream") as response:
+                        return [chunk async for chunk in response.aiter_raw()]
+
+            chunks = asyncio.run(ask())
+            assert b"".join(chunks) == b"data: 1\\n\\ndata: [DONE]\\n\\n"
+            assert len(chunks) == (2 if kit.recording else 23)
+            if not kit.recording:
+                with pytest.raises(RuntimeError, match="first use"):
+                    kit.replay_options(chunking=2)
+        """
+    )
+    run.record().assert_outcomes(passed=1)
+    assert [path for _, path, _, _ in run.server.seen] == ["/script", "/hello", "/stream"]
+    assert json.loads(run.server.seen[0][3])
+    assert "x_timing" in run.files["what_the_fixture_offers/test_it.yaml"]
+    run().assert_outcomes(passed=1)
+
+
+def test_secrets_and_not_all_played(run: Runner) -> None:
+    run.pytester.makepyfile(
+        test_it="""
+        def test_it(letta_cassette):
+            letta_cassette.secrets.append("plain words")
+            letta_cassette.replay_options(require_all_played=False)
+            with letta_cassette.sync_http_client() as client:
+                client.post("/hello", json={"text": "some plain words"})
+                if letta_cassette.recording:
+                    client.get("/other")
+        """
+    )
+    run.record().assert_outcomes(passed=1)
+    assert "some REDACTED" in run.files["it/test_it.yaml"]
+    run().assert_outcomes(passed=1)
+
+
+VCR = """
+    import httpx
+    import pytest
+
+    @pytest.mark.letta_cassette(player="vcr")
+    def test_it(letta_cassette):
+        with httpx.Client(base_url=letta_cassette.base_url) as client:
+            for path in {paths}:
+                assert client.get(path).json()["n"]
+        with letta_cassette.sync_http_client() as client:
+            assert client.get("/other").json()["n"]
+        letta_cassette.leave_alone = True
+        with pytest.raises(RuntimeError, match="no transport"):
+            letta_cassette.transport
+
+    @pytest.mark.letta_cassette(player="vcr")
+    def test_marked_only():
+        httpx.get("http://{host}/hello")
+"""
+
+
+def test_vcrpy_as_player(run: Runner, server: Loopback) -> None:
+    host = server.url.removeprefix("http://")
+    run.pytester.makepyfile(test_it=VCR.format(paths=["/hello"], host=host))
+    run.record().assert_outcomes(passed=2)
+    assert sorted(run.files) == ["it/test_it.yaml", "it/test_marked_only.yaml"]
+    assert host not in "".join(run.files.values())
+    seen = len(server.seen)
+    run().assert_outcomes(passed=2)
+    assert len(server.seen) == seen
+    run("--letta-record=rewrite").assert_outcomes(passed=2)
+    assert len(server.seen) == 2 * seen
+    run.pytester.makepyfile(test_it=VCR.format(paths=[], host=host))
+    result = run()
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["*1 recorded interactions were not played*"])
+
+
+def test_a_failing_vcr_test_writes_nothing_and_unpatches(run: Runner) -> None:
+    run.pytester.makepyfile(
+        """
+        import httpx
+        import pytest
+
+        @pytest.mark.letta_cassette(player="vcr")
+        def test_it(letta_cassette):
+            httpx.get(letta_cassette.base_url + "/hello")
+            assert False
+
+        def test_unpatched():
+            assert "vcr" not in repr(httpx.HTTPTransport.handle_request.__code__)
+        """
+    )
+    run.record().assert_outcomes(passed=1, failed=1)
+    assert run.files == {}
