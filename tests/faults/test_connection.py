@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -64,6 +65,7 @@ async def test_prompt_raises_when_the_connection_is_refused(face: Any) -> None:
             await client.prompt("hello", ev.AGENT)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse when the queue is full")
 async def test_connect_timeout_is_before_acceptance() -> None:
     with socket.socket() as full, socket.socket() as first, socket.socket() as second:
         full.bind(("127.0.0.1", 0))
@@ -243,6 +245,24 @@ async def test_lost_connection_leaves_no_approval_behind(server: Server, rest: M
         session = resume(client, recovery_attempts=0)
         result = await session.run_turn("hello")
         assert result.error_code == "stream_truncated"
+        assert server.pending() == []
+        await usable(session, server, "hello")
+
+
+async def test_silence_before_the_answer_leaves_no_approval_behind(
+    server: Server, rest: MakeRest
+) -> None:
+    def asks_without_a_word(wire: Wire) -> None:
+        wire.stored.append(ev.approval(ev.call()))
+        wire.store()
+        wire.run.end("completed")
+        wire.wait()
+
+    server.script(asks_without_a_word)
+    async with AsyncLettaClient(rest(idle_timeout=0.2)) as client:
+        session = resume(client, recovery_attempts=0)
+        with pytest.raises(TimeoutAfterAcceptanceError):
+            await session.send("hello")
         assert server.pending() == []
         await usable(session, server, "hello")
 

@@ -247,6 +247,31 @@ async def test_abort_from_inside_a_tool(server: Server, client: AsyncLettaClient
     assert server.pending() == []
 
 
+@pytest.mark.parametrize("kind", ["plain", "coroutine"])
+async def test_a_tool_that_sends_to_its_own_conversation(
+    server: Server, rest: MakeRest, face: Any, kind: str
+) -> None:
+    """The turn would wait for its tool, and the tool for the turn: an error instead."""
+    own: list[Any] = []
+
+    async def sends() -> str:
+        await own[0].run_turn("inner")
+        return "sent"
+
+    def sends_too() -> str:
+        return asyncio.run(sends())
+
+    plain = kind == "plain" and face is not AsyncLettaClient
+    server.script(asks(ev.call("sends", arguments="{}")))
+    async with face(rest()) as client:
+        session = resume(client, tools=[tool(sends_too if plain else sends, name="sends")])
+        own.append(session)
+        assert (await session.run_turn("outer")).success
+        assert "waits for the tool" in answers(server)[0]["tool_return"]
+        assert (await session.run_turn("again")).success
+    assert server.texts() == ["outer", "again"]
+
+
 # -- the answers ----------------------------------------------------------------------------------
 
 
