@@ -116,7 +116,15 @@ class Bridge:
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for it. Interrupting the wait cancels it."""
-        return self._wait(self._submit(work))
+        future = self._submit(work)
+        try:
+            return self._wait(future)
+        except BaseException:
+            if not future.done():
+                # Ctrl-C: let the clean-up on the loop run before the exception goes on.
+                future.cancel()
+                self._quietly(self._ended(work))
+            raise
 
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         if threading.current_thread() is self._thread:
@@ -131,23 +139,15 @@ class Bridge:
         return asyncio.run_coroutine_threadsafe(work, self.loop)
 
     def _wait(self, future: Future[T]) -> T:
-        try:
-            while True:
-                with suppress(FutureTimeout):
-                    return future.result(_WAIT)
-                if future.done():
-                    return future.result()
-        except BaseException:
-            if not future.done():
-                # Ctrl-C: let the clean-up on the loop run before the exception goes on.
-                future.cancel()
-                self._quietly(self._idle())
-            raise
+        while True:
+            with suppress(FutureTimeout):
+                return future.result(_WAIT)
+            if future.done():
+                return future.result()
 
-    async def _idle(self) -> None:
-        """Returns after what was cancelled had a chance to clean up."""
-        me = asyncio.current_task()
-        stopping = [t for t in asyncio.all_tasks() if t is not me and _cancelling(t)]
+    async def _ended(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Returns after the task of ``work``, which was cancelled, had a chance to clean up."""
+        stopping = [task for task in asyncio.all_tasks() if task.get_coro() is work]
         if stopping:
             await asyncio.wait(stopping, timeout=_CLEANUP_SECONDS)
 
@@ -233,12 +233,6 @@ class Bridge:
 async def _getaddrinfo_at_exit(host: Any, port: Any, **options: Any) -> Any:
     # Usually a thread pool looks names up, and that is shut down before anything else.
     return socket.getaddrinfo(host, port, **options)
-
-
-def _cancelling(task: asyncio.Task[Any]) -> bool:
-    # 3.10 does not say; then all tasks count, and the wait is bounded.
-    cancelling = getattr(task, "cancelling", None)
-    return cancelling is None or cancelling() > 0
 
 
 _lock = threading.Lock()

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 from letta_adapters.backends.base import DEFAULT, Backend, Conversation, Order, Target
 from letta_adapters.errors import (
     ConfigurationError,
+    ConversationBusyError,
     InvalidInputError,
     SessionClosedError,
     WrongEventLoopError,
@@ -233,6 +234,12 @@ class AsyncLettaClient:
         in vain: it is aborted.
         """
         turn = self.turns.get(conversation)
+        if turn is not None and turn.waits_for_caller():
+            raise ConversationBusyError(
+                "The conversation's turn waits for the tool that wants to use it.",
+                hint="Use another conversation inside a tool or a permission callback.",
+                accepted=False,
+            )
         if turn is not None and turn.left_behind(owner):
             await turn.stop("The turn was left unfinished and another message was sent.")
         lock = self._locks.setdefault(conversation, asyncio.Lock())

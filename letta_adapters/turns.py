@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from contextvars import ContextVar
 from threading import Thread
 from typing import Any, Final
 
@@ -18,6 +19,9 @@ from letta_adapters.messages import InitMessage, Message, ToolResultMessage
 
 # How long another reader of the stream gets to see the end of a turn that was stopped.
 _END_SECONDS: Final = 10.0
+
+# The turns whose tools and callbacks the current code is part of.
+_answering: ContextVar[tuple[Turn, ...]] = ContextVar("letta_answering", default=())
 
 
 class MessageStream(AsyncIterator[Message]):
@@ -106,6 +110,10 @@ class Turn:
             return owner.done()
         return isinstance(owner, Thread) and not owner.is_alive()
 
+    def waits_for_caller(self) -> bool:
+        """Is this called by a tool or a callback of the turn, which goes on when it returns?"""
+        return self in _answering.get()
+
     def stream(self, owner: object) -> MessageStream:
         """The turn's messages; once. ``owner`` is the task or thread that reads them."""
         self.streamed = True
@@ -162,7 +170,9 @@ class Turn:
         results: list[ToolResultMessage] = []
         try:
             self._deadline.enter()
+            token = _answering.set((*_answering.get(), self))
             answering = asyncio.ensure_future(self._answerer.answer(self._state.pending))
+            _answering.reset(token)
             self._answering = answering
             answers, results = await answering
             self._answering = None

@@ -57,13 +57,9 @@ class Streams:
 
     def _add_cut(self, kind: Any, message: Any, leaf: Leaf, view: View) -> None:
         # Which call it belongs to was not said any more: it may be any.
-        for (other, owner, call, _, path), views in self.calls():
-            if (other, owner, path) == (kind, message, leaf.path) and call is not None:
+        for key, views in self.groups.items():
+            if (*key[:2], key[-1]) == (kind, message, leaf.path) and key[2] is not None:
                 views.append(view)
-
-    def calls(self) -> list[tuple[tuple[Any, ...], list[View]]]:
-        """The groups by message."""
-        return [(key, views) for key, views in self.groups.items() if len(key) == 5]
 
     def edits(self, finder: Finder) -> Iterator[Edit]:
         """What shows only across events, as edits of the body."""

@@ -150,6 +150,9 @@ def iter_into(items: Iterator[Any], seen: list[Any]) -> list[Any]:
 # -- Ctrl-C ---------------------------------------------------------------------------------------
 
 
+ctrl_c = pytest.mark.skipif(os.name == "nt", reason="no SIGINT for one process")
+
+
 @pytest.fixture
 def interrupt() -> Iterator[Callable[[Callable[[], Any]], None]]:
     """Presses Ctrl-C once a condition is met."""
@@ -169,6 +172,7 @@ def interrupt() -> Iterator[Callable[[Callable[[], Any]], None]]:
         thread.join(30)
 
 
+@ctrl_c
 def test_ctrl_c_while_streaming(server: Server, client: LettaClient, interrupt: Any) -> None:
     server.script(LONG)
     session = resume(client)
@@ -180,6 +184,7 @@ def test_ctrl_c_while_streaming(server: Server, client: LettaClient, interrupt: 
     stopped_once(session, server)
 
 
+@ctrl_c
 def test_ctrl_c_in_run_turn(server: Server, client: LettaClient, interrupt: Any) -> None:
     """The agent has stopped when the exception arrives."""
     server.script(LONG)
@@ -191,6 +196,7 @@ def test_ctrl_c_in_run_turn(server: Server, client: LettaClient, interrupt: Any)
     stopped_once(session, server)
 
 
+@ctrl_c
 def test_ctrl_c_while_sending(server: Server, client: LettaClient, interrupt: Any) -> None:
     server.script(deaf)
     session = resume(client)
@@ -201,6 +207,7 @@ def test_ctrl_c_while_sending(server: Server, client: LettaClient, interrupt: An
     stopped_once(session, server)
 
 
+@ctrl_c
 def test_ctrl_c_waits_for_its_own_turn_only(
     server: Server, client: LettaClient, interrupt: Any
 ) -> None:

@@ -344,7 +344,6 @@ async def test_turn_timeout_in_a_task_that_caught_a_cancel_before(
     await stopped_once(resume(client), server)
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="a task does not count its cancels there")
 @pytest.mark.skipif(
     sys.version_info < (3, 11), reason="a task of Python 3.10 does not count its cancellations"
 )

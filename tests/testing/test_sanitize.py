@@ -425,6 +425,14 @@ def test_parallel_tool_calls_are_told_apart() -> None:
     assert [part["arguments"] for part in parts] == ["aREDACTED", "REDACTEDR", ""]
 
 
+def test_a_call_cut_off_before_it_said_which() -> None:
+    events = [stream("", tool_call={"tool_call_id": "call_1", "arguments": f"a{KEY[:9]}"})]
+    events.append(stream("", tool_call={"arguments": KEY[9:20]}).rstrip(b'"}\n'))
+    item = exchange(b"".join(events), content_type=SSE)
+    clean = cleaned(item, secrets=[KEY]).interactions[0].response.body
+    assert KEY[9:17].encode() not in clean
+
+
 def test_event_lines_of_all_kinds() -> None:
     body = (
         b': comment from /home/alice\r\n\r\nevent: error\r\ndata: {"a": "b@corp.io"}\r\n\r\n'
