@@ -49,7 +49,8 @@ async def invoke_callable(
 
 
 def _untransportable(exc: BaseException) -> RuntimeError:
-    """For what must not reach the loop: SystemExit ends it, StopIteration no future takes."""
+    """For what must not reach the loop: SystemExit and KeyboardInterrupt (which in a worker thread
+    is no Ctrl-C) end it, StopIteration no future takes."""
     return RuntimeError(f"the function raised {exc!r}")
 
 
@@ -75,7 +76,7 @@ def _in_thread(call: Callable[[], Any]) -> asyncio.Future[Any]:
         error: BaseException | None = None
         try:
             value = context.run(call)
-        except (StopIteration, SystemExit) as exc:
+        except (StopIteration, SystemExit, KeyboardInterrupt) as exc:
             error = _untransportable(exc)
             error.__cause__ = exc
         except BaseException as exc:

@@ -15,6 +15,8 @@ from letta_adapters.messages import ToolCallMessage, ToolResultMessage
 from letta_adapters.permissions import Allow, Deny, PermissionContext, normalise_decision
 from letta_adapters.tools import Tool
 
+# Where the server runs its tools with the input it is told.
+_EDITING_BACKENDS = ("local", "remote")
 _NO_CALLBACK = (
     "This tool call needs an approval and the application has no way to give one, "
     "so it was not run."
@@ -36,9 +38,11 @@ class Answerer:
     off_loop: bool
 
     async def answer(
-        self, calls: Sequence[ToolCallMessage]
+        self, calls: Sequence[ToolCallMessage], details: Mapping[str, Mapping[str, Any]]
     ) -> tuple[list[ToolAnswer], list[ToolResultMessage]]:
         """Answers to all pending calls, and the results this side can already report.
+
+        ``details``: what the server says of its questions, by tool call id.
 
         The callback is asked one call at a time (a person may be behind it); then all allowed
         tools run at once.
@@ -47,7 +51,9 @@ class Answerer:
             TurnCancelledError: the callback denied with ``interrupt=True``.
             UnsupportedOptionError: it edited the input of a tool that the server runs.
         """
-        decisions = [await self._decide(call) for call in calls]
+        decisions = [
+            await self._decide(call, details.get(call.tool_call_id) or {}) for call in calls
+        ]
         for decision in decisions:
             if isinstance(decision, Deny) and decision.interrupt:
                 text = decision.message or "The permission callback interrupted the turn."
@@ -62,7 +68,7 @@ class Answerer:
         ]
         return list(answers), results
 
-    async def _decide(self, call: ToolCallMessage) -> Allow | Deny:
+    async def _decide(self, call: ToolCallMessage, details: Mapping[str, Any]) -> Allow | Deny:
         tool = self.tools.get(call.tool_name)
         if self.can_use_tool is None:
             return Allow() if tool is not None else Deny(_NO_CALLBACK)
@@ -71,6 +77,7 @@ class Answerer:
             agent_id=self.conversation.agent_id,
             conversation_id=self.conversation.conversation_id,
             client_tool=tool is not None,
+            **details,
         )
         ask = functools.partial(self.can_use_tool, call.tool_name, dict(call.tool_input), context)
         try:
@@ -84,11 +91,11 @@ class Answerer:
             None,
             call.tool_input,
         )
-        if edited and tool is None:
+        if edited and tool is None and self.backend not in _EDITING_BACKENDS:
             raise UnsupportedOptionError(
                 "updated_input",
                 backend=self.backend,
-                supported_by=("local", "remote"),
+                supported_by=_EDITING_BACKENDS,
                 reason=f"the server runs {call.tool_name!r} with the input the model gave. "
                 "Allow or deny it as it is.",
             )
@@ -100,7 +107,10 @@ class Answerer:
             return _replace(answer, reason=decision.message or "The user denied this tool call.")
         tool = self.tools.get(call.tool_name)
         if tool is None:
-            return _replace(answer, approve=True)
+            edited = decision.updated_input
+            return _replace(
+                answer, approve=True, updated_input=edited, suggestion_ids=decision.save
+            )
         edited = decision.updated_input
         arguments = call.raw_arguments if edited is None else edited
         outcome = await tool.run(arguments, in_thread_loop=self.off_loop)

@@ -10,7 +10,6 @@ from weakref import WeakValueDictionary
 
 from letta_adapters.backends.base import DEFAULT, Backend, Conversation, Order, Target
 from letta_adapters.errors import (
-    ConfigurationError,
     ConversationBusyError,
     InvalidInputError,
     SessionClosedError,
@@ -37,9 +36,6 @@ if TYPE_CHECKING:
     from letta_adapters.turns import Turn
 
 _CONVERSATION_PREFIXES: Final = ("conv-", "local-conv-")
-_HOW: Final = (
-    "Set LETTA_API_KEY for Letta Cloud, or LETTA_BASE_URL for a Letta API server of your own."
-)
 
 
 def resolve_backend(backend: BackendSpec | None) -> Rest | Local | Remote:
@@ -73,11 +69,15 @@ def _make_backend(backend: BackendSpec | None, http_client: Any) -> Backend:
         from letta_adapters.backends.rest.backend import RestBackend
 
         return RestBackend(spec, http_client)
-    name = type(spec).__name__
-    raise ConfigurationError(
-        f"The {name} backend is not part of this version.",
-        hint=f"{_HOW} Or pass backend=Rest(base_url=..., api_key=...).",
-    )
+    if http_client is not None:
+        raise InvalidInputError(
+            f"http_client is for the Letta API; {type(spec).__name__} does not speak HTTP."
+        )
+    from letta_adapters.backends import letta_code
+
+    if isinstance(spec, Remote):
+        return letta_code.remote_backend(spec)
+    return letta_code.local_backend(spec)
 
 
 class AsyncLettaClient:
@@ -90,7 +90,7 @@ class AsyncLettaClient:
         http_client: An ``httpx.AsyncClient`` to use for the Letta API (it is not closed).
 
     Raises:
-        ConfigurationError: no backend can be made of that.
+        ConfigurationError: an App Server is meant and none is named.
         AuthenticationError: Letta Cloud is meant and there is no key.
     """
 

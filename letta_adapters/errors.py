@@ -96,6 +96,14 @@ class UnsupportedOptionError(InvalidInputError):
         hint = f"Use {' or '.join(self.supported_by)} for it." if supported_by else ""
         super().__init__(f"{option!r} is not supported by the {backend!r} backend{why}", hint=hint)
 
+    @classmethod
+    def from_message(cls, message: str, **fields: Any) -> UnsupportedOptionError:
+        """Rebuild one of which only the text is left (the result of a turn it ended)."""
+        error = cls.__new__(cls)
+        LettaError.__init__(error, message, **fields)
+        error.option, error.backend, error.supported_by = "", "", ()
+        return error
+
 
 class ConfigurationError(LettaError):
     """No backend can be made from what was given and what is in the environment."""
@@ -271,5 +279,7 @@ def error_for_code(code: str, message: str, **fields: Any) -> LettaError:
     ``fields`` are the keyword arguments of :class:`LettaError`. A code without a class of its own
     (a stop reason such as ``max_steps``) gives a :class:`TurnFailedError` with that code.
     """
+    if code == UnsupportedOptionError.default_code:
+        return UnsupportedOptionError.from_message(message, **fields)
     fallback = ModelProviderError if code.startswith("provider_") else TurnFailedError
     return _BY_CODE.get(code, fallback)(message, code=code, **fields)

@@ -106,17 +106,68 @@ class Rest(_Options):
 
 
 class Local(_Options):
-    """Letta Code on this machine, started and stopped by this package (the embedded default)."""
+    """Letta Code on this machine, started and stopped by this package (the embedded default).
+
+    Needs ``pip install "letta-adapters[local]"`` and the ``git`` command.
+
+    Args:
+        data_dir: A home of its own for all state, settings and transcripts. Default: the user's
+            normal Letta state, so that agents made here appear in the ``letta`` command.
+        api: Run agents that live on this Letta API instead of this machine.
+        openai_compatible: ``{"base_url": ..., "api_key": ...}`` of a model server; its models are
+            then ``lmstudio/<id>``. Models of the big providers need only their key in the
+            environment.
+        env: More environment variables for the runtime.
+        max_memory_mb: Limit of the runtime's heap, in MiB.
+        start_timeout: Seconds until it must serve.
+        request_timeout: Seconds a management call may take.
+        turn_timeout: Seconds a whole turn may take; ``None`` is no limit.
+    """
 
     data_dir: Path | None = None
     api: Rest | None = None
+    openai_compatible: Mapping[str, str] | None = Field(default=None, repr=False)
+    env: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    max_memory_mb: int = Field(default=1024, ge=128)
+    start_timeout: float = Field(default=30.0, gt=0)
+    request_timeout: float = Field(default=60.0, gt=0)
+    turn_timeout: float | None = Field(default=None, gt=0)
+
+    @field_validator("openai_compatible")
+    @classmethod
+    def _has_an_address(cls, value: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        if value is not None and (
+            not value.get("base_url") or value.keys() - {"base_url", "api_key"}
+        ):
+            raise ValueError("needs 'base_url', may have 'api_key', and nothing else")
+        return value
 
 
 class Remote(_Options):
-    """A Letta Code App Server someone else runs (``letta server --listen``)."""
+    """A Letta Code App Server someone else runs (``letta server --listen``).
+
+    Args:
+        url: ``ws://host:port`` or ``wss://...``. Default: ``LETTA_APP_SERVER_URL``.
+        auth_token: Default: ``LETTA_APP_SERVER_TOKEN``.
+        connect_timeout: Seconds to reach it.
+        request_timeout: Seconds a management call may take.
+        turn_timeout: Seconds a whole turn may take; ``None`` is no limit.
+        settle_timeout: Seconds to find out, after a lost connection, what became of the turn.
+    """
 
     url: str | None = None
     auth_token: SecretStr | None = None
+    connect_timeout: float = Field(default=10.0, gt=0)
+    request_timeout: float = Field(default=60.0, gt=0)
+    turn_timeout: float | None = Field(default=None, gt=0)
+    settle_timeout: float = Field(default=15.0, ge=0)
+
+    @field_validator("url")
+    @classmethod
+    def _ws_url(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("ws://", "wss://")):
+            raise ValueError("must be a ws:// or wss:// URL")
+        return value
 
 
 BackendSpec = Rest | Local | Remote | Literal["cloud", "local", "remote"]

@@ -26,9 +26,14 @@ _DENY_KEYS = frozenset({"behavior", "message", "interrupt"})
 
 @dataclass(frozen=True, slots=True)
 class Allow:
-    """Run the tool, with ``updated_input`` in place of the model's arguments if it is given."""
+    """Run the tool, with ``updated_input`` in place of the model's arguments if it is given.
+
+    ``save``: ids of the ``context.suggestions`` to save as rules, so that the question does not
+    come again (Letta Code only).
+    """
 
     updated_input: Mapping[str, Any] | None = None
+    save: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ def normalise_decision(value: object) -> Allow | Deny:
     misspelt key included, raises :class:`InvalidInputError`: an unclear answer allows nothing.
     """
     if isinstance(value, Allow):
-        return _allow(value.updated_input)
+        return _allow(value.updated_input, value.save)
     if isinstance(value, Deny):
         return _deny(value.message, value.interrupt)
     if isinstance(value, bool):
@@ -113,15 +118,20 @@ def _from_mapping(value: Mapping[Any, Any]) -> Allow | Deny:
     return _allow(given[0] if given else None)
 
 
-def _allow(updated_input: object) -> Allow:
+def _allow(updated_input: object, save: object = ()) -> Allow:
+    if not isinstance(save, tuple) or not all(isinstance(item, str) for item in save):
+        raise InvalidInputError(
+            "can_use_tool's 'save' is not a tuple of suggestion ids.",
+            hint="Return Allow(save=tuple(s['id'] for s in context.suggestions)).",
+        )
     if updated_input is None:
-        return Allow()
+        return Allow(save=save)
     if not isinstance(updated_input, Mapping) or not all(isinstance(k, str) for k in updated_input):
         raise InvalidInputError(
             "can_use_tool's updated input is not an object of argument names and values.",
             hint="Return Allow({'argument': value, ...}).",
         )
-    return Allow(updated_input)
+    return Allow(updated_input, save)
 
 
 def _deny(message: object, interrupt: object) -> Deny:

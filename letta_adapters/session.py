@@ -178,6 +178,7 @@ class AsyncSession:
                 for t in self._tools.values()
             ],
             max_steps=self._options.max_steps,
+            session=self._options,
         )
 
     def _answerer(self, conversation: Conversation) -> Answerer:

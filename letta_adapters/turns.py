@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -171,7 +172,9 @@ class Turn:
         try:
             self._deadline.enter()
             token = _answering.set((*_answering.get(), self))
-            answering = asyncio.ensure_future(self._answerer.answer(self._state.pending))
+            answering = asyncio.ensure_future(
+                self._answerer.answer(self._state.pending, self._state.details)
+            )
             _answering.reset(token)
             self._answering = answering
             answers, results = await answering
@@ -204,7 +207,7 @@ class Turn:
             await asyncio.shield(self._stopping)
         self._over()
         return self._state.finish(
-            duration_ms=round((time.monotonic() - self._started) * 1000),
+            duration_ms=math.ceil((time.monotonic() - self._started) * 1000),
             agent_id=self._conversation.agent_id,
             conversation_id=self._conversation.conversation_id,
         )

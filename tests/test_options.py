@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from letta_adapters import (
@@ -60,10 +61,38 @@ def test_what_is_no_backend_is_refused(backend: Any) -> None:
         LettaClient(backend)
 
 
-@pytest.mark.parametrize("backend", [None, "local", "remote", Local(), Remote(url="ws://x")])
-def test_backends_of_a_later_version_say_so(backend: Any) -> None:
-    with pytest.raises(ConfigurationError, match=r"not part of this version.*LETTA_API_KEY"):
-        LettaClient(backend)
+def test_an_app_server_must_be_named() -> None:
+    with pytest.raises(ConfigurationError, match="LETTA_APP_SERVER_URL"):
+        LettaClient("remote")
+
+
+@pytest.mark.parametrize("backend", [None, "local", Local(), Remote(url="ws://127.0.0.1:9")])
+def test_letta_code_backends_are_made_without_any_io(backend: Any) -> None:
+    with LettaClient(backend) as client:
+        session = client.create_session("agent-local-1", permission_mode="acceptEdits")
+        assert session.agent_id is None
+        with pytest.raises(UnsupportedOptionError, match="max_steps") as caught:
+            client.create_session("agent-local-1", max_steps=3)
+        assert caught.value.supported_by == ("rest",)
+
+
+def test_an_http_client_is_for_the_letta_api() -> None:
+    with pytest.raises(InvalidInputError, match="http_client"):
+        LettaClient(Local(), http_client=httpx.AsyncClient())
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: Remote(url="http://127.0.0.1:1"), "url: must be a ws://"),
+        (lambda: Local(openai_compatible={"api_key": "x"}), "base_url"),
+        (lambda: Local(openai_compatible={"base_url": "x", "key": "y"}), "nothing else"),
+        (lambda: Local(max_memory_mb=1), "max_memory_mb"),
+    ],
+)
+def test_a_bad_backend_option_is_named(make: Callable[[], Any], named: str) -> None:
+    with pytest.raises(InvalidInputError, match=named):
+        make()
 
 
 def test_the_cloud_needs_a_key() -> None:

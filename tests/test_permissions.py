@@ -89,3 +89,9 @@ def test_context_is_frozen_and_keyword_only() -> None:
         context.tool_call_id = "x"  # type: ignore[misc]
     with pytest.raises(TypeError):
         PermissionContext("call_1")  # type: ignore[misc]
+
+
+def test_an_allow_may_save_suggestions() -> None:
+    assert normalise_decision(Allow(save=("save-default",))) == Allow(save=("save-default",))
+    with pytest.raises(InvalidInputError, match="save"):
+        normalise_decision(Allow(save=["save-default"]))  # type: ignore[arg-type]

@@ -29,6 +29,7 @@ OPTION_SUPPORT: Mapping[str, tuple[str, ...]] = {
     "allowed_tools": _LETTA_CODE,
     "disallowed_tools": _LETTA_CODE,
     "block_ids": ("rest",),
+    "max_steps": ("rest",),
     "embedding": ("rest",),
     "tool_ids": ("rest",),
 }
@@ -70,11 +71,16 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class TurnSettings:
-    """What every request of a turn carries. ``client_tools``: name, description, parameters."""
+    """What every request of a turn carries. ``client_tools``: name, description, parameters.
+
+    ``session``: the options of the session that sends it; the App Server is told of them again
+    after a reconnect, and when two sessions of one conversation have different ones.
+    """
 
     include_partial_messages: bool = False
     client_tools: Sequence[Mapping[str, Any]] = ()
     max_steps: int | None = None
+    session: SessionOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,8 @@ class ToolAnswer:
     """This side's answer to one pending call.
 
     ``returned``: the client-side tool's result (text, or content parts). ``approve``: let the
-    server run it. Neither: denied, with ``reason``.
+    server run it, with ``updated_input`` in place of the model's if given, and with the rules
+    ``suggestion_ids`` saved. Neither: denied, with ``reason``.
     """
 
     tool_call_id: str
@@ -91,6 +98,8 @@ class ToolAnswer:
     is_error: bool = False
     approve: bool = False
     reason: str = ""
+    updated_input: Mapping[str, Any] | None = None
+    suggestion_ids: Sequence[str] = ()
 
 
 class BackendTurn(Protocol):

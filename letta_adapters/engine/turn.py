@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,6 +30,8 @@ class TurnState:
         self.usage = Usage()
         self.failure: Failure | None = None
         self.pending: tuple[ToolCallMessage, ...] = ()
+        # What the server says of a permission question, by tool call id: suggestions, diffs, ...
+        self.details: dict[str, Mapping[str, Any]] = {}
         self.run_id: str | None = None
         self.last_seq_id: int | None = None
         self.input_stored: bool | None = None

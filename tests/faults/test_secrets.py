@@ -14,7 +14,6 @@ from letta_adapters import LettaClient, Rest
 from letta_adapters.client import AsyncLettaClient, resolve_backend
 from letta_adapters.errors import (
     AuthenticationError,
-    ConfigurationError,
     ConnectionFailedError,
     InvalidInputError,
     LettaError,
@@ -48,8 +47,6 @@ def test_what_the_environment_means(monkeypatch: pytest.MonkeyPatch) -> None:
     assert type(resolve_backend(None)).__name__ == "Rest"
     with pytest.raises(InvalidInputError, match="'nowhere'"):
         resolve_backend("nowhere")  # type: ignore[arg-type]
-    with pytest.raises(ConfigurationError):
-        AsyncLettaClient("remote")
 
 
 async def test_base_url_and_key_from_the_environment(

@@ -1,0 +1,1 @@
+"""The App Server of Letta Code, over one WebSocket."""

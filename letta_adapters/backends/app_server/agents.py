@@ -1,0 +1,231 @@
+"""Making agents: Letta's own system prompt by default, memory blocks as files of its repository."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from letta_adapters.backends.app_server import frames
+from letta_adapters.backends.app_server.connection import Connection
+from letta_adapters.backends.app_server.options import check_model, reflection_settings
+from letta_adapters.backends.base import DEFAULT, Conversation
+from letta_adapters.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    ProtocolError,
+    UnsupportedOptionError,
+)
+from letta_adapters.options import AgentOptions, MemoryBlock, Sleeptime
+
+DEFAULT_AGENT_TAG: Final = "letta-adapters:default"
+# The personality whose agents the Letta Code application makes itself.
+_PERSONALITY: Final = "memo"
+_DEFAULTS_ID: Final = "agent-letta-adapters-defaults"
+
+
+async def model_handles(connection: Connection, *, force: bool = False) -> list[str]:
+    """What ``model=`` takes on this server."""
+    answer = await connection.request({"type": "list_models", "force": force})
+    entries = answer.get("entries")
+    handles = [str(e["handle"]) for e in entries or () if isinstance(e, dict) and e.get("handle")]
+    handles += [str(h) for h in answer.get("available_handles") or () if isinstance(h, str)]
+    return list(dict.fromkeys(handles))
+
+
+async def require_model(connection: Connection, handle: str, what: str = "Model") -> None:
+    """Refuse, before the first turn, a model that would only fail in it."""
+    known = await model_handles(connection)
+    if known and handle not in known:
+        known = await model_handles(connection, force=True)
+    check_model(handle, known, what)
+
+
+async def _chosen_model(connection: Connection, options: AgentOptions) -> str:
+    asked = options.model or os.environ.get("LETTA_MODEL")
+    if asked:
+        await require_model(connection, asked)
+        return asked
+    known = await model_handles(connection) or await model_handles(connection, force=True)
+    if not known:
+        raise ConfigurationError(
+            "The App Server has no model.",
+            hint="Connect a provider: set OPENAI_API_KEY, ANTHROPIC_API_KEY, LMSTUDIO_BASE_URL, "
+            "... where it runs, or use `letta connect`.",
+        )
+    return known[0]
+
+
+async def create_agent(connection: Connection, options: AgentOptions, backend: str) -> str:
+    """Create an agent; its id."""
+    blocks = options.blocks()
+    _check_blocks(blocks, backend)
+    model = await _chosen_model(connection, options)
+    if options.system_prompt is None:
+        agent_id = await _with_own_prompt(connection, options, model, blocks)
+        if options.memfs is False:
+            agent_id = await _without_memfs(connection, agent_id, options)
+    else:
+        body = _body(options, model, options.system_prompt, blocks)
+        agent_id = await _create(connection, body, options.memfs)
+    if options.sleeptime is not None:
+        await set_sleeptime(connection, Conversation(agent_id, DEFAULT), options.sleeptime)
+    return agent_id
+
+
+def _body(
+    options: AgentOptions, model: str, system: str, blocks: Sequence[MemoryBlock]
+) -> dict[str, Any]:
+    body: dict[str, Any] = {
+        "name": options.name or "Letta agent",
+        "description": options.description,
+        "model": model,
+        "system": system,
+        "tags": list(options.tags) or None,
+        "memory_blocks": [b.model_dump(exclude_none=True) for b in blocks],
+    }
+    return {k: v for k, v in body.items() if v is not None}
+
+
+async def _create(connection: Connection, body: Mapping[str, Any], memfs: bool | None) -> str:
+    # The default conversation is not stored until it is used, so none is left behind.
+    answer = await connection.request(
+        {
+            "type": "runtime_start",
+            "create_agent": {"body": body, "pin_global": False, "memfs": memfs is not False},
+            "conversation_id": DEFAULT,
+            "mode": "standard",
+        }
+    )
+    return str((answer.get("agent") or {})["id"])
+
+
+async def _with_own_prompt(
+    connection: Connection, options: AgentOptions, model: str, blocks: Sequence[MemoryBlock]
+) -> str:
+    """Letta's own prompt exists on the server only, in the agents it makes itself."""
+    answer = await connection.request(
+        {
+            "type": "create_agent",
+            "personality": _PERSONALITY,
+            "model": model,
+            "tags": list(options.tags),
+            "pin_global": False,
+        }
+    )
+    agent_id = str(answer["agent_id"])
+    changes = {"name": options.name, "description": options.description}
+    given = {k: v for k, v in changes.items() if v is not None}
+    if given:
+        await connection.request({"type": "agent_update", "agent_id": agent_id, "body": given})
+    for block in blocks:
+        await _write_block(connection, agent_id, block)
+    return agent_id
+
+
+async def _without_memfs(connection: Connection, agent_id: str, options: AgentOptions) -> str:
+    """The same agent made anew: whether it has a memory filesystem is decided at its creation."""
+    answer = await connection.request({"type": "agent_retrieve", "agent_id": agent_id})
+    made = answer.get("agent") or {}
+    listed = await connection.request({"type": "list_memory", "agent_id": agent_id})
+    blocks = [
+        MemoryBlock(
+            label=str(entry["relative_path"]).removesuffix(".md"),
+            value=str(entry.get("content") or ""),
+            description=entry.get("description") or None,
+        )
+        for entry in listed.get("entries") or ()
+        if entry.get("description")
+    ]
+    named = options.model_copy(
+        update={"name": made.get("name"), "description": made.get("description")}
+    )
+    body = _body(named, str(made.get("model")), str(made.get("system")), blocks)
+    again = await _create(connection, body, False)
+    await connection.request({"type": "agent_delete", "agent_id": agent_id})
+    return again
+
+
+def _check_blocks(blocks: Sequence[MemoryBlock], backend: str) -> None:
+    for block in blocks:
+        for option in ("limit", "read_only"):
+            if getattr(block, option) is not None:
+                raise UnsupportedOptionError(
+                    f"memory.{option}",
+                    backend=backend,
+                    supported_by=("rest",),
+                    reason="blocks are files in the agent's memory repository here.",
+                )
+        label = block.label
+        parts = label.split("/")
+        bad = not all(part.strip(". ") == part and part for part in parts) or "\\" in label
+        if bad or len(parts) > 1 or label == "MEMORY":
+            raise InvalidInputError(f"{label!r} cannot be the label of a memory block here.")
+
+
+async def _write_block(connection: Connection, agent_id: str, block: MemoryBlock) -> None:
+    # The front matter takes one line per field, as it is; a commit without it is refused, and the
+    # refused file would stand in the way of every later one.
+    description = " ".join((block.description or f"Memory block {block.label}").split())
+    content = f"---\nname: {block.label}\ndescription: {description}\n---\n{block.value.strip()}\n"
+    answer = await connection.request(
+        {
+            "type": "write_memory_file",
+            "agent_id": agent_id,
+            "path": f"{block.label}.md",
+            "content": content,
+        }
+    )
+    if answer.get("committed") is False:
+        raise ProtocolError(f"The memory block {block.label!r} could not be committed.")
+
+
+async def set_sleeptime(
+    connection: Connection, conversation: Conversation, sleeptime: Sleeptime
+) -> None:
+    """When this agent reflects; every other agent keeps its own and the default.
+
+    The server writes the default as well whenever it writes an agent's setting (``letta`` 0.34.12),
+    so the default is put back.
+    """
+    nobody = Conversation(f"agent-{uuid.uuid4()}", DEFAULT)
+    before = await _reflection(connection, nobody)
+    wanted = reflection_settings(sleeptime)
+    now = await _reflection(connection, conversation)
+    if all(now.get(name) == value for name, value in wanted.items()):
+        return
+    await connection.request(frames.reflection(conversation, wanted, "global"))
+    if any(before.get(name) != value for name, value in wanted.items()):
+        back = {k: v for k, v in before.items() if k != "agent_id" and v is not None}
+        defaults = Conversation(_DEFAULTS_ID, DEFAULT)
+        await connection.request(frames.reflection(defaults, back, "global"))
+    after = await _reflection(connection, conversation)
+    if any(after.get(name) != value for name, value in wanted.items()):
+        raise ConfigurationError(
+            "The agent's sleeptime is fixed by .letta/settings.local.json of the working "
+            "directory and was not changed."
+        )
+
+
+async def _reflection(connection: Connection, conversation: Conversation) -> dict[str, Any]:
+    answer = await connection.request(
+        {"type": "get_reflection_settings", "runtime": frames.runtime_of(conversation)}
+    )
+    found = answer.get("reflection_settings")
+    if not isinstance(found, dict):
+        raise ProtocolError("The server's answer holds no reflection settings.")
+    return found
+
+
+async def default_agents(connection: Connection) -> list[str]:
+    """The agents used when none is named, oldest first (normally one)."""
+    query = {"tags": [DEFAULT_AGENT_TAG], "limit": 50}
+    answer = await connection.request({"type": "agent_list", "query": query})
+    agents = [
+        agent
+        for agent in answer.get("agents") or ()
+        if DEFAULT_AGENT_TAG in (agent.get("tags") or ())
+    ]
+    agents.sort(key=lambda agent: (str(agent.get("created_at") or ""), str(agent["id"])))
+    return [str(agent["id"]) for agent in agents]

@@ -1,0 +1,398 @@
+"""A Letta Code App Server as a :class:`~letta_adapters.backends.base.Backend`.
+
+The embedded runtime (``local``) and somebody else's server (``remote``) differ only in where they
+listen, and in who else may be there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from letta_adapters.backends.app_server import agents, frames, history, management, settling
+from letta_adapters.backends.app_server import options as told
+from letta_adapters.backends.app_server.channel import AppChannel
+from letta_adapters.backends.app_server.connection import Connection, Endpoint
+from letta_adapters.backends.app_server.frames import Frame
+from letta_adapters.backends.app_server.settling import Fate, Live
+from letta_adapters.backends.base import (
+    DEFAULT,
+    Conversation,
+    Opened,
+    Order,
+    Target,
+    TurnSettings,
+    check_supported,
+)
+from letta_adapters.errors import (
+    InvalidInputError,
+    LettaError,
+    NotFoundError,
+    ProtocolError,
+    UnsupportedOptionError,
+)
+from letta_adapters.messages import MessagePage, PendingToolCall
+from letta_adapters.options import AgentOptions, SessionOptions
+
+_RACE_SECONDS: Final = 0.3
+_NOBODY: Final = (
+    "This tool call needs an approval and no turn of the application is there to give one, "
+    "so it was not run."
+)
+
+
+@dataclass(slots=True)
+class _Prepared:
+    """What the server was told of a conversation on this connection."""
+
+    settings: Mapping[str, Any]
+    tools: Sequence[Mapping[str, Any]]
+
+
+class AppServerBackend:
+    """Agents that live in Letta Code.
+
+    Args:
+        name: ``"local"`` (ours: nobody else answers its questions) or ``"remote"``.
+        endpoint: Where to connect; asked again for every new connection.
+        shutdown: Run after the connection was closed for good.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        endpoint: Callable[[], Awaitable[Endpoint]],
+        *,
+        connect_timeout: float = 10.0,
+        request_timeout: float = 60.0,
+        turn_timeout: float | None = None,
+        settle_timeout: float = 15.0,
+        shutdown: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        self.name = name
+        self.turn_timeout = turn_timeout
+        self.settle_timeout = settle_timeout
+        self._endpoint = endpoint
+        self._timeouts = {"connect_timeout": connect_timeout, "request_timeout": request_timeout}
+        self._shutdown = shutdown
+        self._connection: Connection | None = None
+        self._connecting = asyncio.Lock()
+        self._prepared: dict[Conversation, _Prepared] = {}
+        self._live: dict[Conversation, Live] = {}
+        self._inherited: dict[str, dict[str, Any]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+
+    # -- connection -------------------------------------------------------------------------
+
+    async def connection(self) -> Connection:
+        """The open connection; a new one if there is none or it was lost."""
+        async with self._connecting:
+            if self._connection is None or not self._connection.usable:
+                old, self._connection = self._connection, None
+                if old is not None:
+                    await old.aclose()
+                made = await Connection.open(await self._endpoint(), **self._timeouts)
+                made.observe = self._observe
+                self._prepared.clear()
+                self._live.clear()
+                self._connection = made
+            return self._connection
+
+    def _observe(self, conversation: Conversation, frame: Frame, stray: bool) -> None:
+        self._live.setdefault(conversation, Live()).see(frame)
+        if stray:
+            self.stray(conversation, frame)
+
+    def stray(self, conversation: Conversation, frame: Frame) -> None:
+        """A question that no turn of ours answers. On a server of our own nobody else will."""
+        connection = self._connection
+        if self.name != "local" or connection is None:
+            return
+        answer: Frame | None = None
+        if frame.get("type") == "control_request":
+            answer = frames.denial(conversation, str(frame.get("request_id")), _NOBODY)
+        elif frame.get("type") == "external_tool_call_request":
+            answer = frames.tool_failure(str(frame.get("request_id")), _NOBODY)
+        if answer is not None:
+            task = asyncio.ensure_future(_send_quietly(connection, answer))
+            self._background.add(task)
+            task.add_done_callback(self._background.discard)
+
+    # -- conversations ----------------------------------------------------------------------
+
+    async def create_agent(self, options: AgentOptions) -> str:
+        """Create an agent; its id. Letta's own system prompt unless another one is given.
+
+        ``permission_mode``, ``skill_sources`` and ``cwd`` become what sessions of this client with
+        this agent use when they say nothing else.
+        """
+        check_supported(options, self.name)
+        told.refuse(options, self.name)
+        self._check_cwd(options.cwd)
+        connection = await self.connection()
+        agent_id = await agents.create_agent(connection, options, self.name)
+        kept = {name: getattr(options, name) for name in told.INHERITED}
+        self._inherited[agent_id] = {k: v for k, v in kept.items() if v is not None}
+        return agent_id
+
+    async def default_agent(self, model: str | None) -> str:
+        """The agent used when none is named: found by its tag, made once."""
+        connection = await self.connection()
+        found = await agents.default_agents(connection)
+        if found:
+            return found[0]
+        options = AgentOptions(
+            name="default",
+            description="Used when no agent is named.",
+            model=model,
+            tags=(agents.DEFAULT_AGENT_TAG,),
+        )
+        mine = await self.create_agent(options)
+        if self.name != "local":
+            await asyncio.sleep(_RACE_SECONDS)  # another client may make its own just now
+        oldest = (await agents.default_agents(connection) or [mine])[0]
+        if oldest != mine:
+            await connection.request({"type": "agent_delete", "agent_id": mine})
+        return oldest
+
+    async def open(self, target: Target, options: SessionOptions) -> Opened:
+        """Find or create the conversation, with the session's settings."""
+        told.refuse(options, self.name)
+        self._check_cwd(options.cwd)
+        connection = await self.connection()
+        conversation_id = target.conversation_id
+        if options.model:
+            await agents.require_model(connection, options.model)
+            if not target.new and conversation_id in (None, DEFAULT):
+                raise _agents_model(self.name)
+        agent_id = target.agent_id
+        if agent_id is None and conversation_id is not None:
+            agent_id = await self._owner(connection, conversation_id)
+        agent_id = agent_id or await self.default_agent(options.model)
+        settings = self._settings(agent_id, options)
+        where: dict[str, Any] = {"agent_id": agent_id}
+        if target.new:
+            body = {"model": options.model} if options.model else {}
+            where["create_conversation"] = {"body": body}
+        else:
+            where["conversation_id"] = conversation_id or DEFAULT
+        answer = await self._start(connection, where, settings, ())
+        conversation = _conversation_of(answer)
+        if options.model and not target.new:
+            await connection.request(
+                {
+                    "type": "update_model",
+                    "runtime": frames.runtime_of(conversation),
+                    "payload": {"model_handle": options.model},
+                }
+            )
+        if options.sleeptime is not None:
+            await agents.set_sleeptime(connection, conversation, options.sleeptime)
+        model = options.model or _model_of(answer)
+        if model and not options.model:
+            await agents.require_model(connection, model, "The agent's model")
+        return Opened(conversation, model, self._loaded(conversation, options))
+
+    async def _owner(self, connection: Connection, conversation_id: str) -> str:
+        found = await connection.request(
+            {"type": "conversation_retrieve", "conversation_id": conversation_id}
+        )
+        owner = (found.get("conversation") or {}).get("agent_id")
+        if not isinstance(owner, str) or not owner:
+            raise NotFoundError(f"{conversation_id} belongs to no agent.", hint="")
+        return owner
+
+    def _check_cwd(self, cwd: Path | None) -> None:
+        # A directory that does not exist is replaced silently by the server.
+        if cwd is not None and self.name == "local" and not cwd.expanduser().is_dir():
+            raise InvalidInputError(f"cwd={str(cwd)!r} is not a directory.")
+
+    async def _start(
+        self,
+        connection: Connection,
+        where: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        tools: Sequence[Mapping[str, Any]],
+    ) -> Frame:
+        groups = [{"tools": frames.external_tools(tools)}] if tools else []
+        answer = await connection.request(
+            frames.runtime_start({**settings, **where, "external_tools": groups})
+        )
+        conversation = _conversation_of(answer)
+        live = self._live.setdefault(conversation, Live())
+        used = live.device.get("current_working_directory")
+        asked = settings.get("cwd")
+        if asked and isinstance(used, str) and not _same_directory(asked, used):
+            raise InvalidInputError(
+                f"cwd={asked!r} is not a directory on the server, which would use {used!r}."
+            )
+        self._prepared[conversation] = _Prepared(settings, list(tools))
+        return answer
+
+    def _settings(self, agent_id: str, options: SessionOptions) -> dict[str, Any]:
+        inherited = dict(self._inherited.get(agent_id, {}))
+        if self.name == "local":
+            # Our own server starts in a directory of its own, where nobody wants to work.
+            inherited.setdefault("cwd", Path.cwd())
+        return told.runtime_settings(options, inherited, self.name)
+
+    def _loaded(self, conversation: Conversation, options: SessionOptions) -> tuple[str, ...]:
+        device = self._live.setdefault(conversation, Live()).device
+        loaded = device.get("current_loaded_tools")
+        hidden = frozenset(options.disallowed_tools or ())
+        names = map(str, loaded) if isinstance(loaded, list) else ()
+        return tuple(name for name in names if name not in hidden)
+
+    async def prepare(self, conversation: Conversation, settings: TurnSettings) -> Connection:
+        """A connection on which the server knows this session's settings and tools."""
+        options = settings.session or SessionOptions()
+        connection = await self.connection()
+        wanted = self._settings(conversation.agent_id, options)
+        prepared = self._prepared.get(conversation)
+        tools = list(settings.client_tools)
+        if prepared is None or prepared.settings != wanted:
+            where = frames.runtime_of(conversation)
+            await self._start(connection, where, wanted, tools)
+        elif prepared.tools != tools:
+            await connection.request(frames.tools_update(conversation, tools))
+            prepared.tools = tools
+        return connection
+
+    async def _known(self, conversation: Conversation) -> Connection:
+        """A connection that gets this conversation's frames."""
+        connection = await self.connection()
+        if conversation not in self._prepared:
+            await self.prepare(conversation, TurnSettings())
+        return connection
+
+    def turn(self, conversation: Conversation, settings: TurnSettings) -> AppChannel:
+        """A turn that is not started yet."""
+        options = settings.session or SessionOptions()
+        hidden = frozenset(options.disallowed_tools or ())
+        names = [str(tool["name"]) for tool in settings.client_tools]
+
+        def select() -> dict[str, Any]:
+            return told.tool_selection(self._loaded(conversation, SessionOptions()), names, hidden)
+
+        allowed = frozenset(options.allowed_tools or ()) - hidden
+        return AppChannel(self, conversation, settings, allowed=allowed, select=select)
+
+    async def settle(
+        self, conversation: Conversation, client_message_id: str, seconds: float
+    ) -> Fate:
+        """What became of a message whose answer was lost; leaves nothing running."""
+        try:
+            connection = await self._known(conversation)
+            live = self._live.setdefault(conversation, Live())
+            return await settling.fate_of(
+                connection, conversation, client_message_id, live, seconds
+            )
+        except LettaError:
+            return Fate(None)
+
+    # -- state ------------------------------------------------------------------------------
+
+    async def list_messages(
+        self,
+        conversation: Conversation,
+        *,
+        before: str | None,
+        after: str | None,
+        order: Order,
+        limit: int,
+    ) -> MessagePage:
+        """One page of stored messages."""
+        return await history.fetch_page(
+            await self.connection(),
+            conversation,
+            before=before,
+            after=after,
+            order=order,
+            limit=limit,
+        )
+
+    async def pending_calls(self, conversation: Conversation) -> tuple[PendingToolCall, ...]:
+        """The tool calls that wait for an answer."""
+        await self._known(conversation)
+        questions = [q.get("request") or {} for q in self._live[conversation].questions]
+        return tuple(
+            PendingToolCall(
+                str(q.get("tool_call_id") or ""),
+                str(q.get("tool_name") or ""),
+                frames.encode(q.get("input") or {}),
+            )
+            for q in questions
+        )
+
+    async def deny(
+        self, conversation: Conversation, calls: Sequence[PendingToolCall], reason: str
+    ) -> None:
+        """Clear pending calls without a model call: the turn that waits for them is aborted."""
+        connection = await self._known(conversation)
+        live = self._live.setdefault(conversation, Live())
+        await settling.quiet_down(connection, conversation, live, 0.0)
+
+    async def abort(self, conversation: Conversation) -> bool:
+        """Cancel the active turn; ``False`` if there was none."""
+        return await settling.abort(await self._known(conversation), conversation)
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """A management call: see :mod:`letta_adapters.backends.app_server.management`."""
+        connection = await self.connection()
+        return await management.perform(
+            connection, self.name, method, path, params or {}, body or {}
+        )
+
+    async def aclose(self) -> None:
+        """Close the connection, then whatever the backend was given to shut down."""
+        connection, self._connection = self._connection, None
+        if self._background:
+            await asyncio.wait(self._background)
+        if connection is not None:
+            await connection.aclose()
+        if self._shutdown is not None:
+            await self._shutdown()
+
+
+async def _send_quietly(connection: Connection, frame: Frame) -> None:
+    with suppress(LettaError):
+        await connection.send(frame)
+
+
+def _conversation_of(answer: Mapping[str, Any]) -> Conversation:
+    runtime = answer.get("runtime")
+    if not isinstance(runtime, dict) or not runtime.get("conversation_id"):
+        raise ProtocolError("The server's answer names no conversation.")
+    return Conversation(str(runtime.get("agent_id") or ""), str(runtime["conversation_id"]))
+
+
+def _model_of(answer: Mapping[str, Any]) -> str | None:
+    for part in ("conversation", "agent"):
+        found = (answer.get(part) or {}).get("model")
+        if isinstance(found, str) and found:
+            return found
+    return None
+
+
+def _same_directory(asked: str, used: str) -> bool:
+    return asked == used or Path(asked).resolve() == Path(used)
+
+
+def _agents_model(backend: str) -> UnsupportedOptionError:
+    return UnsupportedOptionError(
+        "model",
+        backend=backend,
+        reason="the default conversation always uses its agent's model; change it with "
+        "client.agents.update(agent_id, model=...), or use create_session(model=...).",
+    )

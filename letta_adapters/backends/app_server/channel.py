@@ -1,0 +1,267 @@
+"""One turn over the App Server: its message, its frames, its answers, and how it is stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final, Protocol
+
+from letta_adapters.backends.app_server import frames
+from letta_adapters.backends.app_server.connection import Connection, Inbox
+from letta_adapters.backends.app_server.frames import Frame
+from letta_adapters.backends.app_server.settling import Fate
+from letta_adapters.backends.base import Conversation, ToolAnswer, TurnSettings
+from letta_adapters.engine.app_turn import AppTurn
+from letta_adapters.engine.outcome import Failure
+from letta_adapters.errors import (
+    ConflictError,
+    LettaError,
+    StreamTruncatedError,
+    TimeoutAfterAcceptanceError,
+    TimeoutBeforeAcceptanceError,
+)
+from letta_adapters.messages import Message
+
+# A turn that runs says so at once. A message whose id the server knows is accepted, and ignored.
+_SILENCE_SECONDS: Final = 15.0
+# How long an aborted turn may take to end. While the model has not said its first word the server
+# waits for it, which can be minutes: then the turn is given up here and ends there by itself.
+_END_SECONDS: Final = 3.0
+_QUESTIONS: Final = ("control_request", "external_tool_call_request")
+_STOPPED: Final = "The turn was stopped."
+_REPEATED: Final = Failure(
+    "conflict", "The server has a message with this otid already and did not run it again."
+)
+
+
+class Home(Protocol):
+    """What a turn needs of its backend."""
+
+    settle_timeout: float
+
+    async def prepare(self, conversation: Conversation, settings: TurnSettings) -> Connection: ...
+    def stray(self, conversation: Conversation, frame: Frame) -> None: ...
+    async def settle(
+        self, conversation: Conversation, client_message_id: str, seconds: float
+    ) -> Fate: ...
+
+
+class AppChannel:
+    """Implements :class:`~letta_adapters.backends.base.BackendTurn`."""
+
+    def __init__(
+        self,
+        home: Home,
+        conversation: Conversation,
+        settings: TurnSettings,
+        *,
+        allowed: frozenset[str] = frozenset(),
+        select: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
+        names = [str(tool["name"]) for tool in settings.client_tools]
+        self.state = AppTurn(
+            include_partial_messages=settings.include_partial_messages,
+            client_tools=names,
+            allowed_tools=allowed,
+        )
+        self.wanted = True
+        self._home = home
+        self._conversation = conversation
+        self._settings = settings
+        self._select = select
+        self._otid = ""
+        self._connection: Connection | None = None
+        self._inbox: Inbox | None = None
+        # Results of client-side tools that the server has not asked for yet.
+        self._ready: dict[str, ToolAnswer] = {}
+        self._deadline: float | None = None
+        self._aborted = False
+        self._silent = True
+
+    # -- the message ------------------------------------------------------------------------
+
+    async def start(self, content: Any, otid: str) -> None:
+        """Send the user's message. Raises the typed error if the server refused it."""
+        self._otid = otid
+        connection = await self._home.prepare(self._conversation, self._settings)
+        frame = frames.user_message(self._conversation, content, otid, self._select())
+        self._connection = connection
+        self._inbox = connection.subscribe(self._conversation)
+        try:
+            accepted = await connection.request(frame)
+        except LettaError as error:
+            if error.accepted is None:
+                await self._explain(error)
+            await self.release()
+            raise
+        self._skip_to_acceptance()
+        self.state.accepted(otid, queued=accepted.get("disposition") == "queued")
+
+    def _skip_to_acceptance(self) -> None:
+        """What came before the server took the message belongs to an earlier turn."""
+        assert self._inbox is not None
+        while (frame := self._inbox.take()) is not None:
+            if frame.get("type") == "input_accepted":
+                return
+            if frame.get("type") in _QUESTIONS:
+                self._home.stray(self._conversation, frame)
+
+    async def _explain(self, error: LettaError) -> None:
+        """The message got no answer: find out whether it was accepted, and say so."""
+        with suppress(LettaError):
+            settled = await self._home.settle(
+                self._conversation, self._otid, self._home.settle_timeout
+            )
+            error.accepted = settled.stored
+            error.hint = settled.explain()
+            error.args = (f"{error.message} {error.hint}",)
+        if error.accepted and isinstance(error, TimeoutBeforeAcceptanceError):
+            raise TimeoutAfterAcceptanceError(
+                error.message, hint=error.hint, accepted=True
+            ) from error
+
+    # -- the answer -------------------------------------------------------------------------
+
+    async def batches(self) -> AsyncIterator[list[Message]]:
+        """See :class:`~letta_adapters.backends.base.BackendTurn`."""
+        state = self.state
+        while not (state.over or state.pending):
+            inbox = self._inbox
+            assert inbox is not None
+            if not await inbox.wait(self._seconds_left()):
+                messages = self._give_up()
+            else:
+                self._silent = False
+                messages = await self._take(inbox)
+            if messages:
+                yield messages
+        if state.over:
+            await self._finished()
+
+    async def _take(self, inbox: Inbox) -> list[Message]:
+        """Everything that is here, up to a question or the end."""
+        state = self.state
+        messages: list[Message] = []
+        while not (state.over or state.pending):
+            frame = inbox.take()
+            if frame is None:
+                if inbox.lost is not None:
+                    messages += self._cut_off(inbox.lost)
+                break
+            if frame.get("type") not in _QUESTIONS:
+                messages += state.feed(frame)
+            elif state.queued:
+                self._home.stray(self._conversation, frame)
+            else:
+                messages += state.feed(frame)
+                await self._answer_known()
+        return messages
+
+    async def _answer_known(self) -> None:
+        """Answer what needs no asking: tools allowed beforehand, results that are ready."""
+        assert self._connection is not None
+        grants = self.state.grants
+        with suppress(LettaError):  # a connection that is gone ends the inbox as well
+            while grants:
+                frame = frames.approval(self._conversation, grants.pop(), None)
+                await self._connection.send(frame)
+            await self._send_ready()
+
+    async def _send_ready(self) -> None:
+        assert self._connection is not None
+        external = self.state.external
+        for call_id in [i for i in external if i in self._ready]:
+            request_id = external.pop(call_id)
+            await self._connection.send(frames.tool_response(request_id, self._ready.pop(call_id)))
+
+    def _cut_off(self, lost: LettaError) -> list[Message]:
+        error = StreamTruncatedError(
+            f"The connection was lost in the middle of the turn ({lost.message.rstrip('.')}).",
+            accepted=True,
+        )
+        self.state.fail_with(error)
+        return self.state.cut()
+
+    async def answer(self, answers: Sequence[ToolAnswer]) -> None:
+        """Answer all pending calls; a result the server did not ask for yet is kept for it."""
+        assert self._connection is not None
+        state = self.state
+        for answer in answers:
+            request_id = state.permissions.get(answer.tool_call_id)
+            if request_id is None:
+                self._ready[answer.tool_call_id] = answer
+                continue
+            try:
+                await self._connection.request(
+                    frames.approval(self._conversation, request_id, answer)
+                )
+            except ConflictError:
+                continue  # not asked any more: somebody else answered, or the turn ends
+        state.resolve(answer.tool_call_id for answer in answers)
+        await self._send_ready()
+
+    # -- the end ----------------------------------------------------------------------------
+
+    async def _finished(self) -> None:
+        await self.release()
+        state = self.state
+        if state.failure is None or not self.wanted:
+            return
+        if state.failure.code == "stream_truncated":
+            with suppress(LettaError):
+                settled = await self._home.settle(
+                    self._conversation, self._otid, self._home.settle_timeout
+                )
+                state.input_stored = settled.stored
+                state.explain(settled.explain())
+
+    def _seconds_left(self) -> float | None:
+        if self._deadline is not None:
+            return max(0.0, self._deadline - time.monotonic())
+        return _SILENCE_SECONDS if self._silent and not self.state.queued else None
+
+    def _give_up(self) -> list[Message]:
+        """It was aborted and did not end in time, or it never began."""
+        if not self._aborted:
+            self.state.fail(_REPEATED)
+        self.state.fail(Failure("cancelled", "The turn was cancelled.", stop_reason="cancelled"))
+        return self.state.cut()
+
+    async def cancel(self) -> None:
+        """Abort the turn, and answer what it waits for: otherwise it would not end."""
+        connection = self._connection
+        if connection is None or self.state.over or self._aborted:
+            return
+        self._aborted = True
+        self._deadline = time.monotonic() + _END_SECONDS
+        if self._inbox is not None:
+            self._inbox.poke()
+        # Frames are handled in order: the answers below must not start another model call.
+        await connection.send(
+            {"type": "abort_message", "runtime": frames.runtime_of(self._conversation)}
+        )
+        external = self.state.external
+        while external:
+            _, request_id = external.popitem()
+            await connection.send(frames.tool_failure(request_id, _STOPPED))
+
+    async def stop(self) -> None:
+        """Abort, wait until the turn has ended (for a bounded time), give the inbox back."""
+        with suppress(LettaError):
+            await self.cancel()
+        state = self.state
+        inbox = self._inbox
+        while inbox is not None and not state.over:
+            state.resolve(tuple(state.permissions))
+            if not await inbox.wait(self._seconds_left()):
+                break
+            await self._take(inbox)
+        await self.release()
+
+    async def release(self) -> None:
+        """Give the inbox back; a :meth:`batches` that waits on it fails."""
+        inbox = self._inbox
+        if inbox is not None and self._connection is not None:
+            self._connection.unsubscribe(self._conversation, inbox)
+            inbox.lose(StreamTruncatedError("The turn was given up."))

@@ -1,0 +1,321 @@
+"""The WebSocket, the only place that knows ``websockets``: frames out, frames in, typed errors.
+
+One connection carries every conversation of a client. Requests are matched by ``request_id`` and
+all have a time limit, because the server answers nothing at all to what it does not understand;
+every other frame goes to the conversation it names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import websockets
+from pydantic_core import from_json
+from websockets.asyncio.client import ClientConnection, connect
+
+from letta_adapters.backends.app_server.frames import Frame, encode
+from letta_adapters.backends.base import Conversation
+from letta_adapters.errors import (
+    AuthenticationError,
+    ConflictError,
+    ConnectionFailedError,
+    InvalidInputError,
+    LettaError,
+    LettaTimeoutError,
+    NotFoundError,
+    ProtocolError,
+    ServerError,
+    TimeoutBeforeAcceptanceError,
+)
+
+PROTOCOL_VERSION: Final = 1
+# The server is one thread: under load it can take a while to answer a ping.
+_PING_SECONDS: Final = 20.0
+_PONG_SECONDS: Final = 60.0
+_LOST: Final = "The connection to the App Server was lost"
+_CONNECT_ERRORS: Final = (OSError, websockets.WebSocketException, EOFError)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where an App Server listens (``ws://host:port/ws``) and the token it asks for."""
+
+    url: str
+    token: str = ""
+
+    def __repr__(self) -> str:
+        return f"Endpoint(url={self.url!r})"
+
+
+class Inbox:
+    """The frames of one conversation, in order; unbounded, because nothing may be dropped."""
+
+    def __init__(self) -> None:
+        self._frames: deque[Frame] = deque()
+        self._news = asyncio.Event()
+        self.lost: LettaError | None = None
+
+    def put(self, frame: Frame) -> None:
+        self._frames.append(frame)
+        self._news.set()
+
+    def lose(self, error: LettaError) -> None:
+        """No frame will come any more, for this reason."""
+        self.lost = self.lost or error
+        self._news.set()
+
+    def poke(self) -> None:
+        """Let whoever waits look at the time again."""
+        self._news.set()
+
+    def take(self) -> Frame | None:
+        """The next frame that is here."""
+        return self._frames.popleft() if self._frames else None
+
+    async def wait(self, seconds: float | None) -> bool:
+        """Wait for a frame or the end; ``False`` if the time was up first."""
+        if self._frames or self.lost is not None:
+            return True
+        self._news.clear()
+        if seconds is None:
+            await self._news.wait()
+            return True
+        with suppress(TimeoutError, asyncio.TimeoutError):
+            await asyncio.wait_for(self._news.wait(), seconds)
+        return bool(self._frames) or self.lost is not None
+
+
+class Connection:
+    """One open socket."""
+
+    def __init__(self, socket: ClientConnection, request_timeout: float) -> None:
+        self._socket = socket
+        self._timeout = request_timeout
+        self._waiting: dict[str, asyncio.Future[Frame]] = {}
+        self._inboxes: dict[Conversation, Inbox] = {}
+        self._reader: asyncio.Task[None] | None = None
+        self.lost: LettaError | None = None
+        self.info: Mapping[str, Any] = {}
+        # Sees every frame of a conversation; ``True`` if no turn of ours is there to take it.
+        self.observe: Callable[[Conversation, Frame, bool], None] | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Can it still carry a request?"""
+        return self.lost is None
+
+    @classmethod
+    async def open(
+        cls, endpoint: Endpoint, *, connect_timeout: float, request_timeout: float
+    ) -> Connection:
+        """Connect, authenticate and check that the other side speaks our protocol.
+
+        Raises:
+            AuthenticationError: the token was refused.
+            ConnectionFailedError: nobody answers, or not with this protocol.
+        """
+        headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
+        try:
+            socket = await connect(
+                endpoint.url,
+                additional_headers=headers,
+                max_size=None,  # histories and images come in one frame
+                open_timeout=connect_timeout,
+                ping_interval=_PING_SECONDS,
+                ping_timeout=_PONG_SECONDS,
+                compression=None,
+                proxy=None if _is_loopback(endpoint.url) else True,
+            )
+        except websockets.InvalidStatus as error:
+            raise _refused(error.response.status_code, endpoint.url) from error
+        except (websockets.InvalidURI, ValueError) as error:
+            raise InvalidInputError(f"Not a WebSocket URL: {endpoint.url!r}.") from error
+        except (*_CONNECT_ERRORS, TimeoutError, asyncio.TimeoutError) as error:
+            raise ConnectionFailedError(
+                f"No App Server answers at {endpoint.url} ({type(error).__name__}).",
+                hint="Check the URL and that `letta server --listen` runs.",
+                accepted=False,
+            ) from error
+        made = cls(socket, request_timeout)
+        made._reader = asyncio.create_task(made._read(), name="letta-app-server-reader")
+        try:
+            made.info = await made.request({"type": "app_server_info"})
+            made._check_version()
+        except BaseException:
+            await made.aclose()
+            raise
+        return made
+
+    def _check_version(self) -> None:
+        spoken = self.info.get("protocol_version")
+        if spoken != PROTOCOL_VERSION:
+            raise ProtocolError(
+                f"The App Server speaks protocol version {spoken}; this package knows "
+                f"{PROTOCOL_VERSION}.",
+                hint="Install matching versions of letta-adapters and letta.",
+            )
+
+    # -- out --------------------------------------------------------------------------------
+
+    async def send(self, frame: Mapping[str, Any]) -> None:
+        """Send a frame that has no answer. Raises :class:`ConnectionFailedError`."""
+        text = encode(frame)
+        if self.lost is not None:
+            raise self._gone(accepted=False)
+        try:
+            await self._socket.send(text)
+        except _CONNECT_ERRORS as error:
+            self._lose(error)
+            raise self._gone(accepted=None) from error
+
+    async def request(self, frame: Mapping[str, Any], *, timeout: float | None = None) -> Frame:
+        """Send a frame and wait for its answer.
+
+        Raises:
+            LettaTimeoutError: none came in time.
+            LettaError: the server refused, in the class that its text means.
+        """
+        request_id = f"la-{uuid.uuid4().hex}"
+        future: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+        self._waiting[request_id] = future
+        seconds = self._timeout if timeout is None else timeout
+        try:
+            await self.send({**frame, "request_id": request_id})
+            answer = await asyncio.wait_for(future, seconds)
+        except (TimeoutError, asyncio.TimeoutError) as error:
+            raise _no_answer(frame, seconds) from error
+        finally:
+            self._waiting.pop(request_id, None)
+            if future.done() and not future.cancelled():
+                future.exception()
+        if answer.get("success") is False or answer.get("accepted") is False:
+            raise refusal(str(answer.get("error") or "The App Server refused."))
+        return answer
+
+    # -- in ---------------------------------------------------------------------------------
+
+    def subscribe(self, conversation: Conversation) -> Inbox:
+        """From now on the frames of this conversation are kept."""
+        inbox = self._inboxes[conversation] = Inbox()
+        if self.lost is not None:
+            inbox.lose(self.lost)
+        return inbox
+
+    def unsubscribe(self, conversation: Conversation, inbox: Inbox) -> None:
+        """Nobody reads them any more."""
+        if self._inboxes.get(conversation) is inbox:
+            del self._inboxes[conversation]
+
+    async def _read(self) -> None:
+        try:
+            async for text in self._socket:
+                frame = _parse(text)
+                if frame is not None:
+                    self._route(frame)
+            self._lose(None)
+        except _CONNECT_ERRORS as error:
+            self._lose(error)
+
+    def _route(self, frame: Frame) -> None:
+        request_id = frame.get("request_id")
+        future = self._waiting.get(request_id) if isinstance(request_id, str) else None
+        if future is not None and not future.done():
+            future.set_result(frame)
+        runtime = frame.get("runtime")
+        if not isinstance(runtime, dict):
+            return  # about the device or another client, not about a conversation
+        where = Conversation(
+            str(runtime.get("agent_id") or ""), str(runtime.get("conversation_id") or "")
+        )
+        inbox = self._inboxes.get(where)
+        if inbox is not None:
+            inbox.put(frame)  # answers too: their place says what came before them
+        if self.observe is not None:
+            self.observe(where, frame, inbox is None)
+
+    def _lose(self, cause: Exception | None) -> None:
+        if self.lost is None:
+            why = f" ({type(cause).__name__})" if cause is not None else ""
+            self.lost = ConnectionFailedError(f"{_LOST}{why}.", hint="")
+        for future in self._waiting.values():
+            if not future.done():
+                future.set_exception(self._gone(accepted=None))
+        for inbox in self._inboxes.values():
+            inbox.lose(self.lost)
+
+    def _gone(self, *, accepted: bool | None) -> LettaError:
+        return ConnectionFailedError(
+            self.lost.message if self.lost else f"{_LOST}.", hint="", accepted=accepted
+        )
+
+    async def aclose(self) -> None:
+        """Close the socket; whoever still waits gets an error. Never fails."""
+        with suppress(*_CONNECT_ERRORS):
+            await self._socket.close()
+        self._lose(None)
+        if self._reader is not None:
+            self._reader.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._reader
+
+
+def _is_loopback(url: str) -> bool:
+    return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
+
+
+def _parse(text: str | bytes) -> Frame | None:
+    try:
+        value = from_json(text)
+    except ValueError:
+        try:
+            value = json.loads(text)  # accepts lone surrogates, which from_json does not
+        except (ValueError, RecursionError):
+            return None
+    return value if isinstance(value, dict) else None
+
+
+def _refused(status: int, url: str) -> LettaError:
+    if status in (401, 403):
+        return AuthenticationError(
+            "The App Server refused the token.",
+            hint="Set LETTA_APP_SERVER_TOKEN, or pass Remote(auth_token=...).",
+            status_code=status,
+            accepted=False,
+        )
+    return ConnectionFailedError(
+        f"{url} answered HTTP {status} and opened no WebSocket.",
+        hint="The URL of an App Server ends in /ws.",
+        status_code=status,
+        accepted=False,
+    )
+
+
+def _no_answer(frame: Mapping[str, Any], seconds: float) -> LettaError:
+    text = f"The App Server did not answer a {frame.get('type')} request within {seconds:g} seconds"
+    if frame.get("type") == "input":
+        return TimeoutBeforeAcceptanceError(f"{text}.")
+    return LettaTimeoutError(f"{text}.")
+
+
+def refusal(text: str) -> LettaError:
+    """The typed error of a refusal; the server gives nothing but a sentence."""
+    low = text.lower()
+    if "not found" in low:
+        return NotFoundError(text, hint="Check the id.", accepted=False)
+    if "belongs to" in low:
+        return NotFoundError(text, hint="", accepted=False)
+    if "no longer pending" in low:
+        return ConflictError(text, code="no_pending_approval", accepted=False)
+    if "active or queued work" in low:
+        return ConflictError(text, code="conversation_busy", accepted=False)
+    if "protocol violation" in low or "must be" in low or "unknown model" in low:
+        return InvalidInputError(text, accepted=False)
+    return ServerError(text, accepted=False)

@@ -1,0 +1,117 @@
+"""Stored messages: pages of them, without what Letta Code wrote into them itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from letta_adapters.backends.app_server.connection import Connection
+from letta_adapters.backends.base import DEFAULT, Conversation, Order
+from letta_adapters.errors import InvalidInputError, ProtocolError
+from letta_adapters.messages import MessagePage
+
+_OPEN: Final = "<system-reminder>"
+_CLOSE: Final = "</system-reminder>"
+
+
+async def fetch_page(
+    connection: Connection,
+    conversation: Conversation,
+    *,
+    before: str | None,
+    after: str | None,
+    order: Order,
+    limit: int,
+) -> MessagePage:
+    """One page. ``limit`` counts stored messages; one can be several items of the page.
+
+    The server's own ``next_before`` and ``has_more`` are wrong in ascending order (``letta``
+    0.34.12), so both are worked out here, by asking for one message more than is wanted.
+    """
+    if not conversation.agent_id:
+        id_ = conversation.conversation_id
+        await connection.request({"type": "conversation_retrieve", "conversation_id": id_})
+    given = {"before": before, "after": after, "order": order, "limit": limit + 1}
+    messages = await _list(connection, conversation, given)
+    ids = [str(message.get("id")) for message in messages]
+    if (before or after) in ids:
+        raise ProtocolError("The server returned the page's own cursor: paging would loop.")
+    cursor = before if order == "desc" else after
+    if cursor is not None and ids:
+        # The server answers an unknown cursor with the first page, which would loop for ever.
+        first = await _list(connection, conversation, {"order": order, "limit": 1})
+        if first and first[0].get("id") == ids[0]:
+            raise InvalidInputError(f"{cursor!r} is no message of this conversation.")
+    more = len(ids) > limit
+    shown = messages[:limit]
+    last = ids[len(shown) - 1] if shown else None
+    forward = order == "asc"
+    return MessagePage(
+        [cleaned for cleaned in map(without_reminders, shown) if cleaned is not None],
+        None if forward else last,
+        more,
+        last if forward else None,
+    )
+
+
+async def _list(
+    connection: Connection, conversation: Conversation, query: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    wanted = {k: v for k, v in query.items() if v is not None}
+    if conversation.agent_id:
+        wanted["agent_id"] = conversation.agent_id
+    answer = await connection.request(
+        {
+            "type": "conversation_messages_list",
+            "conversation_id": conversation.conversation_id or DEFAULT,
+            "query": wanted,
+        }
+    )
+    found = answer.get("messages")
+    if not isinstance(found, list):
+        raise ProtocolError("The server's answer holds no list of messages.")
+    return [message for message in found if isinstance(message, dict)]
+
+
+def without_reminders(message: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The message as its sender wrote it; ``None`` if Letta Code wrote all of it.
+
+    Letta Code puts what it wants to tell the model (the device, the date, the agent's id) into the
+    user's messages, as text parts of their own.
+    """
+    kept = dict(message)
+    content = message.get("content")
+    if message.get("message_type") != "user_message":
+        return kept
+    if isinstance(content, str):
+        return None if _is_reminder(content) else kept
+    if not isinstance(content, list):
+        return kept
+    own = [part for part in content if not _is_reminder_part(part)]
+    kept["content"] = own
+    return kept if own or not content else None
+
+
+def _is_reminder_part(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "text" and _is_reminder(part.get("text"))
+
+
+def _is_reminder(text: Any) -> bool:
+    if not isinstance(text, str):
+        return False
+    bare = text.strip()
+    return bare.startswith(_OPEN) and bare.endswith(_CLOSE)
+
+
+async def is_stored(
+    connection: Connection, conversation: Conversation, client_message_id: str
+) -> tuple[bool, bool]:
+    """Does the conversation hold this message, and does an answer follow it?"""
+    query = {"order": "desc", "limit": 50}
+    newest = await _list(connection, conversation, query)
+    answered = False
+    for message in newest:
+        if message.get("otid") == client_message_id:
+            return True, answered
+        answered = answered or message.get("message_type") == "assistant_message"
+    return False, False

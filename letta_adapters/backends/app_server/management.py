@@ -1,0 +1,141 @@
+"""Management calls: the Letta API's routes, carried out by App Server commands.
+
+``client.agents``, ``client.conversations`` and ``client.models`` speak of REST routes; the ones
+that have a counterpart work here with the same arguments and the same kind of objects.
+``("COMMAND", "list_memory", body={...})`` sends any App Server command and returns its answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from urllib.parse import unquote
+
+from letta_adapters.backends.app_server.connection import Connection
+from letta_adapters.errors import InvalidInputError, ProtocolError, UnsupportedOptionError
+
+Call = tuple[dict[str, Any], str]
+_Make = Callable[[str, Mapping[str, Any], Mapping[str, Any]], Call]
+
+_COMMAND: Final = re.compile(r"[a-z][a-z_]*")
+# Fields of a request's envelope that a caller must not replace.
+_RESERVED: Final = ("type", "request_id")
+
+
+def _given(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: values[name] for name in names if values.get(name) is not None}
+
+
+def _list_agents(_: str, params: Mapping[str, Any], __: Mapping[str, Any]) -> Call:
+    query = _given(params, "tags", "query_text", "limit", "after", "before", "order")
+    return {"type": "agent_list", "query": query}, "agents"
+
+
+def _create_agent(_: str, __: Mapping[str, Any], body: Mapping[str, Any]) -> Call:
+    return {"type": "agent_create", "body": dict(body)}, "agent"
+
+
+def _agent(id_: str, _: Mapping[str, Any], __: Mapping[str, Any]) -> Call:
+    return {"type": "agent_retrieve", "agent_id": id_}, "agent"
+
+
+def _update_agent(id_: str, _: Mapping[str, Any], body: Mapping[str, Any]) -> Call:
+    return {"type": "agent_update", "agent_id": id_, "body": dict(body)}, "agent"
+
+
+def _delete_agent(id_: str, _: Mapping[str, Any], __: Mapping[str, Any]) -> Call:
+    return {"type": "agent_delete", "agent_id": id_}, ""
+
+
+def _list_conversations(_: str, params: Mapping[str, Any], __: Mapping[str, Any]) -> Call:
+    query = _given(params, "agent_id", "limit", "after", "before", "order")
+    return {"type": "conversation_list", "query": query}, "conversations"
+
+
+def _create_conversation(_: str, params: Mapping[str, Any], body: Mapping[str, Any]) -> Call:
+    made = {**body, **_given(params, "agent_id")}
+    return {"type": "conversation_create", "body": made}, "conversation"
+
+
+def _conversation(id_: str, _: Mapping[str, Any], __: Mapping[str, Any]) -> Call:
+    return {"type": "conversation_retrieve", "conversation_id": id_}, "conversation"
+
+
+def _update_conversation(id_: str, _: Mapping[str, Any], body: Mapping[str, Any]) -> Call:
+    frame = {"type": "conversation_update", "conversation_id": id_, "body": dict(body)}
+    return frame, "conversation"
+
+
+def _fork(id_: str, params: Mapping[str, Any], body: Mapping[str, Any]) -> Call:
+    made = {**body, **_given(params, "agent_id")}
+    frame: dict[str, Any] = {"type": "conversation_fork", "conversation_id": id_}
+    return frame | ({"body": made} if made else {}), "conversation"
+
+
+def _compact(id_: str, params: Mapping[str, Any], body: Mapping[str, Any]) -> Call:
+    made = {**body, **_given(params, "agent_id")}
+    frame: dict[str, Any] = {"type": "conversation_compact", "conversation_id": id_}
+    return frame | ({"body": made} if made else {}), "compaction"
+
+
+def _models(_: str, __: Mapping[str, Any], ___: Mapping[str, Any]) -> Call:
+    return {"type": "list_models"}, "entries"
+
+
+_ID: Final = r"/([^/]+)"
+_ROUTES: Final[tuple[tuple[str, str, _Make], ...]] = (
+    ("GET", r"/v1/agents", _list_agents),
+    ("POST", r"/v1/agents", _create_agent),
+    ("GET", rf"/v1/agents{_ID}", _agent),
+    ("PATCH", rf"/v1/agents{_ID}", _update_agent),
+    ("DELETE", rf"/v1/agents{_ID}", _delete_agent),
+    ("GET", r"/v1/conversations", _list_conversations),
+    ("POST", r"/v1/conversations", _create_conversation),
+    ("GET", rf"/v1/conversations{_ID}", _conversation),
+    ("PATCH", rf"/v1/conversations{_ID}", _update_conversation),
+    ("POST", rf"/v1/conversations{_ID}/fork", _fork),
+    ("POST", rf"/v1/conversations{_ID}/compact", _compact),
+    ("GET", r"/v1/models", _models),
+)
+
+
+async def perform(
+    connection: Connection,
+    backend: str,
+    method: str,
+    path: str,
+    params: Mapping[str, Any],
+    body: Mapping[str, Any],
+) -> Any:
+    """Carry out a call; what the API would return.
+
+    Raises:
+        UnsupportedOptionError: the App Server has no counterpart.
+    """
+    if method == "COMMAND":
+        return await connection.request(_command(path, params, body))
+    for verb, pattern, make in _ROUTES:
+        found = re.fullmatch(pattern, path.rstrip("/"))
+        if verb == method and found:
+            frame, field = make(unquote(found[1]) if found.groups() else "", params, body)
+            answer = await connection.request(frame)
+            if field and field not in answer:
+                raise ProtocolError(f"The answer to {frame['type']} holds no {field}.")
+            return answer[field] if field else None
+    raise UnsupportedOptionError(
+        f"{method} {path}",
+        backend=backend,
+        supported_by=("rest",),
+        reason="the App Server has no such request.",
+    )
+
+
+def _command(name: str, params: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
+    if not _COMMAND.fullmatch(name):
+        raise InvalidInputError(f"{name!r} is not the name of an App Server command.")
+    fields = {**params, **body}
+    taken = [field for field in _RESERVED if field in fields]
+    if taken:
+        raise InvalidInputError(f"{taken[0]!r} is set by the client itself.")
+    return {"type": name, **fields}

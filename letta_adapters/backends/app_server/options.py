@@ -1,0 +1,127 @@
+"""Agent and session options → what the App Server is told. Nothing here does I/O."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from letta_adapters.backends.app_server import frames
+from letta_adapters.errors import InvalidInputError, UnsupportedOptionError
+from letta_adapters.options import AgentOptions, SessionOptions, Sleeptime
+
+_DEFAULT_STEPS: Final = 25
+_SHOWN: Final = 5
+# Session options that an agent can have as well: those of the session count.
+INHERITED: Final = ("permission_mode", "skill_sources", "cwd")
+# The tools of all toolsets of letta 0.34.12.
+_BUILT_IN: Final = (
+    "Agent", "ApplyPatch", "Bash", "Edit", "EnterWorktree", "ExitWorktree", "Memory", "Monitor",
+    "Read", "SendAgentMessage", "SetWorkingDirectory", "Skill", "Task", "TaskCreate", "TaskGet",
+    "TaskList", "TaskStop", "TaskUpdate", "UpdatePlan", "ViewImage", "Wake", "WatchPR", "Workflow",
+    "Write", "exec_command", "write_stdin",
+)  # fmt: skip
+# One tool: as it is registered, and as the model sees it.
+_SAME_TOOL: Final = frozenset({"Agent", "Task"})
+_PROTOCOL: Final = "its protocol has no setting for it."
+
+
+def refuse(options: AgentOptions | SessionOptions, backend: str) -> None:
+    """Refuse what no App Server can do (``letta`` 0.34.12)."""
+    unsupported = {
+        "system_info_reminder": options.system_info_reminder is False,
+        "memfs_startup": getattr(options, "memfs_startup", None) not in (None, "blocking"),
+        "max_steps": getattr(options, "max_steps", None) is not None,
+        "base_tools": getattr(options, "base_tools", None) is False,
+        "hidden": getattr(options, "hidden", None) is True,
+        "memfs": isinstance(options, SessionOptions) and options.memfs is False,
+    }
+    where = {
+        "max_steps": ("rest",),
+        "base_tools": ("rest",),
+        "hidden": ("rest",),
+    }
+    for option, given in unsupported.items():
+        if given:
+            raise UnsupportedOptionError(
+                option,
+                backend=backend,
+                supported_by=where.get(option, ()),
+                reason="an agent's memory is set up when it is created."
+                if option == "memfs"
+                else _PROTOCOL,
+            )
+    if options.sleeptime is not None and options.sleeptime.behavior == "reminder":
+        raise UnsupportedOptionError(
+            "sleeptime.behavior",
+            backend=backend,
+            reason="this version of Letta Code reflects by itself ('auto-launch').",
+        )
+    frames.mode(options.permission_mode, backend)
+    if isinstance(options, SessionOptions):
+        for name in ("allowed_tools", "disallowed_tools"):
+            plain_names(name, getattr(options, name), backend)
+
+
+def plain_names(option: str, given: Iterable[str] | None, backend: str) -> frozenset[str]:
+    """Names of tools. Patterns are refused: half understood, they would give false safety."""
+    names = frozenset(given or ())
+    for name in sorted(names):
+        if "(" in name or "*" in name:
+            raise UnsupportedOptionError(
+                option,
+                backend=backend,
+                reason=f"{name!r} is a pattern. Give names of tools, and decide about their input "
+                "in can_use_tool.",
+            )
+    return names
+
+
+def runtime_settings(
+    options: SessionOptions, inherited: Mapping[str, Any], backend: str
+) -> dict[str, Any]:
+    """What ``runtime_start`` is told of a session."""
+    own = {name: getattr(options, name) for name in INHERITED}
+    given = dict(inherited) | {k: v for k, v in own.items() if v is not None}
+    sources = given.get("skill_sources")
+    cwd = given.get("cwd")
+    return {
+        "mode": frames.mode(given.get("permission_mode"), backend),
+        "skill_sources": None if sources is None else list(sources),
+        "cwd": None if cwd is None else str(cwd.expanduser().absolute()),
+    }
+
+
+def reflection_settings(sleeptime: Sleeptime) -> dict[str, Any]:
+    """The server wants a step count even where there is nothing to count."""
+    return {"trigger": sleeptime.trigger, "step_count": sleeptime.step_count or _DEFAULT_STEPS}
+
+
+def tool_selection(
+    loaded: Iterable[str], client_tools: Iterable[str], disallowed: frozenset[str]
+) -> dict[str, Any]:
+    """Which tools the model is shown in a turn: all, but those that are disallowed.
+
+    The protocol takes a list of what is allowed, and says what there is only after a
+    conversation's first turn. A tool that is in neither list is hidden, which is the safe side.
+    """
+    if not disallowed:
+        return {}
+    hidden = disallowed | _SAME_TOOL if disallowed & _SAME_TOOL else disallowed
+    names = {*_BUILT_IN, *loaded, *client_tools} - hidden
+    return {"client_tool_allowlist": sorted(names)}
+
+
+def check_model(handle: str, known: Sequence[str], what: str) -> None:
+    """Refuse a model the server does not have, naming those that are spelled alike."""
+    if not known or handle in known:
+        return
+    near = difflib.get_close_matches(handle, known, n=3, cutoff=0.4)
+    tail = handle.rpartition("/")[2].lower()
+    near += [name for name in known if tail and tail in name.lower() and name not in near][:3]
+    if near:
+        hint = f"Did you mean {', '.join(map(repr, near))}?"
+    else:
+        rest = ", ..." if len(known) > _SHOWN else ""
+        hint = f"It has {', '.join(map(repr, known[:_SHOWN]))}{rest}."
+    raise InvalidInputError(f"{what} {handle!r} is not available on this server.", hint=hint)

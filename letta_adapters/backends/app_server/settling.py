@@ -1,0 +1,151 @@
+"""What became of a message whose turn was lost with the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+
+from letta_adapters.backends.app_server import history
+from letta_adapters.backends.app_server.connection import Connection
+from letta_adapters.backends.app_server.frames import runtime_of
+from letta_adapters.backends.base import Conversation
+from letta_adapters.errors import ServerError
+
+_ABORT_SECONDS: Final = 5.0
+_AGAIN_SECONDS: Final = 0.5
+_BEGIN_SECONDS: Final = 2.0
+IDLE: Final = "WAITING_ON_INPUT"
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """``stored``: does the conversation hold the message (``None``: could not be found out)?"""
+
+    stored: bool | None
+    answered: bool = False
+    aborted: bool = False
+
+    def explain(self) -> str:
+        """For the error's text."""
+        if self.stored is None:
+            return "What became of the message could not be found out."
+        if not self.stored:
+            return "The conversation does not hold the message: it is safe to send it again."
+        if self.aborted:
+            return "The message is stored; its turn was about to go on and was stopped."
+        if self.answered:
+            return "The message is stored, and so is what the agent had answered by then."
+        return "The message is stored, but the turn was cancelled before an answer."
+
+
+class Live:
+    """What the server last said of a conversation: its loop, its questions, its settings."""
+
+    def __init__(self) -> None:
+        self.loop = ""
+        self.queue: list[dict[str, Any]] = []
+        self.device: dict[str, Any] = {}
+        # Every message that was seen to wait there, since this connection was made.
+        self.queued: set[str] = set()
+        self._news = asyncio.Event()
+
+    @property
+    def idle(self) -> bool:
+        """Is nothing running or queued there?"""
+        return self.loop in ("", IDLE) and not self.queue
+
+    @property
+    def questions(self) -> list[dict[str, Any]]:
+        """The permission requests that wait for somebody."""
+        waiting = self.device.get("pending_control_requests")
+        return [q for q in waiting if isinstance(q, dict)] if isinstance(waiting, list) else []
+
+    def see(self, frame: dict[str, Any]) -> None:
+        """Take a frame of this conversation."""
+        kind = frame.get("type")
+        if kind == "update_loop_status":
+            self.loop = str((frame.get("loop_status") or {}).get("status") or "")
+        elif kind == "update_queue":
+            self.queue = [item for item in frame.get("queue") or () if isinstance(item, dict)]
+            self.queued.update(str(item.get("client_message_id")) for item in self.queue)
+        elif kind == "update_device_status":
+            self.device = frame.get("device_status") or {}
+        self._news.set()
+
+    async def reaches(self, what: Callable[[], bool], seconds: float) -> bool:
+        """Wait, for a bounded time, until ``what()`` holds."""
+        until = time.monotonic() + seconds
+        while not what():
+            left = until - time.monotonic()
+            if left <= 0:
+                return False
+            self._news.clear()
+            with suppress(TimeoutError, asyncio.TimeoutError):
+                await asyncio.wait_for(self._news.wait(), left)
+        return True
+
+
+async def quiet_down(
+    connection: Connection, conversation: Conversation, live: Live, seconds: float
+) -> bool:
+    """Wait until nothing runs there; abort what still runs then. Was anything aborted?
+
+    A turn goes on by itself while another client watches it, and a server that was restarted in
+    the middle of a turn runs its message again.
+    """
+    await live.reaches(lambda: live.idle or bool(live.questions), seconds)
+    if live.idle:
+        return False
+    await abort(connection, conversation)
+    await live.reaches(lambda: live.idle, _ABORT_SECONDS)
+    return True
+
+
+async def abort(connection: Connection, conversation: Conversation) -> bool:
+    """Abort what runs there; ``False`` if nothing did."""
+    answer = await connection.request(
+        {"type": "abort_message", "runtime": runtime_of(conversation)}
+    )
+    return answer.get("aborted") is True
+
+
+async def fate_of(
+    connection: Connection,
+    conversation: Conversation,
+    client_message_id: str,
+    live: Live,
+    seconds: float,
+) -> Fate:
+    """Leave nothing running and find out whether the message is stored."""
+    # A restarted server shows a moment later that it runs the message again.
+    await live.reaches(lambda: not live.idle, _AGAIN_SECONDS)
+    removed = await _unqueue(connection, conversation, client_message_id, live)
+    if client_message_id in live.queued and not removed:
+        # Between the queue and the turn the conversation looks idle.
+        await live.reaches(lambda: live.loop not in ("", IDLE), _BEGIN_SECONDS)
+    aborted = await quiet_down(connection, conversation, live, seconds)
+    stored, answered = await history.is_stored(connection, conversation, client_message_id)
+    return Fate(stored, answered, aborted or removed)
+
+
+async def _unqueue(
+    connection: Connection, conversation: Conversation, client_message_id: str, live: Live
+) -> bool:
+    """A restarted server keeps the message of the turn it was in and would run it once more."""
+    removed = False
+    for item in live.queue:
+        if item.get("client_message_id") != client_message_id:
+            continue
+        frame = {
+            "type": "remove_queue_item",
+            "runtime": runtime_of(conversation),
+            "item_id": str(item.get("id")),
+        }
+        with suppress(ServerError):  # it has just started
+            await connection.request(frame)
+            removed = True
+    return removed

@@ -1,0 +1,99 @@
+"""Letta Code as a backend: the embedded runtime (``Local``), or a server elsewhere (``Remote``).
+
+Both speak the App Server protocol; here is only where to connect, and who starts the server.
+"""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import urlsplit, urlunsplit
+
+from letta_adapters.backends.app_server.backend import AppServerBackend
+from letta_adapters.backends.app_server.connection import Endpoint
+from letta_adapters.backends.runtime.environment import RuntimeConfig
+from letta_adapters.backends.runtime.manager import RuntimeHandle, acquire
+from letta_adapters.errors import ConfigurationError
+from letta_adapters.options import CLOUD_URL, Local, Remote, Rest
+
+
+def remote_backend(spec: Remote) -> AppServerBackend:
+    """Someone else's App Server. Raises ConfigurationError if none is named."""
+    url = spec.url or os.environ.get("LETTA_APP_SERVER_URL")
+    if not url:
+        raise ConfigurationError(
+            "No App Server is named.",
+            hint="Set LETTA_APP_SERVER_URL, or pass Remote(url='ws://host:port').",
+        )
+    token = os.environ.get("LETTA_APP_SERVER_TOKEN", "")
+    if spec.auth_token is not None:
+        token = spec.auth_token.get_secret_value()
+    where = Endpoint(_socket_url(url), token)
+
+    async def endpoint() -> Endpoint:
+        return where
+
+    return AppServerBackend(
+        "remote",
+        endpoint,
+        connect_timeout=spec.connect_timeout,
+        request_timeout=spec.request_timeout,
+        turn_timeout=spec.turn_timeout,
+        settle_timeout=spec.settle_timeout,
+    )
+
+
+def _socket_url(url: str) -> str:
+    """The server prints its address with and without the path of its socket."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path="/ws")) if parts.path in ("", "/") else url
+
+
+def local_backend(spec: Local) -> AppServerBackend:
+    """The embedded runtime. It starts with the first connection and stops with the last user."""
+    runtime = _Runtime(
+        RuntimeConfig(
+            data_dir=spec.data_dir,
+            env=spec.env,
+            openai_compatible=spec.openai_compatible,
+            max_memory_mb=spec.max_memory_mb,
+            start_timeout=spec.start_timeout,
+            api=None if spec.api is None else _api(spec.api),
+        )
+    )
+    return AppServerBackend(
+        "local",
+        runtime.endpoint,
+        request_timeout=spec.request_timeout,
+        turn_timeout=spec.turn_timeout,
+        shutdown=runtime.release,
+    )
+
+
+def _api(rest: Rest) -> tuple[str, str]:
+    key = rest.api_key.get_secret_value() if rest.api_key is not None else None
+    return (
+        rest.base_url or os.environ.get("LETTA_BASE_URL") or CLOUD_URL,
+        os.environ.get("LETTA_API_KEY", "") if key is None else key,
+    )
+
+
+class _Runtime:
+    """One client's share in the runtime."""
+
+    def __init__(self, config: RuntimeConfig) -> None:
+        self._config = config
+        self._handle: RuntimeHandle | None = None
+
+    async def endpoint(self) -> Endpoint:
+        """Where the runtime listens; starts it if it does not run (any more)."""
+        if self._handle is not None and not await self._handle.alive():
+            await self.release()
+        if self._handle is None:
+            self._handle = await acquire(self._config)
+        return Endpoint(self._handle.url, self._handle.token)
+
+    async def release(self) -> None:
+        """Give the share back; the last one stops the runtime."""
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            await handle.release()

@@ -1,0 +1,68 @@
+"""What the runtime has started itself (shells, sub-agents): found by a mark in their environment.
+
+The agent's shell commands have sessions of their own, so no process group holds them together, and
+they outlive a killed server. Only Linux lets us look into an environment; elsewhere the lists are
+empty, and the server ends its foreground children by itself when it stops in order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from letta_adapters.backends.runtime.environment import MARKER
+
+_POLL = 0.02
+
+
+def is_marked(pid: int, runtime_id: str) -> bool | None:
+    """Is that process of this runtime? ``None`` where the system does not say."""
+    if not sys.platform.startswith("linux"):
+        return None
+    mark = f"{MARKER}={runtime_id}".encode()
+    with contextlib.suppress(OSError):
+        return mark in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return False
+
+
+def marked(runtime_id: str) -> list[int]:
+    """All processes of this runtime that are alive (a zombie has no environment)."""
+    if not sys.platform.startswith("linux"):
+        return []
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in pids if pid != os.getpid() and is_marked(pid, runtime_id)]
+
+
+def end_marked(runtime_id: str, patience: float = 0.3) -> None:
+    """Terminate them, then kill what is left after ``patience`` seconds."""
+    if not marked(runtime_id):
+        return
+    _signal_all(runtime_id, signal.SIGTERM)
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline and marked(runtime_id):
+        time.sleep(_POLL)
+    if sys.platform != "win32":
+        _signal_all(runtime_id, signal.SIGKILL)
+
+
+def _signal_all(runtime_id: str, number: int) -> None:
+    for pid in marked(runtime_id):
+        with contextlib.suppress(OSError):
+            os.kill(pid, number)
+
+
+def is_alive(pid: int) -> bool:
+    """Is there such a process? On Windows always ``True``: ask the server instead."""
+    if sys.platform == "win32":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,107 @@
+"""Where the runtime is: the node binary and the app inside the ``letta`` wheel, and ``git``."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from letta_adapters.backends.runtime.errors import (
+    INSTALL,
+    UPGRADE,
+    RuntimeUnavailableError,
+    RuntimeVersionError,
+)
+
+MINIMUM_VERSION = (0, 34)
+PROTOCOL_VERSION = 1
+_GIT_HINTS = {
+    "linux": "Install it: apt-get install git (or your system's equivalent)",
+    "darwin": "Install it: xcode-select --install",
+    "win32": "Install it: winget install Git.Git",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """The two files to run, and their version (``"0.34.12"``)."""
+
+    node: Path
+    app: Path
+    version: str
+
+
+def find_installation() -> Installation:
+    """The installed ``letta`` wheel's runtime; nothing of it is imported.
+
+    Raises :class:`RuntimeUnavailableError` (no wheel, or half of one) or
+    :class:`RuntimeVersionError` (too old).
+    """
+    spec = importlib.util.find_spec("letta_code")
+    roots = list(spec.submodule_search_locations or ()) if spec else []
+    if not roots:
+        raise _no_wheel()
+    payload = Path(roots[0]) / "_payload"
+    node = payload / "bin" / ("node.exe" if sys.platform == "win32" else "node")
+    app = payload / "app" / "letta.js"
+    if not node.is_file() or not app.is_file():
+        raise RuntimeUnavailableError(
+            "The installed 'letta' package is incomplete.",
+            hint=f"Install it again: {INSTALL} --force-reinstall",
+        )
+    version = _manifest_version(payload)
+    check_version(version)
+    return Installation(node, app, version)
+
+
+def check_version(version: str, protocol: int = PROTOCOL_VERSION) -> None:
+    """Raise :class:`RuntimeVersionError` unless this package can speak to that runtime."""
+    numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
+    if numbers < MINIMUM_VERSION:
+        raise RuntimeVersionError(
+            f"Letta Code {version} is too old: at least 0.34 is needed.",
+            hint=f"Upgrade it: {UPGRADE}",
+        )
+    if protocol != PROTOCOL_VERSION:
+        raise RuntimeVersionError(
+            f"Letta Code {version} speaks App Server protocol {protocol}, and this version of "
+            f"letta-adapters protocol {PROTOCOL_VERSION}.",
+            hint='Upgrade both: pip install --upgrade letta-adapters "letta>=0.34"',
+        )
+
+
+def check_git(env: Mapping[str, str]) -> None:
+    """The runtime keeps agent memory in git repositories; without git it fails late and oddly."""
+    if shutil.which("git", path=env.get("PATH", "")) is None:
+        hint = _GIT_HINTS.get(sys.platform, "Install git with your system's package manager.")
+        raise RuntimeUnavailableError(
+            "The embedded Letta runtime needs 'git', which is not in PATH.",
+            code="git_missing",
+            hint=hint,
+        )
+
+
+def _manifest_version(payload: Path) -> str:
+    try:
+        return str(json.loads((payload / "manifest.json").read_text("utf-8"))["version"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return importlib.metadata.version("letta")
+
+
+def _no_wheel() -> RuntimeUnavailableError:
+    try:
+        other = importlib.metadata.version("letta")
+    except importlib.metadata.PackageNotFoundError:
+        return RuntimeUnavailableError(
+            "The embedded Letta runtime is not installed (the 'letta' package)."
+        )
+    return RuntimeUnavailableError(
+        f"The installed 'letta' {other} has no embedded runtime (it comes with 0.34 and later).",
+        hint=f"Upgrade it: {UPGRADE}",
+    )

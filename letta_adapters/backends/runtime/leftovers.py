@@ -1,0 +1,166 @@
+"""Inputs a dead server had accepted and not finished: its next start would run them again.
+
+The runtime notes every accepted input in ``~/.letta/state/<hash of the API URL>/
+input-dispositions-v2.json`` (measured with 0.34.12); an entry with ``queuedInput`` is run at the
+next ``runtime_start`` of its conversation. Here such entries are marked as completed, which keeps
+the message in the history and its id known as used. The file may be shared with servers that are
+not ours (same home): their entries are only reported. ``shim.cjs`` has the same rules.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from letta_adapters.backends.runtime.children import is_alive
+from letta_adapters.backends.runtime.environment import Places
+
+_LOCK_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """One input that was not finished. ``neutralised``: it will not be run again."""
+
+    client_message_id: str
+    agent_id: str | None
+    conversation_id: str
+    accepted_at: int
+    neutralised: bool
+
+
+def clear_leftovers(places: Places, *, since: int | None) -> list[Leftover]:
+    """Neutralise what our last server left; call it only while no server of ours runs there.
+
+    ``since``: when that server was started (milliseconds since the epoch), ``None`` if it is not
+    known to have crashed. In an isolated home everything is ours.
+    """
+    found: list[Leftover] = []
+    for ledger in places.ledgers:
+        if _open_entries(_read(ledger)):
+            with _locked(ledger) as locked:
+                found += _clear(ledger, places, since, write=locked)
+    return found
+
+
+def _clear(ledger: Path, places: Places, since: int | None, *, write: bool) -> list[Leftover]:
+    store = _read(ledger)
+    found: list[Leftover] = []
+    changed = False
+    for key, entry in _open_entries(store).items():
+        ours = write and _is_ours(entry, places, since)
+        found.append(_describe(key, entry, neutralised=ours))
+        if ours:
+            del entry["queuedInput"]
+            entry |= {"disposition": "started", "replayCompleted": True}
+            changed = True
+    if changed:
+        _replace(ledger, store)
+    return found
+
+
+def _is_ours(entry: dict[str, Any], places: Places, since: int | None) -> bool:
+    if places.isolated:
+        return True
+    incoming = entry["queuedInput"].get("incoming") or {}
+    connection = str(incoming.get("connectionId") or "app-server-")
+    if since is None or entry.get("acceptedAt", 0) < since:
+        return False
+    if not connection.startswith("app-server-"):
+        return False
+    agent = (entry["queuedInput"].get("scope") or {}).get("agentId")
+    if not agent or places.on_api:
+        return True
+    name = base64.urlsafe_b64encode(agent.encode()).decode().rstrip("=")
+    return (places.state / "agents" / f"{name}.json").exists()
+
+
+def _describe(key: str, entry: dict[str, Any], *, neutralised: bool) -> Leftover:
+    scope = entry["queuedInput"].get("scope") or {}
+    try:
+        message_id = str(json.loads(key)[2])
+    except (ValueError, IndexError, TypeError):
+        message_id = key
+    return Leftover(
+        client_message_id=message_id,
+        agent_id=scope.get("agentId"),
+        conversation_id=str(scope.get("conversationId") or ""),
+        accepted_at=int(entry.get("acceptedAt") or 0),
+        neutralised=neutralised,
+    )
+
+
+def _open_entries(store: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    entries = store.get("entries")
+    if not isinstance(entries, dict):
+        return {}
+    return {
+        key: entry
+        for key, entry in entries.items()
+        if isinstance(entry, dict) and isinstance(entry.get("queuedInput"), dict)
+    }
+
+
+def _read(ledger: Path) -> dict[str, Any]:
+    try:
+        store = json.loads(ledger.read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return store if isinstance(store, dict) else {}
+
+
+def _replace(ledger: Path, store: dict[str, Any]) -> None:
+    temporary = ledger.with_name(f"{ledger.name}.{os.getpid()}.{uuid.uuid4()}.tmp")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        json.dump(store, file, separators=(",", ":"))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(ledger)
+
+
+@contextmanager
+def _locked(ledger: Path) -> Iterator[bool]:
+    """The runtime's own lock: a directory with one owner file, put in place by a rename.
+
+    Yields False if somebody else keeps it; a dead holder's lock is broken.
+    """
+    lock = ledger.with_name(f"{ledger.name}.lock")
+    token = str(uuid.uuid4())
+    candidate = lock.with_name(f"{lock.name}.candidate-{os.getpid()}-{token}")
+    candidate.mkdir(mode=0o700)
+    owner = {"token": token, "pid": os.getpid(), "processStart": None}
+    (candidate / f"{os.getpid()}-{token}.json").write_text(json.dumps(owner), "utf-8")
+    deadline = time.monotonic() + _LOCK_SECONDS
+    held = False
+    while not held and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            candidate.rename(lock)
+            held = True
+        if not held and not _break_dead(lock):
+            time.sleep(0.02)
+    try:
+        yield held
+    finally:
+        shutil.rmtree(lock if held else candidate, ignore_errors=True)
+
+
+def _break_dead(lock: Path) -> bool:
+    """Remove the lock of a process that is gone (a server killed in the middle of a write)."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        for file in lock.iterdir():
+            owner = json.loads(file.read_text("utf-8"))
+            if not is_alive(int(owner["pid"])):
+                shutil.rmtree(lock, ignore_errors=True)
+                return True
+    return False

@@ -1,0 +1,204 @@
+"""One server per process and state directory, started when first needed.
+
+::
+
+    handle = await acquire(RuntimeConfig(data_dir=Path("state")))
+    ...  # connect to handle.url with "Authorization: Bearer <handle.token>"
+    await handle.release()  # the last one stops the server
+
+The user of a handle aborts its turns and closes its connections *before* it releases the handle.
+Nothing is left behind when it cannot: at exit the servers are stopped, in a forked child they are
+forgotten, and a process that is killed takes its server with it (see ``shim.cjs``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from letta_adapters.backends.runtime.environment import Places, RuntimeConfig, find_places
+from letta_adapters.backends.runtime.errors import RuntimeCrashedError
+from letta_adapters.backends.runtime.leftovers import Leftover
+from letta_adapters.backends.runtime.rendezvous import reset_after_fork
+from letta_adapters.backends.runtime.server import Server, check_shareable, open_server
+
+
+class RuntimeHandle:
+    """A share in a running server; usable from any thread and event loop."""
+
+    def __init__(self, slot: _Slot, server: Server) -> None:
+        self._slot = slot
+        self._server = server
+        self._released = False
+
+    def __repr__(self) -> str:
+        return f"RuntimeHandle({self.url!r}, version={self.version!r}, owned={self.owned})"
+
+    @property
+    def url(self) -> str:
+        """``ws://127.0.0.1:PORT/ws``"""
+        return self._server.record.url
+
+    @property
+    def token(self) -> str:
+        """The capability token (a secret)."""
+        return self._server.record.token
+
+    @property
+    def version(self) -> str:
+        """Letta Code's version, such as ``"0.34.12"``."""
+        return self._server.record.version
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        return self._server.record.pid
+
+    @property
+    def owned(self) -> bool:
+        """Did this process start it? Otherwise it ends with the process that did."""
+        return self._server.owned
+
+    @property
+    def leftovers(self) -> tuple[Leftover, ...]:
+        """Inputs of an earlier, crashed server: neutralised, or about to be run again."""
+        return self._server.leftovers
+
+    async def alive(self) -> bool:
+        """Does the server still serve?"""
+        return await asyncio.to_thread(self._server.healthy)
+
+    def stderr_tail(self) -> str:
+        """The server's last output; empty where another process owns it."""
+        return self._server.stderr_tail()
+
+    def failure(self) -> RuntimeCrashedError:
+        """The error to raise when a connection was lost and :meth:`alive` is False."""
+        return self._server.failure()
+
+    async def release(self) -> None:
+        """Give the share back; the last share stops the server. Idempotent."""
+        if not self._released:
+            self._released = True
+            await _finish(asyncio.to_thread(self._slot.release, self._server))
+
+
+class _Slot:
+    """The server of one state directory, behind one lock."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._lock = threading.Lock()
+        self._server: Server | None = None
+
+    def acquire(self, config: RuntimeConfig) -> Server:
+        with self._lock:
+            server = self._server
+            if server is None or not server.healthy():
+                server = self._server = open_server(config, self._places)
+            else:
+                check_shareable(server, config)
+            server.users += 1
+            return server
+
+    def release(self, server: Server) -> None:
+        with self._lock:
+            server.users -= 1
+            if server.users <= 0:
+                server.stop()
+                if self._server is server:
+                    self._server = None
+
+    def stop(self) -> None:
+        """At exit: whatever its users do."""
+        with self._lock:
+            server, self._server = self._server, None
+            if server is not None:
+                server.stop()
+
+    def forget(self) -> None:
+        """In a forked child, whose copy of the lock may be held for ever."""
+        if self._server is not None:
+            self._server.forget()
+
+
+_slots: dict[Path, _Slot] = {}
+_slots_lock = threading.Lock()
+
+
+async def acquire(config: RuntimeConfig) -> RuntimeHandle:
+    """A share in the server of ``config``'s state directory, which is joined or started.
+
+    Raises :class:`RuntimeUnavailableError`, :class:`RuntimeVersionError`,
+    :class:`RuntimeOccupiedError` or :class:`RuntimeStartError`.
+    """
+    claim = _Claim()
+    try:
+        return await asyncio.to_thread(claim.make, config)
+    except asyncio.CancelledError:
+        claim.abandon()
+        raise
+
+
+class _Claim:
+    """One call of :func:`acquire`, whose thread goes on when its caller is cancelled."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._share: tuple[_Slot, Server] | None = None
+        self._abandoned = False
+
+    def make(self, config: RuntimeConfig) -> RuntimeHandle:
+        places = find_places(config)
+        with _slots_lock:
+            slot = _slots.setdefault(places.meet.resolve(), _Slot(places))
+        server = slot.acquire(config)
+        with self._lock:
+            self._share = (slot, server)
+            abandoned = self._abandoned
+        if abandoned:
+            slot.release(server)
+        return RuntimeHandle(slot, server)
+
+    def abandon(self) -> None:
+        """Give back what the thread got, or will get."""
+        with self._lock:
+            self._abandoned = True
+            share = self._share
+        if share is not None:
+            slot, server = share
+            threading.Thread(target=slot.release, args=(server,), daemon=True).start()
+
+
+async def _finish(work: Coroutine[Any, Any, None]) -> None:
+    """Await ``work`` to its end even if the caller is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await task
+        raise
+
+
+def _at_exit() -> None:
+    for slot in list(_slots.values()):
+        slot.stop()
+
+
+def _after_fork() -> None:
+    global _slots_lock
+    reset_after_fork()
+    for slot in _slots.values():
+        slot.forget()
+    _slots.clear()
+    _slots_lock = threading.Lock()
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,155 @@
+// Loaded into the runtime (node --require) by letta_adapters. Ends it when its parent is gone:
+// stdin is a pipe that only the parent holds, so it closes however the parent ends, on every
+// system, also under a sub-reaper. The order is the one that never runs a message twice: drop the
+// clients (which cancels their turns), wait until no accepted input is open, then SIGTERM. What is
+// still open when the process exits is marked as done, so that the next start does not run it.
+"use strict";
+const fs = require("node:fs");
+const os = require("node:os");
+const path = require("node:path");
+const crypto = require("node:crypto");
+const net = require("node:net");
+const diagnostics = require("node:diagnostics_channel");
+
+const id = process.env.LETTA_ADAPTERS_RUNTIME_ID;
+const grace = Number(process.env.LETTA_ADAPTERS_GRACE_MS) || 3000;
+delete process.env.LETTA_ADAPTERS_GRACE_MS;
+const startedAt = Date.now();
+const letta = path.join(os.homedir(), ".letta");
+const stateDir = process.env.LETTA_LOCAL_BACKEND_DIR || path.join(letta, "lc-local-backend");
+const parent = process.ppid;
+const sockets = new Set();
+let closing = false;
+
+const pause = (ms) => Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+const quietly = (action, otherwise) => {
+  try {
+    return action();
+  } catch {
+    return otherwise;
+  }
+};
+
+// -- the runtime's record of accepted inputs (the same rules are in leftovers.py) ---------------
+
+function ledgers() {
+  const root = path.join(letta, "state");
+  const files = quietly(() => fs.readdirSync(root), []);
+  return files.map((name) => path.join(root, name, "input-dispositions-v2.json"));
+}
+
+function isOurs(entry) {
+  const input = entry.queuedInput;
+  if (!input || entry.acceptedAt < startedAt) return false;
+  if (!String(input.incoming?.connectionId ?? "app-server-").startsWith("app-server-")) return false;
+  const agent = input.scope?.agentId;
+  if (!agent || process.env.LETTA_BASE_URL) return true;
+  const name = Buffer.from(agent).toString("base64url");
+  return fs.existsSync(path.join(stateDir, "agents", `${name}.json`));
+}
+
+const read = (file) => quietly(() => JSON.parse(fs.readFileSync(file, "utf8")), null);
+const openIn = (store) => Object.values(store?.entries ?? {}).filter(isOurs);
+const anyOpen = () => ledgers().some((file) => openIn(read(file)).length > 0);
+
+function locked(file, action) {
+  const lock = `${file}.lock`;
+  const token = crypto.randomUUID();
+  const candidate = `${lock}.candidate-${process.pid}-${token}`;
+  const name = `${process.pid}-${token}.json`;
+  const owner = JSON.stringify({ token, pid: process.pid, processStart: null });
+  fs.mkdirSync(candidate, { mode: 0o700 });
+  fs.writeFileSync(path.join(candidate, name), owner, { mode: 0o600 });
+  for (let left = 40; ; left--) {
+    if (quietly(() => (fs.renameSync(candidate, lock), true), false)) break;
+    if (left === 0) {
+      fs.rmSync(candidate, { recursive: true, force: true });
+      return;
+    }
+    pause(25);
+  }
+  try {
+    action();
+  } finally {
+    fs.rmSync(lock, { recursive: true, force: true });
+  }
+}
+
+function neutralise(file) {
+  const store = read(file);
+  const open = openIn(store);
+  if (open.length === 0) return;
+  for (const entry of open) {
+    delete entry.queuedInput;
+    entry.disposition = "started";
+    entry.replayCompleted = true;
+  }
+  const temporary = `${file}.${process.pid}.${crypto.randomUUID()}.tmp`;
+  fs.writeFileSync(temporary, JSON.stringify(store), { mode: 0o600, flag: "wx" });
+  fs.renameSync(temporary, file);
+}
+
+// -- what the runtime has started (Linux: found by the mark in their environment) ----------------
+
+function descendants() {
+  if (process.platform !== "linux" || !id) return [];
+  const mark = `LETTA_ADAPTERS_RUNTIME_ID=${id}`;
+  return quietly(() => fs.readdirSync("/proc"), [])
+    .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
+    .filter((pid) =>
+      quietly(() => fs.readFileSync(`/proc/${pid}/environ`, "latin1"), "")
+        .split("\0")
+        .includes(mark),
+    )
+    .map(Number);
+}
+
+function endDescendants() {
+  for (const pid of descendants()) quietly(() => process.kill(pid, "SIGTERM"));
+  for (let left = 12; left > 0 && descendants().length > 0; left--) pause(25);
+  for (const pid of descendants()) quietly(() => process.kill(pid, "SIGKILL"));
+}
+
+// -- the end -------------------------------------------------------------------------------------
+
+function finish() {
+  // emit, not kill: on Windows a signal sent to oneself ends the process at once.
+  if (process.listenerCount("SIGTERM") > 0) process.emit("SIGTERM", "SIGTERM");
+  else process.exit(0);
+  setTimeout(() => process.exit(0), 2000).unref();
+}
+
+function close() {
+  if (closing) return;
+  closing = true;
+  for (const socket of sockets) socket.destroy();
+  const deadline = Date.now() + grace;
+  const look = () => (Date.now() < deadline && anyOpen() ? setTimeout(look, 50) : finish());
+  setTimeout(look, 100); // the lost connections are noticed first
+}
+
+// The bundle's entry runs once; what it spawns with node does not load this file.
+diagnostics.subscribe("net.server.socket", ({ socket }) => {
+  if (closing) socket.destroy();
+  sockets.add(socket);
+  socket.once("close", () => sockets.delete(socket));
+});
+process.on("exit", () => {
+  for (const file of ledgers()) {
+    if (openIn(read(file)).length > 0) quietly(() => locked(file, () => neutralise(file)));
+  }
+  quietly(endDescendants);
+});
+// With the parent gone nobody reads our output.
+process.stdout.on("error", () => {});
+process.stderr.on("error", () => {});
+// The runtime's own watcher exits at once when its parent is 1: in mid-turn, and never below a
+// sub-reaper. It sees no change; ours looks for any, should a copy of the pipe be open elsewhere.
+Object.defineProperty(process, "ppid", { get: () => parent, configurable: true });
+function realParent() {
+  const stat = quietly(() => fs.readFileSync("/proc/self/stat", "latin1"), "");
+  return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1]) || parent;
+}
+if (process.platform === "linux") setInterval(() => realParent() !== parent && close(), 1000).unref();
+for (const event of ["end", "close", "error"]) process.stdin.on(event, close);
+process.stdin.resume();

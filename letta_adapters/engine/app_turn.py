@@ -1,0 +1,349 @@
+"""App Server frames → messages: one turn, from its accepted input to ``turn_finished``.
+
+The wire: JSON frames over a WebSocket (``letta`` 0.34.12). ``stream_delta`` carries Letta's own
+events, ``control_request`` asks whether a tool may run, ``external_tool_call_request`` asks for a
+client-side tool's result, and only ``turn_finished`` ends a turn: a ``stop_reason`` ends one model
+call. Both kinds of questions become :attr:`~TurnState.pending` calls, so that a caller sees one
+rule for every protocol. Feed one frame at a time and stop while calls are pending.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from letta_adapters.engine.app_errors import failure_of
+from letta_adapters.engine.assembler import Assembler, dicts_of, join_text
+from letta_adapters.engine.outcome import DECISIVE_STOP_REASONS, StopReason
+from letta_adapters.engine.turn import TurnState
+from letta_adapters.messages import (
+    Message,
+    RetryMessage,
+    StreamEvent,
+    ToolCallMessage,
+    ToolResultMessage,
+    UnknownMessage,
+    Usage,
+    content_text,
+)
+
+_Handler = Callable[["AppTurn", dict[str, Any], list[Message]], None]
+# What a running shell command prints so far; the complete result follows under another id.
+_PROGRESS_ID = "synthetic-tool-return-stream-"
+
+
+class AppTurn(TurnState):
+    """Feed it the frames of its conversation; it returns messages."""
+
+    def __init__(
+        self,
+        *,
+        include_partial_messages: bool = False,
+        client_tools: Iterable[str] = (),
+        allowed_tools: Iterable[str] = (),
+    ) -> None:
+        super().__init__(include_partial_messages=include_partial_messages)
+        self.over = False
+        # What this side has to answer: the open requests, by tool call id.
+        self.permissions: dict[str, str] = {}
+        self.external: dict[str, str] = {}
+        # Permission requests that need no question: tools allowed beforehand, and client-side
+        # tools, which are asked about when they are to run.
+        self.grants: list[str] = []
+        # The message waits behind a turn of somebody else.
+        self.queued = False
+        self._client_tools = frozenset(client_tools)
+        self._allowed = frozenset(allowed_tools) | self._client_tools
+        self._client_message_id = ""
+        self._executing: tuple[str, ...] = ()
+        self._calls: dict[str, ToolCallMessage] = {}
+        self._asking: frozenset[str] = frozenset()
+        self._given: set[str] = set()
+        self._runs: Mapping[str, Any] = {}
+        self._error: dict[str, Any] = {}
+
+    def accepted(self, client_message_id: str, *, queued: bool) -> None:
+        """The server took the message; ``queued`` behind a turn that somebody else started."""
+        self._client_message_id = client_message_id
+        self.queued = queued
+        self.input_stored = None if queued else True
+
+    def resolve(self, tool_call_ids: Iterable[str]) -> None:
+        """The pending calls are answered; those the server did not ask for yet count as well."""
+        for call_id in tool_call_ids:
+            self._given.add(call_id)
+            self.permissions.pop(call_id, None)
+        self.pending = ()
+
+    def tool_result(self, message: ToolResultMessage) -> bool:
+        """The server reports every tool's result itself; what this side would say is not needed."""
+        return message.id is not None and super().tool_result(message)
+
+    def feed(self, frame: dict[str, Any]) -> list[Message]:
+        """Take one frame; return the messages it completes, in order."""
+        out: list[Message] = []
+        kind = frame.get("type")
+        try:
+            if self.over or (self.queued and not self._starts(frame)):
+                return out
+            handler = _FRAMES.get(kind) if type(kind) is str else None
+            if handler is not None:
+                handler(self, frame, out)
+            elif not _is_answer(kind):
+                out.append(_unknown(frame))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            # A known frame whose fields have other types than those this version knows.
+            out.append(_unknown(frame))
+        return out
+
+    def cut(self) -> list[Message]:
+        """The connection is gone, or the agent did not stop in time: close what is open."""
+        out: list[Message] = []
+        self.over = True
+        self._flush_calls(out)
+        self.assembler.flush_broken(out)
+        return self.collect(out)
+
+    # -- frames -----------------------------------------------------------------------------
+
+    def _starts(self, frame: Mapping[str, Any]) -> bool:
+        """Does the queued message's own turn start with this frame?"""
+        mine = self._client_message_id
+        if frame.get("type") == "update_queue":
+            left = [i.get("client_message_id") for i in dicts_of(frame.get("removed"))]
+            self.queued = mine not in left
+        elif frame.get("type") == "stream_delta":
+            self.queued = frame["delta"].get("otid") != mine
+        if not self.queued:
+            self.input_stored = True
+        return not self.queued
+
+    def _on_delta(self, frame: dict[str, Any], out: list[Message]) -> None:
+        delta = frame["delta"]
+        run_id = delta.get("run_id")
+        if run_id is not None and run_id != self.run_id:
+            self.note_run(run_id)
+        handler = _DELTAS.get(delta["message_type"])
+        if handler is None:
+            out.append(UnknownMessage(delta))
+        else:
+            handler(self, delta, out)
+
+    def _on_loop(self, frame: dict[str, Any], out: list[Message]) -> None:
+        status = frame["loop_status"]
+        self._runs = status.get("client_message_ids_by_run_id") or {}
+        self._executing = tuple(status.get("executing_tool_call_ids") or ())
+
+    def _on_control(self, frame: dict[str, Any], out: list[Message]) -> None:
+        request = frame["request"]
+        name = request["tool_name"]
+        call_id = request["tool_call_id"]
+        request_id = frame["request_id"]
+        self._flush_calls(out)
+        if name in self._allowed:
+            self.grants.append(request_id)
+            return
+        self.permissions[call_id] = request_id
+        self.details[call_id] = {
+            "suggestions": tuple(dicts_of(request.get("permission_suggestions"))),
+            "blocked_path": request.get("blocked_path"),
+            "diffs": tuple(dicts_of(request.get("diffs"))),
+        }
+        self.pending = (self._call(call_id, name, request.get("input")),)
+
+    def _on_external(self, frame: dict[str, Any], out: list[Message]) -> None:
+        """One client-side tool's turn. The server asks one by one; all of the step run at once."""
+        call_id = frame["tool_call_id"]
+        self.external[call_id] = frame["request_id"]
+        self._flush_calls(out)
+        if call_id in self._given:
+            return
+        first = self._call(call_id, frame["tool_name"], frame.get("input"))
+        others = (self._calls.get(i) for i in self._executing if i != call_id)
+        self.pending = (
+            first,
+            *(
+                call
+                for call in others
+                if call is not None
+                and call.tool_name in self._client_tools
+                and call.tool_call_id not in self._given
+            ),
+        )
+
+    def _call(self, call_id: str, name: str, given: Any) -> ToolCallMessage:
+        """The call as it was shown, or what the question says of it."""
+        shown = self._calls.get(call_id)
+        if shown is not None and shown.tool_name == name:
+            return shown
+        tool_input = given if isinstance(given, dict) else {}
+        raw = json.dumps(tool_input)
+        return ToolCallMessage(call_id, name, tool_input, raw, True, run_id=self.run_id)
+
+    def _on_finished(self, frame: dict[str, Any], out: list[Message]) -> None:
+        run_id = frame.get("run_id")
+        of_run = self._runs.get(run_id) if run_id else None
+        if of_run and self._client_message_id not in of_run:
+            return  # the late end of an earlier turn
+        if run_id:
+            self.note_run(run_id)
+        self.over = True
+        reason = str(frame.get("stop_reason") or "end_turn")
+        self.stop = StopReason()
+        self.stop.see(reason)
+        failure = failure_of(reason, self._error, frame.get("error"))
+        if failure is not None:
+            self.fail(failure)
+            if failure.code == "conversation_busy":
+                self.input_stored = False  # refused before it was stored
+        self._flush_calls(out)
+        if reason in DECISIVE_STOP_REASONS:
+            self.assembler.flush_broken(out)
+        else:
+            self.assembler.flush(out)
+        self.collect(out)
+
+    # -- deltas -----------------------------------------------------------------------------
+
+    def _on_text(self, delta: dict[str, Any], out: list[Message]) -> None:
+        self._flush_calls(out)
+        # The id of a delta is the stored message's own and names one text.
+        delta.setdefault("otid", delta.get("id"))
+        start = len(out)
+        self.assembler.text(delta, out)
+        self.collect(out, start)
+        if self.partial:
+            out.append(StreamEvent(delta))
+
+    def _on_call(self, delta: dict[str, Any], out: list[Message]) -> None:
+        start = len(out)
+        self.assembler.call(delta, out, approval=True)
+        self.collect(out, start)
+        if self.partial:
+            out.append(StreamEvent(delta))
+
+    def _on_classified(self, delta: dict[str, Any], out: list[Message]) -> None:
+        self._asking = frozenset(delta.get("user_input_tool_call_ids") or ())
+        self._flush_calls(out)
+
+    def _flush_calls(self, out: list[Message]) -> None:
+        """Hand the step's calls out. They come whole, but who decides is known only afterwards."""
+        open_calls = self.assembler.open_calls()
+        if not open_calls:
+            return
+        start = len(out)
+        ids = frozenset(call.tool_call_id for call in open_calls)
+        for call in self.assembler.take_calls(ids):
+            asks = call.tool_call_id in self._asking or call.tool_name in self._client_tools
+            shown = replace(call, requires_approval=asks)
+            self._calls[call.tool_call_id] = shown
+            self._given.discard(call.tool_call_id)
+            out.append(shown)
+        self._asking = frozenset()
+        self.collect(out, start)
+
+    def _on_return(self, delta: dict[str, Any], out: list[Message]) -> None:
+        if str(delta.get("id")).startswith(_PROGRESS_ID):
+            if self.partial:
+                out.append(StreamEvent(delta))
+            return
+        self._flush_calls(out)
+        for item in dicts_of(delta.get("tool_returns")) or [delta]:
+            call_id = str(item["tool_call_id"])
+            self.external.pop(call_id, None)
+            text = join_text((content_text(item.get("tool_return")),))
+            message = ToolResultMessage(
+                call_id,
+                text,
+                item.get("status") == "error",
+                self._tool_names.get(call_id),
+                id=str(delta.get("id")),
+                otid=delta.get("id"),
+                run_id=delta.get("run_id"),
+            )
+            if self.tool_result(message):
+                out.append(message)
+
+    def _on_usage(self, delta: dict[str, Any], out: list[Message]) -> None:
+        cached = delta.get("cached_input_tokens")
+        written = delta.get("cache_write_tokens")
+        # Here the prompt is counted without what came from the cache or went into it.
+        prompt = (delta.get("prompt_tokens") or 0) + (cached or 0) + (written or 0)
+        self.usage = self.usage + Usage(
+            prompt,
+            delta.get("completion_tokens") or 0,
+            delta.get("total_tokens") or 0,
+            cached,
+            written,
+            delta.get("reasoning_tokens"),
+            delta.get("context_tokens"),
+            1,
+        )
+
+    def _on_error(self, delta: dict[str, Any], out: list[Message]) -> None:
+        """Reported before it is known whether the server tries again: ``turn_finished`` decides."""
+        if delta["message_type"] == "error_message" or not self._error:
+            self._error = delta
+
+    def _on_retry(self, delta: dict[str, Any], out: list[Message]) -> None:
+        data = delta.get("event_data") or delta
+        if delta["message_type"] == "event_message" and delta.get("event_type") != "retry":
+            out.append(UnknownMessage(delta))
+            return
+        # Whatever the failed attempt said is void, and so are the calls it was going to make.
+        self.assembler = Assembler()
+        self._answer.clear()
+        self._error = {}
+        out.append(
+            RetryMessage(
+                str(data.get("message") or data.get("reason") or "The model call failed."),
+                int(data.get("attempt") or 1),
+                int(data.get("max_attempts") or 0),
+                int(data.get("delay_ms") or 0),
+                delta.get("run_id"),
+            )
+        )
+
+    def _on_nothing(self, _: dict[str, Any], out: list[Message]) -> None:
+        """Says what other events say as well."""
+
+
+_FRAMES: dict[str, _Handler] = {
+    "stream_delta": AppTurn._on_delta,
+    "update_loop_status": AppTurn._on_loop,
+    # Two a turn and 13 kB each: the state of the machine, not of the conversation.
+    "update_device_status": AppTurn._on_nothing,
+    "control_request": AppTurn._on_control,
+    "external_tool_call_request": AppTurn._on_external,
+    "turn_finished": AppTurn._on_finished,
+}
+
+_DELTAS: dict[str, _Handler] = {
+    "assistant_message": AppTurn._on_text,
+    "reasoning_message": AppTurn._on_text,
+    "hidden_reasoning_message": AppTurn._on_text,
+    "approval_request_message": AppTurn._on_call,
+    "tool_call_message": AppTurn._on_call,
+    "approval_classification_end": AppTurn._on_classified,
+    "tool_return_message": AppTurn._on_return,
+    "usage_statistics": AppTurn._on_usage,
+    "error_message": AppTurn._on_error,
+    "loop_error": AppTurn._on_error,
+    "retry": AppTurn._on_retry,
+    "event_message": AppTurn._on_retry,
+    "stop_reason": AppTurn._on_nothing,
+    "client_tool_start": AppTurn._on_nothing,
+    "client_tool_end": AppTurn._on_nothing,
+}
+
+
+def _is_answer(kind: Any) -> bool:
+    """The answer to a request of ours, which whoever asked has got already."""
+    return kind == "input_accepted" or (type(kind) is str and kind.endswith("_response"))
+
+
+def _unknown(frame: Mapping[str, Any]) -> UnknownMessage:
+    """A frame that is no message of the agent, under its own name."""
+    return UnknownMessage({"message_type": str(frame.get("type") or ""), **frame})

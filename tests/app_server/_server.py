@@ -1,0 +1,88 @@
+"""A real App Server for tests: node + letta.js of the ``letta`` wheel, in a home of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import re
+import subprocess
+import threading
+from pathlib import Path
+
+TOKEN = "test-token"
+MODEL = "lmstudio/scripted"
+
+
+def payload() -> Path | None:
+    """Where the wheel keeps Letta Code; ``None`` if it is not installed."""
+    spec = importlib.util.find_spec("letta_code")
+    if spec is None or spec.origin is None:
+        return None
+    found = Path(spec.origin).parent / "_payload"
+    return found if found.is_dir() else None
+
+
+class AppServer:
+    """One server process. ``home`` holds all its state; starting again goes on with it."""
+
+    def __init__(self, home: Path, model_url: str) -> None:
+        self.home = home
+        self.url = ""
+        self._model_url = model_url
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> AppServer:
+        root = payload()
+        assert root is not None
+        env = {
+            "PATH": os.pathsep.join([str(root / "bin"), os.environ.get("PATH", "")]),
+            "HOME": str(self.home),
+            "LMSTUDIO_BASE_URL": self._model_url,
+            "LETTA_CODE_DISTRIBUTION": "pypi",
+            "LETTA_CODE_TELEM": "0",
+            "DISABLE_AUTOUPDATER": "1",
+            "LETTA_DISABLE_CRON_SCHEDULER": "1",
+            "LETTA_DISABLE_MODS": "1",
+            "LETTA_SKIP_KEYCHAIN_CHECK": "1",
+        }
+        digest = hashlib.sha256(TOKEN.encode()).hexdigest()
+        command = [str(root / "bin" / "node"), str(root / "app" / "letta.js")]
+        command += ["--backend", "local", "server", "--listen"]
+        command += ["--ws-auth", "capability-token", "--ws-token-sha256", digest]
+        self._process = subprocess.Popen(
+            command,
+            env=env,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            found = re.match(r"WebSocket: (\S+)", line)
+            if found:
+                self.url = found[1]
+                break
+        assert self.url, "the App Server did not start"
+        threading.Thread(target=self._drain, daemon=True).start()
+        return self
+
+    def _drain(self) -> None:
+        process = self._process
+        if process is not None and process.stdout is not None:
+            for _ in process.stdout:
+                pass
+
+    def stop(self, *, kill: bool = False) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if kill:
+            process.kill()
+        else:
+            process.terminate()
+        process.wait(timeout=20)
+        if process.stdout is not None:
+            process.stdout.close()

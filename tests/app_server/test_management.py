@@ -1,0 +1,228 @@
+"""Histories, approvals that were left waiting, agents, conversations and models."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from letta_adapters import (
+    AsyncLettaClient,
+    InvalidInputError,
+    NotFoundError,
+    StreamEvent,
+    UnsupportedOptionError,
+)
+from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
+from tests.app_server._server import MODEL, AppServer
+
+
+async def talk(session: Any, model: ScriptedModel, *words: str) -> None:
+    model.script(*(f"Answer {word}." for word in words))
+    for word in words:
+        assert (await session.run_turn(f"Question {word}.")).success
+
+
+def texts(messages: list[dict[str, Any]]) -> list[str]:
+    return ["".join(part["text"] for part in m["content"]) for m in messages]
+
+
+SAID = [
+    text for word in ("one", "two", "three") for text in (f"Question {word}.", f"Answer {word}.")
+]
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("limit", [1, 2, 3, 6, 50])
+async def test_pages_fit_together(
+    client: AsyncLettaClient, agent: str, model: ScriptedModel, order: Any, limit: int
+) -> None:
+    async with client.create_session(agent) as session:
+        await talk(session, model, "one", "two", "three")
+        said: list[str] = []
+        cursor: dict[str, Any] = {}
+        for _ in range(10):
+            page = await session.list_messages(order=order, limit=limit, **cursor)
+            said += texts(page.messages)
+            if not page.has_more:
+                break
+            forward = order == "asc"
+            cursor = {"after": page.next_after} if forward else {"before": page.next_before}
+        direct = await client.list_messages(agent, session.conversation_id, limit=2)
+    assert said == (SAID if order == "asc" else SAID[::-1])
+    assert texts(direct.messages) == SAID[::-1][:2]
+
+
+async def test_a_cursor_of_another_conversation(
+    client: AsyncLettaClient, agent: str, model: ScriptedModel
+) -> None:
+    async with client.create_session(agent) as session:
+        await talk(session, model, "one")
+        for cursor in ({"before": "message-1"}, {"after": "message-1", "order": "asc"}):
+            with pytest.raises(InvalidInputError, match="message-1"):
+                await session.list_messages(**cursor)  # type: ignore[arg-type]
+    with pytest.raises(NotFoundError, match="local-conv-99999"):
+        await client.list_messages(conversation_id="local-conv-99999")
+
+
+async def test_history_has_no_injected_reminders(
+    client: AsyncLettaClient, agent: str, model: ScriptedModel
+) -> None:
+    async with client.resume_session(agent) as session:
+        assert session.conversation_id == "default"
+        await talk(session, model, "one")
+        page = await session.list_messages(order="asc")
+    assert "<system-reminder>" in str(model.requests[-1].messages)
+    assert "system-reminder" not in str(page.messages)
+    assert texts(page.messages) == ["Question one.", "Answer one."]
+    assert page.messages[0]["otid"]
+
+
+async def test_listing_during_a_stream(
+    client: AsyncLettaClient, agent: str, model: ScriptedModel
+) -> None:
+    model.script(Reply(["steady "] * 10, token_delay=0.05))
+    pages = []
+    async with client.create_session(agent, include_partial_messages=True) as session:
+        await session.send("count")
+        async for message in session.stream():
+            if isinstance(message, StreamEvent) and not pages:
+                pages.append(await session.list_messages())
+    assert message.success
+    assert message.result == "steady " * 10
+    assert texts(pages[0].messages)[-1] == "count"
+
+
+async def test_bootstrap_state(client: AsyncLettaClient, agent: str, model: ScriptedModel) -> None:
+    async with client.create_session(agent) as session:
+        await talk(session, model, "one")
+        state = await session.bootstrap_state()
+    assert (state.agent_id, state.conversation_id) == (agent, session.conversation_id)
+    assert (state.model, state.has_pending_approval) == (MODEL, False)
+    assert isinstance(state.tools, tuple)
+    assert texts(state.page.messages) == ["Answer one.", "Question one."]
+
+
+async def test_a_question_nobody_answers_can_be_cleared(
+    connect: Callable[..., AsyncLettaClient],
+    server: AppServer,
+    agent: str,
+    model: ScriptedModel,
+) -> None:
+    asked = asyncio.Event()
+
+    async def never(*_: Any) -> bool:
+        asked.set()
+        await asyncio.sleep(60)
+        return False
+
+    model.script(Reply(tool_calls=[ToolUse("Bash", {"command": "touch x", "description": "t"})]))
+    async with (
+        connect(server, name="remote") as first,
+        connect(server, name="remote") as second,
+        first.create_session(agent, can_use_tool=never) as waiting,
+    ):
+        turn = asyncio.ensure_future(waiting.run_turn("go"))
+        await asyncio.wait_for(asked.wait(), 10)
+        async with second.resume_session(
+            agent_id=agent, conversation_id=waiting.conversation_id
+        ) as other:
+            state = await other.bootstrap_state()
+            assert [(c.tool_call_id, c.tool_name) for c in state.pending] == [("call_1", "Bash")]
+            recovered = await other.recover_pending_approvals()
+            assert recovered.recovered
+            assert [c.tool_name for c in recovered.denied] == ["Bash"]
+            assert not (await other.bootstrap_state()).has_pending_approval
+            assert not (await other.recover_pending_approvals()).recovered
+            model.script("free")
+            assert (await other.run_turn("hello")).result == "free"
+        await waiting.abort()
+        result = await turn
+    assert not result.success
+    assert len(model.requests) == 2
+
+
+async def test_agents(client: AsyncLettaClient, agent: str) -> None:
+    assert (await client.agents.retrieve(agent))["name"] == "test"
+    assert (await client.agents.update(agent, name="renamed"))["name"] == "renamed"
+    assert agent in [a["id"] for a in await client.agents.list(query="renamed")]
+    await client.agents.delete(agent)
+    with pytest.raises(NotFoundError):
+        await client.agents.retrieve(agent)
+    with pytest.raises(NotFoundError):
+        await client.create_session(agent).initialize()
+
+
+async def test_conversations(client: AsyncLettaClient, agent: str, model: ScriptedModel) -> None:
+    made = await client.conversations.create(agent, summary="Mine")
+    assert made["summary"] == "Mine"
+    async with client.resume_session(made["id"]) as session:
+        assert session.agent_id == agent
+        await talk(session, model, "one")
+    assert [c["id"] for c in await client.conversations.list(agent)] == [made["id"]]
+    changed = await client.conversations.update(made["id"], summary="Yours")
+    assert changed["summary"] == "Yours"
+    assert (await client.conversations.retrieve(made["id"]))["summary"] == "Yours"
+    fork = await client.conversations.fork(made["id"])
+    async with client.resume_session(agent_id=agent, conversation_id=fork["id"]) as session:
+        page = await session.list_messages(order="asc")
+        assert texts(page.messages) == ["Question one.", "Answer one."]
+    model.script("A summary.")
+    compacted = await client.request("POST", f"/v1/conversations/{made['id']}/compact")
+    assert compacted["num_messages_after"] < compacted["num_messages_before"]
+    with pytest.raises(UnsupportedOptionError):
+        await client.conversations.delete(made["id"])
+    with pytest.raises(NotFoundError):
+        await client.resume_session("local-conv-99999").initialize()
+
+
+async def test_the_default_conversation_can_be_forked(
+    client: AsyncLettaClient, agent: str, model: ScriptedModel
+) -> None:
+    async with client.resume_session(agent) as session:
+        await talk(session, model, "one")
+    fork = await client.conversations.fork("default", agent_id=agent)
+    page = await client.list_messages(agent, fork["id"], order="asc")
+    assert texts(page.messages) == ["Question one.", "Answer one."]
+
+
+async def test_models(client: AsyncLettaClient, model: ScriptedModel) -> None:
+    handles = [m["handle"] for m in await client.models.list()]
+    assert handles == ["lmstudio/scripted", "lmstudio/scripted-two"]
+
+
+async def test_any_command(client: AsyncLettaClient, agent: str) -> None:
+    answer = await client.request("COMMAND", "list_memory", body={"agent_id": agent})
+    assert "persona.md" in [entry["relative_path"] for entry in answer["entries"]]
+    with pytest.raises(InvalidInputError, match="command"):
+        await client.request("COMMAND", "Nonsense!")
+    with pytest.raises(InvalidInputError, match="request_id"):
+        await client.request("COMMAND", "list_memory", body={"request_id": "x"})
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+async def test_pages_of_messages_with_several_parts(
+    client: AsyncLettaClient, agent: str, model: ScriptedModel, order: Any
+) -> None:
+    look = [ToolUse("Bash", {"command": "ls", "description": "t"})] * 2
+    model.script(
+        Reply(text="I look.", reasoning="Hm.", tool_calls=look), Reply("Done.", reasoning="So.")
+    )
+    async with client.create_session(agent) as session:
+        assert (await session.run_turn("go")).success
+        whole = await session.list_messages(order=order)
+        for limit in (1, 2, 3):
+            ids: list[str] = []
+            cursor: dict[str, Any] = {}
+            for _ in range(12):
+                page = await session.list_messages(order=order, limit=limit, **cursor)
+                ids += [m["id"] for m in page.messages]
+                if not page.has_more:
+                    break
+                forward = order == "asc"
+                cursor = {"after": page.next_after} if forward else {"before": page.next_before}
+            assert ids == [m["id"] for m in whole.messages]
+    assert len(whole.messages) == 9
+    assert not whole.has_more

@@ -1,0 +1,1 @@
+"""App Server frames → messages."""
