@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import httpx
     from typing_extensions import Unpack
 
+    from letta_adapters.mcp_servers import McpHost
     from letta_adapters.turns import Turn
 
 _CONVERSATION_PREFIXES: Final = ("conv-", "local-conv-")
@@ -106,6 +107,8 @@ class AsyncLettaClient:
         self.turns: dict[Conversation, Turn] = {}
         self._locks: WeakValueDictionary[Conversation, asyncio.Lock] = WeakValueDictionary()
         self._finishing: set[asyncio.Future[Any]] = set()
+        # The MCP servers of sessions that are not closed.
+        self.mcp_hosts: set[McpHost] = set()
         self._closed = False
 
     # -- the face ---------------------------------------------------------------------------
@@ -200,7 +203,11 @@ class AsyncLettaClient:
             await turn.stop("The client was closed.")
         if self._finishing:
             await asyncio.wait(self._finishing)
-        await self.backend.aclose()
+        try:
+            for host in tuple(self.mcp_hosts):
+                await host.aclose()
+        finally:
+            await self.backend.aclose()
 
     async def __aenter__(self) -> AsyncLettaClient:
         self.check_usable()

@@ -277,6 +277,7 @@ class SessionKwargs(TypedDict, total=False):
 
     include_partial_messages: bool
     tools: Sequence[Any]
+    mcp_servers: Mapping[str, Any]
     can_use_tool: Callable[..., Any]
     model: str
     max_steps: int
@@ -300,6 +301,9 @@ class SessionOptions(_Options):
         include_partial_messages: Also yield token-level ``StreamEvent`` fragments.
         tools: Client-side tools: typed functions, :class:`~letta_adapters.tools.Tool` objects,
             or tools of a framework. They run in this process.
+        mcp_servers: Servers by name, hosted by this process (``pip install letta-adapters[mcp]``):
+            ``{"command", "args", "env", "cwd"}``, or ``{"type": "http" | "sse", "url",
+            "headers"}``; see :mod:`letta_adapters.mcp_servers`.
         can_use_tool: ``(name, input, context) -> Allow | Deny | bool``, sync or async, asked before
             a tool runs.
         model: Model of the conversation, where it differs from the agent's.
@@ -312,6 +316,7 @@ class SessionOptions(_Options):
 
     include_partial_messages: bool = False
     tools: tuple[Any, ...] = ()
+    mcp_servers: Mapping[str, Any] = Field(default_factory=dict)
     can_use_tool: Callable[..., Any] | None = None
     model: str | None = Field(default=None, min_length=1)
     max_steps: int | None = Field(default=None, gt=0)
@@ -326,6 +331,13 @@ class SessionOptions(_Options):
     sleeptime: Sleeptime | None = None
     memfs: bool | None = None
     memfs_startup: MemfsStartup | None = None
+
+    @field_validator("mcp_servers", mode="before")
+    @classmethod
+    def _mcp_servers(cls, value: Any) -> Any:
+        from letta_adapters.mcp_servers import parse_servers
+
+        return parse_servers(value)
 
     @field_validator("allowed_tools", "disallowed_tools", "skill_sources", mode="before")
     @classmethod

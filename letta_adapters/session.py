@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,7 @@ from letta_adapters.turns import MessageStream, Turn
 
 if TYPE_CHECKING:
     from letta_adapters.client import AsyncLettaClient
+    from letta_adapters.mcp_servers import McpHost
 
 PAGE_SIZE = 50
 _MAX_PAGE = 1000
@@ -64,6 +65,7 @@ class AsyncSession:
         self._owns_client = owns_client
         self._off_loop = off_loop
         self._tools: dict[str, Tool] = {tool.name: tool for tool in _runnable(options.tools)}
+        self._mcp: McpHost | None = None
         self._opened: Opened | None = None
         self._opening = asyncio.Lock()
         self._session_id: str | None = None
@@ -88,6 +90,11 @@ class AsyncSession:
         """This session object's own id; ``None`` until the session is open."""
         return self._session_id
 
+    @property
+    def mcp_problems(self) -> Mapping[str, LettaError]:
+        """The servers of ``mcp_servers`` that are not connected, each with the reason."""
+        return {} if self._mcp is None else dict(self._mcp.problems)
+
     async def initialize(self) -> InitMessage:
         """Open the session now, if it is not open; what ``stream()`` yields first.
 
@@ -111,9 +118,25 @@ class AsyncSession:
         self._check_usable()
         async with self._opening:
             if self._opened is None:
+                await self._start_mcp()
                 self._opened = await self._client.backend.open(self._target, self._options)
                 self._session_id = f"session-{uuid.uuid4()}"
         return self._opened
+
+    async def _start_mcp(self) -> None:
+        """Connect to the MCP servers; their tools join the session's own, which go first."""
+        if not self._options.mcp_servers or self._mcp is not None:
+            return
+        from letta_adapters.mcp_servers import McpHost
+
+        self._mcp = McpHost()
+        self._client.mcp_hosts.add(self._mcp)  # closing it again does no harm
+        try:
+            tools = await self._mcp.start(self._options.mcp_servers)
+        except BaseException:
+            self._mcp = None
+            raise
+        self._tools = {tool.name: tool for tool in tools} | self._tools
 
     def _check_usable(self) -> None:
         if self._closed:
@@ -329,8 +352,13 @@ class AsyncSession:
             if self._turn is not None:
                 await self._turn.stop("The session was closed.")
         finally:
-            if self._owns_client:
-                await self._client.close()
+            try:
+                if self._mcp is not None:
+                    await self._mcp.aclose()
+                    self._client.mcp_hosts.discard(self._mcp)
+            finally:
+                if self._owns_client:
+                    await self._client.close()
 
     async def __aenter__(self) -> AsyncSession:
         try:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from letta_adapters._bridge import Bridge, get_bridge
 from letta_adapters.backends.base import Order, Target
 from letta_adapters.client import AsyncLettaClient, make_session, new_target, resume_target
-from letta_adapters.errors import InvalidInputError
+from letta_adapters.errors import InvalidInputError, LettaError
 from letta_adapters.messages import (
     BootstrapState,
     InitMessage,
@@ -184,6 +184,11 @@ class Session(_Bridged[AsyncSession]):
     def session_id(self) -> str | None:
         """This session object's own id; ``None`` until the session is open."""
         return self._core.session_id
+
+    @property
+    def mcp_problems(self) -> Mapping[str, LettaError]:
+        """The servers of ``mcp_servers`` that are not connected, each with the reason."""
+        return self._core.mcp_problems
 
     def initialize(self) -> InitMessage:
         """Open the session now, if it is not open."""

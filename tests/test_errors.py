@@ -19,11 +19,7 @@ from letta_adapters import (
 from letta_adapters.errors import error_for_code
 
 CLASSES = sorted(
-    (
-        cls
-        for cls in vars(errors).values()
-        if isinstance(cls, type) and issubclass(cls, LettaError)
-    ),
+    (cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, LettaError)),
     key=lambda cls: cls.__name__,
 )
 

@@ -1,0 +1,210 @@
+"""MCP servers as client-side tools: this process hosts the servers, the agent calls their tools.
+
+::
+
+    mcp_servers={
+        "files": {"command": "npx", "args": ["-y", "server-files"], "env": {"TOKEN": "..."}},
+        "docs": {"type": "http", "url": "https://example.com/mcp", "headers": {...}},
+    }
+
+A tool is called ``mcp__<server>__<tool>``. The official ``mcp`` package speaks the protocol (1.30
+to 2.x: what they decode differs, so it is read in the wire's shape). Only tools are used: not
+resources, prompts, sampling or elicitation, and no changes of the list of tools.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from typing import Any, Final
+
+from letta_adapters._mcp_link import Link, McpHttp, McpServer, McpStdio
+from letta_adapters.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    LettaError,
+    LettaTimeoutError,
+    SessionClosedError,
+)
+from letta_adapters.tools import Tool, ToolOutcome
+
+__all__ = ["McpHost", "McpHttp", "McpServer", "McpStdio", "parse_servers", "tool_names"]
+
+_log = logging.getLogger("letta_adapters")
+
+_SPELLINGS: Final = {"streamable_http": "http", "streamable-http": "http"}
+
+
+def parse_servers(servers: Mapping[str, Any]) -> dict[str, McpServer]:
+    """Checked configurations, in order. Does no I/O. Raises :class:`InvalidInputError`.
+
+    A value is an :class:`McpStdio`, an :class:`McpHttp`, or a dict of their fields. Without
+    ``type``, a dict with a ``url`` is an HTTP server and any other a stdio server.
+    """
+    if not isinstance(servers, Mapping):
+        raise InvalidInputError(f"mcp_servers is {type(servers).__name__}, not a dict.")
+    return {name: _parse(name, value) for name, value in servers.items()}
+
+
+def _parse(name: Any, value: Any) -> McpServer:
+    if not isinstance(name, str) or not name.strip():
+        raise InvalidInputError(f"{name!r} is not a name for an MCP server.")
+    if isinstance(value, McpStdio | McpHttp):
+        return value
+    if not isinstance(value, Mapping):
+        raise InvalidInputError(f"The MCP server {name!r} is {type(value).__name__}, not a dict.")
+    given = dict(value)
+    kind = given.get("type", "http" if "url" in given else "stdio")
+    given["type"] = _SPELLINGS.get(str(kind), kind)
+    try:
+        return McpHttp(**given) if given["type"] in ("http", "sse") else McpStdio(**given)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"MCP server {name!r}: {error.message}") from None
+
+
+def tool_names(tools: Sequence[tuple[str, str]]) -> list[str]:
+    """Names the model can call, one for each ``(server, tool)``, all different.
+
+    ``mcp__<server>__<tool>`` with ``_`` for what a name cannot hold. What is too long, and what
+    would be the same as another's, ends in a hash of the pair.
+    """
+    plain = [re.sub(r"[^A-Za-z0-9_-]", "_", f"mcp__{server}__{tool}") for server, tool in tools]
+    count = Counter(plain)
+    names = []
+    for name, pair in zip(plain, tools, strict=True):
+        short = f"{name[:55]}_{hashlib.sha256(json.dumps(pair).encode()).hexdigest()[:8]}"
+        names.append(short if count[name] > 1 or len(name) > 64 else name)
+    return names
+
+
+class McpHost:
+    """The MCP servers of one session. Belongs to the event loop :meth:`start` ran on; the handlers
+    of its tools can be awaited on any loop, in any thread.
+    """
+
+    def __init__(self) -> None:
+        #: The servers that have no connection, each with the reason (``str()`` of it is text).
+        self.problems: dict[str, LettaError] = {}
+        self._links: dict[str, Link] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    async def start(self, specs: Mapping[str, Any]) -> tuple[Tool, ...]:
+        """Connect to all servers at once; the tools of those that answer, in their order.
+
+        A server that does not is in :attr:`problems`, and logged as a warning. To be called once.
+
+        Raises:
+            InvalidInputError: a configuration is wrong.
+            ConfigurationError: the ``mcp`` package is not installed.
+        """
+        servers = parse_servers(specs)
+        if servers and find_spec("mcp") is None:
+            raise ConfigurationError(
+                "mcp_servers needs the mcp package.", hint="pip install 'letta-adapters[mcp]'"
+            )
+        self._loop = asyncio.get_running_loop()
+        self._locks = {name: asyncio.Lock() for name in servers}
+        try:
+            listed = await asyncio.gather(*(self._try(name, servers[name]) for name in servers))
+        except BaseException:
+            await self.aclose()
+            raise
+        found = {
+            (name, item["name"]): item
+            for name, items in zip(servers, listed, strict=True)
+            for item in items
+        }
+        made = [
+            self._tool(name, server, item)
+            for name, ((server, _), item) in zip(tool_names([*found]), found.items(), strict=True)
+        ]
+        return tuple(tool for tool in made if tool is not None)
+
+    def _tool(self, name: str, server: str, item: Mapping[str, Any]) -> Tool | None:
+        tool = item["name"]
+
+        async def call(**arguments: Any) -> ToolOutcome:
+            work = self._call(server, tool, arguments)
+            if asyncio.get_running_loop() is self._loop:
+                return await work
+            if self._closed or self._loop is None or self._loop.is_closed():
+                work.close()
+                return ToolOutcome("The session was closed.", is_error=True)
+            # The sync client runs handlers on loops of their own.
+            return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+        about = item.get("description") or item.get("title") or tool
+        schema = item.get("inputSchema") or {}
+        schema = {key: value for key, value in schema.items() if value is not None}
+        try:
+            return Tool(name, about, schema, handler=call)
+        except InvalidInputError as error:
+            _log.warning("A tool of MCP server %r is left out: %s", server, error)
+            return None
+
+    async def _try(self, name: str, spec: McpServer) -> list[dict[str, Any]]:
+        try:
+            return await self._connect(name, spec)
+        except LettaError:
+            return []
+
+    async def _connect(self, name: str, spec: McpServer) -> list[dict[str, Any]]:
+        """Make a connection, recorded in ``_links`` or in ``problems``; the server's tools."""
+        if self._closed:
+            raise SessionClosedError("The session was closed.")
+        link = self._links[name] = Link(name, spec)
+        try:
+            either: set[asyncio.Future[Any]] = {link.ready, link.owner}
+            done, _ = await asyncio.wait(
+                either, timeout=spec.connect_timeout, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            if not (connected := link.ready.done() and not link.ready.cancelled()):
+                await link.end()
+        if connected:
+            self.problems.pop(name, None)
+            return link.ready.result()
+        if self._closed:
+            raise SessionClosedError("The session was closed.")
+        text = f"The MCP server {name!r} did not answer within {spec.connect_timeout:g} s."
+        problem = link.problem() if done else LettaTimeoutError(text)
+        self.problems[name] = problem
+        _log.warning("%s", problem)
+        raise problem
+
+    async def _call(self, server: str, tool: str, arguments: dict[str, Any]) -> ToolOutcome:
+        try:
+            async with self._locks[server]:
+                link = self._links[server]
+                if link.lost():
+                    await link.end()
+                    await self._connect(server, link.spec)
+                    link = self._links[server]
+        except LettaError as error:
+            return ToolOutcome(str(error), is_error=True)
+        return await link.call(tool, arguments)
+
+    async def aclose(self) -> None:
+        """End all connections and the processes started for them; can be called more than once.
+
+        A cancellation of the caller waits for that too: a few seconds, with a server that does
+        not end when it is asked to.
+        """
+        self._closed = True
+        ending = asyncio.gather(*(link.end() for link in self._links.values()))
+        cancelled: asyncio.CancelledError | None = None
+        while not ending.done():
+            try:
+                await asyncio.shield(ending)
+            except asyncio.CancelledError as error:  # noqa: PERF203
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
