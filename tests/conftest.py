@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # Loaded before any test: pytest's `pytester` forgets modules that its inner runs load first, and a
 # second httpcore has other exception classes than the ones httpx knows.
@@ -12,6 +13,10 @@ import httpx
 import pytest
 import pytest_socket
 import vcr.patch
+
+# A shell starts background jobs with Ctrl-C ignored, and their children inherit that; what is tested
+# here is what Ctrl-C does.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _KEPT = (anyio._backends._asyncio, httpcore, httpx, vcr.patch)
 
