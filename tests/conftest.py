@@ -14,8 +14,8 @@ import pytest
 import pytest_socket
 import vcr.patch
 
-# A shell starts background jobs with Ctrl-C ignored, and their children inherit that; what is tested
-# here is what Ctrl-C does.
+# A shell starts background jobs with Ctrl-C ignored, and their children inherit that; but what
+# Ctrl-C does is tested here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _KEPT = (anyio._backends._asyncio, httpcore, httpx, vcr.patch)

@@ -1,0 +1,10 @@
+"""``python -m letta_adapters``: the same as the ``letta-adapters`` command."""
+
+from __future__ import annotations
+
+import sys
+
+from letta_adapters.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""The ``letta-adapters`` command: ``demo``, ``prompt``, ``chat``, ``doctor``.
+
+Exit codes: 0 it worked, 1 it did not (one message on stderr), 2 wrong usage, 130 Ctrl-C. Here is
+what all commands share; each is a module of its own, imported when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from letta_adapters._version import __version__
+
+if TYPE_CHECKING:
+    from letta_adapters.options import Local, Remote, Rest
+    from letta_adapters.sync import LettaClient, Session
+
+OK, FAILED, INTERRUPTED = 0, 1, 130
+
+_WHERE = """\
+Without options the environment decides: LETTA_BASE_URL or LETTA_API_KEY means the Letta API,
+LETTA_APP_SERVER_URL an App Server, neither the runtime on this machine.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code. Wrong usage raises ``SystemExit(2)``, as argparse does."""
+    _lenient_output()
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    _check_usage(parser, args)
+    from letta_adapters.errors import LettaError
+
+    try:
+        code: int = import_module(f"letta_adapters.cli.{args.command}").run(args)
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read the output has left; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (LettaError, OSError) as error:
+        from letta_adapters.cli.render import make_console, show_error
+
+        show_error(make_console(stderr=True), error)
+        return FAILED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    parser = argparse.ArgumentParser(
+        prog="letta-adapters", description="Letta agents from the command line."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    demo = _command(
+        commands,
+        "demo",
+        "two streamed turns with a persistent agent, on this machine",
+        "Starts the embedded runtime. The model is one whose key is in the environment, else a "
+        "scripted stand-in on loopback. The second run finds the agent of the first.",
+    )
+    demo.add_argument("--model", help="the model to use, such as openai/gpt-5-mini")
+    demo.add_argument("--scripted", action="store_true", help="use the stand-in despite a key")
+    demo.add_argument("--data-dir", type=Path, help="where the agent and its state live")
+
+    prompt = _command(
+        commands,
+        "prompt",
+        "ask once",
+        "Piped, only the answer is printed. Tools that ask for an approval are denied: use chat.",
+    )
+    prompt.add_argument("text", metavar="TEXT", help="the message; - reads it from stdin")
+    prompt.add_argument("--json", action="store_true", help="print the result as JSON")
+    _add_session(prompt)
+    _add_connection(prompt)
+
+    chat = _command(
+        commands,
+        "chat",
+        "talk with an agent",
+        "Shows the answer as it comes, and asks before tools that need an approval. Ctrl-C stops "
+        "an answer; /exit, Ctrl-D, or Ctrl-C at the prompt leave.",
+    )
+    _add_session(chat)
+    _add_connection(chat)
+
+    doctor = _command(
+        commands,
+        "doctor",
+        "what is installed, configured and reachable, and what to do about what is not",
+        "Exits with 1 if no agent can be talked to. Starts the embedded runtime if that is used.",
+    )
+    _add_connection(doctor)
+    return parser
+
+
+def _command(commands: Any, name: str, help: str, more: str) -> argparse.ArgumentParser:
+    title = help[0].upper() + help[1:] + "."
+    made: argparse.ArgumentParser = commands.add_parser(
+        name, help=help, description=f"{title} {more}", epilog=None if name == "demo" else _WHERE
+    )
+    return made
+
+
+def _add_session(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("whom to talk to")
+    group.add_argument(
+        "--agent", metavar="ID", help="the agent, in a fresh conversation (default: your own one)"
+    )
+    group.add_argument(
+        "--conversation",
+        metavar="ID",
+        help="go on with this conversation ('default' with --agent: the agent's own one)",
+    )
+    group.add_argument("--model", help="the conversation's model, such as openai/gpt-5-mini")
+
+
+def _add_connection(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("where agents live")
+    group.add_argument(
+        "--backend",
+        choices=("local", "cloud", "remote"),
+        help="the runtime on this machine, the Letta API, or an App Server",
+    )
+    group.add_argument(
+        "--base-url", metavar="URL", help="of the Letta API (http) or of an App Server (ws)"
+    )
+    group.add_argument("--data-dir", type=Path, help="the local runtime's own home")
+
+
+def _check_usage(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    backend, url = getattr(args, "backend", None), getattr(args, "base_url", None)
+    if url and (backend == "local" or args.data_dir):
+        parser.error("--base-url is not for the runtime on this machine")
+    if args.data_dir and backend not in (None, "local"):
+        parser.error(f"--data-dir is not for --backend {backend}")
+    if args.command == "demo" and args.model and args.scripted:
+        parser.error("--model and --scripted exclude each other")
+
+
+def _lenient_output() -> None:
+    """A character that the terminal or the pipe cannot take is replaced, never a crash."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+# -- what commands share --------------------------------------------------------------------------
+
+
+def backend_of(args: argparse.Namespace) -> Rest | Local | Remote:
+    """The backend that the options and the environment mean. Raises InvalidInputError."""
+    from letta_adapters.client import resolve_backend
+    from letta_adapters.options import Local, Remote, Rest, build
+
+    url: str | None = args.base_url
+    name: str | None = args.backend
+    if name is None and url:
+        name = "remote" if url.startswith(("ws://", "wss://")) else "cloud"
+    if name is None and args.data_dir:
+        name = "local"
+    if name == "local":
+        return build(Local, data_dir=args.data_dir)
+    if name == "remote":
+        return build(Remote, url=url)
+    return build(Rest, base_url=url) if name == "cloud" else resolve_backend(None)
+
+
+def open_session(client: LettaClient, args: argparse.Namespace, **options: Any) -> Session:
+    """The session that ``--agent``, ``--conversation`` and ``--model`` mean; no I/O."""
+    if args.model:
+        options["model"] = args.model
+    if args.conversation:
+        return client.resume_session(
+            agent_id=args.agent, conversation_id=args.conversation, **options
+        )
+    return client.create_session(args.agent, **options)

@@ -1,0 +1,177 @@
+"""``letta-adapters doctor``: what is installed, configured and reachable, and what to do."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+from urllib.parse import urlsplit
+
+from rich.text import Text
+
+from letta_adapters import __version__
+from letta_adapters.backends.runtime.environment import RuntimeConfig, runtime_environment
+from letta_adapters.backends.runtime.find import check_git, find_installation
+from letta_adapters.cli import FAILED, OK, backend_of
+from letta_adapters.cli.render import clean, make_console, progress, show_hint
+from letta_adapters.errors import LettaError
+from letta_adapters.options import CLOUD_URL, Local, Remote, Rest
+from letta_adapters.sync import LettaClient
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_BASE: Final = ("httpx", "pydantic", "rich", "websockets")
+_EXTRAS: Final = {
+    "langchain-core": "langchain",
+    "llama-index-core": "llama-index",
+    "vcrpy": "testing",
+}
+_PATIENCE: Final = {"connect_timeout": 5.0, "request_timeout": 15.0}
+_NO_MODEL: Final = (
+    "Set the key of a model provider (OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY, ...) or "
+    "LMSTUDIO_BASE_URL where the runtime starts. Without one, try: letta-adapters demo"
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding. A ``note`` is not needed here; a ``problem`` must be solved."""
+
+    state: Literal["ok", "note", "problem"]
+    name: str
+    text: str
+    hint: str = ""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look at everything; 1 if no agent can be talked to."""
+    console = make_console()
+    spec = backend_of(args)
+    good = _show(console, "Installed", installed(local=isinstance(spec, Local)))
+    good &= _show(console, "Configured", configured(spec))
+    if good:
+        with progress(make_console(stderr=True), "Connecting"):
+            found = list(reachable(spec))
+        good &= _show(console, "Reachable", iter(found))
+    console.print()
+    console.print("Everything that is needed is there." if good else "Something is missing.")
+    return OK if good else FAILED
+
+
+def _show(console: Console, title: str, checks: Iterator[Check]) -> bool:
+    colours = {"ok": "green", "note": "yellow", "problem": "bold red"}
+    words = {"ok": "ok", "note": "-", "problem": "PROBLEM"}
+    console.print(Text(f"\n{title}", style="bold"))
+    good = True
+    for check in checks:
+        line = Text(f"  {words[check.state]:8}", style=colours[check.state])
+        line.append(f"{check.name:18}", style="not bold default")
+        line.append(clean(check.text), style="not bold default")
+        console.print(line)
+        if check.hint:
+            show_hint(console, check.hint, indent=10)
+        good &= check.state != "problem"
+    return good
+
+
+# -- what is installed ----------------------------------------------------------------------------
+
+
+def installed(*, local: bool) -> Iterator[Check]:
+    """Python, packages, the runtime and git; the last two are needed where agents are local."""
+    yield Check("ok", "Python", f"{platform.python_version()} on {platform.system()}")
+    yield Check("ok", "letta-adapters", __version__)
+    for name in _BASE:
+        version = _version(name)
+        hint = "" if version else f"Install it: pip install {name}"
+        yield Check("ok" if version else "problem", name, version or "not installed", hint)
+    missing: Literal["problem", "note"] = "problem" if local else "note"
+    try:
+        found = find_installation()
+        yield Check("ok", "Letta Code", f"{found.version}, {found.app.parent.parent}")
+    except LettaError as error:
+        yield Check(missing, "Letta Code", error.message, error.hint)
+    try:
+        env = runtime_environment(RuntimeConfig())
+        check_git(env)
+        yield Check("ok", "git", str(shutil.which("git", path=env.get("PATH", ""))))
+    except LettaError as error:
+        yield Check(missing, "git", error.message, error.hint)
+    for name, extra in _EXTRAS.items():
+        version = _version(name)
+        hint = "" if version else f'If you want it: pip install "letta-adapters[{extra}]"'
+        yield Check("ok" if version else "note", name, version or "not installed", hint)
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+# -- what is configured ---------------------------------------------------------------------------
+
+
+def configured(spec: Rest | Local | Remote) -> Iterator[Check]:
+    """Which backend is meant, and which settings are there. Never a secret."""
+    if isinstance(spec, Rest):
+        url = spec.base_url or os.environ.get("LETTA_BASE_URL") or CLOUD_URL
+        yield Check("ok", "Backend", f"the Letta API at {_public(url)}")
+        yield _setting("LETTA_API_KEY", "a server of your own may do without")
+    elif isinstance(spec, Remote):
+        url = spec.url or os.environ.get("LETTA_APP_SERVER_URL") or "(not named)"
+        yield Check("ok", "Backend", f"an App Server at {_public(url)}")
+        yield _setting("LETTA_APP_SERVER_TOKEN", "a server without a token does without")
+    else:
+        yield Check("ok", "Backend", "Letta Code on this machine")
+        home = spec.data_dir or os.environ.get("LETTA_LOCAL_BACKEND_DIR") or "~/.letta"
+        yield Check("ok", "State", str(home))
+        others = "LETTA_API_KEY, LETTA_BASE_URL or LETTA_APP_SERVER_URL"
+        yield Check("note", "Elsewhere", "not configured", f"To use agents elsewhere set {others}.")
+    if os.environ.get("LETTA_MODEL"):
+        yield Check("ok", "LETTA_MODEL", os.environ["LETTA_MODEL"])
+
+
+def _setting(name: str, otherwise: str) -> Check:
+    if os.environ.get(name):
+        return Check("ok", name, "set")
+    return Check("note", name, f"not set ({otherwise})")
+
+
+def _public(url: str) -> str:
+    """An address without the password it may hold."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+
+
+# -- what is reachable ----------------------------------------------------------------------------
+
+
+def reachable(spec: Rest | Local | Remote) -> Iterator[Check]:
+    """Connect, and ask for the models."""
+    patience = {k: v for k, v in _PATIENCE.items() if k in type(spec).model_fields}
+    started = time.monotonic()
+    try:
+        with LettaClient(spec.model_copy(update=patience)) as client:
+            handles = {str(model.get("handle")) for model in client.models.list()}
+    except LettaError as error:
+        yield Check("problem", "Connection", error.message, error.hint)
+        return
+    yield Check("ok", "Connection", f"works ({time.monotonic() - started:.1f} s)")
+    if not handles:
+        yield Check("problem", "Models", "none", _NO_MODEL)
+        return
+    providers = sorted({handle.partition("/")[0] for handle in handles})
+    yield Check("ok", "Models", f"{len(handles)} of {', '.join(providers)}")
+    wanted = os.environ.get("LETTA_MODEL")
+    if wanted and wanted not in handles:
+        hint = f"Set it to one of them, such as {min(handles)}"
+        yield Check("problem", "LETTA_MODEL", f"{wanted} is not one of them", hint)

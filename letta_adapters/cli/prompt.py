@@ -1,0 +1,63 @@
+"""``letta-adapters prompt TEXT``: one question, one answer."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+
+from letta_adapters.cli import FAILED, OK, backend_of, open_session
+from letta_adapters.cli.render import (
+    Renderer,
+    clean,
+    deny_leftovers,
+    make_console,
+    progress,
+    show_error,
+)
+from letta_adapters.messages import ResultMessage
+from letta_adapters.sync import LettaClient, Session
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask; on a terminal show everything as it comes, else print the answer alone."""
+    text = sys.stdin.read() if args.text == "-" else args.text
+    watched = sys.stdout.isatty() and not args.json
+    notes = make_console(stderr=True)
+    with LettaClient(backend_of(args)) as client:
+        session = open_session(client, args, include_partial_messages=watched)
+        try:
+            with progress(notes, "Connecting"):
+                session.initialize()
+            if args.conversation:
+                deny_leftovers(session, notes)
+            if watched:
+                result = _watch(session, text)
+            else:
+                with progress(notes, "Thinking"):
+                    result = session.run_turn(text)
+        finally:
+            session.close()
+    if args.json:
+        sys.stdout.write(json.dumps({"type": result.type, **dataclasses.asdict(result)}) + "\n")
+    elif result.success and not watched:
+        sys.stdout.write(clean(result.result or "").removesuffix("\n") + "\n")
+    sys.stdout.flush()
+    if not result.success:
+        show_error(notes, result.to_error())
+    return OK if result.success else FAILED
+
+
+def _watch(session: Session, text: str) -> ResultMessage:
+    renderer = Renderer(make_console())
+    renderer.wait()
+    try:
+        session.send(text)
+        for message in session.stream():
+            renderer.show(message)
+            if isinstance(message, ResultMessage):
+                return message
+    finally:
+        renderer.settle()
+    raise AssertionError("a turn always ends with a result")

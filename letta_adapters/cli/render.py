@@ -1,0 +1,211 @@
+"""What commands show: on a terminal in colour and with progress, else as plain text."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.text import Text
+
+from letta_adapters.errors import LettaError
+from letta_adapters.messages import (
+    AssistantMessage,
+    Message,
+    ReasoningMessage,
+    ResultMessage,
+    RetryMessage,
+    StreamEvent,
+    ToolCallMessage,
+    ToolResultMessage,
+    extract_stream_text_delta,
+)
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+    from letta_adapters.sync import Session
+
+_LINE = 200  # characters of a tool call or result that are shown
+_CONTROLS = {code: "�" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+# Hints are written for Python; these are the same things on the command line.
+_SPOKEN = (
+    (", or pass Rest(api_key=...)", ""),
+    ("pass Rest(api_key=...), ", ""),
+    (", or pass Remote(auth_token=...)", ""),
+    ("pass Remote(url='ws://host:port')", "pass --base-url ws://host:port"),
+    ("Local(data_dir=...)", "--data-dir"),
+    ("Check base_url", "Check the URL"),
+    ("that base_url points", "that --base-url points"),
+    ("pass model='provider/name'", "pass --model provider/name"),
+)
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """A console that writes escape codes to terminals only, and with NO_COLOR not even there."""
+    file = sys.stderr if stderr else sys.stdout
+    fancy = file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return Console(
+        stderr=stderr,
+        force_terminal=fancy,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=True,
+    )
+
+
+def clean(text: str) -> str:
+    """``text`` without control characters: what a model writes must not steer the terminal."""
+    return text.replace("\r\n", "\n").translate(_CONTROLS)
+
+
+def one_line(text: str) -> str:
+    """``text`` on one line, not too long."""
+    line = " ".join(clean(text).split())
+    return line if len(line) <= _LINE else line[: _LINE - 3] + "..."
+
+
+def call_text(name: str, tool_input: Mapping[str, Any], raw: str = "") -> str:
+    """A tool call as one would write it."""
+    given = ", ".join(f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in tool_input.items())
+    unread = "" if raw.strip() == "{}" else raw
+    return one_line(f"{name}({given or unread})")
+
+
+def write(console: Console, text: str, style: str = "") -> None:
+    """Write ``text`` as it is: neither wrapped nor, in a pipe, with its tabs expanded."""
+    if console.is_terminal:
+        console.out(text, end="", style=style, highlight=False)
+    else:
+        console.file.write(text)
+        console.file.flush()
+
+
+def show_error(console: Console, error: BaseException) -> None:
+    """One message and what to do about it."""
+    message = error.message if isinstance(error, LettaError) else str(error)
+    console.print(Text(f"error: {clean(message)}", style="bold red"))
+    if isinstance(error, LettaError) and error.hint:
+        show_hint(console, error.hint)
+
+
+def show_hint(console: Console, hint: str, *, indent: int = 0) -> None:
+    """What to do, in the words of the command line."""
+    for python, spoken in _SPOKEN:
+        hint = hint.replace(python, spoken)
+    console.print(Text(" " * indent + clean(hint), style="default"))
+
+
+@contextmanager
+def progress(console: Console, text: str, *, plain: bool = False) -> Iterator[None]:
+    """A spinner while the block runs; not on a terminal, a line if ``plain``, else nothing."""
+    if console.is_terminal:
+        with console.status(text):
+            yield
+    else:
+        if plain:
+            console.print(f"{text} ...")
+        yield
+
+
+def deny_leftovers(session: Session, console: Console) -> None:
+    """Deny tool calls that an abandoned turn left waiting: they block the conversation."""
+    denied = session.recover_pending_approvals().denied
+    if denied:
+        names = ", ".join(call.tool_name for call in denied)
+        console.print(f"Denied what an earlier turn had left waiting: {clean(names)}.")
+
+
+def used(result: ResultMessage) -> str:
+    """What a turn cost."""
+    usage = result.usage
+    tokens = f"{usage.prompt_tokens} + {usage.completion_tokens} tokens"
+    return f"({tokens}, {result.duration_ms / 1000:.1f} s)"
+
+
+class Renderer:
+    """Shows the messages of turns as they come; ``ErrorMessage`` is left to the result's reader."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._status: Status | None = None
+        self._writing: tuple[str, str | None] | None = None
+        self._streamed: set[tuple[str, str | None]] = set()
+        self._mid_line = False
+        self._retried = ""
+
+    def wait(self, text: str = "Thinking") -> None:
+        """A spinner until something is shown (on a terminal)."""
+        self.settle()
+        if self.console.is_terminal:
+            self._status = self.console.status(text)
+            self._status.start()
+
+    def settle(self) -> None:
+        """Nothing half-written, nothing moving: other output may follow."""
+        status, self._status = self._status, None
+        if status is not None:
+            status.stop()
+        if self._mid_line:
+            write(self.console, "\n")
+        self._mid_line = False
+        self._writing = None
+
+    def show(self, message: Message) -> None:
+        """Show one message."""
+        if isinstance(message, StreamEvent):
+            delta = extract_stream_text_delta(message)
+            if delta is not None:
+                self._streamed.add((delta.kind, message.otid))
+                self._write((delta.kind, message.otid), delta.text)
+        elif isinstance(message, AssistantMessage | ReasoningMessage):
+            self._whole(message)
+        elif isinstance(message, ToolCallMessage):
+            call = call_text(message.tool_name, message.tool_input, message.raw_arguments)
+            self._line(f"* {call}", "cyan")
+            self.wait(f"Running {one_line(message.tool_name)}")
+        elif isinstance(message, ToolResultMessage):
+            text = one_line(message.content) or "(nothing)"
+            self._line(f"  -> {text}", "red" if message.is_error else "dim")
+            self.wait()
+        elif isinstance(message, RetryMessage):
+            self._retry(one_line(message.reason))
+        elif isinstance(message, ResultMessage):
+            self.settle()
+            self._streamed.clear()
+            self._retried = ""
+
+    def _whole(self, message: AssistantMessage | ReasoningMessage) -> None:
+        """A complete message, whose fragments have usually been shown."""
+        key = (message.type, message.otid)
+        if key not in self._streamed:
+            hidden = isinstance(message, ReasoningMessage) and message.redacted
+            self._write(key, "(hidden by the provider)" if hidden else message.content)
+        self.settle()
+
+    def _retry(self, reason: str) -> None:
+        if reason != self._retried:
+            self._line(f"The model is asked again: {reason}", "yellow")
+        self._retried = reason
+        self.wait("Asking the model again")
+
+    def _write(self, key: tuple[str, str | None], text: str) -> None:
+        style = "dim italic" if key[0] == "reasoning" else ""
+        if key != self._writing:
+            self.settle()
+            self._writing = key
+            if style:
+                write(self.console, "thinking: ", style)
+                self._mid_line = True
+        if text:
+            write(self.console, clean(text), style)
+            self._mid_line = not text.endswith("\n")
+
+    def _line(self, text: str, style: str) -> None:
+        self.settle()
+        write(self.console, f"{text}\n", style)

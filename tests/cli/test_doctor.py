@@ -1,0 +1,171 @@
+"""``letta-adapters doctor``: what it finds, and what it advises."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from letta_adapters.testing.scripted_model import ScriptedModel
+from tests.cli.conftest import Done, needs_wheel
+from tests.faults._server import Server, closed_port
+from tests.faults._wire import status
+
+Cli = Callable[..., Done]
+
+
+def line(done: Done, name: str) -> str:
+    """What is said of ``name``, with the advice below it."""
+    lines = done.out.splitlines()
+    at = next(i for i, text in enumerate(lines) if text[10:].startswith(name))
+    advice = lines[at + 1] if at + 1 < len(lines) and lines[at + 1].startswith(" " * 10) else ""
+    return f"{lines[at].strip()} {advice.strip()}".strip()
+
+
+@needs_wheel
+def test_nothing_configured(cli: Cli) -> None:
+    done = cli("doctor")
+    assert done.code == 1
+    assert "\x1b" not in done.out
+    assert line(done, "Letta Code").startswith("ok ")
+    assert line(done, "git").startswith("ok ")
+    assert line(done, "Backend") == "ok      Backend           Letta Code on this machine"
+    assert "set LETTA_API_KEY, LETTA_BASE_URL" in line(done, "Elsewhere")
+    assert line(done, "Connection").startswith("ok      Connection        works (")
+    assert line(done, "Models").startswith("PROBLEM Models            none Set the key of a model")
+    assert "letta-adapters demo" in done.out
+    assert done.out.endswith("\nSomething is missing.\n")
+
+
+@needs_wheel
+def test_a_model_on_this_machine(
+    cli: Cli, tmp_path: Path, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = str(tmp_path / "state")
+    done = cli("doctor", "--data-dir", state)
+    assert done.code == 0
+    assert line(done, "State") == f"ok      State             {state}"
+    assert line(done, "Models") == "ok      Models            1 of lmstudio"
+    assert done.out.endswith("\nEverything that is needed is there.\n")
+
+
+def test_a_server_of_ones_own(cli: Cli, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LETTA_API_KEY", "sk-let-secret")
+    monkeypatch.setenv("LETTA_MODEL", "openai-proxy/scripted")
+    done = cli("doctor", terminal=True)
+    assert done.code == 0
+    assert "the Letta API at http://127.0.0.1:" in done.out
+    assert "1 of openai-proxy" in done.out
+    assert "secret" not in done.out
+    assert "\x1b[32m  ok" in done.out
+
+
+def test_a_model_that_is_not_there(
+    cli: Cli, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LETTA_MODEL", "openai/gone")
+    done = cli("doctor")
+    assert done.code == 1
+    assert "LETTA_API_KEY     not set (a server of your own may do without)" in done.out
+    assert "PROBLEM LETTA_MODEL       openai/gone is not one of them" in done.out
+    assert "such as openai-proxy/scripted" in done.out
+
+
+def test_a_wrong_url(cli: Cli) -> None:
+    done = cli("doctor", "--base-url", f"http://me:password@127.0.0.1:{closed_port()}?key=secret")
+    assert done.code == 1
+    assert line(done, "Connection").startswith("PROBLEM Connection        The connection to 127.0")
+    assert "Check the URL and that the server runs." in done.out
+    assert "password" not in done.out
+    assert "secret" not in done.out
+
+
+def test_a_wrong_app_server(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LETTA_APP_SERVER_URL", f"ws://127.0.0.1:{closed_port()}")
+    done = cli("doctor")
+    assert done.code == 1
+    assert "an App Server at ws://127.0.0.1:" in done.out
+    assert "LETTA_APP_SERVER_TOKEN" in done.out
+    assert line(done, "Connection").startswith("PROBLEM Connection        No App Server answers")
+
+
+def test_a_wrong_key(cli: Cli, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LETTA_API_KEY", "sk-let-secret")
+    server.override("GET", "/v1/models", status(401, {"detail": "Unauthorized"}), times=5)
+    done = cli("doctor")
+    assert done.code == 1
+    assert "PROBLEM Connection        The Letta API refused the request" in done.out
+    assert "Set LETTA_API_KEY." in done.out
+    assert "secret" not in done.out
+
+
+def test_without_the_wheel(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide(monkeypatch, modules=("letta_code",), packages=("letta", "vcrpy"))
+    done = cli("doctor")
+    assert done.code == 1
+    assert line(done, "Letta Code") == (
+        "PROBLEM Letta Code        The embedded Letta runtime is not installed (the 'letta' "
+        'package). Install it: pip install "letta>=0.34"'
+    )
+    assert line(done, "vcrpy").endswith(
+        'not installed If you want it: pip install "letta-adapters[testing]"'
+    )
+    assert "Reachable" not in done.out
+    demo = cli("demo")
+    assert (demo.code, demo.out) == (1, "")
+    assert demo.err == (
+        "error: The embedded Letta runtime is not installed (the 'letta' package).\n"
+        'Install it: pip install "letta>=0.34"\n'
+    )
+
+
+def test_without_the_wheel_a_server_will_do(
+    cli: Cli, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(monkeypatch, modules=("letta_code",), packages=("letta",))
+    done = cli("doctor")
+    assert done.code == 0
+    assert line(done, "Letta Code").startswith("-       Letta Code        The embedded")
+
+
+@needs_wheel
+def test_without_git(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = cli("doctor")
+    assert done.code == 1
+    assert line(done, "git").startswith(
+        "PROBLEM git               The embedded Letta runtime needs"
+    )
+    assert "Install it: " in line(done, "git")
+
+
+def test_without_a_package(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide(monkeypatch, packages=("websockets",))
+    done = cli("doctor", "--base-url", "ws://127.0.0.1:1")
+    assert done.code == 1
+    assert line(done, "websockets") == (
+        "PROBLEM websockets        not installed Install it: pip install websockets"
+    )
+    assert "Reachable" not in done.out
+
+
+def hide(
+    monkeypatch: pytest.MonkeyPatch, modules: tuple[str, ...] = (), packages: tuple[str, ...] = ()
+) -> None:
+    """As if these were not installed."""
+    find, version = importlib.util.find_spec, importlib.metadata.version
+
+    def find_spec(name: str, *args: Any) -> Any:
+        return None if name in modules else find(name, *args)
+
+    def version_of(name: str) -> str:
+        if name in packages:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    monkeypatch.setattr(importlib.metadata, "version", version_of)
