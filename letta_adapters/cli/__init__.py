@@ -160,9 +160,12 @@ def _lenient_output() -> None:
 def backend_of(args: argparse.Namespace) -> Rest | Local | Remote:
     """The backend that the options and the environment mean. Raises InvalidInputError."""
     from letta_adapters.client import resolve_backend
+    from letta_adapters.errors import InvalidInputError
     from letta_adapters.options import Local, Remote, Rest, build
 
     url: str | None = args.base_url
+    if url and not _is_address(url):
+        raise InvalidInputError(f"{url!r} is not a URL.")
     name: str | None = args.backend
     if name is None and url:
         name = "remote" if url.startswith(("ws://", "wss://")) else "cloud"
@@ -173,6 +176,15 @@ def backend_of(args: argparse.Namespace) -> Rest | Local | Remote:
     if name == "remote":
         return build(Remote, url=url)
     return build(Rest, base_url=url) if name == "cloud" else resolve_backend(None)
+
+
+def _is_address(url: str) -> bool:
+    from urllib.parse import urlsplit
+
+    try:
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def open_session(client: LettaClient, args: argparse.Namespace, **options: Any) -> Session:

@@ -31,6 +31,7 @@ from letta_adapters.cli.render import (
     one_line,
     progress,
     show_error,
+    unmasked,
     used,
 )
 from letta_adapters.errors import LettaError
@@ -267,7 +268,7 @@ class Chat:
             f"{key}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
             for key, value in tool_input.items()
         ]
-        body = Text(clean("\n".join(rows)) or "(no input)")
+        body = Text(unmasked("\n".join(rows)) or "(no input)")
         title = f"{name} asks for approval"
         if self._console.is_terminal:
             panel = Panel(body, title=Text(title), title_align="left", border_style="yellow")

@@ -102,7 +102,8 @@ def run(args: argparse.Namespace) -> int:
         started = time.monotonic()
         with progress(console, "Starting the embedded Letta runtime", plain=True):
             client, model = _connect(stack, args, data_dir)
-        _fact(console, "Runtime", f"Letta Code {version}, {time.monotonic() - started:.1f} s")
+        took = time.monotonic() - started
+        _fact(console, "Runtime", f"Letta Code {version}, ready in {took:.1f} s")
         _fact(console, "Model", str(model))
         _fact(console, "State", str(data_dir))
         with progress(console, "Looking for the agent"):

@@ -72,7 +72,7 @@ def _show(console: Console, title: str, checks: Iterator[Check]) -> bool:
     good = True
     for check in checks:
         line = Text(f"  {words[check.state]:8}", style=colours[check.state])
-        line.append(f"{check.name:18}", style="not bold default")
+        line.append(f"{check.name:23}", style="not bold default")
         line.append(clean(check.text), style="not bold default")
         console.print(line)
         if check.hint:
@@ -148,7 +148,10 @@ def _setting(name: str, otherwise: str) -> Check:
 
 def _public(url: str) -> str:
     """An address without the password it may hold."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "what is not an address"
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _LINE = 200  # characters of a tool call or result that are shown
 _CONTROLS = {code: "�" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+# Characters that show a text in another order than it is run in.
+_REORDERING = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), "�")
 # Hints are written for Python; these are the same things on the command line.
 _SPOKEN = (
     (", or pass Rest(api_key=...)", ""),
@@ -62,6 +64,11 @@ def make_console(*, stderr: bool = False) -> Console:
 def clean(text: str) -> str:
     """``text`` without control characters: what a model writes must not steer the terminal."""
     return text.replace("\r\n", "\n").translate(_CONTROLS)
+
+
+def unmasked(text: str) -> str:
+    """``text`` for somebody who decides by what it says."""
+    return clean(text).translate(_REORDERING)
 
 
 def one_line(text: str) -> str:

@@ -51,7 +51,7 @@ _PATTERNS = {
     "home": re.compile(
         r"(?<![\w.\\/])(?:/mnt/\w|/var|/export)?/+(?:home|Users)/+(?!user\b)[^\s/\"'\\<>,;:|*?]+"
         r"|\b[A-Za-z]:[\\/]+Users[\\/]+(?!user\b)[^\s\\/\"'<>,;:|*?]+"
-        r"|\\+(?:home|Users)\\+(?!user\b)[^\s\\/\"'<>,;:|*?]+|(?<![\w./\\])/root/"
+        r"|\\+(?:home|Users)\\+(?!user\b)[^\s\\/\"'<>,;:|*?]+|(?<![\w./\\])/r[o]ot/"
     ),
     "id": re.compile(
         rf"\b(?:[a-z][a-z0-9_]*-)?(?!00000000-){_UUID}\b"

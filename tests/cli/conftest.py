@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -97,8 +96,3 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedModel]:
     with ScriptedModel() as scripted:
         monkeypatch.setenv("LMSTUDIO_BASE_URL", scripted.base_url)
         yield scripted
-
-
-def installed(name: str) -> bool:
-    """Is there such a program?"""
-    return any((Path(p) / name).exists() for p in os.get_exec_path())

@@ -22,7 +22,7 @@ from tests.faults._wire import PlayedError, Wire, asks, hang, status, stream
 
 Cli = Callable[..., Done]
 CHAT = ("chat", "--agent", ev.AGENT, "--conversation", ev.CONV)
-ASK = asks(ev.call("run_code", "call_1", '{"code": "1 + 1", "limit": 3}'))
+ASK = asks(ev.call("run_code", "call_1", '{"code": "1 + 1 \\u202e#", "limit": 3}'))
 RAN = stream(ev.ping(), ev.tool_return("2"), ev.text("It is 2."), ev.ending())
 
 
@@ -112,7 +112,7 @@ def test_approvals(cli: Cli, server: Server, typing: Callable[..., list[str]]) -
     question = "Allow it? [y]es, [n]o, [a]lways run_code in this session: "
     assert asked == ["> ", question, question, "> ", question, "> ", question, "> ", "> "]
     assert "run_code asks for approval" in done.out
-    assert "code: 1 + 1" in done.out
+    assert "code: 1 + 1 �#" in done.out
     assert "limit: 3" in done.out
 
 
@@ -124,7 +124,7 @@ def test_leaving_a_question_open_denies(
     done = cli(*CHAT)
     assert done.code == 0
     assert answers(server) == [False]
-    assert "run_code asks for approval:\ncode: 1 + 1\nlimit: 3\n" in done.out
+    assert "run_code asks for approval:\ncode: 1 + 1 �#\nlimit: 3\n" in done.out
 
 
 def test_ctrl_c_at_a_question_ends_the_turn(

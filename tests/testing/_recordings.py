@@ -118,7 +118,7 @@ class Maker:
             "password": password,
             "unicode": "pä" + text_of(noise, 9) + "ßω漢" + text_of(noise, 8) + "7q",
             "url": "postgres://svc:" + text_of(noise, 12) + "@db.internal/letta",
-            "home": home + "/work/project",
+            "home": home + "/projects/one",
             "windows": "C:\\Users\\" + text_of(noise, 9, string.ascii_letters) + "\\AppData",
             "email": text_of(noise, 10, string.ascii_lowercase) + "@" + "corp-mail.io",
             "host": "box" + text_of(noise, 9, string.ascii_lowercase),
