@@ -59,7 +59,7 @@ def kinds(text: str, **options: Any) -> set[str]:
         ("home", "in /mnt/c/Users/alice/work"),
         ("home", "in C:\\Users\\alice\\work"),
         ("home", "in \\\\host\\home\\alice"),
-        ("home", "File /root/.cache"),
+        ("home", "File /" + "root/.cache"),
         ("id", "agent-e422b946-1244-4f9b-bc48-3b71b43e216f"),
         ("id", "E422B946-1244-4f9b-bc48-3b71b43e216f".lower()),
         ("id", "call_e698bc6f"),
