@@ -7,13 +7,17 @@ import io
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from letta_adapters.cli import main, render
+from letta_adapters.cli import chat, main, render
+from letta_adapters.errors import LettaError
+from letta_adapters.messages import ResultMessage, Usage
+from letta_adapters.sync import Session
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 from tests.cli.conftest import Done, Terminal, needs_wheel
 from tests.faults import _events as ev
@@ -114,6 +118,58 @@ def test_approvals(cli: Cli, server: Server, typing: Callable[..., list[str]]) -
     assert "run_code asks for approval" in done.out
     assert "code: 1 + 1 �#" in done.out
     assert "limit: 3" in done.out
+
+
+def test_a_question_comes_after_its_tool_call(
+    cli: Cli, server: Server, typing: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take two ways; here the call's is the slower one."""
+
+    def read(messages: Iterator[Any], events: Any) -> None:
+        for message in messages:
+            if message.type == "tool_call":
+                time.sleep(0.1)
+            events.put(message)
+
+    monkeypatch.setattr(chat, "_read", read)
+    server.script(ASK, RAN)
+    typing("go", "y", EOFError)
+    done = cli(*CHAT)
+    assert answers(server) == [True]
+    assert done.out.index("* run_code(") < done.out.index("asks for approval")
+
+
+def test_a_question_does_not_wait_for_ever(
+    cli: Cli, server: Server, typing: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for a tool call that is never announced, nor behind the end of the turn."""
+    result = ResultMessage(True, "", "end_turn", Usage(), 1)
+
+    def read(messages: Iterator[Any], events: Any) -> None:
+        for message in messages:
+            if message.type == "tool_call":
+                time.sleep(0.1)
+                events.put(result)
+            elif message.type == "result":
+                events.put(message)
+
+    monkeypatch.setattr(chat, "_read", read)
+    monkeypatch.setattr(chat, "_ORDER_SECONDS", 0.15)
+    server.script(ASK, RAN)
+    typing("go", "n", EOFError)
+    assert cli(*CHAT).code == 0
+
+
+def test_what_breaks_the_stream_is_told(
+    cli: Cli, server: Server, typing: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def iterate(*_: object) -> Iterator[Any]:
+        raise LettaError("The stream broke.")
+        yield
+
+    monkeypatch.setattr(Session, "stream", iterate)
+    typing("go", EOFError)
+    assert cli(*CHAT).err == "error: The stream broke.\n"
 
 
 def test_leaving_a_question_open_denies(
@@ -266,24 +322,24 @@ def test_at_a_pty(tmp_path: Path, model: ScriptedModel) -> None:
         Reply(["word "] * 200, token_delay=0.05),
         "Here I am.",
     )
-    with Chat("--data-dir", str(tmp_path / "state")) as chat:
-        chat.types("hi", after="> ")
-        chat.shows("Hello there.")
-        chat.types("one", after="> ")
-        chat.types("y", after=question)
-        chat.shows("It ran.")
-        chat.types("two", after="> ")
-        chat.types("n", after=question)
-        chat.shows("The user denied this tool call.")
-        chat.shows("It did not.")
-        chat.types("long", after="> ")
-        chat.press("\x03", after="word word")
-        chat.shows("Stopped.")
-        chat.types("still there?", after="> ")
-        chat.shows("Here I am.")
-        chat.press("\x04", after="> ")
-        assert chat.ends() == 0
-    assert "\x1b[2;3mthinking: " in chat.seen
-    assert f"--data-dir {tmp_path / 'state'} --agent agent-" in chat.seen
+    with Chat("--data-dir", str(tmp_path / "state")) as there:
+        there.types("hi", after="> ")
+        there.shows("Hello there.")
+        there.types("one", after="> ")
+        there.types("y", after=question)
+        there.shows("It ran.")
+        there.types("two", after="> ")
+        there.types("n", after=question)
+        there.shows("The user denied this tool call.")
+        there.shows("It did not.")
+        there.types("long", after="> ")
+        there.press("\x03", after="word word")
+        there.shows("Stopped.")
+        there.types("still there?", after="> ")
+        there.shows("Here I am.")
+        there.press("\x04", after="> ")
+        assert there.ends() == 0
+    assert "\x1b[2;3mthinking: " in there.seen
+    assert f"--data-dir {tmp_path / 'state'} --agent agent-" in there.seen
     assert yes.exists()
     assert not no.exists()

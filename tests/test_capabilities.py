@@ -1,0 +1,74 @@
+"""The table of options is the code's, and every limit in it is real."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from letta_adapters import MemoryBlock, UnsupportedOptionError
+from letta_adapters.backends.app_server.agents import _check_blocks
+from letta_adapters.backends.app_server.options import refuse
+from letta_adapters.backends.base import OPTION_SUPPORT, check_supported
+from letta_adapters.backends.capabilities import LETTA_CODE_LIMITS, option_table
+from letta_adapters.options import AgentOptions, SessionOptions
+
+DOC = Path(__file__).parents[1] / "docs" / "options.md"
+
+REFUSED: dict[str, AgentOptions | SessionOptions] = {
+    "allowed_tools": SessionOptions(allowed_tools=("Bash(rm:*)",)),
+    "base_tools": AgentOptions(base_tools=False),
+    "disallowed_tools": SessionOptions(disallowed_tools=("mcp__*",)),
+    "hidden": AgentOptions(hidden=True),
+    "memfs": SessionOptions(memfs=False),
+    "memfs_startup": SessionOptions(memfs_startup="skip"),
+    "permission_mode": SessionOptions(permission_mode="plan"),
+    "sleeptime": SessionOptions(sleeptime={"behavior": "reminder"}),  # type: ignore[arg-type]
+    "system_info_reminder": SessionOptions(system_info_reminder=False),
+}
+VALUES: dict[str, Any] = {
+    "block_ids": ("block-1",),
+    "tool_ids": ("tool-1",),
+    "embedding": "openai/x",
+    "max_steps": 2,
+    "memfs": True,
+    "memfs_startup": "blocking",
+    "skill_sources": ("project",),
+    "system_info_reminder": True,
+    "sleeptime": {"trigger": "off"},
+    "cwd": "/",
+    "permission_mode": "strict",
+    "allowed_tools": ("Bash",),
+    "disallowed_tools": ("Bash",),
+}
+
+
+def test_the_documented_table_is_the_codes() -> None:
+    assert option_table() in DOC.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("option", sorted(LETTA_CODE_LIMITS.keys() - {"memory"}))
+def test_every_limit_is_refused_by_name(option: str) -> None:
+    with pytest.raises(UnsupportedOptionError, match=option):
+        refuse(REFUSED[option], "local")
+
+
+@pytest.mark.parametrize("field", [{"limit": 100}, {"read_only": True}])
+def test_memory_blocks_have_no_limits_in_letta_code(field: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedOptionError, match="memory"):
+        _check_blocks([MemoryBlock(label="notes", **field)], "local")
+
+
+@pytest.mark.parametrize("option", sorted(OPTION_SUPPORT))
+@pytest.mark.parametrize("backend", ["rest", "local", "remote"])
+def test_an_option_is_taken_exactly_where_the_table_says_so(option: str, backend: str) -> None:
+    cls = AgentOptions if option in AgentOptions.model_fields else SessionOptions
+    options = cls(**{option: VALUES[option]})
+    if backend in OPTION_SUPPORT[option]:
+        check_supported(options, backend)
+        return
+    with pytest.raises(UnsupportedOptionError) as caught:
+        check_supported(options, backend)
+    assert (caught.value.option, caught.value.backend) == (option, backend)
+    assert caught.value.supported_by == OPTION_SUPPORT[option]
