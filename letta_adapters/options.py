@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from typing_extensions import TypedDict
@@ -165,7 +166,14 @@ class Remote(_Options):
     @field_validator("url")
     @classmethod
     def _ws_url(cls, value: str | None) -> str | None:
-        if value is not None and not value.startswith(("ws://", "wss://")):
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            good = parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0
+        except ValueError:  # a broken IPv6 address, a port that is no number
+            good = False
+        if not good:
             raise ValueError("must be a ws:// or wss:// URL")
         return value
 

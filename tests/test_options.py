@@ -61,8 +61,11 @@ def test_what_is_no_backend_is_refused(backend: Any) -> None:
         LettaClient(backend)
 
 
-def test_an_app_server_must_be_named() -> None:
+def test_an_app_server_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match="LETTA_APP_SERVER_URL"):
+        LettaClient("remote")
+    monkeypatch.setenv("LETTA_APP_SERVER_URL", "ws://[bad")
+    with pytest.raises(InvalidInputError, match="url: must be a ws://"):
         LettaClient("remote")
 
 
@@ -85,6 +88,9 @@ def test_an_http_client_is_for_the_letta_api() -> None:
     ("make", "named"),
     [
         (lambda: Remote(url="http://127.0.0.1:1"), "url: must be a ws://"),
+        (lambda: Remote(url="ws://[bad"), "url: must be a ws://"),
+        (lambda: Remote(url="ws://"), "url: must be a ws://"),
+        (lambda: Remote(url="wss://host:port"), "url: must be a ws://"),
         (lambda: Local(openai_compatible={"api_key": "x"}), "base_url"),
         (lambda: Local(openai_compatible={"base_url": "x", "key": "y"}), "nothing else"),
         (lambda: Local(max_memory_mb=1), "max_memory_mb"),

@@ -27,7 +27,7 @@ def remote_backend(spec: Remote) -> AppServerBackend:
     token = os.environ.get("LETTA_APP_SERVER_TOKEN", "")
     if spec.auth_token is not None:
         token = spec.auth_token.get_secret_value()
-    where = Endpoint(_socket_url(url), token)
+    where = Endpoint(_socket_url(Remote(url=url).url or ""), token)
 
     async def endpoint() -> Endpoint:
         return where
