@@ -195,6 +195,7 @@ class Bridge:
     def close(self) -> None:
         """Close the clients, cancel what still runs, and end the thread (at exit)."""
         if self._thread.is_alive():
+            # For this loop's last seconds only: the pool that resolves names is gone by now.
             with suppress(AttributeError):  # a loop in C, which has no place for it
                 self.loop.getaddrinfo = _getaddrinfo_at_exit  # type: ignore[method-assign]
             self._quietly(self._end())

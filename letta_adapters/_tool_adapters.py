@@ -70,9 +70,9 @@ def is_llama_index_tool(obj: object) -> bool:
 
 def _llama_index_call(obj: Any) -> Callable[..., Any] | None:
     for name in ("acall", "call"):
-        method = getattr(obj, name, None)
+        method: Callable[..., Any] | None = getattr(obj, name, None)
         if callable(method):
-            return method  # type: ignore[no-any-return]
+            return method
     return obj if callable(obj) else None
 
 

@@ -68,7 +68,8 @@ class Arguments:
 
 
 class _Schema(GenerateJsonSchema):
-    # A default that is not JSON is simply not told to the model.
+    # A default that is not JSON is simply not told to the model. (pydantic declares the attribute
+    # for instances and sets it on the class, as here.)
     ignored_warning_kinds: ClassVar[set[Any]] = {"skipped-choice", "non-serializable-default"}  # type: ignore[misc]
 
     def encode_default(self, dft: Any) -> Any:
@@ -277,13 +278,13 @@ def normalise_parameters(parameters: object, label: str) -> dict[str, Any]:
     return _ordered(copied)
 
 
-def schema_of(source: object, label: str) -> dict[str, Any]:
+def schema_of(source: Any, label: str) -> dict[str, Any]:
     """The schema in a JSON schema dict or a pydantic model class (v2, or v1 by ``schema()``)."""
     try:
         if isinstance(source, type) and issubclass(source, BaseModel):
             source = _schema(source)
         elif source is not None and not isinstance(source, Mapping):
-            source = source.schema()  # type: ignore[attr-defined]
+            source = source.schema()
     except Exception as exc:
         raise InvalidInputError(
             f"The arguments of {label!r} have no JSON schema: {exc}.",

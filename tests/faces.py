@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -31,14 +31,14 @@ async def in_my_thread(call: Callable[..., Any], *args: Any, **kwargs: Any) -> A
     return await asyncio.get_running_loop().run_in_executor(thread, work)
 
 
-class _Stream:
+class _Stream(AsyncIterator[Any]):
     """A sync iterator as an async one."""
 
-    def __init__(self, items: Iterator[Any]) -> None:
+    def __init__(self, items: Generator[Any, None, None]) -> None:
         self._items = items
 
     def __aiter__(self) -> AsyncIterator[Any]:
-        return self  # type: ignore[return-value]
+        return self
 
     async def __anext__(self) -> Any:
         item = await in_my_thread(next, self._items, _DONE)
@@ -47,7 +47,7 @@ class _Stream:
         return item
 
     async def aclose(self) -> None:
-        await in_my_thread(self._items.close)  # type: ignore[attr-defined]
+        await in_my_thread(self._items.close)
 
 
 class AsAsync:

@@ -84,8 +84,3 @@ class SSEDecoder:
         elif name == b"event":
             self._event = value
         # `id`, `retry` and comments carry nothing in Letta's streams.
-
-    @property
-    def pending(self) -> bool:
-        """Has an event begun that no blank line ended? True at end of stream means it was cut."""
-        return bool(self._data or self._partial or self._event)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import vcr as vcrpy  # type: ignore[import-untyped]
-from vcr.persisters.filesystem import CassetteNotFoundError  # type: ignore[import-untyped]
-from vcr.serialize import deserialize  # type: ignore[import-untyped]
+import vcr as vcrpy
+from vcr.persisters.filesystem import CassetteNotFoundError
+from vcr.serialize import deserialize
 
 from letta_adapters.testing._matching import differences, key_of, same_request
 from letta_adapters.testing._save import save_cassette

@@ -60,9 +60,10 @@ async def test_a_cursor_of_another_conversation(
 ) -> None:
     async with client.create_session(agent) as session:
         await talk(session, model, "one")
-        for cursor in ({"before": "message-1"}, {"after": "message-1", "order": "asc"}):
-            with pytest.raises(InvalidInputError, match="message-1"):
-                await session.list_messages(**cursor)  # type: ignore[arg-type]
+        with pytest.raises(InvalidInputError, match="message-1"):
+            await session.list_messages(before="message-1")
+        with pytest.raises(InvalidInputError, match="message-1"):
+            await session.list_messages(after="message-1", order="asc")
     with pytest.raises(NotFoundError, match="local-conv-99999"):
         await client.list_messages(conversation_id="local-conv-99999")
 

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -326,7 +326,7 @@ def test_a_bridge_that_is_closed_cancels_what_runs() -> None:
             cleaned_up.append("yes")
 
     def call() -> None:
-        with pytest.raises(BaseException):  # noqa: B017 - a CancelledError
+        with pytest.raises(CancelledError):
             bridge.call(work())
 
     thread = threading.Thread(target=call)

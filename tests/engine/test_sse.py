@@ -120,15 +120,6 @@ def test_several_events_in_one_chunk() -> None:
     assert decode(b"data: 1\n\ndata: 2\n\ndata: 3\n") == [(None, b"1"), (None, b"2")]
 
 
-def test_pending_says_that_an_event_was_cut() -> None:
-    for begun in (b"d", b"data: 1", b"data: 1\n", b"event: error\n"):
-        decoder = SSEDecoder()
-        decoder.feed(b"data: 0\n\n")
-        assert not decoder.pending
-        decoder.feed(begun)
-        assert decoder.pending, begun
-
-
 def test_a_large_event_in_small_pieces_is_joined_once() -> None:
     # 4 MB in 4 kB pieces: joining at each piece would copy 2 GB. What shows that it is linear:
     # the decoder keeps the very pieces it was given, untouched, until the line ends.
@@ -140,4 +131,3 @@ def test_a_large_event_in_small_pieces_is_joined_once() -> None:
     assert all(kept is given for kept, given in zip(decoder._partial, pieces, strict=True))
     assert decoder.feed(b"\n\n") == [(None, b"".join(pieces)[6:])]
     assert decoder._partial == []
-    assert not decoder.pending

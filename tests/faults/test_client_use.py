@@ -101,8 +101,8 @@ async def test_a_session_that_owns_its_client_closes_it(server: Server, rest: Ma
 async def test_module_functions(server: Server, rest: MakeRest) -> None:
     assert (await aio.prompt("hello", ev.AGENT, backend=rest())).result == "You said: hello"
     assert (await aio.create_agent(backend=rest(), model="x/y")).startswith("agent-")
-    ask = lambda: sync_prompt("again", ev.AGENT, backend=rest())  # noqa: E731
-    assert (await asyncio.to_thread(ask)).result == "You said: again"
+    asked = await asyncio.to_thread(sync_prompt, "again", ev.AGENT, backend=rest())
+    assert asked.result == "You said: again"
     async with AsyncLettaClient(rest()) as client:
         assert (await aio.prompt("more", ev.AGENT, client=client)).success
         assert (await aio.create_agent(client=client, model="x/y")).startswith("agent-")

@@ -18,6 +18,7 @@ from letta_adapters.errors import (
 from letta_adapters.tools import tool
 from tests.faults import _events as ev
 from tests.faults._server import Server
+from tests.faults._tools import answers, get_weather, read
 from tests.faults._turns import until
 from tests.faults._wire import (
     Wire,
@@ -31,22 +32,6 @@ from tests.faults._wire import (
 from tests.faults.conftest import resume
 
 MakeRest = Callable[..., Rest]
-
-
-def answers(server: Server, at: int = 1) -> list[dict[str, Any]]:
-    """The answers to tool calls in the ``at``-th request."""
-    approvals: list[dict[str, Any]] = server.sent()[at].messages[0]["approvals"]
-    return approvals
-
-
-def get_weather(city: str) -> str:
-    """The weather."""
-    return f"sunny in {city}"
-
-
-async def read(session: Any, text: str = "hello") -> list[Any]:
-    await session.send(text)
-    return [message async for message in session.stream()]
 
 
 # -- tools ----------------------------------------------------------------------------------------
