@@ -14,7 +14,8 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
 from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -57,11 +58,47 @@ class _End:
         self.error = error
 
 
+class _HandOff(Protocol):
+    """A FIFO that one thread fills and another one empties."""
+
+    def put(self, item: Any) -> None: ...
+    def qsize(self) -> int: ...
+
+
+class _Waking:
+    """A hand-off whose consumer is a task on another event loop, woken only when it sleeps."""
+
+    def __init__(self) -> None:
+        self._items: deque[Any] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        self._asleep = False
+        self.qsize = self._items.__len__
+
+    def put(self, item: Any) -> None:
+        self._items.append(item)
+        if self._asleep:
+            self._asleep = False
+            with suppress(RuntimeError):  # the consumer's loop is closed: nobody reads any more
+                self._loop.call_soon_threadsafe(self._news.set)
+
+    async def get(self) -> Any:
+        items = self._items
+        while not items:
+            self._news.clear()
+            self._asleep = True
+            # Looked at again, now that the producer would see `_asleep`.
+            if not items:
+                await self._news.wait()
+            self._asleep = False
+        return items.popleft()
+
+
 class _Pump:
     """Runs on the loop: moves a stream's items into the hand-off."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.queue: SimpleQueue[Any] = SimpleQueue()
+    def __init__(self, loop: asyncio.AbstractEventLoop, queue: _HandOff) -> None:
+        self.queue = queue
         self.blocked = False
         # The consumer has left: what still comes is not wanted.
         self.left = False
@@ -163,8 +200,8 @@ class Bridge:
         return items
 
     def _items(self, stream: Closable[T]) -> Generator[T, None, None]:
-        pump = _Pump(self.loop)
-        queue = pump.queue
+        queue: SimpleQueue[Any] = SimpleQueue()
+        pump = _Pump(self.loop, queue)
         running: Future[None] | None = None
         ended = False
         try:
@@ -191,6 +228,46 @@ class Bridge:
                 self._quietly(stream.aclose())
                 if running is not None:
                     running.cancel()
+
+    async def acall(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on this loop for a task of another one. Cancelling the task cancels it.
+
+        The task goes on only after the coroutine had its chance to clean up.
+        """
+        future = self._submit(work)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            ended = asyncio.wrap_future(self._submit(self._ended(work)))
+            with suppress(Exception):
+                await asyncio.shield(ended)
+            raise
+
+    async def aiterate(self, stream: Closable[T]) -> AsyncGenerator[T, None]:
+        """The stream's items, for a task of another loop: pushed, as :meth:`iterate` does."""
+        queue = _Waking()
+        pump = _Pump(self.loop, queue)
+        running = self._submit(pump.run(stream))
+        ended = False
+        try:
+            while True:
+                item = await queue.get()
+                if type(item) is _End:
+                    ended = True
+                    if item.error is not None:
+                        raise item.error
+                    return
+                yield item
+                if pump.blocked and queue.qsize() <= LOW_WATER:
+                    pump.unblock()
+        finally:
+            if not ended and self._thread.is_alive():
+                pump.left = True
+                pump.unblock()
+                closing = asyncio.wrap_future(self._submit(_close(stream)))
+                with suppress(Exception):
+                    await asyncio.shield(closing)
+                running.cancel()
 
     def close(self) -> None:
         """Close the clients, cancel what still runs, and end the thread (at exit)."""
@@ -231,6 +308,10 @@ class Bridge:
         return go_on.set
 
 
+async def _close(stream: Closable[Any]) -> None:
+    await stream.aclose()
+
+
 async def _getaddrinfo_at_exit(host: Any, port: Any, **options: Any) -> Any:
     # Usually a thread pool looks names up, and that is shut down before anything else.
     return socket.getaddrinfo(host, port, **options)
@@ -239,8 +320,8 @@ async def _getaddrinfo_at_exit(host: Any, port: Any, **options: Any) -> Any:
 _lock = threading.Lock()
 _bridge: Bridge | None = None
 _forking = threading.local()
-# A forked child must not finalise its parent's loop.
-_inherited: list[Bridge] = []
+# A forked child must not finalise its parent's loop and connections.
+_inherited: list[tuple[Bridge, tuple[Any, ...]]] = []
 
 
 def get_bridge() -> Bridge:
@@ -267,7 +348,7 @@ def _after_fork() -> None:
     global _bridge, _lock
     _lock = threading.Lock()
     if _bridge is not None:
-        _inherited.append(_bridge)
+        _inherited.append((_bridge, tuple(_bridge.clients)))
         _bridge = None
 
 

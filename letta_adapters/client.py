@@ -216,6 +216,11 @@ class AsyncLettaClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    @property
+    def closed(self) -> bool:
+        """Was it closed? That is final."""
+        return self._closed
+
     # -- for sessions -----------------------------------------------------------------------
 
     def check_usable(self) -> None:

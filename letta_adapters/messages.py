@@ -47,6 +47,23 @@ class Usage:
             self.step_count + other.step_count,
         )
 
+    def __sub__(self, earlier: Usage) -> Usage:
+        """What was used since ``earlier``, of the same turn."""
+
+        def minus(a: int | None, b: int | None) -> int | None:
+            return None if a is None else a - (b or 0)
+
+        return Usage(
+            self.prompt_tokens - earlier.prompt_tokens,
+            self.completion_tokens - earlier.completion_tokens,
+            self.total_tokens - earlier.total_tokens,
+            minus(self.cached_input_tokens, earlier.cached_input_tokens),
+            minus(self.cache_write_tokens, earlier.cache_write_tokens),
+            minus(self.reasoning_tokens, earlier.reasoning_tokens),
+            self.context_tokens,
+            self.step_count - earlier.step_count,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class InitMessage:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from letta_adapters.answers import Answerer
 from letta_adapters.backends.base import (
-    BackendTurn,
     Conversation,
     Opened,
     Order,
     Target,
     TurnSettings,
 )
+from letta_adapters.beginning import begin_turn
 from letta_adapters.content import to_wire
 from letta_adapters.errors import (
     InvalidInputError,
@@ -169,28 +169,23 @@ class AsyncSession:
             raise InvalidInputError("otid must not be empty.")
         opened = await self._open()
         leave = await self._client.enter(opened.conversation, owner)
-        backend = self._client.backend
-        turn = backend.turn(opened.conversation, self._turn_settings())
         try:
             self._check_usable()
-            await turn.start(content, otid or str(uuid.uuid4()))
-        except asyncio.CancelledError:
-            # The request may have arrived: leave nothing running.
-            await self._client.finish(_abandon(turn, leave))
-            raise
         except BaseException:
             leave()
             raise
-        self._turn = Turn(
-            turn,
+        self._turn = await begin_turn(
+            self._client,
             opened.conversation,
-            self._answerer(opened.conversation),
-            init=self._init_message(opened) if self._init_pending else None,
-            timeout=self._options.turn_timeout or backend.turn_timeout,
+            self._turn_settings(),
+            content,
+            otid or str(uuid.uuid4()),
+            leave=leave,
             owner=owner,
-            release=leave,
+            answerer=self._answerer(opened.conversation),
+            init=self._init_message(opened) if self._init_pending else None,
+            timeout=self._options.turn_timeout,
         )
-        self._client.turns[opened.conversation] = self._turn
         self._init_pending = False
 
     def _turn_settings(self) -> TurnSettings:
@@ -380,14 +375,6 @@ def _runnable(tools: Sequence[Any]) -> tuple[Tool, ...]:
                 f"Tool {tool.name!r} has no function to run: a session runs its tools itself."
             )
     return made
-
-
-async def _abandon(turn: BackendTurn, leave: Callable[[], None]) -> None:
-    """Stop a turn whose sender gave up before it was accepted, then free its conversation."""
-    try:
-        await turn.stop()
-    finally:
-        leave()
 
 
 def check_page(before: str | None, after: str | None, order: str, limit: int) -> None:

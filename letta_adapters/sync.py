@@ -135,6 +135,11 @@ class LettaClient(_Bridged[AsyncLettaClient]):
         """Any call of the Letta API; the decoded JSON."""
         return self._run(self._core.request(method, path, params=params, body=body))
 
+    @property
+    def closed(self) -> bool:
+        """Was it closed? That is final."""
+        return self._core.closed
+
     def close(self) -> None:
         """Close the connections. Can be called more than once."""
         self._run(self._core.close())

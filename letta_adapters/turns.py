@@ -5,18 +5,31 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
 from contextlib import suppress
 from contextvars import ContextVar
 from threading import Thread
 from typing import Any, Final
 
 from letta_adapters.answers import Answerer
-from letta_adapters.backends.base import BackendTurn, Conversation
+from letta_adapters.backends.base import BackendTurn, Conversation, ToolAnswer
 from letta_adapters.deadline import Deadline
 from letta_adapters.engine.outcome import Failure
 from letta_adapters.errors import LettaError
-from letta_adapters.messages import InitMessage, Message, ToolResultMessage
+from letta_adapters.messages import (
+    InitMessage,
+    Message,
+    ToolCallMessage,
+    ToolResultMessage,
+    Usage,
+)
 
 # How long another reader of the stream gets to see the end of a turn that was stopped.
 _END_SECONDS: Final = 10.0
@@ -65,13 +78,17 @@ class MessageStream(AsyncIterator[Message]):
 
 
 class Turn:
-    """An accepted turn. Holds its conversation until it is over."""
+    """An accepted turn. Holds its conversation until it is over.
+
+    Without an ``answerer`` it pauses at calls that wait for an answer: its stream ends there,
+    without a result, and goes on with :meth:`resume` (or the turn is given up with :meth:`stop`).
+    """
 
     def __init__(
         self,
         backend_turn: BackendTurn,
         conversation: Conversation,
-        answerer: Answerer,
+        answerer: Answerer | None,
         *,
         init: InitMessage | None,
         timeout: float | None,
@@ -80,10 +97,11 @@ class Turn:
     ) -> None:
         self._turn = backend_turn
         self._state = backend_turn.state
-        self._conversation = conversation
+        self.conversation = conversation
         self._answerer = answerer
         self._init = init
         self._release = release
+        self._timeout = timeout
         self._deadline = Deadline(timeout)
         self._started = time.monotonic()
         self._done = asyncio.Event()
@@ -93,6 +111,8 @@ class Turn:
         self._answering: asyncio.Task[Any] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._stop_reason = "The turn was aborted."
+        # When it began to wait for the caller's answers, by time.monotonic().
+        self.paused_at: float | None = None
         self.streamed = False
         # The task or thread that sent it, then the one that reads it: see AsyncSession.send.
         self.owner = owner
@@ -101,6 +121,31 @@ class Turn:
     def finished(self) -> bool:
         """Is the turn over and its conversation free?"""
         return self._done.is_set()
+
+    @property
+    def paused(self) -> bool:
+        """Does it wait for :meth:`resume`?"""
+        return self.paused_at is not None and not self.finished
+
+    @property
+    def pending(self) -> tuple[ToolCallMessage, ...]:
+        """The calls that wait for an answer."""
+        return self._state.pending
+
+    @property
+    def details(self) -> Mapping[str, Mapping[str, Any]]:
+        """What the server says of its permission questions, by tool call id."""
+        return self._state.details
+
+    @property
+    def usage(self) -> Usage:
+        """What it has used so far."""
+        return self._state.usage
+
+    @property
+    def connected(self) -> bool:
+        """Can the server still be told anything about it?"""
+        return self._turn.connected
 
     def left_behind(self, sender: object) -> bool:
         """Has nobody but the sender an interest in the turn?"""
@@ -119,15 +164,36 @@ class Turn:
         """The turn's messages; once. ``owner`` is the task or thread that reads them."""
         self.streamed = True
         self.owner = owner
-        return MessageStream(self._messages(), self.stop)
+        return MessageStream(self._messages(), self._stop_reading)
 
-    async def _messages(self) -> AsyncGenerator[Message, None]:
+    def resume(self, answers: Sequence[ToolAnswer], owner: object) -> MessageStream:
+        """Answer all calls of a paused turn; the messages that follow."""
+        self.paused_at = None
+        self.owner = owner
+        self._deadline = Deadline(self._timeout)
+        return MessageStream(self._messages(answers), self._stop_reading)
+
+    def let_go(self) -> None:
+        """Forget a paused turn whose calls the server keeps, and free the conversation."""
+        self._over()
+
+    async def _stop_reading(self) -> None:
+        if not self.paused:
+            await self.stop()
+
+    def _pause(self) -> None:
+        self._deadline.stop()
+        self.owner = None
+        self.paused_at = time.monotonic()
+
+    async def _messages(
+        self, answers: Sequence[ToolAnswer] | None = None
+    ) -> AsyncGenerator[Message, None]:
         complete = False
         try:
-            if self._init is not None:
-                yield self._init
-            going_on = True
-            while going_on:
+            for message in await self._opening(answers):
+                yield message
+            while self._state.failure is None and self._stopping is None:
                 next_batch = self._turn.batches().__anext__
                 while self._stopping is None:
                     batch = await self._step(next_batch)
@@ -135,17 +201,34 @@ class Turn:
                         break
                     for message in batch:
                         yield message
-                going_on = bool(self._state.pending) and self._state.failure is None
-                if going_on and self._stopping is None:
-                    for result in await self._answer():
-                        yield result
-                going_on = going_on and self._state.failure is None and self._stopping is None
+                results = await self._respond()
+                if results is None:
+                    break
+                for result in results:
+                    yield result
             complete = True
         finally:
             if not complete:
                 await self.stop()
         for message in await self._close():
             yield message
+
+    async def _opening(self, answers: Sequence[ToolAnswer] | None) -> Sequence[Message]:
+        """What comes before the server says anything."""
+        if answers is not None:
+            return await self._answer(answers)
+        return () if self._init is None else (self._init,)
+
+    async def _respond(self) -> list[ToolResultMessage] | None:
+        """Answer the calls that wait; ``None`` if the turn is over, or pauses here."""
+        if not self._state.pending or self._state.failure is not None:
+            return None
+        if self._stopping is not None:
+            return None
+        if self._answerer is None:
+            self._pause()
+            return None
+        return await self._answer()
 
     async def _step(self, next_batch: Callable[[], Awaitable[list[Message]]]) -> Any:
         """The next batch, or ``None`` when there is no more (or the turn just failed)."""
@@ -166,19 +249,13 @@ class Turn:
             self._deadline.leave()
         return None
 
-    async def _answer(self) -> list[ToolResultMessage]:
+    async def _answer(self, answers: Sequence[ToolAnswer] | None = None) -> list[ToolResultMessage]:
         """Answer the pending calls; the results this side can report."""
         results: list[ToolResultMessage] = []
         try:
             self._deadline.enter()
-            token = _answering.set((*_answering.get(), self))
-            answering = asyncio.ensure_future(
-                self._answerer.answer(self._state.pending, self._state.details)
-            )
-            _answering.reset(token)
-            self._answering = answering
-            answers, results = await answering
-            self._answering = None
+            if answers is None:
+                answers, results = await self._ask()
             self._idle.clear()
             await self._turn.answer(answers)
         except asyncio.CancelledError:
@@ -196,20 +273,35 @@ class Turn:
             self._deadline.leave()
         return [result for result in results if self._state.tool_result(result)]
 
+    async def _ask(self) -> tuple[list[ToolAnswer], list[ToolResultMessage]]:
+        """Let the permission callback and the tools answer."""
+        assert self._answerer is not None
+        token = _answering.set((*_answering.get(), self))
+        answering = asyncio.ensure_future(
+            self._answerer.answer(self._state.pending, self._state.details)
+        )
+        _answering.reset(token)
+        self._answering = answering
+        answered = await answering
+        self._answering = None
+        return answered
+
     async def _fail_and_stop(self, error: LettaError) -> None:
         self._deadline.leave()
         self._state.fail_with(error)
         await self._turn.stop()
 
     async def _close(self) -> list[Message]:
+        if self.paused:
+            return []
         if self._stopping is not None:
             self._state.fail(Failure("cancelled", self._stop_reason))
             await asyncio.shield(self._stopping)
         self._over()
         return self._state.finish(
             duration_ms=math.ceil((time.monotonic() - self._started) * 1000),
-            agent_id=self._conversation.agent_id,
-            conversation_id=self._conversation.conversation_id,
+            agent_id=self.conversation.agent_id,
+            conversation_id=self.conversation.conversation_id,
         )
 
     def _over(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
@@ -62,11 +62,17 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What to open: ids where known; ``new`` for a fresh conversation."""
+    """What to open: ids where known; ``new`` for a fresh conversation.
+
+    ``fields``: what a fresh conversation is made with (``summary``, ``model_settings``).
+    ``lean``: the caller does not ask for the agent's model and tools, so they need no look-up.
+    """
 
     agent_id: str | None = None
     conversation_id: str | None = None
     new: bool = False
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    lean: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +80,15 @@ class TurnSettings:
     """What every request of a turn carries. ``client_tools``: name, description, parameters.
 
     ``session``: the options of the session that sends it; the App Server is told of them again
-    after a reconnect, and when two sessions of one conversation have different ones.
+    after a reconnect, and when two sessions of one conversation have different ones. ``model``:
+    another model for these requests alone (the Letta API).
     """
 
     include_partial_messages: bool = False
     client_tools: Sequence[Mapping[str, Any]] = ()
     max_steps: int | None = None
     session: SessionOptions | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +120,24 @@ class BackendTurn(Protocol):
     def state(self) -> TurnState:
         """What is known of it so far."""
 
-    async def start(self, content: Any, otid: str) -> None:
-        """Send the message; returns once it was accepted. Raises the typed error if refused."""
+    @property
+    def connected(self) -> bool:
+        """Can the server still be told anything about it?"""
+
+    async def start(
+        self,
+        content: Any,
+        otid: str,
+        *,
+        answers: Sequence[ToolAnswer] = (),
+        history: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Send the message; returns once it was accepted. Raises the typed error if refused.
+
+        Only where conversations keep their pending calls (``durable_pending_calls``): ``answers``
+        to the calls that wait there, and ``history`` (messages of any role) to store before it.
+        ``content`` is then ``None`` if there is nothing to say besides.
+        """
 
     def batches(self) -> AsyncIterator[list[Message]]:
         """Messages as they come; ends when calls are pending or the turn is over. Then either

@@ -348,7 +348,7 @@ def test_after_fork_a_child_has_a_bridge_of_its_own(monkeypatch: pytest.MonkeyPa
     _bridge._after_fork()
     child = get_bridge()
     assert child is not mine
-    assert _bridge._inherited == [mine]
+    assert [inherited for inherited, _ in _bridge._inherited] == [mine]
     child.close()
     child.loop.close()
 

@@ -177,7 +177,7 @@ class AppServerBackend:
         where: dict[str, Any] = {"agent_id": agent_id}
         if target.new:
             body = {"model": options.model} if options.model else {}
-            where["create_conversation"] = {"body": body}
+            where["create_conversation"] = {"body": {**target.fields, **body}}
         else:
             where["conversation_id"] = conversation_id or DEFAULT
         answer = await self._start(connection, where, settings, ())

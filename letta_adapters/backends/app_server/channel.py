@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
@@ -81,8 +81,16 @@ class AppChannel:
 
     # -- the message ------------------------------------------------------------------------
 
-    async def start(self, content: Any, otid: str) -> None:
+    async def start(
+        self,
+        content: Any,
+        otid: str,
+        *,
+        answers: Sequence[ToolAnswer] = (),
+        history: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         """Send the user's message. Raises the typed error if the server refused it."""
+        assert not answers and not history, "the App Server takes user messages only"
         self._otid = otid
         connection = await self._home.prepare(self._conversation, self._settings)
         frame = frames.user_message(self._conversation, content, otid, self._select())
@@ -122,6 +130,11 @@ class AppChannel:
             ) from error
 
     # -- the answer -------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """Can the server still be told anything about this turn?"""
+        return self._inbox is not None and self._inbox.lost is None
 
     async def batches(self) -> AsyncIterator[list[Message]]:
         """See :class:`~letta_adapters.backends.base.BackendTurn`."""

@@ -16,7 +16,7 @@ from letta_adapters.backends.base import (
     TurnSettings,
     check_supported,
 )
-from letta_adapters.backends.rest import channel, pages, runs
+from letta_adapters.backends.rest import approvals, channel, pages, runs
 from letta_adapters.backends.rest.http import Http
 from letta_adapters.errors import (
     ConfigurationError,
@@ -145,13 +145,18 @@ class RestBackend:
                 raise NotFoundError(f"{conversation_id} is not a conversation of {agent_id}.")
             agent_id, model = owner, found.get("model")
         agent_id = agent_id or await self.default_agent(options.model)
-        agent = await self._http.read(f"/v1/agents/{agent_id}", {"include": "agent.tools"})
+        agent: dict[str, Any] = {}
+        if options.can_use_tool or not target.lean:
+            agent = await self._http.read(f"/v1/agents/{agent_id}", {"include": "agent.tools"})
         if options.can_use_tool:
             _refuse_silent_tools(agent)
         if target.new:
             body = {"model": options.model} if options.model else {}
             found = await self._http.send(
-                "POST", "/v1/conversations/", params={"agent_id": agent_id}, body=body
+                "POST",
+                "/v1/conversations/",
+                params={"agent_id": agent_id},
+                body={**target.fields, **body},
             )
             conversation_id, model = _id_of(found, "conv"), found.get("model")
         elif options.model:
@@ -197,13 +202,13 @@ class RestBackend:
 
     async def pending_calls(self, conversation: Conversation) -> tuple[PendingToolCall, ...]:
         """The tool calls that wait for an answer."""
-        return await channel.pending_calls(self._http, conversation)
+        return await approvals.pending_calls(self._http, conversation)
 
     async def deny(
         self, conversation: Conversation, calls: Sequence[PendingToolCall], reason: str
     ) -> None:
         """Deny pending calls without a model call."""
-        await channel.deny(self._http, conversation, calls, reason)
+        await approvals.deny(self._http, conversation, calls, reason)
 
     async def abort(self, conversation: Conversation) -> bool:
         """Cancel the active run; ``False`` if there was none."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from letta_adapters.backends.base import Conversation, ToolAnswer, TurnSettings
 from letta_adapters.backends.rest import runs
+from letta_adapters.backends.rest.approvals import approval_of, deny, pending_calls
 from letta_adapters.backends.rest.http import STREAM_ERRORS, ByteStream, Http
 from letta_adapters.backends.rest.runs import Settled
 from letta_adapters.backends.rest.status import BACKGROUND_UNAVAILABLE
@@ -19,7 +20,7 @@ from letta_adapters.errors import (
     TimeoutAfterAcceptanceError,
     TimeoutBeforeAcceptanceError,
 )
-from letta_adapters.messages import Message, PendingToolCall
+from letta_adapters.messages import Message
 
 RESUME_ATTEMPTS: Final = 3
 _RESUME_PAUSE: Final = 0.2
@@ -62,20 +63,40 @@ class RestChannel:
         self._answered = False
         self._resumes_left = RESUME_ATTEMPTS
 
-    async def start(self, content: Any, otid: str) -> None:
-        """Send the user's message. Raises the typed error if the server refused it."""
-        self._otid = otid
-        message = {"type": "message", "role": "user", "content": content, "otid": otid}
+    @property
+    def connected(self) -> bool:
+        """Every request has a connection of its own."""
+        return True
+
+    async def start(
+        self,
+        content: Any,
+        otid: str,
+        *,
+        answers: Sequence[ToolAnswer] = (),
+        history: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Send what there is to send, in one request. Raises the typed error if refused."""
+        messages: list[dict[str, Any]] = []
+        if answers:
+            self._answered = True
+            messages.append({"type": "approval", "approvals": [approval_of(a) for a in answers]})
+        messages += ({"type": "message", **message} for message in history)
+        if content is not None:
+            self._otid = otid
+            messages.append({"type": "message", "role": "user", "content": content, "otid": otid})
         try:
-            self._stream = await self._post([message])
+            self._stream = await self._post(messages)
         except LettaError as error:
-            if error.accepted is None:
+            if error.accepted is None and self._otid:
                 await self._explain(error)
+            elif error.accepted is None:
+                await self._look_for_answers(error)
             raise
 
     async def answer(self, answers: Sequence[ToolAnswer]) -> None:
         """Answer all pending calls in one request, as the server demands."""
-        approvals = [_approval(answer) for answer in answers]
+        approvals = [approval_of(answer) for answer in answers]
         self._answered = True
         await self.release()
         try:
@@ -94,9 +115,18 @@ class RestChannel:
             error.accepted = not waiting
 
     async def _quiet_down(self, run_id: str | None, seconds: float) -> Settled:
-        return await runs.settle(
+        settled = await runs.settle(
             self._http, self._conversation, self._otid, run_id=run_id, seconds=seconds
         )
+        if not self._otid and settled.stored is not None:
+            settled.stored = await self._is_stored()
+        return settled
+
+    async def _is_stored(self) -> bool:
+        """Does the conversation hold what this turn sent: its message, or else its answers?"""
+        if self._otid:
+            return await runs.is_stored(self._http, self._conversation, self._otid)
+        return not await pending_calls(self._http, self._conversation)
 
     async def _post(self, messages: list[dict[str, Any]]) -> ByteStream:
         path = runs.conversation_path(self._conversation, "/messages")
@@ -131,6 +161,8 @@ class RestChannel:
         if self._settings.client_tools:
             # The server forgets them between requests.
             body["client_tools"] = list(self._settings.client_tools)
+        if self._settings.model is not None:
+            body["override_model"] = self._settings.model
         if self._settings.max_steps is not None:
             body["max_steps"] = self._settings.max_steps
         return body
@@ -236,9 +268,7 @@ class RestChannel:
             state.input_stored = False
         else:
             with suppress(LettaError):
-                state.input_stored = await runs.is_stored(
-                    self._http, self._conversation, self._otid
-                )
+                state.input_stored = await self._is_stored()
         if state.input_stored and self._calls_may_wait():
             await self._clear_pending()
 
@@ -311,69 +341,3 @@ class RestChannel:
         if self._stream is not None:
             await self._stream.aclose()
             self._stream = None
-
-
-def _approval(answer: ToolAnswer) -> dict[str, Any]:
-    if answer.returned is not None:
-        return {
-            "type": "tool",
-            "tool_call_id": answer.tool_call_id,
-            "tool_return": answer.returned,
-            "status": "error" if answer.is_error else "success",
-        }
-    item: dict[str, Any] = {
-        "type": "approval",
-        "tool_call_id": answer.tool_call_id,
-        "approve": answer.approve,
-    }
-    if not answer.approve:
-        item["reason"] = answer.reason
-    return item
-
-
-async def pending_calls(http: Http, conversation: Conversation) -> tuple[PendingToolCall, ...]:
-    """The calls that wait: those of the newest stored message, if it is an approval request."""
-    params = {"order": "desc", "limit": 1, **runs.agent_param(conversation)}
-    newest = await http.read(runs.conversation_path(conversation, "/messages"), params)
-    calls: list[Mapping[str, Any]] = []
-    for message in newest:
-        if message.get("message_type") == "approval_request_message":
-            calls += message.get("tool_calls") or [message.get("tool_call") or {}]
-    return tuple(
-        PendingToolCall(c["tool_call_id"], c.get("name") or "", c.get("arguments") or "")
-        for c in calls
-        if c.get("tool_call_id")
-    )
-
-
-async def deny(
-    http: Http, conversation: Conversation, calls: Sequence[PendingToolCall], reason: str
-) -> None:
-    """Deny pending calls at no model cost: a denial with ``max_steps: 1`` ends after recording it.
-
-    Raises:
-        LettaError: the server refused the denial.
-    """
-    answers = [ToolAnswer(c.tool_call_id, c.tool_name, reason=reason) for c in calls]
-    body = {
-        "messages": [{"type": "approval", "approvals": [_approval(a) for a in answers]}],
-        "streaming": True,
-        "max_steps": 1,
-        **runs.agent_param(conversation),
-    }
-    stream = await http.stream(runs.conversation_path(conversation, "/messages"), body)
-    state = RestTurn()
-    try:
-        while not state.segment_over:
-            state.feed(await stream.next_chunk())
-        await stream.drain()
-    except StopAsyncIteration:
-        pass
-    except STREAM_ERRORS as cause:
-        raise stream.error(cause) from cause
-    finally:
-        await stream.aclose()
-    state.end_segment()
-    failure = state.failure
-    if failure is not None and failure.code not in ("max_steps", "no_pending_approval"):
-        raise state.error()
