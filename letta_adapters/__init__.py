@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         ConflictError,
         ConnectionFailedError,
         ConversationBusyError,
+        HistoryMismatchError,
         InvalidInputError,
         LettaError,
         LettaTimeoutError,
@@ -95,9 +96,10 @@ _HOMES = {
     "content": "ImageContent TextContent image_from_bytes image_from_file image_from_url",
     "engine.transcript": "Row Transcript",
     "errors": "AuthenticationError ConfigurationError ConflictError ConnectionFailedError "
-    "ConversationBusyError InvalidInputError LettaError LettaTimeoutError ModelProviderError "
-    "NotFoundError PendingApprovalError ProtocolError ProviderAuthenticationError "
-    "ProviderRateLimitError RateLimitError ServerError SessionClosedError StreamTruncatedError "
+    "ConversationBusyError HistoryMismatchError InvalidInputError LettaError LettaTimeoutError "
+    "ModelProviderError NotFoundError PendingApprovalError ProtocolError "
+    "ProviderAuthenticationError ProviderRateLimitError RateLimitError ServerError "
+    "SessionClosedError StreamTruncatedError "
     "TimeoutAfterAcceptanceError TimeoutBeforeAcceptanceError TurnCancelledError TurnFailedError "
     "UnsupportedOptionError WrongEventLoopError",
     "messages": "AssistantMessage BootstrapState ErrorMessage InitMessage Message MessagePage "

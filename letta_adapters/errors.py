@@ -10,7 +10,8 @@
     ├── NotFoundError                                       code "not_found"
     ├── ConflictError                                       code "conflict"
     │   ├── ConversationBusyError     another run is active code "conversation_busy"
-    │   └── PendingApprovalError      a tool call waits     code "pending_approval"
+    │   ├── PendingApprovalError      a tool call waits     code "pending_approval"
+    │   └── HistoryMismatchError      not this conversation's history  code "history_mismatch"
     ├── RateLimitError                                      code "rate_limit"
     ├── ConnectionFailedError         (also a ConnectionError) code "connection_failed"
     │   └── StreamTruncatedError      cut in mid-answer     code "stream_truncated"
@@ -147,6 +148,16 @@ class PendingApprovalError(ConflictError):
     def __init__(self, message: str, *, tool_call_ids: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(message, **kwargs)
         self.tool_call_ids = tuple(tool_call_ids)
+
+
+class HistoryMismatchError(ConflictError):
+    """The history given is not the one that the agent's conversation has."""
+
+    default_code = "history_mismatch"
+    default_hint = (
+        'Use on_mismatch="fork" to go on in a fresh conversation, or "continue" to go on in this '
+        "one all the same."
+    )
 
 
 class RateLimitError(LettaError):

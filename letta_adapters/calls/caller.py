@@ -1,0 +1,196 @@
+"""Calls an agent from any thread and any event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from contextlib import suppress
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
+
+from letta_adapters._bridge import Bridge, get_bridge
+from letta_adapters.calls.exchange import Exchange
+from letta_adapters.calls.memo import memo_of
+from letta_adapters.calls.model import Call, CallEnd, CallEvent
+from letta_adapters.client import AsyncLettaClient, resolve_backend
+from letta_adapters.errors import InvalidInputError, WrongEventLoopError
+from letta_adapters.options import BackendSpec, Local, Remote, Rest
+from letta_adapters.sync import LettaClient
+
+T = TypeVar("T")
+_Spec = Rest | Local | Remote
+
+_clients: WeakKeyDictionary[object, list[tuple[_Spec, AsyncLettaClient]]] = WeakKeyDictionary()
+_ends: WeakKeyDictionary[object, list[AsyncGenerator[None, None]]] = WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+class Caller:
+    """Where an adapter's calls go.
+
+    Clients are shared by all callers of a process that mean the same backend. Over the Letta API
+    each event loop has its own (connections belong to a loop), and sync calls use the bridge's; an
+    App Server's connection lives on the bridge's loop always, because a turn that waits for a tool
+    lives no longer than it.
+
+    Args:
+        backend: What :class:`~letta_adapters.client.AsyncLettaClient` takes; ``None``: the
+            environment decides.
+        client: Use this client instead: a ``LettaClient`` from anywhere, an ``AsyncLettaClient``
+            from its own event loop only. It is not closed.
+        api_key, base_url: Short for ``backend=Rest(api_key=..., base_url=...)``.
+
+    Raises:
+        InvalidInputError: two of them name a backend.
+    """
+
+    def __init__(
+        self,
+        *,
+        backend: BackendSpec | None = None,
+        client: LettaClient | AsyncLettaClient | None = None,
+        api_key: Any = None,
+        base_url: str | None = None,
+    ) -> None:
+        by_url = api_key is not None or base_url is not None
+        if sum((backend is not None, client is not None, by_url)) > 1:
+            raise InvalidInputError(
+                "Give backend=, client=, or api_key= / base_url=: each of them names the backend."
+            )
+        if client is not None and not isinstance(client, LettaClient | AsyncLettaClient):
+            raise InvalidInputError(
+                f"client is {type(client).__name__}, not a LettaClient or AsyncLettaClient."
+            )
+        self._client = client
+        if by_url:
+            backend = Rest(**_given(api_key=api_key, base_url=base_url))
+        self._spec = None if client is not None else resolve_backend(backend)
+
+    @property
+    def backend_name(self) -> str:
+        """``"rest"``, ``"local"`` or ``"remote"``."""
+        if isinstance(self._client, LettaClient):
+            return self._client._core.backend.name
+        if self._client is not None:
+            return self._client.backend.name
+        if isinstance(self._spec, Rest):
+            return "rest"
+        return "local" if isinstance(self._spec, Local) else "remote"
+
+    # -- calls ------------------------------------------------------------------------------
+
+    def stream(self, call: Call) -> Generator[CallEvent, None, None]:
+        """The events of a call, in this thread. Closing the generator stops the agent."""
+        client = self._sync_client()
+        return get_bridge().iterate(Exchange(client, call, threading.current_thread()))
+
+    def astream(self, call: Call) -> AsyncIterator[CallEvent]:
+        """The events of a call, in this task; has ``aclose()``, which stops the agent."""
+        if self._here():
+            return Exchange(self._async_client(), call)
+        owner = asyncio.current_task()
+        return get_bridge().aiterate(Exchange(self._sync_client(), call, owner))
+
+    def run(self, work: Callable[[AsyncLettaClient], Awaitable[T]]) -> T:
+        """Do something else with the client, from this thread."""
+        return get_bridge().call(_do(work, self._sync_client()))
+
+    async def arun(self, work: Callable[[AsyncLettaClient], Awaitable[T]]) -> T:
+        """Do something else with the client, from this task."""
+        if self._here():
+            return await work(self._async_client())
+        return await get_bridge().acall(_do(work, self._sync_client()))
+
+    def abandon(self, end: CallEnd) -> None:
+        """Give up a turn that waits for answers which will not come."""
+        self.run(lambda client: _abandon(client, end))
+
+    async def aabandon(self, end: CallEnd) -> None:
+        """Give up a turn that waits for answers which will not come."""
+        await self.arun(lambda client: _abandon(client, end))
+
+    # -- clients ----------------------------------------------------------------------------
+
+    def _here(self) -> bool:
+        """Do asynchronous calls use a client of their own event loop?"""
+        if self._client is not None:
+            return isinstance(self._client, AsyncLettaClient)
+        return isinstance(self._spec, Rest)
+
+    def _sync_client(self) -> AsyncLettaClient:
+        """The client on the bridge's loop."""
+        if isinstance(self._client, AsyncLettaClient):
+            raise WrongEventLoopError(
+                "A synchronous call cannot use an AsyncLettaClient.",
+                hint="Pass a LettaClient, or call the asynchronous methods on its event loop.",
+            )
+        if self._client is not None:
+            return self._client._core
+        assert self._spec is not None
+        return _shared(get_bridge(), self._spec)
+
+    def _async_client(self) -> AsyncLettaClient:
+        """The client of the running loop."""
+        if isinstance(self._client, AsyncLettaClient):
+            return self._client
+        assert self._spec is not None
+        return _shared(asyncio.get_running_loop(), self._spec)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+async def _do(work: Callable[[AsyncLettaClient], Awaitable[T]], client: AsyncLettaClient) -> T:
+    return await work(client)
+
+
+async def _abandon(client: AsyncLettaClient, end: CallEnd) -> None:
+    where = end.marker
+    for conversation, held in tuple(memo_of(client).held.items()):
+        if conversation.conversation_id == where.conversation_id:
+            await held.turn.stop("The application gave the call up.")
+            return
+    if end.pending:
+        session = client.resume_session(
+            agent_id=where.agent_id or None, conversation_id=where.conversation_id
+        )
+        await session.recover_pending_approvals()
+
+
+def _shared(home: Bridge | asyncio.AbstractEventLoop, spec: _Spec) -> AsyncLettaClient:
+    """The client of that home (a running loop, or the bridge) for this backend."""
+    with _lock:
+        known = _clients.setdefault(home, [])
+        for other, client in known:
+            if other == spec and not client.closed:
+                return client
+        made = AsyncLettaClient(spec)
+        known[:] = [(other, client) for other, client in known if not client.closed]
+        known.append((spec, made))
+    if isinstance(home, Bridge):
+        home.clients.add(made)
+    else:
+        _close_at_end(home, made)
+    return made
+
+
+def _close_at_end(loop: asyncio.AbstractEventLoop, client: AsyncLettaClient) -> None:
+    """Close the client when its loop ends.
+
+    ``asyncio.run()`` closes the asynchronous generators of its loop at the end, which is the one
+    thing of its shutdown that a library can take part in.
+    """
+
+    async def until_then() -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await client.close()
+
+    waiting = until_then()
+    with suppress(StopIteration):
+        waiting.__anext__().send(None)  # runs to its yield: nothing in it waits
+    with _lock:
+        _ends.setdefault(loop, []).append(waiting)

@@ -1,0 +1,168 @@
+"""Keeps what a call's last event has to tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from letta_adapters.calls.entries import digest_of
+from letta_adapters.calls.marker import Marker
+from letta_adapters.calls.memo import memo_of
+from letta_adapters.calls.model import Call, CallEnd, CallStart
+from letta_adapters.calls.route import Route, settings_digest
+from letta_adapters.calls.rule import Plan, inputs_of
+from letta_adapters.errors import LettaError
+from letta_adapters.messages import (
+    AssistantMessage,
+    ErrorMessage,
+    InitMessage,
+    Message,
+    ReasoningMessage,
+    ResultMessage,
+    ToolCallMessage,
+    ToolResultMessage,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from letta_adapters.client import AsyncLettaClient
+
+_TEXTS = (AssistantMessage, ReasoningMessage)
+
+
+class Ending:
+    """Sees every whole message of a call; makes its first and its last event.
+
+    ``used``: what the turn had used before this call resumed it.
+    """
+
+    def __init__(
+        self,
+        client: AsyncLettaClient,
+        call: Call,
+        plan: Plan,
+        route: Route,
+        *,
+        used: Usage | None = None,
+    ) -> None:
+        assert route.conversation is not None
+        self.conversation = route.conversation
+        self.key = route.key
+        self.system = digest_of(plan.system) if plan.system else None
+        self.result: ResultMessage | None = None
+        self.failure: LettaError | None = None
+        self.pending: tuple[ToolCallMessage, ...] = ()
+        # An answer the agent gave before.
+        self.replay: tuple[Message, ...] = ()
+        # For the same call again while its turn waits.
+        self.seen: list[Message] = []
+        self._client = client
+        self._call = call
+        self._plan = plan
+        self._route = route
+        self._used = used or Usage()
+        self._usage: Usage | None = None
+        self._replayed = False
+        self._details: Mapping[str, Mapping[str, Any]] = {}
+        self._head: tuple[str, ...] = (route.key,) if route.key else ()
+        self._run_ids: dict[str, None] = {}
+
+    def start(self) -> CallStart:
+        """The call goes there."""
+        return CallStart(
+            self.conversation.agent_id,
+            self.conversation.conversation_id,
+            self._client.backend.name,
+            self._model(),
+            self._replayed,
+            self._route.forked,
+        )
+
+    def replays(
+        self,
+        messages: Sequence[Message],
+        pending: Sequence[ToolCallMessage],
+        details: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Ending:
+        """The agent had this input already: this is what it answered then."""
+        self._replayed = True
+        self.replay = tuple(message for message in messages if self.takes(message))
+        self.pending = tuple(pending)
+        self._details = details or {}
+        return self
+
+    def waits(
+        self,
+        pending: Sequence[ToolCallMessage],
+        details: Mapping[str, Mapping[str, Any]],
+        usage: Usage,
+    ) -> None:
+        """The turn waits for the answers to these calls."""
+        self.pending = tuple(pending)
+        self._details = {i: details[i] for i in (c.tool_call_id for c in pending) if i in details}
+        self._usage = usage - self._used
+
+    def takes(self, message: Message) -> bool:
+        """Note a whole message; is it one for the caller?"""
+        if isinstance(message, ResultMessage):
+            self._take_result(message)
+            return False
+        if isinstance(message, InitMessage | ErrorMessage):
+            return False
+        if isinstance(message, _TEXTS):
+            self._head = tuple(name for name in (message.otid, message.id) if name)
+        elif isinstance(message, ToolCallMessage | ToolResultMessage):
+            self._head = (message.tool_call_id,)
+        run_id = getattr(message, "run_id", None)
+        if run_id:
+            self._run_ids[run_id] = None
+        self.seen.append(message)
+        return True
+
+    def _take_result(self, message: ResultMessage) -> None:
+        if not message.success:
+            self.failure = message.to_error()
+            return
+        self.result = message
+        self._usage = message.usage - self._used
+        self._run_ids |= dict.fromkeys(message.run_ids)
+
+    def end(self) -> CallEnd:
+        """The call is over, or waits for the answers to its calls."""
+        stop_reason = self.result.stop_reason if self.result else None
+        if self.pending:
+            stop_reason = "requires_approval"
+        return CallEnd(
+            self._marker(),
+            self.pending,
+            stop_reason or "end_turn",
+            self._usage,
+            tuple(self._run_ids),
+            self._model(),
+            self._replayed,
+            self._details,
+        )
+
+    def _model(self) -> str | None:
+        known = memo_of(self._client).models.get(self.conversation.agent_id)
+        return self._call.model or known
+
+    def _marker(self) -> Marker:
+        plan, before = self._plan, self._route.marker
+        inputs, earlier = inputs_of(plan.whole if before is None else plan.new)
+        if self.pending:
+            self._head = tuple(call.tool_call_id for call in self.pending)
+        runs = tuple(self._run_ids)
+        return Marker(
+            backend=self._client.backend.name,
+            agent_id=self.conversation.agent_id,
+            conversation_id=self.conversation.conversation_id,
+            head=self._head,
+            inputs=inputs,
+            earlier=earlier,
+            previous=before.key if before else None,
+            run_id=runs[-1] if runs else None,
+            pending=tuple((call.tool_call_id, call.tool_name) for call in self.pending),
+            system=self.system or (before.system if before else None),
+            settings=settings_digest(self._call) or (before.settings if before else None),
+        )

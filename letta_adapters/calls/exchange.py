@@ -1,0 +1,284 @@
+"""One call: the history goes in, what is new of it is sent, and the agent's messages come out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+from letta_adapters.backends.base import Conversation, TurnSettings
+from letta_adapters.beginning import begin_turn
+from letta_adapters.calls import places, sending, stored
+from letta_adapters.calls.ending import Ending
+from letta_adapters.calls.memo import Held, memo_of, recent
+from letta_adapters.calls.model import Call, CallEvent
+from letta_adapters.calls.route import Route, make_route, mismatched
+from letta_adapters.calls.rule import Plan, make_plan
+from letta_adapters.errors import LettaError, NotFoundError, PendingApprovalError
+from letta_adapters.messages import StreamEvent
+from letta_adapters.turns import MessageStream, Turn
+
+if TYPE_CHECKING:
+    from letta_adapters.client import AsyncLettaClient
+
+# The App Server gives a client-side tool 300 s; a later answer would be told to nobody.
+_HELD_SECONDS: Final = 290.0
+_GONE_ON: Final = "the conversation has gone on since that answer"
+_GONE: Final = "the conversation it came from is gone"
+
+
+class Exchange(AsyncIterator[CallEvent]):
+    """The events of a call: :class:`CallStart`, messages, :class:`CallEnd`.
+
+    Belongs to the client's event loop. Closing it before its end stops the agent. A turn that
+    failed raises its :class:`~letta_adapters.errors.LettaError`.
+    """
+
+    def __init__(self, client: AsyncLettaClient, call: Call, owner: object = None) -> None:
+        self._client = client
+        self._call = call
+        self._owner = owner
+        self._turn: Turn | None = None
+        self._stream: MessageStream | None = None
+        # What was sent, while it may have to be sent once more because it was refused.
+        self._request: sending.Sending | None = None
+        self._events = self._run()
+        self._next = self._events.__anext__
+
+    def __aiter__(self) -> Exchange:
+        return self
+
+    def __anext__(self) -> Awaitable[CallEvent]:
+        return self._next()
+
+    async def aclose(self) -> None:
+        """Stop the agent if the call is not over."""
+        if self._turn is not None and not self._turn.paused:
+            await self._turn.stop()
+        if not getattr(self._events, "ag_running", False):
+            await self._events.aclose()
+
+    # -- where to ---------------------------------------------------------------------------
+
+    async def _run(self) -> AsyncGenerator[CallEvent, None]:
+        ending = await self._prepare()
+        try:
+            yield ending.start()
+            for message in ending.replay:
+                yield message
+            while self._stream is not None:
+                async for message in self._stream:
+                    if type(message) is StreamEvent or ending.takes(message):
+                        yield message
+                self._stream = await self._next_stream(ending)
+            yield ending.end()
+        finally:
+            if self._call.ephemeral and not ending.pending:
+                await self._client.finish(_remove(self._client, ending.conversation))
+
+    async def _prepare(self) -> Ending:
+        """Find the place, look at what is there, and send what is new."""
+        client, call = self._client, self._call
+        client.check_usable()
+        places.check_call(client, call)
+        if self._owner is None:
+            self._owner = asyncio.current_task()
+        agent_id = await places.agent_of(client, call)
+        plan = make_plan(call.entries, agent_id)
+        route = await make_route(client, call, plan, agent_id)
+        leave: Callable[[], None] | None = None
+        if route.conversation is not None:
+            if (held := self._held(route.conversation)) is not None:
+                if held.key is not None and held.key == route.key:
+                    return Ending(client, call, plan, route).replays(
+                        held.events, held.turn.pending, held.details
+                    )
+                if _resumable(held, route):
+                    return self._resume(plan, route, held)
+            leave = await client.enter(route.conversation, self._owner)
+            try:
+                found, reason = await self._look(route)
+            except BaseException:
+                leave()
+                raise
+            if found is not None and found.complete:
+                leave()
+                ending = Ending(client, call, plan, route)
+                return ending.replays(found.messages, found.pending)
+            if reason:
+                leave()
+                route = mismatched(call, plan, reason)
+                leave = None
+            elif found is not None:
+                route = route.going_on()
+        return await self._send(plan, route, agent_id, leave)
+
+    async def _look(self, route: Route) -> tuple[stored.Answered | None, str]:
+        """What the conversation holds: an answer to this very call, or a reason not to go on."""
+        where, marker = route.conversation, route.marker
+        assert where is not None
+        bound = marker is not None and not route.forced
+        try:
+            if marker is not None and bound:
+                if stored.is_head(marker, await stored.newest(self._client, where, 1)):
+                    return None, ""
+            elif route.key is None:
+                return None, ""
+            items = await stored.newest(self._client, where, stored.RECENT)
+        except NotFoundError:
+            if not bound:
+                raise
+            return None, _GONE
+        found = stored.after_message(items, route.key) if route.key else None
+        if found is None and route.result_ids and self._answers_are_ours(route):
+            found = stored.after_results(items, route.result_ids)
+        return found, _GONE_ON if bound and found is None else ""
+
+    def _answers_are_ours(self, route: Route) -> bool:
+        """A call that an App Server gave up has a result too, which is not the caller's."""
+        return places.is_rest(self._client) or recent.get(route.key) is not None
+
+    # -- a turn that waits ------------------------------------------------------------------
+
+    def _held(self, where: Conversation) -> Held | None:
+        memo = memo_of(self._client)
+        held = memo.held.get(where)
+        if held is not None and not held.turn.paused:
+            del memo.held[where]
+            return None
+        return held
+
+    def _resume(self, plan: Plan, route: Route, held: Held) -> Ending:
+        turn = held.turn
+        del memo_of(self._client).held[turn.conversation]
+        recent.put(route.key, turn.conversation)
+        answers = sending.answers_to(turn.pending, route.send, self._own_tools())
+        ending = Ending(self._client, self._call, plan, route, used=turn.usage)
+        self._turn = turn
+        self._stream = turn.resume(answers, self._owner)
+        return ending
+
+    async def _next_stream(self, ending: Ending) -> MessageStream | None:
+        """The stream ended: with a result, with a refusal that can be mended, or with calls."""
+        turn, failure = self._turn, ending.failure
+        assert turn is not None
+        if failure is not None:
+            waits = failure.code == "pending_approval" and places.is_rest(self._client)
+            if not waits or self._request is None:
+                raise failure
+            # Refused, so nothing is sent twice: calls of an earlier turn wait for an answer.
+            ending.failure = None
+            return await self._begin_again(ending, self._request)
+        if ending.result is not None:
+            return None
+        own = frozenset(self._own_tools())
+        if not self._call.ask_server_tools and own.isdisjoint(c.tool_name for c in turn.pending):
+            return turn.resume(sending.answers_to(turn.pending, (), own), self._owner)
+        ending.waits(turn.pending, turn.details, turn.usage)
+        if places.is_rest(self._client):
+            turn.let_go()
+        else:
+            kept = Held(turn, ending.key, tuple(ending.seen), turn.details)
+            memo_of(self._client).held[turn.conversation] = kept
+        return None
+
+    # -- the turn ---------------------------------------------------------------------------
+
+    async def _send(
+        self, plan: Plan, route: Route, agent_id: str, leave: Callable[[], None] | None
+    ) -> Ending:
+        client, call = self._client, self._call
+        if route.conversation is None:
+            opened = await places.make(client, call, agent_id, plan.system, route.summary)
+            route = route.at(opened.conversation)
+            places.note_made(client, call, route.summary, opened)
+        where = route.conversation
+        assert where is not None
+        leave = leave or await client.enter(where, self._owner)
+        try:
+            if not route.fresh:
+                await places.set_up(client, call, where, known=route.has_settings(call))
+            request = self._compose(plan, route)
+        except BaseException:
+            leave()
+            raise
+        ending = Ending(client, call, plan, route)
+        self._request = request
+        try:
+            self._stream = await self._begin(ending, request, leave)
+        except PendingApprovalError:
+            self._stream = await self._begin_again(ending, request)
+        memo_of(client).told[where] = ending.system
+        return ending
+
+    async def _begin(
+        self, ending: Ending, request: sending.Sending, leave: Callable[[], None]
+    ) -> MessageStream:
+        client, call = self._client, self._call
+        settings = TurnSettings(
+            include_partial_messages=call.partial,
+            client_tools=list(call.tools),
+            max_steps=call.max_steps,
+            session=call.session,
+            model=call.model if places.is_rest(client) else None,
+        )
+        self._turn = await begin_turn(
+            client,
+            ending.conversation,
+            settings,
+            request.content,
+            ending.key or str(uuid.uuid4()),
+            timeout=call.timeout,
+            owner=self._owner,
+            leave=leave,
+            extras=request.extras,
+        )
+        recent.put(ending.key, ending.conversation)
+        return self._turn.stream(self._owner)
+
+    async def _begin_again(self, ending: Ending, request: sending.Sending) -> MessageStream:
+        """Send what was refused together with a denial of the calls that wait."""
+        self._request = None
+        leave = await self._client.enter(ending.conversation, self._owner)
+        try:
+            waiting = await self._client.backend.pending_calls(ending.conversation)
+        except BaseException:
+            leave()
+            raise
+        answers = sending.answers_to(waiting, (), self._own_tools())
+        denying = sending.Sending(request.content, answers, request.history)
+        return await self._begin(ending, denying, leave)
+
+    def _compose(self, plan: Plan, route: Route) -> sending.Sending:
+        if route.lost:
+            return sending.Sending(sending.GO_ON)
+        where = route.conversation
+        told = memo_of(self._client).told.get(where) if where is not None else None
+        system = plan.system if route.tells_system(plan, self._call, told) else ""
+        if not places.is_rest(self._client):
+            return sending.as_message(route.send, system)
+        answers = sending.answers_to(route.waiting, route.send, self._own_tools())
+        return sending.as_request(route.send, system, answers)
+
+    def _own_tools(self) -> list[str]:
+        return [str(tool["name"]) for tool in self._call.tools]
+
+
+def _resumable(held: Held, route: Route) -> bool:
+    """Do the entries answer the calls it waits for, and will the server still take them?"""
+    waited = time.monotonic() - (held.turn.paused_at or 0.0)
+    if waited > _HELD_SECONDS or not held.turn.connected:
+        return False
+    pending = {call.tool_call_id for call in held.turn.pending}
+    return bool(route.result_ids & pending) and all(e.role == "tool" for e in route.send)
+
+
+async def _remove(client: AsyncLettaClient, where: Conversation) -> None:
+    with suppress(LettaError):
+        if places.is_rest(client):
+            await client.conversations.delete(where.conversation_id)
+        else:
+            await client.conversations.update(where.conversation_id, archived=True)

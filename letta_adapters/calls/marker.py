@@ -1,0 +1,62 @@
+"""What an assistant message of ours carries, so that the next call knows where it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
+
+VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Where an answer was given, and to what. JSON both ways; travels in the message itself.
+
+    ``head``: names under which the server knows the newest message of the conversation as it was
+    then (an ``otid``, an id, a tool call's id). ``previous``: the :attr:`key` of the marker before
+    it in the same conversation. ``inputs``: one digest for every message that stood between the
+    two, oldest first; ``earlier`` tells that more stood before those. ``pending``: the tool calls
+    that wait for the caller (id, name). ``system``: digest of the system text the agent was last
+    told. ``settings``: digest of the model settings of the conversation.
+    """
+
+    backend: str
+    agent_id: str
+    conversation_id: str
+    head: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+    earlier: bool = False
+    previous: str | None = None
+    run_id: str | None = None
+    pending: tuple[tuple[str, str], ...] = ()
+    system: str | None = None
+    settings: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Names this marker among all of its agent."""
+        return f"{self.conversation_id}#{self.head[0] if self.head else ''}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        made = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {"v": VERSION, **made}
+
+    @classmethod
+    def from_dict(cls, value: object) -> Marker | None:
+        """The marker in what :meth:`to_dict` made; ``None`` for anything else."""
+        if not isinstance(value, Mapping) or value.get("v") != VERSION:
+            return None
+        known = {field.name for field in fields(cls)}
+        given: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k in known
+        }
+        try:
+            given["pending"] = tuple((str(i), str(n)) for i, n in given.get("pending") or ())
+            made = cls(**given)
+        except (TypeError, ValueError):
+            return None
+        sound = isinstance(made.agent_id, str) and isinstance(made.conversation_id, str)
+        listed = isinstance(made.head, tuple) and isinstance(made.inputs, tuple)
+        return made if sound and listed else None

@@ -1,0 +1,104 @@
+"""A call, and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeAlias
+
+from letta_adapters.calls.entries import Entry
+from letta_adapters.calls.marker import Marker
+from letta_adapters.messages import Message, ToolCallMessage, Usage
+from letta_adapters.options import SessionOptions
+
+OnMismatch = Literal["fork", "continue", "error"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call of an agent.
+
+    Args:
+        entries: The whole history as the framework gave it, oldest first.
+        tools: Client-side tools (``name``, ``description``, ``parameters``): the turn pauses when
+            the agent calls one, and a later call's ``tool`` entries resume it.
+        agent_id: The agent; ``None``: the backend's default agent.
+        conversation_id: Go on in this conversation whatever the history says.
+        thread_id: Any name: without a marker in the history the call goes to the conversation of
+            that name (found, or made).
+        ephemeral: Use a fresh conversation and delete it afterwards where the backend can.
+        agent_free: A conversation with no agent at all (Letta Code).
+        model: Another model for this call.
+        settings: ``temperature`` and ``max_tokens``, for the conversations that are made.
+        max_steps: Limit of model calls (the Letta API).
+        partial: Yield token-level ``StreamEvent`` messages too.
+        timeout: Seconds the turn may take.
+        on_mismatch: What to do when the history does not fit the conversation it came from.
+        ask_server_tools: Hand out permission questions about the server's own tools as well;
+            otherwise they are denied with an explanation.
+        session: Further options of the conversation (permission mode, cwd, ...).
+    """
+
+    entries: Sequence[Entry]
+    tools: Sequence[Mapping[str, Any]] = ()
+    agent_id: str | None = None
+    conversation_id: str | None = None
+    thread_id: str | None = None
+    ephemeral: bool = False
+    agent_free: bool = False
+    model: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    max_steps: int | None = None
+    partial: bool = True
+    timeout: float | None = None
+    on_mismatch: OnMismatch = "fork"
+    ask_server_tools: bool = True
+    session: SessionOptions = field(default_factory=SessionOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class CallStart:
+    """First event: where the call goes. ``replayed``: the agent had this input already, and what
+    follows is what it answered then. ``forked``: why a fresh conversation was taken, if one was.
+    """
+
+    type: ClassVar[Literal["call_start"]] = "call_start"
+    agent_id: str
+    conversation_id: str
+    backend: str
+    model: str | None = None
+    replayed: bool = False
+    forked: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CallEnd:
+    """Last event of a call that did not fail.
+
+    ``pending``: calls that wait for the caller: client-side tools, and permission questions
+    (``requires_approval`` calls that are none of the caller's tools). ``details``: what the server
+    says of those questions, by tool call id. ``usage`` is ``None`` for a replayed answer.
+    """
+
+    type: ClassVar[Literal["call_end"]] = "call_end"
+    marker: Marker
+    pending: tuple[ToolCallMessage, ...] = ()
+    stop_reason: str = "end_turn"
+    usage: Usage | None = None
+    run_ids: tuple[str, ...] = ()
+    model: str | None = None
+    replayed: bool = False
+    details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def agent_id(self) -> str:
+        """Who answered; ``""`` in a conversation without an agent."""
+        return self.marker.agent_id
+
+    @property
+    def conversation_id(self) -> str:
+        """Where it was answered."""
+        return self.marker.conversation_id
+
+
+CallEvent: TypeAlias = CallStart | CallEnd | Message

@@ -1,0 +1,210 @@
+"""Which conversation a call goes to, and making it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from letta_adapters.backends.base import Conversation, Opened, Target
+from letta_adapters.calls.memo import memo_of
+from letta_adapters.calls.model import Call
+from letta_adapters.errors import InvalidInputError, UnsupportedOptionError
+from letta_adapters.options import SessionOptions
+
+if TYPE_CHECKING:
+    from letta_adapters.client import AsyncLettaClient
+
+# How a conversation of a thread is found again.
+THREAD_PREFIX: Final = "thread:"
+_PAGE: Final = 100
+_SETTINGS: Final[Mapping[str, str]] = {
+    "temperature": "temperature",
+    "max_tokens": "max_output_tokens",
+}
+
+
+def is_rest(client: AsyncLettaClient) -> bool:
+    """Do conversations of this backend live on the Letta API, spoken to directly?"""
+    return client.backend.name == "rest"
+
+
+def check_call(client: AsyncLettaClient, call: Call) -> None:
+    """Refuse, before any I/O, what the backend cannot do.
+
+    Raises:
+        UnsupportedOptionError: by name.
+    """
+    if call.agent_free and is_rest(client):
+        raise UnsupportedOptionError(
+            "agent_free",
+            backend="rest",
+            supported_by=("local", "remote"),
+            reason="the Letta API has no conversations without an agent.",
+        )
+    if call.agent_free and call.agent_id:
+        raise InvalidInputError("agent_free means no agent: leave agent_id out.")
+    if call.settings and not is_rest(client):
+        raise UnsupportedOptionError(
+            sorted(call.settings)[0],
+            backend=client.backend.name,
+            supported_by=("rest",),
+            reason="Letta Code takes the model's settings from the agent, not from a call.",
+        )
+    unknown = sorted(set(call.settings) - set(_SETTINGS))
+    if unknown:
+        raise InvalidInputError(f"{unknown[0]!r} is not a model setting of a conversation.")
+
+
+async def agent_of(client: AsyncLettaClient, call: Call) -> str:
+    """The agent's id; ``""`` for none."""
+    if call.agent_free:
+        return ""
+    if call.agent_id:
+        return call.agent_id
+    memo = memo_of(client)
+    if memo.default_agent is None and call.conversation_id not in (None, "default"):
+        found = await client.conversations.retrieve(str(call.conversation_id))
+        return str(found.get("agent_id") or "")
+    if memo.default_agent is None:
+        memo.default_agent = await client.backend.default_agent(None)
+    return memo.default_agent
+
+
+async def model_of(client: AsyncLettaClient, agent_id: str) -> str | None:
+    """The agent's model handle, asked once."""
+    memo = memo_of(client)
+    if not agent_id:
+        return None
+    if agent_id not in memo.models:
+        agent = await client.agents.retrieve(agent_id)
+        model = agent.get("model")
+        memo.models[agent_id] = model if isinstance(model, str) and model else None
+    return memo.models[agent_id]
+
+
+async def make(
+    client: AsyncLettaClient, call: Call, agent_id: str, system: str, summary: str | None
+) -> Opened:
+    """A fresh conversation; the model settings of the call are its own."""
+    fields: dict[str, Any] = {"summary": summary} if summary else {}
+    options = call.session
+    if call.model and (call.settings or not is_rest(client)):
+        options = _with(options, model=call.model)
+    if call.settings:
+        fields |= await _model_settings(client, call, agent_id)
+    if call.agent_free:
+        options = _with(options, agent_free=True, system_prompt=system or None)
+    target = Target(agent_id=agent_id or None, new=True, fields=fields, lean=True)
+    return await client.backend.open(target, options)
+
+
+def _with(options: SessionOptions, **changes: Any) -> SessionOptions:
+    given = {name: getattr(options, name) for name in options.model_fields_set}
+    return SessionOptions(**given | {k: v for k, v in changes.items() if v is not None})
+
+
+async def _model_settings(client: AsyncLettaClient, call: Call, agent_id: str) -> dict[str, Any]:
+    """A conversation takes settings only together with a model, and of that model's provider."""
+    agent = await client.agents.retrieve(agent_id)
+    provider = (agent.get("model_settings") or {}).get("provider_type")
+    model = call.model or agent.get("model")
+    made = {"provider_type": provider or "openai"}
+    made |= {_SETTINGS[name]: value for name, value in call.settings.items()}
+    return {"model": model, "model_settings": made}
+
+
+def note_made(client: AsyncLettaClient, call: Call, summary: str | None, opened: Opened) -> None:
+    """Remember a conversation that was made."""
+    memo, where = memo_of(client), opened.conversation
+    if call.thread_id and summary == THREAD_PREFIX + call.thread_id:
+        memo.threads[where.agent_id, call.thread_id] = where.conversation_id
+    if not is_rest(client):
+        if call.model:
+            memo.changed[where] = None
+        elif opened.model:
+            memo.models.setdefault(where.agent_id, opened.model)
+
+
+async def set_up(
+    client: AsyncLettaClient, call: Call, conversation: Conversation, *, known: bool
+) -> None:
+    """Give a conversation that exists the call's model and settings.
+
+    ``known``: it was made, or last used, with these settings.
+    """
+    if call.settings and not known:
+        await _set_settings(client, call, conversation)
+    if not is_rest(client):
+        await _set_model(client, call, conversation)
+
+
+async def _set_model(client: AsyncLettaClient, call: Call, conversation: Conversation) -> None:
+    """A call's model is for that call: the next one without one gets the agent's own again."""
+    changed = memo_of(client).changed
+    model = call.model
+    if model is None:
+        if conversation not in changed:
+            return
+        model = changed[conversation] or await model_of(client, conversation.agent_id)
+    if model is not None:
+        await client.request(
+            "COMMAND",
+            "update_model",
+            body={
+                "runtime": {
+                    "agent_id": conversation.agent_id,
+                    "conversation_id": conversation.conversation_id,
+                },
+                "payload": {"model_handle": model},
+            },
+        )
+    if call.model is None:
+        del changed[conversation]
+    else:
+        changed.setdefault(conversation, None)
+
+
+async def _set_settings(client: AsyncLettaClient, call: Call, conversation: Conversation) -> None:
+    """Raises UnsupportedOptionError for the agent's default conversation, which has none."""
+    if conversation.conversation_id == "default":
+        raise UnsupportedOptionError(
+            sorted(call.settings)[0],
+            backend=client.backend.name,
+            reason="the default conversation always uses its agent's model settings.",
+        )
+    fields = await _model_settings(client, call, conversation.agent_id)
+    await client.conversations.update(conversation.conversation_id, **fields)
+
+
+async def find_thread(
+    client: AsyncLettaClient, agent_id: str, thread_id: str
+) -> Conversation | None:
+    """The conversation of that thread, if there is one: the oldest, when two were made at once."""
+    memo = memo_of(client)
+    known = memo.threads.get((agent_id, thread_id))
+    if known is not None:
+        return Conversation(agent_id, known)
+    summary = THREAD_PREFIX + thread_id
+    found: str | None = None
+    after: str | None = None
+    while True:
+        page = await client.request(
+            "GET",
+            "/v1/conversations/",
+            params={
+                "agent_id": agent_id,
+                "limit": _PAGE,
+                "after": after,
+                "summary_search": summary if is_rest(client) else None,
+            },
+        )
+        for item in page:
+            if item.get("summary") == summary and not item.get("archived"):
+                found = str(item["id"])
+        if len(page) < _PAGE or page[-1]["id"] == after:
+            break
+        after = str(page[-1]["id"])
+    if found is not None:
+        memo.threads[agent_id, thread_id] = found
+        return Conversation(agent_id, found)
+    return None

@@ -1,0 +1,121 @@
+"""What goes over the wire for entries that are new: answers, messages, labelled text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from letta_adapters.backends.base import ToolAnswer
+from letta_adapters.calls.entries import Entry, as_messages, as_text
+from letta_adapters.messages import PendingToolCall, ToolCallMessage
+from letta_adapters.permissions import Allow, Deny
+
+Content = str | list[dict[str, Any]]
+
+NO_RESULT: Final = "The application gave no result for this call."
+NOT_ASKED: Final = (
+    "This tool call needs an approval and the application has no way to give one, "
+    "so it was not run."
+)
+# The agent holds a message that it never answered: sending it again would double it.
+GO_ON: Final = "Please go on: my last message has not been answered yet."
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """One request: answers to calls that wait, messages to store first, and the message."""
+
+    content: Content | None
+    answers: tuple[ToolAnswer, ...] = ()
+    history: tuple[Mapping[str, Any], ...] = ()
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """What only some backends take, if there is any of it."""
+        return {
+            name: value
+            for name, value in (("answers", self.answers), ("history", self.history))
+            if value
+        }
+
+
+def answers_to(
+    calls: Iterable[ToolCallMessage | PendingToolCall],
+    entries: Sequence[Entry],
+    own_tools: Iterable[str],
+) -> tuple[ToolAnswer, ...]:
+    """Answers to all of these calls; those that no entry answers get none of their own."""
+    given = {entry.tool_call_id: entry for entry in entries if entry.role == "tool"}
+    own = frozenset(own_tools)
+    return tuple(
+        _answer(call, given.get(call.tool_call_id), call.tool_name in own) for call in calls
+    )
+
+
+def _answer(call: ToolCallMessage | PendingToolCall, entry: Entry | None, own: bool) -> ToolAnswer:
+    id_, name = call.tool_call_id, call.tool_name
+    if entry is None:
+        if own:
+            return ToolAnswer(id_, name, returned=NO_RESULT, is_error=True)
+        return ToolAnswer(id_, name, reason=NOT_ASKED)
+    if isinstance(entry.decision, Deny):
+        return ToolAnswer(id_, name, reason=entry.decision.message or "Denied by the user.")
+    if isinstance(entry.decision, Allow):
+        changed, save = entry.decision.updated_input, entry.decision.save
+        return ToolAnswer(id_, name, approve=True, updated_input=changed, suggestion_ids=save)
+    if not own:
+        # It was asked whether the server's tool may run, and the caller has done something else.
+        return ToolAnswer(id_, name, reason=entry.text or "Denied by the user.")
+    content = entry.content if isinstance(entry.content, str) else list(entry.content)
+    return ToolAnswer(id_, name, returned=content, is_error=entry.is_error)
+
+
+def as_request(
+    entries: Sequence[Entry], system: str, answers: Sequence[ToolAnswer] = ()
+) -> Sending:
+    """For the Letta API, which stores messages of any role; tool results that answer nothing that
+    waits there become text."""
+    answered = {answer.tool_call_id for answer in answers}
+    rest = [e for e in entries if e.role != "tool" or e.tool_call_id not in answered]
+    history: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+    if not rest:
+        return Sending(None, tuple(answers), tuple(history))
+    if rest[-1].role == "user":
+        last: Content = rest[-1].content if isinstance(rest[-1].content, str) else _parts(rest[-1])
+        history += as_messages(rest[:-1])
+    else:
+        at = max((i for i, entry in enumerate(rest) if entry.role == "user"), default=-1)
+        history += as_messages(rest[: at + 1])
+        last = as_text(rest[at + 1 :])
+    return Sending(last, tuple(answers), tuple(history))
+
+
+def as_message(entries: Sequence[Entry], system: str) -> Sending:
+    """For an App Server, which takes user messages only: everything else becomes labelled text."""
+    last = entries[-1]
+    tail = [last] if last.role == "user" else []
+    before = list(entries[:-1]) if tail else list(entries)
+    parts: list[dict[str, Any]] = []
+    if system:
+        parts.append(_text(f"<instructions>\n{system}\n</instructions>"))
+    if before and all(entry.role == "tool" for entry in before):
+        parts.append(_text(as_text(before)))
+    elif before:
+        parts.append(_text(f"<conversation-so-far>\n{as_text(before)}\n</conversation-so-far>"))
+        parts += (dict(part) for entry in before for part in entry.others)
+    if not parts and isinstance(last.content, str):
+        return Sending(last.content)
+    for entry in tail:
+        parts += _parts(entry)
+    return Sending(parts)
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _parts(entry: Entry) -> list[dict[str, Any]]:
+    if isinstance(entry.content, str):
+        return [_text(entry.content)]
+    return [dict(part) for part in entry.content]

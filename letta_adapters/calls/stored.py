@@ -1,0 +1,145 @@
+"""What a conversation holds already: its newest messages, and the answer to a repeated call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from letta_adapters.backends.base import Conversation
+from letta_adapters.calls.marker import Marker
+from letta_adapters.engine.assembler import arguments_of, dicts_of, parse_arguments
+from letta_adapters.engine.rows import CALLS, calls_of, oldest_first, text_of
+from letta_adapters.messages import (
+    AssistantMessage,
+    Message,
+    ReasoningMessage,
+    ToolCallMessage,
+    ToolResultMessage,
+    content_text,
+)
+
+if TYPE_CHECKING:
+    from letta_adapters.client import AsyncLettaClient
+
+# Stored messages that are looked through for a repeated call.
+RECENT: Final = 50
+
+_Item = Mapping[str, Any]
+
+
+async def newest(
+    client: AsyncLettaClient, conversation: Conversation, limit: int
+) -> list[dict[str, Any]]:
+    """The newest stored messages, oldest first."""
+    page = await client.backend.list_messages(
+        conversation, before=None, after=None, order="desc", limit=limit
+    )
+    return [dict(item) for item in oldest_first(page.messages)]
+
+
+def is_head(marker: Marker, items: Sequence[_Item]) -> bool:
+    """Is the marker's answer still the newest thing in the conversation?
+
+    Several items can belong to one stored message, and what answers a call that is pending may
+    stand behind the call: any of the names will do in the newest message.
+    """
+    if not items:
+        return False
+    last = items[-1].get("id")
+    for item in reversed(items):
+        if item.get("id") != last:
+            return False
+        if not _names(item).isdisjoint(marker.head):
+            return True
+    return False
+
+
+def _names(item: _Item) -> set[str]:
+    names = {str(item.get(key)) for key in ("id", "otid") if item.get(key)}
+    names |= {str(call.get("tool_call_id")) for call in calls_of(item)}
+    returns = dicts_of(item.get("tool_returns")) or [item]
+    return names | {str(r["tool_call_id"]) for r in returns if r.get("tool_call_id")}
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What follows an input that the conversation holds.
+
+    ``pending``: calls nobody answered yet. Without ``messages`` the input has no answer.
+    """
+
+    messages: tuple[Message, ...]
+    pending: tuple[ToolCallMessage, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Did the agent answer, or does it wait for the caller?"""
+        return bool(self.pending) or any(isinstance(m, AssistantMessage) for m in self.messages)
+
+
+def after_message(items: Sequence[_Item], otid: str) -> Answered | None:
+    """What follows the message with this ``otid``, up to the next one of a user; else ``None``."""
+    for at, item in enumerate(items):
+        if item.get("otid") == otid and item.get("message_type") == "user_message":
+            return _answered(items[at + 1 :])
+    return None
+
+
+def after_results(items: Sequence[_Item], tool_call_ids: Iterable[str]) -> Answered | None:
+    """What follows the results of these calls; ``None`` if they are not stored."""
+    wanted = set(tool_call_ids)
+    for at in range(len(items) - 1, -1, -1):
+        item = items[at]
+        returned = item.get("message_type") == "tool_return_message"
+        if returned and not _names(item).isdisjoint(wanted):
+            return _answered(items[at + 1 :])
+    return None
+
+
+def _answered(items: Sequence[_Item]) -> Answered:
+    messages: list[Message] = []
+    open_calls: dict[str, ToolCallMessage] = {}
+    for item in items:
+        if item.get("message_type") == "user_message":
+            break
+        for message in _messages(item):
+            messages.append(message)
+            if isinstance(message, ToolCallMessage) and message.requires_approval:
+                open_calls[message.tool_call_id] = message
+            elif isinstance(message, ToolResultMessage):
+                open_calls.pop(message.tool_call_id, None)
+    return Answered(tuple(messages), tuple(open_calls.values()))
+
+
+def _messages(item: _Item) -> list[Message]:
+    kind = item.get("message_type")
+    common: dict[str, Any] = {k: item.get(k) for k in ("id", "otid", "run_id")}
+    if kind == "assistant_message":
+        return [AssistantMessage(text_of(item), **common)]
+    if kind == "reasoning_message":
+        signature = item.get("signature")
+        return [ReasoningMessage(text_of(item), signature=signature, **common)]
+    if kind in CALLS:
+        asks = kind == "approval_request_message"
+        return [_call(call, asks, common) for call in calls_of(item)]
+    if kind == "tool_return_message":
+        returns = dicts_of(item.get("tool_returns")) or [item]
+        return [_result(result, item, common) for result in returns]
+    return []
+
+
+def _call(call: _Item, asks: bool, common: Mapping[str, Any]) -> ToolCallMessage:
+    raw = arguments_of(call)
+    name, id_ = str(call.get("name") or ""), str(call.get("tool_call_id") or "")
+    return ToolCallMessage(id_, name, parse_arguments(raw), raw, asks, **common)
+
+
+def _result(result: _Item, item: _Item, common: Mapping[str, Any]) -> ToolResultMessage:
+    return ToolResultMessage(
+        str(result.get("tool_call_id") or ""),
+        content_text(result.get("tool_return")),
+        result.get("status") == "error",
+        item.get("name"),
+        **common,
+    )
