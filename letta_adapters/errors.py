@@ -36,7 +36,9 @@ message? ``None`` = unknown). No API key is ever part of any of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
+
+_E = TypeVar("_E", bound="LettaError")
 
 
 class LettaError(Exception):
@@ -62,6 +64,12 @@ class LettaError(Exception):
         self.run_id = run_id
         self.accepted = accepted
         super().__init__(f"{message} {self.hint}".strip() if self.hint else message)
+
+    def twin(self, cls: type[_E]) -> _E:
+        """The same error as an instance of another class of this tree."""
+        made = _rebuild(cls, dict(self.__dict__), self.args)
+        assert isinstance(made, cls)
+        return made
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The message alone is not enough to rebuild the keyword-only fields (multiprocessing,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from letta_adapters._bridge import Bridge, get_bridge
+from letta_adapters._bridge import Bridge, Closable, get_bridge
+from letta_adapters.backends.base import Conversation
+from letta_adapters.calls import stored
 from letta_adapters.calls.exchange import Exchange
 from letta_adapters.calls.memo import memo_of
 from letta_adapters.calls.model import Call, CallEnd, CallEvent
@@ -85,7 +88,7 @@ class Caller:
         client = self._sync_client()
         return get_bridge().iterate(Exchange(client, call, threading.current_thread()))
 
-    def astream(self, call: Call) -> AsyncIterator[CallEvent]:
+    def astream(self, call: Call) -> Closable[CallEvent]:
         """The events of a call, in this task; has ``aclose()``, which stops the agent."""
         if self._here():
             return Exchange(self._async_client(), call)
@@ -102,13 +105,13 @@ class Caller:
             return await work(self._async_client())
         return await get_bridge().acall(_do(work, self._sync_client()))
 
-    def abandon(self, end: CallEnd) -> None:
-        """Give up a turn that waits for answers which will not come."""
-        self.run(lambda client: _abandon(client, end))
+    def abandon(self, end: CallEnd) -> CallEnd:
+        """Give up a turn that waits for answers which will not come; where it stands then."""
+        return self.run(lambda client: _abandon(client, end))
 
-    async def aabandon(self, end: CallEnd) -> None:
-        """Give up a turn that waits for answers which will not come."""
-        await self.arun(lambda client: _abandon(client, end))
+    async def aabandon(self, end: CallEnd) -> CallEnd:
+        """Give up a turn that waits for answers which will not come; where it stands then."""
+        return await self.arun(lambda client: _abandon(client, end))
 
     # -- clients ----------------------------------------------------------------------------
 
@@ -146,17 +149,17 @@ async def _do(work: Callable[[AsyncLettaClient], Awaitable[T]], client: AsyncLet
     return await work(client)
 
 
-async def _abandon(client: AsyncLettaClient, end: CallEnd) -> None:
-    where = end.marker
-    for conversation, held in tuple(memo_of(client).held.items()):
-        if conversation.conversation_id == where.conversation_id:
-            await held.turn.stop("The application gave the call up.")
-            return
-    if end.pending:
-        session = client.resume_session(
-            agent_id=where.agent_id or None, conversation_id=where.conversation_id
-        )
-        await session.recover_pending_approvals()
+async def _abandon(client: AsyncLettaClient, end: CallEnd) -> CallEnd:
+    where = Conversation(end.agent_id, end.conversation_id)
+    held = memo_of(client).held.pop(where, None)
+    if held is not None:
+        await held.turn.stop("The application gave the call up.")
+    elif end.pending:
+        waiting = await client.backend.pending_calls(where)
+        if waiting:
+            await client.backend.deny(where, waiting, "The application gave the call up.")
+    head = stored.names_of_newest(await stored.newest(client, where, 1)) or end.marker.head
+    return replace(end, pending=(), marker=replace(end.marker, pending=(), head=head))
 
 
 def _shared(home: Bridge | asyncio.AbstractEventLoop, spec: _Spec) -> AsyncLettaClient:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,7 @@ class Ending:
     def start(self) -> CallStart:
         """The call goes there."""
         return CallStart(
+            self.key or str(uuid.uuid4()),
             self.conversation.agent_id,
             self.conversation.conversation_id,
             self._client.backend.name,

@@ -259,9 +259,10 @@ class Exchange(AsyncIterator[CallEvent]):
         told = memo_of(self._client).told.get(where) if where is not None else None
         system = plan.system if route.tells_system(plan, self._call, told) else ""
         if not places.is_rest(self._client):
-            return sending.as_message(route.send, system)
+            return sending.as_message(route.send, system).noting(self._call.note)
         answers = sending.answers_to(route.waiting, route.send, self._own_tools())
-        return sending.as_request(route.send, system, answers)
+        request = sending.as_request(route.send, system, answers)
+        return request.noting(self._call.note)
 
     def _own_tools(self) -> list[str]:
         return [str(tool["name"]) for tool in self._call.tools]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
 VERSION: Final = 1
@@ -37,6 +37,10 @@ class Marker:
     def key(self) -> str:
         """Names this marker among all of its agent."""
         return f"{self.conversation_id}#{self.head[0] if self.head else ''}"
+
+    def standing_for(self, first: Marker) -> Marker:
+        """The end of several calls that the caller sees as one, which began as ``first`` did."""
+        return replace(self, inputs=first.inputs, earlier=first.earlier, previous=first.previous)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""

@@ -34,6 +34,7 @@ class Call:
         partial: Yield token-level ``StreamEvent`` messages too.
         timeout: Seconds the turn may take.
         on_mismatch: What to do when the history does not fit the conversation it came from.
+        note: What to tell the agent with this call alone; no part of the history.
         ask_server_tools: Hand out permission questions about the server's own tools as well;
             otherwise they are denied with an explanation.
         session: Further options of the conversation (permission mode, cwd, ...).
@@ -52,17 +53,22 @@ class Call:
     partial: bool = True
     timeout: float | None = None
     on_mismatch: OnMismatch = "fork"
+    note: str = ""
     ask_server_tools: bool = True
     session: SessionOptions = field(default_factory=SessionOptions)
 
 
 @dataclass(frozen=True, slots=True)
 class CallStart:
-    """First event: where the call goes. ``replayed``: the agent had this input already, and what
-    follows is what it answered then. ``forked``: why a fresh conversation was taken, if one was.
+    """First event: where the call goes.
+
+    ``id``: names the answer; the same again when the call is repeated. ``replayed``: the agent had
+    this input already, and what follows is what it answered then. ``forked``: why a fresh
+    conversation was taken, if one was.
     """
 
     type: ClassVar[Literal["call_start"]] = "call_start"
+    id: str
     agent_id: str
     conversation_id: str
     backend: str

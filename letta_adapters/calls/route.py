@@ -138,4 +138,4 @@ def mismatched(call: Call, plan: Plan, reason: str) -> Route:
 
 def _key(call: Call, plan: Plan, send: tuple[Entry, ...], where: str) -> str | None:
     tools = digest_of([dict(tool) for tool in call.tools])
-    return call_key(send, (where, digest_of(plan.system), tools))
+    return call_key(send, (where, digest_of(plan.system), tools, call.note))

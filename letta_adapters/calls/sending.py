@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from letta_adapters.backends.base import ToolAnswer
@@ -29,6 +29,14 @@ class Sending:
     content: Content | None
     answers: tuple[ToolAnswer, ...] = ()
     history: tuple[Mapping[str, Any], ...] = ()
+
+    def noting(self, note: str) -> Sending:
+        """The same with a note to the agent at its end."""
+        if not note:
+            return self
+        labelled = _text(f"<instructions>\n{note}\n</instructions>")
+        said = [_text(self.content)] if isinstance(self.content, str) else self.content or []
+        return replace(self, content=[*said, labelled])
 
     @property
     def extras(self) -> dict[str, Any]:

@@ -55,6 +55,11 @@ def is_head(marker: Marker, items: Sequence[_Item]) -> bool:
     return False
 
 
+def names_of_newest(items: Sequence[_Item]) -> tuple[str, ...]:
+    """What a marker calls the newest message."""
+    return tuple(sorted(_names(items[-1]))) if items else ()
+
+
 def _names(item: _Item) -> set[str]:
     names = {str(item.get(key)) for key in ("id", "otid") if item.get(key)}
     names |= {str(call.get("tool_call_id")) for call in calls_of(item)}

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from letta_adapters.testing.obliging import oblige
 from letta_adapters.testing.scripted_model import ScriptedModel
 from tools.rig import environments
 from tools.rig.environments import RigError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 MODEL_ID = "scripted"
+OTHER_ID = "scripted-two"
 MODEL_HANDLE = f"openai-proxy/{MODEL_ID}"
 INITDB_OPTIONS = ("--no-sync", "--no-locale", "--encoding=UTF8", "--auth=trust", "-U", "postgres")
 START_SECONDS = 180.0  # Letta's imports alone take half a minute on a slow disk
@@ -101,7 +103,9 @@ class Rig:
         self._logs = self.options.log_dir or self._dir
         self._logs.mkdir(parents=True, exist_ok=True)
         # The model first: Letta asks it for its list of models while starting.
-        model = ScriptedModel(host=HOST, port=self.options.model_port, models=(MODEL_ID,))
+        model = ScriptedModel(
+            respond=oblige, host=HOST, port=self.options.model_port, models=(MODEL_ID, OTHER_ID)
+        )
         self._stack.callback(model.stop)
         model.start()
         self._start_postgres()

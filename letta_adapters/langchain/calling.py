@@ -1,0 +1,153 @@
+"""One call of the model: LangChain's arguments as a call of the shared layer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Generator, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config
+
+from letta_adapters.calls import Call, CallEvent
+from letta_adapters.errors import InvalidInputError
+from letta_adapters.langchain.answer import Answer, Piece, Reader
+from letta_adapters.langchain.convert import to_entries, to_wire_tools
+from letta_adapters.langchain.demands import Demand, choose, shaped
+from letta_adapters.options import SessionOptions
+
+if TYPE_CHECKING:
+    from letta_adapters.langchain.chat_model import ChatLetta
+
+_OWN: Final = frozenset(
+    {
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "model",
+        "temperature",
+        "max_tokens",
+        "timeout",
+        "max_steps",
+        "agent_id",
+        "conversation_id",
+        "thread_id",
+        "letta_shape",
+        "letta_validate",
+    }
+)
+# What LangChain itself passes on, which asks nothing of the agent.
+_PASSED: Final = frozenset(
+    {"strict", "stream", "stream_usage", "ls_structured_output_format", "structured_output_format"}
+)
+PLACES: Final = ("conversation_id", "thread_id", "agent_id")
+
+
+@dataclass(frozen=True, slots=True)
+class Calling:
+    """A call, what it demands of the answer, and how the answer is read."""
+
+    call: Call
+    demand: Demand
+    stop: list[str] | None
+
+    @classmethod
+    def of(
+        cls,
+        model: ChatLetta,
+        session: SessionOptions,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        kwargs: Mapping[str, Any],
+    ) -> Calling:
+        """Put the model's fields, the call's arguments and the run's configuration together.
+
+        Raises:
+            InvalidInputError: an argument that nothing is done with, bad content, a bad choice.
+        """
+        unknown = sorted(k for k in kwargs if k not in _OWN | _PASSED and kwargs[k] is not None)
+        if unknown:
+            raise InvalidInputError(
+                f"ChatLetta does nothing with {unknown[0]!r}.",
+                hint="Neither the Letta API nor Letta Code has such a setting per call.",
+            )
+        tools, demand = choose(
+            to_wire_tools(kwargs.get("tools") or (), strict=kwargs.get("strict")),
+            kwargs.get("tool_choice"),
+            parallel=kwargs.get("parallel_tool_calls"),
+        )
+        shape = kwargs.get("letta_shape")
+        if shape is not None:
+            validate = kwargs["letta_validate"]
+            demand = shaped(demand, shape["schema"], validate, tool=shape["tool"])
+        place = _place(model, kwargs)
+        call = Call(
+            entries=to_entries(messages),
+            tools=tools,
+            **place,
+            model=kwargs.get("model") or model.model,
+            settings=_settings(model, kwargs),
+            max_steps=kwargs.get("max_steps") or model.max_steps,
+            timeout=kwargs.get("timeout") or model.timeout,
+            agent_free=model.agent_free,
+            on_mismatch=model.on_mismatch,
+            note=demand.note,
+            session=session,
+        )
+        return cls(call, demand, stop)
+
+    def leaves_calls(self, answer: Answer) -> bool:
+        """Does the turn wait for answers to calls that nobody will answer?"""
+        return self.demand.final and bool(answer.end.pending)
+
+    def attempts(self) -> Generator[Call, Answer, Answer]:
+        """Calls to make until the answer is what was demanded (whole messages, no fragments)."""
+        return self.demand.attempts(_whole(self.call))
+
+    def reader(self, call: Call | None = None) -> Reader:
+        """Reads the events of the call."""
+        call = call or self.call
+        answered = [e.tool_call_id for e in call.entries if e.role == "tool"]
+        return Reader((str(t["name"]) for t in call.tools), answered, self.stop)
+
+    def collect(self, call: Call, events: Iterable[CallEvent]) -> Answer:
+        """The whole answer."""
+        reader = self.reader(call)
+        pieces: list[Piece] = []
+        for event in events:
+            pieces += reader.read(event)
+        return Answer(reader, tuple(pieces))
+
+    async def acollect(self, call: Call, events: AsyncIterable[CallEvent]) -> Answer:
+        """The whole answer."""
+        return self.collect(call, [event async for event in events])
+
+
+def _whole(call: Call) -> Call:
+    return replace(call, partial=False)
+
+
+def _place(model: ChatLetta, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Where to: the call's argument, else the run's configuration, else the model's field."""
+    configured = ensure_config().get("configurable") or {}
+    made: dict[str, Any] = {}
+    for name in PLACES:
+        given = kwargs.get(name)
+        if given is None and name != "agent_id":
+            given = configured.get(name)
+        made[name] = getattr(model, name) if given is None else str(given)
+    return made
+
+
+def _settings(model: ChatLetta, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("temperature", "max_tokens")
+    given = {name: kwargs.get(name, getattr(model, name)) for name in names}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def placed(config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments with what the configuration says of the conversation."""
+    configured = (config or {}).get("configurable") or {}
+    given = {n: configured[n] for n in PLACES[:2] if configured.get(n) is not None}
+    return {**given, **kwargs}

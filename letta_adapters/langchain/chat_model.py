@@ -1,0 +1,381 @@
+"""``ChatLetta``: a LangChain chat model whose brain is a Letta agent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, closing
+from typing import Any, Literal, Protocol, cast
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.tools import BaseTool
+from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, model_validator
+from typing_extensions import Self
+
+from letta_adapters.calls import Caller
+from letta_adapters.langchain.answer import PROVIDER, Answer, Reader
+from letta_adapters.langchain.calling import Calling, placed
+from letta_adapters.langchain.chunks import ChunkMaker, message_of
+from letta_adapters.langchain.convert import to_wire_tools
+from letta_adapters.langchain.demands import choose
+from letta_adapters.langchain.errors import langchain_errors
+from letta_adapters.langchain.protocol import EventMaker
+from letta_adapters.langchain.structured import structured
+from letta_adapters.options import SessionOptions
+
+
+class _Maker(Protocol):
+    def feed(self, event: Any) -> list[Any]: ...
+    def finish(self) -> list[Any]: ...
+    def replay(self, pieces: Any) -> list[Any]: ...
+
+
+class ChatLetta(BaseChatModel):
+    """A Letta agent as a chat model.
+
+    Pass the whole history as to any chat model; only what the agent has not seen is sent. The
+    agent keeps its memory over all conversations. Which conversation a call goes to is told by the
+    history itself (each answer carries a marker in ``response_metadata["letta"]``), by
+    ``conversation_id``, or by ``thread_id`` (also from ``config["configurable"]``); without any of
+    them each call is a fresh conversation.
+
+    ```python
+    from letta_adapters.langchain import ChatLetta
+
+    model = ChatLetta(agent_id="agent-...")
+    first = model.invoke("My name is Ada.")
+    ```
+
+    With no backend named and no ``LETTA_*`` variable set, the agent runs on this machine.
+    """
+
+    agent_id: str | None = None
+    """The agent. Default: the backend's default agent."""
+    conversation_id: str | None = None
+    """Always this conversation, whatever the history says."""
+    thread_id: str | None = None
+    """A name for a conversation, used where the history names none."""
+    model: str | None = Field(default=None, alias="model_name")
+    """Another model than the agent's, for the calls of this object."""
+    backend: Any = Field(default=None, exclude=True)
+    """What `LettaClient` takes: `Rest(...)`, `Local(...)`, `Remote(...)` or a name."""
+    client: Any = Field(default=None, exclude=True)
+    """A `LettaClient` (or, for asynchronous use on its own loop, an `AsyncLettaClient`)."""
+    letta_api_key: SecretStr | None = Field(default=None, alias="api_key")
+    """Key of the Letta API. Default: `LETTA_API_KEY`."""
+    letta_base_url: str | None = Field(default=None, alias="base_url")
+    """Address of a Letta API. Default: `LETTA_BASE_URL`."""
+    timeout: float | None = Field(default=None, gt=0)
+    """Seconds a call may take."""
+    temperature: float | None = None
+    """For the conversations that are made (the Letta API only)."""
+    max_tokens: int | None = Field(default=None, gt=0)
+    """For the conversations that are made (the Letta API only)."""
+    stop: list[str] | None = Field(default=None, alias="stop_sequences")
+    """Texts that end the answer. The agent's turn goes on to its end all the same."""
+    max_steps: int | None = Field(default=None, gt=0)
+    """Limit of model calls in one turn (the Letta API only)."""
+    agent_free: bool = False
+    """A plain model without agent and memory (Letta Code only)."""
+    on_mismatch: Literal["fork", "continue", "error"] = "fork"
+    """What to do when the history is not the one the conversation has."""
+    session_options: dict[str, Any] = Field(default_factory=dict)
+    """Further options of `create_session`: permission_mode, cwd, skill_sources, ..."""
+    cache: Any = False
+    """Off: an answer from a cache is one the agent knows nothing of."""
+
+    _caller: Caller = PrivateAttr()
+    _session: SessionOptions = PrivateAttr()
+
+    model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True, extra="forbid")
+
+    @model_validator(mode="after")
+    def _connect(self) -> Self:
+        self._session = SessionOptions(**self.session_options)
+        self._caller = Caller(
+            backend=self.backend,
+            client=self.client,
+            api_key=self.letta_api_key,
+            base_url=self.letta_base_url,
+        )
+        return self
+
+    # -- what LangChain asks of a model -----------------------------------------------------
+
+    @property
+    def _llm_type(self) -> str:
+        return "letta-chat"
+
+    @property
+    def _identifying_params(self) -> dict[str, Any]:
+        return {
+            "agent_id": self.agent_id,
+            "conversation_id": self.conversation_id,
+            "model": self.model,
+            "backend": self._caller.backend_name,
+        }
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """Where the key comes from when the model is loaded again."""
+        return {"letta_api_key": "LETTA_API_KEY", "api_key": "LETTA_API_KEY"}
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """It can be dumped and loaded; the key never is."""
+        return True
+
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """The module it is loaded from."""
+        return ["letta_adapters", "langchain"]
+
+    def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
+        model = kwargs.get("model") or self.model or self.agent_id or PROVIDER
+        params = LangSmithParams(ls_provider=PROVIDER, ls_model_type="chat", ls_model_name=model)
+        temperature = kwargs.get("temperature", self.temperature)
+        max_tokens = kwargs.get("max_tokens", self.max_tokens)
+        if temperature is not None:
+            params["ls_temperature"] = temperature
+        if max_tokens is not None:
+            params["ls_max_tokens"] = max_tokens
+        if stop or self.stop:
+            params["ls_stop"] = stop or self.stop
+        return params
+
+    def _resolve_model_profile(self) -> Any:
+        return {
+            "image_inputs": True,
+            "tool_calling": True,
+            "tool_choice": True,
+            "structured_output": False,  # of a provider; ours goes through a tool
+            "reasoning_output": True,
+            "text_inputs": True,
+            "text_outputs": True,
+            "pdf_inputs": False,
+            "audio_inputs": False,
+            "video_inputs": False,
+        }
+
+    # -- calls ------------------------------------------------------------------------------
+
+    def _calling(
+        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
+    ) -> Calling:
+        return Calling.of(self, self._session, messages, stop or self.stop, kwargs)
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with langchain_errors():
+            calling = self._calling(messages, stop, kwargs)
+            return _result(self._answer(calling))
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        with langchain_errors():
+            calling = self._calling(messages, stop, kwargs)
+            return _result(await self._aanswer(calling))
+
+    def _answer(self, calling: Calling) -> Answer:
+        """A whole answer that meets the call's demand."""
+        attempts = calling.attempts()
+        call = next(attempts)
+        while True:
+            with closing(self._caller.stream(call)) as events:
+                answer = calling.collect(call, events)
+            try:
+                call = attempts.send(answer)
+            except StopIteration as done:
+                answer = cast("Answer", done.value)
+                break
+        if calling.leaves_calls(answer):
+            answer.settle(self._caller.abandon(answer.end))
+        return answer
+
+    async def _aanswer(self, calling: Calling) -> Answer:
+        attempts = calling.attempts()
+        call = next(attempts)
+        while True:
+            async with aclosing(self._caller.astream(call)) as events:
+                answer = await calling.acollect(call, events)
+            try:
+                call = attempts.send(answer)
+            except StopIteration as done:
+                answer = cast("Answer", done.value)
+                break
+        if calling.leaves_calls(answer):
+            answer.settle(await self._caller.aabandon(answer.end))
+        return answer
+
+    def _run(self, calling: Calling, make: Callable[[Reader], _Maker]) -> Iterator[Any]:
+        """A streamed answer, in one of LangChain's forms."""
+        if calling.demand.check is not None:
+            # It may have to be mended, so it is shown when it is good.
+            answer = self._answer(calling)
+            yield from make(answer.reader).replay(answer.pieces)
+            return
+        maker = make(calling.reader())
+        with closing(self._caller.stream(calling.call)) as events:
+            for event in events:
+                yield from maker.feed(event)
+        yield from maker.finish()
+
+    async def _arun(
+        self, calling: Calling, make: Callable[[Reader], _Maker]
+    ) -> AsyncGenerator[Any, None]:
+        if calling.demand.check is not None:
+            answer = await self._aanswer(calling)
+            for made in make(answer.reader).replay(answer.pieces):
+                yield made
+            return
+        maker = make(calling.reader())
+        async with aclosing(self._caller.astream(calling.call)) as events:
+            async for event in events:
+                for made in maker.feed(event):
+                    yield made
+        for made in maker.finish():
+            yield made
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        with langchain_errors():
+            yield from self._run(self._calling(messages, stop, kwargs), ChunkMaker)
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        with langchain_errors():
+            async with aclosing(
+                self._arun(self._calling(messages, stop, kwargs), ChunkMaker)
+            ) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    def _stream_chat_model_events(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[Any]:
+        """The v3 protocol's events, natively."""
+        with langchain_errors():
+            yield from self._run(self._calling(messages, stop, kwargs), EventMaker)
+
+    async def _astream_chat_model_events(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[Any]:
+        """The v3 protocol's events, natively."""
+        with langchain_errors():
+            async with aclosing(
+                self._arun(self._calling(messages, stop, kwargs), EventMaker)
+            ) as events:
+                async for event in events:
+                    yield event
+
+    # -- the run's configuration ------------------------------------------------------------
+
+    # A model that is called directly does not see ``config["configurable"]`` any later than here.
+
+    def invoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AIMessage:
+        """One answer."""
+        return super().invoke(input, config, **placed(config, kwargs))
+
+    async def ainvoke(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AIMessage:
+        """One answer."""
+        return await super().ainvoke(input, config, **placed(config, kwargs))
+
+    def stream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[AIMessageChunk]:
+        """One answer, token by token."""
+        return super().stream(input, config, **placed(config, kwargs))
+
+    def astream(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[AIMessageChunk]:
+        """One answer, token by token."""
+        return super().astream(input, config, **placed(config, kwargs))
+
+    # -- tools and structure ----------------------------------------------------------------
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | BaseTool],
+        *,
+        tool_choice: str | bool | dict[str, Any] | None = None,
+        strict: bool | None = None,
+        parallel_tool_calls: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, AIMessage]:
+        """Offer tools to the agent, beside its own. It calls them through the caller.
+
+        Args:
+            tools: Functions, pydantic classes, `BaseTool`s, Runnables as tools, or dicts.
+            tool_choice: `"auto"`, `"none"`, `"any"`, a tool's name, or OpenAI's dict.
+            strict: Passed on into the schema.
+            parallel_tool_calls: `False` asks for one call at a time.
+
+        Raises:
+            InvalidInputError: something that cannot be a tool, or a choice that is none of them.
+        """
+        wire = to_wire_tools(tools, strict=strict)
+        choose(wire, tool_choice)
+        bound: dict[str, Any] = {"tools": [{"type": "function", "function": t} for t in wire]}
+        given = {"tool_choice": tool_choice, "parallel_tool_calls": parallel_tool_calls}
+        bound |= {name: value for name, value in given.items() if value is not None}
+        return self.bind(**bound, **kwargs)
+
+    def with_structured_output(
+        self,
+        schema: dict[str, Any] | type | None = None,
+        *,
+        method: Literal["function_calling", "json_schema", "json_mode"] = "function_calling",
+        include_raw: bool = False,
+        strict: bool | None = None,
+        **kwargs: Any,
+    ) -> Runnable[LanguageModelInput, Any]:
+        """Answers as objects of a schema, validated; an answer that does not fit is mended once.
+
+        Args:
+            schema: A pydantic class, a `TypedDict`, or a JSON schema.
+            method: `"function_calling"` through a tool call; `"json_schema"` and `"json_mode"` as
+                JSON text.
+            include_raw: Give `{"raw": AIMessage, "parsed": ..., "parsing_error": ...}`.
+            strict: Passed on into the schema.
+        """
+        return structured(self, schema, method, include_raw=include_raw, strict=strict, **kwargs)
+
+
+def _result(answer: Answer) -> ChatResult:
+    return ChatResult(generations=[ChatGeneration(message=message_of(answer))])

@@ -1,0 +1,175 @@
+"""Pieces of an answer as ``AIMessage`` and ``AIMessageChunk``, and content blocks of both.
+
+Plain text is plain ``str`` content, which costs least; everything else is a list of content blocks
+in LangChain's standard form (``output_version="v1"`` then has nothing left to translate).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+from langchain_core.messages import AIMessage, AIMessageChunk
+from langchain_core.messages import content as blocks
+from langchain_core.messages.block_translators import register_translator
+from langchain_core.messages.tool import ToolCall, invalid_tool_call, tool_call, tool_call_chunk
+from langchain_core.outputs import ChatGenerationChunk
+
+from letta_adapters.calls import CallEvent
+from letta_adapters.engine.assembler import parse_arguments
+from letta_adapters.langchain.answer import PROVIDER, Answer, Piece, Reader
+from letta_adapters.messages import ToolCallMessage, ToolResultMessage
+
+
+def block_of(piece: Piece) -> dict[str, Any]:
+    """The standard content block of a piece."""
+    kind, value = piece
+    if kind == "text":
+        return {"type": "text", "text": value}
+    if kind == "reasoning":
+        return {"type": "reasoning", "reasoning": value}
+    if kind == "server_call":
+        call: ToolCallMessage = value
+        return {
+            "type": "server_tool_call",
+            "id": call.tool_call_id,
+            "name": call.tool_name,
+            "args": dict(call.tool_input),
+        }
+    if kind == "server_result":
+        result: ToolResultMessage = value
+        return {
+            "type": "server_tool_result",
+            "tool_call_id": result.tool_call_id,
+            "status": "error" if result.is_error else "success",
+            "output": result.content,
+        }
+    return {"type": "non_standard", "value": value}
+
+
+class ChunkMaker:
+    """Makes the chunks of one message."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._index = -1
+        self._last = ""
+
+    def feed(self, event: CallEvent) -> list[ChatGenerationChunk]:
+        """What an event of the call adds."""
+        return [
+            ChatGenerationChunk(message=self.chunk(piece)) for piece in self._reader.read(event)
+        ]
+
+    def finish(self) -> list[ChatGenerationChunk]:
+        """What ends the message."""
+        return [ChatGenerationChunk(message=self.last())]
+
+    def replay(self, pieces: Iterable[Piece]) -> list[ChatGenerationChunk]:
+        """A whole answer."""
+        made = [ChatGenerationChunk(message=self.chunk(piece)) for piece in pieces]
+        return made + self.finish()
+
+    def chunk(self, piece: Piece) -> AIMessageChunk:
+        """One piece. Blocks of one kind that follow each other are one block in the end."""
+        kind, value = piece
+        if kind == "text":
+            self._last = kind
+            return AIMessageChunk(content=value, id=self._reader.id)
+        if kind != self._last or kind != "reasoning":
+            self._index += 1
+        self._last = kind
+        block = {**block_of(piece), "index": self._index}
+        return AIMessageChunk(
+            content=[block],
+            id=self._reader.id,
+            response_metadata={"model_provider": PROVIDER},
+        )
+
+    def last(self) -> AIMessageChunk:
+        """The chunk that ends the message: tool calls, usage, metadata."""
+        reader = self._reader
+        calls = [
+            tool_call_chunk(
+                name=call.tool_name, args=call.raw_arguments or "{}", id=call.tool_call_id, index=i
+            )
+            for i, call in enumerate(reader.tool_calls)
+        ]
+        return AIMessageChunk(
+            content="",
+            id=reader.id,
+            tool_call_chunks=calls,
+            usage_metadata=cast("Any", reader.usage()),
+            response_metadata=reader.metadata(),
+            chunk_position="last",
+        )
+
+
+def message_of(answer: Answer) -> AIMessage:
+    """The whole answer as one message, equal to the sum of its chunks."""
+    content: list[Any] = []
+    for piece in answer.pieces:
+        kind, value = piece
+        if kind == "text":
+            if content and isinstance(content[-1], str):
+                content[-1] += value
+            else:
+                content.append(value)
+        elif kind == "reasoning" and content and _is(content[-1], "reasoning"):
+            content[-1]["reasoning"] += value
+        else:
+            content.append(block_of(piece))
+    plain = not content or (len(content) == 1 and isinstance(content[0], str))
+    reader = answer.reader
+    good = [call for call in reader.tool_calls if _is_object(call)]
+    broken = [call for call in reader.tool_calls if not _is_object(call)]
+    return AIMessage(
+        content="".join(content) if plain else content,
+        id=reader.id,
+        tool_calls=[_call(call) for call in good],
+        invalid_tool_calls=[
+            invalid_tool_call(
+                name=call.tool_name,
+                args=call.raw_arguments,
+                id=call.tool_call_id,
+                error="The arguments are no JSON object.",
+            )
+            for call in broken
+        ],
+        usage_metadata=cast("Any", reader.usage()),
+        response_metadata=reader.metadata(),
+    )
+
+
+def _is(item: Any, kind: str) -> bool:
+    return isinstance(item, dict) and item.get("type") == kind
+
+
+def _is_object(call: ToolCallMessage) -> bool:
+    raw = call.raw_arguments.strip()
+    return bool(call.tool_input) or raw in ("", "{}") or parse_arguments(raw) != {}
+
+
+def _call(call: ToolCallMessage) -> ToolCall:
+    return tool_call(name=call.tool_name, args=dict(call.tool_input), id=call.tool_call_id)
+
+
+def _translate(message: AIMessage) -> list[blocks.ContentBlock]:
+    """Content of ours as standard blocks: texts are strings in it, all else is standard already."""
+    content = message.content
+    items = [content] if isinstance(content, str) else content
+    made: list[Any] = []
+    for item in items:
+        if isinstance(item, str):
+            if item:
+                made.append({"type": "text", "text": item})
+        else:
+            made.append(item)
+    if isinstance(message, AIMessageChunk) and message.chunk_position != "last":
+        made += message.tool_call_chunks
+    else:
+        made += [*message.tool_calls, *message.invalid_tool_calls]
+    return cast("list[blocks.ContentBlock]", made)
+
+
+register_translator(PROVIDER, _translate, _translate)

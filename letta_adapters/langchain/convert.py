@@ -1,0 +1,195 @@
+"""LangChain messages as entries of a history, and LangChain tools as Letta's client-side tools."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from langchain_core.messages import (
+    AIMessage,
+    BaseMessage,
+    ChatMessage,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
+from langchain_core.utils.function_calling import convert_to_openai_tool
+
+from letta_adapters.calls import Entry, Marker
+from letta_adapters.content import ImageContent, TextContent, image_from_url
+from letta_adapters.content import to_wire as content_to_wire
+from letta_adapters.errors import InvalidInputError
+from letta_adapters.messages import PendingToolCall
+from letta_adapters.permissions import Allow, Deny
+
+# Where a message of ours carries its marker.
+MARKER_KEY: Final = "letta"
+_ROLES: Final[Mapping[str, str]] = {
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "ai": "assistant",
+    "system": "system",
+    "developer": "system",
+}
+# Parts of a content list that say nothing to the agent.
+_SILENT: Final = frozenset(
+    {
+        "reasoning",
+        "thinking",
+        "redacted_thinking",
+        "tool_use",
+        "tool_call",
+        "tool_call_chunk",
+        "invalid_tool_call",
+        "server_tool_call",
+        "server_tool_call_chunk",
+        "server_tool_result",
+        "non_standard",
+        "cache_point",
+    }
+)
+
+
+def to_entries(messages: Iterable[BaseMessage]) -> list[Entry]:
+    """The history as the history rule reads it.
+
+    Raises:
+        InvalidInputError: content that Letta's messages do not have (PDF, audio, video, files).
+    """
+    return [_entry(message) for message in messages]
+
+
+def _entry(message: BaseMessage) -> Entry:
+    if isinstance(message, AIMessage):
+        return Entry(
+            "assistant",
+            str(message.text),
+            id=message.id,
+            name=message.name,
+            marker=marker_of(message),
+            tool_calls=tuple(_calls(message)),
+        )
+    if isinstance(message, ToolMessage):
+        decision = message.artifact if isinstance(message.artifact, Allow | Deny) else None
+        return Entry(
+            "tool",
+            _content(message.content),
+            id=message.id,
+            tool_call_id=message.tool_call_id,
+            is_error=message.status == "error",
+            decision=decision,
+        )
+    if isinstance(message, SystemMessage):
+        return Entry("system", str(message.text), id=message.id)
+    if isinstance(message, HumanMessage):
+        return Entry("user", _content(message.content), id=message.id, name=message.name)
+    role = _ROLES.get(message.role) if isinstance(message, ChatMessage) else None
+    if role is None:
+        raise InvalidInputError(
+            f"A message of type {message.type!r} has no place in a Letta conversation.",
+            hint="Use system, human, ai and tool messages.",
+        )
+    return Entry(role, _content(message.content), id=message.id, name=message.name)  # type: ignore[arg-type]
+
+
+def marker_of(message: BaseMessage) -> Marker | None:
+    """The marker of a message that an agent of ours gave."""
+    return Marker.from_dict(message.response_metadata.get(MARKER_KEY))
+
+
+def _calls(message: AIMessage) -> Iterable[PendingToolCall]:
+    for call in message.tool_calls:
+        arguments = json.dumps(call["args"], sort_keys=True, default=str)
+        yield PendingToolCall(call["id"] or "", call["name"], arguments)
+    for broken in message.invalid_tool_calls:
+        yield PendingToolCall(broken["id"] or "", broken["name"] or "", broken["args"] or "")
+
+
+def _content(content: str | Sequence[str | Mapping[str, Any]]) -> str | list[dict[str, Any]]:
+    if isinstance(content, str):
+        return content
+    parts: list[TextContent | ImageContent] = []
+    for item in content:
+        part = TextContent(item) if isinstance(item, str) else _part(item)
+        if isinstance(part, ImageContent) or (part is not None and part.text.strip()):
+            parts.append(part)
+    if not parts:
+        return ""
+    wire = content_to_wire(parts)
+    return wire if isinstance(wire, str) else list(wire)
+
+
+def _part(item: Mapping[str, Any]) -> TextContent | ImageContent | None:
+    kind = str(item.get("type") or "")
+    read = _PARTS.get(kind)
+    if read is not None:
+        return read(item)
+    if kind in _SILENT:
+        return None
+    raise InvalidInputError(
+        f"A Letta agent's messages hold text and images, not {kind or 'this content'!r}.",
+        hint="Extract the text of a document first, and send that.",
+    )
+
+
+def _text(item: Mapping[str, Any]) -> TextContent:
+    return TextContent(str(item.get("text") or ""))
+
+
+def _image(item: Mapping[str, Any]) -> ImageContent:
+    """LangChain's own image block, in both of its forms, and Anthropic's."""
+    source = item.get("source")
+    if isinstance(source, Mapping):
+        item = {**source, "source_type": source.get("type")}
+    media_type = item.get("mime_type") or item.get("media_type")
+    data = item.get("base64") or (item.get("data") if item.get("source_type") != "url" else None)
+    if data:
+        return ImageContent(data=str(data), media_type=media_type)
+    url = item.get("url")
+    if not isinstance(url, str) or not url:
+        raise InvalidInputError(
+            "An image needs its base64 data or a URL.",
+            hint="File ids of other providers mean nothing to Letta.",
+        )
+    return image_from_url(url)
+
+
+def _image_url(item: Mapping[str, Any]) -> ImageContent:
+    """OpenAI's image part."""
+    given = item.get("image_url")
+    url = given.get("url") if isinstance(given, Mapping) else given
+    return image_from_url(str(url or ""))
+
+
+_PARTS: Final[Mapping[str, Callable[[Mapping[str, Any]], TextContent | ImageContent]]] = {
+    "text": _text,
+    "text-plain": _text,
+    "input_text": _text,
+    "output_text": _text,
+    "image": _image,
+    "image_url": _image_url,
+}
+
+
+def to_wire_tools(tools: Iterable[Any], *, strict: bool | None = None) -> list[dict[str, Any]]:
+    """Functions, pydantic models, ``BaseTool``s, Runnables' tools and dicts as client-side tools.
+
+    Raises:
+        InvalidInputError: what cannot be one, saying why.
+    """
+    made = []
+    for tool in tools:
+        try:
+            function = convert_to_openai_tool(tool, strict=strict)["function"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise InvalidInputError(f"{tool!r} is not a tool: {error}") from error
+        made.append(
+            {
+                "name": function["name"],
+                "description": function.get("description") or "",
+                "parameters": function.get("parameters") or {"type": "object", "properties": {}},
+            }
+        )
+    return made

@@ -1,0 +1,168 @@
+"""What a caller demands of one answer: a certain tool's call, or JSON of a certain shape.
+
+Neither the Letta API nor Letta Code has a ``tool_choice`` or a response format per request. So the
+agent is told with the call what is wanted, the answer is checked, and an answer that does not do
+gets one chance to be mended in the same conversation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from letta_adapters.calls import Call, Entry
+from letta_adapters.errors import InvalidInputError
+from letta_adapters.langchain.answer import Answer
+from letta_adapters.messages import PendingToolCall
+
+# How often an answer may be mended. Each is a turn, which costs model calls.
+REPAIRS: Final = 1
+
+Check = Callable[[Answer], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """``note``: told to the agent with the call. ``check``: what is wrong with an answer, or
+    ``None``. ``final``: nobody will answer the tool calls, so the turn ends with them."""
+
+    note: str = ""
+    check: Check | None = None
+    final: bool = False
+
+    def attempts(self, call: Call) -> Generator[Call, Answer, Answer]:
+        """Yields calls to make, takes their answers; returns the one to give."""
+        call = replace(call, note=self.note)
+        answer = first = yield call
+        for _ in range(REPAIRS):
+            problem = self.check(answer) if self.check is not None else None
+            if problem is None:
+                break
+            call = replace(call, entries=[*call.entries, *_complaint(answer, problem)])
+            answer = yield call
+            answer.standing_for(first.end.marker)
+        return answer
+
+
+def _complaint(answer: Answer, problem: str) -> list[Entry]:
+    """The answer and what is wrong with it, as the history goes on."""
+    end = answer.end
+    said = Entry("assistant", answer.text, marker=end.marker, tool_calls=_calls(answer))
+    if not end.pending:
+        return [said, Entry("user", problem)]
+    return [
+        said,
+        *(
+            Entry("tool", problem, tool_call_id=call.tool_call_id, is_error=True)
+            for call in end.pending
+        ),
+    ]
+
+
+def _calls(answer: Answer) -> tuple[PendingToolCall, ...]:
+    return tuple(
+        PendingToolCall(call.tool_call_id, call.tool_name, call.raw_arguments)
+        for call in answer.end.pending
+    )
+
+
+def choose(
+    tools: Sequence[Mapping[str, Any]], choice: Any, *, parallel: bool | None = None
+) -> tuple[list[Mapping[str, Any]], Demand]:
+    """LangChain's ``tool_choice`` as tools to offer and a demand.
+
+    ``None`` / ``"auto"``: any or none of them; ``"none"``: no tool; ``"any"``, ``"required"``,
+    ``True``: at least one; a name, or OpenAI's dict with one: that one.
+
+    Raises:
+        InvalidInputError: there is no such tool.
+    """
+    one_by_one = "Call one tool at a time." if parallel is False and tools else ""
+    if choice is None or choice == "auto" or choice is False:
+        return list(tools), Demand(one_by_one)
+    if choice == "none":
+        return [], Demand()
+    names = [str(tool["name"]) for tool in tools]
+    if not names:
+        raise InvalidInputError(f"tool_choice={choice!r} needs tools to choose from.")
+    if choice not in ("any", "required", True):
+        name = _name_of(choice)
+        if name not in names:
+            raise InvalidInputError(
+                f"tool_choice={name!r} is none of the tools.", hint=f"They are: {', '.join(names)}."
+            )
+        tools = [tool for tool in tools if tool["name"] == name]
+        names = [name]
+    wanted = names[0] if len(names) == 1 else f"one of these tools: {', '.join(names)}"
+    note = f"Answer by calling {wanted}. Do not answer with text. {one_by_one}".strip()
+
+    def check(answer: Answer) -> str | None:
+        called = {call.tool_name for call in answer.reader.tool_calls}
+        return None if called & set(names) else f"You did not call a tool. {note}"
+
+    return list(tools), Demand(note, check)
+
+
+def _name_of(choice: Any) -> str:
+    if isinstance(choice, Mapping):
+        function = choice.get("function")
+        named = function.get("name") if isinstance(function, Mapping) else choice.get("name")
+        return str(named or "")
+    return str(choice)
+
+
+def shaped(
+    demand: Demand,
+    schema: Mapping[str, Any],
+    validate: Callable[[Any], object],
+    *,
+    tool: str | None,
+) -> Demand:
+    """The demand for data of a certain shape: as the arguments of ``tool``, or as JSON text.
+
+    Args:
+        validate: Raises ``ValueError`` (pydantic's is one) for data of another shape.
+    """
+    if tool is not None:
+        before = demand.check
+
+        def check_call(answer: Answer) -> str | None:
+            problem = before(answer) if before is not None else None
+            if problem is not None:
+                return problem
+            call = next(c for c in answer.reader.tool_calls if c.tool_name == tool)
+            return _problem(validate, dict(call.tool_input), f"Call {tool} again.")
+
+        return replace(demand, check=check_call, final=True)
+
+    note = (
+        "Answer with one JSON object that fits this JSON schema, and with nothing else: "
+        f"{json.dumps(schema, sort_keys=True)}"
+        if schema
+        else "Answer with one JSON object and with nothing else."
+    )
+
+    def check_text(answer: Answer) -> str | None:
+        try:
+            data = json.loads(json_in(answer.text))
+        except ValueError as error:
+            return f"That is no JSON: {error}. {note}"
+        return _problem(validate, data, note)
+
+    return Demand(note, check_text)
+
+
+def _problem(validate: Callable[[Any], object], data: Any, again: str) -> str | None:
+    try:
+        validate(data)
+    except ValueError as error:
+        return f"That does not fit: {error}. {again}"
+    return None
+
+
+def json_in(text: str) -> str:
+    """The JSON in an answer, which models like to put into a code block."""
+    start, end = text.find("{"), text.rfind("}")
+    return text[start : end + 1] if 0 <= start < end else text

@@ -1,0 +1,126 @@
+"""Pieces of an answer as events of LangChain's v3 streaming protocol, made natively.
+
+``message-start``, then for each block ``content-block-start``, ``-delta`` and ``-finish``, then
+``message-finish``. Going through chunks instead costs seven times as much.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from letta_adapters.calls import CallEvent
+from letta_adapters.langchain.answer import PROVIDER, Piece, Reader
+from letta_adapters.langchain.chunks import block_of
+from letta_adapters.messages import ToolCallMessage
+
+Event = dict[str, Any]
+_DELTAS = {"text": ("text-delta", "text"), "reasoning": ("reasoning-delta", "reasoning")}
+
+
+class EventMaker:
+    """Makes the protocol events of one message."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._index = -1
+        self._open: str = ""
+        self._parts: list[str] = []
+        self._begun = False
+
+    def feed(self, event: CallEvent) -> list[Event]:
+        """What an event of the call adds."""
+        made = [] if self._begun else self._begin()
+        for piece in self._reader.read(event):
+            made += self.events(piece)
+        if not self._begun:
+            made = self._begin() + made
+        return made
+
+    def replay(self, pieces: Iterable[Piece]) -> list[Event]:
+        """A whole answer."""
+        made = self._begin()
+        for piece in pieces:
+            made += self.events(piece)
+        return made + self.finish()
+
+    def _begin(self) -> list[Event]:
+        start = self._reader.start
+        if start is None:
+            return []
+        self._begun = True
+        metadata: dict[str, Any] = {"provider": PROVIDER}
+        if start.model:
+            metadata["model"] = start.model
+        id_ = self._reader.id or ""
+        return [{"event": "message-start", "role": "ai", "id": id_, "metadata": metadata}]
+
+    def events(self, piece: Piece) -> Iterator[Event]:
+        """One piece."""
+        kind, value = piece
+        delta = _DELTAS.get(kind)
+        if delta is None:
+            yield from self._close()
+            yield from self._whole(block_of(piece))
+            return
+        name, field = delta
+        if self._open != kind:
+            yield from self._close()
+            self._index += 1
+            self._open = kind
+            skeleton = {"type": field, field: ""}
+            yield {"event": "content-block-start", "index": self._index, "content": skeleton}
+        self._parts.append(value)
+        yield {
+            "event": "content-block-delta",
+            "index": self._index,
+            "delta": {"type": name, field: value},
+        }
+
+    def _close(self) -> Iterator[Event]:
+        if not self._open:
+            return
+        kind, self._open = self._open, ""
+        text, self._parts = "".join(self._parts), []
+        block = {"type": kind, kind: text}
+        yield {"event": "content-block-finish", "index": self._index, "content": block}
+
+    def _whole(self, block: Event) -> Iterator[Event]:
+        self._index += 1
+        yield {"event": "content-block-start", "index": self._index, "content": _skeleton(block)}
+        yield {"event": "content-block-finish", "index": self._index, "content": block}
+
+    def finish(self) -> list[Event]:
+        """What ends the message."""
+        return list(self._finish())
+
+    def _finish(self) -> Iterator[Event]:
+        yield from self._close()
+        for call in self._reader.tool_calls:
+            yield from self._call(call)
+        made: Event = {"event": "message-finish", "metadata": self._reader.metadata()}
+        usage = self._reader.usage()
+        if usage is not None:
+            made["usage"] = usage
+        yield made
+
+    def _call(self, call: ToolCallMessage) -> Iterator[Event]:
+        self._index += 1
+        named = {"id": call.tool_call_id, "name": call.tool_name}
+        chunk = {"type": "tool_call_chunk", **named, "args": ""}
+        yield {"event": "content-block-start", "index": self._index, "content": chunk}
+        block: Event = {"type": "tool_call", **named, "args": dict(call.tool_input)}
+        if not call.tool_input and call.raw_arguments.strip() not in ("", "{}"):
+            error = "The arguments are no JSON object."
+            block = {"type": "invalid_tool_call", **named, "args": call.raw_arguments}
+            block["error"] = error
+        yield {"event": "content-block-finish", "index": self._index, "content": block}
+
+
+def _skeleton(block: Event) -> Event:
+    """A block that does not come in pieces starts without what it holds."""
+    if block["type"] == "server_tool_call":
+        return {**block, "args": {}}
+    if block["type"] == "server_tool_result":
+        return {k: v for k, v in block.items() if k != "output"}
+    return {**block, "value": {}}

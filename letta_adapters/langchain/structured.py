@@ -1,0 +1,133 @@
+"""``with_structured_output``: schemas, validation, and the chain that gives the object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
+
+from langchain_core.exceptions import OutputParserException
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import Runnable, RunnableLambda, RunnableMap, RunnablePassthrough
+from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
+from langchain_core.utils.pydantic import is_basemodel_subclass
+from pydantic import TypeAdapter
+from typing_extensions import is_typeddict
+
+from letta_adapters.errors import InvalidInputError
+from letta_adapters.langchain.demands import json_in
+
+if TYPE_CHECKING:
+    from letta_adapters.langchain.chat_model import ChatLetta
+
+METHODS = ("function_calling", "json_schema", "json_mode")
+
+
+def structured(
+    model: ChatLetta,
+    schema: Any,
+    method: str,
+    *,
+    include_raw: bool,
+    strict: bool | None,
+    **more: Any,
+) -> Runnable[Any, Any]:
+    """The chain of :meth:`ChatLetta.with_structured_output`."""
+    if method not in METHODS:
+        raise InvalidInputError(f"method must be one of {', '.join(METHODS)}, not {method!r}.")
+    if schema is None and method != "json_mode":
+        raise InvalidInputError(f"method={method!r} needs a schema.")
+    validate = validator_of(schema)
+    parse: Callable[[AIMessage], Any]
+    shown = {"kwargs": {"method": method, "strict": strict}, "schema": schema or {}}
+    if method == "function_calling":
+        function = convert_to_openai_tool(schema, strict=strict)["function"]
+        name, shown["schema"] = function["name"], convert_to_openai_tool(schema)
+        bound = model.bind_tools(
+            [schema],
+            tool_choice=name,
+            strict=strict,
+            ls_structured_output_format=shown,
+            letta_shape={"schema": function.get("parameters") or {}, "tool": name},
+            letta_validate=validate,
+            **more,
+        )
+
+        def parse(message: AIMessage) -> Any:
+            call = next((c for c in message.tool_calls if c["name"] == name), None)
+            return None if call is None else validate(call["args"])
+    else:
+        json_schema = convert_to_json_schema(schema) if schema is not None else {}
+        bound = model.bind(
+            ls_structured_output_format=shown | {"schema": json_schema},
+            letta_shape={"schema": json_schema, "tool": None},
+            letta_validate=validate,
+            **more,
+        )
+
+        def parse(message: AIMessage) -> Any:
+            return validate(_load(str(message.text)))
+
+    return _with_raw(bound, parse) if include_raw else bound | RunnableLambda(parse)
+
+
+def _with_raw(
+    bound: Runnable[Any, AIMessage], parse: Callable[[AIMessage], Any]
+) -> Runnable[Any, Any]:
+    assign = RunnablePassthrough.assign(
+        parsed=itemgetter("raw") | RunnableLambda(parse), parsing_error=lambda _: None
+    )
+    fallback = RunnablePassthrough.assign(parsed=lambda _: None)
+    safe = assign.with_fallbacks([fallback], exception_key="parsing_error")
+    return RunnableMap(raw=bound) | safe
+
+
+def _load(text: str) -> Any:
+    try:
+        return json.loads(json_in(text))
+    except ValueError as error:
+        raise OutputParserException(
+            f"The agent's answer is no JSON: {error}", llm_output=text
+        ) from error
+
+
+def validator_of(schema: Any) -> Callable[[Any], Any]:
+    """Checks data against a pydantic class, a ``TypedDict`` or a JSON schema; gives the object.
+
+    The result raises ``ValueError`` for data of another shape.
+    """
+    if schema is None:
+        return _object
+    if isinstance(schema, type) and is_basemodel_subclass(schema):
+        validate: Callable[[Any], Any] = getattr(schema, "model_validate", None) or schema.parse_obj  # type: ignore[attr-defined]
+        return validate
+    if is_typeddict(schema):
+        return TypeAdapter(schema).validate_python
+    if isinstance(schema, Mapping):
+        return _json_schema_validator(convert_to_json_schema(dict(schema)))
+    return _object
+
+
+def _object(data: Any) -> Any:
+    if not isinstance(data, dict):
+        raise ValueError("not a JSON object")
+    return data
+
+
+def _json_schema_validator(schema: Mapping[str, Any]) -> Callable[[Any], Any]:
+    from jsonschema import Draft202012Validator, SchemaError
+
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        raise InvalidInputError(f"Not a JSON schema: {error.message}.") from error
+    checker = Draft202012Validator(schema)
+
+    def validate(data: Any) -> Any:
+        problems = [error.message for error in checker.iter_errors(data)]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return data
+
+    return validate

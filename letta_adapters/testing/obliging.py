@@ -1,0 +1,95 @@
+"""A scripted model that does what it is asked, for suites whose prompts were written for real ones.
+
+Give it as ``ScriptedModel(respond=oblige)``. It calls a tool it is told to call (or whose name the
+question uses), with arguments made to fit the tool's schema; it answers with JSON where JSON is
+asked for; it says what a tool returned; and else it repeats the question.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from letta_adapters.testing._model_wire import ModelRequest, Reply, ToolUse
+
+_REMINDER: Final = re.compile(r"<system-reminder>.*?</system-reminder>\s*", re.DOTALL)
+_QUOTED: Final = re.compile(r"[\"'“”「]([^\"'“”「」]+)[\"'“”」]")
+_SCHEMA: Final = re.compile(
+    r"that fits this JSON schema, and with nothing else: (\{.*\})", re.DOTALL
+)
+_WORD: Final = 5
+
+
+def oblige(request: ModelRequest) -> Reply:
+    """The reply to a request."""
+    messages = request.messages
+    if messages and messages[-1].get("role") == "tool":
+        return request.echo()
+    text = _REMINDER.sub("", request.last_user_text).strip()
+    tool = _wanted_tool(request, text)
+    if tool is not None:
+        said = re.sub(r"<instructions>.*", "", text, flags=re.DOTALL)
+        arguments = _made(tool.get("parameters") or {}, said, {})
+        return Reply(tool_calls=[ToolUse(tool["name"], arguments, id=_next_id(request))])
+    schema = _SCHEMA.search(text)
+    if schema is not None:
+        data = json.loads(schema[1].partition("\n</instructions>")[0])
+        return Reply(json.dumps(_made(data, text, data.get("$defs") or {})))
+    if "JSON object" in text:
+        keys = [name for name in _QUOTED.findall(text) if re.fullmatch(r"\w+", name)]
+        return Reply(json.dumps({name: f"a {name}" for name in keys or ["answer"]}))
+    return Reply(f"You said: {text}")
+
+
+def _next_id(request: ModelRequest) -> str:
+    """Call ids must differ within a conversation, whichever process the model runs in."""
+    calls = sum(len(message.get("tool_calls") or ()) for message in request.messages)
+    return f"call_{len(request.messages)}_{calls + 1}"
+
+
+def _wanted_tool(request: ModelRequest, text: str) -> Mapping[str, Any] | None:
+    functions: list[Mapping[str, Any]] = [
+        tool["function"] for tool in request.tools if "function" in tool
+    ]
+    told = re.search(r"Answer by calling (.+?)\. Do not answer", text)
+    if told is not None:
+        return next((f for f in functions if f["name"] in told[1]), None)
+    named = [f for f in functions if f["name"] in text]
+    if named:
+        return max(named, key=lambda f: len(f["name"]))
+    words = set(re.findall(r"[a-z]+", text.lower()))
+    for function in functions:
+        parts = [part for part in function["name"].lower().split("_") if len(part) >= _WORD]
+        if "_" in function["name"] and words & set(parts):
+            return function
+    return None
+
+
+def _made(schema: Mapping[str, Any], text: str, defs: Mapping[str, Any]) -> Any:
+    """Data that fits a schema, with what the text offers."""
+    defs = schema.get("$defs") or defs
+    if "$ref" in schema:
+        return _made(defs.get(str(schema["$ref"]).rpartition("/")[2]) or {}, text, defs)
+    for name in ("anyOf", "oneOf", "allOf"):
+        options = [s for s in schema.get(name) or () if s.get("type") != "null"]
+        if options:
+            return _made(options[0], text, defs)
+    if "enum" in schema:
+        return next((v for v in schema["enum"] if str(v) in text), schema["enum"][0])
+    if "const" in schema:
+        return schema["const"]
+    kind = schema.get("type")
+    if kind == "object" or "properties" in schema:
+        properties = schema.get("properties") or {}
+        return {name: _made(part, text, defs) for name, part in properties.items()}
+    if kind == "array":
+        return [_made(schema.get("items") or {}, text, defs)]
+    if kind in ("integer", "number"):
+        found = re.search(r"-?\d+", text)
+        return int(found[0]) if found else 1
+    if kind == "boolean":
+        return True
+    quoted = _QUOTED.search(text)
+    return quoted[1] if quoted else text[:80]
