@@ -10,6 +10,19 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 from letta_adapters.langchain import ChatLetta
 
 
+# They fetch their media from the internet; test_media.py has their twins with media of its own.
+MEDIA = frozenset(
+    {
+        "test_pdf_inputs",
+        "test_audio_inputs",
+        "test_image_inputs",
+        "test_image_tool_message",
+        "test_pdf_tool_message",
+        "test_anthropic_inputs",
+    }
+)
+
+
 class Standard(ChatModelIntegrationTests):
     """``params`` are those of the test that runs: a suite makes models from them as well."""
 

@@ -14,7 +14,7 @@ from letta_adapters import AsyncLettaClient, LettaClient, Rest
 from letta_adapters._bridge import get_bridge
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.testing.plugin import LettaCassette
-from tests.langchain._standard import Standard
+from tests.langchain._standard import MEDIA, Standard
 from tests.rest.conftest import MODEL
 
 
@@ -37,6 +37,9 @@ class TestChatLettaRest(Standard):
     @pytest.fixture
     async def model(self, request: pytest.FixtureRequest) -> AsyncIterator[BaseChatModel]:
         """Asynchronous tests use a client of their own loop, as a user's would."""
+        if request.function.__name__ in MEDIA:
+            yield ChatLetta(base_url="http://letta.test", api_key="")
+            return
         cassette: LettaCassette = request.getfixturevalue("letta_cassette")
         rest = Rest(base_url=cassette.base_url, api_key=cassette.api_key or "")
         http_client = cassette.http_client()
