@@ -9,7 +9,6 @@ from langchain_tests.integration_tests import ChatModelIntegrationTests
 
 from letta_adapters.langchain import ChatLetta
 
-
 # They fetch their media from the internet; test_media.py has their twins with media of its own.
 MEDIA = frozenset(
     {
