@@ -284,6 +284,11 @@ def make_session(
 
     checked = SessionOptions(**options)
     check_supported(checked, client.backend.name)
+    if checked.agent_free and (target.agent_id or not target.new):
+        raise InvalidInputError(
+            "agent_free is for a new conversation without an agent.",
+            hint="Use create_session(agent_free=True, ...) with no agent id; resume it by its id.",
+        )
     return AsyncSession(client, target, checked, owns_client=owns_client, off_loop=off_loop)
 
 

@@ -13,8 +13,16 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
-from typing_extensions import TypedDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from typing_extensions import Self, TypedDict
 
 from letta_adapters.errors import InvalidInputError
 
@@ -300,6 +308,8 @@ class SessionKwargs(TypedDict, total=False):
     sleeptime: Sleeptime | Mapping[str, Any]
     memfs: bool
     memfs_startup: MemfsStartup
+    agent_free: bool
+    system_prompt: str
 
 
 class SessionOptions(_Options):
@@ -320,6 +330,8 @@ class SessionOptions(_Options):
         recovery_attempts: How often ``run_turn`` clears an abandoned approval that blocks it.
         permission_mode, allowed_tools, disallowed_tools, cwd, skill_sources, system_info_reminder,
         sleeptime, memfs, memfs_startup: Letta Code only.
+        agent_free: A conversation without an agent: the model sees ``system_prompt`` and the
+            messages, and nothing else (Letta Code only).
     """
 
     include_partial_messages: bool = False
@@ -339,6 +351,19 @@ class SessionOptions(_Options):
     sleeptime: Sleeptime | None = None
     memfs: bool | None = None
     memfs_startup: MemfsStartup | None = None
+    agent_free: bool | None = None
+    system_prompt: str | None = None
+
+    @field_validator("agent_free")
+    @classmethod
+    def _not_asked_for(cls, value: bool | None) -> bool | None:
+        return value or None
+
+    @model_validator(mode="after")
+    def _prompt_of_no_agent(self) -> Self:
+        if self.system_prompt is not None and not self.agent_free:
+            raise ValueError("system_prompt: an agent has its own; it needs agent_free=True")
+        return self
 
     @field_validator("mcp_servers", mode="before")
     @classmethod

@@ -28,6 +28,7 @@ REFUSED: dict[str, AgentOptions | SessionOptions] = {
     "system_info_reminder": SessionOptions(system_info_reminder=False),
 }
 VALUES: dict[str, Any] = {
+    "agent_free": True,
     "block_ids": ("block-1",),
     "tool_ids": ("tool-1",),
     "embedding": "openai/x",
@@ -48,7 +49,7 @@ def test_the_documented_table_is_the_codes() -> None:
     assert option_table() in DOC.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("option", sorted(LETTA_CODE_LIMITS.keys() - {"memory"}))
+@pytest.mark.parametrize("option", sorted(LETTA_CODE_LIMITS.keys() - {"memory", "system_prompt"}))
 def test_every_limit_is_refused_by_name(option: str) -> None:
     with pytest.raises(UnsupportedOptionError, match=option):
         refuse(REFUSED[option], "local")

@@ -19,6 +19,7 @@ Order = Literal["asc", "desc"]
 # Options that not every backend has → the backends that do.
 _LETTA_CODE = ("local", "remote")
 OPTION_SUPPORT: Mapping[str, tuple[str, ...]] = {
+    "agent_free": _LETTA_CODE,
     "memfs": _LETTA_CODE,
     "memfs_startup": _LETTA_CODE,
     "skill_sources": _LETTA_CODE,

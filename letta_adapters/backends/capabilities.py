@@ -20,10 +20,12 @@ LETTA_CODE_LIMITS: Final[Mapping[str, str]] = {
     "permission_mode": "not `plan`",
     "sleeptime": 'not `behavior="reminder"`',
     "system_info_reminder": "not `False`",
+    "system_prompt": "for a session: with `agent_free` only",
 }
 REST_LIMITS: Final[Mapping[str, str]] = {
     "can_use_tool": "refused if the agent has a tool that the server runs without asking",
     "model": "for a session: not on the default conversation",
+    "system_prompt": "for an agent only",
 }
 
 

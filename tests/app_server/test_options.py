@@ -16,6 +16,7 @@ from letta_adapters import (
     ToolResultMessage,
     UnsupportedOptionError,
 )
+from letta_adapters.messages import content_text
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 from tests.app_server._server import MODEL, AppServer
 
@@ -339,3 +340,43 @@ async def test_agent_options_that_no_app_server_has(
 async def test_labels_that_are_no_file_names(client: AsyncLettaClient, label: str) -> None:
     with pytest.raises(InvalidInputError, match="label"):
         await client.create_agent(model=MODEL, memory=[{"label": label, "value": "x"}])
+
+
+async def test_a_conversation_without_an_agent(
+    client: AsyncLettaClient, model: ScriptedModel
+) -> None:
+    model.script("First.", "Second.", "Third.")
+    async with client.create_session(
+        agent_free=True, model=MODEL, system_prompt="You are a plain model."
+    ) as session:
+        first = await session.run_turn("one")
+        await session.run_turn("two")
+        assert session.agent_id == ""
+        conversation_id = session.conversation_id
+    assert first.raise_for_status().result == "First."
+    sent = model.requests[-1].messages
+    assert [(m["role"], content_text(m["content"])) for m in sent] == [
+        ("system", "You are a plain model."),
+        ("user", "one"),
+        ("assistant", "First."),
+        ("user", "two"),
+    ]
+    assert model.requests[-1].tools == []
+    async with client.resume_session(conversation_id) as session:
+        assert (await session.run_turn("three")).result == "Third."
+        page = await session.list_messages(order="asc")
+    said = [m["content"] for m in page.messages if m["message_type"] == "user_message"]
+    assert [content_text(text) for text in said] == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda client: client.create_session("agent-1", agent_free=True),
+        lambda client: client.resume_session("conv-1", agent_free=True),
+        lambda client: client.create_session("agent-1", system_prompt="mine"),
+    ],
+)
+async def test_no_agent_means_no_agent(client: AsyncLettaClient, make: Any) -> None:
+    with pytest.raises(InvalidInputError):
+        make(client)

@@ -42,8 +42,9 @@ async def require_model(connection: Connection, handle: str, what: str = "Model"
     check_model(handle, known, what)
 
 
-async def _chosen_model(connection: Connection, options: AgentOptions) -> str:
-    asked = options.model or os.environ.get("LETTA_MODEL")
+async def chosen_model(connection: Connection, asked: str | None) -> str:
+    """The model asked for, ``LETTA_MODEL``, or the server's first; refused if it has it not."""
+    asked = asked or os.environ.get("LETTA_MODEL")
     if asked:
         await require_model(connection, asked)
         return asked
@@ -61,7 +62,7 @@ async def create_agent(connection: Connection, options: AgentOptions, backend: s
     """Create an agent; its id."""
     blocks = options.blocks()
     _check_blocks(blocks, backend)
-    model = await _chosen_model(connection, options)
+    model = await chosen_model(connection, options.model)
     if options.system_prompt is None:
         agent_id = await _with_own_prompt(connection, options, model, blocks)
         if options.memfs is False:

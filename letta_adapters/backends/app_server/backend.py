@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from letta_adapters.backends.app_server import agents, frames, history, management, settling
+from letta_adapters.backends.app_server import (
+    agents,
+    frames,
+    history,
+    management,
+    opening,
+    settling,
+)
 from letta_adapters.backends.app_server import options as told
 from letta_adapters.backends.app_server.channel import AppChannel
 from letta_adapters.backends.app_server.connection import Connection, Endpoint
@@ -31,9 +38,6 @@ from letta_adapters.backends.base import (
 from letta_adapters.errors import (
     InvalidInputError,
     LettaError,
-    NotFoundError,
-    ProtocolError,
-    UnsupportedOptionError,
 )
 from letta_adapters.messages import MessagePage, PendingToolCall
 from letta_adapters.options import AgentOptions, SessionOptions
@@ -164,24 +168,14 @@ class AppServerBackend:
         told.refuse(options, self.name)
         self._check_cwd(options.cwd)
         connection = await self.connection()
-        conversation_id = target.conversation_id
         if options.model:
             await agents.require_model(connection, options.model)
-            if not target.new and conversation_id in (None, DEFAULT):
-                raise _agents_model(self.name)
-        agent_id = target.agent_id
-        if agent_id is None and conversation_id is not None:
-            agent_id = await self._owner(connection, conversation_id)
-        agent_id = agent_id or await self.default_agent(options.model)
-        settings = self._settings(agent_id, options)
-        where: dict[str, Any] = {"agent_id": agent_id}
-        if target.new:
-            body = {"model": options.model} if options.model else {}
-            where["create_conversation"] = {"body": {**target.fields, **body}}
-        else:
-            where["conversation_id"] = conversation_id or DEFAULT
+            if not target.new and target.conversation_id in (None, DEFAULT):
+                raise opening.agents_model(self.name)
+        where = await opening.runtime_of(connection, target, options, self.default_agent)
+        settings = self._settings(str(where.get("agent_id") or ""), options)
         answer = await self._start(connection, where, settings, ())
-        conversation = _conversation_of(answer)
+        conversation = opening.conversation_of(answer)
         if options.model and not target.new:
             await connection.request(
                 {
@@ -192,19 +186,10 @@ class AppServerBackend:
             )
         if options.sleeptime is not None:
             await agents.set_sleeptime(connection, conversation, options.sleeptime)
-        model = options.model or _model_of(answer)
+        model = options.model or opening.model_of(answer)
         if model and not options.model:
             await agents.require_model(connection, model, "The agent's model")
         return Opened(conversation, model, self._loaded(conversation, options))
-
-    async def _owner(self, connection: Connection, conversation_id: str) -> str:
-        found = await connection.request(
-            {"type": "conversation_retrieve", "conversation_id": conversation_id}
-        )
-        owner = (found.get("conversation") or {}).get("agent_id")
-        if not isinstance(owner, str) or not owner:
-            raise NotFoundError(f"{conversation_id} belongs to no agent.", hint="")
-        return owner
 
     def _check_cwd(self, cwd: Path | None) -> None:
         # A directory that does not exist is replaced silently by the server.
@@ -222,11 +207,11 @@ class AppServerBackend:
         answer = await connection.request(
             frames.runtime_start({**settings, **where, "external_tools": groups})
         )
-        conversation = _conversation_of(answer)
+        conversation = opening.conversation_of(answer)
         live = self._live.setdefault(conversation, Live())
         used = live.device.get("current_working_directory")
         asked = settings.get("cwd")
-        if asked and isinstance(used, str) and not _same_directory(asked, used):
+        if asked and isinstance(used, str) and not opening.same_directory(asked, used):
             raise InvalidInputError(
                 f"cwd={asked!r} is not a directory on the server, which would use {used!r}."
             )
@@ -235,6 +220,8 @@ class AppServerBackend:
 
     def _settings(self, agent_id: str, options: SessionOptions) -> dict[str, Any]:
         inherited = dict(self._inherited.get(agent_id, {}))
+        if not agent_id:
+            inherited["skill_sources"] = ()
         if self.name == "local":
             # Our own server starts in a directory of its own, where nobody wants to work.
             inherited.setdefault("cwd", Path.cwd())
@@ -276,6 +263,8 @@ class AppServerBackend:
         names = [str(tool["name"]) for tool in settings.client_tools]
 
         def select() -> dict[str, Any]:
+            if not conversation.agent_id:
+                return told.NO_TOOLS
             return told.tool_selection(self._loaded(conversation, SessionOptions()), names, hidden)
 
         allowed = frozenset(options.allowed_tools or ()) - hidden
@@ -368,31 +357,3 @@ class AppServerBackend:
 async def _send_quietly(connection: Connection, frame: Frame) -> None:
     with suppress(LettaError):
         await connection.send(frame)
-
-
-def _conversation_of(answer: Mapping[str, Any]) -> Conversation:
-    runtime = answer.get("runtime")
-    if not isinstance(runtime, dict) or not runtime.get("conversation_id"):
-        raise ProtocolError("The server's answer names no conversation.")
-    return Conversation(str(runtime.get("agent_id") or ""), str(runtime["conversation_id"]))
-
-
-def _model_of(answer: Mapping[str, Any]) -> str | None:
-    for part in ("conversation", "agent"):
-        found = (answer.get(part) or {}).get("model")
-        if isinstance(found, str) and found:
-            return found
-    return None
-
-
-def _same_directory(asked: str, used: str) -> bool:
-    return asked == used or Path(asked).resolve() == Path(used)
-
-
-def _agents_model(backend: str) -> UnsupportedOptionError:
-    return UnsupportedOptionError(
-        "model",
-        backend=backend,
-        reason="the default conversation always uses its agent's model; change it with "
-        "client.agents.update(agent_id, model=...), or use create_session(model=...).",
-    )

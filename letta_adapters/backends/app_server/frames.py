@@ -32,16 +32,16 @@ def encode(frame: Mapping[str, Any]) -> str:
         raise InvalidInputError(f"The {kind} request cannot be written as JSON: {error}.") from None
 
 
-def runtime_of(conversation: Conversation) -> dict[str, str]:
-    """How the protocol names a conversation."""
+def runtime_of(conversation: Conversation) -> dict[str, str | None]:
+    """How the protocol names a conversation; one without an agent has ``null`` for it."""
     ids = {
         "agent_id": conversation.agent_id,
         "conversation_id": conversation.conversation_id,
     }
     for name, value in ids.items():
-        if not isinstance(value, str) or not value:
+        if not isinstance(value, str) or not (value or name == "agent_id"):
             raise InvalidInputError(f"{name} must be a non-empty string, not {value!r}.")
-    return ids
+    return {name: value or None for name, value in ids.items()}
 
 
 def mode(name: str | None, backend: str) -> str:

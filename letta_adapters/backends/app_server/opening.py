@@ -1,0 +1,85 @@
+"""Which runtime of the server a session means: of an agent, or of a conversation without one."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from letta_adapters.backends.app_server import agents
+from letta_adapters.backends.app_server.connection import Connection
+from letta_adapters.backends.base import DEFAULT, Conversation, Target
+from letta_adapters.errors import ProtocolError, UnsupportedOptionError
+from letta_adapters.options import SessionOptions
+
+
+async def runtime_of(
+    connection: Connection,
+    target: Target,
+    options: SessionOptions,
+    default_agent: Callable[[str | None], Awaitable[str]],
+) -> dict[str, Any]:
+    """What ``runtime_start`` is told of the agent and the conversation."""
+    if options.agent_free and target.new:
+        return {"create_conversation": {"body": await _without_agent(connection, target, options)}}
+    agent_id = target.agent_id
+    if agent_id is None and target.conversation_id is not None:
+        agent_id = await _owner(connection, target.conversation_id)
+    elif agent_id is None:
+        agent_id = await default_agent(options.model)
+    where: dict[str, Any] = {"agent_id": agent_id or None}
+    if target.new:
+        body = {"model": options.model} if options.model else {}
+        where["create_conversation"] = {"body": {**target.fields, **body}}
+    else:
+        where["conversation_id"] = target.conversation_id or DEFAULT
+    return where
+
+
+async def _without_agent(
+    connection: Connection, target: Target, options: SessionOptions
+) -> dict[str, Any]:
+    """The model sees exactly this system text and the messages: no memory, skills or reminders."""
+    model = await agents.chosen_model(connection, options.model)
+    return {**target.fields, "model": model, "system": options.system_prompt or ""}
+
+
+async def _owner(connection: Connection, conversation_id: str) -> str:
+    """The conversation's agent; ``""`` if it has none."""
+    found = await connection.request(
+        {"type": "conversation_retrieve", "conversation_id": conversation_id}
+    )
+    owner = (found.get("conversation") or {}).get("agent_id")
+    return owner if isinstance(owner, str) else ""
+
+
+def conversation_of(answer: Mapping[str, Any]) -> Conversation:
+    """The conversation that a ``runtime_start`` opened."""
+    runtime = answer.get("runtime")
+    if not isinstance(runtime, dict) or not runtime.get("conversation_id"):
+        raise ProtocolError("The server's answer names no conversation.")
+    return Conversation(str(runtime.get("agent_id") or ""), str(runtime["conversation_id"]))
+
+
+def model_of(answer: Mapping[str, Any]) -> str | None:
+    """Its model, as far as the server says."""
+    for part in ("conversation", "agent"):
+        found = (answer.get(part) or {}).get("model")
+        if isinstance(found, str) and found:
+            return found
+    return None
+
+
+def same_directory(asked: str, used: str) -> bool:
+    """Does the server work where it was told to?"""
+    return asked == used or Path(asked).resolve() == Path(used)
+
+
+def agents_model(backend: str) -> UnsupportedOptionError:
+    """The default conversation cannot have a model of its own."""
+    return UnsupportedOptionError(
+        "model",
+        backend=backend,
+        reason="the default conversation always uses its agent's model; change it with "
+        "client.agents.update(agent_id, model=...), or use create_session(model=...).",
+    )
