@@ -43,8 +43,8 @@ class Memo:
     models: dict[str, str | None] = field(default_factory=dict)
     # What system text conversations were told, by digest.
     told: dict[Conversation, str | None] = field(default_factory=dict)
-    # Conversations whose model a call changed, with the one they had.
-    changed: dict[Conversation, str | None] = field(default_factory=dict)
+    # Conversations that a call gave a model of its own.
+    changed: dict[Conversation, str] = field(default_factory=dict)
 
 
 _memos: WeakKeyDictionary[AsyncLettaClient, Memo] = WeakKeyDictionary()

@@ -120,7 +120,7 @@ def note_made(client: AsyncLettaClient, call: Call, summary: str | None, opened:
         memo.threads[where.agent_id, call.thread_id] = where.conversation_id
     if not is_rest(client):
         if call.model:
-            memo.changed[where] = None
+            memo.changed[where] = call.model
         elif opened.model:
             memo.models.setdefault(where.agent_id, opened.model)
 
@@ -141,27 +141,21 @@ async def set_up(
 async def _set_model(client: AsyncLettaClient, call: Call, conversation: Conversation) -> None:
     """A call's model is for that call: the next one without one gets the agent's own again."""
     changed = memo_of(client).changed
-    model = call.model
+    if call.model == changed.get(conversation):
+        return
+    model = call.model or await model_of(client, conversation.agent_id)
     if model is None:
-        if conversation not in changed:
-            return
-        model = changed[conversation] or await model_of(client, conversation.agent_id)
-    if model is not None:
-        await client.request(
-            "COMMAND",
-            "update_model",
-            body={
-                "runtime": {
-                    "agent_id": conversation.agent_id,
-                    "conversation_id": conversation.conversation_id,
-                },
-                "payload": {"model_handle": model},
-            },
-        )
+        return
+    runtime = {
+        "agent_id": conversation.agent_id or None,
+        "conversation_id": conversation.conversation_id,
+    }
+    body = {"runtime": runtime, "payload": {"model_handle": model}}
+    await client.request("COMMAND", "update_model", body=body)
     if call.model is None:
         del changed[conversation]
     else:
-        changed.setdefault(conversation, None)
+        changed[conversation] = call.model
 
 
 async def _set_settings(client: AsyncLettaClient, call: Call, conversation: Conversation) -> None:

@@ -28,6 +28,9 @@ from letta_adapters.messages import (
 PROVIDER: Final = "letta"
 STOPPED: Final = "stop_sequence"
 
+# Events that are about the conversation and no part of the answer.
+_SILENT: Final = frozenset({"", "user_message", "system_message", "update_queue"})
+
 Kind = Literal["text", "reasoning", "server_call", "server_result", "other"]
 Piece = tuple[Kind, Any]
 
@@ -107,7 +110,7 @@ class Reader:
         if isinstance(message, RetryMessage):
             note = {"reason": message.reason, "attempt": message.attempt}
             return (("other", {"type": "letta_retry", **note}),)
-        if isinstance(message, UnknownMessage) and message.event_type:
+        if isinstance(message, UnknownMessage) and message.event_type not in _SILENT:
             return (("other", dict(message.raw)),)
         return ()
 
@@ -188,7 +191,9 @@ def usage_of(usage: Usage) -> dict[str, Any]:
         "output_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
     }
-    reads = {"cache_read": usage.cached_input_tokens, "cache_creation": usage.cache_write_tokens}
+    # The Letta API says 0 or nothing of cache writes, depending on how the answer was streamed.
+    written = usage.cache_write_tokens or None
+    reads = {"cache_read": usage.cached_input_tokens, "cache_creation": written}
     given = {k: v for k, v in reads.items() if v is not None}
     if given:
         made["input_token_details"] = given

@@ -1,4 +1,8 @@
-"""Our errors as LangChain's own: each is both, so code that catches either goes on working.
+"""Our errors as LangChain's own: every class here is one of ours *and* one of ``Model*Error``.
+
+``letta_adapters.langchain.errors.NotFoundError`` is a :class:`letta_adapters.errors.NotFoundError`
+and a ``langchain_core.exceptions.ModelNotFoundError``, and so on for every class of the tree: code
+that catches either goes on working.
 
 ``is_retryable`` is what LangChain's retry middleware reads. It is true only for what passes by
 itself *and* left nothing in the conversation: a request that may have been accepted is not safe to
@@ -9,127 +13,80 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Final
 
-from langchain_core.exceptions import (
-    ContextOverflowError,
-    ModelAPIError,
-    ModelAuthenticationError,
-    ModelConnectionError,
-    ModelError,
-    ModelInvalidRequestError,
-    ModelNotFoundError,
-    ModelPermissionDeniedError,
-    ModelRateLimitError,
-    ModelTimeoutError,
-)
+from langchain_core import exceptions
 
 from letta_adapters import errors
 
-
-class LettaModelError(errors.LettaError, ModelError):
-    """Any other failure of a call."""
-
-
-class LettaAuthenticationError(errors.AuthenticationError, ModelAuthenticationError):
-    """The Letta API refused the key."""
-
-
-class LettaPermissionError(errors.AuthenticationError, ModelPermissionDeniedError):
-    """The Letta API's key may not do that."""
-
-
-class LettaNotFoundError(errors.NotFoundError, ModelNotFoundError):
-    """The agent, the conversation or the model does not exist."""
-
-
-class LettaInvalidRequestError(errors.InvalidInputError, ModelInvalidRequestError):
-    """The input is wrong, or the backend cannot do what was asked."""
-
-
-class LettaConflictError(errors.ConflictError, ModelError):
-    """The conversation's state does not allow this now."""
-
-
-class LettaRateLimitError(errors.RateLimitError, ModelRateLimitError):
-    """Too many requests."""
-
-
-class LettaConnectionError(errors.ConnectionFailedError, ModelConnectionError):
-    """The server could not be reached, or dropped the connection."""
-
-
-class LettaModelTimeoutError(errors.LettaTimeoutError, ModelTimeoutError):
-    """Something took longer than allowed."""
-
-
-class LettaServerError(errors.ServerError, ModelAPIError):
-    """The server failed."""
-
-
-class LettaTurnError(errors.TurnFailedError, ModelError):
-    """A turn ended badly; ``code`` says how."""
-
-
-class LettaProviderError(errors.ModelProviderError, ModelAPIError):
-    """The model behind the agent failed."""
-
-
-class LettaProviderAuthenticationError(
-    errors.ProviderAuthenticationError, ModelAuthenticationError
-):
-    """The model provider refused its key."""
-
-
-class LettaProviderRateLimitError(errors.ProviderRateLimitError, ModelRateLimitError):
-    """The model provider limits the rate."""
-
-
-class LettaContextOverflowError(errors.TurnFailedError, ContextOverflowError):
-    """The agent's context does not fit the model."""
-
-
 # The first that fits; most special first.
-_TWINS: tuple[tuple[type[errors.LettaError], type[errors.LettaError]], ...] = (
-    (errors.ProviderAuthenticationError, LettaProviderAuthenticationError),
-    (errors.ProviderRateLimitError, LettaProviderRateLimitError),
-    (errors.ModelProviderError, LettaProviderError),
-    (errors.TurnFailedError, LettaTurnError),
-    (errors.AuthenticationError, LettaAuthenticationError),
-    (errors.NotFoundError, LettaNotFoundError),
-    (errors.InvalidInputError, LettaInvalidRequestError),
-    (errors.ConflictError, LettaConflictError),
-    (errors.RateLimitError, LettaRateLimitError),
-    (errors.ConnectionFailedError, LettaConnectionError),
-    (errors.LettaTimeoutError, LettaModelTimeoutError),
-    (errors.ServerError, LettaServerError),
-    (errors.LettaError, LettaModelError),
+_KINDS: Final[tuple[tuple[type[errors.LettaError], type[exceptions.ModelError]], ...]] = (
+    (errors.ProviderAuthenticationError, exceptions.ModelAuthenticationError),
+    (errors.ProviderRateLimitError, exceptions.ModelRateLimitError),
+    (errors.ModelProviderError, exceptions.ModelAPIError),
+    (errors.TurnFailedError, exceptions.ModelError),
+    (errors.AuthenticationError, exceptions.ModelAuthenticationError),
+    (errors.NotFoundError, exceptions.ModelNotFoundError),
+    (errors.InvalidInputError, exceptions.ModelInvalidRequestError),
+    (errors.RateLimitError, exceptions.ModelRateLimitError),
+    (errors.ConnectionFailedError, exceptions.ModelConnectionError),
+    (errors.LettaTimeoutError, exceptions.ModelTimeoutError),
+    (errors.ServerError, exceptions.ModelAPIError),
+    (errors.LettaError, exceptions.ModelError),
 )
-_PASSES = (
+_PASSES: Final = (
     errors.RateLimitError,
     errors.ConnectionFailedError,
     errors.LettaTimeoutError,
     errors.ServerError,
     errors.ConversationBusyError,
-    LettaProviderError,
+    errors.ModelProviderError,
+)
+
+
+def _twin(name: str, cls: type[errors.LettaError], kind: type[exceptions.ModelError]) -> Any:
+    about = {"__module__": __name__, "__qualname__": name, "__doc__": cls.__doc__}
+    return type(name, (cls, kind), about)
+
+
+def _family(cls: type[errors.LettaError]) -> Iterator[type[errors.LettaError]]:
+    yield cls
+    for child in cls.__subclasses__():
+        if child.__module__ == errors.__name__:
+            yield from _family(child)
+
+
+_TWINS: Final[dict[type[errors.LettaError], Any]] = {
+    cls: _twin(cls.__name__, cls, next(kind for base, kind in _KINDS if issubclass(cls, base)))
+    for cls in _family(errors.LettaError)
+}
+# By name in this module, so that they can be imported and pickled.
+globals().update({cls.__name__: twin for cls, twin in _TWINS.items()})
+PermissionDeniedError: Final = _twin(
+    "PermissionDeniedError", errors.AuthenticationError, exceptions.ModelPermissionDeniedError
+)
+ContextOverflowError: Final = _twin(
+    "ContextOverflowError", errors.TurnFailedError, exceptions.ContextOverflowError
 )
 
 
 def as_langchain(error: errors.LettaError) -> errors.LettaError:
     """The same error, as LangChain's class too; with the fields and the text of the original."""
-    if isinstance(error, ModelError):
+    if isinstance(error, exceptions.ModelError):
         return error
-    made = error.twin(_twin_of(error))
-    passes = isinstance(error, _PASSES) or isinstance(made, _PASSES)
-    made.is_retryable = passes and error.accepted is False  # type: ignore[attr-defined]
-    return made
+    made: Any = error.twin(_twin_of(error))
+    never = isinstance(error, errors.ProviderAuthenticationError)
+    passes = isinstance(error, _PASSES) and not never
+    made.is_retryable = passes and error.accepted is False
+    return made  # type: ignore[no-any-return]
 
 
-def _twin_of(error: errors.LettaError) -> type[errors.LettaError]:
+def _twin_of(error: errors.LettaError) -> Any:
     if "context_window" in error.code:
-        return LettaContextOverflowError
+        return ContextOverflowError
     if isinstance(error, errors.AuthenticationError) and error.status_code == 403:
-        return LettaPermissionError
-    return next(twin for cls, twin in _TWINS if isinstance(error, cls))
+        return PermissionDeniedError
+    return next(_TWINS[cls] for cls in type(error).__mro__ if cls in _TWINS)
 
 
 @contextmanager
@@ -138,6 +95,6 @@ def langchain_errors() -> Iterator[None]:
     try:
         yield
     except errors.LettaError as error:
-        if isinstance(error, ModelError):
+        if isinstance(error, exceptions.ModelError):
             raise
         raise as_langchain(error) from error
