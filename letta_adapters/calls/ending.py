@@ -71,7 +71,7 @@ class Ending:
     def start(self) -> CallStart:
         """The call goes there."""
         return CallStart(
-            self.key or str(uuid.uuid4()),
+            digest_of(self.conversation.agent_id, self.key) if self.key else str(uuid.uuid4()),
             self.conversation.agent_id,
             self.conversation.conversation_id,
             self._client.backend.name,

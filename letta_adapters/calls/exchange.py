@@ -139,7 +139,10 @@ class Exchange(AsyncIterator[CallEvent]):
 
     def _answers_are_ours(self, route: Route) -> bool:
         """A call that an App Server gave up has a result too, which is not the caller's."""
-        return places.is_rest(self._client) or recent.get(route.key) is not None
+        if places.is_rest(self._client):
+            return True
+        where = route.conversation
+        return where is not None and recent.get(where.agent_id, route.key) == where
 
     # -- a turn that waits ------------------------------------------------------------------
 

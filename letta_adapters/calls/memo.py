@@ -63,20 +63,21 @@ class RecentCalls:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._calls: OrderedDict[str, Conversation] = OrderedDict()
+        self._calls: OrderedDict[tuple[str, str], Conversation] = OrderedDict()
 
-    def get(self, key: str | None) -> Conversation | None:
-        """Where this call went before."""
+    def get(self, agent_id: str, key: str | None) -> Conversation | None:
+        """Where this call of the agent went before."""
         with self._lock:
-            return self._calls.get(key) if key is not None else None
+            return self._calls.get((agent_id, key)) if key is not None else None
 
     def put(self, key: str | None, where: Conversation) -> None:
         """It goes there."""
         if key is None:
             return
         with self._lock:
-            self._calls[key] = where
-            self._calls.move_to_end(key)
+            call = (where.agent_id, key)
+            self._calls[call] = where
+            self._calls.move_to_end(call)
             while len(self._calls) > _RECENT_CALLS:
                 self._calls.popitem(last=False)
 

@@ -88,12 +88,12 @@ async def make_route(client: AsyncLettaClient, call: Call, plan: Plan, agent_id:
         if plan.mismatch:
             return mismatched(call, plan, plan.mismatch)
         where = Conversation(agent_id, plan.marker.conversation_id)
-        key = _key(call, plan, plan.new, plan.marker.key)
+        key = _key(call, plan, plan.new, "")
         return Route(plan.new, where, plan.marker, key)
     if not call.ephemeral and call.thread_id:
         return await _of_thread(client, call, plan, agent_id, call.thread_id)
-    key = _key(call, plan, plan.whole, f"fresh {client.backend.name} {agent_id}")
-    again = None if call.ephemeral else recent.get(key)
+    key = _key(call, plan, plan.whole, "")
+    again = None if call.ephemeral else recent.get(agent_id, key)
     return Route(plan.whole, again, key=key)
 
 
@@ -107,7 +107,7 @@ def _named(call: Call, plan: Plan, where: Conversation) -> Route:
             "The history ends with an assistant's message: there is nothing new to send.",
             hint="Add a user's message.",
         )
-    key = _key(call, plan, send, marker.key if marker else where.conversation_id)
+    key = _key(call, plan, send, "")
     return Route(send, where, marker, key, forced=True)
 
 
@@ -132,7 +132,7 @@ def mismatched(call: Call, plan: Plan, reason: str) -> Route:
     if call.on_mismatch == "continue" and marker is not None:
         where = Conversation(marker.agent_id, marker.conversation_id)
         return Route(plan.new, where, forced=True, forked=reason)
-    key = _key(call, plan, plan.whole, f"fork {marker.key if marker else ''}")
+    key = _key(call, plan, plan.whole, "fork")
     return Route(plan.whole, key=key, forked=reason)
 
 

@@ -106,14 +106,16 @@ def call_key(send: Sequence[Entry], context: Sequence[object]) -> str | None:
     """An id that a repeated call has again: the ``otid`` of its message.
 
     ``None`` if the framework gave the newest message no id of its own: two equal questions may be
-    meant as two. A tool's result needs none, its call's id is unique.
+    meant as two. A tool's result needs none, its call's id is unique. Nothing in it comes from the
+    server, so a recorded conversation has it too; it begins with zeros, as such ids do.
 
     Args:
         send: What is to be sent, not empty.
-        context: What else makes two calls different (agent, marker, system text, tools).
+        context: What else makes two calls different (system text, tools, the thread's name).
     """
     last = send[-1]
     if last.role != "tool" and not last.id:
         return None
     named = [(entry.id or "", entry.digest()) for entry in send]
-    return str(uuid.uuid5(_SPACE, json.dumps([named, [str(item) for item in context]])))
+    made = uuid.uuid5(_SPACE, json.dumps([named, [str(item) for item in context]]))
+    return f"00000000-{str(made)[9:]}"
