@@ -43,6 +43,8 @@ class Exchange(AsyncIterator[CallEvent]):
         self._owner = owner
         self._turn: Turn | None = None
         self._stream: MessageStream | None = None
+        # The paused turn that this call resumed.
+        self._before: Held | None = None
         # What was sent, while it may have to be sent once more because it was refused.
         self._request: sending.Sending | None = None
         self._events = self._run()
@@ -92,10 +94,10 @@ class Exchange(AsyncIterator[CallEvent]):
         leave: Callable[[], None] | None = None
         if route.conversation is not None:
             if (held := self._held(route.conversation)) is not None:
-                if held.key is not None and held.key == route.key:
-                    return Ending(client, call, plan, route).replays(
-                        held.events, held.turn.pending, held.details
-                    )
+                if (said := held.since(route.key)) is not None:
+                    turn = held.turn
+                    ending = Ending(client, call, plan, route)
+                    return ending.replays(said, turn.pending, turn.details)
                 if _resumable(held, route):
                     return self._resume(plan, route, held)
             leave = await client.enter(route.conversation, self._owner)
@@ -161,6 +163,7 @@ class Exchange(AsyncIterator[CallEvent]):
         answers = sending.answers_to(turn.pending, route.send, self._own_tools())
         ending = Ending(self._client, self._call, plan, route, used=turn.usage)
         self._turn = turn
+        self._before = held
         self._stream = turn.resume(answers, self._owner)
         return ending
 
@@ -184,8 +187,8 @@ class Exchange(AsyncIterator[CallEvent]):
         if places.is_rest(self._client):
             turn.let_go()
         else:
-            kept = Held(turn, ending.key, tuple(ending.seen), turn.details)
-            memo_of(self._client).held[turn.conversation] = kept
+            held = Held.of(turn, ending.key, ending.seen, self._before)
+            memo_of(self._client).held[turn.conversation] = held
         return None
 
     # -- the turn ---------------------------------------------------------------------------

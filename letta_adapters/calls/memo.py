@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 from letta_adapters.backends.base import Conversation
@@ -19,18 +19,31 @@ if TYPE_CHECKING:
 _RECENT_CALLS: Final = 1024
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Held:
     """A turn that is paused on an App Server, where nobody but this connection can resume it.
 
-    ``key``: the call that began it, or went on with it. ``events``: what it said since then, for
-    the same call again.
+    ``log``: what it said so far. ``began``: where in it each call of the turn begins, by the call's
+    key: the same call again gets all that was said since then.
     """
 
     turn: Turn
-    key: str | None
-    events: tuple[Message, ...]
-    details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    log: tuple[Message, ...]
+    began: Mapping[str, int]
+
+    def since(self, key: str | None) -> tuple[Message, ...] | None:
+        """What was said since that call; ``None`` if it is none of the turn's."""
+        at = self.began.get(key) if key is not None else None
+        return None if at is None else self.log[at:]
+
+    @classmethod
+    def of(cls, turn: Turn, key: str | None, said: Sequence[Message], before: Held | None) -> Held:
+        """The turn pauses (again) after a call."""
+        log = before.log if before is not None else ()
+        began = dict(before.began) if before is not None else {}
+        if key is not None:
+            began[key] = len(log)
+        return cls(turn, (*log, *said), began)
 
 
 @dataclass(slots=True)

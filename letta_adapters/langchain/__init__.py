@@ -1,9 +1,11 @@
-"""Letta agents in LangChain and LangGraph.
+"""Letta agents in LangChain and LangGraph: ``pip install "letta-adapters[langchain]"``.
 
-``ChatLetta`` is a chat model whose brain is an agent: ``pip install "letta-adapters[langchain]"``.
+``ChatLetta`` is a chat model whose brain is an agent; ``LettaRunnable`` is a whole agent, tools and
+approvals included, as one step of a chain or a graph.
 """
 
 from letta_adapters.langchain.chat_model import ChatLetta
 from letta_adapters.langchain.create import init_letta_model
+from letta_adapters.langchain.runnable import LettaRunnable
 
-__all__ = ["ChatLetta", "init_letta_model"]
+__all__ = ["ChatLetta", "LettaRunnable", "init_letta_model"]

@@ -40,7 +40,8 @@ class Reader:
 
     Args:
         own_tools: Names of the caller's tools.
-        answered: Tool calls the caller has just answered: the server repeats their results.
+        answered: Tool calls the caller has just answered: the server repeats their results, or
+            runs those of its own tools that were allowed.
         stop: Texts that end the message. The turn goes on to its end all the same: cancelling it
             would take the user's message out of the conversation.
     """
@@ -48,14 +49,14 @@ class Reader:
     def __init__(
         self,
         own_tools: Iterable[str] = (),
-        answered: Iterable[str] = (),
+        answered: Iterable[ToolCallMessage] = (),
         stop: Sequence[str] | None = None,
     ) -> None:
         self.start: CallStart | None = None
         self.end: CallEnd | None = None
         self.stopped = False
         self._own = frozenset(own_tools)
-        self._answered = frozenset(answered)
+        self._answered = {call.tool_call_id: call for call in answered}
         self._streamed: set[str | None] = set()
         self._unsure: dict[str, ToolCallMessage] = {}
         self._shown: set[str] = set()
@@ -119,8 +120,9 @@ class Reader:
         return [("server_call", call)]
 
     def _result(self, result: ToolResultMessage) -> Sequence[Piece]:
-        call = self._unsure.pop(result.tool_call_id, None)
-        if result.tool_call_id in self._answered and (result.tool_name or "") in self._own:
+        call = self._unsure.pop(result.tool_call_id, self._answered.get(result.tool_call_id))
+        ours = call is not None and call.tool_name in self._own
+        if ours and result.tool_call_id in self._answered:
             return ()
         pieces: list[Piece] = []
         if result.tool_call_id not in self._shown:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,11 +10,13 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 
-from letta_adapters.calls import Call, CallEvent
+from letta_adapters.calls import Call, CallEvent, Entry
+from letta_adapters.engine.assembler import parse_arguments
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain.answer import Answer, Piece, Reader
 from letta_adapters.langchain.convert import to_entries, to_wire_tools
 from letta_adapters.langchain.demands import Demand, choose, shaped
+from letta_adapters.messages import ToolCallMessage
 from letta_adapters.options import SessionOptions
 
 if TYPE_CHECKING:
@@ -108,8 +110,7 @@ class Calling:
     def reader(self, call: Call | None = None) -> Reader:
         """Reads the events of the call."""
         call = call or self.call
-        answered = [e.tool_call_id for e in call.entries if e.role == "tool"]
-        return Reader((str(t["name"]) for t in call.tools), answered, self.stop)
+        return Reader((str(t["name"]) for t in call.tools), _answered(call.entries), self.stop)
 
     def collect(self, call: Call, events: Iterable[CallEvent]) -> Answer:
         """The whole answer."""
@@ -122,6 +123,26 @@ class Calling:
     async def acollect(self, call: Call, events: AsyncIterable[CallEvent]) -> Answer:
         """The whole answer."""
         return self.collect(call, [event async for event in events])
+
+
+def _answered(entries: Sequence[Entry]) -> list[ToolCallMessage]:
+    """The tool calls that the end of the history answers."""
+    ids = set()
+    for entry in reversed(entries):
+        if entry.role == "tool":
+            ids.add(entry.tool_call_id)
+        elif entry.role == "assistant":
+            return [
+                ToolCallMessage(
+                    call.tool_call_id,
+                    call.tool_name,
+                    parse_arguments(call.raw_arguments),
+                    call.raw_arguments,
+                )
+                for call in entry.tool_calls
+                if call.tool_call_id in ids
+            ]
+    return []
 
 
 def _whole(call: Call) -> Call:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, closing
-from typing import Any, Literal, Protocol, cast
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import aclosing
+from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
@@ -12,25 +18,21 @@ from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
+from langchain_core.utils import from_env, secret_from_env
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 from typing_extensions import Self
 
 from letta_adapters.calls import Caller
-from letta_adapters.langchain.answer import PROVIDER, Answer, Reader
+from letta_adapters.langchain.answer import PROVIDER, Answer
 from letta_adapters.langchain.calling import Calling, placed
 from letta_adapters.langchain.chunks import ChunkMaker, message_of
 from letta_adapters.langchain.convert import to_wire_tools
 from letta_adapters.langchain.demands import choose
 from letta_adapters.langchain.errors import langchain_errors
 from letta_adapters.langchain.protocol import EventMaker
+from letta_adapters.langchain.running import Runner
 from letta_adapters.langchain.structured import structured
 from letta_adapters.options import SessionOptions
-
-
-class _Maker(Protocol):
-    def feed(self, event: Any) -> list[Any]: ...
-    def finish(self) -> list[Any]: ...
-    def replay(self, pieces: Any) -> list[Any]: ...
 
 
 class ChatLetta(BaseChatModel):
@@ -64,12 +66,21 @@ class ChatLetta(BaseChatModel):
     """What `LettaClient` takes: `Rest(...)`, `Local(...)`, `Remote(...)` or a name."""
     client: Any = Field(default=None, exclude=True)
     """A `LettaClient` (or, for asynchronous use on its own loop, an `AsyncLettaClient`)."""
-    letta_api_key: SecretStr | None = Field(default=None, alias="api_key")
+    letta_api_key: SecretStr | None = Field(
+        alias="api_key", default_factory=secret_from_env("LETTA_API_KEY", default=None)
+    )
     """Key of the Letta API. Default: `LETTA_API_KEY`."""
-    letta_base_url: str | None = Field(default=None, alias="base_url")
+    letta_base_url: str | None = Field(
+        alias="base_url", default_factory=from_env("LETTA_BASE_URL", default=None)
+    )
     """Address of a Letta API. Default: `LETTA_BASE_URL`."""
     timeout: float | None = Field(default=None, gt=0)
     """Seconds a call may take."""
+    max_retries: int = Field(default=2, ge=0)
+    """How often a call is made again that was surely not accepted: refused for a rate limit, or
+    the server could not be reached. What may have been accepted is never sent again."""
+    streaming: bool = False
+    """Let `invoke` stream too, for handlers that want tokens."""
     temperature: float | None = None
     """For the conversations that are made (the Letta API only)."""
     max_tokens: int | None = Field(default=None, gt=0)
@@ -87,7 +98,7 @@ class ChatLetta(BaseChatModel):
     cache: Any = False
     """Off: an answer from a cache is one the agent knows nothing of."""
 
-    _caller: Caller = PrivateAttr()
+    _runner: Runner = PrivateAttr()
     _session: SessionOptions = PrivateAttr()
 
     model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True, extra="forbid")
@@ -95,12 +106,14 @@ class ChatLetta(BaseChatModel):
     @model_validator(mode="after")
     def _connect(self) -> Self:
         self._session = SessionOptions(**self.session_options)
-        self._caller = Caller(
+        caller = Caller(
             backend=self.backend,
             client=self.client,
-            api_key=self.letta_api_key,
-            base_url=self.letta_base_url,
+            # What comes from the environment is looked up there, where nothing else is named.
+            api_key=self.letta_api_key if "letta_api_key" in self.model_fields_set else None,
+            base_url=self.letta_base_url if "letta_base_url" in self.model_fields_set else None,
         )
+        self._runner = Runner(caller, self.max_retries)
         return self
 
     # -- what LangChain asks of a model -----------------------------------------------------
@@ -115,7 +128,7 @@ class ChatLetta(BaseChatModel):
             "agent_id": self.agent_id,
             "conversation_id": self.conversation_id,
             "model": self.model,
-            "backend": self._caller.backend_name,
+            "backend": self._runner.caller.backend_name,
         }
 
     @property
@@ -176,7 +189,7 @@ class ChatLetta(BaseChatModel):
     ) -> ChatResult:
         with langchain_errors():
             calling = self._calling(messages, stop, kwargs)
-            return _result(self._answer(calling))
+            return _result(self._runner.answer(calling))
 
     async def _agenerate(
         self,
@@ -187,67 +200,7 @@ class ChatLetta(BaseChatModel):
     ) -> ChatResult:
         with langchain_errors():
             calling = self._calling(messages, stop, kwargs)
-            return _result(await self._aanswer(calling))
-
-    def _answer(self, calling: Calling) -> Answer:
-        """A whole answer that meets the call's demand."""
-        attempts = calling.attempts()
-        call = next(attempts)
-        while True:
-            with closing(self._caller.stream(call)) as events:
-                answer = calling.collect(call, events)
-            try:
-                call = attempts.send(answer)
-            except StopIteration as done:
-                answer = cast("Answer", done.value)
-                break
-        if calling.leaves_calls(answer):
-            answer.settle(self._caller.abandon(answer.end))
-        return answer
-
-    async def _aanswer(self, calling: Calling) -> Answer:
-        attempts = calling.attempts()
-        call = next(attempts)
-        while True:
-            async with aclosing(self._caller.astream(call)) as events:
-                answer = await calling.acollect(call, events)
-            try:
-                call = attempts.send(answer)
-            except StopIteration as done:
-                answer = cast("Answer", done.value)
-                break
-        if calling.leaves_calls(answer):
-            answer.settle(await self._caller.aabandon(answer.end))
-        return answer
-
-    def _run(self, calling: Calling, make: Callable[[Reader], _Maker]) -> Iterator[Any]:
-        """A streamed answer, in one of LangChain's forms."""
-        if calling.demand.check is not None:
-            # It may have to be mended, so it is shown when it is good.
-            answer = self._answer(calling)
-            yield from make(answer.reader).replay(answer.pieces)
-            return
-        maker = make(calling.reader())
-        with closing(self._caller.stream(calling.call)) as events:
-            for event in events:
-                yield from maker.feed(event)
-        yield from maker.finish()
-
-    async def _arun(
-        self, calling: Calling, make: Callable[[Reader], _Maker]
-    ) -> AsyncGenerator[Any, None]:
-        if calling.demand.check is not None:
-            answer = await self._aanswer(calling)
-            for made in make(answer.reader).replay(answer.pieces):
-                yield made
-            return
-        maker = make(calling.reader())
-        async with aclosing(self._caller.astream(calling.call)) as events:
-            async for event in events:
-                for made in maker.feed(event):
-                    yield made
-        for made in maker.finish():
-            yield made
+            return _result(await self._runner.aanswer(calling))
 
     def _stream(
         self,
@@ -257,7 +210,7 @@ class ChatLetta(BaseChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         with langchain_errors():
-            yield from self._run(self._calling(messages, stop, kwargs), ChunkMaker)
+            yield from self._runner.run(self._calling(messages, stop, kwargs), ChunkMaker)
 
     async def _astream(
         self,
@@ -268,7 +221,7 @@ class ChatLetta(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         with langchain_errors():
             async with aclosing(
-                self._arun(self._calling(messages, stop, kwargs), ChunkMaker)
+                self._runner.arun(self._calling(messages, stop, kwargs), ChunkMaker)
             ) as chunks:
                 async for chunk in chunks:
                     yield chunk
@@ -282,7 +235,7 @@ class ChatLetta(BaseChatModel):
     ) -> Iterator[Any]:
         """The v3 protocol's events, natively."""
         with langchain_errors():
-            yield from self._run(self._calling(messages, stop, kwargs), EventMaker)
+            yield from self._runner.run(self._calling(messages, stop, kwargs), EventMaker)
 
     async def _astream_chat_model_events(
         self,
@@ -294,7 +247,7 @@ class ChatLetta(BaseChatModel):
         """The v3 protocol's events, natively."""
         with langchain_errors():
             async with aclosing(
-                self._arun(self._calling(messages, stop, kwargs), EventMaker)
+                self._runner.arun(self._calling(messages, stop, kwargs), EventMaker)
             ) as events:
                 async for event in events:
                     yield event

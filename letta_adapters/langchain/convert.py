@@ -21,7 +21,7 @@ from letta_adapters.content import ImageContent, TextContent, image_from_url
 from letta_adapters.content import to_wire as content_to_wire
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.messages import PendingToolCall
-from letta_adapters.permissions import Allow, Deny
+from letta_adapters.permissions import Allow, Deny, normalise_decision
 
 # Where a message of ours carries its marker.
 MARKER_KEY: Final = "letta"
@@ -72,14 +72,13 @@ def _entry(message: BaseMessage) -> Entry:
             tool_calls=tuple(_calls(message)),
         )
     if isinstance(message, ToolMessage):
-        decision = message.artifact if isinstance(message.artifact, Allow | Deny) else None
         return Entry(
             "tool",
             _content(message.content),
             id=message.id,
             tool_call_id=message.tool_call_id,
             is_error=message.status == "error",
-            decision=decision,
+            decision=_decision(message.artifact),
         )
     if isinstance(message, SystemMessage):
         return Entry("system", str(message.text), id=message.id)
@@ -92,6 +91,14 @@ def _entry(message: BaseMessage) -> Entry:
             hint="Use system, human, ai and tool messages.",
         )
     return Entry(role, _content(message.content), id=message.id, name=message.name)  # type: ignore[arg-type]
+
+
+def _decision(artifact: Any) -> Allow | Deny | None:
+    """A decision about a tool of the agent's own, as an object or as data."""
+    if isinstance(artifact, Allow | Deny):
+        return artifact
+    decides = isinstance(artifact, Mapping) and artifact.get("behavior") in ("allow", "deny")
+    return normalise_decision(artifact) if decides else None
 
 
 def marker_of(message: BaseMessage) -> Marker | None:

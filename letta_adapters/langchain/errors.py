@@ -75,10 +75,14 @@ def as_langchain(error: errors.LettaError) -> errors.LettaError:
     if isinstance(error, exceptions.ModelError):
         return error
     made: Any = error.twin(_twin_of(error))
-    never = isinstance(error, errors.ProviderAuthenticationError)
-    passes = isinstance(error, _PASSES) and not never
-    made.is_retryable = passes and error.accepted is False
+    made.is_retryable = is_retryable(error)
     return made  # type: ignore[no-any-return]
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Does it pass by itself, and did it surely leave nothing behind?"""
+    never = isinstance(error, errors.ProviderAuthenticationError)
+    return isinstance(error, _PASSES) and not never and error.accepted is False
 
 
 def _twin_of(error: errors.LettaError) -> Any:

@@ -1,0 +1,389 @@
+"""The agent's loop around a model: answers, tools, approvals. Written once for sync and async.
+
+:class:`Loop` says what is to be done next and takes what came of it; :class:`Steps` does it, in
+either colour, and passes on what is streamed meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    HumanMessage,
+    ToolCall,
+    ToolMessage,
+    convert_to_messages,
+    message_chunk_to_message,
+)
+from langchain_core.prompt_values import PromptValue
+from langchain_core.runnables import RunnableConfig, patch_config
+from langchain_core.runnables.config import get_executor_for_config
+from langchain_core.runnables.utils import AddableDict
+
+from letta_adapters._invoke import invoke_callable, is_async_callable
+from letta_adapters.errors import InvalidInputError, TurnFailedError
+from letta_adapters.langchain.tool_runs import (
+    NOT_ASKED,
+    ServerTools,
+    ToolCallbacks,
+    decided,
+    error_of,
+    result_of,
+    unanswered,
+)
+from letta_adapters.permissions import Allow, Deny, PermissionContext, normalise_decision
+
+if TYPE_CHECKING:
+    from letta_adapters.langchain.runnable import LettaRunnable
+
+_SCRATCHPAD: Final = "__pregel_scratchpad"
+_WORDS: Final[dict[str, Any]] = {
+    **dict.fromkeys(("allow", "approve", "approved", "yes"), True),
+    **dict.fromkeys(("deny", "reject", "rejected", "no"), False),
+}
+
+
+def in_graph(config: RunnableConfig) -> bool:
+    """Does this run inside a LangGraph graph, which can be interrupted?"""
+    return _SCRATCHPAD in (config.get("configurable") or {})
+
+
+def as_messages(input: Any, config: RunnableConfig) -> list[BaseMessage]:
+    """The messages in an input.
+
+    Raises:
+        InvalidInputError: it is none of what is understood.
+    """
+    given = input.get("messages") if isinstance(input, dict) else input
+    if isinstance(given, str):
+        given = [HumanMessage(given)]
+    elif isinstance(given, BaseMessage):
+        given = [given]
+    elif isinstance(given, PromptValue):
+        given = given.to_messages()
+    if not isinstance(given, Sequence) or not given:
+        raise InvalidInputError(
+            f"LettaRunnable cannot take {type(input).__name__}.",
+            hint='Give text, messages, or {"messages": [...]}.',
+        )
+    messages = convert_to_messages(given)
+    last = messages[-1]
+    if last.id is None and in_graph(config):
+        # The node runs again from its start when it is resumed: the message must be known again.
+        configurable = config.get("configurable") or {}
+        task = configurable.get("checkpoint_ns") or configurable.get("__pregel_task_id")
+        if task:
+            messages = [*messages[:-1], last.model_copy(update={"id": f"{task}:{len(messages)}"})]
+    return messages
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """Ask the model for the answer to these messages."""
+
+    messages: list[BaseMessage]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Answer these calls."""
+
+    calls: list[ToolCall]
+
+
+class Loop:
+    """One run of an agent."""
+
+    def __init__(
+        self,
+        agent: LettaRunnable,
+        messages: list[BaseMessage],
+        config: RunnableConfig,
+        kwargs: dict[str, Any],
+    ) -> None:
+        self.agent = agent
+        self.config = config
+        self.kwargs = kwargs
+        self.new: list[BaseMessage] = []
+        self._given = messages
+
+    def steps(self) -> Generator[_Ask | _Answer, Any, None]:
+        """What is to be done: yields it, and is sent what came of it."""
+        for _ in range(self.agent.max_rounds):
+            message: AIMessage = yield _Ask([*self._given, *self.new])
+            self.new.append(message)
+            calls = unanswered(message)
+            if not calls:
+                return
+            results: list[ToolMessage] = yield _Answer(calls)
+            self.new += results
+        raise TurnFailedError(
+            f"The agent still called tools after {self.agent.max_rounds} rounds.",
+            code="max_rounds",
+            hint="Raise max_rounds, or abandon the call.",
+        )
+
+    def child(self, run_manager: Any) -> RunnableConfig:
+        """The configuration of a child run."""
+        return patch_config(self.config, callbacks=run_manager.get_child())
+
+
+class Steps:
+    """Does what a loop says. Iterating gives what is streamed meanwhile: chunks, then messages."""
+
+    def __init__(self, loop: Loop, run_manager: Any) -> None:
+        self._loop = loop
+        self._agent = loop.agent
+        self._config = loop.child(run_manager)
+        self._shown = ServerTools()
+        self._fired = ToolCallbacks()
+        self._tools = {tool.name: tool for tool in self._agent.tools}
+
+    # -- in both colours --------------------------------------------------------------------
+
+    def run(self) -> Iterator[BaseMessage]:
+        """Synchronously."""
+        steps = self._loop.steps()
+        todo: Any = next(steps)
+        while True:
+            if isinstance(todo, _Ask):
+                result: Any = yield from self._ask(todo.messages)
+                yield result
+            else:
+                result = self._answer(todo.calls)
+                yield from result
+            try:
+                todo = steps.send(result)
+            except StopIteration:
+                return
+
+    async def arun(self) -> AsyncIterator[BaseMessage]:
+        """Asynchronously."""
+        steps = self._loop.steps()
+        todo: Any = next(steps)
+        while True:
+            result: Any = None
+            if isinstance(todo, _Ask):
+                async for item in self._aask(todo.messages):
+                    yield item
+                    result = item
+            else:
+                result = await self._aanswer(todo.calls)
+                for item in result:
+                    yield item
+            try:
+                todo = steps.send(result)
+            except StopIteration:
+                return
+
+    # -- the model --------------------------------------------------------------------------
+
+    def _ask(self, messages: list[BaseMessage]) -> Generator[BaseMessage, None, AIMessage]:
+        model = self._agent.bound()
+        if _wants_events(self._config):
+            whole = model.invoke(messages, self._config, **self._loop.kwargs)
+            self._show(whole)
+            yield AIMessageChunk(content=whole.content)
+            return whole  # type: ignore[no-any-return]
+        total: AIMessageChunk | None = None
+        for chunk in model.stream(messages, self._config, **self._loop.kwargs):
+            self._show(chunk)
+            total = chunk if total is None else total + chunk
+            yield chunk
+        return _message(total)
+
+    async def _aask(self, messages: list[BaseMessage]) -> AsyncIterator[BaseMessage]:
+        model = self._agent.bound()
+        if _wants_events(self._config):
+            whole = await model.ainvoke(messages, self._config, **self._loop.kwargs)
+            await self._ashow(whole)
+            yield AIMessageChunk(content=whole.content)
+            yield whole
+            return
+        total: AIMessageChunk | None = None
+        async for chunk in model.astream(messages, self._config, **self._loop.kwargs):
+            await self._ashow(chunk)
+            total = chunk if total is None else total + chunk
+            yield chunk
+        yield _message(total)
+
+    def _show(self, message: BaseMessage) -> None:
+        if isinstance(message.content, str):
+            return
+        for event in self._shown.see(message.content):
+            self._fired.fire(self._config["callbacks"], event)  # type: ignore[arg-type]
+        for name, data in _custom_events(message.content):
+            dispatch_custom_event(name, data, config=self._config)
+
+    async def _ashow(self, message: BaseMessage) -> None:
+        if isinstance(message.content, str):
+            return
+        for event in self._shown.see(message.content):
+            await self._fired.afire(self._config["callbacks"], event)  # type: ignore[arg-type]
+        for name, data in _custom_events(message.content):
+            await adispatch_custom_event(name, data, config=self._config)
+
+    # -- tools ------------------------------------------------------------------------------
+
+    def _answer(self, calls: list[ToolCall]) -> list[ToolMessage]:
+        decisions = [self._decide(call) for call in calls]
+        pairs = list(zip(calls, decisions, strict=True))
+        with get_executor_for_config(self._config) as executor:
+            return list(executor.map(lambda pair: self._act(*pair), pairs))
+
+    async def _aanswer(self, calls: list[ToolCall]) -> list[ToolMessage]:
+        decisions = [await self._adecide(call) for call in calls]
+        acts = (self._aact(call, d) for call, d in zip(calls, decisions, strict=True))
+        return list(await asyncio.gather(*acts))
+
+    def _decide(self, call: ToolCall) -> Allow | Deny:
+        ask = self._agent.can_use_tool
+        if ask is None:
+            return self._undecided(call)
+        if is_async_callable(ask):
+            with ThreadPoolExecutor(1) as thread:  # this thread may have a running loop
+                return thread.submit(asyncio.run, self._adecide(call)).result()
+        return normalise_decision(ask(*self._question(call)))
+
+    async def _adecide(self, call: ToolCall) -> Allow | Deny:
+        ask = self._agent.can_use_tool
+        if ask is None:
+            return self._undecided(call)
+        question = functools.partial(ask, *self._question(call))
+        return normalise_decision(await invoke_callable(question, {}, in_thread_loop=False))
+
+    def _question(self, call: ToolCall) -> tuple[str, dict[str, Any], PermissionContext]:
+        context = PermissionContext(
+            tool_call_id=str(call["id"]), client_tool=call["name"] in self._tools
+        )
+        return call["name"], dict(call["args"]), context
+
+    def _undecided(self, call: ToolCall) -> Allow | Deny:
+        """Your own tools run; the agent's own are for a person to decide, if one can be asked."""
+        if call["name"] in self._tools:
+            return Allow()
+        if not in_graph(self._loop.config):
+            return Deny(NOT_ASKED)
+        from langgraph.types import interrupt
+
+        question = {
+            "type": "letta_approval",
+            "tool_call_id": call["id"],
+            "tool_name": call["name"],
+            "tool_input": call["args"],
+        }
+        return normalise_decision(_spoken(interrupt(question)))
+
+    def _act(self, call: ToolCall, decision: Allow | Deny) -> ToolMessage:
+        tool = self._tools.get(call["name"])
+        if tool is None or isinstance(decision, Deny):
+            return decided(call, decision)
+        try:
+            return result_of(call, tool.invoke(_edited(call, decision), self._config))
+        except Exception as error:
+            if _passes_through(error):
+                raise
+            return error_of(call, error)
+
+    async def _aact(self, call: ToolCall, decision: Allow | Deny) -> ToolMessage:
+        tool = self._tools.get(call["name"])
+        if tool is None or isinstance(decision, Deny):
+            return decided(call, decision)
+        try:
+            return result_of(call, await tool.ainvoke(_edited(call, decision), self._config))
+        except Exception as error:
+            if _passes_through(error):
+                raise
+            return error_of(call, error)
+
+
+def _edited(call: ToolCall, decision: Allow) -> dict[str, Any]:
+    args = call["args"] if decision.updated_input is None else dict(decision.updated_input)
+    return {"name": call["name"], "args": args, "id": call["id"], "type": "tool_call"}
+
+
+def _spoken(value: Any) -> Any:
+    """``Command(resume="allow")`` means the same as ``True``."""
+    words = {
+        "allow": True,
+        "approve": True,
+        "yes": True,
+        "deny": False,
+        "reject": False,
+        "no": False,
+    }
+    return words.get(value.strip().lower(), Deny(value)) if isinstance(value, str) else value
+
+
+def _passes_through(error: Exception) -> bool:
+    """LangGraph interrupts and commands travel as exceptions that are no failure of a tool."""
+    return any(cls.__name__ == "GraphBubbleUp" for cls in type(error).__mro__)
+
+
+def _wants_events(config: RunnableConfig) -> bool:
+    """Does a handler want the v3 protocol's events (LangGraph's v3 streaming does)?"""
+    from langchain_core.tracers._streaming import _V2StreamingCallbackHandler
+
+    handlers = getattr(config.get("callbacks"), "handlers", None) or []
+    return any(isinstance(handler, _V2StreamingCallbackHandler) for handler in handlers)
+
+
+def _message(total: AIMessageChunk | None) -> AIMessage:
+    assert total is not None, "a stream always has a last chunk"
+    made = message_chunk_to_message(total)
+    assert isinstance(made, AIMessage)
+    if isinstance(made.content, list):
+        # The numbers under which blocks were put together are of no use any more.
+        made.content = [
+            {k: v for k, v in item.items() if k != "index"} if isinstance(item, dict) else item
+            for item in made.content
+        ]
+    return made
+
+
+def _custom_events(content: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    for block in content:
+        if not isinstance(block, dict):
+            continue
+        if block.get("type") == "reasoning":
+            yield "letta_reasoning", {"reasoning": block.get("reasoning")}
+        elif block.get("type") == "non_standard" and isinstance(block.get("value"), dict):
+            value = block["value"]
+            kind = str(value.get("type") or value.get("message_type") or "event")
+            yield (kind if kind.startswith("letta_") else f"letta_{kind}"), value
+
+
+class Output:
+    """What a run gives while it is streamed."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def of(self, item: BaseMessage) -> Iterator[Any]:
+        """For a chunk or a whole message."""
+        if isinstance(item, AIMessageChunk):
+            if self._kind == "text" and item.text:
+                yield str(item.text)
+        elif self._kind == "messages":
+            yield AddableDict(messages=[item])
+
+    def last(self, new: Sequence[BaseMessage]) -> Iterator[Any]:
+        """At the run's end."""
+        if self._kind == "message":
+            yield new[-1]
+
+
+def made_of(new: Sequence[BaseMessage], kind: str) -> Any:
+    """The run's result."""
+    if kind == "messages":
+        return {"messages": list(new)}
+    return new[-1] if kind == "message" else str(new[-1].text)

@@ -1,0 +1,209 @@
+"""``LettaRunnable``: a whole Letta agent, tools and approvals included, as one step of a chain."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any, Literal
+
+from langchain_core.callbacks import (
+    AsyncCallbackManagerForChainRun,
+    CallbackManagerForChainRun,
+)
+from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
+from langchain_core.tools import BaseTool
+from pydantic import BaseModel, RootModel
+
+from letta_adapters.errors import InvalidInputError
+from letta_adapters.langchain.chat_model import ChatLetta
+from letta_adapters.langchain.errors import langchain_errors
+from letta_adapters.langchain.loop import Loop, Output, as_messages, in_graph, made_of
+from letta_adapters.langchain.loop import Steps as _Steps
+from letta_adapters.langchain.tool_runs import as_base_tools
+
+OutputKind = Literal["messages", "message", "text"]
+_KINDS = ("messages", "message", "text")
+
+
+class _Messages(BaseModel):
+    """What an agent is given, or what it adds."""
+
+    messages: list[Any]
+
+
+class _Input(RootModel[str | list[Any] | _Messages]):
+    """Text, messages, or ``{"messages": [...]}``."""
+
+
+class LettaRunnable(Runnable[Any, Any]):
+    """A Letta agent that runs its whole turn: its own tools, yours, and approvals.
+
+    ```python
+    from letta_adapters.langchain import LettaRunnable
+
+    agent = LettaRunnable(agent_id="agent-...", tools=[get_weather])
+    agent.invoke("How is the weather in Paris?")["messages"][-1].text
+    ```
+
+    Input: text, messages, or ``{"messages": [...]}``. Output: ``{"messages": [the new ones]}``, or
+    the last message, or its text (``output=``). As with :class:`ChatLetta`, the history says which
+    conversation goes on.
+
+    A tool of the agent's own that asks for permission is decided by ``can_use_tool(name, input,
+    context)``; inside a LangGraph graph, without that callback, it becomes an ``interrupt()``,
+    resumed with ``Command(resume=True)``, ``False``, or a dict with ``behavior``; anywhere else it
+    is denied, with an explanation.
+
+    Args:
+        tools: LangChain tools or typed functions; they run here, as child runs.
+        can_use_tool: Asked before any tool runs.
+        output: ``"messages"``, ``"message"`` or ``"text"``.
+        max_rounds: How often the agent may be answered before the run fails.
+        name: The run's name in traces.
+        model: A :class:`ChatLetta` to use, instead of its arguments.
+        fields: Fields of :class:`ChatLetta` (``agent_id``, ``backend``, ``thread_id``, ...).
+    """
+
+    def __init__(
+        self,
+        *,
+        tools: Sequence[BaseTool | Callable[..., Any]] = (),
+        can_use_tool: Callable[..., Any] | None = None,
+        output: OutputKind = "messages",
+        max_rounds: int = 25,
+        name: str | None = None,
+        model: ChatLetta | None = None,
+        **fields: Any,
+    ) -> None:
+        if output not in _KINDS:
+            raise InvalidInputError(f"output must be one of {', '.join(_KINDS)}, not {output!r}.")
+        if model is not None and fields:
+            raise InvalidInputError(
+                f"model= is a whole ChatLetta; {sorted(fields)[0]!r} belongs to it."
+            )
+        if max_rounds < 1:
+            raise InvalidInputError("max_rounds must be at least 1.")
+        with langchain_errors():
+            self.model = model or ChatLetta(**fields)
+            self.tools = as_base_tools(tools)
+        self.can_use_tool = can_use_tool
+        self.output = output
+        self.max_rounds = max_rounds
+        self.name = name or "LettaRunnable"
+
+    # -- what goes in and out ---------------------------------------------------------------
+
+    def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        """Text, messages, or ``{"messages": [...]}``."""
+        return _Input
+
+    def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        """What ``output=`` says."""
+        if self.output == "text":
+            return RootModel[str]
+        return _Messages if self.output == "messages" else AIMessage
+
+    # -- runs -------------------------------------------------------------------------------
+
+    def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Run the agent's turn to its end."""
+        return self._call_with_config(self._invoke, input, ensure_config(config), **kwargs)
+
+    async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
+        """Run the agent's turn to its end."""
+        return await self._acall_with_config(self._ainvoke, input, ensure_config(config), **kwargs)
+
+    def stream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Iterator[Any]:
+        """Messages as they are complete; text as it comes, with ``output="text"``."""
+        yield from self._transform_stream_with_config(
+            iter([input]), self._stream_all, ensure_config(config), **kwargs
+        )
+
+    async def astream(
+        self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> AsyncIterator[Any]:
+        """Messages as they are complete; text as it comes, with ``output="text"``."""
+
+        async def once() -> AsyncIterator[Any]:
+            yield input
+
+        async for item in self._atransform_stream_with_config(
+            once(), self._astream_all, ensure_config(config), **kwargs
+        ):
+            yield item
+
+    def _loop(self, input: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> Loop:
+        messages = as_messages(input, config)
+        return Loop(self, messages, config, kwargs)
+
+    def _invoke(
+        self,
+        input: Any,
+        run_manager: CallbackManagerForChainRun,
+        config: RunnableConfig,
+        **kwargs: Any,
+    ) -> Any:
+        with langchain_errors():
+            loop = self._loop(input, config, kwargs)
+            for _ in _Steps(loop, run_manager).run():
+                pass
+            return made_of(loop.new, self.output)
+
+    async def _ainvoke(
+        self,
+        input: Any,
+        run_manager: AsyncCallbackManagerForChainRun,
+        config: RunnableConfig,
+        **kwargs: Any,
+    ) -> Any:
+        with langchain_errors():
+            loop = self._loop(input, config, kwargs)
+            async for _ in _Steps(loop, run_manager).arun():
+                pass
+            return made_of(loop.new, self.output)
+
+    def _stream_all(
+        self,
+        inputs: Iterator[Any],
+        run_manager: CallbackManagerForChainRun,
+        config: RunnableConfig,
+        **kwargs: Any,
+    ) -> Iterator[Any]:
+        with langchain_errors():
+            for input in inputs:
+                loop = self._loop(input, config, kwargs)
+                out = Output(self.output)
+                for item in _Steps(loop, run_manager).run():
+                    yield from out.of(item)
+                yield from out.last(loop.new)
+
+    async def _astream_all(
+        self,
+        inputs: AsyncIterator[Any],
+        run_manager: AsyncCallbackManagerForChainRun,
+        config: RunnableConfig,
+        **kwargs: Any,
+    ) -> AsyncIterator[Any]:
+        with langchain_errors():
+            async for input in inputs:
+                loop = self._loop(input, config, kwargs)
+                out = Output(self.output)
+                async for item in _Steps(loop, run_manager).arun():
+                    for made in out.of(item):
+                        yield made
+                for made in out.last(loop.new):
+                    yield made
+
+    def decides(self, config: RunnableConfig) -> bool:
+        """Is there somebody to ask about the agent's own tools?"""
+        return self.can_use_tool is not None or in_graph(config)
+
+    def bound(self) -> Any:
+        """The model with the tools it may call."""
+        return self.model.bind_tools(self.tools) if self.tools else self.model
+
+    def new_messages(self, loop: Loop) -> list[BaseMessage]:
+        """What a run added to its input."""
+        return list(loop.new)

@@ -1,0 +1,118 @@
+"""Runs calls in both colours, again where that is safe, until their answer is what was demanded."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from contextlib import aclosing, closing
+from typing import Any, Protocol, cast
+
+from tenacity import (
+    AsyncRetrying,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from letta_adapters.calls import Call, Caller, CallEvent
+from letta_adapters.langchain.answer import Answer, Reader
+from letta_adapters.langchain.calling import Calling
+from letta_adapters.langchain.errors import is_retryable
+
+_LONGEST_WAIT = 8.0  # seconds
+
+
+class Maker(Protocol):
+    """Makes one of LangChain's streaming forms of an answer."""
+
+    def feed(self, event: Any) -> list[Any]: ...
+    def finish(self) -> list[Any]: ...
+    def replay(self, pieces: Any) -> list[Any]: ...
+
+
+class Runner:
+    """What a model does its calls with."""
+
+    def __init__(self, caller: Caller, max_retries: int) -> None:
+        self.caller = caller
+        self._retries: dict[str, Any] = {
+            "stop": stop_after_attempt(max_retries + 1),
+            "wait": wait_random_exponential(max=_LONGEST_WAIT),
+            "retry": retry_if_exception(is_retryable),
+            "reraise": True,
+        }
+
+    def _events(self, call: Call) -> Generator[CallEvent, None, None]:
+        """The events of a call; made again while it was surely not accepted."""
+        for attempt in Retrying(**self._retries):
+            with attempt, closing(self.caller.stream(call)) as events:
+                yield from events
+                return
+
+    async def _aevents(self, call: Call) -> AsyncGenerator[CallEvent, None]:
+        async for attempt in AsyncRetrying(**self._retries):
+            with attempt:
+                async with aclosing(self.caller.astream(call)) as events:
+                    async for event in events:
+                        yield event
+                return
+
+    def answer(self, calling: Calling) -> Answer:
+        """A whole answer that meets the call's demand."""
+        attempts = calling.attempts()
+        call = next(attempts)
+        while True:
+            with closing(self._events(call)) as events:
+                answer = calling.collect(call, events)
+            try:
+                call = attempts.send(answer)
+            except StopIteration as done:
+                answer = cast("Answer", done.value)
+                break
+        if calling.leaves_calls(answer):
+            answer.settle(self.caller.abandon(answer.end))
+        return answer
+
+    async def aanswer(self, calling: Calling) -> Answer:
+        attempts = calling.attempts()
+        call = next(attempts)
+        while True:
+            async with aclosing(self._aevents(call)) as events:
+                answer = await calling.acollect(call, events)
+            try:
+                call = attempts.send(answer)
+            except StopIteration as done:
+                answer = cast("Answer", done.value)
+                break
+        if calling.leaves_calls(answer):
+            answer.settle(await self.caller.aabandon(answer.end))
+        return answer
+
+    def run(self, calling: Calling, make: Callable[[Reader], Maker]) -> Iterator[Any]:
+        """A streamed answer, in one of LangChain's forms."""
+        if calling.demand.check is not None:
+            # It may have to be mended, so it is shown when it is good.
+            answer = self.answer(calling)
+            yield from make(answer.reader).replay(answer.pieces)
+            return
+        maker = make(calling.reader())
+        with closing(self._events(calling.call)) as events:
+            for event in events:
+                yield from maker.feed(event)
+        yield from maker.finish()
+
+    async def arun(
+        self, calling: Calling, make: Callable[[Reader], Maker]
+    ) -> AsyncGenerator[Any, None]:
+        if calling.demand.check is not None:
+            answer = await self.aanswer(calling)
+            for made in make(answer.reader).replay(answer.pieces):
+                yield made
+            return
+        maker = make(calling.reader())
+        async with aclosing(self._aevents(calling.call)) as events:
+            async for event in events:
+                for made in maker.feed(event):
+                    yield made
+        for made in maker.finish():
+            yield made

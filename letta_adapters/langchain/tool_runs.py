@@ -1,0 +1,169 @@
+"""Tools around an agent: yours, which run here, and its own, which are shown as child runs."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID, uuid4
+
+from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
+from langchain_core.messages import AIMessage, ToolCall, ToolMessage
+from langchain_core.tools import BaseTool
+from langchain_core.tools import tool as make_tool
+
+from letta_adapters.errors import InvalidInputError
+from letta_adapters.permissions import Allow, Deny
+
+NOT_ASKED = (
+    "This tool call needs an approval and the application has no way to give one, "
+    "so it was not run."
+)
+
+
+def as_base_tools(tools: Any) -> list[BaseTool]:
+    """LangChain tools, made from typed functions where they are functions.
+
+    Raises:
+        InvalidInputError: something that cannot be a tool, or two of one name.
+    """
+    if not isinstance(tools, Sequence) or isinstance(tools, str):
+        raise InvalidInputError("tools must be a list.", hint="Write tools=[...].")
+    made: list[BaseTool] = []
+    for item in tools:
+        if isinstance(item, BaseTool):
+            made.append(item)
+            continue
+        if not callable(item) or isinstance(item, type):
+            raise InvalidInputError(f"{item!r} is not a tool.", hint="Pass functions or BaseTools.")
+        try:
+            described = inspect.getdoc(item) or getattr(item, "__name__", "tool")
+            made.append(make_tool(item, description=described))
+        except (ValueError, TypeError) as error:
+            raise InvalidInputError(f"{item!r} is not a tool: {error}") from error
+    names = [tool.name for tool in made]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InvalidInputError(f"Two tools are called {twice!r}.")
+    return made
+
+
+def result_of(call: ToolCall, value: Any) -> ToolMessage:
+    """What a tool gave, as the message that answers its call."""
+    if isinstance(value, ToolMessage):
+        return value
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return ToolMessage(text, tool_call_id=str(call["id"]), name=call["name"])
+
+
+def error_of(call: ToolCall, error: Exception) -> ToolMessage:
+    """A tool's failure, for the agent to read."""
+    return ToolMessage(
+        f"{type(error).__name__}: {error}",
+        tool_call_id=str(call["id"]),
+        name=call["name"],
+        status="error",
+    )
+
+
+def decided(call: ToolCall, decision: Allow | Deny) -> ToolMessage:
+    """A person's decision about a tool of the agent's own."""
+    allowed = isinstance(decision, Allow)
+    text = "allowed" if allowed else decision.message or "Denied by the user."  # type: ignore[union-attr]
+    return ToolMessage(
+        text,
+        tool_call_id=str(call["id"]),
+        name=call["name"],
+        status="success" if allowed else "error",
+        artifact=_as_data(decision),
+    )
+
+
+def _as_data(decision: Allow | Deny) -> Any:
+    """As every checkpointer can store it; rules to save are for this process only."""
+    if isinstance(decision, Deny):
+        return {"behavior": "deny", "message": decision.message}
+    if decision.save:
+        return decision
+    made: dict[str, Any] = {"behavior": "allow"}
+    if decision.updated_input is not None:
+        made["updatedInput"] = dict(decision.updated_input)
+    return made
+
+
+class ServerTools:
+    """Child runs for tools that the agent runs itself, in the order of what is seen of them.
+
+    ``events`` are callbacks to make: the name of the manager's method, or of the run's, and its
+    arguments. Nothing is run here.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[str, UUID] = {}
+
+    def see(self, content: Any) -> list[tuple[str, UUID, dict[str, Any]]]:
+        """What a chunk of the answer shows."""
+        if isinstance(content, str):
+            return []
+        return [event for block in content if isinstance(block, dict) for event in self._of(block)]
+
+    def _of(self, block: dict[str, Any]) -> list[tuple[str, UUID, dict[str, Any]]]:
+        if block.get("type") == "server_tool_call":
+            run_id = self._open[str(block.get("id"))] = uuid4()
+            return [("start", run_id, {"name": block.get("name"), "args": block.get("args") or {}})]
+        if block.get("type") == "server_tool_result":
+            run_id = self._open.pop(str(block.get("tool_call_id")), uuid4())
+            kind = "error" if block.get("status") == "error" else "end"
+            return [(kind, run_id, {"output": block.get("output")})]
+        return []
+
+
+class ServerToolError(Exception):
+    """What a tool on the agent's side failed with."""
+
+
+class ToolCallbacks:
+    """Fires the callbacks of :class:`ServerTools`' events on a run's children."""
+
+    def __init__(self) -> None:
+        self._runs: dict[UUID, Any] = {}
+
+    def fire(self, manager: CallbackManager, event: tuple[str, UUID, dict[str, Any]]) -> None:
+        """On a synchronous manager."""
+        kind, run_id, data = event
+        if kind == "start":
+            self._runs[run_id] = manager.on_tool_start(
+                {"name": data["name"]}, json.dumps(data["args"]), run_id=run_id, inputs=data["args"]
+            )
+        elif run_id in self._runs:
+            run = self._runs.pop(run_id)
+            if kind == "error":
+                run.on_tool_error(ServerToolError(str(data["output"])))
+            else:
+                run.on_tool_end(data["output"])
+
+    async def afire(
+        self, manager: AsyncCallbackManager, event: tuple[str, UUID, dict[str, Any]]
+    ) -> None:
+        """On an asynchronous manager."""
+        kind, run_id, data = event
+        if kind == "start":
+            self._runs[run_id] = await manager.on_tool_start(
+                {"name": data["name"]}, json.dumps(data["args"]), run_id=run_id, inputs=data["args"]
+            )
+        elif run_id in self._runs:
+            run = self._runs.pop(run_id)
+            if kind == "error":
+                await run.on_tool_error(ServerToolError(str(data["output"])))
+            else:
+                await run.on_tool_end(data["output"])
+
+
+def unanswered(message: AIMessage) -> list[ToolCall]:
+    """The calls of a message, the broken ones (whose arguments are no object) among them."""
+    broken = [
+        ToolCall(name=call["name"] or "", args={}, id=call["id"], type="tool_call")
+        for call in message.invalid_tool_calls
+    ]
+    return [*message.tool_calls, *broken]
