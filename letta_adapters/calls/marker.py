@@ -45,7 +45,7 @@ class Marker:
     def to_dict(self) -> dict[str, Any]:
         """As JSON can hold it."""
         made = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return {"v": VERSION, **made}
+        return {"v": VERSION, **made, "pending": [list(call) for call in self.pending]}
 
     @classmethod
     def from_dict(cls, value: object) -> Marker | None:

@@ -19,8 +19,7 @@ from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResu
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
 from langchain_core.utils import from_env, secret_from_env
-from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, model_validator
-from typing_extensions import Self
+from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 
 from letta_adapters.calls import Caller
 from letta_adapters.langchain.answer import PROVIDER, Answer
@@ -103,8 +102,9 @@ class ChatLetta(BaseChatModel):
 
     model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True, extra="forbid")
 
-    @model_validator(mode="after")
-    def _connect(self) -> Self:
+    def model_post_init(self, context: Any, /) -> None:
+        """Find the backend; no I/O."""
+        super().model_post_init(context)
         self._session = SessionOptions(**self.session_options)
         caller = Caller(
             backend=self.backend,
@@ -114,7 +114,6 @@ class ChatLetta(BaseChatModel):
             base_url=self.letta_base_url if "letta_base_url" in self.model_fields_set else None,
         )
         self._runner = Runner(caller, self.max_retries)
-        return self
 
     # -- what LangChain asks of a model -----------------------------------------------------
 
