@@ -302,3 +302,23 @@ def error_for_code(code: str, message: str, **fields: Any) -> LettaError:
         return UnsupportedOptionError.from_message(message, **fields)
     fallback = ModelProviderError if code.startswith("provider_") else TurnFailedError
     return _BY_CODE.get(code, fallback)(message, code=code, **fields)
+
+
+_PASSES = (
+    RateLimitError,
+    ConnectionFailedError,
+    LettaTimeoutError,
+    ServerError,
+    ConversationBusyError,
+    ModelProviderError,
+)
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Does it pass by itself, and did it surely leave nothing in the conversation?
+
+    A message that may have been accepted is not safe to send again.
+    """
+    if not isinstance(error, _PASSES) or isinstance(error, ProviderAuthenticationError):
+        return False
+    return error.accepted is False

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 
-from letta_adapters.calls import Call, CallEvent, Entry
-from letta_adapters.engine.assembler import parse_arguments
+from letta_adapters.calls import Call
+from letta_adapters.calls.calling import Calling
+from letta_adapters.calls.demands import choose, shaped
 from letta_adapters.errors import InvalidInputError
-from letta_adapters.langchain.answer import Answer, Piece, Reader
 from letta_adapters.langchain.convert import to_entries, to_wire_tools
-from letta_adapters.langchain.demands import Demand, choose, shaped
-from letta_adapters.messages import ToolCallMessage
 from letta_adapters.options import SessionOptions
 
 if TYPE_CHECKING:
@@ -46,107 +43,47 @@ _PASSED: Final = frozenset(
 PLACES: Final = ("conversation_id", "thread_id", "agent_id")
 
 
-@dataclass(frozen=True, slots=True)
-class Calling:
-    """A call, what it demands of the answer, and how the answer is read."""
+def calling_of(
+    model: ChatLetta,
+    session: SessionOptions,
+    messages: list[BaseMessage],
+    stop: list[str] | None,
+    kwargs: Mapping[str, Any],
+) -> Calling:
+    """Put the model's fields, the call's arguments and the run's configuration together.
 
-    call: Call
-    demand: Demand
-    stop: list[str] | None
-
-    @classmethod
-    def of(
-        cls,
-        model: ChatLetta,
-        session: SessionOptions,
-        messages: list[BaseMessage],
-        stop: list[str] | None,
-        kwargs: Mapping[str, Any],
-    ) -> Calling:
-        """Put the model's fields, the call's arguments and the run's configuration together.
-
-        Raises:
-            InvalidInputError: an argument that nothing is done with, bad content, a bad choice.
-        """
-        unknown = sorted(k for k in kwargs if k not in _OWN | _PASSED and kwargs[k] is not None)
-        if unknown:
-            raise InvalidInputError(
-                f"ChatLetta does nothing with {unknown[0]!r}.",
-                hint="Neither the Letta API nor Letta Code has such a setting per call.",
-            )
-        tools, demand = choose(
-            to_wire_tools(kwargs.get("tools") or (), strict=kwargs.get("strict")),
-            kwargs.get("tool_choice"),
-            parallel=kwargs.get("parallel_tool_calls"),
+    Raises:
+        InvalidInputError: an argument that nothing is done with, bad content, a bad choice.
+    """
+    unknown = sorted(k for k in kwargs if k not in _OWN | _PASSED and kwargs[k] is not None)
+    if unknown:
+        raise InvalidInputError(
+            f"ChatLetta does nothing with {unknown[0]!r}.",
+            hint="Neither the Letta API nor Letta Code has such a setting per call.",
         )
-        shape = kwargs.get("letta_shape")
-        if shape is not None:
-            validate = kwargs["letta_validate"]
-            demand = shaped(demand, shape["schema"], validate, tool=shape["tool"])
-        place = _place(model, kwargs)
-        call = Call(
-            entries=to_entries(messages),
-            tools=tools,
-            **place,
-            model=kwargs.get("model") or model.model,
-            settings=_settings(model, kwargs),
-            max_steps=kwargs.get("max_steps") or model.max_steps,
-            timeout=kwargs.get("timeout") or model.timeout,
-            agent_free=model.agent_free,
-            on_mismatch=model.on_mismatch,
-            note=demand.note,
-            session=session,
-        )
-        return cls(call, demand, stop)
-
-    def leaves_calls(self, answer: Answer) -> bool:
-        """Does the turn wait for answers to calls that nobody will answer?"""
-        return self.demand.final and bool(answer.end.pending)
-
-    def attempts(self) -> Generator[Call, Answer, Answer]:
-        """Calls to make until the answer is what was demanded (whole messages, no fragments)."""
-        return self.demand.attempts(_whole(self.call))
-
-    def reader(self, call: Call | None = None) -> Reader:
-        """Reads the events of the call."""
-        call = call or self.call
-        return Reader((str(t["name"]) for t in call.tools), _answered(call.entries), self.stop)
-
-    def collect(self, call: Call, events: Iterable[CallEvent]) -> Answer:
-        """The whole answer."""
-        reader = self.reader(call)
-        pieces: list[Piece] = []
-        for event in events:
-            pieces += reader.read(event)
-        return Answer(reader, tuple(pieces))
-
-    async def acollect(self, call: Call, events: AsyncIterable[CallEvent]) -> Answer:
-        """The whole answer."""
-        return self.collect(call, [event async for event in events])
-
-
-def _answered(entries: Sequence[Entry]) -> list[ToolCallMessage]:
-    """The tool calls that the end of the history answers."""
-    ids = set()
-    for entry in reversed(entries):
-        if entry.role == "tool":
-            ids.add(entry.tool_call_id)
-        elif entry.role == "assistant":
-            return [
-                ToolCallMessage(
-                    call.tool_call_id,
-                    call.tool_name,
-                    parse_arguments(call.raw_arguments),
-                    call.raw_arguments,
-                )
-                for call in entry.tool_calls
-                if call.tool_call_id in ids
-            ]
-    return []
-
-
-def _whole(call: Call) -> Call:
-    return replace(call, partial=False)
+    tools, demand = choose(
+        to_wire_tools(kwargs.get("tools") or (), strict=kwargs.get("strict")),
+        kwargs.get("tool_choice"),
+        parallel=kwargs.get("parallel_tool_calls"),
+    )
+    shape = kwargs.get("letta_shape")
+    if shape is not None:
+        validate = kwargs["letta_validate"]
+        demand = shaped(demand, shape["schema"], validate, tool=shape["tool"])
+    call = Call(
+        entries=to_entries(messages),
+        tools=tools,
+        **_place(model, kwargs),
+        model=kwargs.get("model") or model.model,
+        settings=_settings(model, kwargs),
+        max_steps=kwargs.get("max_steps") or model.max_steps,
+        timeout=kwargs.get("timeout") or model.timeout,
+        agent_free=model.agent_free,
+        on_mismatch=model.on_mismatch,
+        note=demand.note,
+        session=session,
+    )
+    return Calling(call, demand, stop)
 
 
 def _place(model: ChatLetta, kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,14 +22,16 @@ from langchain_core.utils import from_env, secret_from_env
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
 
 from letta_adapters.calls import Caller
-from letta_adapters.langchain.answer import PROVIDER, Answer
-from letta_adapters.langchain.calling import Calling, placed
+from letta_adapters.calls.answer import Answer
+from letta_adapters.calls.calling import Calling
+from letta_adapters.calls.demands import choose
+from letta_adapters.calls.running import Runner
+from letta_adapters.langchain.calling import calling_of, placed
 from letta_adapters.langchain.chunks import ChunkMaker, message_of
 from letta_adapters.langchain.convert import to_wire_tools
-from letta_adapters.langchain.demands import choose
 from letta_adapters.langchain.errors import langchain_errors
+from letta_adapters.langchain.metadata import PROVIDER
 from letta_adapters.langchain.protocol import EventMaker
-from letta_adapters.langchain.running import Runner
 from letta_adapters.langchain.structured import structured
 from letta_adapters.options import SessionOptions
 
@@ -177,7 +179,7 @@ class ChatLetta(BaseChatModel):
     def _calling(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
     ) -> Calling:
-        return Calling.of(self, self._session, messages, stop or self.stop, kwargs)
+        return calling_of(self, self._session, messages, stop or self.stop, kwargs)
 
     def _generate(
         self,

@@ -16,8 +16,9 @@ from langchain_core.messages.tool import ToolCall, invalid_tool_call, tool_call,
 from langchain_core.outputs import ChatGenerationChunk
 
 from letta_adapters.calls import CallEvent
+from letta_adapters.calls.answer import Answer, Piece, Reader
 from letta_adapters.engine.assembler import parse_arguments
-from letta_adapters.langchain.answer import PROVIDER, Answer, Piece, Reader
+from letta_adapters.langchain.metadata import PROVIDER, metadata_of, usage_metadata_of
 from letta_adapters.messages import ToolCallMessage, ToolResultMessage
 
 
@@ -99,8 +100,8 @@ class ChunkMaker:
             content="",
             id=reader.id,
             tool_call_chunks=calls,
-            usage_metadata=cast("Any", reader.usage()),
-            response_metadata=reader.metadata(),
+            usage_metadata=cast("Any", usage_metadata_of(reader)),
+            response_metadata=metadata_of(reader),
             chunk_position="last",
         )
 
@@ -136,8 +137,8 @@ def message_of(answer: Answer) -> AIMessage:
             )
             for call in broken
         ],
-        usage_metadata=cast("Any", reader.usage()),
-        response_metadata=reader.metadata(),
+        usage_metadata=cast("Any", usage_metadata_of(reader)),
+        response_metadata=metadata_of(reader),
     )
 
 

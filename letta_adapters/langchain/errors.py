@@ -34,14 +34,6 @@ _KINDS: Final[tuple[tuple[type[errors.LettaError], type[exceptions.ModelError]],
     (errors.ServerError, exceptions.ModelAPIError),
     (errors.LettaError, exceptions.ModelError),
 )
-_PASSES: Final = (
-    errors.RateLimitError,
-    errors.ConnectionFailedError,
-    errors.LettaTimeoutError,
-    errors.ServerError,
-    errors.ConversationBusyError,
-    errors.ModelProviderError,
-)
 
 
 def _twin(name: str, cls: type[errors.LettaError], kind: type[exceptions.ModelError]) -> Any:
@@ -75,14 +67,8 @@ def as_langchain(error: errors.LettaError) -> errors.LettaError:
     if isinstance(error, exceptions.ModelError):
         return error
     made: Any = error.twin(_twin_of(error))
-    made.is_retryable = is_retryable(error)
+    made.is_retryable = errors.is_retryable(error)
     return made  # type: ignore[no-any-return]
-
-
-def is_retryable(error: BaseException) -> bool:
-    """Does it pass by itself, and did it surely leave nothing behind?"""
-    never = isinstance(error, errors.ProviderAuthenticationError)
-    return isinstance(error, _PASSES) and not never and error.accepted is False
 
 
 def _twin_of(error: errors.LettaError) -> Any:

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from letta_adapters.calls import CallEvent
-from letta_adapters.langchain.answer import PROVIDER, Piece, Reader
+from letta_adapters.calls.answer import Piece, Reader
 from letta_adapters.langchain.chunks import block_of
+from letta_adapters.langchain.metadata import PROVIDER, metadata_of, usage_metadata_of
 from letta_adapters.messages import ToolCallMessage
 
 Event = dict[str, Any]
@@ -98,8 +99,8 @@ class EventMaker:
         yield from self._close()
         for call in self._reader.tool_calls:
             yield from self._call(call)
-        made: Event = {"event": "message-finish", "metadata": self._reader.metadata()}
-        usage = self._reader.usage()
+        made: Event = {"event": "message-finish", "metadata": metadata_of(self._reader)}
+        usage = usage_metadata_of(self._reader)
         if usage is not None:
             made["usage"] = usage
         yield made

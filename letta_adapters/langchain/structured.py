@@ -15,8 +15,8 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import TypeAdapter
 from typing_extensions import is_typeddict
 
+from letta_adapters.calls.demands import json_in
 from letta_adapters.errors import InvalidInputError
-from letta_adapters.langchain.demands import json_in
 
 if TYPE_CHECKING:
     from letta_adapters.langchain.chat_model import ChatLetta

@@ -14,16 +14,17 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from letta_adapters.calls import Call, Caller, CallEvent
-from letta_adapters.langchain.answer import Answer, Reader
-from letta_adapters.langchain.calling import Calling
-from letta_adapters.langchain.errors import is_retryable
+from letta_adapters.calls.answer import Answer, Reader
+from letta_adapters.calls.caller import Caller
+from letta_adapters.calls.calling import Calling
+from letta_adapters.calls.model import Call, CallEvent
+from letta_adapters.errors import is_retryable
 
 _LONGEST_WAIT = 8.0  # seconds
 
 
 class Maker(Protocol):
-    """Makes one of LangChain's streaming forms of an answer."""
+    """Makes a framework's streaming form of an answer."""
 
     def feed(self, event: Any) -> list[Any]: ...
     def finish(self) -> list[Any]: ...
@@ -89,7 +90,7 @@ class Runner:
         return answer
 
     def run(self, calling: Calling, make: Callable[[Reader], Maker]) -> Iterator[Any]:
-        """A streamed answer, in one of LangChain's forms."""
+        """A streamed answer, in the form that ``make`` gives it."""
         if calling.demand.check is not None:
             # It may have to be mended, so it is shown when it is good.
             answer = self.answer(calling)

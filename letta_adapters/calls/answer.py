@@ -1,4 +1,4 @@
-"""The events of a call as the pieces of a LangChain message, in neither of its streaming forms.
+"""The events of a call as the pieces of one answer, in no framework's form.
 
 A tool that runs on the agent's side is a ``server_call`` and a ``server_result``, never a tool call
 of the message: a loop would run it again. Only what waits for the caller is a ``tool_call``.
@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
-from letta_adapters.calls import CallEnd, CallEvent, CallStart, Marker
-from letta_adapters.langchain.convert import MARKER_KEY
+from letta_adapters.calls.marker import Marker
+from letta_adapters.calls.model import CallEnd, CallEvent, CallStart
 from letta_adapters.messages import (
     AssistantMessage,
     Message,
@@ -21,11 +21,9 @@ from letta_adapters.messages import (
     ToolCallMessage,
     ToolResultMessage,
     UnknownMessage,
-    Usage,
     content_text,
 )
 
-PROVIDER: Final = "letta"
 STOPPED: Final = "stop_sequence"
 
 # Events that are about the conversation and no part of the answer.
@@ -64,7 +62,7 @@ class Reader:
 
     @property
     def id(self) -> str | None:
-        """The message's id."""
+        """The answer's id: the same again when the call is repeated."""
         return f"letta-{self.start.id}" if self.start is not None else None
 
     def read(self, event: CallEvent) -> Sequence[Piece]:
@@ -160,48 +158,6 @@ class Reader:
     def tool_calls(self) -> tuple[ToolCallMessage, ...]:
         """What waits for the caller."""
         return self.end.pending if self.end is not None else ()
-
-    def metadata(self) -> dict[str, Any]:
-        """The message's ``response_metadata``: once, on its last chunk (strings of several chunks
-        would be put together)."""
-        end = self.end
-        assert end is not None
-        made: dict[str, Any] = {
-            "model_provider": PROVIDER,
-            "model_name": end.model or end.agent_id or PROVIDER,
-            "stop_reason": STOPPED if self.stopped else end.stop_reason,
-            "agent_id": end.agent_id,
-            "conversation_id": end.conversation_id,
-            "run_ids": list(end.run_ids),
-            MARKER_KEY: end.marker.to_dict(),
-        }
-        if end.replayed:
-            made["replayed"] = True
-        if self.start is not None and self.start.forked:
-            made["forked"] = self.start.forked
-        return made
-
-    def usage(self) -> dict[str, Any] | None:
-        """LangChain's ``UsageMetadata``."""
-        return None if self.end is None or self.end.usage is None else usage_of(self.end.usage)
-
-
-def usage_of(usage: Usage) -> dict[str, Any]:
-    """Letta's token counts in LangChain's terms; details only where the provider gave them."""
-    made: dict[str, Any] = {
-        "input_tokens": usage.prompt_tokens,
-        "output_tokens": usage.completion_tokens,
-        "total_tokens": usage.total_tokens,
-    }
-    # The Letta API says 0 or nothing of cache writes, depending on how the answer was streamed.
-    written = usage.cache_write_tokens or None
-    reads = {"cache_read": usage.cached_input_tokens, "cache_creation": written}
-    given = {k: v for k, v in reads.items() if v is not None}
-    if given:
-        made["input_token_details"] = given
-    if usage.reasoning_tokens is not None:
-        made["output_token_details"] = {"reasoning": usage.reasoning_tokens}
-    return made
 
 
 def _texts(text: str) -> list[Piece]:

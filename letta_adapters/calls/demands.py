@@ -12,9 +12,10 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from letta_adapters.calls import Call, Entry
+from letta_adapters.calls.answer import Answer
+from letta_adapters.calls.entries import Entry
+from letta_adapters.calls.model import Call
 from letta_adapters.errors import InvalidInputError
-from letta_adapters.langchain.answer import Answer
 from letta_adapters.messages import PendingToolCall
 
 # How often an answer may be mended. Each is a turn, which costs model calls.
@@ -71,7 +72,7 @@ def _calls(answer: Answer) -> tuple[PendingToolCall, ...]:
 def choose(
     tools: Sequence[Mapping[str, Any]], choice: Any, *, parallel: bool | None = None
 ) -> tuple[list[Mapping[str, Any]], Demand]:
-    """LangChain's ``tool_choice`` as tools to offer and a demand.
+    """A ``tool_choice`` as tools to offer and a demand.
 
     ``None`` / ``"auto"``: any or none of them; ``"none"``: no tool; ``"any"``, ``"required"``,
     ``True``: at least one; a name, or OpenAI's dict with one: that one.
