@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from letta_adapters._bridge import Bridge, Closable, get_bridge
 from letta_adapters.backends.base import Conversation
-from letta_adapters.calls import stored
+from letta_adapters.calls import places, stored
 from letta_adapters.calls.exchange import Exchange
 from letta_adapters.calls.memo import memo_of
 from letta_adapters.calls.model import Call, CallEnd, CallEvent
@@ -105,13 +105,16 @@ class Caller:
             return await work(self._async_client())
         return await get_bridge().acall(_do(work, self._sync_client()))
 
-    def abandon(self, end: CallEnd) -> CallEnd:
-        """Give up a turn that waits for answers which will not come; where it stands then."""
-        return self.run(lambda client: _abandon(client, end))
+    def abandon(self, end: CallEnd, *, remove: bool = False) -> CallEnd:
+        """Give up a turn that waits for answers which will not come; where it stands then.
 
-    async def aabandon(self, end: CallEnd) -> CallEnd:
-        """Give up a turn that waits for answers which will not come; where it stands then."""
-        return await self.arun(lambda client: _abandon(client, end))
+        ``remove``: its conversation was for that one call.
+        """
+        return self.run(lambda client: _abandon(client, end, remove))
+
+    async def aabandon(self, end: CallEnd, *, remove: bool = False) -> CallEnd:
+        """See :meth:`abandon`."""
+        return await self.arun(lambda client: _abandon(client, end, remove))
 
     # -- clients ----------------------------------------------------------------------------
 
@@ -149,7 +152,7 @@ async def _do(work: Callable[[AsyncLettaClient], Awaitable[T]], client: AsyncLet
     return await work(client)
 
 
-async def _abandon(client: AsyncLettaClient, end: CallEnd) -> CallEnd:
+async def _abandon(client: AsyncLettaClient, end: CallEnd, remove: bool) -> CallEnd:
     where = Conversation(end.agent_id, end.conversation_id)
     held = memo_of(client).held.pop(where, None)
     if held is not None:
@@ -158,6 +161,9 @@ async def _abandon(client: AsyncLettaClient, end: CallEnd) -> CallEnd:
         waiting = await client.backend.pending_calls(where)
         if waiting:
             await client.backend.deny(where, waiting, "The application gave the call up.")
+    if remove:
+        await places.remove(client, where)
+        return replace(end, pending=(), marker=replace(end.marker, pending=()))
     head = stored.names_of_newest(await stored.newest(client, where, 1)) or end.marker.head
     return replace(end, pending=(), marker=replace(end.marker, pending=(), head=head))
 

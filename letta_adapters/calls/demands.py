@@ -70,19 +70,24 @@ def _calls(answer: Answer) -> tuple[PendingToolCall, ...]:
 
 
 def choose(
-    tools: Sequence[Mapping[str, Any]], choice: Any, *, parallel: bool | None = None
+    tools: Sequence[Mapping[str, Any]],
+    choice: Any,
+    *,
+    parallel: bool | None = None,
+    final: bool = False,
 ) -> tuple[list[Mapping[str, Any]], Demand]:
     """A ``tool_choice`` as tools to offer and a demand.
 
     ``None`` / ``"auto"``: any or none of them; ``"none"``: no tool; ``"any"``, ``"required"``,
-    ``True``: at least one; a name, or OpenAI's dict with one: that one.
+    ``True``: at least one; a name, or OpenAI's dict with one: that one. ``final``: nobody will
+    answer the calls.
 
     Raises:
         InvalidInputError: there is no such tool.
     """
     one_by_one = "Call one tool at a time." if parallel is False and tools else ""
     if choice is None or choice == "auto" or choice is False:
-        return list(tools), Demand(one_by_one)
+        return list(tools), Demand(one_by_one, final=final)
     if choice == "none":
         return [], Demand()
     names = [str(tool["name"]) for tool in tools]
@@ -103,7 +108,7 @@ def choose(
         called = {call.tool_name for call in answer.reader.tool_calls}
         return None if called & set(names) else f"You did not call a tool. {note}"
 
-    return list(tools), Demand(note, check)
+    return list(tools), Demand(note, check, final)
 
 
 def _name_of(choice: Any) -> str:

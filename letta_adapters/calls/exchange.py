@@ -6,7 +6,6 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from letta_adapters.backends.base import Conversation, TurnSettings
@@ -17,7 +16,7 @@ from letta_adapters.calls.memo import Held, memo_of, recent
 from letta_adapters.calls.model import Call, CallEvent
 from letta_adapters.calls.route import Route, make_route, mismatched
 from letta_adapters.calls.rule import Plan, make_plan
-from letta_adapters.errors import LettaError, NotFoundError, PendingApprovalError
+from letta_adapters.errors import NotFoundError, PendingApprovalError
 from letta_adapters.messages import StreamEvent
 from letta_adapters.turns import MessageStream, Turn
 
@@ -79,7 +78,7 @@ class Exchange(AsyncIterator[CallEvent]):
             yield ending.end()
         finally:
             if self._call.ephemeral and not ending.pending:
-                await self._client.finish(_remove(self._client, ending.conversation))
+                await self._client.finish(places.remove(self._client, ending.conversation))
 
     async def _prepare(self) -> Ending:
         """Find the place, look at what is there, and send what is new."""
@@ -281,11 +280,3 @@ def _resumable(held: Held, route: Route) -> bool:
         return False
     pending = {call.tool_call_id for call in held.turn.pending}
     return bool(route.result_ids & pending) and all(e.role == "tool" for e in route.send)
-
-
-async def _remove(client: AsyncLettaClient, where: Conversation) -> None:
-    with suppress(LettaError):
-        if places.is_rest(client):
-            await client.conversations.delete(where.conversation_id)
-        else:
-            await client.conversations.update(where.conversation_id, archived=True)

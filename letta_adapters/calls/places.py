@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from letta_adapters.backends.base import Conversation, Opened, Target
 from letta_adapters.calls.memo import memo_of
 from letta_adapters.calls.model import Call
-from letta_adapters.errors import InvalidInputError, UnsupportedOptionError
+from letta_adapters.errors import InvalidInputError, LettaError, UnsupportedOptionError
 from letta_adapters.options import SessionOptions
 
 if TYPE_CHECKING:
@@ -202,3 +203,12 @@ async def find_thread(
         memo.threads[agent_id, thread_id] = found
         return Conversation(agent_id, found)
     return None
+
+
+async def remove(client: AsyncLettaClient, where: Conversation) -> None:
+    """Remove a conversation that was for one call; Letta Code can only archive it."""
+    with suppress(LettaError):
+        if is_rest(client):
+            await client.conversations.delete(where.conversation_id)
+        else:
+            await client.conversations.update(where.conversation_id, archived=True)

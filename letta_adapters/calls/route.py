@@ -84,7 +84,8 @@ async def make_route(client: AsyncLettaClient, call: Call, plan: Plan, agent_id:
     """
     if call.conversation_id is not None:
         return _named(call, plan, Conversation(agent_id, call.conversation_id))
-    if not call.ephemeral and plan.marker is not None:
+    # A conversation for one call lasts until its tools are answered.
+    if plan.marker is not None and (plan.marker.pending or not call.ephemeral):
         if plan.mismatch:
             return mismatched(call, plan, plan.mismatch)
         where = Conversation(agent_id, plan.marker.conversation_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, closing
 from typing import Any, Protocol, cast
 
@@ -71,7 +71,7 @@ class Runner:
                 answer = cast("Answer", done.value)
                 break
         if calling.leaves_calls(answer):
-            answer.settle(self.caller.abandon(answer.end))
+            answer.settle(self.caller.abandon(answer.end, remove=call.ephemeral))
         return answer
 
     async def aanswer(self, calling: Calling) -> Answer:
@@ -86,10 +86,10 @@ class Runner:
                 answer = cast("Answer", done.value)
                 break
         if calling.leaves_calls(answer):
-            answer.settle(await self.caller.aabandon(answer.end))
+            answer.settle(await self.caller.aabandon(answer.end, remove=call.ephemeral))
         return answer
 
-    def run(self, calling: Calling, make: Callable[[Reader], Maker]) -> Iterator[Any]:
+    def run(self, calling: Calling, make: Callable[[Reader], Maker]) -> Generator[Any, None, None]:
         """A streamed answer, in the form that ``make`` gives it."""
         if calling.demand.check is not None:
             # It may have to be mended, so it is shown when it is good.

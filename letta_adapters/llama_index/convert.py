@@ -1,0 +1,166 @@
+"""LlamaIndex messages as entries of a history, and LlamaIndex tools as client-side tools."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    CitableBlock,
+    ImageBlock,
+    MessageRole,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+)
+from llama_index.core.tools import BaseTool
+
+from letta_adapters.calls import Entry, Marker
+from letta_adapters.content import ImageContent, TextContent, image_from_bytes, image_from_url
+from letta_adapters.content import to_wire as content_to_wire
+from letta_adapters.errors import InvalidInputError
+from letta_adapters.messages import PendingToolCall
+from letta_adapters.permissions import Allow, Deny, normalise_decision
+
+# Where a message of ours carries its marker.
+MARKER_KEY: Final = "letta"
+_ROLES: Final[Mapping[str, Any]] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "chatbot": "assistant",
+    "model": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+# Blocks that say nothing to the agent.
+_SILENT: Final = frozenset({"cache", "thinking", "tool_call", "citation"})
+
+
+def to_entries(messages: Iterable[ChatMessage]) -> list[Entry]:
+    """The history as the history rule reads it.
+
+    Raises:
+        InvalidInputError: content that Letta's messages do not have (documents, audio, video).
+    """
+    return [to_entry(message) for message in messages]
+
+
+def to_entry(message: ChatMessage) -> Entry:
+    """One message."""
+    role = _ROLES.get(str(getattr(message.role, "value", message.role)))
+    if role is None:
+        raise InvalidInputError(f"A message of role {message.role!r} has no place in a Letta turn.")
+    extra = message.additional_kwargs
+    name = extra.get("name")
+    if role == "assistant":
+        return Entry(
+            "assistant",
+            text_of(message),
+            name=name,
+            marker=Marker.from_dict(extra.get(MARKER_KEY)),
+            tool_calls=tuple(_calls(message)),
+        )
+    if role == "tool":
+        return Entry(
+            "tool",
+            _content(message),
+            tool_call_id=str(extra.get("tool_call_id") or ""),
+            is_error=bool(extra.get("is_error")),
+            decision=_decision(extra.get("decision")),
+        )
+    if role == "system":
+        return Entry("system", text_of(message))
+    return Entry("user", _content(message), id=extra.get("id"), name=name)
+
+
+def text_of(message: ChatMessage) -> str:
+    """All text of a message, without what ``content`` puts between its blocks."""
+    return "".join(block.text for block in message.blocks if isinstance(block, TextBlock))
+
+
+def _decision(value: Any) -> Allow | Deny | None:
+    return None if value is None else normalise_decision(value)
+
+
+def _calls(message: ChatMessage) -> Iterable[PendingToolCall]:
+    for block in message.blocks:
+        if isinstance(block, ToolCallBlock):
+            given = block.tool_kwargs
+            if not isinstance(given, str):
+                given = json.dumps(given, sort_keys=True, default=str)
+            yield PendingToolCall(block.tool_call_id or "", block.tool_name, given)
+
+
+def _content(message: ChatMessage) -> str | list[dict[str, Any]]:
+    parts = [part for block in message.blocks for part in _parts(block)]
+    if all(isinstance(part, TextContent) for part in parts):
+        # LlamaIndex joins its text blocks with a new line.
+        return "\n".join(part.text for part in parts if isinstance(part, TextContent))
+    wire = content_to_wire(parts)
+    return wire if isinstance(wire, str) else list(wire)
+
+
+def _parts(block: Any) -> list[TextContent | ImageContent]:
+    if isinstance(block, TextBlock):
+        return [TextContent(block.text)] if block.text.strip() else []
+    if isinstance(block, ImageBlock):
+        return [_image(block)]
+    if isinstance(block, CitableBlock):
+        return [part for inner in block.content for part in _parts(inner)]
+    kind = str(getattr(block, "block_type", type(block).__name__))
+    if kind in _SILENT or isinstance(block, ThinkingBlock | ToolCallBlock):
+        return []
+    raise InvalidInputError(
+        f"A Letta agent's messages hold text and images, not {kind!r} blocks.",
+        hint="Extract the text of a document first, and send that.",
+    )
+
+
+def _image(block: ImageBlock) -> ImageContent:
+    if block.url is not None and block.image is None:
+        return image_from_url(str(block.url))
+    try:
+        data = block.resolve_image().read()
+    except (ValueError, OSError) as error:
+        raise InvalidInputError(f"The image cannot be read: {error}") from error
+    return image_from_bytes(data if isinstance(data, bytes) else str(data).encode())
+
+
+def to_wire_tools(tools: Sequence[BaseTool]) -> list[dict[str, Any]]:
+    """LlamaIndex tools as client-side tools."""
+    made = []
+    for tool in tools:
+        about = tool.metadata
+        made.append(
+            {
+                "name": about.get_name(),
+                "description": about.description or "",
+                "parameters": about.get_parameters_dict(),
+            }
+        )
+    return made
+
+
+def assistant_message(
+    text: str,
+    thinking: str = "",
+    calls: Iterable[Any] = (),
+    marker: Marker | None = None,
+) -> ChatMessage:
+    """An answer as LlamaIndex has it. ``calls``: the tool calls that wait for the caller."""
+    blocks: list[Any] = [ThinkingBlock(content=thinking)] if thinking else []
+    blocks.append(TextBlock(text=text))
+    blocks += [
+        ToolCallBlock(
+            tool_call_id=call.tool_call_id,
+            tool_name=call.tool_name,
+            tool_kwargs=dict(call.tool_input) or call.raw_arguments or {},
+        )
+        for call in calls
+    ]
+    extra = {} if marker is None else {MARKER_KEY: marker.to_dict()}
+    return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks, additional_kwargs=extra)

@@ -1,0 +1,165 @@
+"""Events of LlamaIndex' instrumentation and of its legacy callback manager for one LLM call.
+
+LlamaIndex' own decorators build an event for every token whether or not anybody listens, report a
+consumer that stops early as an error, and leave the inner stream to the garbage collector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.callbacks import CBEventType, EventPayload
+from llama_index.core.instrumentation.event_handlers import NullEventHandler
+from llama_index.core.instrumentation.events.exception import ExceptionEvent
+from llama_index.core.instrumentation.events.llm import (
+    LLMChatEndEvent,
+    LLMChatInProgressEvent,
+    LLMChatStartEvent,
+    LLMCompletionEndEvent,
+    LLMCompletionInProgressEvent,
+    LLMCompletionStartEvent,
+)
+from llama_index.core.instrumentation.span import active_span_id
+from llama_index_instrumentation import get_dispatcher
+
+if TYPE_CHECKING:
+    from letta_adapters.llama_index.llm import LettaLLM
+
+T = TypeVar("T")
+dispatcher = get_dispatcher(__name__)
+
+
+def listening() -> bool:
+    """Does anybody handle instrumentation events?"""
+    current: Any = dispatcher
+    while current is not None:
+        if any(not isinstance(h, NullEventHandler) for h in current.event_handlers):
+            return True
+        current = current.parent if current.propagate else None
+    return False
+
+
+class Observation:
+    """One call. ``prompt``: a list of messages, or a text."""
+
+    def __init__(
+        self, llm: LettaLLM, prompt: Sequence[ChatMessage] | str, kwargs: dict[str, Any]
+    ) -> None:
+        self._manager = llm.callback_manager
+        self._heard = listening()
+        self._span_id = active_span_id.get() or ""
+        self._chat = not isinstance(prompt, str)
+        self._prompt: Any = prompt if isinstance(prompt, str) else list(prompt)
+        self._event_id = ""
+        self._start(llm, kwargs)
+
+    def _start(self, llm: LettaLLM, kwargs: dict[str, Any]) -> None:
+        about = llm.to_payload() if self._heard or self._manager.handlers else {}
+        if self._heard:
+            common: dict[str, Any] = {
+                "model_dict": about,
+                "additional_kwargs": kwargs,
+                "span_id": self._span_id,
+            }
+            dispatcher.event(
+                LLMChatStartEvent(messages=self._prompt, **common)
+                if self._chat
+                else LLMCompletionStartEvent(prompt=self._prompt, **common)
+            )
+        if self._manager.handlers:
+            key = EventPayload.MESSAGES if self._chat else EventPayload.PROMPT
+            payload: dict[Any, Any] = {
+                key: self._prompt,
+                EventPayload.ADDITIONAL_KWARGS: kwargs,
+                EventPayload.SERIALIZED: about,
+            }
+            self._event_id = self._manager.on_event_start(CBEventType.LLM, payload=payload)
+
+    def progress(self, response: Any) -> None:
+        """One more response of a stream."""
+        if not self._heard:
+            return
+        if self._chat:
+            event: Any = LLMChatInProgressEvent(
+                messages=self._prompt, response=response, span_id=self._span_id
+            )
+        else:
+            event = LLMCompletionInProgressEvent(
+                prompt=self._prompt, response=response, span_id=self._span_id
+            )
+        dispatcher.event(event)
+
+    def end(self, response: Any) -> None:
+        """The call is over; stopping early is a normal end."""
+        if self._event_id:
+            ask = EventPayload.MESSAGES if self._chat else EventPayload.PROMPT
+            got = EventPayload.RESPONSE if self._chat else EventPayload.COMPLETION
+            payload: dict[Any, Any] = {ask: self._prompt, got: response}
+            self._manager.on_event_end(CBEventType.LLM, payload=payload, event_id=self._event_id)
+        if not self._heard:
+            return
+        if self._chat:
+            event: Any = LLMChatEndEvent(
+                messages=self._prompt, response=response, span_id=self._span_id
+            )
+        elif response is None:
+            return
+        else:
+            event = LLMCompletionEndEvent(
+                prompt=self._prompt, response=response, span_id=self._span_id
+            )
+        dispatcher.event(event)
+
+    def fail(self, error: BaseException) -> None:
+        """The call failed."""
+        if self._event_id:
+            payload: dict[Any, Any] = {EventPayload.EXCEPTION: error}
+            self._manager.on_event_end(CBEventType.LLM, payload=payload, event_id=self._event_id)
+        if self._heard:
+            dispatcher.event(ExceptionEvent(exception=error, span_id=self._span_id))
+
+    # -- around a call ----------------------------------------------------------------------
+
+    def call(self, work: Callable[[], T]) -> T:
+        """A whole answer."""
+        try:
+            response = work()
+        except BaseException as error:
+            self.fail(error)
+            raise
+        self.end(response)
+        return response
+
+    def stream(self, responses: Generator[T, None, None]) -> Generator[T, None, None]:
+        """A streamed answer."""
+        last: T | None = None
+        try:
+            for last in responses:
+                self.progress(last)
+                yield last
+        except GeneratorExit:
+            responses.close()
+            self.end(last)
+            raise
+        except BaseException as error:
+            self.fail(error)
+            raise
+        self.end(last)
+
+    async def astream(self, responses: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+        """A streamed answer."""
+        last: T | None = None
+        try:
+            async for last in responses:
+                self.progress(last)
+                yield last
+        except GeneratorExit:
+            await responses.aclose()
+            self.end(last)
+            raise
+        except BaseException as error:
+            self.fail(error)
+            raise
+        self.end(last)

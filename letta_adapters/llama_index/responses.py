@@ -1,0 +1,122 @@
+"""Pieces of an answer as LlamaIndex responses: the message grows, the delta is what is new."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
+
+from letta_adapters.calls import CallEvent
+from letta_adapters.calls.answer import STOPPED, Answer, Piece, Reader
+from letta_adapters.llama_index.convert import assistant_message
+
+
+class ResponseMaker:
+    """Makes the responses of one streamed answer."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._text = ""
+        self._thinking = ""
+        self._server: list[dict[str, Any]] = []
+
+    def feed(self, event: CallEvent) -> list[ChatResponse]:
+        """What an event of the call adds."""
+        return [made for piece in self._reader.read(event) for made in self._of(piece)]
+
+    def replay(self, pieces: Iterable[Piece]) -> list[ChatResponse]:
+        """A whole answer."""
+        return [made for piece in pieces for made in self._of(piece)] + self.finish()
+
+    def finish(self) -> list[ChatResponse]:
+        """The last response: tool calls, usage, and where the answer stands."""
+        return [self.whole("")]
+
+    def _of(self, piece: Piece) -> list[ChatResponse]:
+        kind, value = piece
+        if kind == "text":
+            self._text += value
+            return [ChatResponse(message=self._message(), delta=value)]
+        if kind == "reasoning":
+            self._thinking += value
+            extra = {"thinking_delta": value}
+            return [ChatResponse(message=self._message(), delta="", additional_kwargs=extra)]
+        self._server += server_tool(piece)
+        return []
+
+    def _message(self) -> ChatMessage:
+        return assistant_message(self._text, self._thinking)
+
+    def take(self, pieces: Iterable[Piece]) -> ResponseMaker:
+        """Add pieces without a response for each."""
+        for kind, value in pieces:
+            if kind == "text":
+                self._text += value
+            elif kind == "reasoning":
+                self._thinking += value
+            else:
+                self._server += server_tool((kind, value))
+        return self
+
+    def whole(self, delta: str | None = None) -> ChatResponse:
+        """The complete answer."""
+        end = self._reader.end
+        assert end is not None
+        message = assistant_message(self._text, self._thinking, end.pending, end.marker)
+        raw: dict[str, Any] = {
+            "stop_reason": STOPPED if self._reader.stopped else end.stop_reason,
+            "agent_id": end.agent_id,
+            "conversation_id": end.conversation_id,
+            "run_ids": list(end.run_ids),
+            "model": end.model,
+        }
+        if self._server:
+            raw["server_tools"] = self._server
+        counts = {} if end.usage is None else usage_of(end.usage)
+        if counts:
+            raw["usage"] = counts
+        extra = {**counts, "stop_reason": raw["stop_reason"]}
+        return ChatResponse(message=message, raw=raw, delta=delta, additional_kwargs=extra)
+
+
+def usage_of(usage: Any) -> dict[str, int]:
+    """Token counts under the names that LlamaIndex' handlers look for."""
+    made = {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+    }
+    details = {
+        "cached_input_tokens": usage.cached_input_tokens,
+        "reasoning_tokens": usage.reasoning_tokens,
+    }
+    return made | {name: value for name, value in details.items() if value is not None}
+
+
+def server_tool(piece: Piece) -> list[dict[str, Any]]:
+    """What is told of a tool that the agent ran itself."""
+    kind, value = piece
+    if kind == "server_call":
+        about = {"tool_call_id": value.tool_call_id, "tool_name": value.tool_name}
+        return [{**about, "tool_kwargs": dict(value.tool_input)}]
+    if kind == "server_result":
+        about = {"tool_call_id": value.tool_call_id, "tool_name": value.tool_name}
+        return [{**about, "output": value.content, "is_error": value.is_error}]
+    return []
+
+
+def response_of(answer: Answer) -> ChatResponse:
+    """A whole answer that was not streamed."""
+    return ResponseMaker(answer.reader).take(answer.pieces).whole()
+
+
+def as_completion(response: ChatResponse) -> CompletionResponse:
+    """The same, for callers who asked with a prompt."""
+    text = "".join(getattr(block, "text", "") for block in response.message.blocks)
+    return CompletionResponse(
+        text=text,
+        delta=response.delta,
+        raw=response.raw,
+        additional_kwargs=response.additional_kwargs,
+    )
