@@ -24,7 +24,8 @@ class Entry:
     of the message, if it has one that stays the same when the call is repeated. ``marker``: of an
     assistant message that one of our agents gave. ``tool_calls``: of an assistant message. A
     ``tool`` entry answers ``tool_call_id`` with its content, or, where the call asked whether the
-    server's own tool may run, with a ``decision``.
+    server's own tool may run, with a ``decision``. ``known``: the conversation holds it already
+    (its turn failed after it was accepted), so it is not sent again.
     """
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -36,6 +37,7 @@ class Entry:
     tool_call_id: str = ""
     is_error: bool = False
     decision: Allow | Deny | None = None
+    known: bool = False
 
     @property
     def text(self) -> str:

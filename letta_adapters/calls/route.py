@@ -82,6 +82,9 @@ async def make_route(client: AsyncLettaClient, call: Call, plan: Plan, agent_id:
         HistoryMismatchError: with ``on_mismatch="error"``.
         InvalidInputError: nothing is to be sent.
     """
+    known = plan.marker is not None and any(entry.known for entry in plan.new)
+    if known and not plan.mismatch and plan.marker is not None:
+        return _after_a_failure(plan, plan.marker)
     if call.conversation_id is not None:
         return _named(call, plan, Conversation(agent_id, call.conversation_id))
     # A conversation for one call lasts until its tools are answered.
@@ -98,11 +101,21 @@ async def make_route(client: AsyncLettaClient, call: Call, plan: Plan, agent_id:
     return Route(plan.whole, again, key=key)
 
 
+def _after_a_failure(plan: Plan, marker: Marker) -> Route:
+    """Part of what is new is there already: the conversation went on, if only by that."""
+    send = tuple(entry for entry in plan.new if not entry.known)
+    where = Conversation(marker.agent_id, marker.conversation_id)
+    return Route(send, where, marker, forced=True, lost=not send)
+
+
 def _named(call: Call, plan: Plan, where: Conversation) -> Route:
     marker = plan.marker
     if marker is not None and marker.conversation_id != where.conversation_id:
         marker = None
-    send = plan.since_reply if marker is None else plan.new
+    given = plan.since_reply if marker is None else plan.new
+    send = tuple(entry for entry in given if not entry.known)
+    if given and not send:
+        return Route(send, where, marker, forced=True, lost=True)
     if not send:
         raise InvalidInputError(
             "The history ends with an assistant's message: there is nothing new to send.",

@@ -4,6 +4,15 @@
 is an agent, alone or in an ``AgentWorkflow``.
 """
 
+from letta_adapters.llama_index.agent import LettaAgent
+from letta_adapters.llama_index.approvals import ApprovalRequiredEvent, ApprovalResponseEvent
 from letta_adapters.llama_index.llm import LettaLLM
+from letta_adapters.llama_index.memory import LettaMemory
 
-__all__ = ["LettaLLM"]
+__all__ = [
+    "ApprovalRequiredEvent",
+    "ApprovalResponseEvent",
+    "LettaAgent",
+    "LettaLLM",
+    "LettaMemory",
+]

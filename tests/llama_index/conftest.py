@@ -1,0 +1,92 @@
+"""Worlds: an agent of a real backend, and a model behind it that can be told what to say."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from letta_adapters import AsyncLettaClient, LettaClient, Rest
+from letta_adapters._bridge import get_bridge
+from letta_adapters.llama_index import LettaAgent, LettaLLM
+from letta_adapters.messages import content_text
+from letta_adapters.testing.plugin import LettaCassette
+from letta_adapters.testing.scripted_model import ScriptedModel
+from tests.embedded import embedded, embedded_agent, embedded_model
+from tests.rest.conftest import MODEL
+
+__all__ = ["embedded", "embedded_agent", "embedded_model"]
+
+
+@dataclass
+class World:
+    """What a case may use; ``sync`` and ``client`` are of the same backend."""
+
+    sync: LettaClient
+    client: Any
+    agent_id: str
+    script: Callable[..., None]
+
+    def llm(self, **fields: Any) -> LettaLLM:
+        """For asynchronous calls."""
+        return LettaLLM(agent_id=self.agent_id, client=self.client, **fields)
+
+    def sync_llm(self, **fields: Any) -> LettaLLM:
+        """For synchronous calls."""
+        return LettaLLM(agent_id=self.agent_id, client=self.sync, **fields)
+
+    def agent(self, **fields: Any) -> LettaAgent:
+        """An agent; ``agent_id`` may be another one."""
+        return LettaAgent(**{"agent_id": self.agent_id, "client": self.client} | fields)
+
+    async def another(self, name: str) -> str:
+        """One more agent."""
+        return str(await get_bridge().acall(self.sync._core.create_agent(**_about(name, self))))
+
+    async def client_create(self) -> str:
+        """A conversation of the agent."""
+        made = await get_bridge().acall(self.sync._core.conversations.create(self.agent_id))
+        return str(made["id"])
+
+    async def said(self, conversation_id: str) -> list[str]:
+        """The user's messages that a conversation holds."""
+        page = await get_bridge().acall(
+            self.sync._core.list_messages(self.agent_id, conversation_id, order="asc", limit=50)
+        )
+        texts = [content_text(m["content"]) for m in page.messages if _is_user(m)]
+        return [text for text in texts if not text.startswith("{")]
+
+
+def _is_user(message: Any) -> bool:
+    return bool(message["message_type"] == "user_message")
+
+
+def _about(name: str, world: World) -> dict[str, Any]:
+    if world.sync._core.backend.name == "rest":
+        return {"name": name, "model": MODEL, "persona": "I am a test.", "base_tools": False}
+    about = {"model": "lmstudio/scripted", "system_prompt": "You are a test agent."}
+    return {"name": name, "persona": "I am a test.", **about}
+
+
+@pytest.fixture(params=["rest", "embedded"])
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    """The Letta API (recorded from a real server), and the real embedded runtime."""
+    if request.param == "embedded":
+        model: ScriptedModel = request.getfixturevalue("embedded_model")
+        client: LettaClient = request.getfixturevalue("embedded")
+        model.clear()
+        yield World(client, client, request.getfixturevalue("embedded_agent"), model.script)
+        return
+    cassette: LettaCassette = request.getfixturevalue("letta_cassette")
+    rest = Rest(base_url=cassette.base_url, api_key=cassette.api_key or "")
+    async with cassette.http_client() as http_client:
+        own = cassette.http_client()
+        sync = LettaClient(rest, http_client=own)
+        async with AsyncLettaClient(rest, http_client=http_client) as client_here:
+            made = World(sync, client_here, "", cassette.script)
+            made.agent_id = await made.another("llama")
+            yield made
+        sync.close()
+        await get_bridge().acall(own.aclose())
