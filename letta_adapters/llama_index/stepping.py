@@ -163,14 +163,13 @@ async def _batches(events: AsyncIterable[CallEvent]) -> AsyncIterator[list[CallE
 
     reading = asyncio.ensure_future(pump())
     try:
-        while True:
-            await news.wait()
-            news.clear()
+        while ready or not reading.done():
+            if not ready:
+                news.clear()
+                await news.wait()
             batch, ready[:] = list(ready), []
             if batch:
                 yield batch
-            elif reading.done():
-                break
     finally:
         if not reading.done():
             reading.cancel()

@@ -17,6 +17,8 @@ from letta_adapters.testing.scripted_model import ScriptedModel
 from tests.embedded import embedded, embedded_agent, embedded_model
 from tests.rest.conftest import MODEL
 
+_USER = "user_message"
+
 __all__ = ["embedded", "embedded_agent", "embedded_model"]
 
 
@@ -52,15 +54,21 @@ class World:
 
     async def said(self, conversation_id: str) -> list[str]:
         """The user's messages that a conversation holds."""
+        stored = await self._stored(conversation_id)
+        texts = [content_text(m["content"]) for m in stored if m["message_type"] == _USER]
+        return [text for text in texts if not text.startswith("{")]
+
+    async def told(self, conversation_id: str) -> str:
+        """All that a conversation was told, by anyone but the agent."""
+        stored = await self._stored(conversation_id)
+        kinds = (_USER, "system_message")
+        return "\n".join(content_text(m["content"]) for m in stored if m["message_type"] in kinds)
+
+    async def _stored(self, conversation_id: str) -> list[dict[str, Any]]:
         page = await get_bridge().acall(
             self.sync._core.list_messages(self.agent_id, conversation_id, order="asc", limit=50)
         )
-        texts = [content_text(m["content"]) for m in page.messages if _is_user(m)]
-        return [text for text in texts if not text.startswith("{")]
-
-
-def _is_user(message: Any) -> bool:
-    return bool(message["message_type"] == "user_message")
+        return [dict(item) for item in page.messages]
 
 
 def _about(name: str, world: World) -> dict[str, Any]:
