@@ -217,6 +217,11 @@ class AsyncLettaClient:
         await self.close()
 
     @property
+    def backend_name(self) -> str:
+        """``"rest"``, ``"local"`` or ``"remote"``."""
+        return self.backend.name
+
+    @property
     def closed(self) -> bool:
         """Was it closed? That is final."""
         return self._closed

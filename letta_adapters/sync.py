@@ -136,6 +136,11 @@ class LettaClient(_Bridged[AsyncLettaClient]):
         return self._run(self._core.request(method, path, params=params, body=body))
 
     @property
+    def backend_name(self) -> str:
+        """``"rest"``, ``"local"`` or ``"remote"``."""
+        return self._core.backend_name
+
+    @property
     def closed(self) -> bool:
         """Was it closed? That is final."""
         return self._core.closed

@@ -73,10 +73,8 @@ class Caller:
     @property
     def backend_name(self) -> str:
         """``"rest"``, ``"local"`` or ``"remote"``."""
-        if isinstance(self._client, LettaClient):
-            return self._client._core.backend.name
         if self._client is not None:
-            return self._client.backend.name
+            return self._client.backend_name
         if isinstance(self._spec, Rest):
             return "rest"
         return "local" if isinstance(self._spec, Local) else "remote"

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from letta_adapters.backends.app_server.options import check_model
 from letta_adapters.backends.runtime.find import find_installation
-from letta_adapters.cli import FAILED, OK
+from letta_adapters.cli import FAILED, OK, demo_frameworks
 from letta_adapters.cli.render import (
     Renderer,
     clean,
@@ -128,6 +128,7 @@ def run(args: argparse.Namespace) -> int:
                     if model.real:
                         errors.print("Without a real model: letta-adapters demo --scripted")
                     return FAILED
+        demo_frameworks.show(console, client, agent_id)
     console.print("\nRun it again: it will find this agent, which still knows the name.")
     return OK
 
@@ -248,6 +249,9 @@ def respond(request: ModelRequest, pace: float = 0.0) -> Reply:
         call = ToolUse(installed_version.__name__, {"package": PACKAGE}, id=f"call_{uuid.uuid4()}")
         thought = "I cannot know that, so I call the tool."
         return Reply(reasoning=thought, tool_calls=[call], token_delay=pace)
+    asked_elsewhere = demo_frameworks.stand_in_answer(current)
+    if asked_elsewhere is not None:
+        return Reply(asked_elsewhere, token_delay=pace)
     thought = "Both must be in what was said so far."
     answer = f"{_name_sentence(said)} {_version(request)}"
     return Reply(answer, reasoning=thought, token_delay=pace)

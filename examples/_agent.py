@@ -1,0 +1,84 @@
+"""Lets the examples run without a key: a scripted stand-in then plays the model.
+
+The agent, its memory, its tools and the streaming are real in either case.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from letta_adapters import LettaClient, Local
+from letta_adapters.testing.scripted_model import ModelRequest, Reply, ScriptedModel
+
+LIVE = (
+    "LETTA_API_KEY",
+    "LETTA_BASE_URL",
+    "LETTA_APP_SERVER_URL",
+    "ANTHROPIC_API_KEY",
+    "OPENAI_API_KEY",
+    "GEMINI_API_KEY",
+)
+Respond = Callable[[ModelRequest, str], Reply]
+
+
+@contextmanager
+def connected(respond: Respond, data_dir: Path | None = None) -> Iterator[LettaClient]:
+    """A client: live if the environment says how, else the embedded runtime with a stand-in.
+
+    ``respond`` plays the model: it gets the request and what was asked last. ``data_dir`` keeps
+    the stand-in's agents for a later run.
+    """
+    with ExitStack() as stack:
+        if any(os.environ.get(name) for name in LIVE):
+            yield stack.enter_context(LettaClient())
+            return
+        print("(No key in the environment: a scripted stand-in plays the model.)")
+        home = data_dir or Path(stack.enter_context(_directory()))
+
+        def play(request: ModelRequest) -> Reply:
+            return respond(request, asked(request))
+
+        model = stack.enter_context(ScriptedModel(respond=play))
+        where = {"base_url": model.base_url}
+        spec = Local(data_dir=home, openai_compatible=where)
+        yield stack.enter_context(LettaClient(spec))
+
+
+def _directory() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+
+
+def is_letta_code(client: LettaClient) -> bool:
+    """Does the agent work on a computer, where it has a directory and tools of its own?"""
+    return client.backend_name != "rest"
+
+
+def find_or_create(client: LettaClient, name: str, persona: str) -> str:
+    """The agent of that name from an earlier run, or a new one."""
+    tag = f"letta-adapters-example:{name}"
+    for agent in client.agents.list(tags=[tag], limit=1):
+        return str(agent["id"])
+    model = os.environ.get("LETTA_MODEL")
+    given = {"model": model} if model else {}
+    return client.create_agent(
+        name=name, persona=persona, human="I know nothing about the user yet.", tags=[tag], **given
+    )
+
+
+def asked(request: ModelRequest) -> str:
+    """What was asked last, without what Letta adds to it."""
+    text = re.sub(r"<system-reminder>.*?</system-reminder>", "", request.last_user_text, flags=re.S)
+    return text.strip()
+
+
+def heard(request: ModelRequest) -> str | None:
+    """What a tool said, if that is what the model hears now."""
+    last = request.messages[-1] if request.messages else {}
+    if last.get("role") != "tool":
+        return None
+    return ModelRequest({"messages": [{**last, "role": "user"}]}).last_user_text
