@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -195,7 +196,8 @@ def to_wire_tools(tools: Iterable[Any], *, strict: bool | None = None) -> list[d
         made.append(
             {
                 "name": function["name"],
-                "description": function.get("description") or "",
+                # Python 3.13 takes the indentation out of docstrings, older ones leave it in.
+                "description": inspect.cleandoc(function.get("description") or ""),
                 "parameters": function.get("parameters") or {"type": "object", "properties": {}},
             }
         )
