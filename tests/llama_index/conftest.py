@@ -78,7 +78,7 @@ def _about(name: str, world: World) -> dict[str, Any]:
     return {"name": name, "persona": "I am a test.", **about}
 
 
-@pytest.fixture(params=["rest", "embedded"])
+@pytest.fixture(params=[pytest.param("rest", marks=pytest.mark.letta_cassette), "embedded"])
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     """The Letta API (recorded from a real server), and the real embedded runtime."""
     if request.param == "embedded":

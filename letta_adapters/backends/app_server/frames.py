@@ -33,13 +33,18 @@ def encode(frame: Mapping[str, Any]) -> str:
 
 
 def runtime_of(conversation: Conversation) -> dict[str, str | None]:
-    """How the protocol names a conversation; one without an agent has ``null`` for it."""
+    """How the protocol names a conversation; one without an agent has ``null`` for it.
+
+    Raises:
+        InvalidInputError: an id is empty. A default conversation always has an agent.
+    """
     ids = {
         "agent_id": conversation.agent_id,
         "conversation_id": conversation.conversation_id,
     }
     for name, value in ids.items():
-        if not isinstance(value, str) or not (value or name == "agent_id"):
+        may_be_empty = name == "agent_id" and conversation.conversation_id != "default"
+        if not isinstance(value, str) or not (value or may_be_empty):
             raise InvalidInputError(f"{name} must be a non-empty string, not {value!r}.")
     return {name: value or None for name, value in ids.items()}
 
