@@ -28,6 +28,7 @@ from benchmarks import wire
 
 PACE = 300e-6  # seconds
 _BURST = 65536
+_OPENAI_EVENTS = 2000
 _HEAD = (
     b"HTTP/1.1 200 OK\r\ndate: Sun, 22 Nov 2026 21:53:02 GMT\r\nserver: uvicorn\r\n"
     b"content-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
@@ -95,6 +96,10 @@ def _answer(connection: socket.socket, method: str, path: str) -> None:
         mode, events = wire.plan(parts[2])
         connection.sendall(_HEAD)
         _SENDERS[mode](connection, wire.chunks(events))
+        return
+    if method == "POST" and parts[1] == "chat":
+        connection.sendall(_HEAD)
+        _chunks(connection, wire.openai_chunks(_OPENAI_EVENTS))
         return
     # The reads a client may do around a turn.
     body: object = []

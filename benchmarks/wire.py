@@ -87,3 +87,25 @@ def chunks(events: int) -> tuple[bytes, ...]:
     datas = [json.dumps(event, separators=(",", ":")) for event in _events(events)]
     lines = [f"data: {data}\n\n".encode() for data in (*datas, "[DONE]")]
     return (*(b"%x\r\n%b\r\n" % (len(line), line) for line in lines), b"0\r\n\r\n")
+
+
+@functools.lru_cache(maxsize=4)
+def openai_chunks(events: int) -> tuple[bytes, ...]:
+    """The same answer as OpenAI's chat completions stream it, one HTTP chunk per event."""
+
+    def event(delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return {
+            "id": "chatcmpl-benchmark",
+            "object": "chat.completion.chunk",
+            "created": 1_700_000_000,
+            "model": "gpt-4.1",
+            "choices": [choice],
+        }
+
+    made = [event({"role": "assistant", "content": ""})]
+    made += [event({"content": token}) for token in tokens(events)]
+    made.append(event({}, "stop"))
+    datas = [*(json.dumps(item) for item in made), "[DONE]"]
+    bodies = [f"data: {data}\n\n".encode() for data in datas]
+    return (*(b"%x\r\n%s\r\n" % (len(body), body) for body in bodies), b"0\r\n\r\n")
