@@ -281,6 +281,18 @@ class ChatLetta(BaseChatModel):
         """One answer, token by token."""
         return super().astream(input, config, **placed(config, kwargs))
 
+    def stream_events(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Any:
+        """One answer as events of the v3 protocol: a `ChatModelStream`."""
+        return super().stream_events(input, config, **placed(config, kwargs))
+
+    def astream_events(
+        self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
+    ) -> Any:
+        """One answer as events: of every run (v2), or of the v3 protocol."""
+        return super().astream_events(input, config, **placed(config, kwargs))
+
     # -- tools and structure ----------------------------------------------------------------
 
     def bind_tools(

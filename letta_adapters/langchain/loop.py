@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +25,7 @@ from langchain_core.messages import (
     convert_to_messages,
     message_chunk_to_message,
 )
+from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig, patch_config
 from langchain_core.runnables.config import get_executor_for_config
@@ -166,16 +168,17 @@ class Steps:
             except StopIteration:
                 return
 
-    async def arun(self) -> AsyncIterator[BaseMessage]:
+    async def arun(self) -> AsyncGenerator[BaseMessage, None]:
         """Asynchronously."""
         steps = self._loop.steps()
         todo: Any = next(steps)
         while True:
             result: Any = None
             if isinstance(todo, _Ask):
-                async for item in self._aask(todo.messages):
-                    yield item
-                    result = item
+                async with aclosing(self._aask(todo.messages)) as answer:
+                    async for item in answer:
+                        yield item
+                        result = item
             else:
                 result = await self._aanswer(todo.calls)
                 for item in result:
@@ -194,14 +197,14 @@ class Steps:
             self._show(whole)
             yield AIMessageChunk(content=whole.content)
             return whole  # type: ignore[no-any-return]
-        total: AIMessageChunk | None = None
+        chunks: list[AIMessageChunk] = []
         for chunk in model.stream(messages, self._config, **self._loop.kwargs):
             self._show(chunk)
-            total = chunk if total is None else total + chunk
+            chunks.append(chunk)
             yield chunk
-        return _message(total)
+        return _message(chunks)
 
-    async def _aask(self, messages: list[BaseMessage]) -> AsyncIterator[BaseMessage]:
+    async def _aask(self, messages: list[BaseMessage]) -> AsyncGenerator[BaseMessage, None]:
         model = self._agent.bound()
         if _wants_events(self._config):
             whole = await model.ainvoke(messages, self._config, **self._loop.kwargs)
@@ -209,27 +212,34 @@ class Steps:
             yield AIMessageChunk(content=whole.content)
             yield whole
             return
-        total: AIMessageChunk | None = None
-        async for chunk in model.astream(messages, self._config, **self._loop.kwargs):
-            await self._ashow(chunk)
-            total = chunk if total is None else total + chunk
-            yield chunk
-        yield _message(total)
+        chunks: list[AIMessageChunk] = []
+        stream = model.astream(messages, self._config, **self._loop.kwargs)
+        async with aclosing(stream):  # left early, the agent is stopped at once
+            async for chunk in stream:
+                await self._ashow(chunk)
+                chunks.append(chunk)
+                yield chunk
+        yield _message(chunks)
 
     def _show(self, message: BaseMessage) -> None:
-        if isinstance(message.content, str):
-            return
-        for event in self._shown.see(message.content):
-            self._fired.fire(self._config["callbacks"], event)  # type: ignore[arg-type]
-        for name, data in _custom_events(message.content):
-            dispatch_custom_event(name, data, config=self._config)
+        if not isinstance(message.content, str):
+            self._show_blocks(message.content)
 
     async def _ashow(self, message: BaseMessage) -> None:
-        if isinstance(message.content, str):
-            return
-        for event in self._shown.see(message.content):
+        if not isinstance(message.content, str):
+            await self._ashow_blocks(message.content)
+
+    def _show_blocks(self, blocks: list[Any]) -> None:
+        """Child runs for the agent's own tools, custom events for what is no answer."""
+        for event in self._shown.see(blocks):
+            self._fired.fire(self._config["callbacks"], event)  # type: ignore[arg-type]
+        for name, data in _custom_events(blocks):
+            dispatch_custom_event(name, data, config=self._config)
+
+    async def _ashow_blocks(self, blocks: list[Any]) -> None:
+        for event in self._shown.see(blocks):
             await self._fired.afire(self._config["callbacks"], event)  # type: ignore[arg-type]
-        for name, data in _custom_events(message.content):
+        for name, data in _custom_events(blocks):
             await adispatch_custom_event(name, data, config=self._config)
 
     # -- tools ------------------------------------------------------------------------------
@@ -312,16 +322,8 @@ def _edited(call: ToolCall, decision: Allow) -> dict[str, Any]:
 
 
 def _spoken(value: Any) -> Any:
-    """``Command(resume="allow")`` means the same as ``True``."""
-    words = {
-        "allow": True,
-        "approve": True,
-        "yes": True,
-        "deny": False,
-        "reject": False,
-        "no": False,
-    }
-    return words.get(value.strip().lower(), Deny(value)) if isinstance(value, str) else value
+    """``Command(resume="allow")`` means the same as ``True``; other words are a reason to deny."""
+    return _WORDS.get(value.strip().lower(), Deny(value)) if isinstance(value, str) else value
 
 
 def _passes_through(error: Exception) -> bool:
@@ -337,9 +339,9 @@ def _wants_events(config: RunnableConfig) -> bool:
     return any(isinstance(handler, _V2StreamingCallbackHandler) for handler in handlers)
 
 
-def _message(total: AIMessageChunk | None) -> AIMessage:
-    assert total is not None, "a stream always has a last chunk"
-    made = message_chunk_to_message(total)
+def _message(chunks: list[AIMessageChunk]) -> AIMessage:
+    # At once, not one by one: every addition parses a tool call's arguments again.
+    made = message_chunk_to_message(add_ai_message_chunks(chunks[0], *chunks[1:]))
     assert isinstance(made, AIMessage)
     if isinstance(made.content, list):
         # The numbers under which blocks were put together are of no use any more.

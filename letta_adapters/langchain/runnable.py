@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from typing import Any, Literal
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForChainRun,
     CallbackManagerForChainRun,
 )
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.tools import BaseTool
 from pydantic import BaseModel, RootModel
@@ -17,9 +18,15 @@ from pydantic import BaseModel, RootModel
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain.chat_model import ChatLetta
 from letta_adapters.langchain.errors import langchain_errors
-from letta_adapters.langchain.loop import Loop, Output, as_messages, in_graph, made_of
+from letta_adapters.langchain.loop import Loop, Output, as_messages, made_of
 from letta_adapters.langchain.loop import Steps as _Steps
 from letta_adapters.langchain.tool_runs import as_base_tools
+from letta_adapters.langchain.turn_stream import (
+    AsyncTurnStream,
+    EventSteps,
+    TurnStream,
+    events_of,
+)
 
 OutputKind = Literal["messages", "message", "text"]
 _KINDS = ("messages", "message", "text")
@@ -190,20 +197,95 @@ class LettaRunnable(Runnable[Any, Any]):
             async for input in inputs:
                 loop = self._loop(input, config, kwargs)
                 out = Output(self.output)
-                async for item in _Steps(loop, run_manager).arun():
-                    for made in out.of(item):
-                        yield made
+                async with aclosing(_Steps(loop, run_manager).arun()) as run:
+                    async for item in run:
+                        for made in out.of(item):
+                            yield made
                 for made in out.last(loop.new):
                     yield made
 
-    def decides(self, config: RunnableConfig) -> bool:
-        """Is there somebody to ask about the agent's own tools?"""
-        return self.can_use_tool is not None or in_graph(config)
+    # -- events of the v3 protocol ----------------------------------------------------------
+
+    def stream_events(  # type: ignore[override]
+        self, input: Any, config: RunnableConfig | None = None, *, version: str, **kwargs: Any
+    ) -> TurnStream:
+        """Stream the turn as events of LangChain's v3 protocol (``version="v3"``).
+
+        Raises:
+            NotImplementedError: another version; a synchronous run has only this one.
+        """
+        if version != "v3":
+            raise NotImplementedError('stream_events has only version="v3"; see astream_events.')
+        items = self._transform_stream_with_config(
+            iter([input]), self._all_events, ensure_config(config), **kwargs
+        )
+        return TurnStream(items)
+
+    def astream_events(
+        self,
+        input: Any,
+        config: RunnableConfig | None = None,
+        *,
+        version: str = "v2",
+        **kwargs: Any,
+    ) -> Any:
+        """Stream every run inside (v2: ``async for``), or the v3 protocol's events.
+
+        Returns:
+            For ``version="v3"`` an awaitable that gives an :class:`AsyncTurnStream`.
+        """
+        if version != "v3":
+            return super().astream_events(input, config, version=version, **kwargs)  # type: ignore[call-overload]
+        return self._aturn_stream(input, config, kwargs)
+
+    async def _aturn_stream(
+        self, input: Any, config: RunnableConfig | None, kwargs: dict[str, Any]
+    ) -> AsyncTurnStream:
+        async def once() -> AsyncIterator[Any]:
+            yield input
+
+        async def items() -> AsyncGenerator[Any, None]:
+            run = self._atransform_stream_with_config(
+                once(), self._aall_events, ensure_config(config), **kwargs
+            )
+            async with aclosing(run) as run:  # type: ignore[type-var]
+                async for item in run:
+                    yield item
+
+        return AsyncTurnStream(items())
+
+    def _all_events(
+        self,
+        inputs: Iterator[Any],
+        run_manager: CallbackManagerForChainRun,
+        config: RunnableConfig,
+        **kwargs: Any,
+    ) -> Iterator[Any]:
+        with langchain_errors():
+            for input in inputs:
+                loop = self._loop(input, config, kwargs)
+                for item in EventSteps(loop, run_manager).run():
+                    yield from events_of(item)
+                yield made_of(loop.new, self.output)
+
+    async def _aall_events(
+        self,
+        inputs: AsyncIterator[Any],
+        run_manager: AsyncCallbackManagerForChainRun,
+        config: RunnableConfig,
+        **kwargs: Any,
+    ) -> AsyncIterator[Any]:
+        with langchain_errors():
+            async for input in inputs:
+                loop = self._loop(input, config, kwargs)
+                async with aclosing(EventSteps(loop, run_manager).arun()) as run:
+                    async for item in run:
+                        for event in events_of(item):
+                            yield event
+                yield made_of(loop.new, self.output)
+
+    # -- what the loop asks -----------------------------------------------------------------
 
     def bound(self) -> Any:
         """The model with the tools it may call."""
         return self.model.bind_tools(self.tools) if self.tools else self.model
-
-    def new_messages(self, loop: Loop) -> list[BaseMessage]:
-        """What a run added to its input."""
-        return list(loop.new)

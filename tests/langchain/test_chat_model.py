@@ -149,6 +149,20 @@ async def test_a_native_asynchronous_event_stream(make: Make, script: Any) -> No
     assert [block["type"] for block in blocks] == KINDS
 
 
+@pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
+async def test_every_way_of_streaming_knows_the_thread(make: Make, script: Any) -> None:
+    model = make()
+    given: Any = {"configurable": {"thread_id": "every-way"}}
+    script("one", "two", "three", "four")
+    answers = [await model.ainvoke("1", given)]
+    answers.append(model.stream_events("2", given, version="v3").output)
+    answers.append(await (await model.astream_events("3", given, version="v3")))
+    events = [event async for event in model.astream_events("4", given, version="v2")]
+    answers += [e["data"]["output"] for e in events if e["event"] == "on_chat_model_end"]
+    assert [answer.text for answer in answers] == ["one", "two", "three", "four"]
+    assert len({answer.response_metadata["conversation_id"] for answer in answers}) == 1
+
+
 @pytest.mark.parametrize("version", ["v0", "v1"])
 def test_output_versions(make: Make, script: Any, version: str) -> None:
     script_of_everything(script)
