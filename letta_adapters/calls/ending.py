@@ -49,6 +49,7 @@ class Ending:
         assert route.conversation is not None
         self.conversation = route.conversation
         self.key = route.key
+        self.asked = route.asked or route.key
         self.system = digest_of(plan.system) if plan.system else None
         self.result: ResultMessage | None = None
         self.failure: LettaError | None = None

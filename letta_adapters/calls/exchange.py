@@ -16,7 +16,7 @@ from letta_adapters.calls.memo import Held, memo_of, recent
 from letta_adapters.calls.model import Call, CallEvent
 from letta_adapters.calls.route import Route, make_route, mismatched
 from letta_adapters.calls.rule import Plan, make_plan
-from letta_adapters.errors import NotFoundError, PendingApprovalError
+from letta_adapters.errors import LettaError, NotFoundError, PendingApprovalError
 from letta_adapters.messages import StreamEvent
 from letta_adapters.turns import MessageStream, Turn
 
@@ -75,6 +75,7 @@ class Exchange(AsyncIterator[CallEvent]):
                     if type(message) is StreamEvent or ending.takes(message):
                         yield message
                 self._stream = await self._next_stream(ending)
+            recent.ended(ending.asked, ending.conversation)
             yield ending.end()
         finally:
             if self._call.ephemeral and not ending.pending:
@@ -105,7 +106,7 @@ class Exchange(AsyncIterator[CallEvent]):
             except BaseException:
                 leave()
                 raise
-            if found is not None and found.complete:
+            if found is not None and found.complete and not self._is_a_part(route, found):
                 leave()
                 ending = Ending(client, call, plan, route)
                 return ending.replays(found.messages, found.pending)
@@ -137,6 +138,12 @@ class Exchange(AsyncIterator[CallEvent]):
         if found is None and route.result_ids and self._answers_are_ours(route):
             found = stored.after_results(items, route.result_ids)
         return found, _GONE_ON if bound and found is None else ""
+
+    def _is_a_part(self, route: Route, found: stored.Answered) -> bool:
+        """Is that what the agent had said when it was cut off? The Letta API stores no such."""
+        if found.pending or places.is_rest(self._client) or route.conversation is None:
+            return False
+        return recent.was_cut_off(route.conversation.agent_id, route.key)
 
     def _answers_are_ours(self, route: Route) -> bool:
         """A call that an App Server gave up has a result too, which is not the caller's."""
@@ -171,12 +178,7 @@ class Exchange(AsyncIterator[CallEvent]):
         turn, failure = self._turn, ending.failure
         assert turn is not None
         if failure is not None:
-            waits = failure.code == "pending_approval" and places.is_rest(self._client)
-            if not waits or self._request is None:
-                raise failure
-            # Refused, so nothing is sent twice: calls of an earlier turn wait for an answer.
-            ending.failure = None
-            return await self._begin_again(ending, self._request)
+            return await self._mended(ending, failure)
         if ending.result is not None:
             return None
         own = frozenset(self._own_tools())
@@ -243,6 +245,22 @@ class Exchange(AsyncIterator[CallEvent]):
         )
         recent.put(ending.key, ending.conversation)
         return self._turn.stream(self._owner)
+
+    async def _mended(self, ending: Ending, failure: LettaError) -> MessageStream:
+        """The message was refused, for a reason that can be helped: nothing is sent twice."""
+        request, rest = self._request, places.is_rest(self._client)
+        if request is not None and rest and failure.code == "pending_approval":
+            # Calls of an earlier turn wait for an answer.
+            ending.failure = None
+            return await self._begin_again(ending, request)
+        wedged = failure.code == "conversation_busy" and self._call.conversation_id is None
+        if request is not None and not rest and wedged:
+            # An App Server holds a conversation for ever whose turn lost its connection.
+            self._request = ending.failure = None
+            ending.conversation = await places.moved(self._client, self._call, ending.conversation)
+            leave = await self._client.enter(ending.conversation, self._owner)
+            return await self._begin(ending, request, leave)
+        raise failure
 
     async def _begin_again(self, ending: Ending, request: sending.Sending) -> MessageStream:
         """Send what was refused together with a denial of the calls that wait."""

@@ -72,11 +72,16 @@ def memo_of(client: AsyncLettaClient) -> Memo:
 
 
 class RecentCalls:
-    """Where repeatable calls of this process went, newest last. Threads share it."""
+    """Where repeatable calls of this process went, newest last. Threads share it.
+
+    An App Server stores what an agent had said when its turn was cut off, and nothing in it says
+    that it is only a part; so it is known here which calls came to their end.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._calls: OrderedDict[tuple[str, str], Conversation] = OrderedDict()
+        self._unended: set[tuple[str, str]] = set()
 
     def get(self, agent_id: str, key: str | None) -> Conversation | None:
         """Where this call of the agent went before."""
@@ -90,9 +95,23 @@ class RecentCalls:
         with self._lock:
             call = (where.agent_id, key)
             self._calls[call] = where
+            self._unended.add(call)
             self._calls.move_to_end(call)
             while len(self._calls) > _RECENT_CALLS:
-                self._calls.popitem(last=False)
+                self._unended.discard(self._calls.popitem(last=False)[0])
+
+    def ended(self, key: str | None, where: Conversation) -> None:
+        """It was answered there, or waits for its caller."""
+        if key is not None:
+            with self._lock:
+                call = (where.agent_id, key)
+                self._calls[call] = where
+                self._unended.discard(call)
+
+    def was_cut_off(self, agent_id: str, key: str | None) -> bool:
+        """Was it begun here and never came to its end?"""
+        with self._lock:
+            return key is not None and (agent_id, key) in self._unended
 
 
 recent = RecentCalls()

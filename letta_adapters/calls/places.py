@@ -205,6 +205,19 @@ async def find_thread(
     return None
 
 
+async def moved(client: AsyncLettaClient, call: Call, where: Conversation) -> Conversation:
+    """A fork of a conversation that an App Server will not go on with; a thread goes along."""
+    made = await client.conversations.fork(where.conversation_id, agent_id=where.agent_id or None)
+    fork = Conversation(where.agent_id, str(made["id"]))
+    if call.thread_id:
+        await client.conversations.update(
+            fork.conversation_id, summary=THREAD_PREFIX + call.thread_id
+        )
+        await remove(client, where)
+        memo_of(client).threads[where.agent_id, call.thread_id] = fork.conversation_id
+    return fork
+
+
 async def remove(client: AsyncLettaClient, where: Conversation) -> None:
     """Remove a conversation that was for one call; Letta Code can only archive it."""
     with suppress(LettaError):

@@ -25,7 +25,8 @@ class Route:
 
     ``marker``: the one it goes on from. ``key``: what the call is known by when it is repeated.
     ``forced``: go there whatever the conversation holds by now. ``lost``: the agent has the input
-    and never answered it. ``forked``: why a fresh conversation was taken instead of another one.
+    and never answered it; ``asked`` is then the key it was sent under. ``forked``: why a fresh
+    conversation was taken instead of another one.
     """
 
     send: tuple[Entry, ...]
@@ -36,6 +37,7 @@ class Route:
     forced: bool = False
     fresh: bool = False
     lost: bool = False
+    asked: str | None = None
     forked: str = ""
 
     @property
@@ -56,7 +58,7 @@ class Route:
 
     def going_on(self) -> Route:
         """What was to be sent is stored there, without an answer."""
-        return replace(self, lost=True, key=None)
+        return replace(self, lost=True, key=None, asked=self.key)
 
     def tells_system(self, plan: Plan, call: Call, told: str | None) -> bool:
         """Does the agent have to be told the system text (again)? ``told``: what it was last."""

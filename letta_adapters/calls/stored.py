@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from letta_adapters.backends.base import Conversation
 from letta_adapters.calls.marker import Marker
+from letta_adapters.calls.sending import GO_ON
 from letta_adapters.engine.assembler import arguments_of, dicts_of, parse_arguments
 from letta_adapters.engine.rows import CALLS, calls_of, oldest_first, text_of
 from letta_adapters.messages import (
@@ -107,6 +108,8 @@ def _answered(items: Sequence[_Item]) -> Answered:
     open_calls: dict[str, ToolCallMessage] = {}
     for item in items:
         if item.get("message_type") == "user_message":
+            if content_text(item.get("content")) == GO_ON:
+                continue  # our own: what follows still answers the same message
             break
         for message in _messages(item):
             messages.append(message)

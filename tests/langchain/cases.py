@@ -2,7 +2,7 @@
 
 Each case is written once and runs against a *world*: a backend, an agent, and a model behind it
 that can be told what to say. ``world.said(conversation_id)`` are the user's messages that the
-conversation holds.
+conversation holds. ``world.cut_off()`` takes the network away from the stream that is read.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class World(Protocol):
     def model(self, **fields: Any) -> BaseChatModel: ...
     def script(self, *replies: Any) -> None: ...
     async def said(self, message: AIMessage) -> list[str]: ...
+    async def cut_off(self) -> None: ...
 
 
 Case = Callable[[World], Awaitable[None]]
@@ -321,6 +322,26 @@ async def calls_of_one_conversation_take_turns(world: World) -> None:
     assert [answer.text for answer in answers] == ["Answer 1.", "Answer 2.", "Answer 3."]
     said = await world.said(start)
     assert sorted(said) == [f"question {n}" for n in range(4)]
+
+
+@case
+async def a_call_that_was_cut_off_is_made_again_and_not_said_twice(world: World) -> None:
+    world.script(Reply(text=["One, ", "two, ", "three."], token_delay=0.2), "All three.", "Four.")
+    model = world.model()
+    question: list[Any] = [HumanMessage("Count.", id="count")]
+    with pytest.raises(ConnectionError) as cut:
+        async for chunk in model.astream(question):
+            if chunk.content:
+                await world.cut_off()
+    assert getattr(cut.value, "is_retryable", None) is False  # it was accepted
+    answer = await model.ainvoke(question)
+    assert answer.text.endswith("three.")  # what came before the cut is not taken for all
+    again = await model.ainvoke(question)
+    assert again.text.endswith(answer.text)
+    more = await model.ainvoke([*question, again, HumanMessage("go on")])
+    assert place(more) == place(answer)
+    said = await world.said(more)
+    assert [said.count(text) for text in ("Count.", "go on")] == [1, 1]
 
 
 @case

@@ -2,39 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import httpx
 import pytest
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import AIMessage
 
-from letta_adapters import AsyncLettaClient, LettaClient, Rest
+from letta_adapters import AsyncLettaClient, ConversationBusyError, LettaClient, Rest
+from letta_adapters._bridge import get_bridge
+from letta_adapters.backends.app_server.backend import AppServerBackend
+from letta_adapters.calls.memo import memo_of
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.messages import content_text
 from letta_adapters.testing.plugin import LettaCassette
-from letta_adapters.testing.scripted_model import ScriptedModel
+from letta_adapters.testing.scripted_model import Reply, ScriptedModel
 from tests.langchain.cases import CASES, Case
 from tests.rest.conftest import MODEL
+
+CutOff = Callable[[], Awaitable[None]]
+
+
+class Breakable(httpx.AsyncBaseTransport):
+    """A transport whose responses can be cut off."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+        self._bodies: list[_Body] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await self._inner.handle_async_request(request)
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        self._bodies.append(_Body(response.stream))
+        response.stream = self._bodies[-1]
+        return response
+
+    async def cut_off(self) -> None:
+        """The body that is read now ends in an error."""
+        self._bodies[-1].broken = True
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _Body(httpx.AsyncByteStream):
+    def __init__(self, inner: httpx.AsyncByteStream) -> None:
+        self._inner = inner
+        self.broken = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for data in self._inner:
+            if self.broken:
+                raise httpx.ReadError("cut off")
+            yield data
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
 
 
 class LettaWorld:
     """An agent of a real backend."""
 
-    def __init__(self, client: Any, agent_id: str, script: Any) -> None:
+    def __init__(self, client: Any, agent_id: str, script: Any, cut_off: CutOff) -> None:
         self.script = script
-        self._client = client
+        self.cut_off = cut_off
+        self.client = client
         self._agent_id = agent_id
 
     def model(self, **fields: Any) -> ChatLetta:
-        return ChatLetta(agent_id=self._agent_id, client=self._client, **fields)
+        return ChatLetta(agent_id=self._agent_id, client=self.client, **fields)
 
     async def _stored(self, message: AIMessage) -> list[dict[str, Any]]:
-        page = self._client.list_messages(
+        page = self.client.list_messages(
             self._agent_id, message.response_metadata["conversation_id"], order="asc", limit=50
         )
-        page = page if isinstance(self._client, LettaClient) else await page
+        page = page if isinstance(self.client, LettaClient) else await page
         return [dict(item) for item in page.messages]
 
     async def said(self, message: AIMessage) -> list[str]:
@@ -64,24 +108,39 @@ class DeafWorld:
     async def said(self, message: AIMessage) -> list[str]:
         return []
 
+    async def cut_off(self) -> None:
+        return
+
 
 @pytest.fixture
 def embedded_world(
     embedded: LettaClient, embedded_agent: str, embedded_model: ScriptedModel
 ) -> LettaWorld:
     embedded_model.clear()
-    return LettaWorld(embedded, embedded_agent, embedded_model.script)
+
+    async def cut() -> None:
+        backend = embedded._core.backend
+        assert isinstance(backend, AppServerBackend)
+        (await backend.connection())._socket.transport.abort()
+
+    async def cut_off() -> None:
+        await get_bridge().acall(cut())
+
+    return LettaWorld(embedded, embedded_agent, embedded_model.script, cut_off)
 
 
 @pytest.fixture
 async def rest_world(letta_cassette: LettaCassette) -> AsyncIterator[LettaWorld]:
     rest = Rest(base_url=letta_cassette.base_url, api_key=letta_cassette.api_key or "")
-    async with letta_cassette.http_client() as http_client:
+    transport = Breakable(letta_cassette.make_transport())
+    async with httpx.AsyncClient(
+        base_url=letta_cassette.base_url, transport=transport
+    ) as http_client:
         async with AsyncLettaClient(rest, http_client=http_client) as client:
             agent_id = await client.create_agent(
                 name="history", model=MODEL, persona="I am a test.", base_tools=False
             )
-            yield LettaWorld(client, agent_id, letta_cassette.script)
+            yield LettaWorld(client, agent_id, letta_cassette.script, transport.cut_off)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
@@ -106,3 +165,30 @@ async def _passes(case: Case) -> bool:
         assert not isinstance(error, KeyboardInterrupt)
         return False
     return True
+
+
+async def test_a_thread_that_was_cut_off_goes_on(
+    embedded_world: LettaWorld, embedded_model: ScriptedModel
+) -> None:
+    """The server holds such a conversation for ever: a fork of it takes its place."""
+    embedded_world.script(Reply(text=["One, ", "two."], token_delay=0.3), "Three.", "Four.")
+    model = embedded_world.model(thread_id="cut off")
+    with pytest.raises(ConnectionError):
+        async for chunk in model.astream("count"):
+            if chunk.content:
+                await embedded_world.cut_off()
+    third = await model.ainvoke("on")
+    assert third.text == "Three."
+    memo_of(embedded_world.client._core).threads.clear()  # as another process
+    fourth = await model.ainvoke("and on")
+    assert fourth.text == "Four."
+    assert len({m.response_metadata["conversation_id"] for m in (third, fourth)}) == 1
+    assert await embedded_world.said(fourth) == ["count", "on", "and on"]
+    named = embedded_world.model(conversation_id=third.response_metadata["conversation_id"])
+    embedded_world.script(Reply(text=["Five, ", "six."], token_delay=0.3), "Seven.")
+    with pytest.raises(ConnectionError):
+        async for chunk in named.astream("count"):
+            if chunk.content:
+                await embedded_world.cut_off()
+    with pytest.raises(ConversationBusyError, match="fork"):
+        await named.ainvoke("on")
