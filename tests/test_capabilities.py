@@ -10,8 +10,13 @@ import pytest
 from letta_adapters import MemoryBlock, UnsupportedOptionError
 from letta_adapters.backends.app_server.agents import _check_blocks
 from letta_adapters.backends.app_server.options import refuse
-from letta_adapters.backends.base import OPTION_SUPPORT, check_supported
-from letta_adapters.backends.capabilities import LETTA_CODE_LIMITS, option_table
+from letta_adapters.backends.base import CAPABILITIES, OPTION_SUPPORT, check_supported, has
+from letta_adapters.backends.capabilities import (
+    LETTA_CODE_LIMITS,
+    MEANINGS,
+    capability_table,
+    option_table,
+)
 from letta_adapters.options import AgentOptions, SessionOptions
 
 DOC = Path(__file__).parents[1] / "docs" / "options.md"
@@ -45,8 +50,18 @@ VALUES: dict[str, Any] = {
 }
 
 
-def test_the_documented_table_is_the_codes() -> None:
-    assert option_table() in DOC.read_text(encoding="utf-8")
+def test_the_documented_tables_are_the_codes() -> None:
+    text = DOC.read_text(encoding="utf-8")
+    assert option_table() in text
+    assert capability_table() in text
+
+
+def test_every_capability_is_explained() -> None:
+    assert CAPABILITIES.keys() == MEANINGS.keys()
+    assert (has("rest", "durable_pending_calls"), has("local", "durable_pending_calls")) == (
+        True,
+        False,
+    )
 
 
 @pytest.mark.parametrize("option", sorted(LETTA_CODE_LIMITS.keys() - {"memory", "system_prompt"}))

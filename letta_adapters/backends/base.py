@@ -36,6 +36,21 @@ OPTION_SUPPORT: Mapping[str, tuple[str, ...]] = {
 }
 
 
+# What is not an option but what a conversation is like → the backends where it is so.
+CAPABILITIES: Mapping[str, tuple[str, ...]] = {
+    "durable_pending_calls": ("rest",),
+    "messages_of_any_role": ("rest",),
+    "model_settings": ("rest",),
+    "removable_conversations": ("rest",),
+    "whole_answers_only": ("rest",),
+}
+
+
+def has(backend: str, capability: str) -> bool:
+    """Are conversations of that backend like that? See ``docs/options.md``."""
+    return backend in CAPABILITIES[capability]
+
+
 def check_supported(options: BaseModel, backend: str) -> None:
     """Refuse, before any I/O, an option that was set and that ``backend`` does not have."""
     for option in sorted(options.model_fields_set):

@@ -1,11 +1,11 @@
-"""Which option works where, as a table. Run this module to print it (``docs/options.md``)."""
+"""Which option works where, and what conversations are like: tables, printed by running this."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Final
 
-from letta_adapters.backends.base import OPTION_SUPPORT
+from letta_adapters.backends.base import CAPABILITIES, OPTION_SUPPORT
 from letta_adapters.options import AgentOptions, SessionOptions
 
 # What a backend that has the option still refuses by name. Every entry is held by a test.
@@ -27,6 +27,40 @@ REST_LIMITS: Final[Mapping[str, str]] = {
     "model": "for a session: not on the default conversation",
     "system_prompt": "for an agent only",
 }
+# What each capability means, and how it is without.
+MEANINGS: Final[Mapping[str, tuple[str, str]]] = {
+    "durable_pending_calls": (
+        "a tool call that waits for its caller survives a lost connection and a new process",
+        "it lives as long as its connection, 300 s at most; a later result goes in as a "
+        "labelled message",
+    ),
+    "messages_of_any_role": (
+        "a history of others is stored as the messages it is",
+        "it is told as one labelled message",
+    ),
+    "model_settings": (
+        "a conversation can have a `temperature` and `max_tokens` of its own",
+        "refused by name: they are the agent's",
+    ),
+    "removable_conversations": (
+        "a conversation for one call is deleted afterwards",
+        "it is archived",
+    ),
+    "whole_answers_only": (
+        "a stored answer is a whole one",
+        "what was said before a connection was lost is stored like an answer; the same call, made "
+        "again in this process, asks the agent to go on",
+    ),
+}
+
+
+def capability_table() -> str:
+    """A Markdown table: capability, what it means, and how a backend is that has it not."""
+    rows = ["| capability | on | means | elsewhere |", "|---|---|---|---|"]
+    for name, backends in CAPABILITIES.items():
+        where = ", ".join(f"`{backend}`" for backend in backends)
+        rows.append(f"| `{name}` | {where} | {' | '.join(MEANINGS[name])} |")
+    return "\n".join(rows)
 
 
 def option_table() -> str:
@@ -52,4 +86,4 @@ def _cell(option: str, backend: str, limits: Mapping[str, str]) -> str:
 if __name__ == "__main__":
     import sys
 
-    sys.stdout.write(option_table() + "\n")
+    sys.stdout.write(f"{option_table()}\n\n{capability_table()}\n")

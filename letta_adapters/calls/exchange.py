@@ -140,14 +140,15 @@ class Exchange(AsyncIterator[CallEvent]):
         return found, _GONE_ON if bound and found is None else ""
 
     def _is_a_part(self, route: Route, found: stored.Answered) -> bool:
-        """Is that what the agent had said when it was cut off? The Letta API stores no such."""
-        if found.pending or places.is_rest(self._client) or route.conversation is None:
+        """Is that what the agent had said when it was cut off?"""
+        whole = places.can(self._client, "whole_answers_only")
+        if whole or found.pending or route.conversation is None:
             return False
         return recent.was_cut_off(route.conversation.agent_id, route.key)
 
     def _answers_are_ours(self, route: Route) -> bool:
         """A call that an App Server gave up has a result too, which is not the caller's."""
-        if places.is_rest(self._client):
+        if places.can(self._client, "durable_pending_calls"):
             return True
         where = route.conversation
         return where is not None and recent.get(where.agent_id, route.key) == where
@@ -185,7 +186,7 @@ class Exchange(AsyncIterator[CallEvent]):
         if not self._call.ask_server_tools and own.isdisjoint(c.tool_name for c in turn.pending):
             return turn.resume(sending.answers_to(turn.pending, (), own), self._owner)
         ending.waits(turn.pending, turn.details, turn.usage)
-        if places.is_rest(self._client):
+        if places.can(self._client, "durable_pending_calls"):
             turn.let_go()
         else:
             held = Held.of(turn, ending.key, ending.seen, self._before)
@@ -281,7 +282,7 @@ class Exchange(AsyncIterator[CallEvent]):
         where = route.conversation
         told = memo_of(self._client).told.get(where) if where is not None else None
         system = plan.system if route.tells_system(plan, self._call, told) else ""
-        if not places.is_rest(self._client):
+        if not places.can(self._client, "messages_of_any_role"):
             return sending.as_message(route.send, system).noting(self._call.note)
         answers = sending.answers_to(route.waiting, route.send, self._own_tools())
         request = sending.as_request(route.send, system, answers)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from letta_adapters.backends.base import Conversation, Opened, Target
+from letta_adapters.backends.base import Conversation, Opened, Target, has
 from letta_adapters.calls.memo import memo_of
 from letta_adapters.calls.model import Call
 from letta_adapters.errors import InvalidInputError, LettaError, UnsupportedOptionError
@@ -29,6 +29,11 @@ def is_rest(client: AsyncLettaClient) -> bool:
     return client.backend.name == "rest"
 
 
+def can(client: AsyncLettaClient, capability: str) -> bool:
+    """Are conversations of this backend like that?"""
+    return has(client.backend.name, capability)
+
+
 def check_call(client: AsyncLettaClient, call: Call) -> None:
     """Refuse, before any I/O, what the backend cannot do.
 
@@ -44,7 +49,7 @@ def check_call(client: AsyncLettaClient, call: Call) -> None:
         )
     if call.agent_free and call.agent_id:
         raise InvalidInputError("agent_free means no agent: leave agent_id out.")
-    if call.settings and not is_rest(client):
+    if call.settings and not can(client, "model_settings"):
         raise UnsupportedOptionError(
             sorted(call.settings)[0],
             backend=client.backend.name,
@@ -221,7 +226,7 @@ async def moved(client: AsyncLettaClient, call: Call, where: Conversation) -> Co
 async def remove(client: AsyncLettaClient, where: Conversation) -> None:
     """Remove a conversation that was for one call; Letta Code can only archive it."""
     with suppress(LettaError):
-        if is_rest(client):
+        if can(client, "removable_conversations"):
             await client.conversations.delete(where.conversation_id)
         else:
             await client.conversations.update(where.conversation_id, archived=True)
