@@ -1,0 +1,120 @@
+"""What only the Letta API can: settings of a conversation, and calls that outlive a process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
+
+from letta_adapters import AsyncLettaClient, InvalidInputError, Rest, UnsupportedOptionError
+from letta_adapters.calls import memo
+from letta_adapters.langchain import ChatLetta, LettaRunnable
+from letta_adapters.testing.plugin import LettaCassette
+from letta_adapters.testing.scripted_model import Reply, ToolUse
+from tests.langchain.test_runnable import get_weather, graph_of, thread
+from tests.rest.conftest import MODEL
+from tests.rest.test_tools import attach
+
+NewClient = Callable[[], AsyncLettaClient]
+
+
+@pytest.fixture
+async def new_client(letta_cassette: LettaCassette) -> AsyncIterator[NewClient]:
+    """Makes a client that knows nothing of the ones before it, as in another process."""
+    rest = Rest(base_url=letta_cassette.base_url, api_key=letta_cassette.api_key or "")
+    made: list[Any] = []
+
+    def make() -> AsyncLettaClient:
+        memo.recent._calls.clear()
+        http_client = letta_cassette.http_client()
+        client = AsyncLettaClient(rest, http_client=http_client)
+        made.append((client, http_client))
+        return client
+
+    yield make
+    for client, http_client in made:
+        await client.close()
+        await http_client.aclose()
+
+
+@pytest.fixture
+async def client(new_client: NewClient) -> AsyncLettaClient:
+    return new_client()
+
+
+@pytest.fixture
+async def agent(client: AsyncLettaClient) -> str:
+    return await client.create_agent(
+        name="langchain", model=MODEL, persona="I am a test.", base_tools=False
+    )
+
+
+async def test_settings_of_a_conversation(
+    client: AsyncLettaClient, agent: str, letta_cassette: LettaCassette
+) -> None:
+    letta_cassette.script("Cold.", "Colder.")
+    model = ChatLetta(agent_id=agent, client=client, temperature=0.25, max_tokens=99)
+    first = await model.ainvoke("How is it?")
+    place = first.response_metadata["conversation_id"]
+    settings = (await client.conversations.retrieve(place))["model_settings"]
+    assert (settings["temperature"], settings["max_output_tokens"]) == (0.25, 99)
+    # The same conversation with other settings for one call.
+    history: list[Any] = [HumanMessage("How is it?"), first, HumanMessage("And now?")]
+    await model.ainvoke(history, temperature=0.75)
+    settings = (await client.conversations.retrieve(place))["model_settings"]
+    assert settings["temperature"] == 0.75
+    with pytest.raises(UnsupportedOptionError, match="default conversation"):
+        await model.ainvoke("hi", conversation_id="default")
+    with pytest.raises(InvalidInputError, match="top_p"):
+        await model.ainvoke("hi", top_p=0.5)
+
+
+async def test_a_call_that_waits_survives_the_process(
+    client: AsyncLettaClient, agent: str, new_client: NewClient, letta_cassette: LettaCassette
+) -> None:
+    letta_cassette.script(
+        Reply(tool_calls=[ToolUse("get_weather", {"city": "Rome"}, id="call-rome")]), "Sunny."
+    )
+    asked = (
+        await ChatLetta(agent_id=agent, client=client).bind_tools([get_weather]).ainvoke("Rome?")
+    )
+    stored = asked.model_dump_json()
+
+    again = AIMessage.model_validate_json(stored)
+    model = ChatLetta(agent_id=agent, client=new_client()).bind_tools([get_weather])
+    result = ToolMessage("sunny in Rome", tool_call_id=again.tool_calls[0]["id"])
+    answer = await model.ainvoke([HumanMessage("Rome?"), again, result])
+    assert answer.text == "Sunny."
+    assert answer.response_metadata["conversation_id"] == asked.response_metadata["conversation_id"]
+
+
+async def test_an_approval_survives_the_process(
+    client: AsyncLettaClient, agent: str, new_client: NewClient, letta_cassette: LettaCassette
+) -> None:
+    await attach(client, agent, asks=True)
+    letta_cassette.script(
+        Reply(tool_calls=[ToolUse("multiply", {"a": 6, "b": 7}, id="call-sum")]), "42."
+    )
+    checkpoints = InMemorySaver()
+    paused = await graph_of(LettaRunnable(agent_id=agent, client=client), checkpoints).ainvoke(
+        {"messages": [HumanMessage("6 times 7?", id="sum")]}, thread("sums")
+    )
+    (question,) = paused["__interrupt__"]
+    assert (question.value["tool_name"], question.value["tool_input"]) == (
+        "multiply",
+        {"a": 6, "b": 7},
+    )
+
+    graph = graph_of(LettaRunnable(agent_id=agent, client=new_client()), checkpoints)
+    done = await graph.ainvoke(Command(resume=True), thread("sums"))
+    assert done["messages"][-1].text == "42."
+    place = done["messages"][-1].response_metadata["conversation_id"]
+    page = await client.list_messages(agent, place, order="asc", limit=50)
+    kinds = [item["message_type"] for item in page.messages]
+    assert kinds.count("user_message") == 1
+    (returned,) = [m for m in page.messages if m["message_type"] == "tool_return_message"]
+    assert returned["tool_return"] == "42"
