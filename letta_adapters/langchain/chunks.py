@@ -23,10 +23,8 @@ from letta_adapters.messages import ToolCallMessage, ToolResultMessage
 
 
 def block_of(piece: Piece) -> dict[str, Any]:
-    """The standard content block of a piece."""
+    """The standard content block of a piece that is no text."""
     kind, value = piece
-    if kind == "text":
-        return {"type": "text", "text": value}
     if kind == "reasoning":
         return {"type": "reasoning", "reasoning": value}
     if kind == "server_call":

@@ -8,7 +8,7 @@ user holds are made here; each answer in them is LangChain's own ``ChatModelStre
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from typing import Any, Final
 
 from langchain_core.language_models.chat_model_stream import AsyncChatModelStream, ChatModelStream
@@ -86,6 +86,7 @@ class _Turn:
     """What both streams keep: all events so far, an answer for each message, the result."""
 
     _kind: type[ChatModelStream] | type[AsyncChatModelStream]
+    _wired: Callable[[Any], Any]
 
     def __init__(self) -> None:
         self._events: list[Event] = []
@@ -108,9 +109,6 @@ class _Turn:
         self._error = error
         if self._messages and not self._messages[-1].done:
             self._messages[-1].fail(error)
-
-    def _wired(self, stream: Any) -> Any:
-        raise NotImplementedError
 
     @property
     def _over(self) -> bool:

@@ -137,6 +137,32 @@ def test_a_turn_that_fails(make: Make, script: Any) -> None:
         _ = stream.output
 
 
+async def test_an_asynchronous_turn_that_fails(make: Make, script: Any) -> None:
+    quota = ModelError(429, "No quota left", "insufficient_quota", "insufficient_quota")
+    script(Reply(error=quota))
+    stream = await make().astream_events("go", version="v3")
+    with pytest.raises(LettaError, match="quota"):
+        await stream.output
+    with pytest.raises(LettaError, match="quota"):
+        _ = [event async for event in stream]
+    script(Reply(error=quota))
+    messages = (await make().astream_events("go", version="v3")).messages
+    with pytest.raises(LettaError, match="quota"):
+        async for message in messages:
+            await message
+
+
+async def test_the_result_alone(make: Make, script: Any) -> None:
+    script("Fine.", "Fine.")
+    stream = await make(output="text").astream_events("How are you?", version="v3")
+    assert await stream.output == "Fine."
+    assert len([message async for message in stream.messages]) == 1
+    left = await make(output="text").astream_events("How are you?", version="v3")
+    await left.aclose()
+    with pytest.raises(RuntimeError, match="closed"):
+        await left.output
+
+
 def test_leaving_early_stops_the_agent(
     make: Make, script: Any, embedded_model: ScriptedModel, tmp_path: Path
 ) -> None:

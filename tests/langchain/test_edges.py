@@ -1,0 +1,298 @@
+"""Odd tools, odd answers, odd messages: what becomes of them."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langchain_core.callbacks import BaseCallbackHandler
+from langchain_core.exceptions import OutputParserException
+from langchain_core.language_models.chat_model_stream import ChatModelStream
+from langchain_core.messages import (
+    AIMessage,
+    ChatMessage,
+    FunctionMessage,
+    HumanMessage,
+    ToolCall,
+    ToolMessage,
+)
+from langchain_core.messages.tool import invalid_tool_call
+from langchain_core.runnables import RunnableLambda
+from langchain_core.tools import tool
+from langchain_tests.utils.stream_lifecycle import assert_valid_event_stream
+from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, StateGraph
+from langgraph.types import Command, interrupt
+from pydantic import BaseModel
+
+from letta_adapters import Allow, InvalidInputError
+from letta_adapters.calls import CallEnd, CallStart, Marker
+from letta_adapters.calls.answer import Answer, Reader
+from letta_adapters.langchain import LettaRunnable
+from letta_adapters.langchain.chunks import message_of
+from letta_adapters.langchain.convert import to_entries
+from letta_adapters.langchain.protocol import EventMaker
+from letta_adapters.langchain.structured import validator_of
+from letta_adapters.langchain.tool_runs import decided, result_of
+from letta_adapters.messages import AssistantMessage, ReasoningMessage, ToolCallMessage
+from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
+from tests.langchain.test_runnable import Make, bash, graph_of, make, script, thread
+from tests.langchain.test_works_as import MakeModel, model
+
+__all__ = ["make", "model", "script"]
+
+CALL = ToolCall(name="look", args={}, id="c1", type="tool_call")
+beta = pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
+
+
+# -- tools --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tools", "why"),
+    [
+        (5, "must be a list"),
+        ("look", "must be a list"),
+        ([int], "is not a tool"),
+        ([3], "is not a tool"),
+        ([lambda x: x, lambda x: x], "Two tools"),
+        ([functools.partial(int, base=2)], "is not a tool"),
+    ],
+)
+def test_what_is_no_tool(tools: Any, why: str) -> None:
+    with pytest.raises(InvalidInputError, match=why):
+        LettaRunnable(agent_id="agent-1", backend="local", tools=tools)
+
+
+def test_langchains_own_tools_and_what_they_give(make: Make, script: Any) -> None:
+    @tool
+    def numbers(n: int) -> list[int]:
+        """Counts."""
+        return list(range(n))
+
+    script(Reply(tool_calls=[ToolUse("numbers", {"n": 3}, id="n1")]), "Counted.")
+    out = make(tools=[numbers]).invoke("count")["messages"]
+    assert json.loads(out[1].content) == [0, 1, 2]
+
+
+def test_the_result_of_a_tool_that_is_no_message() -> None:
+    made = result_of(CALL, {"a": 1})
+    assert (made.content, made.tool_call_id, made.name) == ('{"a": 1}', "c1", "look")
+    message = ToolMessage("x", tool_call_id="c1")
+    assert result_of(CALL, message) is message
+
+
+def test_a_decision_with_rules_to_save_stays_an_object() -> None:
+    kept = Allow(save=({"id": "rule-1"},))  # type: ignore[arg-type]
+    assert decided(CALL, kept).artifact is kept
+    edited = decided(CALL, Allow({"command": "ls"})).artifact
+    assert edited == {"behavior": "allow", "updatedInput": {"command": "ls"}}
+    entries = to_entries([decided(CALL, kept), decided(CALL, Allow({"command": "ls"}))])
+    assert entries[0].decision is kept
+    assert entries[1].decision == Allow({"command": "ls"})
+
+
+def test_a_callback_changes_what_a_tool_of_ours_is_given(make: Make, script: Any) -> None:
+    seen: list[str] = []
+
+    def look(city: str) -> str:
+        """Look."""
+        seen.append(city)
+        return "sunny"
+
+    script(Reply(tool_calls=[ToolUse("look", {"city": "Rome"}, id="edit-1")]), "Well.")
+    agent = make(tools=[look], can_use_tool=lambda *_: Allow({"city": "Oslo"}))
+    agent.invoke("go")
+    assert seen == ["Oslo"]
+
+
+async def test_a_server_tool_that_fails_is_a_failed_run(
+    make: Make, script: Any, tmp_path: Path
+) -> None:
+    script(Reply(tool_calls=[bash("exit 3", "fails-1")]), "It failed.")
+    agent = make(session_options={"cwd": tmp_path, "permission_mode": "unrestricted"})
+    events = [e async for e in agent.astream_events("go", version="v2")]
+    assert [e["name"] for e in events if e["event"] == "on_tool_error"] == ["Bash"]
+    script(Reply(tool_calls=[bash("exit 3", "fails-2")]), "It failed.")
+    seen: list[str] = []
+    given: Any = {"callbacks": [_Errors(seen)]}
+    assert agent.invoke("go", given)["messages"][-1].text == "It failed."
+    assert len(seen) == 1
+
+
+class _Errors(BaseCallbackHandler):
+    def __init__(self, seen: list[str]) -> None:
+        self._seen = seen
+
+    def on_tool_error(self, error: BaseException, **kwargs: Any) -> None:
+        self._seen.append(str(error))
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync", "async"])
+async def test_a_tool_of_ours_that_asks_a_person(
+    make: Make, script: Any, asynchronous: bool, embedded_model: ScriptedModel
+) -> None:
+    def ask(question: str) -> str:
+        """Ask a person."""
+        return str(interrupt(question))
+
+    call = ToolUse("ask", {"question": "Which?"}, id=f"ask-{asynchronous}")
+    script(Reply(tool_calls=[call]), "Blue, then.")
+    graph = graph_of(make(tools=[ask]), InMemorySaver())
+    config = thread(f"a tool asks {asynchronous}")
+    if asynchronous:
+        paused = await graph.ainvoke({"messages": "go"}, config)
+        done = await graph.ainvoke(Command(resume="blue"), config)
+    else:
+        paused = graph.invoke({"messages": "go"}, config)
+        done = graph.invoke(Command(resume="blue"), config)
+    assert [question.value for question in paused["__interrupt__"]] == ["Which?"]
+    assert done["messages"][-1].text == "Blue, then."
+    assert embedded_model.requests[-1].messages[-1]["content"] == "blue"
+
+
+def test_text_inside_a_graph_is_known_again(
+    make: Make, script: Any, embedded_model: ScriptedModel, tmp_path: Path
+) -> None:
+    """A message without an id is named after the node's task, which a resumed node has again."""
+    file = tmp_path / "made"
+    script(Reply(tool_calls=[bash(f"touch {file}", "named-1")]), "Touched.")
+    builder = StateGraph(dict)
+    builder.add_node("agent", RunnableLambda(lambda state: "go") | make(output="text"))
+    builder.add_edge(START, "agent")
+    graph = builder.compile(checkpointer=InMemorySaver())
+    config = thread("text in a graph")
+    assert graph.invoke({"x": 1}, config)["__interrupt__"]
+    graph.invoke(Command(resume="yes"), config)
+    assert file.exists()
+    users = [m for m in embedded_model.requests[-1].messages if m["role"] == "user"]
+    assert len(users) == 1
+
+
+# -- answers ------------------------------------------------------------------------------------
+
+
+def test_arguments_that_are_no_json() -> None:
+    """Letta Code mends them; a server that does not must not break the chain."""
+    asked = ToolCallMessage("i1", "look", {}, '{"city": ', requires_approval=True)
+    events: list[Any] = [
+        CallStart("1", "agent-1", "conv-1", "rest"),
+        ReasoningMessage("Hm. "),
+        ReasoningMessage("Yes."),
+        AssistantMessage("I look."),
+        asked,
+        CallEnd(Marker("rest", "agent-1", "conv-1", ("i1",)), pending=(asked,)),
+    ]
+    reader = Reader(["look"])
+    pieces = [piece for event in events for piece in reader.read(event)]
+    whole = message_of(Answer(reader, tuple(pieces)))
+    maker = EventMaker(Reader(["look"]))
+    stream = ChatModelStream()
+    made: list[Any] = [item for event in events for item in maker.feed(event)] + maker.finish()
+    assert_valid_event_stream(made)
+    for item in made:
+        stream.dispatch(item)
+    for message in (whole, stream.output):
+        (broken,) = message.invalid_tool_calls
+        assert (broken["name"], broken["args"], message.tool_calls) == ("look", '{"city": ', [])
+        blocks = [block for block in message.content_blocks if block["type"] == "reasoning"]
+        assert [block["reasoning"] for block in blocks] == ["Hm. Yes."]
+
+
+@beta
+async def test_a_repeated_call_streams_what_was_answered(model: MakeModel, script: Any) -> None:
+    script(Reply(reasoning="Hm.", text="Only once."))
+    chat = model()
+    question: Any = [HumanMessage("say it", id="repeat-me")]
+    first = chat.invoke(question)
+    assert "".join(chunk.text for chunk in chat.stream(question)) == "Only once."
+    assert chat.stream_events(question, version="v3").output.text == "Only once."
+    stream = await chat.astream_events(question, version="v3")
+    again = await stream
+    assert (again.text, again.id) == ("Only once.", first.id)
+
+
+@beta
+def test_a_demand_is_met_in_every_way_of_calling(model: MakeModel, script: Any) -> None:
+    """What is checked before it is passed on comes at once, at its end."""
+
+    def look(city: str) -> str:
+        """Look."""
+        return city
+
+    bound = model().bind_tools([look], tool_choice="look")
+    call = Reply(tool_calls=[ToolUse("look", {"city": "Rome"})])
+    script("I would rather not.", call)
+    assert bound.stream_events("a", version="v3").output.tool_calls[0]["name"] == "look"  # type: ignore[call-overload]
+    script("I would rather not.", call)
+    chunks = list(bound.stream("b"))
+    assert [c["name"] for chunk in chunks for c in chunk.tool_call_chunks] == ["look"]  # type: ignore[attr-defined]
+
+
+# -- structure ----------------------------------------------------------------------------------
+
+
+class Named(BaseModel):
+    """Somebody."""
+
+    name: str
+
+
+def test_json_without_a_schema(model: MakeModel, script: Any) -> None:
+    script('{"a": 1}')
+    assert model().with_structured_output(None, method="json_mode").invoke("x") == {"a": 1}
+    script("[1]", "[2]")
+    with pytest.raises((OutputParserException, ValueError)):
+        model().with_structured_output(None, method="json_mode").invoke("x")
+
+
+def test_raw_answers_beside_what_was_read(model: MakeModel, script: Any) -> None:
+    script(Reply(tool_calls=[ToolUse("Named", {"name": "Ada"})]))
+    found = model().with_structured_output(Named, include_raw=True).invoke("x")
+    assert (found["parsed"], found["parsing_error"]) == (Named(name="Ada"), None)
+
+
+def test_schemas_that_are_none() -> None:
+    with pytest.raises(InvalidInputError, match="JSON schema"):
+        validator_of({"title": "x", "description": "y", "type": "object", "properties": 3})
+    check = validator_of({"title": "x", "type": "object", "required": ["a"], "properties": {}})
+    with pytest.raises(ValueError, match="'a' is a required property"):
+        check({})
+    assert validator_of(lambda a: a)({"a": 1}) == {"a": 1}
+
+
+# -- messages -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        FunctionMessage("x", name="f"),
+        ChatMessage("x", role="narrator"),
+        HumanMessage([{"type": "audio", "base64": "AA=="}]),
+        HumanMessage([{"type": "image", "file_id": "file-1"}]),
+    ],
+    ids=["function", "role", "audio", "file"],
+)
+def test_messages_without_a_place(message: Any) -> None:
+    with pytest.raises(InvalidInputError):
+        to_entries([message])
+
+
+def test_parts_that_say_nothing_are_left_out() -> None:
+    silent = [{"type": "reasoning", "reasoning": "hm"}, {"type": "text", "text": " "}]
+    (entry,) = to_entries([HumanMessage(silent)])  # type: ignore[arg-type]
+    assert entry.content == ""
+    call = invalid_tool_call(name="f", args="{", id="1", error="")
+    broken = AIMessage("", invalid_tool_calls=[call])
+    (entry,) = to_entries([broken])
+    assert [(call.tool_call_id, call.tool_name) for call in entry.tool_calls] == [("1", "f")]
+
+
+def test_text_that_was_a_string_among_parts() -> None:
+    (entry,) = to_entries([HumanMessage(["one ", {"type": "text", "text": "two"}])])
+    assert "one" in str(entry.content)
+    assert "two" in str(entry.content)
