@@ -26,12 +26,13 @@ from llama_index.core.memory import BaseMemory
 from llama_index.core.tools import AsyncBaseTool
 from llama_index.core.workflow import Context, StopEvent
 
-from letta_adapters.calls import Call
+from letta_adapters.calls import Call, Entry
 from letta_adapters.errors import LettaError
 from letta_adapters.llama_index.approvals import ApprovalRequiredEvent, ApprovalResponseEvent
 from letta_adapters.llama_index.convert import to_entries, to_wire_tools
 from letta_adapters.llama_index.llm import LettaLLM
 from letta_adapters.llama_index.memory import LettaMemory
+from letta_adapters.llama_index.observe import Observation
 from letta_adapters.llama_index.state import AgentState
 from letta_adapters.llama_index.stepping import StepReader
 from letta_adapters.options import SessionOptions
@@ -187,12 +188,29 @@ class LettaAgent(BaseWorkflowAgent):
         llm_input: list[ChatMessage],
         tools: list[dict[str, Any]],
     ) -> None:
-        entries = state.entries(to_entries([*llm_input, *state.said]))
+        history = [*llm_input, *state.said]
+        entries = state.entries(to_entries(history))
+        call = self._call(state, entries, tools)
+        reader = StepReader(ctx, self.name, call)
+        seen = Observation(self._letta, history, {}, self._letta.astream_chat)
+        try:
+            async with aclosing(self._letta._runner.caller.astream(call)) as events:
+                await reader.read(events, coalesce=self.coalesce)
+        except (LettaError, asyncio.CancelledError) as error:
+            seen.fail(error)
+            state.failed(entries, stored=getattr(error, "accepted", None) is not False)
+            await asyncio.shield(state.save(ctx))
+            raise
+        await reader.keep(state)
+        seen.end(reader.response(state.said[-1]))
+        await state.save(ctx)
+
+    def _call(self, state: AgentState, entries: list[Entry], tools: list[dict[str, Any]]) -> Call:
         named = self.conversation_id
         if named is None and not any(entry.marker is not None for entry in entries):
             # A memory that was lost on the way does not lose the conversation.
             named = state.conversation_id
-        call = Call(
+        return Call(
             entries=entries,
             tools=tools,
             agent_id=self.agent_id,
@@ -202,21 +220,6 @@ class LettaAgent(BaseWorkflowAgent):
             on_mismatch=self.on_mismatch,
             session=self._session,
         )
-        reader = StepReader(ctx, self.name, call)
-        caller = self._letta._runner.caller
-        try:
-            async with aclosing(caller.astream(call)) as events:
-                await reader.read(events, coalesce=self.coalesce)
-        except LettaError as error:
-            state.failed(entries, stored=error.accepted is not False)
-            await state.save(ctx)
-            raise
-        except asyncio.CancelledError:
-            state.failed(entries, stored=True)
-            await asyncio.shield(state.save(ctx))
-            raise
-        await reader.keep(state)
-        await state.save(ctx)
 
     async def _ask(self, ctx: Context, state: AgentState) -> None:
         """Wait for a person's decisions. Raises out of the step until they are there."""

@@ -28,6 +28,7 @@ from letta_adapters.errors import InvalidInputError
 from letta_adapters.llama_index.convert import to_entries, to_wire_tools
 from letta_adapters.llama_index.observe import Observation
 from letta_adapters.llama_index.responses import ResponseMaker, as_completion, response_of
+from letta_adapters.llama_index.spans import own_span
 from letta_adapters.options import SessionOptions
 
 ChatGen = Generator[ChatResponse, None, None]
@@ -167,16 +168,18 @@ class LettaLLM(FunctionCallingLLM):
         seen.end(response)
         return response
 
+    @own_span
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatGen:
         """One answer, token by token."""
         calling = self._calling(messages, kwargs)
-        seen = Observation(self, messages, kwargs)
+        seen = Observation(self, messages, kwargs, self.stream_chat)
         return seen.stream(self._runner.run(calling, ResponseMaker))
 
+    @own_span
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> AsyncChatGen:
         """One answer, token by token."""
         calling = self._calling(messages, kwargs)
-        seen = Observation(self, messages, kwargs)
+        seen = Observation(self, messages, kwargs, self.astream_chat)
         return seen.astream(self._runner.arun(calling, ResponseMaker))
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
@@ -199,21 +202,23 @@ class LettaLLM(FunctionCallingLLM):
         seen.end(response)
         return response
 
+    @own_span
     def stream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> Generator[CompletionResponse, None, None]:
         """One answer to a prompt, token by token."""
         calling = self._calling(_prompt(prompt), kwargs)
-        seen = Observation(self, prompt, kwargs)
+        seen = Observation(self, prompt, kwargs, self.stream_complete)
         responses = self._runner.run(calling, ResponseMaker)
         return seen.stream(_completions(responses))
 
+    @own_span
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> AsyncGenerator[CompletionResponse, None]:
         """One answer to a prompt, token by token."""
         calling = self._calling(_prompt(prompt), kwargs)
-        seen = Observation(self, prompt, kwargs)
+        seen = Observation(self, prompt, kwargs, self.astream_complete)
         responses = self._runner.arun(calling, ResponseMaker)
         return seen.astream(_acompletions(responses))
 

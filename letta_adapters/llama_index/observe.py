@@ -1,17 +1,18 @@
 """Events of LlamaIndex' instrumentation and of its legacy callback manager for one LLM call.
 
 LlamaIndex' own decorators build an event for every token whether or not anybody listens, report a
-consumer that stops early as an error, and leave the inner stream to the garbage collector.
+consumer that stops early as an error, leave the inner stream to the garbage collector, and close a
+stream's span before its first token: nothing that is known later gets into a trace.
 """
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.callbacks import CBEventType, EventPayload
-from llama_index.core.instrumentation.event_handlers import NullEventHandler
 from llama_index.core.instrumentation.events.exception import ExceptionEvent
 from llama_index.core.instrumentation.events.llm import (
     LLMChatEndEvent,
@@ -22,34 +23,37 @@ from llama_index.core.instrumentation.events.llm import (
     LLMCompletionStartEvent,
 )
 from llama_index.core.instrumentation.span import active_span_id
-from llama_index_instrumentation import get_dispatcher
+
+from letta_adapters.llama_index.spans import Span, dispatcher, listening, tracing
 
 if TYPE_CHECKING:
     from letta_adapters.llama_index.llm import LettaLLM
 
 T = TypeVar("T")
-dispatcher = get_dispatcher(__name__)
-
-
-def listening() -> bool:
-    """Does anybody handle instrumentation events?"""
-    current: Any = dispatcher
-    while current is not None:
-        if any(not isinstance(h, NullEventHandler) for h in current.event_handlers):
-            return True
-        current = current.parent if current.propagate else None
-    return False
 
 
 class Observation:
-    """One call. ``prompt``: a list of messages, or a text."""
+    """One call. ``prompt``: a list of messages, or a text.
+
+    ``method``: a method that streams, whose span stays open until the stream's end. The others'
+    spans are LlamaIndex' own.
+    """
 
     def __init__(
-        self, llm: LettaLLM, prompt: Sequence[ChatMessage] | str, kwargs: dict[str, Any]
+        self,
+        llm: LettaLLM,
+        prompt: Sequence[ChatMessage] | str,
+        kwargs: dict[str, Any],
+        method: Callable[..., Any] | None = None,
     ) -> None:
         self._manager = llm.callback_manager
         self._heard = listening()
-        self._span_id = active_span_id.get() or ""
+        self._over = False
+        self._span: Span | None = None
+        if method is not None and tracing():
+            name = f"{type(llm).__name__}.{method.__name__}"
+            self._span = Span(name, llm, method, (prompt,), kwargs)
+        self._span_id = self._span.id if self._span else active_span_id.get() or ""
         self._chat = not isinstance(prompt, str)
         self._prompt: Any = prompt if isinstance(prompt, str) else list(prompt)
         self._event_id = ""
@@ -93,13 +97,18 @@ class Observation:
 
     def end(self, response: Any) -> None:
         """The call is over; stopping early is a normal end."""
+        self._over = True
         if self._event_id:
             ask = EventPayload.MESSAGES if self._chat else EventPayload.PROMPT
             got = EventPayload.RESPONSE if self._chat else EventPayload.COMPLETION
             payload: dict[Any, Any] = {ask: self._prompt, got: response}
             self._manager.on_event_end(CBEventType.LLM, payload=payload, event_id=self._event_id)
-        if not self._heard:
-            return
+        if self._heard:
+            self._heard_end(response)
+        if self._span is not None:
+            self._span.end(response)
+
+    def _heard_end(self, response: Any) -> None:
         if self._chat:
             event: Any = LLMChatEndEvent(
                 messages=self._prompt, response=response, span_id=self._span_id
@@ -114,11 +123,14 @@ class Observation:
 
     def fail(self, error: BaseException) -> None:
         """The call failed."""
+        self._over = True
         if self._event_id:
             payload: dict[Any, Any] = {EventPayload.EXCEPTION: error}
             self._manager.on_event_end(CBEventType.LLM, payload=payload, event_id=self._event_id)
         if self._heard:
             dispatcher.event(ExceptionEvent(exception=error, span_id=self._span_id))
+        if self._span is not None:
+            self._span.fail(error)
 
     # -- around a call ----------------------------------------------------------------------
 
@@ -134,6 +146,23 @@ class Observation:
 
     def stream(self, responses: Generator[T, None, None]) -> Generator[T, None, None]:
         """A streamed answer."""
+        return self._watched(self._stream(responses))
+
+    def astream(self, responses: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+        """A streamed answer."""
+        return self._watched(self._astream(responses))
+
+    def _watched(self, stream: T) -> T:
+        """A stream that nobody ever reads ends too: when it is thrown away."""
+        if self._span is not None or self._event_id:
+            weakref.finalize(stream, self._thrown_away).atexit = False
+        return stream
+
+    def _thrown_away(self) -> None:
+        if not self._over:
+            self.end(None)
+
+    def _stream(self, responses: Generator[T, None, None]) -> Generator[T, None, None]:
         last: T | None = None
         try:
             for last in responses:
@@ -148,8 +177,7 @@ class Observation:
             raise
         self.end(last)
 
-    async def astream(self, responses: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-        """A streamed answer."""
+    async def _astream(self, responses: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         last: T | None = None
         try:
             async for last in responses:

@@ -8,18 +8,31 @@ from collections.abc import AsyncIterable, AsyncIterator
 from typing import Any
 
 from llama_index.core.agent.workflow.workflow_events import AgentStream, ToolCall, ToolCallResult
+from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.instrumentation.events.agent import AgentToolCallEvent
+from llama_index.core.instrumentation.events.exception import ExceptionEvent
+from llama_index.core.instrumentation.span import active_span_id
 from llama_index.core.tools import ToolOutput
-from llama_index.core.tools.types import ToolMetadata
 from llama_index.core.workflow import Context
 
 from letta_adapters.calls import Call, CallEnd, CallEvent
 from letta_adapters.calls.answer import Piece
 from letta_adapters.calls.calling import Calling
-from letta_adapters.llama_index.observe import dispatcher, listening
 from letta_adapters.llama_index.responses import usage_of
+from letta_adapters.llama_index.spans import (
+    ServerTool,
+    Span,
+    dispatcher,
+    listening,
+    tool_span,
+    tracing,
+)
 from letta_adapters.llama_index.state import AgentState
 from letta_adapters.messages import ToolResultMessage
+
+
+class ServerToolError(Exception):
+    """What a tool on the agent's side failed with."""
 
 
 class StepReader:
@@ -38,20 +51,31 @@ class StepReader:
         self._thinking: list[str] = []
         self._called: dict[str, ToolCall] = {}
         self._results: list[ToolCallResult] = []
-        self._heard = listening()
+        self._heard, self._traced = listening(), tracing()
+        self._spans: dict[str, Span] = {}
 
     async def read(self, events: AsyncIterable[CallEvent], *, coalesce: bool) -> None:
         """Read to the end; ``coalesce`` puts texts that are here already into one event."""
-        if coalesce:
-            async for batch in _batches(events):
-                self._write(_joined([p for event in batch for p in self._reader.read(event)]))
-            return
+        try:
+            await (self._read_batches(events) if coalesce else self._read(events))
+        except BaseException as error:
+            for span in self._spans.values():
+                span.fail(error)
+            raise
+        for span in self._spans.values():  # its result was not told
+            span.end(None)
+
+    async def _read(self, events: AsyncIterable[CallEvent]) -> None:
         async for event in events:
             pieces = self._reader.read(event)
             if pieces:
                 self._write(pieces)
                 # Let the consumer have it: a backlog of growing texts costs more than the switch.
                 await asyncio.sleep(0)
+
+    async def _read_batches(self, events: AsyncIterable[CallEvent]) -> None:
+        async for batch in _batches(events):
+            self._write(_joined([p for event in batch for p in self._reader.read(event)]))
 
     def _write(self, pieces: Any) -> None:
         for kind, value in pieces:
@@ -101,19 +125,36 @@ class StepReader:
             return_direct=False,
         )
         self._results.append(made)
+        self._observe_result(made)
         self._ctx.write_event_to_stream(made)
 
     def _observe(self, call: ToolCall) -> None:
         """No other integration shows what a remote agent's own tools do."""
+        tool = ServerTool(call.tool_name)
+        span_id = active_span_id.get() or ""
+        if self._traced:
+            span = self._spans[call.tool_id] = tool_span(tool, call.tool_kwargs)
+            span_id = span.id
         if self._heard:
-            about = ToolMetadata(name=call.tool_name, description=f"{call.tool_name} (Letta)")
             arguments = json.dumps(call.tool_kwargs, default=str)
-            dispatcher.event(AgentToolCallEvent(arguments=arguments, tool=about))
+            dispatcher.event(
+                AgentToolCallEvent(arguments=arguments, tool=tool.metadata, span_id=span_id)
+            )
+
+    def _observe_result(self, result: ToolCallResult) -> None:
+        span = self._spans.pop(result.tool_id, None)
+        if span is None:
+            return
+        if result.tool_output.is_error:
+            error = ServerToolError(str(result.tool_output.content))
+            dispatcher.event(ExceptionEvent(exception=error, span_id=span.id))
+            span.fail(error)
+        else:
+            span.end(result.tool_output)
 
     async def keep(self, state: AgentState) -> None:
         """What came, into the run's state; the agent's own tools into the run's tool calls."""
-        end = self._reader.end
-        assert end is not None
+        end = self._end
         if self._results:
             known = await self._ctx.store.get("current_tool_calls", default=[])
             await self._ctx.store.set("current_tool_calls", [*known, *self._results])
@@ -124,6 +165,17 @@ class StepReader:
         }
         plain = json.loads(json.dumps(questions, default=str))
         state.heard(self._text, "".join(self._thinking), end, _raw(end), plain)
+
+    def response(self, message: ChatMessage) -> ChatResponse:
+        """The turn as an LLM's answer, for whoever watches LLM calls."""
+        raw = _raw(self._end)
+        extra = {**raw.get("usage", {}), "stop_reason": raw["stop_reason"]}
+        return ChatResponse(message=message, raw=raw, additional_kwargs=extra)
+
+    @property
+    def _end(self) -> CallEnd:
+        assert self._reader.end is not None
+        return self._reader.end
 
 
 def _raw(end: CallEnd) -> dict[str, Any]:
