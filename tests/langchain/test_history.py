@@ -138,7 +138,11 @@ async def rest_world(letta_cassette: LettaCassette) -> AsyncIterator[LettaWorld]
     ) as http_client:
         async with AsyncLettaClient(rest, http_client=http_client) as client:
             agent_id = await client.create_agent(
-                name="history", model=MODEL, persona="I am a test.", base_tools=False
+                name="history",
+                model=MODEL,
+                persona="I am a test.",
+                system_prompt="You are a test.",
+                base_tools=False,
             )
             yield LettaWorld(client, agent_id, letta_cassette.script, transport.cut_off)
 

@@ -49,7 +49,11 @@ async def client(new_client: NewClient) -> AsyncLettaClient:
 @pytest.fixture
 async def agent(client: AsyncLettaClient) -> str:
     return await client.create_agent(
-        name="langchain", model=MODEL, persona="I am a test.", base_tools=False
+        name="langchain",
+        model=MODEL,
+        persona="I am a test.",
+        system_prompt="You are a test.",
+        base_tools=False,
     )
 
 

@@ -45,7 +45,11 @@ class TestChatLettaRest(Standard):
         http_client = cassette.http_client()
         client = LettaClient(rest, http_client=http_client)
         agent_id = client.create_agent(
-            name="standard", model=MODEL, persona="I am a test.", base_tools=False
+            name="standard",
+            model=MODEL,
+            persona="I am a test.",
+            system_prompt="You are a test.",
+            base_tools=False,
         )
         own_http_client = cassette.http_client()
         asynchronous = AsyncLettaClient(rest, http_client=own_http_client)

@@ -40,12 +40,19 @@ class World:
         return LettaLLM(agent_id=self.agent_id, client=self.sync, **fields)
 
     def agent(self, **fields: Any) -> LettaAgent:
-        """An agent; ``agent_id`` may be another one."""
-        return LettaAgent(**{"agent_id": self.agent_id, "client": self.client} | fields)
+        """An agent; the one called ``two`` is another one on the server as well."""
+        agent_id = self.another("two") if fields.get("name") == "two" else self.agent_id
+        return LettaAgent(agent_id=agent_id, client=self.client, **fields)
 
-    async def another(self, name: str) -> str:
+    def another(self, name: str) -> str:
         """One more agent."""
-        return str(await get_bridge().acall(self.sync._core.create_agent(**_about(name, self))))
+        return self.sync.create_agent(**_about(name, self))
+
+    async def allow_parallel_calls(self) -> None:
+        """The Letta API asks the model for one call at a time, unless it is told otherwise."""
+        if self.sync.backend_name == "rest":
+            settings = {"provider_type": "openai", "parallel_tool_calls": True}
+            await self.client.agents.update(self.agent_id, model_settings=settings)
 
     async def client_create(self) -> str:
         """A conversation of the agent."""
@@ -72,10 +79,11 @@ class World:
 
 
 def _about(name: str, world: World) -> dict[str, Any]:
-    if world.sync._core.backend.name == "rest":
-        return {"name": name, "model": MODEL, "persona": "I am a test.", "base_tools": False}
-    about = {"model": "lmstudio/scripted", "system_prompt": "You are a test agent."}
-    return {"name": name, "persona": "I am a test.", **about}
+    about: dict[str, Any] = {"model": MODEL, "base_tools": False}
+    if world.sync.backend_name != "rest":
+        about = {"model": "lmstudio/scripted"}
+    # Letta's own prompt would make every recording longer.
+    return {"name": name, "persona": "I am a test.", "system_prompt": "You are a test.", **about}
 
 
 @pytest.fixture(params=[pytest.param("rest", marks=pytest.mark.letta_cassette), "embedded"])
@@ -94,7 +102,7 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
         sync = LettaClient(rest, http_client=own)
         async with AsyncLettaClient(rest, http_client=http_client) as client_here:
             made = World(sync, client_here, "", cassette.script)
-            made.agent_id = await made.another("llama")
+            made.agent_id = made.another("llama")
             yield made
         sync.close()
         await get_bridge().acall(own.aclose())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import warnings
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,19 @@ from llama_index.core.agent.workflow.workflow_events import (
     ToolCall,
     ToolCallResult,
 )
-from llama_index.core.base.llms.types import ChatMessage, MessageRole, ThinkingBlock
+from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.memory import ChatMemoryBuffer
-from llama_index.core.tools import FunctionTool
-from llama_index.core.workflow import Context, JsonSerializer
-from llama_index.core.workflow.errors import WorkflowRuntimeError
-from pydantic import BaseModel
+from llama_index.core.workflow import Context
 
-from letta_adapters import LettaError
 from letta_adapters.llama_index import (
     ApprovalRequiredEvent,
     ApprovalResponseEvent,
     LettaAgent,
     LettaMemory,
 )
-from letta_adapters.testing.scripted_model import ModelError, Reply, ToolUse
+from letta_adapters.testing.llama_index import AgentConformance, AgentSubject
+from letta_adapters.testing.llama_index.agents import add, adding, run
+from letta_adapters.testing.scripted_model import Reply, ToolUse
 from tests.llama_index.conftest import World
 
 # LlamaIndex' own agents look at every tool in a way that pydantic wants to give up.
@@ -40,63 +37,27 @@ pytestmark = [
 ]
 
 
-def add(a: int, b: int) -> int:
-    """Add two numbers."""
-    return a + b
-
-
-def explode(why: str) -> str:
-    """Fails."""
-    raise ValueError(why)
-
-
-def adding(a: int, b: int, id: str) -> ToolUse:
-    return ToolUse("add", {"a": a, "b": b}, id=id)
-
-
 def bash(command: str, id: str) -> ToolUse:
     return ToolUse("Bash", {"command": command, "description": "a test"}, id=id)
 
 
-class Person(BaseModel):
-    """A person."""
+class TestLettaAgent(AgentConformance):
+    """What any agent must do."""
 
-    name: str
-    age: int
+    @pytest.fixture
+    def subject(self, world: World) -> AgentSubject:
+        async def said(output: AgentOutput) -> list[str]:
+            return await world.said(place(output))
 
+        return AgentSubject(world.script, world.agent, said)
 
-async def run(agent: Any, message: Any, ctx: Context | None = None, **kwargs: Any) -> Any:
-    """The result and the events of a run."""
-    handler = agent.run(message, ctx=ctx, **kwargs)
-    events = [event async for event in handler.stream_events()]
-    return await handler, events
-
-
-def names(events: list[Any]) -> list[str]:
-    """The kinds in order, runs of stream events as one."""
-    found: list[str] = []
-    for event in events:
-        name = type(event).__name__
-        if found[-1:] != [name] or name != "AgentStream":
-            found.append(name)
-    return found
+    async def test_tools_run_at_the_same_time(self, subject: AgentSubject, world: World) -> None:
+        await world.allow_parallel_calls()
+        await super().test_tools_run_at_the_same_time(subject)
 
 
 def place(output: AgentOutput) -> str:
     return str(output.raw["conversation_id"])
-
-
-async def test_an_answer_streams(world: World) -> None:
-    world.script(Reply(text="One two three.", reasoning="Hm hm."))
-    output, events = await run(world.agent(), "count")
-    assert str(output) == "One two three."
-    assert names(events) == ["AgentStream", "AgentOutput", "StopEvent"]
-    streamed = [event for event in events if isinstance(event, AgentStream)]
-    assert "".join(event.delta for event in streamed) == "One two three."
-    assert "".join(event.thinking_delta or "" for event in streamed) == "Hm hm."
-    assert streamed[-1].response == "One two three."
-    assert isinstance(output.response.blocks[0], ThinkingBlock)
-    assert output.raw["usage"]["total_tokens"] == 120
 
 
 async def test_texts_can_be_coalesced(world: World) -> None:
@@ -105,74 +66,6 @@ async def test_texts_can_be_coalesced(world: World) -> None:
     assert str(output) == "One two three four five."
     deltas = [event.delta for event in events if isinstance(event, AgentStream)]
     assert "".join(deltas) == "One two three four five."
-
-
-async def test_local_tools_run_in_the_workflow(world: World) -> None:
-    calls = [adding(2, 3, "add-1")]
-    world.script(Reply(text="Let me add.", tool_calls=calls), "It is 5.")
-    output, events = await run(world.agent(tools=[add]), "2 + 3?")
-    assert str(output) == "It is 5."
-    assert names(events) == [
-        "AgentStream",
-        "AgentOutput",
-        "ToolCall",
-        "ToolCallResult",
-        "AgentStream",
-        "AgentOutput",
-        "StopEvent",
-    ]
-    assert [(c.tool_name, c.tool_output.content) for c in output.tool_calls] == [("add", "5")]
-    assert await world.said(place(output)) == ["2 + 3?"]
-
-
-async def test_a_tool_that_fails_is_told(world: World) -> None:
-    world.script(Reply(tool_calls=[ToolUse("explode", {"why": "boom"}, id="e-1")]), "I see.")
-    tool = FunctionTool.from_defaults(explode)
-    output, _ = await run(world.agent(tools=[tool]), "go")
-    assert str(output) == "I see."
-    (result,) = output.tool_calls
-    assert (result.tool_output.is_error, result.tool_output.content) == (True, "boom")
-
-
-async def test_a_result_that_is_the_answer(world: World) -> None:
-    world.script(Reply(tool_calls=[adding(2, 3, "direct-1")]), "And more.")
-    agent = world.agent(tools=[FunctionTool.from_defaults(add, return_direct=True)])
-    ctx = Context(agent)
-    output, _ = await run(agent, "2 + 3?", ctx)
-    assert str(output) == "5"
-    output, _ = await run(agent, "go on", ctx)
-    assert str(output) == "And more."
-
-
-async def test_it_remembers_between_runs_and_processes(world: World) -> None:
-    world.script("First.", "Second.", "Third.")
-    agent = world.agent(name="ada")
-    ctx = Context(agent)
-    first, _ = await run(agent, "one", ctx)
-    second, _ = await run(agent, "two", ctx)
-    stored = json.dumps(ctx.to_dict(serializer=JsonSerializer()))
-    again = world.agent(name="ada")
-    resumed = Context.from_dict(again, json.loads(stored), serializer=JsonSerializer())
-    third, _ = await run(again, "three", resumed)
-    assert place(first) == place(second) == place(third)
-    assert await world.said(place(third)) == ["one", "two", "three"]
-
-
-async def test_contexts_do_not_see_each_other(world: World) -> None:
-    world.script("First.", "Second.")
-    agent = world.agent()
-    outputs = [(await run(agent, text, Context(agent)))[0] for text in ("one", "two")]
-    assert place(outputs[0]) != place(outputs[1])
-
-
-async def test_saying_yes_twice_counts_twice(world: World) -> None:
-    world.script("First.", "Second.")
-    agent = world.agent()
-    ctx = Context(agent)
-    await run(agent, "yes", ctx)
-    output, _ = await run(agent, "yes", ctx)
-    assert str(output) == "Second."
-    assert await world.said(place(output)) == ["yes", "yes"]
 
 
 async def test_a_memory_that_is_lost_does_not_lose_the_conversation(world: World) -> None:
@@ -197,28 +90,6 @@ async def test_a_memory_of_your_own(world: World) -> None:
     assert [m.role for m in memory.get()] == ["user", "user", "assistant"]
 
 
-async def test_hand_off_between_letta_agents(world: World) -> None:
-    handoff = ToolUse("handoff", {"to_agent": "two", "reason": "It knows."}, id="handoff-1")
-    back = ToolUse("handoff", {"to_agent": "one", "reason": "Done."}, id="handoff-2")
-    world.script(Reply(tool_calls=[handoff]), "Two here.", Reply(tool_calls=[back]), "One again.")
-    one = world.agent(name="one", description="Knows nothing.", can_handoff_to=["two"])
-    two = world.agent(
-        name="two",
-        description="Knows all.",
-        can_handoff_to=["one"],
-        agent_id=await world.another("two"),
-    )
-    workflow = AgentWorkflow(agents=[one, two], root_agent="one")
-    ctx = Context(workflow)
-    output, events = await run(workflow, "help", ctx)
-    assert (str(output), output.current_agent_name) == ("Two here.", "two")
-    assert [e.tool_name for e in events if type(e) is ToolCall] == ["handoff"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        output, _ = await run(workflow, "and now?", ctx)
-    assert (str(output), output.current_agent_name) == ("One again.", "one")
-
-
 async def test_hand_off_to_a_function_agent(world: World) -> None:
     handoff = ToolUse("handoff", {"to_agent": "plain", "reason": "Simple."}, id="handoff-3")
     world.script(Reply(tool_calls=[handoff]), "Plain here.")
@@ -227,40 +98,6 @@ async def test_hand_off_to_a_function_agent(world: World) -> None:
     workflow = AgentWorkflow(agents=[one, plain], root_agent="one")
     output, _ = await run(workflow, "help")
     assert (str(output), output.current_agent_name) == ("Plain here.", "plain")
-
-
-async def test_structured_output(world: World) -> None:
-    world.script("Ada is 36.", '{"name": "Ada", "age": 36}')
-    output, _ = await run(world.agent(output_cls=Person), "Who?")
-    assert output.get_pydantic_model(Person) == Person(name="Ada", age=36)
-
-
-async def test_a_failed_turn_is_not_sent_twice(world: World) -> None:
-    quota = ModelError(429, "You exceeded your current quota", *["insufficient_quota"] * 2)
-    # The Letta API asks the model again a few times.
-    world.script("First.", *[Reply(error=quota, when="two")] * 6, Reply("Third.", when="three"))
-    agent = world.agent()
-    ctx = Context(agent)
-    await run(agent, "one", ctx)
-    with pytest.raises((LettaError, WorkflowRuntimeError)):
-        await run(agent, "two", ctx)
-    output, _ = await run(agent, "three", ctx)
-    assert str(output) == "Third."
-    said = " ".join(await world.said(place(output)))
-    assert [said.count(word) for word in ("one", "two", "three")] == [1, 1, 1]
-
-
-@pytest.mark.parametrize("method", ["force", "generate"])
-async def test_too_many_rounds(world: World, method: Any) -> None:
-    world.script(Reply(tool_calls=[adding(1, 1, "round-1")]), "Enough.", "Still here.")
-    agent = world.agent(tools=[add], early_stopping_method=method)
-    ctx = Context(agent)
-    if method == "force":
-        with pytest.raises(WorkflowRuntimeError, match="Max iterations"):
-            await run(agent, "go", ctx, max_iterations=1)
-        return
-    output, _ = await run(agent, "go", ctx, max_iterations=1)
-    assert str(output) == "Enough."
 
 
 async def test_a_system_prompt_is_told_once(world: World) -> None:

@@ -8,87 +8,35 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.callbacks import CallbackManager, CBEventType
 from llama_index.core.callbacks.llama_debug import LlamaDebugHandler
-from llama_index.core.instrumentation import get_dispatcher
-from llama_index.core.instrumentation.event_handlers import BaseEventHandler
-from llama_index.core.instrumentation.span.base import BaseSpan
-from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
 
 from letta_adapters import LettaClient, LettaError
 from letta_adapters.llama_index import LettaAgent, LettaLLM
 from letta_adapters.llama_index.spans import ServerTool, active_span_id
+from letta_adapters.testing.llama_index import Spans, watching
+from letta_adapters.testing.llama_index.agents import run
 from letta_adapters.testing.scripted_model import ModelError, Reply, ScriptedModel, ToolUse
-from tests.llama_index.test_agent import run
 from tests.llama_index.test_llm import USER
 
 pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
 QUOTA = ModelError(429, "No quota left", "insufficient_quota", "insufficient_quota")
 
 
-class Spans(BaseSpanHandler[BaseSpan]):
-    """Keeps what became of every span: ``(name, how it ended, its result)``."""
-
-    _seen: list[Any] = PrivateAttr(default_factory=list)
-    _parents: dict[str, Any] = PrivateAttr(default_factory=dict)
-
-    @property
-    def seen(self) -> list[Any]:
-        return self._seen
-
-    @property
-    def parents(self) -> dict[str, Any]:
-        return self._parents
-
-    def new_span(self, id_: str, *args: Any, parent_span_id: Any = None, **kwargs: Any) -> BaseSpan:
-        self.parents[id_.partition("-")[0]] = parent_span_id
-        return BaseSpan(id_=id_, parent_id=parent_span_id)
-
-    def prepare_to_exit_span(self, id_: str, *args: Any, result: Any = None, **_: Any) -> BaseSpan:
-        self.seen.append((id_.partition("-")[0], "end", result))
-        return self.open_spans[id_]
-
-    def prepare_to_drop_span(self, id_: str, *args: Any, err: Any = None, **_: Any) -> BaseSpan:
-        self.seen.append((id_.partition("-")[0], "drop", err))
-        return self.open_spans[id_]
-
-    def named(self, part: str) -> list[Any]:
-        return [(how, result) for name, how, result in self.seen if part in name]
-
-
-class Events(BaseEventHandler):
-    """Keeps the events."""
-
-    seen: list[Any] = []  # noqa: RUF012
-
-    @classmethod
-    def class_name(cls) -> str:
-        return "Events"
-
-    def handle(self, event: Any, **_: Any) -> None:
-        self.seen.append(event)
-
-    def named(self, name: str) -> list[Any]:
-        return [event for event in self.seen if type(event).__name__ == name]
+@pytest.fixture
+def watched() -> Iterator[tuple[Spans, Any]]:
+    with watching() as both:
+        yield both
 
 
 @pytest.fixture
-def spans() -> Iterator[Spans]:
-    root: Any = get_dispatcher()
-    handler = Spans()
-    root.add_span_handler(handler)
-    yield handler
-    root.span_handlers.remove(handler)
+def spans(watched: tuple[Spans, Any]) -> Spans:
+    return watched[0]
 
 
 @pytest.fixture
-def events() -> Iterator[Events]:
-    root: Any = get_dispatcher()
-    handler = Events(seen=[])
-    root.add_event_handler(handler)
-    yield handler
-    root.event_handlers.remove(handler)
+def events(watched: tuple[Spans, Any]) -> Any:
+    return watched[1]
 
 
 @pytest.fixture
@@ -103,7 +51,7 @@ def script(embedded_model: ScriptedModel) -> Any:
 
 
 async def test_the_span_of_a_stream_is_open_until_its_end(
-    llm: LettaLLM, script: Any, spans: Spans, events: Events
+    llm: LettaLLM, script: Any, spans: Spans, events: Any
 ) -> None:
     script(*["One two."] * 4)
     for _ in llm.stream_chat(USER):
@@ -144,7 +92,7 @@ async def test_a_stream_that_fails_is_dropped(llm: LettaLLM, script: Any, spans:
     assert [how for _, how, _ in spans.seen] == ["drop", "drop"]
 
 
-async def test_calls_that_fail(llm: LettaLLM, script: Any, events: Events) -> None:
+async def test_calls_that_fail(llm: LettaLLM, script: Any, events: Any) -> None:
     script(*[Reply(error=QUOTA)] * 4)
     debug = LlamaDebugHandler(print_trace_on_end=False)
     llm.callback_manager = CallbackManager([debug])
@@ -174,7 +122,7 @@ async def test_an_agents_own_tools_have_spans(
     llm: LettaLLM,
     script: Any,
     spans: Spans,
-    events: Events,
+    events: Any,
     tmp_path: Path,
 ) -> None:
     uses = [

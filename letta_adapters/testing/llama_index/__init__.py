@@ -1,0 +1,30 @@
+"""What any LlamaIndex LLM or agent should do, as pytest suites to subclass.
+
+LlamaIndex has no such suites. Give a subclass the fixture ``subject`` and run it with
+``pytest-asyncio`` installed::
+
+    from letta_adapters.testing.llama_index import LLMConformance, LLMSubject
+    from letta_adapters.testing.scripted_model import ScriptedModel
+
+    class TestMyLLM(LLMConformance):
+        @pytest.fixture
+        def subject(self):
+            with ScriptedModel() as model:
+                yield LLMSubject(model.script, lambda **fields: MyLLM(model.base_url, **fields))
+
+The model behind the LLM must be one that says what it is told to
+(:class:`~letta_adapters.testing.scripted_model.ScriptedModel`, or a recording of one).
+"""
+
+from letta_adapters.testing.llama_index.agents import AgentConformance, AgentSubject
+from letta_adapters.testing.llama_index.llms import LLMConformance, LLMSubject
+from letta_adapters.testing.llama_index.watching import Spans, watching
+
+__all__ = [
+    "AgentConformance",
+    "AgentSubject",
+    "LLMConformance",
+    "LLMSubject",
+    "Spans",
+    "watching",
+]

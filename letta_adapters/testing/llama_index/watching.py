@@ -1,0 +1,91 @@
+"""Handlers that keep what LlamaIndex' instrumentation tells them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.span_handlers import BaseSpanHandler
+from llama_index_instrumentation import get_dispatcher
+from llama_index_instrumentation.span import BaseSpan
+
+
+class Spans(BaseSpanHandler[BaseSpan]):
+    """Keeps what became of every span.
+
+    ``seen``: ``(Class.method, "end" or "drop", result or error)``. ``parents``: the parent's id, by
+    ``Class.method``.
+    """
+
+    _seen: list[tuple[str, str, Any]] = PrivateAttr(default_factory=list)
+    _parents: dict[str, str | None] = PrivateAttr(default_factory=dict)
+
+    @property
+    def seen(self) -> list[tuple[str, str, Any]]:
+        """Spans that are over, in the order of their ends."""
+        return self._seen
+
+    @property
+    def parents(self) -> dict[str, str | None]:
+        """Whose child each span is."""
+        return self._parents
+
+    def named(self, part: str) -> list[tuple[str, Any]]:
+        """How spans ended in whose names this occurs, and with what."""
+        return [(how, result) for name, how, result in self._seen if part in name]
+
+    def new_span(self, id_: str, *args: Any, parent_span_id: Any = None, **kwargs: Any) -> BaseSpan:
+        """A span begins."""
+        self._parents[id_.partition("-")[0]] = parent_span_id
+        return BaseSpan(id_=id_, parent_id=parent_span_id)
+
+    def prepare_to_exit_span(self, id_: str, *args: Any, result: Any = None, **_: Any) -> Any:
+        """It ends well."""
+        self._seen.append((id_.partition("-")[0], "end", result))
+        return self.open_spans.get(id_)
+
+    def prepare_to_drop_span(self, id_: str, *args: Any, err: Any = None, **_: Any) -> Any:
+        """It fails."""
+        self._seen.append((id_.partition("-")[0], "drop", err))
+        return self.open_spans.get(id_)
+
+
+class Events(BaseEventHandler):
+    """Keeps the events."""
+
+    _seen: list[Any] = PrivateAttr(default_factory=list)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The handler's name."""
+        return "LettaTestingEvents"
+
+    @property
+    def seen(self) -> list[Any]:
+        """All of them, in order."""
+        return self._seen
+
+    def named(self, name: str) -> list[Any]:
+        """Those of a class."""
+        return [event for event in self._seen if type(event).__name__ == name]
+
+    def handle(self, event: Any, **_: Any) -> None:
+        """One more."""
+        self._seen.append(event)
+
+
+@contextmanager
+def watching() -> Iterator[tuple[Spans, Events]]:
+    """Watch everything that happens in the block."""
+    root: Any = get_dispatcher()
+    spans, events = Spans(), Events()
+    root.add_span_handler(spans)
+    root.add_event_handler(events)
+    try:
+        yield spans, events
+    finally:
+        root.span_handlers.remove(spans)
+        root.event_handlers.remove(events)
