@@ -131,9 +131,17 @@ def _image(block: ImageBlock) -> ImageContent:
 
 
 def to_wire_tools(tools: Sequence[BaseTool]) -> list[dict[str, Any]]:
-    """LlamaIndex tools as client-side tools."""
+    """LlamaIndex tools as client-side tools.
+
+    Raises:
+        InvalidInputError: something is no tool.
+    """
     made = []
     for tool in tools:
+        if not isinstance(tool, BaseTool):
+            raise InvalidInputError(
+                f"{tool!r} is not a tool.", hint="Use FunctionTool.from_defaults."
+            )
         about = tool.metadata
         made.append(
             {

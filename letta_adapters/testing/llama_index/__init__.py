@@ -16,6 +16,12 @@ The model behind the LLM must be one that says what it is told to
 (:class:`~letta_adapters.testing.scripted_model.ScriptedModel`, or a recording of one).
 """
 
+# ruff: noqa: E402
+import pytest
+
+# So that a failed assertion says what was compared.
+pytest.register_assert_rewrite(f"{__name__}.agents", f"{__name__}.llms")
+
 from letta_adapters.testing.llama_index.agents import AgentConformance, AgentSubject
 from letta_adapters.testing.llama_index.llms import LLMConformance, LLMSubject
 from letta_adapters.testing.llama_index.watching import Spans, watching

@@ -301,7 +301,7 @@ class LLMConformance:
 
     async def test_failures_are_told(self, subject: LLMSubject) -> None:
         """To the caller, and to who watches; a stream's failure too."""
-        subject.script(*[Reply(error=_QUOTA)] * 12)
+        subject.script(Reply(error=_QUOTA, repeat=True))
         debug = LlamaDebugHandler(print_trace_on_end=False)
         llm = subject.make(callback_manager=CallbackManager([debug]))
         with pytest.raises(Exception, match="quota"):

@@ -1,0 +1,107 @@
+"""Odd messages, odd tools, and what the agent runs itself, in LlamaIndex' terms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llama_index.core.base.llms.types import (
+    AudioBlock,
+    ChatMessage,
+    ImageBlock,
+    MessageRole,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+)
+from llama_index.core.tools import FunctionTool
+
+from letta_adapters import InvalidInputError, LettaClient
+from letta_adapters.llama_index import LettaLLM, LettaMemory
+from letta_adapters.llama_index.convert import to_entries, to_wire_tools
+from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
+
+USER = ChatMessage(role=MessageRole.USER, content="hi")
+
+
+async def test_what_the_agent_ran_itself_is_told(
+    embedded: LettaClient, embedded_agent: str, embedded_model: ScriptedModel, tmp_path: Path
+) -> None:
+    use = ToolUse("Bash", {"command": "echo seen", "description": "a test"}, id="told-1")
+    options = {"permission_mode": "unrestricted", "cwd": tmp_path}
+    llm = LettaLLM(agent_id=embedded_agent, client=embedded, session_options=options)
+    embedded_model.clear()
+    for streamed in (False, True):
+        embedded_model.script(Reply(reasoning="Hm.", tool_calls=[use]), "Done.")
+        if streamed:
+            response = [chunk async for chunk in await llm.astream_chat([USER])][-1]
+        else:
+            response = await llm.achat([USER])
+        called, returned = response.raw["server_tools"]  # type: ignore[index]
+        assert (called["tool_name"], called["tool_kwargs"]["command"]) == ("Bash", "echo seen")
+        assert ("seen" in returned["output"], returned["is_error"]) == (True, False)
+        assert [b for b in response.message.blocks if isinstance(b, ToolCallBlock)] == []
+
+
+async def test_a_repeated_call_of_a_conversation(
+    embedded: LettaClient, embedded_agent: str, embedded_model: ScriptedModel
+) -> None:
+    """The same message, known by its id, is answered from what is stored."""
+    embedded_model.clear()
+    embedded_model.script(Reply(reasoning="Hm.", text="Only once."))
+    place = str(embedded.conversations.create(embedded_agent)["id"])
+    llm = LettaLLM(agent_id=embedded_agent, client=embedded, conversation_id=place)
+    message = ChatMessage(role=MessageRole.USER, content="say", additional_kwargs={"id": "say-1"})
+    first = llm.chat([message])
+    chunks = list(llm.stream_chat([message]))
+    assert chunks[-1].message.content == first.message.content == "Only once."
+    assert len(embedded_model.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ChatMessage(role=MessageRole.USER, blocks=[AudioBlock(audio=b"AA==")]),
+        ChatMessage(role=MessageRole.USER, blocks=[ImageBlock()]),
+    ],
+    ids=["audio", "no image"],
+)
+def test_messages_without_a_place(message: ChatMessage) -> None:
+    with pytest.raises(InvalidInputError):
+        to_entries([message])
+
+
+def test_messages_of_every_kind() -> None:
+    image = ImageBlock(url="https://example.com/a.png")
+    blocks: list[Any] = [ThinkingBlock(content="hm"), TextBlock(text="see"), image]
+    (entry,) = to_entries([ChatMessage(role=MessageRole.USER, blocks=blocks)])
+    assert "https://example.com/a.png" in str(entry.content)
+    assert "hm" not in str(entry.content)
+    tool = ChatMessage(role=MessageRole.TOOL, content="3", additional_kwargs={"tool_call_id": "c1"})
+    (entry,) = to_entries([tool])
+    assert (entry.role, entry.tool_call_id, entry.content) == ("tool", "c1", "3")
+
+
+def test_what_is_no_tool() -> None:
+    with pytest.raises(InvalidInputError, match="tool"):
+        to_wire_tools(["add"])  # type: ignore[list-item]
+
+    def add(a: int) -> int:
+        """Add."""
+        return a
+
+    (wire,) = to_wire_tools([FunctionTool.from_defaults(add)])
+    assert (wire["name"], "a" in wire["parameters"]["properties"]) == ("add", True)
+
+
+def test_a_memory() -> None:
+    memory = LettaMemory.from_defaults()
+    memory.put(USER)
+    assert (memory.get(), memory.get_all()) == ([USER], [USER])
+    again = LettaMemory.from_dict(memory.to_dict())
+    assert [message.content for message in again.get_all()] == ["hi"]
+    memory.set([])
+    memory.put(USER)
+    memory.reset()
+    assert memory.get_all() == []
