@@ -63,9 +63,11 @@ if TYPE_CHECKING:
         BootstrapState,
         ErrorMessage,
         InitMessage,
+        LoopStatusMessage,
         Message,
         MessagePage,
         PendingToolCall,
+        QueueUpdateMessage,
         ReasoningMessage,
         RecoveryResult,
         ResultMessage,
@@ -102,10 +104,10 @@ _HOMES = {
     "SessionClosedError StreamTruncatedError "
     "TimeoutAfterAcceptanceError TimeoutBeforeAcceptanceError TurnCancelledError TurnFailedError "
     "UnsupportedOptionError WrongEventLoopError",
-    "messages": "AssistantMessage BootstrapState ErrorMessage InitMessage Message MessagePage "
-    "PendingToolCall ReasoningMessage RecoveryResult ResultMessage RetryMessage StreamEvent "
-    "StreamTextDelta ToolCallMessage ToolResultMessage UnknownMessage Usage "
-    "extract_stream_text_delta",
+    "messages": "AssistantMessage BootstrapState ErrorMessage InitMessage LoopStatusMessage "
+    "Message MessagePage PendingToolCall QueueUpdateMessage ReasoningMessage RecoveryResult "
+    "ResultMessage RetryMessage StreamEvent StreamTextDelta ToolCallMessage ToolResultMessage "
+    "UnknownMessage Usage extract_stream_text_delta",
     "options": "Local MemoryBlock Remote Rest Sleeptime",
     "permissions": "Allow Deny PermissionContext",
     "session": "AsyncSession",

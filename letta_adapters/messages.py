@@ -231,6 +231,35 @@ class ResultMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueUpdateMessage:
+    """What waits behind the running turn (ask for it with ``include_status_messages=True``).
+
+    ``items``: what is queued now, each with ``id``, ``client_message_id``, ``kind``, ``content``
+    and, if it was put on hold by an abort, ``paused``. ``removed``: what left the queue. Source:
+    Letta Code's ``update_queue`` frame.
+    """
+
+    type: ClassVar[Literal["queue_update"]] = "queue_update"
+    items: tuple[Mapping[str, Any], ...] = ()
+    removed: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LoopStatusMessage:
+    """What the agent's loop is at (ask for it with ``include_status_messages=True``).
+
+    ``status``: ``SENDING_API_REQUEST``, ``WAITING_FOR_API_RESPONSE``, ``PROCESSING_API_RESPONSE``,
+    ``EXECUTING_CLIENT_SIDE_TOOL``, ``WAITING_ON_INPUT``, ... Source: Letta Code's
+    ``update_loop_status`` frame.
+    """
+
+    type: ClassVar[Literal["loop_status"]] = "loop_status"
+    status: str
+    run_ids: tuple[str, ...] = ()
+    executing_tool_call_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownMessage:
     """An event this version does not know, kept whole. ``event_type`` is the wire's name for it."""
 
@@ -253,6 +282,8 @@ Message: TypeAlias = (
     | ErrorMessage
     | RetryMessage
     | ResultMessage
+    | QueueUpdateMessage
+    | LoopStatusMessage
     | UnknownMessage
 )
 

@@ -292,6 +292,7 @@ class SessionKwargs(TypedDict, total=False):
     """Keyword arguments of ``create_session`` / ``resume_session``; see :class:`SessionOptions`."""
 
     include_partial_messages: bool
+    include_status_messages: bool
     tools: Sequence[Any]
     mcp_servers: Mapping[str, Any]
     can_use_tool: Callable[..., Any]
@@ -317,6 +318,7 @@ class SessionOptions(_Options):
 
     Args:
         include_partial_messages: Also yield token-level ``StreamEvent`` fragments.
+        include_status_messages: Also yield ``QueueUpdateMessage`` and ``LoopStatusMessage``.
         tools: Client-side tools: typed functions, :class:`~letta_adapters.tools.Tool` objects,
             or tools of a framework. They run in this process.
         mcp_servers: Servers by name, hosted by this process (``pip install letta-adapters[mcp]``):
@@ -335,6 +337,7 @@ class SessionOptions(_Options):
     """
 
     include_partial_messages: bool = False
+    include_status_messages: bool = False
     tools: tuple[Any, ...] = ()
     mcp_servers: Mapping[str, Any] = Field(default_factory=dict)
     can_use_tool: Callable[..., Any] | None = None

@@ -37,6 +37,7 @@ VALUES: dict[str, Any] = {
     "block_ids": ("block-1",),
     "tool_ids": ("tool-1",),
     "embedding": "openai/x",
+    "include_status_messages": True,
     "max_steps": 2,
     "memfs": True,
     "memfs_startup": "blocking",

@@ -29,6 +29,7 @@ OPTION_SUPPORT: Mapping[str, tuple[str, ...]] = {
     "permission_mode": _LETTA_CODE,
     "allowed_tools": _LETTA_CODE,
     "disallowed_tools": _LETTA_CODE,
+    "include_status_messages": _LETTA_CODE,
     "block_ids": ("rest",),
     "max_steps": ("rest",),
     "embedding": ("rest",),

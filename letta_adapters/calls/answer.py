@@ -7,14 +7,16 @@ of the message: a loop would run it again. Only what waits for the caller is a `
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
 from letta_adapters.calls.marker import Marker
 from letta_adapters.calls.model import CallEnd, CallEvent, CallStart
 from letta_adapters.messages import (
     AssistantMessage,
+    LoopStatusMessage,
     Message,
+    QueueUpdateMessage,
     ReasoningMessage,
     RetryMessage,
     StreamEvent,
@@ -27,9 +29,10 @@ from letta_adapters.messages import (
 STOPPED: Final = "stop_sequence"
 
 # Events that are about the conversation and no part of the answer.
-_SILENT: Final = frozenset({"", "user_message", "system_message", "update_queue"})
+_SILENT: Final = frozenset({"", "user_message", "system_message"})
 
-Kind = Literal["text", "reasoning", "server_call", "server_result", "other"]
+# A ``note`` is about the run and no part of the message.
+Kind = Literal["text", "reasoning", "server_call", "server_result", "note", "other"]
 Piece = tuple[Kind, Any]
 
 
@@ -109,6 +112,9 @@ class Reader:
         if isinstance(message, RetryMessage):
             note = {"reason": message.reason, "attempt": message.attempt}
             return (("other", {"type": "letta_retry", **note}),)
+        if isinstance(message, QueueUpdateMessage | LoopStatusMessage):
+            kind = "letta_queue" if isinstance(message, QueueUpdateMessage) else "letta_loop_status"
+            return (("note", {"type": kind, **asdict(message)}),)
         if isinstance(message, UnknownMessage) and message.event_type not in _SILENT:
             return (("other", dict(message.raw)),)
         return ()

@@ -19,7 +19,9 @@ from letta_adapters.engine.assembler import Assembler, dicts_of, join_text
 from letta_adapters.engine.outcome import DECISIVE_STOP_REASONS, StopReason
 from letta_adapters.engine.turn import TurnState
 from letta_adapters.messages import (
+    LoopStatusMessage,
     Message,
+    QueueUpdateMessage,
     RetryMessage,
     StreamEvent,
     ToolCallMessage,
@@ -43,6 +45,7 @@ class AppTurn(TurnState):
         include_partial_messages: bool = False,
         client_tools: Iterable[str] = (),
         allowed_tools: Iterable[str] = (),
+        include_status_messages: bool = False,
     ) -> None:
         super().__init__(include_partial_messages=include_partial_messages)
         self.over = False
@@ -56,6 +59,7 @@ class AppTurn(TurnState):
         self.queued = False
         self._client_tools = frozenset(client_tools)
         self._allowed = frozenset(allowed_tools) | self._client_tools
+        self._status_messages = include_status_messages
         self._client_message_id = ""
         self._executing: tuple[str, ...] = ()
         self._calls: dict[str, ToolCallMessage] = {}
@@ -86,7 +90,11 @@ class AppTurn(TurnState):
         out: list[Message] = []
         kind = frame.get("type")
         try:
-            if self.over or (self.queued and not self._starts(frame)):
+            if self.over:
+                return out
+            if self.queued and not self._starts(frame):
+                if kind == "update_queue":
+                    self._on_queue(frame, out)
                 return out
             handler = _FRAMES.get(kind) if type(kind) is str else None
             if handler is not None:
@@ -135,6 +143,14 @@ class AppTurn(TurnState):
         status = frame["loop_status"]
         self._runs = status.get("client_message_ids_by_run_id") or {}
         self._executing = tuple(status.get("executing_tool_call_ids") or ())
+        if self._status_messages:
+            runs = tuple(status.get("active_run_ids") or ())
+            out.append(LoopStatusMessage(str(status.get("status") or ""), runs, self._executing))
+
+    def _on_queue(self, frame: dict[str, Any], out: list[Message]) -> None:
+        if self._status_messages:
+            items, removed = dicts_of(frame.get("queue")), dicts_of(frame.get("removed"))
+            out.append(QueueUpdateMessage(tuple(items), tuple(removed)))
 
     def _on_control(self, frame: dict[str, Any], out: list[Message]) -> None:
         request = frame["request"]
@@ -313,6 +329,7 @@ class AppTurn(TurnState):
 _FRAMES: dict[str, _Handler] = {
     "stream_delta": AppTurn._on_delta,
     "update_loop_status": AppTurn._on_loop,
+    "update_queue": AppTurn._on_queue,
     # Two a turn and 13 kB each: the state of the machine, not of the conversation.
     "update_device_status": AppTurn._on_nothing,
     "control_request": AppTurn._on_control,

@@ -18,7 +18,7 @@ from langchain_core.outputs import ChatGenerationChunk
 from letta_adapters.calls import CallEvent
 from letta_adapters.calls.answer import Answer, Piece, Reader
 from letta_adapters.engine.assembler import parse_arguments
-from letta_adapters.langchain.metadata import PROVIDER, metadata_of, usage_metadata_of
+from letta_adapters.langchain.metadata import NOTES, PROVIDER, metadata_of, usage_metadata_of
 from letta_adapters.messages import ToolCallMessage, ToolResultMessage
 
 
@@ -75,6 +75,9 @@ class ChunkMaker:
         if kind == "text":
             self._last = kind
             return AIMessageChunk(content=value, id=self._reader.id)
+        if kind == "note":
+            noted = {NOTES: [value]}
+            return AIMessageChunk(content="", id=self._reader.id, response_metadata=noted)
         if kind != self._last or kind != "reasoning":
             self._index += 1
         self._last = kind
@@ -107,6 +110,7 @@ class ChunkMaker:
 def message_of(answer: Answer) -> AIMessage:
     """The whole answer as one message, equal to the sum of its chunks."""
     content: list[Any] = []
+    notes: list[Any] = []
     for piece in answer.pieces:
         kind, value = piece
         if kind == "text":
@@ -116,6 +120,8 @@ def message_of(answer: Answer) -> AIMessage:
                 content.append(value)
         elif kind == "reasoning" and content and _is(content[-1], "reasoning"):
             content[-1]["reasoning"] += value
+        elif kind == "note":
+            notes.append(value)
         else:
             content.append(block_of(piece))
     plain = not content or (len(content) == 1 and isinstance(content[0], str))
@@ -136,7 +142,7 @@ def message_of(answer: Answer) -> AIMessage:
             for call in broken
         ],
         usage_metadata=cast("Any", usage_metadata_of(reader)),
-        response_metadata=metadata_of(reader),
+        response_metadata=metadata_of(reader) | ({NOTES: notes} if notes else {}),
     )
 
 

@@ -19,20 +19,19 @@ from langchain_core.messages import (
     AIMessage,
     AIMessageChunk,
     BaseMessage,
-    HumanMessage,
     ToolCall,
     ToolMessage,
-    convert_to_messages,
     message_chunk_to_message,
 )
 from langchain_core.messages.ai import add_ai_message_chunks
-from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig, patch_config
 from langchain_core.runnables.config import get_executor_for_config
 from langchain_core.runnables.utils import AddableDict
 
 from letta_adapters._invoke import invoke_callable, is_async_callable
-from letta_adapters.errors import InvalidInputError, TurnFailedError
+from letta_adapters.errors import TurnFailedError
+from letta_adapters.langchain.inputs import in_graph
+from letta_adapters.langchain.metadata import NOTES
 from letta_adapters.langchain.tool_runs import (
     NOT_ASKED,
     ServerTools,
@@ -47,45 +46,10 @@ from letta_adapters.permissions import Allow, Deny, PermissionContext, normalise
 if TYPE_CHECKING:
     from letta_adapters.langchain.runnable import LettaRunnable
 
-_SCRATCHPAD: Final = "__pregel_scratchpad"
 _WORDS: Final[dict[str, Any]] = {
     **dict.fromkeys(("allow", "approve", "approved", "yes"), True),
     **dict.fromkeys(("deny", "reject", "rejected", "no"), False),
 }
-
-
-def in_graph(config: RunnableConfig) -> bool:
-    """Does this run inside a LangGraph graph, which can be interrupted?"""
-    return _SCRATCHPAD in (config.get("configurable") or {})
-
-
-def as_messages(input: Any, config: RunnableConfig) -> list[BaseMessage]:
-    """The messages in an input.
-
-    Raises:
-        InvalidInputError: it is none of what is understood.
-    """
-    given = input.get("messages") if isinstance(input, dict) else input
-    if isinstance(given, str):
-        given = [HumanMessage(given)]
-    elif isinstance(given, BaseMessage):
-        given = [given]
-    elif isinstance(given, PromptValue):
-        given = given.to_messages()
-    if not isinstance(given, Sequence) or not given:
-        raise InvalidInputError(
-            f"LettaRunnable cannot take {type(input).__name__}.",
-            hint='Give text, messages, or {"messages": [...]}.',
-        )
-    messages = convert_to_messages(given)
-    last = messages[-1]
-    if last.id is None and in_graph(config):
-        # The node runs again from its start when it is resumed: the message must be known again.
-        configurable = config.get("configurable") or {}
-        task = configurable.get("checkpoint_ns") or configurable.get("__pregel_task_id")
-        if task:
-            messages = [*messages[:-1], last.model_copy(update={"id": f"{task}:{len(messages)}"})]
-    return messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +188,20 @@ class Steps:
     def _show(self, message: BaseMessage) -> None:
         if not isinstance(message.content, str):
             self._show_blocks(message.content)
+        self._show_notes(message.response_metadata)
 
     async def _ashow(self, message: BaseMessage) -> None:
         if not isinstance(message.content, str):
             await self._ashow_blocks(message.content)
+        await self._ashow_notes(message.response_metadata)
+
+    def _show_notes(self, metadata: dict[str, Any]) -> None:
+        for note in metadata.get(NOTES) or ():
+            dispatch_custom_event(note["type"], note, config=self._config)
+
+    async def _ashow_notes(self, metadata: dict[str, Any]) -> None:
+        for note in metadata.get(NOTES) or ():
+            await adispatch_custom_event(note["type"], note, config=self._config)
 
     def _show_blocks(self, blocks: list[Any]) -> None:
         """Child runs for the agent's own tools, custom events for what is no answer."""

@@ -9,6 +9,8 @@ from letta_adapters.langchain.convert import MARKER_KEY
 from letta_adapters.messages import Usage
 
 PROVIDER: Final = "letta"
+# In the ``response_metadata``: what was told of the run meanwhile, and is no part of the message.
+NOTES: Final = "letta_notes"
 
 
 def metadata_of(reader: Reader) -> dict[str, Any]:

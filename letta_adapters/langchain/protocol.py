@@ -12,7 +12,7 @@ from typing import Any
 from letta_adapters.calls import CallEvent
 from letta_adapters.calls.answer import Piece, Reader
 from letta_adapters.langchain.chunks import block_of
-from letta_adapters.langchain.metadata import PROVIDER, metadata_of, usage_metadata_of
+from letta_adapters.langchain.metadata import NOTES, PROVIDER, metadata_of, usage_metadata_of
 from letta_adapters.messages import ToolCallMessage
 
 Event = dict[str, Any]
@@ -28,6 +28,7 @@ class EventMaker:
         self._open: str = ""
         self._parts: list[str] = []
         self._begun = False
+        self._notes: list[Event] = []
 
     def feed(self, event: CallEvent) -> list[Event]:
         """What an event of the call adds."""
@@ -59,6 +60,9 @@ class EventMaker:
     def events(self, piece: Piece) -> Iterator[Event]:
         """One piece."""
         kind, value = piece
+        if kind == "note":
+            self._notes.append(value)
+            return
         delta = _DELTAS.get(kind)
         if delta is None:
             yield from self._close()
@@ -99,7 +103,8 @@ class EventMaker:
         yield from self._close()
         for call in self._reader.tool_calls:
             yield from self._call(call)
-        made: Event = {"event": "message-finish", "metadata": metadata_of(self._reader)}
+        metadata = metadata_of(self._reader) | ({NOTES: self._notes} if self._notes else {})
+        made: Event = {"event": "message-finish", "metadata": metadata}
         usage = usage_metadata_of(self._reader)
         if usage is not None:
             made["usage"] = usage

@@ -18,7 +18,8 @@ from pydantic import BaseModel, RootModel
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain.chat_model import ChatLetta
 from letta_adapters.langchain.errors import langchain_errors
-from letta_adapters.langchain.loop import Loop, Output, as_messages, made_of
+from letta_adapters.langchain.inputs import as_messages
+from letta_adapters.langchain.loop import Loop, Output, made_of
 from letta_adapters.langchain.loop import Steps as _Steps
 from letta_adapters.langchain.tool_runs import as_base_tools
 from letta_adapters.langchain.turn_stream import (

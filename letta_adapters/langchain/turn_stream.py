@@ -31,6 +31,8 @@ class EventSteps(Steps):
             for event in stream:
                 if event["event"] == "content-block-finish":
                     self._show_blocks([event["content"]])
+                elif event["event"] == "message-finish":
+                    self._show_notes(event["metadata"])
                 yield event
             return stream.output  # type: ignore[no-any-return]
         finally:
@@ -47,6 +49,8 @@ class EventSteps(Steps):
             async for event in stream:
                 if event["event"] == "content-block-finish":
                     await self._ashow_blocks([event["content"]])
+                elif event["event"] == "message-finish":
+                    await self._ashow_notes(event["metadata"])
                 yield event
             yield await stream
 

@@ -15,6 +15,8 @@ from letta_adapters import (
     AsyncLettaClient,
     AuthenticationError,
     ConnectionFailedError,
+    LoopStatusMessage,
+    QueueUpdateMessage,
     ResultMessage,
     SessionClosedError,
     StreamEvent,
@@ -279,6 +281,38 @@ async def test_a_turn_that_another_client_started_does_not_end_ours(
         messages = [m async for m in theirs.stream()]
         assert messages[-1].result == "theirs " * 10
         await theirs.close()
+
+
+async def test_the_queue_and_the_loop_are_told_on_request(
+    connect: Callable[..., AsyncLettaClient],
+    client: AsyncLettaClient,
+    server: AppServer,
+    agent: str,
+    model: ScriptedModel,
+) -> None:
+    model.script(Reply(["theirs "] * 10, token_delay=0.1), Reply("ours"))
+    async with connect(server, name="remote") as other:
+        async with client.create_session(agent, include_status_messages=True) as session:
+            await session.initialize()
+            theirs = other.resume_session(
+                agent_id=agent,
+                conversation_id=session.conversation_id,
+                include_status_messages=True,
+            )
+            await theirs.send("first")
+            await asyncio.sleep(0.3)
+            await session.send("second")
+            mine = [m async for m in session.stream()]
+            seen = [m async for m in theirs.stream()]
+            await theirs.close()
+    assert mine[-1].result == "ours"  # type: ignore[union-attr]
+    for messages in (mine, seen):
+        queues = [m for m in messages if isinstance(m, QueueUpdateMessage)]
+        assert [i["content"] for i in queues[0].items] == ["second"]
+    left = [i["disposition"] for m in mine if isinstance(m, QueueUpdateMessage) for i in m.removed]
+    assert left == ["dequeued"]
+    statuses = [m.status for m in mine if isinstance(m, LoopStatusMessage)]
+    assert {"WAITING_FOR_API_RESPONSE", "PROCESSING_API_RESPONSE"} <= set(statuses)
 
 
 async def test_an_otid_that_was_used_before_is_reported(

@@ -8,6 +8,8 @@ import pytest
 
 from letta_adapters import (
     AssistantMessage,
+    LoopStatusMessage,
+    QueueUpdateMessage,
     ReasoningMessage,
     ResultMessage,
     RetryMessage,
@@ -48,10 +50,15 @@ def test_a_text_turn() -> None:
     assert state.input_stored
 
 
-def test_queue_frames_survive_under_their_own_name_and_status_frames_are_read_only() -> None:
+def test_queue_and_loop_are_messages_on_request_only() -> None:
     kinds = {m.event_type for m in of(UnknownMessage, play(turn(), recorded("queued")))}
-    assert "update_queue" in kinds
-    assert kinds.isdisjoint({"update_loop_status", "update_device_status"})
+    assert kinds.isdisjoint({"update_queue", "update_loop_status", "update_device_status"})
+    messages = play(turn(include_status_messages=True), recorded("queued"))
+    queues = of(QueueUpdateMessage, messages)
+    assert any(queue.items for queue in queues)
+    assert "PROCESSING_API_RESPONSE" in [m.status for m in of(LoopStatusMessage, messages)]
+    waiting = play(turn(queued=True, include_status_messages=True), recorded("queued")[:3])
+    assert not of(AssistantMessage, waiting)
 
 
 def test_a_client_side_tool() -> None:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from langchain_core.language_models import BaseChatModel
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from letta_adapters import AsyncLettaClient, ConversationBusyError, LettaClient, Rest
 from letta_adapters._bridge import get_bridge
@@ -18,8 +18,8 @@ from letta_adapters.calls.memo import memo_of
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.messages import content_text
 from letta_adapters.testing.plugin import LettaCassette
-from letta_adapters.testing.scripted_model import Reply, ScriptedModel
-from tests.langchain.cases import CASES, Case
+from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
+from tests.langchain.cases import CASES, Case, get_weather
 from tests.rest.conftest import MODEL
 
 CutOff = Callable[[], Awaitable[None]]
@@ -196,3 +196,26 @@ async def test_a_thread_that_was_cut_off_goes_on(
                 await embedded_world.cut_off()
     with pytest.raises(ConversationBusyError, match="fork"):
         await named.ainvoke("on")
+
+
+@pytest.mark.parametrize("lost", ["connection", "time"])
+async def test_a_result_that_comes_too_late_is_told_all_the_same(
+    embedded_world: LettaWorld,
+    embedded_model: ScriptedModel,
+    lost: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An App Server keeps a call for its connection, and for 300 s: then it is a message."""
+    call = ToolUse("get_weather", {"city": "Rome"}, id=f"late-{lost}")
+    embedded_world.script(Reply(tool_calls=[call]), "Sunny, then.", "Sunny, then.")
+    model: Any = embedded_world.model().bind_tools([get_weather])
+    asked = await model.ainvoke([HumanMessage("Rome?")])
+    if lost == "connection":
+        await embedded_world.cut_off()
+    else:
+        monkeypatch.setattr("letta_adapters.calls.exchange._HELD_SECONDS", -1.0)
+    result = ToolMessage("sunny in Rome", tool_call_id=asked.tool_calls[0]["id"])
+    answer = await model.ainvoke([HumanMessage("Rome?"), asked, result])
+    assert answer.text == "Sunny, then."
+    told = str(embedded_model.requests[-1].messages)
+    assert told.count("sunny in Rome") == 1

@@ -14,8 +14,10 @@ from langchain.agents.middleware import (
     ModelRetryMiddleware,
     SummarizationMiddleware,
 )
+from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.chat_history import InMemoryChatMessageHistory
 from langchain_core.messages import HumanMessage
+from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables import RunnableLambda
 from langchain_core.runnables.history import RunnableWithMessageHistory
@@ -24,7 +26,11 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, RetryPolicy
 
 from letta_adapters import LettaClient
+from letta_adapters.calls import CallEnd, CallStart, Marker
+from letta_adapters.calls.answer import Reader
 from letta_adapters.langchain import ChatLetta
+from letta_adapters.langchain.chunks import ChunkMaker
+from letta_adapters.messages import QueueUpdateMessage
 from letta_adapters.testing.scripted_model import ModelError, Reply, ScriptedModel, ToolUse
 from tests.langchain.test_runnable import (
     Make,
@@ -248,3 +254,37 @@ def test_a_batch_keeps_to_its_limit(make: Make, script: Any) -> None:
     questions = [f"question {n}." for n in range(6)]
     answers = make(output="text").batch(questions, {"max_concurrency": 3})
     assert answers == [f"Answer {n}." for n in range(6)]
+
+
+@pytest.mark.filterwarnings("ignore::langchain_core._api.beta_decorator.LangChainBetaWarning")
+async def test_the_state_of_the_loop_is_a_custom_event(make: Make, script: Any) -> None:
+    """Told of when it is asked for, and no part of the answer."""
+    script(*["Fine."] * 4)
+    agent = make(session_options={"include_status_messages": True})
+    seen: list[tuple[str, Any]] = []
+
+    class Watch(BaseCallbackHandler):
+        def on_custom_event(self, name: str, data: Any, **_: Any) -> None:
+            seen.append((name, data))
+
+    given: Any = {"callbacks": [Watch()]}
+    answers = [agent.invoke("a", given), await agent.ainvoke("b", given)]
+    answers.append(agent.stream_events("c", given, version="v3").output)
+    answers.append(await (await agent.astream_events("d", given, version="v3")).output)
+    assert [answer["messages"][-1].text for answer in answers] == ["Fine."] * 4
+    assert answers[0]["messages"][-1].content == "Fine."
+    statuses = [data["status"] for name, data in seen if name == "letta_loop_status"]
+    assert statuses.count("PROCESSING_API_RESPONSE") >= 4
+
+
+def test_a_queue_is_a_note_of_the_message() -> None:
+    queue = QueueUpdateMessage(({"id": "q-1", "content": "wait"},))
+    reader = Reader()
+    end = CallEnd(Marker("local", "agent-1", "conv-1", ()))
+    events: list[Any] = [CallStart("1", "agent-1", "conv-1", "local"), queue, end]
+    maker = ChunkMaker(reader)
+    chunks = [chunk.message for event in events for chunk in maker.feed(event)]
+    whole = add_ai_message_chunks(*chunks, *[c.message for c in maker.finish()])  # type: ignore[arg-type]
+    assert whole.content == ""
+    (note,) = whole.response_metadata["letta_notes"]
+    assert (note["type"], note["items"][0]["content"]) == ("letta_queue", "wait")

@@ -64,6 +64,9 @@ class AppChannel:
             include_partial_messages=settings.include_partial_messages,
             client_tools=names,
             allowed_tools=allowed,
+            include_status_messages=bool(
+                settings.session and settings.session.include_status_messages
+            ),
         )
         self.wanted = True
         self._home = home
