@@ -182,6 +182,31 @@ class AsyncLettaClient:
             where, before=before, after=after, order=order, limit=limit
         )
 
+    async def connect_provider(
+        self,
+        provider: str,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        **fields: str,
+    ) -> list[str]:
+        """Connect a provider of models, for all agents of this state directory (Letta Code).
+
+        Args:
+            provider: ``"anthropic"``, ``"openai"``, ``"ollama"``, ``"openai-compatible"``, ...
+            api_key, base_url, fields: What the provider wants; stored by Letta Code.
+
+        Returns:
+            The handles of all models there are now.
+
+        Raises:
+            InvalidInputError: no such provider (naming those spelled alike), or fields missing.
+        """
+        from letta_adapters.providers import connect_provider
+
+        given = {"apiKey": api_key, "baseUrl": base_url, **fields}
+        return await connect_provider(self, provider, given)
+
     async def request(
         self,
         method: str,

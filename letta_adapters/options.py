@@ -215,6 +215,8 @@ PermissionMode = Literal[
 ]
 SkillSource = Literal["bundled", "global", "agent", "project"]
 MemfsStartup = Literal["blocking", "background", "skip"]
+Personality = Literal["memo", "blank", "tutorial", "linus", "kawaii"]
+Toolset = Literal["auto", "letta", "default", "codex", "none"]
 
 
 class AgentKwargs(TypedDict, total=False):
@@ -229,6 +231,9 @@ class AgentKwargs(TypedDict, total=False):
     memory: Sequence[MemoryBlock | Mapping[str, Any]]
     block_ids: Sequence[str]
     system_prompt: str
+    append_system_prompt: str
+    personality: Personality
+    secrets: Mapping[str, str]
     tags: Sequence[str]
     base_tools: bool
     tool_ids: Sequence[str]
@@ -247,7 +252,8 @@ class AgentOptions(_Options):
     ``persona`` and ``human`` are shorthands for memory blocks of these labels; ``memory`` adds
     blocks, ``block_ids`` attaches existing (shared) ones. ``base_tools=False`` makes an agent
     without Letta's memory and search tools. ``memfs``, ``skill_sources``, ``system_info_reminder``,
-    ``sleeptime``, ``cwd`` and ``permission_mode`` exist in Letta Code only.
+    ``sleeptime``, ``cwd``, ``permission_mode``, ``append_system_prompt`` (added to the prompt),
+    ``personality`` (Letta's own prompts) and ``secrets`` exist in Letta Code only.
     """
 
     name: str | None = Field(default=None, min_length=1)
@@ -259,6 +265,9 @@ class AgentOptions(_Options):
     memory: tuple[MemoryBlock, ...] = ()
     block_ids: tuple[str, ...] = ()
     system_prompt: str | None = None
+    append_system_prompt: str | None = Field(default=None, min_length=1)
+    personality: Personality | None = None
+    secrets: Mapping[str, str] | None = Field(default=None, repr=False)
     tags: tuple[str, ...] = ()
     base_tools: bool | None = None
     tool_ids: tuple[str, ...] = ()
@@ -301,6 +310,7 @@ class SessionKwargs(TypedDict, total=False):
     turn_timeout: float
     recovery_attempts: int
     permission_mode: PermissionMode
+    toolset: Toolset
     allowed_tools: Sequence[str]
     disallowed_tools: Sequence[str]
     cwd: str | Path
@@ -330,8 +340,8 @@ class SessionOptions(_Options):
         max_steps: Limit of model calls in one turn.
         turn_timeout: Seconds a turn may take; overrides the backend's.
         recovery_attempts: How often ``run_turn`` clears an abandoned approval that blocks it.
-        permission_mode, allowed_tools, disallowed_tools, cwd, skill_sources, system_info_reminder,
-        sleeptime, memfs, memfs_startup: Letta Code only.
+        permission_mode, toolset, allowed_tools, disallowed_tools, cwd, skill_sources,
+        system_info_reminder, sleeptime, memfs, memfs_startup: Letta Code only.
         agent_free: A conversation without an agent: the model sees ``system_prompt`` and the
             messages, and nothing else (Letta Code only).
     """
@@ -346,6 +356,7 @@ class SessionOptions(_Options):
     turn_timeout: float | None = Field(default=None, gt=0)
     recovery_attempts: int = Field(default=1, ge=0)
     permission_mode: PermissionMode | None = None
+    toolset: Toolset | None = None
     allowed_tools: tuple[str, ...] | None = None
     disallowed_tools: tuple[str, ...] | None = None
     cwd: Path | None = None

@@ -6,11 +6,12 @@ They take and return the API's own objects (dicts); only what is needed next to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from letta_adapters.errors import InvalidInputError
+from letta_adapters.errors import InvalidInputError, NotFoundError, UnsupportedOptionError
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -65,6 +66,70 @@ class AsyncAgents:
     async def delete(self, agent_id: str) -> None:
         """Delete an agent with its conversations and memory. Raises NotFoundError."""
         await self._client.request("DELETE", _path("agents", agent_id))
+
+    # -- Letta Code only --------------------------------------------------------------------
+
+    async def secrets(self, agent_id: str) -> tuple[str, ...]:
+        """The names of the agent's secrets. A shell command that uses one gets it as a variable;
+        the model never sees a value."""
+        found = await self._command("secret_list", agent_id)
+        return tuple(sorted(str(item["key"]) for item in found.get("secrets") or ()))
+
+    async def set_secrets(self, agent_id: str, secrets: Mapping[str, str | None]) -> None:
+        """Set secrets; ``None`` removes one.
+
+        Raises:
+            InvalidInputError: a name that no shell variable can have.
+        """
+        from letta_adapters.backends.app_server.agents import secrets_change
+
+        made = secrets_change(_checked(agent_id), secrets)
+        await self._command(made.pop("type"), made.pop("agent_id"), **made)
+
+    async def memory_files(self, agent_id: str) -> Sequence[dict[str, Any]]:
+        """The files of the agent's memory: ``relative_path``, ``description``, ``content``, ..."""
+        found = await self._command("list_memory", agent_id)
+        return [dict(item) for item in found.get("entries") or ()]
+
+    async def memory_history(
+        self, agent_id: str, path: str | None = None
+    ) -> Sequence[dict[str, Any]]:
+        """The commits of the agent's memory repository (of one file), newest first: ``sha``,
+        ``message``, ``timestamp``, ``author_name``."""
+        given = {} if path is None else {"file_path": path}
+        found = await self._command("memory_history", agent_id, **given)
+        return [dict(item) for item in found.get("commits") or ()]
+
+    async def memory_path(self, agent_id: str) -> Path:
+        """The directory of the agent's memory repository (``Local`` only); it is a git work tree.
+
+        Raises:
+            NotFoundError: no such agent, or it has no repository.
+            UnsupportedOptionError: the agent lives elsewhere.
+        """
+        await self.retrieve(agent_id)
+        backend = self._client.backend
+        state = getattr(backend, "state_directory", None)
+        if state is None:
+            raise UnsupportedOptionError(
+                "memory_path",
+                backend=self._client.backend_name,
+                supported_by=("local",),
+                reason="its agents live elsewhere; use memory_files() and memory_history().",
+            )
+        return _existing(state / "memfs" / agent_id / "memory", agent_id)
+
+    async def _command(self, name: str, agent_id: str, **fields: Any) -> dict[str, Any]:
+        if self._client.backend_name == "rest":
+            raise UnsupportedOptionError(
+                name,
+                backend="rest",
+                supported_by=("local", "remote"),
+                reason="it is a part of Letta Code.",
+            )
+        body = {"agent_id": _checked(agent_id), **fields}
+        found: dict[str, Any] = await self._client.request("COMMAND", name, body=body)
+        return found
 
 
 class AsyncConversations:
@@ -130,12 +195,22 @@ class AsyncModels:
 
 
 def _path(kind: str, id: str) -> str:
+    return f"/v1/{kind}/{quote(_checked(id), safe='')}"
+
+
+def _checked(id: str) -> str:
     if not isinstance(id, str) or not id.strip():
         raise InvalidInputError(f"An id is needed, not {id!r}.")
-    return f"/v1/{kind}/{quote(id, safe='')}"
+    return id
 
 
 def _fields(fields: dict[str, Any]) -> dict[str, Any]:
     if not fields:
         raise InvalidInputError("There is nothing to change: no field was given.")
     return fields
+
+
+def _existing(path: Path, agent_id: str) -> Path:
+    if not path.is_dir():
+        raise NotFoundError(f"The agent {agent_id} has no memory repository.")
+    return path

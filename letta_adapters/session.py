@@ -18,6 +18,7 @@ from letta_adapters.backends.base import (
 )
 from letta_adapters.beginning import begin_turn
 from letta_adapters.content import to_wire
+from letta_adapters.controls import AsyncControls
 from letta_adapters.errors import (
     InvalidInputError,
     LettaError,
@@ -43,7 +44,7 @@ PAGE_SIZE = 50
 _MAX_PAGE = 1000
 
 
-class AsyncSession:
+class AsyncSession(AsyncControls):
     """A conversation with a Letta agent.
 
     Made by ``create_session`` / ``resume_session``, which do no I/O: it opens on ``async with`` or

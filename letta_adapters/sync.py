@@ -20,6 +20,7 @@ from letta_adapters.messages import (
 )
 from letta_adapters.options import BackendSpec
 from letta_adapters.session import PAGE_SIZE, AsyncSession
+from letta_adapters.sync_controls import Controls
 from letta_adapters.sync_resources import Agents, Conversations, Models
 
 if TYPE_CHECKING:
@@ -124,6 +125,20 @@ class LettaClient(_Bridged[AsyncLettaClient]):
             self._core.list_messages(agent_id, conversation_id, before, after, order, limit)
         )
 
+    def connect_provider(
+        self,
+        provider: str,
+        *,
+        api_key: str | None = None,
+        base_url: str | None = None,
+        **fields: str,
+    ) -> list[str]:
+        """Connect a provider of models, for all agents of this state directory."""
+        core = self._core
+        return self._run(
+            core.connect_provider(provider, api_key=api_key, base_url=base_url, **fields)
+        )
+
     def request(
         self,
         method: str,
@@ -156,7 +171,7 @@ class LettaClient(_Bridged[AsyncLettaClient]):
         self.close()
 
 
-class Session(_Bridged[AsyncSession]):
+class Session(_Bridged[AsyncSession], Controls):
     """A conversation with a Letta agent, for synchronous code.
 
     The same as :class:`~letta_adapters.session.AsyncSession`, whose docstrings apply.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -47,6 +48,26 @@ class Agents(_Resource):
     def delete(self, agent_id: str) -> None:
         """Delete an agent with its conversations and memory. Raises NotFoundError."""
         self._client._run(self._client._core.agents.delete(agent_id))
+
+    def secrets(self, agent_id: str) -> tuple[str, ...]:
+        """The names of the agent's secrets."""
+        return self._client._run(self._client._core.agents.secrets(agent_id))
+
+    def set_secrets(self, agent_id: str, secrets: Mapping[str, str | None]) -> None:
+        """Set secrets; ``None`` removes one."""
+        self._client._run(self._client._core.agents.set_secrets(agent_id, secrets))
+
+    def memory_files(self, agent_id: str) -> Sequence[dict[str, Any]]:
+        """The files of the agent's memory."""
+        return self._client._run(self._client._core.agents.memory_files(agent_id))
+
+    def memory_history(self, agent_id: str, path: str | None = None) -> Sequence[dict[str, Any]]:
+        """The commits of the agent's memory repository (of one file), newest first."""
+        return self._client._run(self._client._core.agents.memory_history(agent_id, path))
+
+    def memory_path(self, agent_id: str) -> Path:
+        """The directory of the agent's memory repository (``Local`` only)."""
+        return self._client._run(self._client._core.agents.memory_path(agent_id))
 
 
 class Conversations(_Resource):

@@ -34,6 +34,10 @@ REFUSED: dict[str, AgentOptions | SessionOptions] = {
 }
 VALUES: dict[str, Any] = {
     "agent_free": True,
+    "append_system_prompt": "And rhyme.",
+    "personality": "linus",
+    "secrets": {"TOKEN": "x"},
+    "toolset": "none",
     "block_ids": ("block-1",),
     "tool_ids": ("tool-1",),
     "embedding": "openai/x",

@@ -20,6 +20,10 @@ Order = Literal["asc", "desc"]
 _LETTA_CODE = ("local", "remote")
 OPTION_SUPPORT: Mapping[str, tuple[str, ...]] = {
     "agent_free": _LETTA_CODE,
+    "append_system_prompt": _LETTA_CODE,
+    "personality": _LETTA_CODE,
+    "secrets": _LETTA_CODE,
+    "toolset": _LETTA_CODE,
     "memfs": _LETTA_CODE,
     "memfs_startup": _LETTA_CODE,
     "skill_sources": _LETTA_CODE,
@@ -127,6 +131,16 @@ class ToolAnswer:
     suggestion_ids: Sequence[str] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class LiveState:
+    """What a server says of a conversation: ``device`` (mode, directory, tools, open questions),
+    ``queue`` (what waits there), ``loop`` (what the agent is at)."""
+
+    device: Mapping[str, Any]
+    queue: tuple[Mapping[str, Any], ...]
+    loop: str
+
+
 class BackendTurn(Protocol):
     """One turn, from its message to its end."""
 
@@ -200,6 +214,9 @@ class Backend(Protocol):
         self, conversation: Conversation, calls: Sequence[PendingToolCall], reason: str
     ) -> None: ...
     async def abort(self, conversation: Conversation) -> bool: ...
+    async def live(self, conversation: Conversation) -> LiveState: ...
+    async def set_model(self, conversation: Conversation, model: str) -> None: ...
+    async def change_state(self, conversation: Conversation, options: SessionOptions) -> None: ...
     async def request(
         self,
         method: str,

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from letta_adapters.backends.app_server.backend import AppServerBackend
 from letta_adapters.backends.app_server.connection import Endpoint
-from letta_adapters.backends.runtime.environment import RuntimeConfig
+from letta_adapters.backends.runtime.environment import RuntimeConfig, find_places
 from letta_adapters.backends.runtime.manager import RuntimeHandle, acquire
 from letta_adapters.errors import ConfigurationError
 from letta_adapters.options import CLOUD_URL, Local, Remote, Rest
@@ -50,22 +50,22 @@ def _socket_url(url: str) -> str:
 
 def local_backend(spec: Local) -> AppServerBackend:
     """The embedded runtime. It starts with the first connection and stops with the last user."""
-    runtime = _Runtime(
-        RuntimeConfig(
-            data_dir=spec.data_dir,
-            env=spec.env,
-            openai_compatible=spec.openai_compatible,
-            max_memory_mb=spec.max_memory_mb,
-            start_timeout=spec.start_timeout,
-            api=None if spec.api is None else _api(spec.api),
-        )
+    config = RuntimeConfig(
+        data_dir=spec.data_dir,
+        env=spec.env,
+        openai_compatible=spec.openai_compatible,
+        max_memory_mb=spec.max_memory_mb,
+        start_timeout=spec.start_timeout,
+        api=None if spec.api is None else _api(spec.api),
     )
+    runtime = _Runtime(config)
     return AppServerBackend(
         "local",
         runtime.endpoint,
         request_timeout=spec.request_timeout,
         turn_timeout=spec.turn_timeout,
         shutdown=runtime.release,
+        state_directory=None if spec.api is not None else find_places(config).state,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -22,6 +23,7 @@ from letta_adapters.options import AgentOptions, MemoryBlock, Sleeptime
 DEFAULT_AGENT_TAG: Final = "letta-adapters:default"
 # The personality whose agents the Letta Code application makes itself.
 _PERSONALITY: Final = "memo"
+_SECRET: Final = re.compile(r"[A-Z_][A-Z0-9_]*")
 _DEFAULTS_ID: Final = "agent-letta-adapters-defaults"
 
 
@@ -62,17 +64,52 @@ async def create_agent(connection: Connection, options: AgentOptions, backend: s
     """Create an agent; its id."""
     blocks = options.blocks()
     _check_blocks(blocks, backend)
+    _check_prompt(options)
     model = await chosen_model(connection, options.model)
     if options.system_prompt is None:
         agent_id = await _with_own_prompt(connection, options, model, blocks)
         if options.memfs is False:
             agent_id = await _without_memfs(connection, agent_id, options)
     else:
-        body = _body(options, model, options.system_prompt, blocks)
+        system = _joined(options.system_prompt, options.append_system_prompt)
+        body = _body(options, model, system, blocks)
         agent_id = await _create(connection, body, options.memfs)
     if options.sleeptime is not None:
         await set_sleeptime(connection, Conversation(agent_id, DEFAULT), options.sleeptime)
+    if options.secrets:
+        await connection.request(secrets_change(agent_id, options.secrets))
     return agent_id
+
+
+def _check_prompt(options: AgentOptions) -> None:
+    if options.personality is not None and options.system_prompt is not None:
+        raise InvalidInputError(
+            "A personality has its own prompt.", hint="Leave system_prompt out."
+        )
+    secrets_change("", options.secrets or {})
+
+
+def _joined(system: str, more: str | None) -> str:
+    return f"{system}\n\n{more}" if more else system
+
+
+def secrets_change(agent_id: str, secrets: Mapping[str, str | None]) -> dict[str, Any]:
+    """The command that sets an agent's secrets, and removes those that are ``None``.
+
+    Raises:
+        InvalidInputError: a name that no shell variable can have, or a value that is no text.
+    """
+    for name, value in secrets.items():
+        if not _SECRET.fullmatch(name):
+            raise InvalidInputError(
+                f"{name!r} cannot be the name of a secret.",
+                hint="Use capital letters, digits and underscores: it becomes a shell variable.",
+            )
+        if value is not None and not isinstance(value, str):
+            raise InvalidInputError(f"The secret {name} must be text.")
+    given = {name: value for name, value in secrets.items() if value is not None}
+    gone = [name for name, value in secrets.items() if value is None]
+    return {"type": "secret_apply", "agent_id": agent_id, "set": given, "unset": gone}
 
 
 def _body(
@@ -109,7 +146,7 @@ async def _with_own_prompt(
     answer = await connection.request(
         {
             "type": "create_agent",
-            "personality": _PERSONALITY,
+            "personality": options.personality or _PERSONALITY,
             "model": model,
             "tags": list(options.tags),
             "pin_global": False,
@@ -117,6 +154,10 @@ async def _with_own_prompt(
     )
     agent_id = str(answer["agent_id"])
     changes = {"name": options.name, "description": options.description}
+    if options.append_system_prompt:
+        made = await connection.request({"type": "agent_retrieve", "agent_id": agent_id})
+        system = str((made.get("agent") or {}).get("system") or "")
+        changes["system"] = _joined(system, options.append_system_prompt)
     given = {k: v for k, v in changes.items() if v is not None}
     if given:
         await connection.request({"type": "agent_update", "agent_id": agent_id, "body": given})

@@ -29,6 +29,7 @@ from letta_adapters.backends.app_server.settling import Fate, Live
 from letta_adapters.backends.base import (
     DEFAULT,
     Conversation,
+    LiveState,
     Opened,
     Order,
     Target,
@@ -64,6 +65,7 @@ class AppServerBackend:
         name: ``"local"`` (ours: nobody else answers its questions) or ``"remote"``.
         endpoint: Where to connect; asked again for every new connection.
         shutdown: Run after the connection was closed for good.
+        state_directory: Where the server keeps its agents, if that is on this machine.
     """
 
     def __init__(
@@ -76,8 +78,10 @@ class AppServerBackend:
         turn_timeout: float | None = None,
         settle_timeout: float = 15.0,
         shutdown: Callable[[], Awaitable[None]] | None = None,
+        state_directory: Path | None = None,
     ) -> None:
         self.name = name
+        self.state_directory = state_directory
         self.turn_timeout = turn_timeout
         self.settle_timeout = settle_timeout
         self._endpoint = endpoint
@@ -177,13 +181,8 @@ class AppServerBackend:
         answer = await self._start(connection, where, settings, ())
         conversation = opening.conversation_of(answer)
         if options.model and not target.new:
-            await connection.request(
-                {
-                    "type": "update_model",
-                    "runtime": frames.runtime_of(conversation),
-                    "payload": {"model_handle": options.model},
-                }
-            )
+            await connection.request(opening.model_update(conversation, options.model))
+        await opening.use_toolset(connection, conversation, options)
         if options.sleeptime is not None:
             await agents.set_sleeptime(connection, conversation, options.sleeptime)
         model = options.model or opening.model_of(answer)
@@ -244,6 +243,7 @@ class AppServerBackend:
         if prepared is None or prepared.settings != wanted:
             where = frames.runtime_of(conversation)
             await self._start(connection, where, wanted, tools)
+            await opening.use_toolset(connection, conversation, options)
         elif prepared.tools != tools:
             await connection.request(frames.tools_update(conversation, tools))
             prepared.tools = tools
@@ -328,6 +328,28 @@ class AppServerBackend:
     async def abort(self, conversation: Conversation) -> bool:
         """Cancel the active turn; ``False`` if there was none."""
         return await settling.abort(await self._known(conversation), conversation)
+
+    async def live(self, conversation: Conversation) -> LiveState:
+        """What the server last said of the conversation."""
+        await self._known(conversation)
+        live = self._live.setdefault(conversation, Live())
+        return LiveState(dict(live.device), tuple(live.queue), live.loop)
+
+    async def set_model(self, conversation: Conversation, model: str) -> None:
+        """Give a conversation a model of its own."""
+        connection = await self.connection()
+        await agents.require_model(connection, model)
+        await connection.request(opening.model_update(conversation, model))
+
+    async def change_state(self, conversation: Conversation, options: SessionOptions) -> None:
+        """Use these options from now on, in a running turn too."""
+        told.refuse(options, self.name)
+        self._check_cwd(options.cwd)
+        connection = await self._known(conversation)
+        settings = self._settings(conversation.agent_id, options)
+        await connection.send(frames.device_state(conversation, settings))
+        await opening.use_toolset(connection, conversation, options)
+        self._prepared[conversation].settings = settings
 
     async def request(
         self,

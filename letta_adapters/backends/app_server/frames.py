@@ -49,6 +49,13 @@ def runtime_of(conversation: Conversation) -> dict[str, str | None]:
     return {name: value or None for name, value in ids.items()}
 
 
+def device_state(conversation: Conversation, settings: Mapping[str, Any]) -> Frame:
+    """Another mode or directory, at once. The server does not answer."""
+    payload = {name: settings[name] for name in ("mode", "cwd") if settings.get(name)}
+    runtime = runtime_of(conversation)
+    return {"type": "change_device_state", "runtime": runtime, "payload": payload}
+
+
 def mode(name: str | None, backend: str) -> str:
     """The server's word for a permission mode of either vocabulary; ``standard`` by default."""
     if name is None:

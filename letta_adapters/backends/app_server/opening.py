@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from letta_adapters.backends.app_server import agents
+from letta_adapters.backends.app_server import agents, frames
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.base import DEFAULT, Conversation, Target
 from letta_adapters.errors import ProtocolError, UnsupportedOptionError
@@ -51,6 +51,29 @@ async def _owner(connection: Connection, conversation_id: str) -> str:
     )
     owner = (found.get("conversation") or {}).get("agent_id")
     return owner if isinstance(owner, str) else ""
+
+
+def model_update(conversation: Conversation, model: str) -> dict[str, Any]:
+    """A conversation gets a model of its own."""
+    return {
+        "type": "update_model",
+        "runtime": frames.runtime_of(conversation),
+        "payload": {"model_handle": model},
+    }
+
+
+async def use_toolset(
+    connection: Connection, conversation: Conversation, options: SessionOptions
+) -> None:
+    """Which set of the server's own tools the conversation has."""
+    if options.toolset is not None:
+        await connection.request(
+            {
+                "type": "update_toolset",
+                "runtime": frames.runtime_of(conversation),
+                "toolset_preference": options.toolset,
+            }
+        )
 
 
 def conversation_of(answer: Mapping[str, Any]) -> Conversation:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from letta_adapters.backends.base import (
     DEFAULT,
     Conversation,
+    LiveState,
     Opened,
     Order,
     Target,
@@ -214,6 +215,25 @@ class RestBackend:
         """Cancel the active run; ``False`` if there was none."""
         return await runs.cancel(self._http, conversation)
 
+    async def live(self, conversation: Conversation) -> LiveState:
+        """Refused: the Letta API has no queue and no device."""
+        raise _no("device_status")
+
+    async def set_model(self, conversation: Conversation, model: str) -> None:
+        """Give a conversation a model of its own."""
+        if conversation.conversation_id == DEFAULT:
+            raise UnsupportedOptionError(
+                "model",
+                backend=self.name,
+                reason="the default conversation always uses its agent's model.",
+            )
+        path = f"/v1/conversations/{conversation.conversation_id}"
+        await self._http.send("PATCH", path, body={"model": model})
+
+    async def change_state(self, conversation: Conversation, options: SessionOptions) -> None:
+        """Refused: a conversation of the Letta API has no permission mode and no directory."""
+        raise _no("change_device_state")
+
     async def request(
         self,
         method: str,
@@ -256,3 +276,12 @@ def _refuse_silent_tools(agent: Mapping[str, Any]) -> None:
             "(PATCH /v1/agents/{id}/tools/approval/{name} with requires_approval: true), or "
             "detach them.",
         )
+
+
+def _no(what: str) -> UnsupportedOptionError:
+    return UnsupportedOptionError(
+        what,
+        backend="rest",
+        supported_by=("local", "remote"),
+        reason="the Letta API has no such state.",
+    )

@@ -1,0 +1,101 @@
+"""What a session can ask and change of its conversation besides talking: model, tools, queue."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from letta_adapters.backends.base import Conversation, Opened, check_supported
+from letta_adapters.errors import InvalidInputError, ServerError
+from letta_adapters.options import PermissionMode, SessionOptions, Toolset
+
+if TYPE_CHECKING:
+    from letta_adapters.client import AsyncLettaClient
+
+
+class AsyncControls:
+    """The part of :class:`~letta_adapters.session.AsyncSession` that is not about messages.
+
+    All but :meth:`update_model` exist in Letta Code only; the Letta API refuses them by name.
+    """
+
+    _client: AsyncLettaClient
+    _options: SessionOptions
+
+    async def _open(self) -> Opened:
+        raise NotImplementedError
+
+    async def _place(self) -> Conversation:
+        return (await self._open()).conversation
+
+    async def update_model(self, model: str) -> None:
+        """Use another model in this conversation from the next turn on (not in others).
+
+        Raises:
+            InvalidInputError: the server has no such model; the error names those spelled alike.
+            UnsupportedOptionError: the agent's default conversation always uses its agent's model.
+        """
+        if not isinstance(model, str) or not model:
+            raise InvalidInputError(f"A model handle is needed, not {model!r}.")
+        await self._client.backend.set_model(await self._place(), model)
+
+    async def update_toolset(self, toolset: Toolset) -> None:
+        """Use another set of Letta Code's own tools from the next turn on; ``"none"`` for none."""
+        await self._change({"toolset": toolset})
+
+    async def change_device_state(
+        self,
+        *,
+        permission_mode: PermissionMode | None = None,
+        cwd: str | Path | None = None,
+    ) -> None:
+        """Change the permission mode or the working directory at once, also in a running turn.
+
+        Raises:
+            InvalidInputError: nothing is to be changed, or ``cwd`` is not a directory.
+        """
+        given = {"permission_mode": permission_mode, "cwd": cwd}
+        changes = {name: value for name, value in given.items() if value is not None}
+        if not changes:
+            raise InvalidInputError("Give permission_mode=, cwd=, or both.")
+        await self._change(changes)
+
+    async def _change(self, changes: Mapping[str, Any]) -> None:
+        known = {name: getattr(self._options, name) for name in self._options.model_fields_set}
+        changed = SessionOptions(**{**known, **changes})
+        check_supported(changed, self._client.backend_name)
+        await self._client.backend.change_state(await self._place(), changed)
+        self._options = changed
+
+    async def device_status(self) -> dict[str, Any]:
+        """What the server says of this conversation's place.
+
+        ``current_permission_mode``, ``current_working_directory``, ``current_loaded_tools``,
+        ``pending_control_requests`` and more, in Letta Code's words.
+        """
+        return dict((await self._client.backend.live(await self._place())).device)
+
+    async def queued(self) -> tuple[Mapping[str, Any], ...]:
+        """The messages that wait behind a running turn; each has an ``id`` and its ``content``."""
+        return (await self._client.backend.live(await self._place())).queue
+
+    async def remove_queued(self, item_id: str) -> bool:
+        """Take a message out of the queue. ``False`` if it is not (any more) in it."""
+        try:
+            await self._command("remove_queue_item", item_id=item_id)
+        except ServerError:
+            return False
+        return True
+
+    async def resume_queue(self) -> int:
+        """Let the messages go on that an abort has put on hold; how many there were."""
+        return int((await self._command("resume_queue")).get("resumed") or 0)
+
+    async def _command(self, name: str, **fields: Any) -> dict[str, Any]:
+        where = await self._place()
+        runtime = {"agent_id": where.agent_id or None, "conversation_id": where.conversation_id}
+        made: dict[str, Any] = await self._client.request(
+            "COMMAND", name, body={"runtime": runtime, **fields}
+        )
+        return made
