@@ -104,6 +104,42 @@ async def test_abort_while_a_client_tool_runs(
     assert (after.success, after.result) == (True, "Fine.")
 
 
+@pytest.mark.parametrize("callback", ["raises", "never returns"])
+async def test_a_callback_that_gives_no_answer(
+    client: AsyncLettaClient, agent: str, model: ScriptedModel, tmp_path: Path, callback: str
+) -> None:
+    """The tool does not run, the message is not said again, and the conversation goes on."""
+    ended = asyncio.Event()
+
+    async def can_use_tool(name: str, tool_input: Any, context: Any) -> bool:
+        if callback == "raises":
+            raise RuntimeError("the callback is broken")
+        try:
+            await asyncio.sleep(600)
+        finally:
+            ended.set()
+        return True
+
+    use = ToolUse("Bash", {"command": "touch made", "description": "a test"})
+    model.script(Reply(tool_calls=[use]), "Then not.")
+    options: Any = {"can_use_tool": can_use_tool, "cwd": tmp_path, "turn_timeout": 2.0}
+    async with client.create_session(agent, **options) as session:
+        result = await session.run_turn("please touch it")
+        if callback == "raises":
+            assert (result.success, result.result) == (True, "Then not.")
+            told = str(model.requests[-1].messages[-1]["content"])
+            assert "broken" in told
+        else:
+            assert (result.success, result.error_code) == (False, "timeout_after_acceptance")
+            await asyncio.wait_for(ended.wait(), 5)
+        model.script("Fine.")
+        after = await session.run_turn("go on")
+    assert (after.success, after.result) == (True, "Fine."), after
+    users = [str(m["content"]) for m in model.requests[-1].messages if m["role"] == "user"]
+    assert "\n".join(users).count("please touch it") == 1
+    assert not (tmp_path / "made").exists()
+
+
 async def test_abort_before_the_models_first_word(
     client: AsyncLettaClient, agent: str, model: ScriptedModel
 ) -> None:

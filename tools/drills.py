@@ -1,0 +1,101 @@
+"""``python -m tools.drills [--times 20]``: what must never go wrong, again and again.
+
+Each drill is one or more tests of the suite, against the real ``letta`` wheel: afterwards no
+process is left, no message was run again, and the conversation can be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import Any
+
+import pytest
+
+DRILLS = {
+    "SIGKILL of the runtime in a turn": (
+        "tests/runtime/test_leftovers.py::test_a_turn_in_flight_is_not_run_again[server]",
+    ),
+    "SIGKILL of Python in a turn": (
+        "tests/runtime/test_leftovers.py::test_a_turn_in_flight_is_not_run_again[python]",
+        "tests/runtime/test_processes.py::test_no_process_is_left_behind[SIGKILL-True]",
+    ),
+    "SIGKILL of Python below a sub-reaper": (
+        "tests/runtime/test_processes.py::test_no_process_is_left_behind_below_a_sub_reaper",
+    ),
+    "SIGTERM in a turn": (
+        "tests/runtime/test_processes.py::test_no_process_is_left_behind[SIGTERM-True]",
+    ),
+    "Ctrl-C in `letta-adapters chat`": ("tests/cli/test_chat.py::test_at_a_pty",),
+    "socket cut in a turn": (
+        "tests/app_server/test_stopping.py::test_a_lost_connection_is_no_shorter_answer",
+    ),
+    "abort during an unanswered tool call": (
+        "tests/app_server/test_stopping.py::test_abort_while_a_client_tool_runs",
+    ),
+    "callback that raises": (
+        "tests/app_server/test_stopping.py::test_a_callback_that_gives_no_answer[raises]",
+    ),
+    "callback that never returns": (
+        "tests/app_server/test_stopping.py::test_a_callback_that_gives_no_answer[never returns]",
+    ),
+}
+
+
+class _Repeated:
+    """A pytest plugin: every test so many times; how often each passed."""
+
+    def __init__(self, times: int) -> None:
+        self._times = times
+        self.passed = 0
+        self.failed: list[str] = []
+
+    def pytest_generate_tests(self, metafunc: Any) -> None:
+        metafunc.fixturenames.append("drill_number")
+        metafunc.parametrize("drill_number", range(self._times), ids=lambda n: f"drill{n}")
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            self.failed.append(f"{report.nodeid} ({report.when})")
+        elif report.when == "call" and report.passed:
+            self.passed += 1
+
+
+def run(tests: tuple[str, ...], times: int) -> tuple[int, list[str], float]:
+    """Run the tests so many times: how many passed, what failed, seconds."""
+    started = time.monotonic()
+    passed, failed = 0, []
+    for test in tests:
+        path, _, name = test.partition("::")
+        wanted, _, case = name.partition("[")
+        repeated = _Repeated(times)
+        select = wanted if not case else f"{wanted} and ({' and '.join(case[:-1].split())})"
+        arguments = ["-q", "-p", "no:cacheprovider", "--no-header", "-k", select, path]
+        pytest.main(arguments, plugins=[repeated])
+        passed += repeated.passed
+        failed += repeated.failed
+    return passed, failed, time.monotonic() - started
+
+
+def main() -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tools.drills", description=__doc__)
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--only", default="", help="a part of a drill's name")
+    options = parser.parse_args()
+    rows, bad = [], []
+    for name, tests in DRILLS.items():
+        if options.only.lower() in name.lower():
+            passed, failed, seconds = run(tests, options.times)
+            rows.append(f"| {name} | {passed} of {len(tests) * options.times} | {seconds:.0f} s |")
+            bad += failed
+            if passed != len(tests) * options.times:
+                bad.append(f"{name}: {passed} passed")
+    print("\n| drill | passed | took |\n|---|---|---|\n" + "\n".join(rows))
+    print("\n".join(bad))
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
