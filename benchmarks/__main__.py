@@ -1,4 +1,4 @@
-"""``python -m benchmarks [streaming|memory|imports|frameworks|all] [--quick]``."""
+"""``python -m benchmarks [streaming|memory|imports|frameworks|sessions|all] [--quick]``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from importlib import import_module
 
-NAMES = ("imports", "streaming", "memory", "frameworks")
+NAMES = ("imports", "streaming", "memory", "frameworks", "sessions")
 
 
 def main() -> int:

@@ -15,6 +15,8 @@ from letta_adapters import (
     StreamEvent,
     UnsupportedOptionError,
 )
+from letta_adapters.backends.app_server import history
+from letta_adapters.backends.base import Conversation
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 from tests.app_server._server import MODEL, AppServer
 
@@ -227,3 +229,32 @@ async def test_pages_of_messages_with_several_parts(
             assert ids == [m["id"] for m in whole.messages]
     assert len(whole.messages) == 9
     assert not whole.has_more
+
+
+async def test_pages_over_the_letta_api_ask_for_what_follows_in_the_list() -> None:
+    """Seen with letta 0.34.12 over a server of 0.16.8 (``tests/live`` runs it there)."""
+
+    class Asked:
+        on_api = True
+
+        def __init__(self) -> None:
+            self.query: dict[str, Any] = {}
+
+        async def request(self, frame: dict[str, Any]) -> dict[str, Any]:
+            if frame["query"]["limit"] == 1:  # the check of the cursor
+                return {"messages": [{"id": "message-9"}]}
+            self.query = frame["query"]
+            return {"messages": [{"id": f"message-{n}"} for n in (2, 1)]}
+
+    asked = Asked()
+    where = Conversation("agent-1", "conv-1")
+    page = await history.fetch_page(
+        asked,  # type: ignore[arg-type]
+        where,
+        before="message-9",
+        after=None,
+        order="desc",
+        limit=1,
+    )
+    assert asked.query == {"order": "desc", "limit": 2, "after": "message-9", "agent_id": "agent-1"}
+    assert (page.next_before, page.has_more) == ("message-2", True)

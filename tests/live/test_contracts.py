@@ -2,7 +2,9 @@
 
 Opt-in: ``pytest -m live`` *and* ``LETTA_API_KEY`` or ``LETTA_BASE_URL``. ``LETTA_AGENT_ID`` and
 ``LETTA_CONVERSATION_ID`` name what to talk to (else an agent is made, and deleted afterwards),
-``LETTA_MODEL`` its model, ``LETTA_LIVE_TEST_TIMEOUT_MS`` limits each test.
+``LETTA_MODEL`` its model, ``LETTA_LIVE_TEST_TIMEOUT_MS`` limits each test. With
+``LETTA_LIVE_EMBEDDED=1`` they run through Letta Code on this machine as well
+(``Local(api=Rest())``); a server of one's own needs Redis for that.
 """
 
 from __future__ import annotations
@@ -10,11 +12,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from letta_adapters import AsyncLettaClient
+from letta_adapters import AsyncLettaClient, Local, Rest
 from letta_adapters.testing.scripted_model import RemoteScript
 from tests import contracts
 from tests.faces import sync_client
@@ -37,9 +40,21 @@ def script(*replies: Any) -> None:
         RemoteScript(url).script(*replies)
 
 
-@pytest.fixture(params=["async", "sync"])
-async def client(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
-    made: Any = AsyncLettaClient() if request.param == "async" else sync_client()
+EMBEDDED = pytest.param(
+    "embedded",
+    marks=pytest.mark.skipif(
+        os.environ.get("LETTA_LIVE_EMBEDDED") != "1", reason="needs LETTA_LIVE_EMBEDDED=1"
+    ),
+)
+
+
+@pytest.fixture(params=["async", "sync", EMBEDDED])
+async def client(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
+    made: Any
+    if request.param == "embedded":
+        made = AsyncLettaClient(Local(data_dir=tmp_path, api=Rest()))
+    else:
+        made = AsyncLettaClient() if request.param == "async" else sync_client()
     yield made
     await made.close()
 

@@ -112,6 +112,11 @@ class Connection:
         """Can it still carry a request?"""
         return self.lost is None
 
+    @property
+    def on_api(self) -> bool:
+        """Do the server's agents live on a Letta API (``Local(api=...)``, ``--backend api``)?"""
+        return self.info.get("backend") == "api"
+
     @classmethod
     async def open(
         cls, endpoint: Endpoint, *, connect_timeout: float, request_timeout: float

@@ -32,6 +32,9 @@ async def fetch_page(
         id_ = conversation.conversation_id
         await connection.request({"type": "conversation_retrieve", "conversation_id": id_})
     given = {"before": before, "after": after, "order": order, "limit": limit + 1}
+    if connection.on_api and order == "desc":
+        # Over the Letta API the server means "after" in the order of the list, whatever that is.
+        given |= {"before": None, "after": before}
     messages = await _list(connection, conversation, given)
     ids = [str(message.get("id")) for message in messages]
     if (before or after) in ids:
