@@ -53,7 +53,7 @@ def _answered(entries: Sequence[Entry]) -> list[ToolCallMessage]:
     for entry in reversed(entries):
         if entry.role == "tool":
             ids.add(entry.tool_call_id)
-        elif entry.role == "assistant":
+        elif entry.marker is not None or entry.tool_calls:  # not a note somebody else put there
             return [
                 ToolCallMessage(
                     call.tool_call_id,

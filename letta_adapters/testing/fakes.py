@@ -1,0 +1,364 @@
+"""A Letta in memory, for unit tests of an application: no server, no process, no recording.
+
+::
+
+    from letta_adapters.langchain import ChatLetta
+    from letta_adapters.testing.fakes import FakeLetta
+
+    letta = FakeLetta("Hello Ada.", "You are Ada.")
+    model = ChatLetta(client=letta.client())
+    assert model.invoke("I am Ada.").text == "Hello Ada."
+    assert letta.said == ["I am Ada."]
+
+It speaks the Letta API's own words inside an ``httpx`` transport, so everything above the wire is
+the real thing: sessions, tools, approvals, history, ``ChatLetta``, ``LettaRunnable``, ``LettaLLM``,
+``LettaAgent``. What a real server does besides (memory, its own tools, compaction) it does not do:
+use a recording or the embedded runtime for that. Our own suite runs the same cases against it and
+against real servers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+from pydantic import SecretStr
+
+from letta_adapters.testing._model_wire import Reply, Usage, tokens
+
+if TYPE_CHECKING:
+    from letta_adapters.client import AsyncLettaClient
+    from letta_adapters.options import Rest
+    from letta_adapters.sync import LettaClient
+
+_URL: Final = "http://letta.fake"
+_CONVERSATION: Final = r"/v1/conversations/([^/]+)"
+_Answer = tuple[int, Any]
+
+
+class FakeLetta:
+    """One Letta API, in memory. The replies are what its agents say next, in order.
+
+    Args:
+        replies: Texts, or :class:`~letta_adapters.testing.scripted_model.Reply` objects (thoughts,
+            tool calls, errors). One with ``when=`` waits for a message that contains it; one with
+            ``repeat=True`` stays. Without a reply left, an agent says ``You said: ...``.
+        model: The handle its agents have.
+
+    Attributes:
+        said: What users said, in order, in all conversations.
+        requests: The bodies of all turns, as they were sent.
+    """
+
+    def __init__(self, *replies: str | Reply, model: str = "fake/model") -> None:
+        self.said: list[str] = []
+        self.requests: list[dict[str, Any]] = []
+        self._model = model
+        self._replies: list[Reply] = []
+        self._agents: dict[str, dict[str, Any]] = {}
+        self._conversations: dict[str, dict[str, Any]] = {}
+        self._messages: dict[str, list[dict[str, Any]]] = {}
+        self._count = 0
+        self._lock = threading.Lock()  # several event loops may talk to it
+        self.script(*replies)
+
+    def script(self, *replies: str | Reply) -> None:
+        """Say these from now on, instead of what is left."""
+        self._replies = [r if isinstance(r, Reply) else Reply(r) for r in replies]
+
+    def client(self) -> LettaClient:
+        """A synchronous client of it, which adapters take for asynchronous calls too."""
+        from letta_adapters.sync import LettaClient
+
+        return LettaClient(_rest(), http_client=self.http_client())
+
+    def async_client(self) -> AsyncLettaClient:
+        """An asynchronous client of it."""
+        from letta_adapters.client import AsyncLettaClient
+
+        return AsyncLettaClient(_rest(), http_client=self.http_client())
+
+    def http_client(self) -> httpx.AsyncClient:
+        """What the clients talk through."""
+        return httpx.AsyncClient(base_url=_URL, transport=httpx.MockTransport(self._handle))
+
+    # -- the server -------------------------------------------------------------------------
+
+    async def _handle(self, request: httpx.Request) -> httpx.Response:
+        body = json.loads(request.content) if request.content else {}
+        where = request.url.path.rstrip("/")
+        if request.method == "POST" and (found := re.fullmatch(f"{_CONVERSATION}/messages", where)):
+            return self._turn(found[1], body, dict(request.url.params))
+        with self._lock:
+            status, answer = self._plain(request.method, where, dict(request.url.params), body)
+        return httpx.Response(status, json=answer)
+
+    def _plain(self, method: str, path: str, query: dict[str, str], body: Any) -> _Answer:
+        for verb, pattern, handler in _ROUTES:
+            found = re.fullmatch(pattern, path)
+            if verb == method and found:
+                return handler(self, found.groups(), query, body)
+        return 404, {"detail": f"The fake has no {method} {path}."}
+
+    def _id(self, kind: str) -> str:
+        self._count += 1
+        return f"{kind}-{self._count:08d}-0000-4000-a000-000000000000"
+
+    def _create_agent(self, _: Any, __: Any, body: Mapping[str, Any]) -> _Answer:
+        id_ = self._id("agent")
+        made = {"model": self._model, "tags": [], "tools": [], "model_settings": {}, **body}
+        self._agents[id_] = {**made, "id": id_, "name": body.get("name") or "agent"}
+        return 200, self._agents[id_]
+
+    def _list_agents(self, _: Any, query: Mapping[str, str], __: Any) -> _Answer:
+        tag = query.get("tags")
+        return 200, [a for a in self._agents.values() if tag is None or tag in a["tags"]]
+
+    def _agent(self, ids: Sequence[str], _: Any, body: Mapping[str, Any]) -> _Answer:
+        agent = self._agents.get(ids[0])
+        if agent is None:
+            return 404, {"detail": f"Agent {ids[0]} not found"}
+        agent |= body
+        return 200, agent
+
+    def _delete_agent(self, ids: Sequence[str], _: Any, __: Any) -> _Answer:
+        return (200, None) if self._agents.pop(ids[0], None) else (404, {"detail": "not found"})
+
+    def _create_conversation(self, _: Any, query: Mapping[str, str], body: Any) -> _Answer:
+        id_ = self._id("conv")
+        made = {"summary": None, "model": None, "model_settings": None, **body}
+        self._conversations[id_] = {**made, "id": id_, "agent_id": query.get("agent_id")}
+        self._messages[id_] = []
+        return 200, self._conversations[id_]
+
+    def _list_conversations(self, _: Any, query: Mapping[str, str], __: Any) -> _Answer:
+        agent = query.get("agent_id")
+        return 200, [c for c in self._conversations.values() if c["agent_id"] == agent]
+
+    def _conversation(self, ids: Sequence[str], _: Any, body: Mapping[str, Any]) -> _Answer:
+        found = self._conversations.get(ids[0])
+        if found is None:
+            return 404, {"detail": f"Conversation {ids[0]} not found"}
+        found |= body
+        return 200, found
+
+    def _delete_conversation(self, ids: Sequence[str], _: Any, __: Any) -> _Answer:
+        self._messages.pop(ids[0], None)
+        gone = self._conversations.pop(ids[0], None)
+        return (200, None) if gone else (404, {"detail": "not found"})
+
+    def _list_messages(self, ids: Sequence[str], query: Mapping[str, str], __: Any) -> _Answer:
+        items = self._messages.get(_place(ids[0], query))
+        if items is None:
+            return (200, []) if ids[0] == "default" else (404, {"detail": "not found"})
+        listed = list(reversed(items)) if query.get("order", "desc") == "desc" else list(items)
+        cursor = query.get("before") or query.get("after")
+        if cursor:
+            listed = listed[[item["id"] for item in listed].index(cursor) + 1 :]
+        return 200, listed[: int(query.get("limit", "100"))]
+
+    def _list_models(self, _: Any, __: Any, ___: Any) -> _Answer:
+        return 200, [{"handle": self._model, "name": self._model.rpartition("/")[2]}]
+
+    # -- turns ------------------------------------------------------------------------------
+
+    def _turn(
+        self, conversation: str, body: dict[str, Any], query: dict[str, str]
+    ) -> httpx.Response:
+        place = _place(conversation, {**query, **body})
+        with self._lock:
+            items = self._messages.get(place)
+            if items is None and conversation != "default":
+                return httpx.Response(404, json={"detail": f"Conversation {place} not found"})
+            items = self._messages.setdefault(place, [])
+            waiting = _waiting(items)
+            answers = [m for m in body["messages"] if m.get("type") == "approval"]
+            if waiting and not answers:
+                return httpx.Response(409, json=_PENDING)
+            self.requests.append(body)
+            run = self._id("run")
+            events = [*self._take(items, body["messages"], waiting, run)]
+            reply = Reply()
+            if body.get("max_steps") == len(answers) == len(body["messages"]) == 1:
+                # The answer to the calls is the one step.
+                events.append({"message_type": "stop_reason", "stop_reason": "max_steps"})
+            else:
+                reply = self._next(" ".join(self.said[-1:]))
+                events += self._say(items, reply, run, stream=bool(body.get("stream_tokens")))
+        return httpx.Response(
+            200, headers={"content-type": "text/event-stream"}, content=_sse(events, reply)
+        )
+
+    def _next(self, text: str) -> Reply:
+        for at, reply in enumerate(self._replies):
+            if reply.when is None or reply.when in text:
+                return reply if reply.repeat else self._replies.pop(at)
+        return Reply(f"You said: {text}")
+
+    def _item(self, kind: str, run: str, **fields: Any) -> dict[str, Any]:
+        id_ = self._id("message")
+        return {"id": id_, "message_type": kind, "otid": id_, "run_id": run, **_NOTHING, **fields}
+
+    def _take(
+        self,
+        items: list[dict[str, Any]],
+        messages: Sequence[Mapping[str, Any]],
+        waiting: Mapping[str, str],
+        run: str,
+    ) -> list[dict[str, Any]]:
+        """Store what was sent; the events that repeat the results of tools."""
+        events = []
+        for message in messages:
+            if message.get("type") == "approval":
+                returns = [_returned(answer) for answer in message["approvals"]]
+                for returned in returns:
+                    name = waiting.get(returned["tool_call_id"])
+                    made = {**returned, "name": name, "tool_returns": [returned]}
+                    events.append(self._item("tool_return_message", run, **made))
+                items += events
+                continue
+            content = message["content"]
+            role = message.get("role", "user")
+            fields = {"content": content, "otid": message.get("otid")}
+            items.append(self._item(f"{role}_message", run, **fields))
+            if role == "user":
+                self.said.append(_text(content))
+        return events
+
+    def _say(
+        self, items: list[dict[str, Any]], reply: Reply, run: str, *, stream: bool
+    ) -> list[dict[str, Any]]:
+        if reply.error is not None:
+            return [_failure(reply, run)]
+        events, stored = [], []
+        if reply.reasoning:
+            thought = "".join(tokens(reply.reasoning))
+            stored.append(self._item("reasoning_message", run, reasoning=thought, source="fake"))
+            events += _pieces(stored[-1], "reasoning", reply.reasoning if stream else thought)
+        if reply.text or not reply.tool_calls:
+            text = "".join(tokens(reply.text))
+            stored.append(self._item("assistant_message", run, content=text))
+            events += _pieces(stored[-1], "content", reply.text if stream else text)
+        reason = "end_turn"
+        if reply.tool_calls:
+            calls = [
+                {
+                    "name": call.name,
+                    "arguments": call.encoded(),
+                    "tool_call_id": call.id or self._id("call"),
+                }
+                for call in reply.tool_calls
+            ]
+            fields = {"tool_call": calls[0], "tool_calls": calls}
+            stored.append(self._item("approval_request_message", run, **fields))
+            events.append(stored[-1])
+            reason = "requires_approval"
+        items += stored
+        usage = {**_usage(reply.usage or Usage()), "message_type": "usage_statistics"}
+        return [*events, {"message_type": "stop_reason", "stop_reason": reason}, usage]
+
+
+_NOTHING: Final[dict[str, Any]] = {
+    "date": "2026-01-01T00:00:00+00:00",
+    "name": None,
+    "sender_id": None,
+    "step_id": None,
+    "is_err": None,
+    "seq_id": None,
+}
+_PENDING: Final = {
+    "detail": {
+        "code": "PENDING_APPROVAL",
+        "message": "The agent is waiting for approval on a tool call.",
+    }
+}
+_Handler = Callable[[FakeLetta, Sequence[str], Mapping[str, str], Any], _Answer]
+_ROUTES: Final[tuple[tuple[str, str, _Handler], ...]] = (
+    ("POST", r"/v1/agents", FakeLetta._create_agent),
+    ("GET", r"/v1/agents", FakeLetta._list_agents),
+    ("GET", r"/v1/agents/([^/]+)", FakeLetta._agent),
+    ("PATCH", r"/v1/agents/([^/]+)", FakeLetta._agent),
+    ("DELETE", r"/v1/agents/([^/]+)", FakeLetta._delete_agent),
+    ("POST", r"/v1/conversations", FakeLetta._create_conversation),
+    ("GET", r"/v1/conversations", FakeLetta._list_conversations),
+    ("GET", _CONVERSATION, FakeLetta._conversation),
+    ("PATCH", _CONVERSATION, FakeLetta._conversation),
+    ("DELETE", _CONVERSATION, FakeLetta._delete_conversation),
+    ("GET", rf"{_CONVERSATION}/messages", FakeLetta._list_messages),
+    ("GET", r"/v1/models", FakeLetta._list_models),
+)
+
+
+def _rest() -> Rest:
+    from letta_adapters.options import Rest
+
+    return Rest(base_url=_URL, api_key=SecretStr(""))
+
+
+def _place(conversation: str, given: Mapping[str, Any]) -> str:
+    """The default conversation is one for each agent."""
+    return f"default:{given.get('agent_id')}" if conversation == "default" else conversation
+
+
+def _waiting(items: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The calls of the newest message, if it asks for their answers; the tools' names by id."""
+    if not items or items[-1]["message_type"] != "approval_request_message":
+        return {}
+    return {call["tool_call_id"]: call["name"] for call in items[-1]["tool_calls"]}
+
+
+def _returned(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """A client-side tool's result; or the agent's own tool, which here is only said to have run."""
+    status, text = answer.get("status", "success"), answer.get("tool_return")
+    if answer.get("type") == "approval":
+        status = "success" if answer.get("approve") else "error"
+        text = "ran" if answer.get("approve") else f"Denied: {answer.get('reason')}"
+    about = {"type": "tool", "tool_call_id": answer["tool_call_id"], "stdout": None, "stderr": None}
+    return {**about, "tool_return": text, "status": status}
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content if isinstance(part, dict))
+
+
+def _usage(usage: Usage) -> dict[str, Any]:
+    return {
+        "prompt_tokens": usage.prompt,
+        "completion_tokens": usage.completion,
+        "total_tokens": usage.prompt + usage.completion,
+        "cached_input_tokens": usage.cached,
+        "reasoning_tokens": usage.reasoning,
+        "step_count": 1,
+    }
+
+
+def _pieces(item: Mapping[str, Any], field: str, text: str | Sequence[str]) -> list[dict[str, Any]]:
+    return [{**item, field: token} for token in (tokens(text) if text else [""])]
+
+
+def _failure(reply: Reply, run: str) -> dict[str, Any]:
+    assert reply.error is not None
+    return {
+        "message_type": "error_message",
+        "run_id": run,
+        "error_type": "llm_error",
+        "message": reply.error.message,
+        "detail": reply.error.message,
+        "seq_id": None,
+    }
+
+
+async def _sse(events: Sequence[Mapping[str, Any]], reply: Reply) -> AsyncIterator[bytes]:
+    await asyncio.sleep(reply.delay)
+    for event in events:
+        if event.get("message_type") in ("assistant_message", "reasoning_message"):
+            await asyncio.sleep(reply.token_delay)
+        yield f"data: {json.dumps(event)}\n\n".encode()
+    yield b"data: [DONE]\n\n"
