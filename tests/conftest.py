@@ -18,6 +18,8 @@ import vcr.patch
 # Ctrl-C does is tested here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+pytest_plugins = ["tests.embedded"]
+
 _KEPT = (anyio._backends._asyncio, httpcore, httpx, vcr.patch)
 
 

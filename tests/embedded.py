@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from letta_adapters import LettaClient, Local
+from letta_adapters import LettaClient
+from letta_adapters.testing.local import LocalLetta
 from letta_adapters.testing.obliging import oblige
 from letta_adapters.testing.scripted_model import ScriptedModel
-from tests.app_server._server import MODEL, payload
+from tests.app_server._server import payload
 
 
 @pytest.fixture(scope="session")
-def embedded_model() -> Iterator[ScriptedModel]:
-    """The model behind the runtime."""
-    with ScriptedModel(respond=oblige, models=("scripted", "scripted-two")) as model:
-        yield model
-
-
-@pytest.fixture(scope="session")
-def embedded(embedded_model: ScriptedModel) -> Iterator[LettaClient]:
-    """A client of a runtime of its own."""
+def _embedded_letta() -> Iterator[LocalLetta]:
     if payload() is None:
         pytest.skip("the letta wheel is not installed")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        spec = Local(data_dir=Path(home), openai_compatible={"base_url": embedded_model.base_url})
-        with LettaClient(spec) as client:
-            yield client
+    with LocalLetta(respond=oblige, models=("scripted", "scripted-two")) as letta:
+        yield letta
 
 
 @pytest.fixture(scope="session")
-def embedded_agent(embedded: LettaClient) -> str:
+def embedded_model(_embedded_letta: LocalLetta) -> ScriptedModel:
+    """The model behind the runtime."""
+    return _embedded_letta.model
+
+
+@pytest.fixture(scope="session")
+def embedded(_embedded_letta: LocalLetta) -> LettaClient:
+    """A client of a runtime of its own."""
+    return _embedded_letta.client
+
+
+@pytest.fixture(scope="session")
+def embedded_agent(_embedded_letta: LocalLetta) -> str:
     """A bare agent."""
-    return embedded.create_agent(
-        name="test", model=MODEL, system_prompt="You are a test agent.", persona="I am a test."
-    )
+    return _embedded_letta.agent()

@@ -7,6 +7,9 @@
 * :class:`CassetteTransport` plays the file back with its original streaming, or with any chunking,
   timing, cut or fault;
 * :func:`letta_vcr` / :func:`use_letta_vcr` play (and record) the same files through plain vcrpy;
+* :class:`FakeLetta` is a Letta in memory, :class:`LocalLetta` the real embedded runtime with a
+  :class:`ScriptedModel` behind it;
+* :mod:`letta_adapters.testing.llama_index` holds conformance suites for LlamaIndex;
 * :mod:`letta_adapters.testing.plugin` is the pytest plugin on top of all of it.
 
 Names are loaded on first use: importing this package imports neither vcrpy nor PyYAML nor httpx.
@@ -18,6 +21,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from letta_adapters.testing._kit import LettaCassette
     from letta_adapters.testing._save import save_cassette
     from letta_adapters.testing.cassette import (
         Cassette,
@@ -27,11 +31,14 @@ if TYPE_CHECKING:
         RecordedRequest,
         RecordedResponse,
     )
+    from letta_adapters.testing.fakes import FakeLetta
     from letta_adapters.testing.leaks import Leak, LeakError, scan_file, scan_text, scan_tree
+    from letta_adapters.testing.local import LocalLetta
     from letta_adapters.testing.recorder import RecordingTransport
     from letta_adapters.testing.replay import CassetteMissError, CassetteTransport
     from letta_adapters.testing.sanitize import SanitizeRules
     from letta_adapters.testing.sanitize import sanitize as sanitize_cassette
+    from letta_adapters.testing.scripted_model import ModelError, Reply, ScriptedModel, ToolUse
     from letta_adapters.testing.vcr import letta_vcr, use_letta_vcr
 
 _HOMES = {
@@ -39,14 +46,21 @@ _HOMES = {
     "CassetteFormatError": "cassette",
     "CassetteMissError": "replay",
     "CassetteTransport": "replay",
+    "FakeLetta": "fakes",
     "Interaction": "cassette",
     "Leak": "leaks",
     "LeakError": "leaks",
+    "LettaCassette": "_kit",
+    "LocalLetta": "local",
+    "ModelError": "scripted_model",
     "RecordedError": "cassette",
     "RecordedRequest": "cassette",
     "RecordedResponse": "cassette",
     "RecordingTransport": "recorder",
+    "Reply": "scripted_model",
     "SanitizeRules": "sanitize",
+    "ScriptedModel": "scripted_model",
+    "ToolUse": "scripted_model",
     "letta_vcr": "vcr",
     "sanitize_cassette": "sanitize",
     "save_cassette": "_save",
@@ -61,14 +75,21 @@ __all__ = [
     "CassetteFormatError",
     "CassetteMissError",
     "CassetteTransport",
+    "FakeLetta",
     "Interaction",
     "Leak",
     "LeakError",
+    "LettaCassette",
+    "LocalLetta",
+    "ModelError",
     "RecordedError",
     "RecordedRequest",
     "RecordedResponse",
     "RecordingTransport",
+    "Reply",
     "SanitizeRules",
+    "ScriptedModel",
+    "ToolUse",
     "letta_vcr",
     "sanitize_cassette",
     "save_cassette",

@@ -1,10 +1,15 @@
 """A pytest plugin: record a test's conversation with a real Letta once, replay it ever after.
 
-Load it with ``pytest_plugins = ["letta_adapters.testing.plugin"]``. A test takes the fixture
+Installed with the package; it does nothing until a test uses it. A test takes the fixture
 ``letta_cassette`` (see :class:`letta_adapters.testing._kit.LettaCassette`), with the marker of the
 same name for options; the marker alone is enough for ``player="vcr"``. The file is
 ``cassettes/<module>/<test>.yaml`` below the root directory (ini option ``letta_cassette_dir``), or
 ``cassettes/<name>.yaml``.
+
+Two more fixtures need no recording: ``letta_fake``, a Letta in memory
+(:class:`~letta_adapters.testing.fakes.FakeLetta`), and ``letta_local``, the real embedded runtime
+with a scripted model behind it (:class:`~letta_adapters.testing.local.LocalLetta`); the runtime is
+started once for all tests.
 
 Replaying is strict, because a cassette that is silently not used tests nothing: a missing file,
 a request it does not hold, an interaction nobody asked for and a file used by two tests fail the
@@ -22,11 +27,16 @@ import re
 import zlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from letta_adapters.testing._kit import KINDS, CassetteSpec, LettaCassette
+# Everything else is imported when it is used: this module is loaded in every test run of an
+# environment that has the package.
+if TYPE_CHECKING:
+    from letta_adapters.testing._kit import CassetteSpec, LettaCassette
+    from letta_adapters.testing.fakes import FakeLetta
+    from letta_adapters.testing.local import LocalLetta
 
 MODES = ("none", "once", "rewrite", "all")
 _MARK = "letta_cassette"
@@ -44,6 +54,8 @@ class _Session:
         self.orphans: list[Path] = []
 
     def open(self, item: pytest.Item) -> LettaCassette:
+        from letta_adapters.testing._kit import KINDS
+
         spec = _spec(item)
         path = self.path(item, spec)
         self.note_user(item)
@@ -86,7 +98,7 @@ class _Session:
 
 
 _SESSION = pytest.StashKey[_Session]()
-_KIT = pytest.StashKey[LettaCassette]()
+_KIT = pytest.StashKey["LettaCassette"]()
 _PASSED = pytest.StashKey[bool]()
 
 
@@ -130,7 +142,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Look for files that no test uses."""
     state = session.config.stash[_SESSION]
     asked = session.config.getoption("--letta-check-orphans")
-    if session.testsfailed == 0 and (asked or _is_whole_suite(session.config)):
+    # Without a single user the folder is somebody else's.
+    whole = bool(state.users) and _is_whole_suite(session.config)
+    if session.testsfailed == 0 and (asked or whole):
         state.find_orphans()
 
 
@@ -185,6 +199,30 @@ def letta_cassette(request: pytest.FixtureRequest) -> Iterator[LettaCassette]:
     kit.leave()
 
 
+@pytest.fixture
+def letta_fake() -> FakeLetta:
+    """A Letta in memory; tell it what to say with ``letta_fake.script(...)``."""
+    from letta_adapters.testing.fakes import FakeLetta
+
+    return FakeLetta()
+
+
+@pytest.fixture(scope="session")
+def letta_runtime() -> Iterator[LocalLetta]:
+    """The real embedded runtime, for the whole run; tests take ``letta_local``."""
+    from letta_adapters.testing.local import LocalLetta
+
+    with LocalLetta() as letta:
+        yield letta
+
+
+@pytest.fixture
+def letta_local(letta_runtime: LocalLetta) -> LocalLetta:
+    """The real embedded runtime with a scripted model, which starts with nothing to say."""
+    letta_runtime.model.clear()
+    return letta_runtime
+
+
 @pytest.fixture(autouse=True)
 def _letta_cassette_for_marked(request: pytest.FixtureRequest) -> None:
     if request.node.get_closest_marker(_MARK) is not None:
@@ -192,6 +230,8 @@ def _letta_cassette_for_marked(request: pytest.FixtureRequest) -> None:
 
 
 def _spec(item: pytest.Item) -> CassetteSpec:
+    from letta_adapters.testing._kit import CassetteSpec
+
     mark = item.get_closest_marker(_MARK)
     if mark is None:
         return CassetteSpec()

@@ -20,9 +20,6 @@ from letta_adapters import (
 )
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 from tests.app_server._server import MODEL, AppServer
-from tests.embedded import embedded, embedded_agent, embedded_model
-
-__all__ = ["embedded", "embedded_agent", "embedded_model"]
 
 TWO = MODEL.replace("scripted", "scripted-two")
 Connect = Callable[..., AsyncLettaClient]

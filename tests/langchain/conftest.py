@@ -1,13 +1,10 @@
-"""The embedded runtime, shared by the adapters' tests; who uses a cassette."""
+"""Who uses a cassette."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.embedded import embedded, embedded_agent, embedded_model
 from tests.langchain._standard import MEDIA
-
-__all__ = ["embedded", "embedded_agent", "embedded_model"]
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -17,7 +17,7 @@ from letta_adapters.backends.app_server.backend import AppServerBackend
 from letta_adapters.calls.memo import memo_of
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.messages import content_text
-from letta_adapters.testing.plugin import LettaCassette
+from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 from tests.langchain.cases import CASES, Case, get_weather
 from tests.rest.conftest import MODEL

@@ -13,7 +13,7 @@ from langgraph.types import Command
 from letta_adapters import AsyncLettaClient, InvalidInputError, Rest, UnsupportedOptionError
 from letta_adapters.calls import memo
 from letta_adapters.langchain import ChatLetta, LettaRunnable
-from letta_adapters.testing.plugin import LettaCassette
+from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.scripted_model import Reply, ToolUse
 from tests.langchain.test_runnable import get_weather, graph_of, thread
 from tests.rest.conftest import MODEL

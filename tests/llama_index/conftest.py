@@ -12,14 +12,11 @@ from letta_adapters import AsyncLettaClient, LettaClient, Rest
 from letta_adapters._bridge import get_bridge
 from letta_adapters.llama_index import LettaAgent, LettaLLM
 from letta_adapters.messages import content_text
-from letta_adapters.testing.plugin import LettaCassette
+from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.scripted_model import ScriptedModel
-from tests.embedded import embedded, embedded_agent, embedded_model
 from tests.rest.conftest import MODEL
 
 _USER = "user_message"
-
-__all__ = ["embedded", "embedded_agent", "embedded_model"]
 
 
 @dataclass

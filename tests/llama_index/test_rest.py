@@ -13,7 +13,7 @@ from llama_index.core.workflow import Context, JsonSerializer
 from letta_adapters import AsyncLettaClient, Rest
 from letta_adapters.calls import memo
 from letta_adapters.llama_index import ApprovalRequiredEvent, ApprovalResponseEvent, LettaAgent
-from letta_adapters.testing.plugin import LettaCassette
+from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.scripted_model import Reply, ToolUse
 from tests.rest.conftest import MODEL
 from tests.rest.test_tools import attach

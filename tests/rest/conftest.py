@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import AsyncLettaClient, Rest
-from letta_adapters.testing.plugin import LettaCassette
+from letta_adapters.testing import LettaCassette
 from tests.faces import sync_client
 
 MODEL = "openai-proxy/scripted"

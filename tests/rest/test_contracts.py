@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from letta_adapters.testing.plugin import LettaCassette
+from letta_adapters.testing import LettaCassette
 from tests import contracts
 
 

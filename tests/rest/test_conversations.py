@@ -17,7 +17,7 @@ from letta_adapters import (
     Usage,
     image_from_bytes,
 )
-from letta_adapters.testing.plugin import LettaCassette
+from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.scripted_model import Reply
 from tests.rest._say import result_of, streamed_text, turn, types
 

@@ -12,7 +12,7 @@ import pytest
 
 from letta_adapters import LettaClient, Rest
 from letta_adapters._bridge import get_bridge
-from letta_adapters.testing.plugin import LettaCassette
+from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.scripted_model import Reply
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -16,7 +16,7 @@ from letta_adapters import (
     ToolResultMessage,
     UnsupportedOptionError,
 )
-from letta_adapters.testing.plugin import LettaCassette
+from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.scripted_model import Reply, ToolUse
 from tests.rest._say import result_of, turn, types
 

@@ -18,7 +18,7 @@ from letta_adapters import (
     TurnCancelledError,
     TurnFailedError,
 )
-from letta_adapters.testing.plugin import LettaCassette
+from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.scripted_model import ModelError, Reply, ToolUse
 from tests.rest._say import result_of, streamed_text, turn, types
 
