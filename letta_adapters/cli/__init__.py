@@ -1,4 +1,4 @@
-"""The ``letta-adapters`` command: ``demo``, ``prompt``, ``chat``, ``doctor``.
+"""The ``letta-adapters`` command: ``demo``, ``prompt``, ``chat``, ``doctor``, ``cassette``.
 
 Exit codes: 0 it worked, 1 it did not (one message on stderr), 2 wrong usage, 130 Ctrl-C. Here is
 what all commands share; each is a module of its own, imported when it runs.
@@ -100,7 +100,31 @@ def build_parser() -> argparse.ArgumentParser:
         "Exits with 1 if no agent can be talked to. Starts the embedded runtime if that is used.",
     )
     _add_connection(doctor)
+    _add_cassette(commands)
     return parser
+
+
+def _add_cassette(commands: Any) -> None:
+    about = "look at recordings of Letta, clean them, compare them"
+    cassette = commands.add_parser("cassette", help=about, description=f"L{about[1:]}.")
+    actions = cassette.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    def action(name: str, help: str) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = actions.add_parser(
+            name, help=help, description=f"{help[0].upper()}{help[1:]}."
+        )
+        return made
+
+    scan = action("scan", "report what should not be in a recording; exits with 1 for findings")
+    clean = action("clean", "remove everything private or volatile, in place")
+    for one in (scan, clean):
+        one.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="files or folders")
+        one.add_argument(
+            "--secret", action="append", default=[], metavar="TEXT", help="this one as well"
+        )
+    diff = action("diff", "compare two recordings, cleaned; exits with 1 if they differ")
+    diff.add_argument("old", type=Path)
+    diff.add_argument("new", type=Path)
 
 
 def _command(commands: Any, name: str, help: str, more: str) -> argparse.ArgumentParser:
@@ -139,9 +163,10 @@ def _add_connection(parser: argparse.ArgumentParser) -> None:
 
 def _check_usage(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     backend, url = getattr(args, "backend", None), getattr(args, "base_url", None)
-    if url and (backend == "local" or args.data_dir):
+    home = getattr(args, "data_dir", None)
+    if url and (backend == "local" or home):
         parser.error("--base-url is not for the runtime on this machine")
-    if args.data_dir and backend not in (None, "local"):
+    if home and backend not in (None, "local"):
         parser.error(f"--data-dir is not for --backend {backend}")
     if args.command == "demo" and args.model and args.scripted:
         parser.error("--model and --scripted exclude each other")

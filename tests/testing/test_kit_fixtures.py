@@ -11,6 +11,8 @@ from letta_adapters.testing.fakes import FakeLetta
 from letta_adapters.testing.local import LocalLetta
 from letta_adapters.testing.scripted_model import Reply, ToolUse
 
+pytest_plugins = ["pytester"]
+
 needs_wheel = pytest.mark.skipif(find_spec("letta_code") is None, reason="needs the letta wheel")
 
 
