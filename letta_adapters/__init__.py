@@ -22,76 +22,76 @@ from letta_adapters._version import __version__
 
 if TYPE_CHECKING:
     from letta_adapters.aio import prompt as aprompt
-    from letta_adapters.client import AsyncLettaClient
-    from letta_adapters.content import (
-        ImageContent,
-        TextContent,
-        image_from_bytes,
-        image_from_file,
-        image_from_url,
-    )
-    from letta_adapters.engine.transcript import Row, Transcript
-    from letta_adapters.errors import (
-        AuthenticationError,
-        ConfigurationError,
-        ConflictError,
-        ConnectionFailedError,
-        ConversationBusyError,
-        HistoryMismatchError,
-        InvalidInputError,
-        LettaError,
-        LettaTimeoutError,
-        ModelProviderError,
-        NotFoundError,
-        PendingApprovalError,
-        ProtocolError,
-        ProviderAuthenticationError,
-        ProviderRateLimitError,
-        RateLimitError,
-        ServerError,
-        SessionClosedError,
-        StreamTruncatedError,
-        TimeoutAfterAcceptanceError,
-        TimeoutBeforeAcceptanceError,
-        TurnCancelledError,
-        TurnFailedError,
-        UnsupportedOptionError,
-        WrongEventLoopError,
-    )
-    from letta_adapters.messages import (
-        AssistantMessage,
-        BootstrapState,
-        ErrorMessage,
-        InitMessage,
-        LoopStatusMessage,
-        Message,
-        MessagePage,
-        PendingToolCall,
-        QueueUpdateMessage,
-        ReasoningMessage,
-        RecoveryResult,
-        ResultMessage,
-        RetryMessage,
-        StreamEvent,
-        StreamTextDelta,
-        ToolCallMessage,
-        ToolResultMessage,
-        UnknownMessage,
-        Usage,
-        extract_stream_text_delta,
-    )
-    from letta_adapters.options import Local, MemoryBlock, Remote, Rest, Sleeptime
-    from letta_adapters.permissions import Allow, Deny, PermissionContext
-    from letta_adapters.session import AsyncSession
-    from letta_adapters.sync import (
-        LettaClient,
-        Session,
-        create_agent,
-        create_session,
-        prompt,
-        resume_session,
-    )
-    from letta_adapters.tools import Tool, tool
+    from letta_adapters.client import AsyncLettaClient as AsyncLettaClient
+    from letta_adapters.content import ImageContent as ImageContent
+    from letta_adapters.content import TextContent as TextContent
+    from letta_adapters.content import image_from_bytes as image_from_bytes
+    from letta_adapters.content import image_from_file as image_from_file
+    from letta_adapters.content import image_from_url as image_from_url
+    from letta_adapters.engine.transcript import Row as Row
+    from letta_adapters.engine.transcript import Transcript as Transcript
+    from letta_adapters.errors import AuthenticationError as AuthenticationError
+    from letta_adapters.errors import ConfigurationError as ConfigurationError
+    from letta_adapters.errors import ConflictError as ConflictError
+    from letta_adapters.errors import ConnectionFailedError as ConnectionFailedError
+    from letta_adapters.errors import ConversationBusyError as ConversationBusyError
+    from letta_adapters.errors import HistoryMismatchError as HistoryMismatchError
+    from letta_adapters.errors import InvalidInputError as InvalidInputError
+    from letta_adapters.errors import LettaError as LettaError
+    from letta_adapters.errors import LettaTimeoutError as LettaTimeoutError
+    from letta_adapters.errors import ModelProviderError as ModelProviderError
+    from letta_adapters.errors import NotFoundError as NotFoundError
+    from letta_adapters.errors import PendingApprovalError as PendingApprovalError
+    from letta_adapters.errors import ProtocolError as ProtocolError
+    from letta_adapters.errors import ProviderAuthenticationError as ProviderAuthenticationError
+    from letta_adapters.errors import ProviderRateLimitError as ProviderRateLimitError
+    from letta_adapters.errors import RateLimitError as RateLimitError
+    from letta_adapters.errors import ServerError as ServerError
+    from letta_adapters.errors import SessionClosedError as SessionClosedError
+    from letta_adapters.errors import StreamTruncatedError as StreamTruncatedError
+    from letta_adapters.errors import TimeoutAfterAcceptanceError as TimeoutAfterAcceptanceError
+    from letta_adapters.errors import TimeoutBeforeAcceptanceError as TimeoutBeforeAcceptanceError
+    from letta_adapters.errors import TurnCancelledError as TurnCancelledError
+    from letta_adapters.errors import TurnFailedError as TurnFailedError
+    from letta_adapters.errors import UnsupportedOptionError as UnsupportedOptionError
+    from letta_adapters.errors import WrongEventLoopError as WrongEventLoopError
+    from letta_adapters.messages import AssistantMessage as AssistantMessage
+    from letta_adapters.messages import BootstrapState as BootstrapState
+    from letta_adapters.messages import ErrorMessage as ErrorMessage
+    from letta_adapters.messages import InitMessage as InitMessage
+    from letta_adapters.messages import LoopStatusMessage as LoopStatusMessage
+    from letta_adapters.messages import Message as Message
+    from letta_adapters.messages import MessagePage as MessagePage
+    from letta_adapters.messages import PendingToolCall as PendingToolCall
+    from letta_adapters.messages import QueueUpdateMessage as QueueUpdateMessage
+    from letta_adapters.messages import ReasoningMessage as ReasoningMessage
+    from letta_adapters.messages import RecoveryResult as RecoveryResult
+    from letta_adapters.messages import ResultMessage as ResultMessage
+    from letta_adapters.messages import RetryMessage as RetryMessage
+    from letta_adapters.messages import StreamEvent as StreamEvent
+    from letta_adapters.messages import StreamTextDelta as StreamTextDelta
+    from letta_adapters.messages import ToolCallMessage as ToolCallMessage
+    from letta_adapters.messages import ToolResultMessage as ToolResultMessage
+    from letta_adapters.messages import UnknownMessage as UnknownMessage
+    from letta_adapters.messages import Usage as Usage
+    from letta_adapters.messages import extract_stream_text_delta as extract_stream_text_delta
+    from letta_adapters.options import Local as Local
+    from letta_adapters.options import MemoryBlock as MemoryBlock
+    from letta_adapters.options import Remote as Remote
+    from letta_adapters.options import Rest as Rest
+    from letta_adapters.options import Sleeptime as Sleeptime
+    from letta_adapters.permissions import Allow as Allow
+    from letta_adapters.permissions import Deny as Deny
+    from letta_adapters.permissions import PermissionContext as PermissionContext
+    from letta_adapters.session import AsyncSession as AsyncSession
+    from letta_adapters.sync import LettaClient as LettaClient
+    from letta_adapters.sync import Session as Session
+    from letta_adapters.sync import create_agent as create_agent
+    from letta_adapters.sync import create_session as create_session
+    from letta_adapters.sync import prompt as prompt
+    from letta_adapters.sync import resume_session as resume_session
+    from letta_adapters.tools import Tool as Tool
+    from letta_adapters.tools import tool as tool
 
 _HOMES = {
     "client": "AsyncLettaClient",

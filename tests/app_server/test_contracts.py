@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from letta_adapters import AsyncLettaClient
+from letta_adapters.testing.live import contracts
 from letta_adapters.testing.scripted_model import ScriptedModel
-from tests import contracts
 
 
 async def test_session_init(client: AsyncLettaClient, agent: str) -> None:

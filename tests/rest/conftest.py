@@ -9,7 +9,7 @@ import pytest
 
 from letta_adapters import AsyncLettaClient, Rest
 from letta_adapters.testing import LettaCassette
-from tests.faces import sync_client
+from letta_adapters.testing.live.faces import sync_client
 
 MODEL = "openai-proxy/scripted"
 

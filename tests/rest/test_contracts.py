@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from letta_adapters.testing import LettaCassette
-from tests import contracts
+from letta_adapters.testing.live import contracts
 
 
 @pytest.mark.letta_cassette("contract_session_init", shared=True)

@@ -1,0 +1,107 @@
+"""The five contracts, live, against whatever ``LETTA_*`` points at.
+
+``pytest --pyargs letta_adapters.testing.live``. See the package's docstring for its variables.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from letta_adapters import AsyncLettaClient, Local, Rest
+from letta_adapters.testing.live import contracts
+from letta_adapters.testing.live.faces import sync_client
+from letta_adapters.testing.scripted_model import RemoteScript
+
+pytestmark = pytest.mark.skipif(
+    not (os.environ.get("LETTA_API_KEY") or os.environ.get("LETTA_BASE_URL")),
+    reason="live tests need LETTA_API_KEY or LETTA_BASE_URL",
+)
+
+LIMIT = int(os.environ.get("LETTA_LIVE_TEST_TIMEOUT_MS", "180000")) / 1000
+CONVERSATION = os.environ.get("LETTA_CONVERSATION_ID")
+
+
+def script(*replies: Any) -> None:
+    """Only a scripted model (of ``tools.rig``) can be told what to say."""
+    if url := os.environ.get("LETTA_RIG_MODEL"):
+        RemoteScript(url).script(*replies)
+
+
+EMBEDDED = pytest.param(
+    "embedded",
+    marks=pytest.mark.skipif(
+        os.environ.get("LETTA_LIVE_EMBEDDED") != "1", reason="needs LETTA_LIVE_EMBEDDED=1"
+    ),
+)
+
+
+@pytest_asyncio.fixture(params=["async", "sync", EMBEDDED])
+async def client(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
+    """The async client, the sync one in its clothes, and Letta Code in between."""
+    recorder: Any = None
+    if request.config.getoption("--letta-record") != "none" and request.param != "embedded":
+        recorder = request.getfixturevalue("letta_cassette").http_client()
+    made: Any
+    if request.param == "embedded":
+        made = AsyncLettaClient(Local(data_dir=tmp_path, api=Rest()))
+    elif request.param == "async":
+        made = AsyncLettaClient(http_client=recorder)
+    else:
+        made = sync_client(http_client=recorder)
+    yield made
+    await made.close()
+    if recorder is not None:
+        await recorder.aclose()
+
+
+@pytest_asyncio.fixture
+async def agent(client: Any) -> AsyncIterator[str]:
+    """Whom to talk to."""
+    if given := os.environ.get("LETTA_AGENT_ID"):
+        yield given
+        return
+    model = os.environ.get("LETTA_MODEL")
+    if model is None and os.environ.get("LETTA_RIG_MODEL"):
+        model = "openai-proxy/scripted"
+    made = await client.create_agent(
+        name="letta-adapters live test", **({"model": model} if model else {})
+    )
+    yield made
+    await client.agents.delete(made)
+
+
+async def in_time(contract: Awaitable[None]) -> None:
+    """Run a contract within the limit."""
+    await asyncio.wait_for(contract, LIMIT)
+
+
+@pytest.mark.asyncio
+class TestContracts:
+    """One test for each."""
+
+    async def test_session_init(self, client: Any, agent: str) -> None:
+        """See :func:`contracts.session_init`."""
+        await in_time(contracts.session_init(client, agent, CONVERSATION))
+
+    async def test_send_and_stream(self, client: Any, agent: str) -> None:
+        """See :func:`contracts.send_and_stream`."""
+        await in_time(contracts.send_and_stream(client, agent, CONVERSATION, script))
+
+    async def test_backfill_and_pages(self, client: Any, agent: str) -> None:
+        """See :func:`contracts.backfill_and_pages`."""
+        await in_time(contracts.backfill_and_pages(client, agent, CONVERSATION, script))
+
+    async def test_list_while_streaming(self, client: Any, agent: str) -> None:
+        """See :func:`contracts.list_while_streaming`."""
+        await in_time(contracts.list_while_streaming(client, agent, CONVERSATION, script))
+
+    async def test_tool_lifecycle(self, client: Any, agent: str) -> None:
+        """See :func:`contracts.tool_lifecycle`."""
+        await in_time(contracts.tool_lifecycle(client, agent, CONVERSATION, script))
