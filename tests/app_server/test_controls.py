@@ -222,6 +222,10 @@ async def test_connecting_a_provider(
     async with client.create_session(agent, model="openai-compatible/scripted-two") as session:
         result = await session.run_turn("hi")
     assert (result.success, model.requests[-1].body["model"]) == (True, "scripted-two")
+    # The server is shared with other tests.
+    body = {"target": "local", "provider_id": "openai-compatible"}
+    await client.request("COMMAND", "disconnect_provider", body=body)
+    await client.request("COMMAND", "list_models", body={"force": True})
     for wrong, why in (
         ({"provider": "anthropc", "api_key": "k"}, "anthropic"),
         ({"provider": "anthropic"}, "apiKey"),
