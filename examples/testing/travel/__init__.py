@@ -1,0 +1,1 @@
+"""A travel agency: one small LangChain application, one small LlamaIndex application."""
