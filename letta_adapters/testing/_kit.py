@@ -7,9 +7,10 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import httpx
+from pydantic import SecretStr
 
 from letta_adapters.testing._save import save_cassette
 from letta_adapters.testing.cassette import Cassette
@@ -17,8 +18,13 @@ from letta_adapters.testing.recorder import RecordingTransport
 from letta_adapters.testing.replay import CassetteTransport
 from letta_adapters.testing.sanitize import SanitizeRules
 
+if TYPE_CHECKING:
+    from letta_adapters.options import Remote
+    from letta_adapters.testing.websocket import WebSocketPlayer, WebSocketRecorder
+
 REPLAY_URL = "http://letta.test"
 REPLAY_KEY = "test-key"
+REPLAY_SOCKET = "ws://letta.test/ws"
 
 
 @dataclass(frozen=True)
@@ -64,9 +70,12 @@ class LettaCassette:
         self._options: dict[str, Any] = {}
         self._require_all_played = True
         if recording:
-            self.base_url = _environment(spec.base_url_env)
+            # A recording of an App Server alone needs no Letta API.
+            alone = bool(os.environ.get("LETTA_APP_SERVER_URL"))
+            given = os.environ.get(spec.base_url_env, "")
+            self.base_url = given if alone else _environment(spec.base_url_env)
             self.api_key = os.environ.get("LETTA_API_KEY") or None
-        self.rules = SanitizeRules(base_url=self.base_url)
+        self.rules = SanitizeRules(base_url=self.base_url or None)
 
     @property
     def transport(self) -> RecordingTransport | CassetteTransport:
@@ -85,6 +94,23 @@ class LettaCassette:
     def sync_http_client(self, **options: Any) -> httpx.Client:
         """A sync httpx client that records or replays; ``options`` are httpx's."""
         return httpx.Client(**self._client_options(options))
+
+    @property
+    def app_server(self) -> Remote:
+        """The App Server to talk to: ``LETTA_APP_SERVER_URL``'s while recording."""
+        from letta_adapters.options import Remote
+
+        if not self.recording:
+            return Remote(url=REPLAY_SOCKET, auth_token=SecretStr(REPLAY_KEY))
+        token = SecretStr(os.environ.get("LETTA_APP_SERVER_TOKEN", ""))
+        return Remote(url=_environment("LETTA_APP_SERVER_URL"), auth_token=token)
+
+    def websocket(self, **options: Any) -> WebSocketRecorder | WebSocketPlayer:
+        """A context in which every connection to an App Server is recorded, or replayed.
+
+        ``options`` are :class:`~letta_adapters.testing.websocket.WebSocketPlayer`'s.
+        """
+        raise NotImplementedError
 
     def script(self, *replies: Any) -> None:
         """Tell the scripted model what to answer; does nothing on replay."""
@@ -125,6 +151,7 @@ class TransportCassette(LettaCassette):
     """Recording and replaying by transport: streams stay streams."""
 
     _transport: RecordingTransport | CassetteTransport | None = None
+    _socket: WebSocketRecorder | WebSocketPlayer | None = None
 
     @property
     def transport(self) -> RecordingTransport | CassetteTransport:
@@ -134,7 +161,10 @@ class TransportCassette(LettaCassette):
                 RecordingTransport(timing=self._spec.timing)
                 if self.recording
                 else CassetteTransport(
-                    self.path, rules=self.rules, secrets=self.secrets, **self._options
+                    self._part(frames=False),
+                    rules=self.rules,
+                    secrets=self.secrets,
+                    **self._options,
                 )
             )
         return self._transport
@@ -147,11 +177,32 @@ class TransportCassette(LettaCassette):
 
     def finish(self) -> None:
         """See :meth:`LettaCassette.finish`."""
-        transport = self.transport
+        transport, socket = self.transport, self._socket
         if isinstance(transport, RecordingTransport):
-            self._save(transport.cassette)
+            frames = [] if socket is None else socket.cassette.interactions  # type: ignore[union-attr]
+            self._save(Cassette([*transport.cassette, *frames]))
         elif self._require_all_played:
             transport.assert_all_played()
+            if socket is not None:
+                socket.assert_all_played()  # type: ignore[union-attr]
+            elif self._part(frames=True).interactions:
+                raise AssertionError("the recorded WebSocket was not used")
+
+    def websocket(self, **options: Any) -> WebSocketRecorder | WebSocketPlayer:
+        """See :meth:`LettaCassette.websocket`."""
+        from letta_adapters.testing.websocket import WebSocketPlayer, WebSocketRecorder
+
+        if self.recording:
+            self._socket = WebSocketRecorder()
+        else:
+            self._socket = WebSocketPlayer(self._part(frames=True), **options)
+        return self._socket
+
+    def _part(self, *, frames: bool) -> Cassette:
+        from letta_adapters.testing.websocket import is_frame
+
+        whole = Cassette.load(self.path)
+        return Cassette([item for item in whole if is_frame(item) is frames])
 
 
 class VcrCassette(LettaCassette):

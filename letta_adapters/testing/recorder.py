@@ -41,6 +41,11 @@ _DELAY_STEPS = (0, 20, 100, 500, 2000, 10000)
 _DELAY_EDGES = (10, 50, 250, 1000, 5000)
 
 
+def coarse(delay: float) -> int:
+    """A delay in milliseconds, as recordings keep it."""
+    return _DELAY_STEPS[bisect_right(_DELAY_EDGES, delay)]
+
+
 @dataclass
 class _Take:
     """One exchange while it is being recorded."""
@@ -130,7 +135,7 @@ class _Take:
         for size, start in zip(sizes, accumulate([0, *sizes]), strict=False):
             arrived = self.marks[bisect_right(offsets, start)][1]
             delay = (arrived - previous) * 1000
-            entries.append((_DELAY_STEPS[bisect_right(_DELAY_EDGES, delay)], size))
+            entries.append((coarse(delay), size))
             previous = arrived
         return tuple(entries)
 

@@ -1,0 +1,325 @@
+"""Recording and replaying the App Server's WebSocket, frame by frame.
+
+A recording is a cassette like any other. Each frame of ours is an interaction (``SEND``), and the
+frames that came until our next one are its response, as an event stream; a new connection is an
+interaction of its own (``WEBSOCKET``). So the sanitizer and the leak gate look at frames as they
+look at HTTP, and vcrpy can read the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from websockets.exceptions import ConnectionClosedError
+
+from letta_adapters.backends.app_server import connection as app_server
+from letta_adapters.testing.cassette import (
+    Cassette,
+    Interaction,
+    RecordedRequest,
+    RecordedResponse,
+    split_events,
+)
+from letta_adapters.testing.recorder import coarse
+from letta_adapters.testing.replay import CassetteMissError
+
+OPENED: Final = "WEBSOCKET"
+SENT: Final = "SEND"
+_JSON: Final = (("content-type", "application/json"),)
+_STREAM: Final = (("content-type", "text/event-stream"),)
+_REQUEST_ID: Final = re.compile(r"\bla-[0-9a-f]{32}\b")
+# What the client reads of the 13 kB about the machine that come twice a turn.
+_DEVICE: Final = frozenset(
+    {
+        "current_loaded_tools",
+        "current_permission_mode",
+        "current_working_directory",
+        "is_processing",
+        "pending_control_requests",
+    }
+)
+# Made anew in every run: whatever stands there now takes the place of what was recorded.
+_FRESH: Final = frozenset({"request_id", "client_message_id", "cwd"})
+
+
+def is_frame(interaction: Interaction) -> bool:
+    """Is it a part of a WebSocket's recording?"""
+    return interaction.request.method in (OPENED, SENT)
+
+
+@contextmanager
+def _connecting(connect: Callable[..., Awaitable[Any]]) -> Iterator[None]:
+    """All connections to App Servers are opened by this function."""
+    before = vars(app_server)["connect"]
+    vars(app_server)["connect"] = connect
+    try:
+        yield
+    finally:
+        vars(app_server)["connect"] = before
+
+
+# -- recording ----------------------------------------------------------------------------------
+
+
+class WebSocketRecorder:
+    """Tees the frames of every connection that is opened in its block.
+
+    ::
+
+        recorder = WebSocketRecorder()
+        with recorder:
+            ...  # LettaClient(Remote(...)), ChatLetta, ...
+        save_cassette(recorder.cassette, "cassettes/session.yaml")
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._takes: list[_Take] = []
+        self._real = vars(app_server)["connect"]
+        self._patch: Any = None
+
+    @property
+    def cassette(self) -> Cassette:
+        """What was recorded so far."""
+        numbers: dict[str, str] = {}
+        return Cassette([take.interaction(numbers) for take in self._takes])
+
+    async def connect(self, url: str, **options: Any) -> Any:
+        """Open a connection and tee it."""
+        socket = await self._real(url, **options)
+        self.began(OPENED, url, "")
+        return _Tee(socket, self)
+
+    def began(self, method: str, url: str, text: str) -> None:
+        """A connection, or a frame of ours."""
+        self._takes.append(_Take(method, url, text, self._clock()))
+
+    def came(self, text: str | bytes) -> None:
+        """A frame of the server's."""
+        plain = text if isinstance(text, str) else text.decode()
+        self._takes[-1].frames.append((self._clock(), plain))
+
+    def __enter__(self) -> WebSocketRecorder:
+        self._patch = _connecting(self.connect)
+        self._patch.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._patch.__exit__(*error)
+
+
+class _Take:
+    def __init__(self, method: str, url: str, text: str, now: float) -> None:
+        self.method, self.url, self.text, self.now = method, url, text, now
+        self.frames: list[tuple[float, str]] = []
+
+    def interaction(self, numbers: dict[str, str]) -> Interaction:
+        def numbered(text: str) -> str:
+            return _REQUEST_ID.sub(
+                lambda found: numbers.setdefault(found[0], f"la-{len(numbers) + 1}"), text
+            )
+
+        request = RecordedRequest(
+            self.method, self.url, _JSON if self.text else (), numbered(self.text).encode()
+        )
+        before, events, timing = self.now, [], []
+        for at, text in self.frames:
+            event = f"data: {numbered(_slim(text))}\n\n".encode()
+            events.append(event)
+            timing.append((coarse((at - before) * 1000), len(event)))
+            before = at
+        body = b"".join(events)
+        response = RecordedResponse(101, "", _STREAM, body, tuple(timing) or None)
+        return Interaction(request, response)
+
+
+def _slim(text: str) -> str:
+    frame = json.loads(text)
+    if isinstance(frame, dict) and frame.get("type") == "update_device_status":
+        status = frame.get("device_status") or {}
+        frame["device_status"] = {name: status[name] for name in _DEVICE if name in status}
+    return json.dumps(frame, ensure_ascii=False, sort_keys=True)
+
+
+class _Tee:
+    """A socket whose frames are noted as they pass."""
+
+    def __init__(self, socket: Any, recorder: WebSocketRecorder) -> None:
+        self._socket, self._recorder = socket, recorder
+        self.transport = socket.transport
+
+    async def send(self, text: str) -> None:
+        self._recorder.began(SENT, "ws://letta.test/ws", text)
+        await self._socket.send(text)
+
+    async def __aiter__(self) -> AsyncIterator[str | bytes]:
+        async for text in self._socket:
+            self._recorder.came(text)
+            yield text
+
+    async def close(self) -> None:
+        await self._socket.close()
+
+
+# -- replaying ----------------------------------------------------------------------------------
+
+
+class WebSocketPlayer:
+    """Plays a recording to every connection that is opened in its block, in their order.
+
+    Frames of ours are compared with the recorded ones; what is made anew in every run (request and
+    message ids, the working directory) may differ and is put into the server's frames.
+
+    Args:
+        cassette: The recording; its HTTP part is left alone.
+        timing: ``"none"``, ``"recorded"``, or a factor for the recorded delays.
+        sleep: The clock, for tests: ``await sleep(seconds)``.
+        cut_after: The network is gone after so many of the server's frames, and stays so.
+        edit: ``(number, text) -> texts``: what comes in place of a frame, to drop, repeat or
+            change it.
+    """
+
+    def __init__(
+        self,
+        cassette: Cassette,
+        *,
+        timing: str | float = "none",
+        sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
+        cut_after: int | None = None,
+        edit: Callable[[int, str], list[str]] | None = None,
+    ) -> None:
+        self.misses: list[CassetteMissError] = []
+        self.scale = {"none": 0.0, "recorded": 1.0}.get(timing, timing)  # type: ignore[arg-type]
+        self.sleep, self.cut_after, self.edit = sleep, cut_after, edit
+        self.came = 0
+        self._scenes: deque[deque[Interaction]] = deque()
+        for interaction in filter(is_frame, cassette):
+            if interaction.request.method == OPENED:
+                self._scenes.append(deque())
+            self._scenes[-1].append(interaction)
+        self._patch: Any = None
+
+    @property
+    def gone(self) -> bool:
+        """Was it cut off?"""
+        return self.cut_after is not None and self.came >= self.cut_after
+
+    async def connect(self, url: str, **_: Any) -> Any:
+        """The next recorded connection.
+
+        Raises:
+            CassetteMissError: there was no (further) one.
+        """
+        if self.gone:
+            raise ConnectionRefusedError(f"cut off: {url}")
+        if not self._scenes:
+            raise self.missed(f"the recording has no (further) connection to {url}")
+        return _Played(self, self._scenes.popleft())
+
+    def missed(self, text: str) -> CassetteMissError:
+        """Note it too: whoever sent the frame may swallow the error."""
+        self.misses.append(CassetteMissError(text))
+        return self.misses[-1]
+
+    def assert_all_played(self) -> None:
+        """Raises ``AssertionError`` for a frame that did not fit, or a connection nobody opened."""
+        if self.misses:
+            raise self.misses[0]
+        if self._scenes:
+            raise AssertionError(f"{len(self._scenes)} recorded connections were not opened")
+
+    def __enter__(self) -> WebSocketPlayer:
+        self._patch = _connecting(self.connect)
+        self._patch.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._patch.__exit__(*error)
+
+
+class _Played:
+    """One recorded connection."""
+
+    def __init__(self, player: WebSocketPlayer, scene: deque[Interaction]) -> None:
+        self._player, self._scene = player, scene
+        self._fresh: dict[str, str] = {}
+        self._coming: deque[tuple[float, str]] = deque()
+        self._news = asyncio.Event()
+        self._closed = self._broken = False
+        self._release(scene.popleft())
+
+    async def send(self, text: str) -> None:
+        if self._closed or self._broken:
+            raise ConnectionClosedError(None, None)
+        frame = json.loads(text)
+        if not self._scene:
+            raise self._player.missed(f"nothing more was sent, but now: {text[:300]}")
+        recorded = json.loads(self._scene[0].request.body)
+        difference = _difference(recorded, frame, "", self._fresh)
+        if difference:
+            raise self._player.missed(f"another frame was sent than recorded: {difference}")
+        self._release(self._scene.popleft())
+
+    def _release(self, interaction: Interaction) -> None:
+        """What came after this frame comes now."""
+        response = interaction.response
+        events = split_events(response.body)
+        timing = response.timing or ((0, 0),) * len(events)
+        for event, (delay, _) in zip(events, timing, strict=True):
+            text = event.decode().removeprefix("data: ").rstrip("\n")
+            if self._fresh:
+                # At once: what is put in may look like something to replace.
+                known = "|".join(map(re.escape, sorted(self._fresh, key=len, reverse=True)))
+                text = re.sub(
+                    rf"(?<![\w-])(?:{known})(?![\w-])", lambda found: self._fresh[found[0]], text
+                )
+            self._coming.append((delay / 1000 * float(self._player.scale), text))
+        self._news.set()
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        player = self._player
+        while not self._closed:
+            if player.gone:
+                self._broken = True
+                raise ConnectionClosedError(None, None)
+            if not self._coming:
+                self._news.clear()
+                await self._news.wait()
+                continue
+            delay, text = self._coming.popleft()
+            if delay:
+                await player.sleep(delay)
+            player.came += 1
+            for made in [text] if player.edit is None else player.edit(player.came, text):
+                yield made
+
+    async def close(self) -> None:
+        self._closed = True
+        self._news.set()
+
+
+def _difference(recorded: Any, sent: Any, path: str, fresh: dict[str, str]) -> str:
+    """How a frame differs from the recorded one, or ``""``; notes what is fresh in it."""
+    if isinstance(recorded, Mapping) and isinstance(sent, Mapping):
+        if recorded.keys() != sent.keys():
+            return f"{path or 'the frame'} has {sorted(sent)} instead of {sorted(recorded)}"
+        parts = ((recorded[name], sent[name], f"{path}.{name}") for name in recorded)
+        return next((d for part in parts if (d := _difference(*part, fresh))), "")
+    if isinstance(recorded, list) and isinstance(sent, list) and len(recorded) == len(sent):
+        numbered = enumerate(zip(recorded, sent, strict=True))
+        found = (_difference(a, b, f"{path}[{n}]", fresh) for n, (a, b) in numbered)
+        return next((d for d in found if d), "")
+    if recorded == sent:
+        return ""
+    both = isinstance(recorded, str) and isinstance(sent, str)
+    if both and path.rpartition(".")[2] in _FRESH:
+        fresh[recorded] = json.dumps(sent)[1:-1]
+        return ""
+    return f"{path} is {sent!r} instead of {recorded!r}"
