@@ -46,6 +46,8 @@ _WEDGED = (
     "will until it is restarted. The message was not taken. To go on at once, fork the "
     "conversation: client.conversations.fork(conversation_id)."
 )
+# All that Letta Code says of a stop reason it has no words for, such as ``max_tokens_exceeded``.
+_UNEXPECTED = "Unexpected stop reason:"
 _MODEL_FAILED = ("llm_error", "local_backend_error")
 
 
@@ -59,7 +61,7 @@ def failure_of(stop_reason: str, error: Mapping[str, Any], closing: Any) -> Fail
     if stop_reason == "cancelled":
         return failure_from_stop_reason(stop_reason)
     event = _innermost(error) or _innermost({"message": closing})
-    if not event:
+    if not event or str(event["message"]).startswith(_UNEXPECTED):
         return failure_from_stop_reason(stop_reason)
     error_type = str(event.get("error_type") or event.get("type") or "") or None
     wire = str(event.get("message"))
