@@ -1,8 +1,10 @@
-"""Fixtures: one agent on the real embedded runtime for all tests, with a model that obliges."""
+"""Fixtures: one agent on the real embedded runtime, and one App Server, for all tests."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +12,7 @@ from letta_adapters import LettaClient
 from letta_adapters.testing.local import LocalLetta
 from letta_adapters.testing.obliging import oblige
 from letta_adapters.testing.scripted_model import ScriptedModel
-from tests.app_server._server import payload
+from tests.app_server._server import AppServer, payload
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +39,21 @@ def embedded(_embedded_letta: LocalLetta) -> LettaClient:
 def embedded_agent(_embedded_letta: LocalLetta) -> str:
     """A bare agent."""
     return _embedded_letta.agent()
+
+
+@pytest.fixture(scope="session")
+def shared_model() -> Iterator[ScriptedModel]:
+    """The model behind :func:`app_server`; tests take ``model``, which starts empty."""
+    with ScriptedModel(models=("scripted", "scripted-two")) as model:
+        yield model
+
+
+@pytest.fixture(scope="session")
+def app_server(shared_model: ScriptedModel) -> Iterator[AppServer]:
+    """One real App Server for all tests that do not stop it."""
+    if payload() is None:
+        pytest.skip("the letta wheel is not installed")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+        server = AppServer(Path(home), shared_model.base_url).start()
+        yield server
+        server.stop()

@@ -44,9 +44,18 @@ OPTION_SUPPORT: Mapping[str, tuple[str, ...]] = {
 # What is not an option but what a conversation is like → the backends where it is so.
 CAPABILITIES: Mapping[str, tuple[str, ...]] = {
     "durable_pending_calls": ("rest",),
+    "editable_server_tools": ("local", "remote"),
+    "failed_input_is_dropped": ("rest",),
+    "final_refusals": ("rest",),
+    "live_history": ("local", "remote"),
     "messages_of_any_role": ("rest",),
     "model_settings": ("rest",),
+    "parallel_calls": ("local", "remote"),
     "removable_conversations": ("rest",),
+    "shared_queue": ("local", "remote"),
+    "system_message_listed": ("rest",),
+    "tool_errors_listed": ("rest",),
+    "usable_after_a_cut": ("rest",),
     "whole_answers_only": ("rest",),
 }
 

@@ -34,6 +34,22 @@ MEANINGS: Final[Mapping[str, tuple[str, str]]] = {
         "it lives as long as its connection, 300 s at most; a later result goes in as a "
         "labelled message",
     ),
+    "editable_server_tools": (
+        "`can_use_tool` may change the input of a tool that the server runs",
+        "such a change ends the turn with `unsupported_option`",
+    ),
+    "failed_input_is_dropped": (
+        "a turn whose first model call failed leaves nothing: it can be sent again",
+        "its message stays in the conversation (`result.input_stored` says so)",
+    ),
+    "final_refusals": (
+        "what a model provider refuses (a wrong key, a bad request) ends the turn at once",
+        "it is asked again, for about 35 s",
+    ),
+    "live_history": (
+        "`list_messages` shows a turn while it runs",
+        "it shows each step once it is done",
+    ),
     "messages_of_any_role": (
         "a history of others is stored as the messages it is",
         "it is told as one labelled message",
@@ -42,9 +58,29 @@ MEANINGS: Final[Mapping[str, tuple[str, str]]] = {
         "a conversation can have a `temperature` and `max_tokens` of its own",
         "refused by name: they are the agent's",
     ),
+    "parallel_calls": (
+        "an agent's model may call several tools at once",
+        "one at a time, unless the agent's `model_settings` say `parallel_tool_calls`",
+    ),
     "removable_conversations": (
         "a conversation for one call is deleted afterwards",
         "it is archived",
+    ),
+    "shared_queue": (
+        "a message waits while the turn of another client runs",
+        "`ConversationBusyError`; messages of one client wait on both",
+    ),
+    "system_message_listed": (
+        "the list of messages begins with the system message",
+        "it holds what was said, and no more",
+    ),
+    "tool_errors_listed": (
+        "the list of messages says that a client-side tool failed",
+        "it is listed as a success, with the error as its text",
+    ),
+    "usable_after_a_cut": (
+        "a conversation goes on after its connection was lost in the middle of a turn",
+        "the server holds the turn until it is restarted (`conversation_busy`); fork it",
     ),
     "whole_answers_only": (
         "a stored answer is a whole one",

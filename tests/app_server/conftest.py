@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +26,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
-@pytest.fixture(scope="session")
-def shared_model() -> Iterator[ScriptedModel]:
-    with ScriptedModel(models=("scripted", "scripted-two")) as model:
-        yield model
-
-
 @pytest.fixture
 def model(shared_model: ScriptedModel) -> ScriptedModel:
     """The model behind the server, with nothing scripted and nothing recorded yet."""
@@ -40,13 +33,10 @@ def model(shared_model: ScriptedModel) -> ScriptedModel:
     return shared_model
 
 
-@pytest.fixture(scope="session")
-def server(shared_model: ScriptedModel) -> Iterator[AppServer]:
-    """One server for all tests that do not stop it."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
-        server = AppServer(Path(home), shared_model.base_url).start()
-        yield server
-        server.stop()
+@pytest.fixture
+def server(app_server: AppServer) -> AppServer:
+    """The one server for all tests that do not stop it."""
+    return app_server
 
 
 @pytest.fixture

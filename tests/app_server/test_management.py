@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,13 +10,11 @@ from letta_adapters import (
     AsyncLettaClient,
     InvalidInputError,
     NotFoundError,
-    StreamEvent,
     UnsupportedOptionError,
 )
 from letta_adapters.backends.app_server import history
 from letta_adapters.backends.base import Conversation
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
-from tests.app_server._server import MODEL, AppServer
 
 
 async def talk(session: Any, model: ScriptedModel, *words: str) -> None:
@@ -81,81 +77,6 @@ async def test_history_has_no_injected_reminders(
     assert "system-reminder" not in str(page.messages)
     assert texts(page.messages) == ["Question one.", "Answer one."]
     assert page.messages[0]["otid"]
-
-
-async def test_listing_during_a_stream(
-    client: AsyncLettaClient, agent: str, model: ScriptedModel
-) -> None:
-    model.script(Reply(["steady "] * 10, token_delay=0.05))
-    pages = []
-    async with client.create_session(agent, include_partial_messages=True) as session:
-        await session.send("count")
-        async for message in session.stream():
-            if isinstance(message, StreamEvent) and not pages:
-                pages.append(await session.list_messages())
-    assert message.success
-    assert message.result == "steady " * 10
-    assert texts(pages[0].messages)[-1] == "count"
-
-
-async def test_bootstrap_state(client: AsyncLettaClient, agent: str, model: ScriptedModel) -> None:
-    async with client.create_session(agent) as session:
-        await talk(session, model, "one")
-        state = await session.bootstrap_state()
-    assert (state.agent_id, state.conversation_id) == (agent, session.conversation_id)
-    assert (state.model, state.has_pending_approval) == (MODEL, False)
-    assert isinstance(state.tools, tuple)
-    assert texts(state.page.messages) == ["Answer one.", "Question one."]
-
-
-async def test_a_question_nobody_answers_can_be_cleared(
-    connect: Callable[..., AsyncLettaClient],
-    server: AppServer,
-    agent: str,
-    model: ScriptedModel,
-) -> None:
-    asked = asyncio.Event()
-
-    async def never(*_: Any) -> bool:
-        asked.set()
-        await asyncio.sleep(60)
-        return False
-
-    model.script(Reply(tool_calls=[ToolUse("Bash", {"command": "touch x", "description": "t"})]))
-    async with (
-        connect(server, name="remote") as first,
-        connect(server, name="remote") as second,
-        first.create_session(agent, can_use_tool=never) as waiting,
-    ):
-        turn = asyncio.ensure_future(waiting.run_turn("go"))
-        await asyncio.wait_for(asked.wait(), 10)
-        async with second.resume_session(
-            agent_id=agent, conversation_id=waiting.conversation_id
-        ) as other:
-            state = await other.bootstrap_state()
-            assert [(c.tool_call_id, c.tool_name) for c in state.pending] == [("call_1", "Bash")]
-            recovered = await other.recover_pending_approvals()
-            assert recovered.recovered
-            assert [c.tool_name for c in recovered.denied] == ["Bash"]
-            assert not (await other.bootstrap_state()).has_pending_approval
-            assert not (await other.recover_pending_approvals()).recovered
-            model.script("free")
-            assert (await other.run_turn("hello")).result == "free"
-        await waiting.abort()
-        result = await turn
-    assert not result.success
-    assert len(model.requests) == 2
-
-
-async def test_agents(client: AsyncLettaClient, agent: str) -> None:
-    assert (await client.agents.retrieve(agent))["name"] == "test"
-    assert (await client.agents.update(agent, name="renamed"))["name"] == "renamed"
-    assert agent in [a["id"] for a in await client.agents.list(query="renamed")]
-    await client.agents.delete(agent)
-    with pytest.raises(NotFoundError):
-        await client.agents.retrieve(agent)
-    with pytest.raises(NotFoundError):
-        await client.create_session(agent).initialize()
 
 
 async def test_conversations(client: AsyncLettaClient, agent: str, model: ScriptedModel) -> None:

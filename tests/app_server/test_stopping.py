@@ -13,7 +13,6 @@ import pytest
 from letta_adapters import (
     AssistantMessage,
     AsyncLettaClient,
-    AuthenticationError,
     ConnectionFailedError,
     LoopStatusMessage,
     QueueUpdateMessage,
@@ -32,45 +31,6 @@ async def open_socket(client: AsyncLettaClient) -> Any:
     backend = client.backend
     assert isinstance(backend, AppServerBackend)
     return (await backend.connection())._socket
-
-
-async def test_abort_in_the_middle_of_the_answer(
-    client: AsyncLettaClient, agent: str, model: ScriptedModel
-) -> None:
-    model.script(SLOW)
-    async with client.create_session(agent, include_partial_messages=True) as session:
-        await session.send("talk")
-        messages: list[Any] = []
-        started = 0.0
-        async for message in session.stream():
-            messages.append(message)
-            if isinstance(message, StreamEvent) and not started:
-                started = time.monotonic()
-                await session.abort()
-        took = time.monotonic() - started
-        result = messages[-1]
-        assert (result.success, result.error_code) == (False, "cancelled"), result
-        assert result.stop_reason == "cancelled"
-        assert took < 3
-        assert not [m for m in messages if isinstance(m, AssistantMessage)]
-        model.script("Fine.")
-        after = await session.run_turn("go on")
-    assert (after.success, after.result) == (True, "Fine.")
-
-
-async def test_leaving_the_stream_stops_the_agent(
-    client: AsyncLettaClient, agent: str, model: ScriptedModel
-) -> None:
-    model.script(SLOW)
-    async with client.create_session(agent, include_partial_messages=True) as session:
-        await session.send("talk")
-        async with session.stream() as stream:
-            async for message in stream:
-                if isinstance(message, StreamEvent):
-                    break
-        model.script("Fine.")
-        after = await session.run_turn("go on")
-    assert (after.success, after.result) == (True, "Fine.")
 
 
 async def test_abort_while_a_client_tool_runs(
@@ -157,20 +117,6 @@ async def test_abort_before_the_models_first_word(
         # The server is still busy with the aborted turn: this one waits behind it.
         after = await session.run_turn("go on")
     assert (after.success, after.result) == (True, "Fine."), after
-
-
-async def test_abort_with_nothing_to_abort(client: AsyncLettaClient, agent: str) -> None:
-    async with client.create_session(agent) as session:
-        await session.abort()
-
-
-async def test_a_turn_timeout_stops_the_agent(
-    client: AsyncLettaClient, agent: str, model: ScriptedModel
-) -> None:
-    model.script(SLOW)
-    async with client.create_session(agent, turn_timeout=0.7) as session:
-        result = await session.run_turn("talk")
-    assert (result.success, result.error_code) == (False, "timeout_after_acceptance")
 
 
 async def test_a_lost_connection_is_no_shorter_answer(
@@ -263,14 +209,6 @@ async def test_a_server_that_is_gone(
     assert caught.value.accepted is False
 
 
-async def test_a_wrong_token(
-    connect: Callable[..., AsyncLettaClient], server: AppServer, model: ScriptedModel
-) -> None:
-    async with connect(server, token="wrong") as client:
-        with pytest.raises(AuthenticationError, match="LETTA_APP_SERVER_TOKEN"):
-            await client.agents.list()
-
-
 async def test_sends_of_one_conversation_run_one_after_the_other(
     client: AsyncLettaClient, agent: str, model: ScriptedModel
 ) -> None:
@@ -280,23 +218,6 @@ async def test_sends_of_one_conversation_run_one_after_the_other(
     assert [r.result for r in results] == ["a a a a a ", "two", "three"]
     assert all(len(r.run_ids) == 1 for r in results)
     assert len(model.requests) == 3
-
-
-async def test_conversations_run_in_parallel(
-    client: AsyncLettaClient, agent: str, model: ScriptedModel
-) -> None:
-    words = ("red", "green", "blue")
-    model.script(
-        *(Reply([f"{word} "] * 10, token_delay=0.05, when=f"say {word}") for word in words)
-    )
-
-    async def say(word: str) -> ResultMessage:
-        return await client.prompt(f"say {word}", agent)
-
-    started = time.monotonic()
-    results = await asyncio.gather(*map(say, words))
-    assert [r.result for r in results] == [f"{word} " * 10 for word in words]
-    assert time.monotonic() - started < 5
 
 
 async def test_a_turn_that_another_client_started_does_not_end_ours(

@@ -8,16 +8,9 @@ from typing import Any
 
 from letta_adapters import (
     Allow,
-    AssistantMessage,
     AsyncLettaClient,
-    Deny,
-    InitMessage,
-    ReasoningMessage,
-    ResultMessage,
-    StreamEvent,
     ToolCallMessage,
     ToolResultMessage,
-    extract_stream_text_delta,
 )
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 
@@ -48,29 +41,6 @@ async def test_two_turns_of_one_conversation(
     assert [m["content"] for m in sent if m["role"] == "assistant"] == ["First answer."]
     assert first.conversation_id == second.conversation_id == session.conversation_id
     assert first.run_ids != second.run_ids
-
-
-async def test_tokens_stream_with_reasoning_and_usage(
-    client: AsyncLettaClient, agent: str, model: ScriptedModel
-) -> None:
-    model.script(Reply(text="Hello there my friend.", reasoning="Think a bit."))
-    async with client.create_session(agent, include_partial_messages=True) as session:
-        messages = await collect(session)
-    assert isinstance(messages[0], InitMessage)
-    assert messages[0].backend == "local"
-    assert messages[0].model == "lmstudio/scripted"
-    deltas = [extract_stream_text_delta(m) for m in only(StreamEvent, messages)]
-    text = [d.text for d in deltas if d is not None and d.kind == "assistant"]
-    thought = [d.text for d in deltas if d is not None and d.kind == "reasoning"]
-    assert text == ["Hello ", "there ", "my ", "friend."]
-    assert thought == ["Think ", "a ", "bit."]
-    assert [m.content for m in only(AssistantMessage, messages)] == ["Hello there my friend."]
-    assert [m.content for m in only(ReasoningMessage, messages)] == ["Think a bit."]
-    result = messages[-1]
-    assert isinstance(result, ResultMessage)
-    usage = result.usage
-    assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (100, 20, 120)
-    assert (usage.cached_input_tokens, usage.reasoning_tokens, usage.step_count) == (64, 5, 1)
 
 
 async def test_a_client_side_tool(
@@ -180,19 +150,6 @@ async def test_allow(
     assert call.requires_approval
 
 
-async def test_deny(
-    client: AsyncLettaClient, agent: str, model: ScriptedModel, project: Path
-) -> None:
-    model.script(Reply(tool_calls=[bash("touch made.txt")]), Reply("ok"))
-    async with client.create_session(
-        agent, cwd=project, can_use_tool=lambda *_: Deny("Not today.")
-    ) as session:
-        messages = await collect(session)
-    returned = only(ToolResultMessage, messages)
-    assert [(r.content, r.is_error) for r in returned] == [("Not today.", True)]
-    assert not (project / "made.txt").exists()
-
-
 async def test_edited_input_replaces_the_command(
     client: AsyncLettaClient, agent: str, model: ScriptedModel, project: Path
 ) -> None:
@@ -205,21 +162,6 @@ async def test_edited_input_replaces_the_command(
     assert result.success, result
     assert (project / "edited.txt").exists()
     assert not (project / "made.txt").exists()
-
-
-async def test_deny_with_interrupt_ends_the_turn(
-    client: AsyncLettaClient, agent: str, model: ScriptedModel, project: Path
-) -> None:
-    model.script(Reply(tool_calls=[bash("touch made.txt")]), Reply("never said"), Reply("next"))
-    async with client.create_session(
-        agent, cwd=project, can_use_tool=lambda *_: Deny("Stop.", interrupt=True)
-    ) as session:
-        result = await session.run_turn("go")
-        assert (result.success, result.error_code) == (False, "cancelled")
-        assert len(model.requests) == 1
-        model.script("next")
-        after = await session.run_turn("and now?")
-    assert (after.success, after.result) == (True, "next")
 
 
 async def test_a_diff_is_part_of_the_question(
@@ -268,25 +210,3 @@ async def test_a_saved_suggestion_is_not_asked_again(
         result = await session.run_turn("go")
     assert result.success
     assert asked == ["Bash"]
-
-
-async def test_the_callback_is_asked_about_client_tools_too(
-    client: AsyncLettaClient, agent: str, model: ScriptedModel
-) -> None:
-    def add(a: int, b: int) -> int:
-        """Adds."""
-        return a + b
-
-    def decide(name: str, tool_input: Any, context: Any) -> Any:
-        assert context.client_tool
-        return Allow({"a": 40, "b": 2}) if tool_input["a"] == 1 else Deny("No.")
-
-    model.script(
-        Reply(tool_calls=[ToolUse("add", {"a": 1, "b": 1}), ToolUse("add", {"a": 2, "b": 2})]),
-        Reply("ok"),
-    )
-    async with client.create_session(agent, tools=[add], can_use_tool=decide) as session:
-        messages = await collect(session)
-    returned = {r.tool_call_id: (r.content, r.is_error) for r in only(ToolResultMessage, messages)}
-    assert returned == {"call_1": ("42", False), "call_2": ("No.", True)}
-    assert messages[-1].success

@@ -53,6 +53,7 @@ async def agent(client: Any, request: pytest.FixtureRequest) -> str:
         name=f"test {request.node.originalname}",
         model=MODEL,
         # One block: the server lists several in any order, which would show in the recordings.
+        system_prompt="You are a test agent.",
         persona="I am a test agent.",
         base_tools=False,
     )

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 PLAIN = (8283, 8399)
 REDIS = (8284, 8400)
 SECURE = (8285, 8401)
+# Whose cassettes come from a Letta API server.
+RECORDED = ["tests/rest", "tests/behaviour", "tests/langchain", "tests/llama_index"]
+RECORDED += ["-k", "not app_server and not embedded"]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -78,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = commands.add_parser(
         "record", help="start every flavour and record all cassettes anew; PYTEST_ARGS select"
     )
-    sub.add_argument("pytest_args", nargs="*", metavar="PYTEST_ARGS", default=["tests/rest"])
+    sub.add_argument("pytest_args", nargs="*", metavar="PYTEST_ARGS", default=RECORDED)
     return parser
 
 

@@ -1,6 +1,6 @@
 """The five contracts of the reference SDK's live tests, as functions of a client and an agent.
 
-Run offline against a recording (``tests/rest/test_contracts.py``) and live against whatever
+Run offline against recordings and a local server (``tests/behaviour``), and live against whatever
 ``LETTA_*`` points at (``tests/live``), with the async face and the sync one.
 """
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from letta_adapters import Message, ResultMessage, StreamEvent, extract_stream_text_delta
+from letta_adapters import (
+    Message,
+    ResultMessage,
+    StreamEvent,
+    ToolCallMessage,
+    ToolResultMessage,
+    extract_stream_text_delta,
+)
+from letta_adapters.messages import content_text
 
 
 async def turn(session: Any, message: Any, **kwargs: Any) -> list[Message]:
@@ -34,3 +42,18 @@ def streamed_text(messages: list[Message], kind: str) -> str:
     """What the fragments say together."""
     deltas = [extract_stream_text_delta(m) for m in messages if isinstance(m, StreamEvent)]
     return "".join(d.text for d in deltas if d is not None and d.kind == kind)
+
+
+def said(page: Any, kind: str = "") -> list[str]:
+    """The texts of a page of messages, in its order (of one ``message_type``)."""
+    return [content_text(m["content"]) for m in page.messages if kind in m["message_type"]]
+
+
+def calls(messages: list[Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The tools that were called, with their input."""
+    return [(m.tool_name, dict(m.tool_input)) for m in messages if isinstance(m, ToolCallMessage)]
+
+
+def results(messages: list[Any]) -> list[tuple[str, bool]]:
+    """What the tools returned, and whether that is an error."""
+    return [(m.content, m.is_error) for m in messages if isinstance(m, ToolResultMessage)]

@@ -1,0 +1,230 @@
+"""A real Letta of either kind, as the tests of this folder see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from letta_adapters import AsyncLettaClient, Remote, Rest
+from letta_adapters.backends import base
+from letta_adapters.testing import LettaCassette
+from letta_adapters.testing.live.faces import sync_client
+from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
+from tests.app_server._server import MODEL as APP_SERVER_MODEL
+from tests.app_server._server import TOKEN, AppServer
+from tests.behaviour._cut import Wire
+
+SERVER_TOOL = '''
+def multiply(a: int, b: int) -> int:
+    """Multiply two numbers.
+
+    Args:
+        a (int): The first.
+        b (int): The second.
+    """
+    print("multiplying")
+    return a * b
+'''
+
+
+@dataclass(frozen=True)
+class ServerTool:
+    """A call of a tool that the server runs, what it returns, and another input for it."""
+
+    use: ToolUse
+    returns: str
+    edited: Mapping[str, Any]
+    edited_returns: str
+
+
+# Without its delays a replayed stream is over before anybody can leave it.
+REPLAY_SPEED = 0.2
+
+FACES: dict[str, Callable[..., Any]] = {"async": AsyncLettaClient, "sync": sync_client}
+
+
+class World:
+    """A server with a scripted model, and clients of it that all look async."""
+
+    backend: str
+    model: str
+    limit: float  # a turn's time limit, in seconds, that ``slow(9)`` exceeds
+
+    def __init__(self, face: str) -> None:
+        self._face = FACES[face]
+        self._made: list[Callable[[], Any]] = []
+        self._wire: Wire | None = None
+
+    def script(self, *replies: Any) -> None:
+        """What the model says next."""
+        raise NotImplementedError
+
+    def client(self, *, key: str | None = None) -> Any:
+        """A new client, closed after the test; ``key``: another key than the right one."""
+        raise NotImplementedError
+
+    def wired(self) -> Any:
+        """A client whose connections :meth:`cut` can break."""
+        raise NotImplementedError
+
+    async def agent(self, client: Any, name: str) -> str:
+        """A bare agent: a short system prompt and one block of memory."""
+        raise NotImplementedError
+
+    async def server_tool(self, client: Any, agent: str, *, asks: bool) -> ServerTool:
+        """Give the agent a tool that the server runs, and asks about before or not."""
+        raise NotImplementedError
+
+    async def allow_parallel_calls(self, client: Any, agent: str) -> None:
+        """Let the agent's model make several calls at once."""
+
+    def slow(self, words: int) -> Reply:
+        """An answer slow enough to be interrupted."""
+        raise NotImplementedError
+
+    def has(self, capability: str) -> bool:
+        """Is this kind of Letta like that? See ``docs/options.md``."""
+        return base.has(self.backend, capability)
+
+    def supports(self, option: str) -> bool:
+        """Does this kind of Letta have the option?"""
+        return self.backend in base.OPTION_SUPPORT.get(option, (self.backend,))
+
+    def hide(self, secret: str) -> None:
+        """A secret that must not be in a recording."""
+
+    def cut(self) -> None:
+        """Lose every connection of the :meth:`wired` clients."""
+        if self._wire is not None:
+            self._wire.cut()
+
+    def _wire_to(self, url: str) -> str:
+        parts = urlsplit(url)
+        assert parts.hostname is not None
+        assert parts.port is not None
+        self._wire = Wire((parts.hostname, parts.port)).__enter__()
+        return parts._replace(netloc=self._wire.address).geturl()
+
+    async def close(self) -> None:
+        """Close what was made."""
+        for made in self._made:
+            await made()
+        if self._wire is not None:
+            self._wire.__exit__(None, None, None)
+
+
+class RestWorld(World):
+    """The Letta API: recordings of a real server, which ``python -m tools.rig record`` makes."""
+
+    backend = "rest"
+    model = "openai-proxy/scripted"
+
+    def __init__(self, face: str, cassette: LettaCassette) -> None:
+        super().__init__(face)
+        self.cassette = cassette
+        self.limit = 3.0 * (1.0 if cassette.recording else REPLAY_SPEED)
+
+    def script(self, *replies: Any) -> None:
+        self.cassette.script(*replies)
+
+    def hide(self, secret: str) -> None:
+        self.cassette.secrets.append(secret)
+
+    def client(self, *, key: str | None = None) -> Any:
+        return self._client(self.cassette.base_url, key)
+
+    def wired(self) -> Any:
+        url = self.cassette.base_url
+        # What happened when the wire was cut is in the recording.
+        return self._client(self._wire_to(url) if self.cassette.recording else url, None)
+
+    def _client(self, url: str, key: str | None) -> Any:
+        api_key: Any = (self.cassette.api_key or "") if key is None else key
+        http_client = self.cassette.http_client()
+        made = self._face(
+            Rest(base_url=url, api_key=api_key, settle_timeout=5.0), http_client=http_client
+        )
+        self._made += [made.close, http_client.aclose]
+        return made
+
+    async def agent(self, client: Any, name: str) -> str:
+        # One block: the server lists several in any order, which would show in the recordings.
+        made: str = await client.create_agent(
+            name=name,
+            model=self.model,
+            system_prompt="You are a test agent.",
+            persona="I am a test agent.",
+            base_tools=False,
+        )
+        return made
+
+    async def allow_parallel_calls(self, client: Any, agent: str) -> None:
+        settings = {"provider_type": "openai", "parallel_tool_calls": True}
+        await client.agents.update(agent, model_settings=settings)
+
+    async def server_tool(self, client: Any, agent: str, *, asks: bool) -> ServerTool:
+        body = {
+            "source_code": SERVER_TOOL,
+            "source_type": "python",
+            "default_requires_approval": asks,
+        }
+        tool = await client.request("PUT", "/v1/tools/", body=body)
+        await client.request("PATCH", f"/v1/agents/{agent}/tools/attach/{tool['id']}")
+        use = ToolUse("multiply", {"a": 6, "b": 7})
+        return ServerTool(use, "42", {"a": 1, "b": 1}, "1")
+
+    def slow(self, words: int) -> Reply:
+        """An answer that can be interrupted: the server looks for cancels twice a second."""
+        return Reply(text=["word "] * words, token_delay=0.8)
+
+
+class AppServerWorld(World):
+    """Letta Code: the real App Server of the ``letta`` wheel."""
+
+    backend = "remote"
+    model = APP_SERVER_MODEL
+    limit = 0.5
+
+    def __init__(self, face: str, server: AppServer, model: ScriptedModel) -> None:
+        super().__init__(face)
+        self._server = server
+        self._model = model
+
+    def script(self, *replies: Any) -> None:
+        self._model.script(*replies)
+
+    def client(self, *, key: str | None = None) -> Any:
+        return self._client(self._server.url, key)
+
+    def wired(self) -> Any:
+        return self._client(self._wire_to(self._server.url), None)
+
+    def _client(self, url: str, key: str | None) -> Any:
+        token: Any = TOKEN if key is None else key
+        made = self._face(Remote(url=url, auth_token=token, settle_timeout=5.0))
+        self._made.append(made.close)
+        return made
+
+    async def agent(self, client: Any, name: str) -> str:
+        made: str = await client.create_agent(
+            name=name,
+            model=self.model,
+            system_prompt="You are a test agent.",
+            persona="I am a test agent.",
+        )
+        return made
+
+    async def server_tool(self, client: Any, agent: str, *, asks: bool) -> ServerTool:
+        # The mode ``standard`` runs a command that only reads, and asks for one that writes.
+        then = "touch /dev/null && " if asks else ""
+        use, edited = (_bash(f"{then}echo {word}") for word in ("42", "edited"))
+        return ServerTool(use, "42\n", edited.arguments, "edited\n")
+
+    def slow(self, words: int) -> Reply:
+        return Reply(text=["word "] * words, token_delay=0.1)
+
+
+def _bash(command: str) -> ToolUse:
+    return ToolUse("Bash", {"command": command, "description": "a test"})
