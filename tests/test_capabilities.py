@@ -25,7 +25,6 @@ REFUSED: dict[str, AgentOptions | SessionOptions] = {
     "allowed_tools": SessionOptions(allowed_tools=("Bash(rm:*)",)),
     "base_tools": AgentOptions(base_tools=False),
     "disallowed_tools": SessionOptions(disallowed_tools=("mcp__*",)),
-    "hidden": AgentOptions(hidden=True),
     "memfs": SessionOptions(memfs=False),
     "memfs_startup": SessionOptions(memfs_startup="skip"),
     "permission_mode": SessionOptions(permission_mode="plan"),
@@ -72,7 +71,7 @@ def test_every_capability_is_explained() -> None:
 @pytest.mark.parametrize("option", sorted(LETTA_CODE_LIMITS.keys() - {"memory", "system_prompt"}))
 def test_every_limit_is_refused_by_name(option: str) -> None:
     with pytest.raises(UnsupportedOptionError, match=option):
-        refuse(REFUSED[option], "local")
+        refuse(REFUSED[option], "remote")
 
 
 @pytest.mark.parametrize("field", [{"limit": 100}, {"read_only": True}])

@@ -13,13 +13,12 @@ LETTA_CODE_LIMITS: Final[Mapping[str, str]] = {
     "allowed_tools": "names of tools, no patterns",
     "base_tools": "not `False`",
     "disallowed_tools": "names of tools, no patterns",
-    "hidden": "not `True`",
     "memfs": "not `False` for a session",
     "memfs_startup": "`blocking` only",
     "memory": "without `limit` and `read_only`",
     "permission_mode": "not `plan`",
     "sleeptime": 'not `behavior="reminder"`',
-    "system_info_reminder": "not `False`",
+    "system_info_reminder": "`False` on `local` only",
     "system_prompt": "for a session: with `agent_free` only",
 }
 REST_LIMITS: Final[Mapping[str, str]] = {

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from letta_adapters.backends.app_server.backend import AppServerBackend
 from letta_adapters.backends.app_server.connection import Endpoint
+from letta_adapters.backends.app_server.system_info import SystemInfo
 from letta_adapters.backends.runtime.environment import RuntimeConfig, find_places
 from letta_adapters.backends.runtime.manager import RuntimeHandle, acquire
 from letta_adapters.errors import ConfigurationError
@@ -58,14 +59,15 @@ def local_backend(spec: Local) -> AppServerBackend:
         start_timeout=spec.start_timeout,
         api=None if spec.api is None else _api(spec.api),
     )
-    runtime = _Runtime(config)
+    runtime, places = _Runtime(config), find_places(config)
     return AppServerBackend(
         "local",
         runtime.endpoint,
         request_timeout=spec.request_timeout,
         turn_timeout=spec.turn_timeout,
         shutdown=runtime.release,
-        state_directory=None if spec.api is not None else find_places(config).state,
+        state_directory=None if spec.api is not None else places.state,
+        system_info=SystemInfo(places.no_system_info),
     )
 
 

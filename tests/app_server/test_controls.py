@@ -161,6 +161,18 @@ async def test_secrets_reach_the_shell_and_never_the_model(
     await client.agents.delete(made)
 
 
+@pytest.mark.parametrize("own", [{}, {"system_prompt": "t"}, {"memfs": False}])
+async def test_a_hidden_agent_is_in_no_list(client: AsyncLettaClient, own: Any) -> None:
+    hidden = await client.create_agent(model=MODEL, name="hidden", hidden=True, **own)
+    shown = await client.create_agent(model=MODEL, name="shown", hidden=False, **own)
+    listed = {agent["id"] for agent in await client.agents.list(limit=500)}
+    assert (hidden in listed, shown in listed) == (False, True)
+    assert (await client.agents.retrieve(hidden))["name"] == "hidden"
+    assert (await client.prompt("hi", hidden)).success
+    for made in (hidden, shown):
+        await client.agents.delete(made)
+
+
 async def test_personalities(client: AsyncLettaClient, model: ScriptedModel) -> None:
     prompts = {}
     for personality in ("memo", "linus"):

@@ -297,7 +297,6 @@ async def test_sleeptime_of_one_agent_leaves_the_others_alone(
 @pytest.mark.parametrize(
     ("options", "name"),
     [
-        ({"system_info_reminder": False}, "system_info_reminder"),
         ({"memfs_startup": "skip"}, "memfs_startup"),
         ({"memfs": False}, "memfs"),
         ({"max_steps": 3}, "max_steps"),
@@ -322,8 +321,6 @@ async def test_session_options_that_no_app_server_has(
         ({"tool_ids": ["tool-1"]}, "tool_ids"),
         ({"block_ids": ["block-1"]}, "block_ids"),
         ({"base_tools": False}, "base_tools"),
-        ({"hidden": True}, "hidden"),
-        ({"system_info_reminder": False}, "system_info_reminder"),
         ({"memory": [{"label": "a", "value": "b", "limit": 5}]}, "memory.limit"),
         ({"memory": [{"label": "a", "value": "b", "read_only": True}]}, "memory.read_only"),
     ],

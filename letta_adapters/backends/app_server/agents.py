@@ -121,6 +121,7 @@ def _body(
         "model": model,
         "system": system,
         "tags": list(options.tags) or None,
+        "hidden": options.hidden,
         "memory_blocks": [b.model_dump(exclude_none=True) for b in blocks],
     }
     return {k: v for k, v in body.items() if v is not None}
@@ -153,7 +154,11 @@ async def _with_own_prompt(
         }
     )
     agent_id = str(answer["agent_id"])
-    changes = {"name": options.name, "description": options.description}
+    changes: dict[str, Any] = {
+        "name": options.name,
+        "description": options.description,
+        "hidden": options.hidden,
+    }
     if options.append_system_prompt:
         made = await connection.request({"type": "agent_retrieve", "agent_id": agent_id})
         system = str((made.get("agent") or {}).get("system") or "")

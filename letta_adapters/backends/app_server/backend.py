@@ -26,6 +26,7 @@ from letta_adapters.backends.app_server.channel import AppChannel
 from letta_adapters.backends.app_server.connection import Connection, Endpoint
 from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.app_server.settling import Fate, Live
+from letta_adapters.backends.app_server.system_info import SystemInfo
 from letta_adapters.backends.base import (
     DEFAULT,
     Conversation,
@@ -66,6 +67,7 @@ class AppServerBackend:
         endpoint: Where to connect; asked again for every new connection.
         shutdown: Run after the connection was closed for good.
         state_directory: Where the server keeps its agents, if that is on this machine.
+        system_info: Decides about reminders, where that is possible.
     """
 
     def __init__(
@@ -79,9 +81,11 @@ class AppServerBackend:
         settle_timeout: float = 15.0,
         shutdown: Callable[[], Awaitable[None]] | None = None,
         state_directory: Path | None = None,
+        system_info: SystemInfo | None = None,
     ) -> None:
         self.name = name
         self.state_directory = state_directory
+        self._system_info = system_info or SystemInfo(None)
         self.turn_timeout = turn_timeout
         self.settle_timeout = settle_timeout
         self._endpoint = endpoint
@@ -203,10 +207,10 @@ class AppServerBackend:
         tools: Sequence[Mapping[str, Any]],
     ) -> Frame:
         groups = [{"tools": frames.external_tools(tools)}] if tools else []
-        answer = await connection.request(
-            frames.runtime_start({**settings, **where, "external_tools": groups})
-        )
+        about = {"external_tools": groups, "system_info_reminder": None}
+        answer = await connection.request(frames.runtime_start({**settings, **where, **about}))
         conversation = opening.conversation_of(answer)
+        self._system_info.choose(conversation, settings["system_info_reminder"])
         live = self._live.setdefault(conversation, Live())
         used = live.device.get("current_working_directory")
         asked = settings.get("cwd")

@@ -13,7 +13,7 @@ from letta_adapters.options import AgentOptions, SessionOptions, Sleeptime
 _DEFAULT_STEPS: Final = 25
 _SHOWN: Final = 5
 # Session options that an agent can have as well: those of the session count.
-INHERITED: Final = ("permission_mode", "skill_sources", "cwd")
+INHERITED: Final = ("permission_mode", "skill_sources", "cwd", "system_info_reminder")
 # The tools of all toolsets of letta 0.34.12.
 _BUILT_IN: Final = (
     "Agent", "ApplyPatch", "Bash", "Edit", "EnterWorktree", "ExitWorktree", "Memory", "Monitor",
@@ -31,17 +31,16 @@ _PROTOCOL: Final = "its protocol has no setting for it."
 def refuse(options: AgentOptions | SessionOptions, backend: str) -> None:
     """Refuse what no App Server can do (``letta`` 0.34.12)."""
     unsupported = {
-        "system_info_reminder": options.system_info_reminder is False,
+        "system_info_reminder": options.system_info_reminder is False and backend != "local",
         "memfs_startup": getattr(options, "memfs_startup", None) not in (None, "blocking"),
         "max_steps": getattr(options, "max_steps", None) is not None,
         "base_tools": getattr(options, "base_tools", None) is False,
-        "hidden": getattr(options, "hidden", None) is True,
         "memfs": isinstance(options, SessionOptions) and options.memfs is False,
     }
     where = {
+        "system_info_reminder": ("local",),
         "max_steps": ("rest",),
         "base_tools": ("rest",),
-        "hidden": ("rest",),
     }
     for option, given in unsupported.items():
         if given:
@@ -91,6 +90,7 @@ def runtime_settings(
         "mode": frames.mode(given.get("permission_mode"), backend),
         "skill_sources": None if sources is None else list(sources),
         "cwd": None if cwd is None else str(cwd.expanduser().absolute()),
+        "system_info_reminder": given.get("system_info_reminder"),
     }
 
 

@@ -20,6 +20,7 @@ from letta_adapters.backends.runtime.find import Installation
 MARKER = "LETTA_ADAPTERS_RUNTIME_ID"
 GRACE_SECONDS = 3.0
 SHIM = Path(__file__).with_name("shim.cjs")
+SYSTEM_INFO = Path(__file__).with_name("system_info.cjs")
 
 _QUIET = {
     "LETTA_CODE_TELEM": "0",
@@ -73,6 +74,11 @@ class Places:
     on_api: bool
 
     @property
+    def no_system_info(self) -> Path:
+        """Where the runtime is told which conversations go without (``system_info.cjs``)."""
+        return self.meet / "no-system-info"
+
+    @property
     def ledgers(self) -> list[Path]:
         """Where the runtime notes the inputs it has accepted (one file per API server URL)."""
         return sorted((self.home / ".letta" / "state").glob("*/input-dispositions-v2.json"))
@@ -118,6 +124,8 @@ def build_launch(
         f"--max-old-space-size={config.max_memory_mb}",
         "--require",
         str(SHIM),
+        "--require",
+        str(SYSTEM_INFO),
         str(found.app),
         *("--backend", backend, "server", "--listen"),
         *("--ws-auth", "capability-token", "--ws-token-sha256", digest),
