@@ -15,18 +15,7 @@ from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 from tests.app_server._server import MODEL as APP_SERVER_MODEL
 from tests.app_server._server import TOKEN, AppServer
 from tests.behaviour._cut import Wire
-
-SERVER_TOOL = '''
-def multiply(a: int, b: int) -> int:
-    """Multiply two numbers.
-
-    Args:
-        a (int): The first.
-        b (int): The second.
-    """
-    print("multiplying")
-    return a * b
-'''
+from tests.rest._server_tool import attach
 
 
 @dataclass(frozen=True)
@@ -165,13 +154,7 @@ class RestWorld(World):
         await client.agents.update(agent, model_settings=settings)
 
     async def server_tool(self, client: Any, agent: str, *, asks: bool) -> ServerTool:
-        body = {
-            "source_code": SERVER_TOOL,
-            "source_type": "python",
-            "default_requires_approval": asks,
-        }
-        tool = await client.request("PUT", "/v1/tools/", body=body)
-        await client.request("PATCH", f"/v1/agents/{agent}/tools/attach/{tool['id']}")
+        await attach(client, agent, asks=asks)
         use = ToolUse("multiply", {"a": 6, "b": 7})
         return ServerTool(use, "42", {"a": 1, "b": 1}, "1")
 

@@ -16,8 +16,8 @@ from letta_adapters.langchain import ChatLetta, LettaRunnable
 from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.scripted_model import Reply, ToolUse
 from tests.langchain.test_runnable import get_weather, graph_of, thread
+from tests.rest._server_tool import attach
 from tests.rest.conftest import MODEL
-from tests.rest.test_tools import attach
 
 NewClient = Callable[[], AsyncLettaClient]
 
