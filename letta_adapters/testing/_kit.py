@@ -13,7 +13,7 @@ import httpx
 from pydantic import SecretStr
 
 from letta_adapters.testing._save import save_cassette
-from letta_adapters.testing.cassette import Cassette
+from letta_adapters.testing.cassette import Cassette, is_frame
 from letta_adapters.testing.recorder import RecordingTransport
 from letta_adapters.testing.replay import CassetteTransport
 from letta_adapters.testing.sanitize import SanitizeRules
@@ -195,12 +195,11 @@ class TransportCassette(LettaCassette):
         if self.recording:
             self._socket = WebSocketRecorder()
         else:
-            self._socket = WebSocketPlayer(self._part(frames=True), **options)
+            given = {"rules": self.rules, "secrets": self.secrets, **options}
+            self._socket = WebSocketPlayer(self._part(frames=True), **given)
         return self._socket
 
     def _part(self, *, frames: bool) -> Cassette:
-        from letta_adapters.testing.websocket import is_frame
-
         whole = Cassette.load(self.path)
         return Cassette([item for item in whole if is_frame(item) is frames])
 

@@ -100,7 +100,8 @@ class Secrets:
         for value in self._cut:
             start = text.find(value[:_MIN_CUT], max(len(text) - len(value) + 1, 0))
             if start >= 0 and value.startswith(text[start:]):
-                yield fitting(start, len(text), 1)
+                # Last in rank: what ends here may as well be whole, and known by its form.
+                yield fitting(start, len(text), 9)
 
     def learn_environment(self, environment: Mapping[str, str] | None = None) -> None:
         """Learn the values of variables named like ``*_API_KEY``, ``*_TOKEN``, ``*_PASSWORD``."""
@@ -169,6 +170,8 @@ def is_sensitive(path: Path) -> bool:
     last = path[-1]
     if isinstance(last, str) and _is_sensitive_key(last):
         return True
+    if path[:-1] == ("set",):
+        return True  # {"type": "secret_apply", "set": {name: value}}, a frame of Letta Code's
     for index, part in enumerate(path[:-1]):
         if isinstance(part, str) and part.lower() in SENSITIVE_CONTAINERS:
             rest = path[index + 1 :]

@@ -33,6 +33,9 @@ import yaml
 Headers = tuple[tuple[str, str], ...]
 
 CLOSED_BY_CLIENT = "closed_by_client"
+# The methods of a WebSocket's interactions: it was opened, and a frame of ours.
+OPENED = "WEBSOCKET"
+SENT = "SEND"
 
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _LITERAL = re.compile(
@@ -168,6 +171,30 @@ def split_events(body: bytes) -> list[bytes]:
     if start < len(body):
         pieces.append(body[start:])
     return pieces
+
+
+def is_frame(interaction: Interaction) -> bool:
+    """Is it a part of a WebSocket's recording?"""
+    return interaction.request.method in (OPENED, SENT)
+
+
+def connections(cassette: Iterable[Interaction]) -> list[list[Interaction]]:
+    """The interactions of each recorded WebSocket; an HTTP request is in none.
+
+    Raises:
+        CassetteFormatError: a frame was sent before there was a connection.
+    """
+    found: list[list[Interaction]] = []
+    by_name: dict[str, list[Interaction]] = {}
+    for interaction in filter(is_frame, cassette):
+        name = interaction.request.uri.partition("?")[2]
+        if interaction.request.method == OPENED:
+            by_name[name] = []
+            found.append(by_name[name])
+        if name not in by_name:
+            raise CassetteFormatError(f"a frame before its connection: {interaction.request.uri}")
+        by_name[name].append(interaction)
+    return found
 
 
 def header_pairs(headers: Any) -> Headers:

@@ -81,6 +81,7 @@ _ENVIRONMENT = re.compile(
 _ANYBODY = {"root", "user", "runner", "ubuntu", "debian", "admin", "letta", "agent", "test"} | {
     "localhost", "host", "main", "server", "docker", "node", "python", "default", "home"
 }  # fmt: skip
+_SOCKET_METHODS = {"WEBSOCKET", "SEND"}
 # Events with the same of these continue one another.
 _OWNERS = {"id", "message_type", "tool_call_id", "index"}
 _EPOCH_KEYS = {"created", "created_at", "updated_at", "timestamp"}
@@ -154,9 +155,25 @@ class _Scan:
         events = [_json(text) for text in _data_lines(body or "")] or [_json(body or "")]
         for event in events:
             self.values(line, event)
+        self.joined(line, events)
+
+    def joined(self, line: int, events: list[Any]) -> None:
         for joined in _joined(events):
             self.text(line, joined)
             self.values(line, _json(joined))
+
+    def sockets(self, numbered: list[tuple[int, Mapping[str, Any]]]) -> None:
+        """What a WebSocket's frames say together, whatever its client sent between them."""
+        lines: dict[str, int] = {}
+        events: dict[str, list[Any]] = {}
+        for line, item in numbered:
+            if item["request"]["method"] in _SOCKET_METHODS:
+                socket_name = item["request"]["uri"].partition("?")[2]
+                lines.setdefault(socket_name, line)
+                body = item["response"]["body"].get("string") or ""
+                events.setdefault(socket_name, []).extend(map(_json, _data_lines(body)))
+        for name, line in lines.items():
+            self.joined(line, events[name])
 
     def values(self, line: int, value: Any, path: tuple[str, ...] = ()) -> None:
         if isinstance(value, dict):
@@ -196,8 +213,10 @@ def scan_text(
         scan.text(number, line)
     starts = [number for number, line in enumerate(lines, 1) if line.startswith("- request:")]
     items = _interactions(text) if starts else []
-    for number, item in zip(starts, items, strict=False):
+    numbered = list(zip(starts, items, strict=False))
+    for number, item in numbered:
         scan.interaction(number, item)
+    scan.sockets(numbered)
     return sorted(scan.found, key=lambda leak: leak.line)
 
 
@@ -343,6 +362,8 @@ def _is_telling(path: tuple[str, ...]) -> bool:
     if not path or "properties" in path:
         return False
     if _TELLING.fullmatch(path[-1]):
+        return True
+    if path[:-1] == ("set",):  # a secret_apply frame
         return True
     inside = _TELLING_PARENT.intersection(path[:-1])
     structural = {

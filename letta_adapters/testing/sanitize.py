@@ -34,6 +34,8 @@ from letta_adapters.testing.cassette import (
     Interaction,
     RecordedRequest,
     RecordedResponse,
+    connections,
+    is_frame,
     split_events,
 )
 
@@ -41,6 +43,8 @@ REQUEST_HEADERS = frozenset({"accept", "content-type"})
 RESPONSE_HEADERS = frozenset({"content-type", "location", "retry-after"})
 BASE_URL = "http://letta.test"
 _MAX_ROUNDS = 4
+# An event stream's comment, between bodies that are read as one.
+_SEAM = b": letta-seam\n\n"
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,9 @@ def _known(rules: SanitizeRules, secrets: Iterable[str]) -> Secrets:
 def _round(cassette: Cassette, rules: SanitizeRules, secrets: Secrets) -> Cassette:
     for interaction in cassette:
         _learn_request(secrets, interaction.request)
-        _learn_response(secrets, interaction.response)
+        secrets.learn_headers(interaction.response.headers)
+    for stream in _streams(cassette):
+        _learn_body(secrets, stream.body, is_sse=stream.is_sse)
     ids, dates, origins = IdMap(), DateFinder(), _origins(cassette, rules)
     reader = Finder(
         secrets, dates, _noting(ids), origins=origins, hosts=rules.hosts, keep=rules.keep
@@ -130,6 +136,35 @@ def _noting(ids: IdMap) -> Callable[[str], str]:
     return note
 
 
+@dataclass(frozen=True)
+class _Stream:
+    """Bodies that are one text: a WebSocket's frames go on whatever the client sent in between."""
+
+    items: list[tuple[int, RecordedResponse]]
+
+    @property
+    def is_sse(self) -> bool:
+        return self.items[0][1].is_sse
+
+    @property
+    def body(self) -> bytes:
+        return _SEAM.join(_without_boundary(item) for _, item in self.items)
+
+    def apart(self, body: bytes) -> dict[int, bytes]:
+        """The parts of the joined ``body``, by their interaction's number."""
+        parts = body.split(_SEAM) if len(self.items) > 1 else [body]
+        return {number: part for (number, _), part in zip(self.items, parts, strict=True)}
+
+
+def _streams(cassette: Cassette) -> list[_Stream]:
+    numbers = {id(item): number for number, item in enumerate(cassette)}
+    alone = [[item] for item in cassette if not is_frame(item)]
+    return [
+        _Stream([(numbers[id(item)], item.response) for item in group])
+        for group in (*alone, *connections(cassette))
+    ]
+
+
 @dataclass
 class _Writer:
     """Writes interactions anew with what a finder finds in them replaced."""
@@ -138,10 +173,15 @@ class _Writer:
     rules: SanitizeRules
 
     def cassette(self, cassette: Cassette) -> Cassette:
+        bodies: dict[int, bytes] = {}
+        for stream in _streams(cassette):
+            bodies |= stream.apart(clean_body(stream.body, stream.is_sse, self.finder))
         return Cassette(
             [
-                Interaction(self.request(item.request), self.response(item.response))
-                for item in cassette
+                Interaction(
+                    self.request(item.request), self.response(item.response, bodies[number])
+                )
+                for number, item in enumerate(cassette)
             ]
         )
 
@@ -151,12 +191,12 @@ class _Writer:
             method=request.method,
             uri=self._uri(request.uri),
             headers=headers,
-            body=self._body(request.body, request.header("content-type")),
+            body=clean_body(_without_boundary(request), False, self.finder),
         )
 
-    def response(self, response: RecordedResponse) -> RecordedResponse:
+    def response(self, response: RecordedResponse, body: bytes) -> RecordedResponse:
+        """The response with ``body``, which is clean already."""
         headers = self._headers(response.headers, RESPONSE_HEADERS | self.rules.response_headers)
-        body = self._body(response.body, response.header("content-type"))
         error = response.error and replace(response.error, after_bytes=len(body))
         return RecordedResponse(
             status=response.status,
@@ -186,11 +226,12 @@ class _Writer:
         origin = f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
         return origin + self.finder.clean(uri[len(origin) :])
 
-    def _body(self, body: bytes, content_type: str) -> bytes:
-        boundary = MULTIPART_BOUNDARY.search(content_type)
-        if boundary:
-            body = body.replace(boundary[1].encode(), BOUNDARY.encode())
-        return clean_body(body, "text/event-stream" in content_type, self.finder)
+
+def _without_boundary(message: RecordedRequest | RecordedResponse) -> bytes:
+    boundary = MULTIPART_BOUNDARY.search(message.header("content-type"))
+    return (
+        message.body.replace(boundary[1].encode(), BOUNDARY.encode()) if boundary else message.body
+    )
 
 
 def _timing(response: RecordedResponse, body: bytes) -> tuple[tuple[int, int], ...] | None:
@@ -228,11 +269,6 @@ def _learn_request(secrets: Secrets, request: RecordedRequest) -> None:
         if is_sensitive((name,)):
             secrets.add(value)
     _learn_body(secrets, request.body, is_sse=False)
-
-
-def _learn_response(secrets: Secrets, response: RecordedResponse) -> None:
-    secrets.learn_headers(response.headers)
-    _learn_body(secrets, response.body, is_sse=response.is_sse)
 
 
 def _learn_body(secrets: Secrets, body: bytes, *, is_sse: bool) -> None:

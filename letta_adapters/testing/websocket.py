@@ -13,25 +13,29 @@ import json
 import re
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Final
 
 from websockets.exceptions import ConnectionClosedError
 
 from letta_adapters.backends.app_server import connection as app_server
 from letta_adapters.testing.cassette import (
+    OPENED,
+    SENT,
     Cassette,
+    Headers,
     Interaction,
     RecordedRequest,
     RecordedResponse,
+    connections,
     split_events,
 )
 from letta_adapters.testing.recorder import coarse
 from letta_adapters.testing.replay import CassetteMissError
+from letta_adapters.testing.sanitize import RequestCleaner, SanitizeRules
 
-OPENED: Final = "WEBSOCKET"
-SENT: Final = "SEND"
 _JSON: Final = (("content-type", "application/json"),)
 _STREAM: Final = (("content-type", "text/event-stream"),)
 _REQUEST_ID: Final = re.compile(r"\bla-[0-9a-f]{32}\b")
@@ -47,11 +51,6 @@ _DEVICE: Final = frozenset(
 )
 # Made anew in every run: whatever stands there now takes the place of what was recorded.
 _FRESH: Final = frozenset({"request_id", "client_message_id", "cwd"})
-
-
-def is_frame(interaction: Interaction) -> bool:
-    """Is it a part of a WebSocket's recording?"""
-    return interaction.request.method in (OPENED, SENT)
 
 
 @contextmanager
@@ -82,6 +81,7 @@ class WebSocketRecorder:
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._takes: list[_Take] = []
+        self._sockets = 0
         self._real = vars(app_server)["connect"]
         self._patch: Any = None
 
@@ -94,17 +94,15 @@ class WebSocketRecorder:
     async def connect(self, url: str, **options: Any) -> Any:
         """Open a connection and tee it."""
         socket = await self._real(url, **options)
-        self.began(OPENED, url, "")
-        return _Tee(socket, self)
+        return _Tee(socket, self.opened(url, dict(options.get("additional_headers") or {})))
 
-    def began(self, method: str, url: str, text: str) -> None:
-        """A connection, or a frame of ours."""
-        self._takes.append(_Take(method, url, text, self._clock()))
-
-    def came(self, text: str | bytes) -> None:
-        """A frame of the server's."""
-        plain = text if isinstance(text, str) else text.decode()
-        self._takes[-1].frames.append((self._clock(), plain))
+    def opened(self, url: str, headers: Mapping[str, str]) -> Talk:
+        """A new connection. ``headers``: what is secret in them is secret in frames, too."""
+        self._sockets += 1
+        name = url if self._sockets == 1 else f"{url}?connection={self._sockets}"
+        talk = Talk(name, self._takes, self._clock)
+        talk.began(OPENED, "", tuple(headers.items()))
+        return talk
 
     def __enter__(self) -> WebSocketRecorder:
         self._patch = _connecting(self.connect)
@@ -115,9 +113,31 @@ class WebSocketRecorder:
         self._patch.__exit__(*error)
 
 
+class Talk:
+    """What passes on one of a recorder's connections."""
+
+    def __init__(self, url: str, takes: list[_Take], clock: Callable[[], float]) -> None:
+        self._url, self._takes, self._clock = url, takes, clock
+
+    def began(self, method: str, text: str, headers: Headers = _JSON) -> None:
+        """The connection, or a frame of ours."""
+        self._take = _Take(method, self._url, text, headers, self._clock())
+        self._takes.append(self._take)
+
+    def sent(self, text: str) -> None:
+        """A frame of ours."""
+        self.began(SENT, text)
+
+    def came(self, text: str | bytes) -> None:
+        """A frame of the server's."""
+        plain = text if isinstance(text, str) else text.decode()
+        self._take.frames.append((self._clock(), plain))
+
+
 class _Take:
-    def __init__(self, method: str, url: str, text: str, now: float) -> None:
-        self.method, self.url, self.text, self.now = method, url, text, now
+    def __init__(self, method: str, url: str, text: str, headers: Headers, now: float) -> None:
+        self.method, self.url, self.text, self.headers = method, url, text, headers
+        self.now = now
         self.frames: list[tuple[float, str]] = []
 
     def interaction(self, numbers: dict[str, str]) -> Interaction:
@@ -126,9 +146,7 @@ class _Take:
                 lambda found: numbers.setdefault(found[0], f"la-{len(numbers) + 1}"), text
             )
 
-        request = RecordedRequest(
-            self.method, self.url, _JSON if self.text else (), numbered(self.text).encode()
-        )
+        request = RecordedRequest(self.method, self.url, self.headers, numbered(self.text).encode())
         before, events, timing = self.now, [], []
         for at, text in self.frames:
             event = f"data: {numbered(_slim(text))}\n\n".encode()
@@ -145,23 +163,28 @@ def _slim(text: str) -> str:
     if isinstance(frame, dict) and frame.get("type") == "update_device_status":
         status = frame.get("device_status") or {}
         frame["device_status"] = {name: status[name] for name in _DEVICE if name in status}
-    return json.dumps(frame, ensure_ascii=False, sort_keys=True)
+    text = json.dumps(frame, ensure_ascii=False, sort_keys=True)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of an emoji, which only an escape can hold
+        text = json.dumps(frame, sort_keys=True)
+    return text
 
 
 class _Tee:
     """A socket whose frames are noted as they pass."""
 
-    def __init__(self, socket: Any, recorder: WebSocketRecorder) -> None:
-        self._socket, self._recorder = socket, recorder
+    def __init__(self, socket: Any, talk: Talk) -> None:
+        self._socket, self._talk = socket, talk
         self.transport = socket.transport
 
     async def send(self, text: str) -> None:
-        self._recorder.began(SENT, "ws://letta.test/ws", text)
+        self._talk.sent(text)
         await self._socket.send(text)
 
     async def __aiter__(self) -> AsyncIterator[str | bytes]:
         async for text in self._socket:
-            self._recorder.came(text)
+            self._talk.came(text)
             yield text
 
     async def close(self) -> None:
@@ -184,6 +207,7 @@ class WebSocketPlayer:
         cut_after: The network is gone after so many of the server's frames, and stays so.
         edit: ``(number, text) -> texts``: what comes in place of a frame, to drop, repeat or
             change it.
+        rules, secrets: Those the recording was saved with.
     """
 
     def __init__(
@@ -194,16 +218,15 @@ class WebSocketPlayer:
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
         cut_after: int | None = None,
         edit: Callable[[int, str], list[str]] | None = None,
+        rules: SanitizeRules | None = None,
+        secrets: Iterable[str] = (),
     ) -> None:
         self.misses: list[CassetteMissError] = []
         self.scale = {"none": 0.0, "recorded": 1.0}.get(timing, timing)  # type: ignore[arg-type]
         self.sleep, self.cut_after, self.edit = sleep, cut_after, edit
         self.came = 0
-        self._scenes: deque[deque[Interaction]] = deque()
-        for interaction in filter(is_frame, cassette):
-            if interaction.request.method == OPENED:
-                self._scenes.append(deque())
-            self._scenes[-1].append(interaction)
+        self.clean = RequestCleaner(rules, tuple(secrets))
+        self._scenes = deque(deque(scene) for scene in connections(cassette))
         self._patch: Any = None
 
     @property
@@ -211,7 +234,7 @@ class WebSocketPlayer:
         """Was it cut off?"""
         return self.cut_after is not None and self.came >= self.cut_after
 
-    async def connect(self, url: str, **_: Any) -> Any:
+    async def connect(self, url: str, **options: Any) -> Any:
         """The next recorded connection.
 
         Raises:
@@ -221,6 +244,8 @@ class WebSocketPlayer:
             raise ConnectionRefusedError(f"cut off: {url}")
         if not self._scenes:
             raise self.missed(f"the recording has no (further) connection to {url}")
+        headers = dict(options.get("additional_headers") or {})
+        self.clean(RecordedRequest(OPENED, url, tuple(headers.items())))  # it learns the token
         return _Played(self, self._scenes.popleft())
 
     def missed(self, text: str) -> CassetteMissError:
@@ -258,13 +283,16 @@ class _Played:
     async def send(self, text: str) -> None:
         if self._closed or self._broken:
             raise ConnectionClosedError(None, None)
-        frame = json.loads(text)
         if not self._scene:
             raise self._player.missed(f"nothing more was sent, but now: {text[:300]}")
-        recorded = json.loads(self._scene[0].request.body)
-        difference = _difference(recorded, frame, "", self._fresh)
+        request = self._scene[0].request
+        recorded = json.loads(request.body)
+        # As the sanitizer would have written it.
+        clean = self._player.clean(replace(request, body=text.encode()))
+        difference = _difference(recorded, json.loads(clean.body), "")
         if difference:
             raise self._player.missed(f"another frame was sent than recorded: {difference}")
+        self._fresh |= _fresh(recorded, json.loads(text), "")
         self._release(self._scene.popleft())
 
     def _release(self, interaction: Interaction) -> None:
@@ -305,21 +333,34 @@ class _Played:
         self._news.set()
 
 
-def _difference(recorded: Any, sent: Any, path: str, fresh: dict[str, str]) -> str:
-    """How a frame differs from the recorded one, or ``""``; notes what is fresh in it."""
+def _difference(recorded: Any, sent: Any, path: str) -> str:
+    """How a (cleaned) frame differs from the recorded one, or ``""``."""
     if isinstance(recorded, Mapping) and isinstance(sent, Mapping):
         if recorded.keys() != sent.keys():
             return f"{path or 'the frame'} has {sorted(sent)} instead of {sorted(recorded)}"
-        parts = ((recorded[name], sent[name], f"{path}.{name}") for name in recorded)
-        return next((d for part in parts if (d := _difference(*part, fresh))), "")
-    if isinstance(recorded, list) and isinstance(sent, list) and len(recorded) == len(sent):
+        parts = [(recorded[name], sent[name], f"{path}.{name}") for name in recorded]
+    elif isinstance(recorded, list) and isinstance(sent, list) and len(recorded) == len(sent):
         numbered = enumerate(zip(recorded, sent, strict=True))
-        found = (_difference(a, b, f"{path}[{n}]", fresh) for n, (a, b) in numbered)
-        return next((d for d in found if d), "")
-    if recorded == sent:
+        parts = [(a, b, f"{path}[{n}]") for n, (a, b) in numbered]
+    elif recorded == sent or (_is_fresh(path) and type(recorded) is type(sent) is str):
         return ""
-    both = isinstance(recorded, str) and isinstance(sent, str)
-    if both and path.rpartition(".")[2] in _FRESH:
-        fresh[recorded] = json.dumps(sent)[1:-1]
-        return ""
-    return f"{path} is {sent!r} instead of {recorded!r}"
+    else:
+        return f"{path} is {sent!r} instead of {recorded!r}"
+    return next((found for part in parts if (found := _difference(*part))), "")
+
+
+def _fresh(recorded: Any, sent: Any, path: str) -> dict[str, str]:
+    """What stands for each recorded text that is made anew in every run, within JSON."""
+    if isinstance(recorded, Mapping):
+        parts = [(recorded[name], sent[name], f"{path}.{name}") for name in recorded]
+    elif isinstance(recorded, list):
+        parts = [(a, b, path) for a, b in zip(recorded, sent, strict=True)]
+    elif _is_fresh(path) and recorded != sent:
+        return {recorded: json.dumps(sent)[1:-1]}
+    else:
+        return {}
+    return {was: now for part in parts for was, now in _fresh(*part).items()}
+
+
+def _is_fresh(path: str) -> bool:
+    return path.rpartition(".")[2] in _FRESH

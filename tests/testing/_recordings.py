@@ -22,6 +22,7 @@ from letta_adapters.testing.cassette import (
     RecordedError,
     RecordedRequest,
     RecordedResponse,
+    is_frame,
 )
 
 ALNUM = string.ascii_letters + string.digits
@@ -44,6 +45,7 @@ class Scenario:
     seed: int
     noise_seed: int
     steps: list[Callable[[Memory], RecordedRequest]] = field(default_factory=list)
+    frames: list[Callable[[Memory], str]] = field(default_factory=list)
     interactions: list[Interaction] = field(default_factory=list)
     planted: dict[str, str] = field(default_factory=dict)  # kind -> the text that must vanish
     core: dict[str, str] = field(default_factory=dict)  # kind -> what of it is private
@@ -97,10 +99,22 @@ class Maker:
     def make(self) -> Scenario:
         self.out.ids = self.ids
         self._secrets()
+        self.talk()
+        return self.out
+
+    def talk(self) -> None:
+        """What is said: a few requests to a Letta API."""
         self._create()
         for _ in range(self.shape.randint(1, 3)):
             self.shape.choice([self._stream, self._stream, self._tools, self._plain])()
-        return self.out
+
+    def memory(self) -> Memory:
+        """The recording client's."""
+        return Memory(self.ids, self.noise, {"auth": self.out.auth, **self.out.planted})
+
+    def fresh(self) -> str:
+        """A UUID that is another one in every recording."""
+        return uuid_of(self.noise)
 
     # What is private -----------------------------------------------------------------------------
 
@@ -185,10 +199,8 @@ class Maker:
     def _add(
         self, request: Callable[[Memory], RecordedRequest], response: RecordedResponse
     ) -> None:
-        live = {"auth": self.out.auth, **self.out.planted}
-        memory = Memory(self.ids, self.noise, live)
         self.out.steps.append(request)
-        self.out.interactions.append(Interaction(request(memory), response))
+        self.out.interactions.append(Interaction(request(self.memory()), response))
 
     def _create(self) -> None:
         note = self.some()
@@ -226,12 +238,12 @@ class Maker:
 
     def _stream(self) -> None:
         request, said = self._message()
-        uuid = uuid_of(self.noise)
-        events: list[Any] = [self._event("ping", uuid_of(self.noise))]
+        uuid = self.fresh()
+        events: list[Any] = [self._event("ping", self.fresh())]
         for kind, name in (("reasoning_message", "reasoning"), ("assistant_message", "content")):
             text = f"You said {said}; {self.some()} {self.some()}"
             otid = uuid[:-2] + f"{int(uuid[-2:], 16) & 0x80 | len(events) % 3:02x}"
-            for piece in self._split(text):
+            for piece in self.split(text):
                 event = self._event(kind, uuid, "message") | {"otid": otid, name: piece}
                 events.append(event)
         events.append({"message_type": "stop_reason", "stop_reason": "end_turn"})
@@ -239,12 +251,12 @@ class Maker:
 
     def _tools(self) -> None:
         request, _ = self._message()
-        uuid = uuid_of(self.noise)
+        uuid = self.fresh()
         queues = []
         for number in range(self.shape.randint(1, 3)):
             arguments = json.dumps({"city": "Paris", "note": self.some()})
             call = self.call[:-1] + str(number)
-            queues.append([(call, piece) for piece in self._split(arguments)])
+            queues.append([(call, piece) for piece in self.split(arguments)])
         events = []
         while any(queues):
             queue = self.shape.choice([queue for queue in queues if queue])
@@ -287,7 +299,7 @@ class Maker:
             "run_id": self.ids["run"],
         }
 
-    def _split(self, text: str) -> Iterator[str]:
+    def split(self, text: str) -> Iterator[str]:
         position = 0
         while position < len(text):
             size = self.shape.choice([1, 2, 3, 5, 8, 13, 40])
@@ -374,16 +386,19 @@ def readings(cassette: Cassette) -> set[str]:
 
 def _texts(cassette: Cassette) -> Iterator[str]:
     yield cassette.dumps()
+    socket: dict[str, list[str]] = {}  # goes on while the client says something else
     for item in cassette:
         for body in (item.request.body, item.response.body):
             text = body.decode("utf-8", "replace")
             yield text
-            joined: dict[str, list[str]] = {}
+            joined = socket if is_frame(item) else {}
             for line in text.split("\n"):
                 for path, value in _leaves(line.removeprefix("data: ")):
                     yield value
                     joined.setdefault(path, []).append(value)
-            yield from ("".join(values) for values in joined.values())
+            if joined is not socket:
+                yield from ("".join(values) for values in joined.values())
+    yield from ("".join(values) for values in socket.values())
 
 
 def _leaves(line: str) -> Iterator[tuple[str, str]]:
@@ -394,7 +409,8 @@ def _leaves(line: str) -> Iterator[tuple[str, str]]:
     stack = [("", value)]
     owner = ""
     if isinstance(value, dict):
-        owner = f"{value.get('id')}{(value.get('tool_call') or {}).get('tool_call_id')}"
+        event = value.get("delta") or value
+        owner = f"{event.get('id')}{(event.get('tool_call') or {}).get('tool_call_id')}"
     while stack:
         path, item = stack.pop()
         if isinstance(item, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -14,7 +15,8 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from _recordings import Maker, Memory, Scenario, surviving
+from _frames import URL, MixedMaker
+from _recordings import Memory, Scenario, surviving
 
 from letta_adapters.testing import (
     Cassette,
@@ -28,8 +30,10 @@ from letta_adapters.testing.cassette import (
     RecordedError,
     RecordedRequest,
     RecordedResponse,
+    is_frame,
     split_events,
 )
+from letta_adapters.testing.websocket import WebSocketPlayer
 
 KEY = "sk-" + "let-AbC9dEf1GhIjKlMnOp"
 PASSWORD = 'h"unter/2\\ é+'
@@ -491,7 +495,7 @@ def clean_up(made: Scenario) -> tuple[Cassette, SanitizeRules]:
 @pytest.mark.parametrize("start", range(0, COUNT, BLOCK))
 def test_random_recordings_leak_nothing_and_still_play(start: int) -> None:
     for seed in range(FIRST + start, FIRST + start + BLOCK):
-        made = Maker(seed).make()
+        made = MixedMaker(seed).make()
         clean, rules = clean_up(made)
         assert surviving(clean, made.private()) == [], seed
         secrets = [*made.secrets, made.auth]
@@ -505,7 +509,7 @@ def test_a_header_filter_leaks_every_kind() -> None:
     # The judge and the generator do see something: this is what most projects do.
     leaked: set[str] = set()
     for seed in range(30):
-        made = Maker(seed).make()
+        made = MixedMaker(seed).make()
         naive = Cassette(
             [replace(item, request=replace(item.request, headers=())) for item in made.cassette]
         )
@@ -513,24 +517,46 @@ def test_a_header_filter_leaks_every_kind() -> None:
     assert leaked == {"key", "password", "unicode", "url", "home", "windows", "email", "host"}
 
 
+def test_frames_looked_at_one_by_one_leak() -> None:
+    # As HTTP exchanges they do not continue one another.
+    leaked: set[str] = set()
+    for seed in range(30):
+        made = MixedMaker(seed).make()
+        made.interactions = [
+            replace(item, request=replace(item.request, method="POST")) for item in made.cassette
+        ]
+        leaked |= set(surviving(clean_up(made)[0], made.private()))
+    assert leaked
+
+
 def test_recording_again_changes_nothing() -> None:
     for seed in range(40):
-        made = Maker(seed).make()
+        made = MixedMaker(seed).make()
         if any(item.response.error for item in made.cassette):
             continue  # where it broke, half a date or key may be left
-        again = Maker(seed, noise_seed=seed + 1000).make()
+        again = MixedMaker(seed, noise_seed=seed + 1000).make()
         assert again.cassette.dumps() != made.cassette.dumps()
         assert clean_up(again)[0].dumps() == clean_up(made)[0].dumps(), seed
 
 
 def play(made: Scenario, clean: Cassette, rules: SanitizeRules) -> None:
     """Be the client again: with ids from the answers, fresh otids and (mostly) another key."""
-    transport = CassetteTransport(clean, rules=rules, secrets=made.secrets)
     live = {"auth": "test-key-987", **made.planted}
     live["auth"] = live.get("key", live["auth"])  # it may be in what the client says, too
-    memory = Memory({}, Maker(made.seed + 5).noise, live)
+    memory = Memory({}, MixedMaker(made.seed + 5).noise, live)
+    play_requests(made, clean, rules, memory)
+    asyncio.run(play_frames(made, clean, rules, memory))
+
+
+def part(cassette: Cassette, *, frames: bool) -> Cassette:
+    return Cassette([item for item in cassette if is_frame(item) is frames])
+
+
+def play_requests(made: Scenario, clean: Cassette, rules: SanitizeRules, memory: Memory) -> None:
+    transport = CassetteTransport(part(clean, frames=False), rules=rules, secrets=made.secrets)
+    raws = part(made.cassette, frames=False)
     with httpx.Client(transport=transport) as client:
-        for step, raw in zip(made.steps, made.interactions, strict=True):
+        for step, raw in zip(made.steps, raws, strict=True):
             asked = step(memory)
             options: Any = {"content": asked.body, "headers": dict(asked.headers)}
             answered = b""
@@ -542,9 +568,28 @@ def play(made: Scenario, clean: Cassette, rules: SanitizeRules) -> None:
     transport.assert_all_played()
 
 
+async def play_frames(
+    made: Scenario, clean: Cassette, rules: SanitizeRules, memory: Memory
+) -> None:
+    player = WebSocketPlayer(part(clean, frames=True), rules=rules, secrets=made.secrets)
+    _, *raws = [*part(made.cassette, frames=True)] or [None]
+    if not raws:
+        return
+    headers = {"Authorization": f"Bearer {memory.live['auth']}"}
+    socket = await player.connect(URL, additional_headers=headers)
+    frames = aiter(socket)
+    for step, raw in zip(made.frames, raws, strict=True):
+        await socket.send(step(memory))
+        answered = [await anext(frames) for _ in split_events(raw.response.body)]
+        memory.ids |= ids_in(raw.response.body, "\n".join(answered).encode(), made)
+    player.assert_all_played()
+
+
 def ids_in(raw: bytes, answered: bytes, made: Scenario) -> dict[str, str]:
     """What the client now calls the ids it was told when recording; also from a broken event."""
-    pattern = re.compile(r"(?:agent|conv|run|block|call)[-_][0-9a-f-]{8,}")
+    pattern = re.compile(
+        r"(?:agent|agent-local|external-tool|conv|run|block|call)[-_][0-9a-f-]{8,}"
+    )
     pairs = zip(pattern.findall(raw.decode()), pattern.findall(answered.decode()), strict=True)
     told = {was: now for was, now in pairs if was in made.ids.values()}
     return {name: told[value] for name, value in made.ids.items() if value in told}
