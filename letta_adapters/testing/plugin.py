@@ -14,7 +14,8 @@ started once for all tests.
 Replaying is strict, because a cassette that is silently not used tests nothing: a missing file,
 a request it does not hold, an interaction nobody asked for and a file used by two tests fail the
 test. A file that no test uses fails the session, when the whole suite was collected or on request
-(``--letta-check-orphans``; under pytest-xdist no process knows, so use a run without it).
+(``--letta-check-orphans``). Cassettes of pytest-recording's and pytest-vcr's tests may lie beside
+ours.
 
 ``--letta-record``: ``once`` records what has no file yet, ``rewrite`` (also called ``all``) records
 every selected test anew. A failing test writes nothing. Refused where ``CI`` is set.
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 
 MODES = ("none", "once", "rewrite", "all")
 _MARK = "letta_cassette"
+# What pytest-xdist's processes tell one another.
+_WHOLE = "letta_whole_suite"
+_ORPHANS = "letta_orphans"
 
 
 class _Session:
@@ -51,7 +55,10 @@ class _Session:
         self.folder = config.rootpath / str(config.getini("letta_cassette_dir"))
         self.users: dict[Path, dict[str, bool]] = {}
         self.fresh: set[Path] = set()
+        self.others: set[Path] = set()  # cassettes, and folders of them, of other plugins
         self.orphans: list[Path] = []
+        worker = getattr(config, "workerinput", None)
+        self.whole = _is_whole_suite(config) if worker is None else worker.get(_WHOLE, False)
 
     def open(self, item: pytest.Item) -> LettaCassette:
         from letta_adapters.testing._kit import KINDS
@@ -93,8 +100,18 @@ class _Session:
         spec = _spec(item)
         self.users.setdefault(self.path(item, spec), {})[item.nodeid] = spec.shared
 
+    def note_other(self, item: pytest.Item) -> None:
+        # Where pytest-recording and pytest-vcr put theirs.
+        folder = item.path.parent / "cassettes"
+        self.others |= {folder / item.path.stem, folder / f"{item.name}.yaml"}
+
     def find_orphans(self) -> None:
-        self.orphans = sorted(set(self.folder.rglob("*.yaml")) - set(self.users))
+        ours = (
+            path
+            for path in self.folder.rglob("*.yaml")
+            if path not in self.users and self.others.isdisjoint({path, *path.parents})
+        )
+        self.orphans = sorted(ours)
 
 
 _SESSION = pytest.StashKey[_Session]()
@@ -136,6 +153,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if _MARK in getattr(item, "fixturenames", ()) or item.get_closest_marker(_MARK):
             session.note_user(item)
+        if item.get_closest_marker("vcr"):
+            session.note_other(item)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -143,9 +162,25 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     state = session.config.stash[_SESSION]
     asked = session.config.getoption("--letta-check-orphans")
     # Without a single user the folder is somebody else's.
-    whole = bool(state.users) and _is_whole_suite(session.config)
+    whole = bool(state.users) and state.whole
     if session.testsfailed == 0 and (asked or whole):
         state.find_orphans()
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[_ORPHANS] = [str(path) for path in state.orphans]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """pytest-xdist: only the process that starts the others knows what was asked for."""
+    node.workerinput[_WHOLE] = node.config.stash[_SESSION].whole
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """pytest-xdist: only the others collect, each of them everything."""
+    state = node.config.stash[_SESSION]
+    found = map(Path, getattr(node, "workeroutput", {}).get(_ORPHANS, ()))
+    state.orphans = sorted({*state.orphans, *found})
 
 
 @pytest.hookimpl(wrapper=True)
@@ -258,5 +293,4 @@ def _is_whole_suite(config: pytest.Config) -> bool:
         and config.invocation_params.dir == config.rootpath
     )
     narrowing = ("ignore", "ignore_glob", "deselect", "lf", "stepwise")
-    narrowed = any(config.getoption(name, None) for name in narrowing)
-    return whole and not narrowed and not _is_parallel(config)
+    return whole and not any(config.getoption(name, None) for name in narrowing)

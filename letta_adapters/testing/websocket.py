@@ -227,6 +227,7 @@ class WebSocketPlayer:
         self.came = 0
         self.clean = RequestCleaner(rules, tuple(secrets))
         self._scenes = deque(deque(scene) for scene in connections(cassette))
+        self._opened: list[_Played] = []
         self._patch: Any = None
 
     @property
@@ -246,7 +247,8 @@ class WebSocketPlayer:
             raise self.missed(f"the recording has no (further) connection to {url}")
         headers = dict(options.get("additional_headers") or {})
         self.clean(RecordedRequest(OPENED, url, tuple(headers.items())))  # it learns the token
-        return _Played(self, self._scenes.popleft())
+        self._opened.append(_Played(self, self._scenes.popleft()))
+        return self._opened[-1]
 
     def missed(self, text: str) -> CassetteMissError:
         """Note it too: whoever sent the frame may swallow the error."""
@@ -254,11 +256,16 @@ class WebSocketPlayer:
         return self.misses[-1]
 
     def assert_all_played(self) -> None:
-        """Raises ``AssertionError`` for a frame that did not fit, or a connection nobody opened."""
+        """Raises ``AssertionError`` for a frame that did not fit, one that was recorded and not
+        sent, or a connection that nobody opened.
+        """
         if self.misses:
             raise self.misses[0]
         if self._scenes:
             raise AssertionError(f"{len(self._scenes)} recorded connections were not opened")
+        unsent = [text for socket in self._opened for text in socket.unsent]
+        if unsent:
+            raise AssertionError(f"{len(unsent)} recorded frames were not sent: {unsent[0][:300]}")
 
     def __enter__(self) -> WebSocketPlayer:
         self._patch = _connecting(self.connect)
@@ -279,6 +286,11 @@ class _Played:
         self._news = asyncio.Event()
         self._closed = self._broken = False
         self._release(scene.popleft())
+
+    @property
+    def unsent(self) -> list[str]:
+        """The recorded frames that the client has not sent yet."""
+        return [interaction.request.body.decode() for interaction in self._scene]
 
     async def send(self, text: str) -> None:
         if self._closed or self._broken:

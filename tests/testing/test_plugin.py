@@ -3,66 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
-from _loopback import Exchange, Loopback
+from _loopback import Loopback
+from _runner import HELLO, Runner
 
 from letta_adapters.testing import Cassette
 
 pytest_plugins = ["pytester"]
-
-HELLO = """
-    import pytest
-
-    def test_hello(letta_cassette):
-        with letta_cassette.sync_http_client() as client:
-            assert client.get("/hello").json() == {"n": 1}
-"""
-
-
-@pytest.fixture
-def server() -> Iterator[Loopback]:
-    counts: dict[str, int] = {}
-
-    def count(exchange: Exchange) -> None:
-        counts[exchange.path] = counts.get(exchange.path, 0) + 1
-        exchange.json({"n": counts[exchange.path]})
-
-    def stream(exchange: Exchange) -> None:
-        exchange.stream([b"data: 1\n\n", b"data: [DONE]\n\n"])
-
-    with Loopback(hello=count, other=count, stream=stream, script=count) as running:
-        yield running
-
-
-class Runner:
-    """Runs pytest in a fresh folder, without this project's configuration."""
-
-    def __init__(self, pytester: pytest.Pytester, server: Loopback, patch: Any) -> None:
-        self.pytester, self.server, self.patch = pytester, server, patch
-        patch.delenv("CI", raising=False)
-        patch.setenv("LETTA_BASE_URL", server.url)
-        patch.setenv("LETTA_RIG_MODEL", f"{server.url}/v1")
-        pytester.makeini("[pytest]\nasyncio_default_fixture_loop_scope = function\n")
-
-    def __call__(self, *options: str) -> pytest.RunResult:
-        base = ("-p", "letta_adapters.testing.plugin", "-p", "no:cacheprovider", "-p", "no:xdist")
-        return self.pytester.runpytest(*base, *options)
-
-    def record(self, *options: str) -> pytest.RunResult:
-        return self("--letta-record=once", *options)
-
-    @property
-    def files(self) -> dict[str, str]:
-        root = self.pytester.path / "cassettes"
-        return {str(path.relative_to(root)): path.read_text() for path in root.rglob("*.yaml")}
-
-
-@pytest.fixture
-def run(pytester: pytest.Pytester, server: Loopback, monkeypatch: pytest.MonkeyPatch) -> Runner:
-    return Runner(pytester, server, monkeypatch)
 
 
 def test_records_then_replays(run: Runner, server: Loopback) -> None:
