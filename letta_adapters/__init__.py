@@ -75,15 +75,15 @@ if TYPE_CHECKING:
     from letta_adapters.messages import UnknownMessage as UnknownMessage
     from letta_adapters.messages import Usage as Usage
     from letta_adapters.messages import extract_stream_text_delta as extract_stream_text_delta
-    from letta_adapters.options import Local as Local
     from letta_adapters.options import MemoryBlock as MemoryBlock
-    from letta_adapters.options import Remote as Remote
-    from letta_adapters.options import Rest as Rest
     from letta_adapters.options import Sleeptime as Sleeptime
     from letta_adapters.permissions import Allow as Allow
     from letta_adapters.permissions import Deny as Deny
     from letta_adapters.permissions import PermissionContext as PermissionContext
     from letta_adapters.session import AsyncSession as AsyncSession
+    from letta_adapters.specs import Local as Local
+    from letta_adapters.specs import Remote as Remote
+    from letta_adapters.specs import Rest as Rest
     from letta_adapters.sync import LettaClient as LettaClient
     from letta_adapters.sync import Session as Session
     from letta_adapters.sync import create_agent as create_agent
@@ -108,7 +108,8 @@ _HOMES = {
     "Message MessagePage PendingToolCall QueueUpdateMessage ReasoningMessage RecoveryResult "
     "ResultMessage RetryMessage StreamEvent StreamTextDelta ToolCallMessage ToolResultMessage "
     "UnknownMessage Usage extract_stream_text_delta",
-    "options": "Local MemoryBlock Remote Rest Sleeptime",
+    "options": "MemoryBlock Sleeptime",
+    "specs": "Local Remote Rest",
     "permissions": "Allow Deny PermissionContext",
     "session": "AsyncSession",
     "sync": "LettaClient Session create_agent create_session prompt resume_session",

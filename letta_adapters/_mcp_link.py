@@ -23,7 +23,7 @@ from letta_adapters.errors import (
     LettaError,
     ProtocolError,
 )
-from letta_adapters.options import _Options
+from letta_adapters.options import Options
 from letta_adapters.tools import ToolOutcome, format_error, format_result
 
 _HTTP_SECONDS: Final = 30.0
@@ -33,7 +33,7 @@ _MAX_STDERR: Final = 1 << 20
 _METHOD_NOT_FOUND: Final = -32601
 
 
-class _Server(_Options):
+class _Server(Options):
     connect_timeout: float = Field(default=30.0, gt=0)
     tool_timeout: float | None = Field(default=240.0, gt=0)
 

@@ -16,18 +16,10 @@ from letta_adapters.errors import (
     WrongEventLoopError,
 )
 from letta_adapters.messages import MessagePage, ResultMessage
-from letta_adapters.options import (
-    AgentKwargs,
-    AgentOptions,
-    BackendSpec,
-    Local,
-    Remote,
-    Rest,
-    SessionKwargs,
-    SessionOptions,
-)
+from letta_adapters.options import AgentKwargs, AgentOptions, SessionKwargs, SessionOptions
 from letta_adapters.resources import AsyncAgents, AsyncConversations, AsyncModels
 from letta_adapters.session import PAGE_SIZE, AsyncSession, check_page
+from letta_adapters.specs import BackendSpec, Local, Remote, Rest
 
 if TYPE_CHECKING:
     import httpx

@@ -1,7 +1,7 @@
 """What can be configured, validated before any I/O.
 
-Backends (:class:`Rest`, :class:`Local`, :class:`Remote`), agents (:class:`AgentOptions`) and
-sessions (:class:`SessionOptions`). The ``*Kwargs`` TypedDicts spell the same options as keyword
+Agents (:class:`AgentOptions`) and sessions (:class:`SessionOptions`); where they live is in
+``specs.py``. The ``*Kwargs`` TypedDicts spell the same options as keyword
 arguments. A mistake raises :class:`~letta_adapters.errors.InvalidInputError` naming the field.
 """
 
@@ -11,13 +11,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    SecretStr,
     ValidationError,
     field_validator,
     model_validator,
@@ -25,8 +23,6 @@ from pydantic import (
 from typing_extensions import Self, TypedDict
 
 from letta_adapters.errors import InvalidInputError
-
-CLOUD_URL = "https://api.letta.com"
 
 # Both vocabularies, one table: left the names of the TypeScript SDK 0.1.14 and of today's Letta
 # Code, right what the App Server understands.
@@ -40,10 +36,12 @@ PERMISSION_MODES: Mapping[str, str] = {
     "unrestricted": "unrestricted",
 }
 
-_M = TypeVar("_M", bound="_Options")
+_M = TypeVar("_M", bound="Options")
 
 
-class _Options(BaseModel):
+class Options(BaseModel):
+    """What all options have in common: nothing unknown, no changes, one kind of error."""
+
     model_config = ConfigDict(
         extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True
     )
@@ -71,128 +69,10 @@ def build(cls: type[_M], **kwargs: Any) -> _M:
     return cls(**{k: v for k, v in kwargs.items() if v is not None})
 
 
-# -- backends -----------------------------------------------------------------------------------
-
-
-class Rest(_Options):
-    """The Letta API over HTTP: Letta Cloud, or a server of one's own.
-
-    Args:
-        base_url: Where the API is. Default: ``LETTA_BASE_URL``, else Letta Cloud.
-        api_key: Sent as a bearer token. Default: ``LETTA_API_KEY``; ``""`` means none.
-        project: Letta Cloud project (the ``X-Project-Id`` header).
-        headers: Sent with every request (``{"user_id": "user-..."}`` on a server of one's own).
-        connect_timeout: Seconds to reach the server.
-        request_timeout: Seconds a read or a management call may take.
-        idle_timeout: Seconds of silence in a stream. The server pings every 20 s, so this must be
-            longer than that.
-        turn_timeout: Seconds a whole turn may take; ``None`` is no limit.
-        background: Run turns as background runs, whose stream can be resumed after the connection
-            was lost. Needs Redis on the server. ``None``: on Letta Cloud only.
-        settle_timeout: Seconds to find out, after a lost connection, what became of the turn.
-    """
-
-    base_url: str | None = None
-    api_key: SecretStr | None = None
-    project: str | None = None
-    headers: Mapping[str, str] = Field(default_factory=dict, repr=False)
-    connect_timeout: float = Field(default=10.0, gt=0)
-    request_timeout: float = Field(default=60.0, gt=0)
-    idle_timeout: float = Field(default=90.0, gt=0)
-    turn_timeout: float | None = Field(default=None, gt=0)
-    background: bool | None = None
-    settle_timeout: float = Field(default=15.0, ge=0)
-
-    @field_validator("base_url")
-    @classmethod
-    def _http_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        value = value.strip().rstrip("/")
-        if not value.startswith(("http://", "https://")) or len(value) < 9:
-            raise ValueError("must be an http:// or https:// URL")
-        return value.removesuffix("/v1")
-
-
-class Local(_Options):
-    """Letta Code on this machine, started and stopped by this package (the embedded default).
-
-    Needs ``pip install "letta-adapters[local]"`` and the ``git`` command.
-
-    Args:
-        data_dir: A home of its own for all state, settings and transcripts. Default: the user's
-            normal Letta state, so that agents made here appear in the ``letta`` command.
-        api: Run agents that live on this Letta API instead of this machine.
-        openai_compatible: ``{"base_url": ..., "api_key": ...}`` of a model server; its models are
-            then ``lmstudio/<id>``. Models of the big providers need only their key in the
-            environment.
-        env: More environment variables for the runtime.
-        max_memory_mb: Limit of the runtime's heap, in MiB.
-        start_timeout: Seconds until it must serve.
-        request_timeout: Seconds a management call may take.
-        turn_timeout: Seconds a whole turn may take; ``None`` is no limit.
-    """
-
-    data_dir: Path | None = None
-    api: Rest | None = None
-    openai_compatible: Mapping[str, str] | None = Field(default=None, repr=False)
-    env: Mapping[str, str] = Field(default_factory=dict, repr=False)
-    max_memory_mb: int = Field(default=1024, ge=128)
-    start_timeout: float = Field(default=30.0, gt=0)
-    request_timeout: float = Field(default=60.0, gt=0)
-    turn_timeout: float | None = Field(default=None, gt=0)
-
-    @field_validator("openai_compatible")
-    @classmethod
-    def _has_an_address(cls, value: Mapping[str, str] | None) -> Mapping[str, str] | None:
-        if value is not None and (
-            not value.get("base_url") or value.keys() - {"base_url", "api_key"}
-        ):
-            raise ValueError("needs 'base_url', may have 'api_key', and nothing else")
-        return value
-
-
-class Remote(_Options):
-    """A Letta Code App Server someone else runs (``letta server --listen``).
-
-    Args:
-        url: ``ws://host:port`` or ``wss://...``. Default: ``LETTA_APP_SERVER_URL``.
-        auth_token: Default: ``LETTA_APP_SERVER_TOKEN``.
-        connect_timeout: Seconds to reach it.
-        request_timeout: Seconds a management call may take.
-        turn_timeout: Seconds a whole turn may take; ``None`` is no limit.
-        settle_timeout: Seconds to find out, after a lost connection, what became of the turn.
-    """
-
-    url: str | None = None
-    auth_token: SecretStr | None = None
-    connect_timeout: float = Field(default=10.0, gt=0)
-    request_timeout: float = Field(default=60.0, gt=0)
-    turn_timeout: float | None = Field(default=None, gt=0)
-    settle_timeout: float = Field(default=15.0, ge=0)
-
-    @field_validator("url")
-    @classmethod
-    def _ws_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            parts = urlsplit(value)
-            good = parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0
-        except ValueError:  # a broken IPv6 address, a port that is no number
-            good = False
-        if not good:
-            raise ValueError("must be a ws:// or wss:// URL")
-        return value
-
-
-BackendSpec = Rest | Local | Remote | Literal["cloud", "local", "remote"]
-
-
 # -- agents -------------------------------------------------------------------------------------
 
 
-class MemoryBlock(_Options):
+class MemoryBlock(Options):
     """One block of the agent's core memory."""
 
     label: str = Field(min_length=1)
@@ -202,7 +82,7 @@ class MemoryBlock(_Options):
     read_only: bool | None = None
 
 
-class Sleeptime(_Options):
+class Sleeptime(Options):
     """When the agent reflects on its memory in the background (Letta Code)."""
 
     trigger: Literal["off", "step-count", "compaction-event"] = "step-count"
@@ -246,7 +126,7 @@ class AgentKwargs(TypedDict, total=False):
     permission_mode: PermissionMode
 
 
-class AgentOptions(_Options):
+class AgentOptions(Options):
     """What ``create_agent`` takes.
 
     ``persona`` and ``human`` are shorthands for memory blocks of these labels; ``memory`` adds
@@ -320,10 +200,11 @@ class SessionKwargs(TypedDict, total=False):
     memfs: bool
     memfs_startup: MemfsStartup
     agent_free: bool
+    stateless: bool
     system_prompt: str
 
 
-class SessionOptions(_Options):
+class SessionOptions(Options):
     """What a session takes.
 
     Args:
@@ -344,6 +225,9 @@ class SessionOptions(_Options):
         system_info_reminder, sleeptime, memfs, memfs_startup: Letta Code only.
         agent_free: A conversation without an agent: the model sees ``system_prompt`` and the
             messages, and nothing else (Letta Code only).
+        stateless: The agent answers from its memory and changes none of it: it is offered the
+            ``tools`` given here and none of Letta Code's, and does not reflect on what was said
+            (Letta Code on this machine). The conversation itself goes on as always.
     """
 
     include_partial_messages: bool = False
@@ -366,9 +250,10 @@ class SessionOptions(_Options):
     memfs: bool | None = None
     memfs_startup: MemfsStartup | None = None
     agent_free: bool | None = None
+    stateless: bool | None = None
     system_prompt: str | None = None
 
-    @field_validator("agent_free")
+    @field_validator("agent_free", "stateless")
     @classmethod
     def _not_asked_for(cls, value: bool | None) -> bool | None:
         return value or None
@@ -377,6 +262,14 @@ class SessionOptions(_Options):
     def _prompt_of_no_agent(self) -> Self:
         if self.system_prompt is not None and not self.agent_free:
             raise ValueError("system_prompt: an agent has its own; it needs agent_free=True")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_that_remembers(self) -> Self:
+        conflicts = ("agent_free", "toolset", "allowed_tools", "cwd", "sleeptime", "memfs")
+        given = [name for name in conflicts if getattr(self, name) is not None]
+        if self.stateless and given:
+            raise ValueError(f"stateless: it does not go together with {', '.join(given)}")
         return self
 
     @field_validator("mcp_servers", mode="before")

@@ -18,8 +18,8 @@ from letta_adapters.messages import (
     RecoveryResult,
     ResultMessage,
 )
-from letta_adapters.options import BackendSpec
 from letta_adapters.session import PAGE_SIZE, AsyncSession
+from letta_adapters.specs import BackendSpec
 from letta_adapters.sync_controls import Controls
 from letta_adapters.sync_resources import Agents, Conversations, Models
 

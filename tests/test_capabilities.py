@@ -33,6 +33,7 @@ REFUSED: dict[str, AgentOptions | SessionOptions] = {
 }
 VALUES: dict[str, Any] = {
     "agent_free": True,
+    "stateless": True,
     "append_system_prompt": "And rhyme.",
     "personality": "linus",
     "secrets": {"TOKEN": "x"},
@@ -68,7 +69,9 @@ def test_every_capability_is_explained() -> None:
     )
 
 
-@pytest.mark.parametrize("option", sorted(LETTA_CODE_LIMITS.keys() - {"memory", "system_prompt"}))
+@pytest.mark.parametrize(
+    "option", sorted(LETTA_CODE_LIMITS.keys() - {"memory", "stateless", "system_prompt"})
+)
 def test_every_limit_is_refused_by_name(option: str) -> None:
     with pytest.raises(UnsupportedOptionError, match=option):
         refuse(REFUSED[option], "remote")

@@ -29,6 +29,7 @@ OPTION_SUPPORT: Mapping[str, tuple[str, ...]] = {
     "skill_sources": _LETTA_CODE,
     "system_info_reminder": _LETTA_CODE,
     "sleeptime": _LETTA_CODE,
+    "stateless": ("local",),
     "cwd": _LETTA_CODE,
     "permission_mode": _LETTA_CODE,
     "allowed_tools": _LETTA_CODE,

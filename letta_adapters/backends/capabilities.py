@@ -18,6 +18,7 @@ LETTA_CODE_LIMITS: Final[Mapping[str, str]] = {
     "memory": "without `limit` and `read_only`",
     "permission_mode": "not `plan`",
     "sleeptime": 'not `behavior="reminder"`',
+    "stateless": "`local` only",
     "system_info_reminder": "`False` on `local` only",
     "system_prompt": "for a session: with `agent_free` only",
 }

@@ -14,7 +14,7 @@ from letta_adapters.backends.app_server.system_info import SystemInfo
 from letta_adapters.backends.runtime.environment import RuntimeConfig, find_places
 from letta_adapters.backends.runtime.manager import RuntimeHandle, acquire
 from letta_adapters.errors import ConfigurationError
-from letta_adapters.options import CLOUD_URL, Local, Remote, Rest
+from letta_adapters.specs import CLOUD_URL, Local, Remote, Rest
 
 
 def remote_backend(spec: Remote) -> AppServerBackend:

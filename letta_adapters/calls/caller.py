@@ -18,7 +18,7 @@ from letta_adapters.calls.memo import memo_of
 from letta_adapters.calls.model import Call, CallEnd, CallEvent
 from letta_adapters.client import AsyncLettaClient, resolve_backend
 from letta_adapters.errors import InvalidInputError, WrongEventLoopError
-from letta_adapters.options import BackendSpec, Local, Remote, Rest
+from letta_adapters.specs import BackendSpec, Local, Remote, Rest
 from letta_adapters.sync import LettaClient
 
 T = TypeVar("T")

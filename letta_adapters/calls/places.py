@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from letta_adapters.backends.base import Conversation, Opened, Target, has
+from letta_adapters.backends.base import Conversation, Opened, Target, check_supported, has
 from letta_adapters.calls.memo import memo_of
 from letta_adapters.calls.model import Call
 from letta_adapters.errors import InvalidInputError, LettaError, UnsupportedOptionError
@@ -40,6 +40,7 @@ def check_call(client: AsyncLettaClient, call: Call) -> None:
     Raises:
         UnsupportedOptionError: by name.
     """
+    check_supported(call.session, client.backend.name)
     if call.agent_free and is_rest(client):
         raise UnsupportedOptionError(
             "agent_free",

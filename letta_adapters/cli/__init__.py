@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from letta_adapters._version import __version__
 
 if TYPE_CHECKING:
-    from letta_adapters.options import Local, Remote, Rest
+    from letta_adapters.specs import Local, Remote, Rest
     from letta_adapters.sync import LettaClient, Session
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
@@ -186,7 +186,8 @@ def backend_of(args: argparse.Namespace) -> Rest | Local | Remote:
     """The backend that the options and the environment mean. Raises InvalidInputError."""
     from letta_adapters.client import resolve_backend
     from letta_adapters.errors import InvalidInputError
-    from letta_adapters.options import Local, Remote, Rest, build
+    from letta_adapters.options import build
+    from letta_adapters.specs import Local, Remote, Rest
 
     url: str | None = args.base_url
     if url and not _is_address(url):

@@ -36,7 +36,7 @@ from letta_adapters.cli.render import (
 )
 from letta_adapters.errors import ConfigurationError
 from letta_adapters.messages import ResultMessage
-from letta_adapters.options import Local
+from letta_adapters.specs import Local
 from letta_adapters.sync import LettaClient, Session
 from letta_adapters.testing.scripted_model import ModelRequest, Reply, ScriptedModel, ToolUse
 

@@ -21,7 +21,7 @@ from letta_adapters.backends.runtime.find import check_git, find_installation
 from letta_adapters.cli import FAILED, OK, backend_of
 from letta_adapters.cli.render import clean, make_console, progress, show_hint
 from letta_adapters.errors import LettaError
-from letta_adapters.options import CLOUD_URL, Local, Remote, Rest
+from letta_adapters.specs import CLOUD_URL, Local, Remote, Rest
 from letta_adapters.sync import LettaClient
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from letta_adapters.testing.replay import CassetteTransport
 from letta_adapters.testing.sanitize import SanitizeRules
 
 if TYPE_CHECKING:
-    from letta_adapters.options import Remote
+    from letta_adapters.specs import Remote
     from letta_adapters.testing.websocket import WebSocketPlayer, WebSocketRecorder
 
 REPLAY_URL = "http://letta.test"
@@ -98,7 +98,7 @@ class LettaCassette:
     @property
     def app_server(self) -> Remote:
         """The App Server to talk to: ``LETTA_APP_SERVER_URL``'s while recording."""
-        from letta_adapters.options import Remote
+        from letta_adapters.specs import Remote
 
         if not self.recording:
             return Remote(url=REPLAY_SOCKET, auth_token=SecretStr(REPLAY_KEY))

@@ -33,7 +33,7 @@ from letta_adapters.testing._model_wire import Reply, Usage, tokens
 
 if TYPE_CHECKING:
     from letta_adapters.client import AsyncLettaClient
-    from letta_adapters.options import Rest
+    from letta_adapters.specs import Rest
     from letta_adapters.sync import LettaClient
 
 _URL: Final = "http://letta.fake"
@@ -295,7 +295,7 @@ _ROUTES: Final[tuple[tuple[str, str, _Handler], ...]] = (
 
 
 def _rest() -> Rest:
-    from letta_adapters.options import Rest
+    from letta_adapters.specs import Rest
 
     return Rest(base_url=_URL, api_key=SecretStr(""))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from letta_adapters.testing.scripted_model import ModelRequest, Reply, ScriptedModel
 
 if TYPE_CHECKING:
-    from letta_adapters.options import Local
+    from letta_adapters.specs import Local
     from letta_adapters.sync import LettaClient
 
 MODEL: Final = "lmstudio/scripted"
@@ -50,7 +50,7 @@ class LocalLetta:
     @property
     def spec(self) -> Local:
         """What a client of one's own takes: ``AsyncLettaClient(letta_local.spec)``."""
-        from letta_adapters.options import Local
+        from letta_adapters.specs import Local
 
         endpoint = {"base_url": self.model.base_url}
         return Local(data_dir=Path(self._home.name), openai_compatible=endpoint)

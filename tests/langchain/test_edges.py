@@ -28,16 +28,17 @@ from langgraph.graph import START, StateGraph
 from langgraph.types import Command, interrupt
 from pydantic import BaseModel
 
-from letta_adapters import Allow, InvalidInputError
+from letta_adapters import Allow, InvalidInputError, LettaClient, UnsupportedOptionError
 from letta_adapters.calls import CallEnd, CallStart, Marker
 from letta_adapters.calls.answer import Answer, Reader
-from letta_adapters.langchain import LettaRunnable
+from letta_adapters.langchain import ChatLetta, LettaRunnable
 from letta_adapters.langchain.chunks import message_of
 from letta_adapters.langchain.convert import to_entries
 from letta_adapters.langchain.protocol import EventMaker
 from letta_adapters.langchain.structured import validator_of
 from letta_adapters.langchain.tool_runs import decided, result_of
 from letta_adapters.messages import AssistantMessage, ReasoningMessage, ToolCallMessage
+from letta_adapters.testing import FakeLetta
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 from tests.langchain.test_runnable import Make, bash, graph_of, make, script, thread
 from tests.langchain.test_works_as import MakeModel, model
@@ -107,6 +108,46 @@ def test_a_callback_changes_what_a_tool_of_ours_is_given(make: Make, script: Any
     agent = make(tools=[look], can_use_tool=lambda *_: Allow({"city": "Oslo"}))
     agent.invoke("go")
     assert seen == ["Oslo"]
+
+
+def test_session_options_that_the_letta_api_has_not_are_refused(letta_fake: FakeLetta) -> None:
+    options = {"stateless": True}
+    for made in (
+        ChatLetta(client=letta_fake.client(), session_options=options),
+        LettaRunnable(client=letta_fake.client(), session_options=options),
+    ):
+        with pytest.raises(UnsupportedOptionError, match=r"stateless.* local"):
+            made.invoke("hi")
+    assert letta_fake.said == []
+
+
+def test_session_options_that_letta_code_has_not_are_refused(
+    embedded: LettaClient, embedded_agent: str, embedded_model: ScriptedModel
+) -> None:
+    # In a conversation that is there already, too.
+    embedded_model.clear()
+    with embedded.create_session(embedded_agent) as session:
+        session.run_turn("there")
+    asked = len(embedded_model.requests)
+    model = ChatLetta(
+        agent_id=embedded_agent,
+        conversation_id=session.conversation_id,
+        client=embedded,
+        session_options={"allowed_tools": ["Bash(ls:*)"]},
+    )
+    with pytest.raises(UnsupportedOptionError, match="is a pattern"):
+        model.invoke("hi")
+    assert len(embedded_model.requests) == asked
+
+
+def test_a_stateless_model_is_offered_no_tools_of_letta_codes(
+    embedded: LettaClient, embedded_agent: str, embedded_model: ScriptedModel
+) -> None:
+    embedded_model.clear()
+    model = ChatLetta(agent_id=embedded_agent, client=embedded, session_options={"stateless": True})
+    model.invoke("hi")
+    (request,) = embedded_model.requests
+    assert request.tools == []
 
 
 async def test_a_server_tool_that_fails_is_a_failed_run(

@@ -17,9 +17,10 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.tools import FunctionTool
 
-from letta_adapters import InvalidInputError, LettaClient
-from letta_adapters.llama_index import LettaLLM, LettaMemory
+from letta_adapters import InvalidInputError, LettaClient, UnsupportedOptionError
+from letta_adapters.llama_index import LettaAgent, LettaLLM, LettaMemory
 from letta_adapters.llama_index.convert import to_entries, to_wire_tools
+from letta_adapters.testing import FakeLetta
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 
 USER = ChatMessage(role=MessageRole.USER, content="hi")
@@ -42,6 +43,20 @@ async def test_what_the_agent_ran_itself_is_told(
         assert (called["tool_name"], called["tool_kwargs"]["command"]) == ("Bash", "echo seen")
         assert ("seen" in returned["output"], returned["is_error"]) == (True, False)
         assert [b for b in response.message.blocks if isinstance(b, ToolCallBlock)] == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # LlamaIndex' own
+async def test_session_options_that_the_letta_api_has_not_are_refused(
+    letta_fake: FakeLetta,
+) -> None:
+    options = {"permission_mode": "strict"}
+    llm = LettaLLM(client=letta_fake.client(), session_options=options)
+    with pytest.raises(UnsupportedOptionError, match="permission_mode"):
+        llm.complete("hi")
+    agent = LettaAgent(client=letta_fake.client(), session_options=options)
+    with pytest.raises(UnsupportedOptionError, match="permission_mode"):
+        await agent.run("hi")
+    assert letta_fake.said == []
 
 
 async def test_a_repeated_call_of_a_conversation(

@@ -26,6 +26,7 @@ from letta_adapters.backends.app_server.channel import AppChannel
 from letta_adapters.backends.app_server.connection import Connection, Endpoint
 from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.app_server.settling import Fate, Live
+from letta_adapters.backends.app_server.stateless import Stateless
 from letta_adapters.backends.app_server.system_info import SystemInfo
 from letta_adapters.backends.base import (
     DEFAULT,
@@ -86,6 +87,7 @@ class AppServerBackend:
         self.name = name
         self.state_directory = state_directory
         self._system_info = system_info or SystemInfo(None)
+        self._stateless = Stateless()
         self.turn_timeout = turn_timeout
         self.settle_timeout = settle_timeout
         self._endpoint = endpoint
@@ -192,7 +194,8 @@ class AppServerBackend:
         model = options.model or opening.model_of(answer)
         if model and not options.model:
             await agents.require_model(connection, model, "The agent's model")
-        return Opened(conversation, model, self._loaded(conversation, options))
+        tools = () if options.stateless else self._loaded(conversation, options)
+        return Opened(conversation, model, tools)
 
     def _check_cwd(self, cwd: Path | None) -> None:
         # A directory that does not exist is replaced silently by the server.
@@ -218,6 +221,7 @@ class AppServerBackend:
             raise InvalidInputError(
                 f"cwd={asked!r} is not a directory on the server, which would use {used!r}."
             )
+        await self._stateless.keep(connection, conversation, asked)
         self._prepared[conversation] = _Prepared(settings, list(tools))
         return answer
 
@@ -228,6 +232,8 @@ class AppServerBackend:
         if self.name == "local":
             # Our own server starts in a directory of its own, where nobody wants to work.
             inherited.setdefault("cwd", Path.cwd())
+        if options.stateless:
+            inherited["cwd"] = self._stateless.directory
         return told.runtime_settings(options, inherited, self.name)
 
     def _loaded(self, conversation: Conversation, options: SessionOptions) -> tuple[str, ...]:
@@ -240,6 +246,7 @@ class AppServerBackend:
     async def prepare(self, conversation: Conversation, settings: TurnSettings) -> Connection:
         """A connection on which the server knows this session's settings and tools."""
         options = settings.session or SessionOptions()
+        told.refuse(options, self.name)
         connection = await self.connection()
         wanted = self._settings(conversation.agent_id, options)
         prepared = self._prepared.get(conversation)
@@ -267,7 +274,7 @@ class AppServerBackend:
         names = [str(tool["name"]) for tool in settings.client_tools]
 
         def select() -> dict[str, Any]:
-            if not conversation.agent_id:
+            if not conversation.agent_id or options.stateless:
                 return told.NO_TOOLS
             return told.tool_selection(self._loaded(conversation, SessionOptions()), names, hidden)
 
@@ -376,6 +383,7 @@ class AppServerBackend:
             await asyncio.wait(self._background)
         if connection is not None:
             await connection.aclose()
+        self._stateless.close()
         if self._shutdown is not None:
             await self._shutdown()
 

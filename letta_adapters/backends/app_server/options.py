@@ -23,7 +23,7 @@ _BUILT_IN: Final = (
 )  # fmt: skip
 # One tool: as it is registered, and as the model sees it.
 _SAME_TOOL: Final = frozenset({"Agent", "Task"})
-# Without an agent there are none of the server's own tools; client-side ones stay.
+# None of the server's own tools; client-side ones stay.
 NO_TOOLS: Final[dict[str, Any]] = {"client_toolset": {"base": "none"}}
 _PROTOCOL: Final = "its protocol has no setting for it."
 

@@ -26,7 +26,8 @@ from letta_adapters.errors import (
     UnsupportedOptionError,
 )
 from letta_adapters.messages import MessagePage, PendingToolCall
-from letta_adapters.options import AgentOptions, Rest, SessionOptions
+from letta_adapters.options import AgentOptions, SessionOptions
+from letta_adapters.specs import Rest
 
 DEFAULT_AGENT_TAG: Final = "letta-adapters:default"
 # How long two processes that create the default agent at once need to see each other's.

@@ -31,7 +31,7 @@ from letta_adapters.errors import (
     TimeoutAfterAcceptanceError,
     TimeoutBeforeAcceptanceError,
 )
-from letta_adapters.options import CLOUD_URL, Rest
+from letta_adapters.specs import CLOUD_URL, Rest
 
 READ_ATTEMPTS: Final = 3
 # After the last event the server closes the response; waiting for it keeps the connection reusable.

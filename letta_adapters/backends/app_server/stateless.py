@@ -1,0 +1,44 @@
+"""Sessions that leave an agent's memory as it is.
+
+Letta Code changes a memory in two ways: by the agent's own tools, and by reflecting on a
+conversation afterwards. A stateless session is shown none of the tools, and works in a directory of
+ours in which its agent never reflects: those settings belong to an agent in a working directory
+(``.letta/settings.local.json``; ``letta`` 0.34.12), so its other conversations keep theirs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from letta_adapters.backends.app_server import frames
+from letta_adapters.backends.app_server.connection import Connection
+from letta_adapters.backends.base import Conversation
+
+_NEVER: Final = {"trigger": "off", "step_count": 1}
+
+
+class Stateless:
+    """The directory in which nobody reflects; made when it is first needed."""
+
+    def __init__(self) -> None:
+        self._made: TemporaryDirectory[str] | None = None
+
+    @property
+    def directory(self) -> Path:
+        """Where a stateless conversation works."""
+        if self._made is None:
+            self._made = TemporaryDirectory(prefix="letta-stateless-", ignore_cleanup_errors=True)
+        return Path(self._made.name)
+
+    async def keep(self, connection: Connection, conversation: Conversation, cwd: object) -> None:
+        """If that is where a conversation works, its agent does not reflect on it."""
+        if self._made is not None and cwd == self._made.name:
+            await connection.request(frames.reflection(conversation, _NEVER, "local_project"))
+
+    def close(self) -> None:
+        """Remove the directory."""
+        if self._made is not None:
+            self._made.cleanup()
+            self._made = None
