@@ -90,12 +90,14 @@ async def test_the_mode_and_the_directory_of_a_running_session(
 async def test_what_waits_can_be_taken_out(
     connect: Connect, client: AsyncLettaClient, server: AppServer, agent: str, model: ScriptedModel
 ) -> None:
-    model.script(Reply(["theirs "] * 15, token_delay=0.1), Reply("ours"))
+    # Long enough for anything: it is aborted.
+    model.script(Reply(["theirs "] * 300, token_delay=0.1), Reply("ours"))
     async with connect(server, name="remote") as other, client.create_session(agent) as session:
         await session.initialize()
         theirs = other.resume_session(agent_id=agent, conversation_id=session.conversation_id)
         await theirs.send("first")
-        await asyncio.sleep(0.3)
+        while not model.requests:
+            await asyncio.sleep(0.05)
         await session.send("second")
         (item,) = await _waiting(session)
         assert item["content"] == "second"
@@ -231,13 +233,14 @@ async def test_connecting_a_provider(
 ) -> None:
     handles = await client.connect_provider("openai-compatible", base_url=model.base_url)
     assert "openai-compatible/scripted" in handles
-    async with client.create_session(agent, model="openai-compatible/scripted-two") as session:
-        result = await session.run_turn("hi")
+    try:
+        async with client.create_session(agent, model="openai-compatible/scripted-two") as session:
+            result = await session.run_turn("hi")
+    finally:  # the server is shared with other tests
+        body = {"target": "local", "provider_id": "openai-compatible"}
+        await client.request("COMMAND", "disconnect_provider", body=body)
+        await client.request("COMMAND", "list_models", body={"force": True})
     assert (result.success, model.requests[-1].body["model"]) == (True, "scripted-two")
-    # The server is shared with other tests.
-    body = {"target": "local", "provider_id": "openai-compatible"}
-    await client.request("COMMAND", "disconnect_provider", body=body)
-    await client.request("COMMAND", "list_models", body={"force": True})
     for wrong, why in (
         ({"provider": "anthropc", "api_key": "k"}, "anthropic"),
         ({"provider": "anthropic"}, "apiKey"),

@@ -313,6 +313,7 @@ def _no_answer(frame: Mapping[str, Any], seconds: float) -> LettaError:
 def refusal(text: str) -> LettaError:
     """The typed error of a refusal; the server gives nothing but a sentence."""
     low = text.lower()
+    text = text if text.endswith((".", "!", "?")) else f"{text}."  # a hint may follow
     if "not found" in low:
         return NotFoundError(text, hint="Check the id.", accepted=False)
     if "belongs to" in low:
