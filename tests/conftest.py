@@ -25,7 +25,17 @@ _KEPT = (anyio._backends._asyncio, httpcore, httpx, vcr.patch)
 
 def _talks_to_a_server(item: pytest.Item) -> bool:
     recording = item.config.getoption("--letta-record") != "none"
+    recording = recording or item.config.getoption("--letta-code-on-api")
     return recording or item.get_closest_marker("live") is not None
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The one option of this suite's own."""
+    parser.addoption(
+        "--letta-code-on-api",
+        action="store_true",
+        help="run tests/behaviour over Letta Code whose agents live on the rig's Letta API",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

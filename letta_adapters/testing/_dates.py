@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from datetime import date, timedelta
 
 from letta_adapters.testing._edits import Edit
-from letta_adapters.testing._patterns import ISO_DATE, PROSE_DATE
+from letta_adapters.testing._patterns import DATETIME_REPR, ISO_DATE, PROSE_DATE
 
 EPOCH = 1767225600  # 2026-01-01T00:00:00Z, a Thursday
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -34,6 +34,9 @@ class DateFinder:
                 yield from _clock_edits(match)
         if " 1" not in text and " 2" not in text:
             return
+        for match in DATETIME_REPR.finditer(text):
+            clock = ", 0" * match[2].count(",")
+            yield Edit(*match.span(), f"2026, 1, 1{clock}", 7)
         for match in PROSE_DATE.finditer(text):
             month = match["month"] or match["month2"]
             number = str(_MONTHS.index(month[:3].lower()) + 1)

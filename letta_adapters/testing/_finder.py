@@ -30,6 +30,7 @@ from letta_adapters.testing._patterns import (
     ROOT_HOME,
     SAFE_EMAIL,
     SENSITIVE_TEXT,
+    TEMP_DIR,
     URL_BEFORE,
 )
 from letta_adapters.testing._secrets import Secrets
@@ -117,6 +118,8 @@ class Finder:
                     yield Edit(*match.span(), EMAIL_PLACEHOLDER, 3)
         if "/" in text or "\\" in text:
             yield from _home_paths(text)
+            for match in TEMP_DIR.finditer(text):
+                yield Edit(*match.span(), "tmp00000000", 8)
         yield from self._hosts(text)
         for match in ID_TOKEN.finditer(text):
             new = self.id_of(match[0])

@@ -122,6 +122,10 @@ PROSE_DATE = re.compile(
     rf"|(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?\s(?P<month2>{_MONTH})\.?,?\s(?P<year2>(?:19|20)\d\d))"
     rf"(?:,?\s(?:at\s)?{_CLOCK})?(?!\d)"
 )
+# How Python shows one, in servers' error texts.
+DATETIME_REPR = re.compile(r"(?<=datetime\()(\d{4}, \d{1,2}, \d{1,2})((?:, \d{1,6}){0,4})(?=[,)])")
+# Made anew in every run (``tempfile``).
+TEMP_DIR = re.compile(r"(?:(?<=/tmp/)|(?<=/T/)|(?<=[\\/]Temp[\\/]))tmp[a-z0-9_]{8}(?![A-Za-z0-9_])")
 EPOCH_KEY = re.compile(r"created|updated|timestamp|time|.*_at|.*_time(?:stamp)?")
 DURATION_KEY = re.compile(r".*_ns|(?:.*_)?(?:duration|elapsed|latency)(?:_\w+)?|execution_time.*")
 ENDPOINT_KEY = re.compile(

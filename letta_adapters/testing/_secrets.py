@@ -32,6 +32,8 @@ _OPAQUE = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z]).+|(?=.*[a-z])(?=.*[A-Z]).+", re
 _WINDOW = 8
 _BASE64_WINDOW = 12
 _MIN_CUT = 6
+# No secret is shorter.
+_BEGINNING = 4
 _COOKIE_ATTRIBUTES = {"path", "domain", "expires", "max-age", "samesite"}
 
 
@@ -45,6 +47,8 @@ class Secrets:
         self._heads: dict[str, list[str]] = {}
         self._tails: dict[str, list[str]] = {}
         self._cut: dict[str, None] = {}
+        # How anything of the above begins: most texts are short and hold none of it.
+        self._beginnings: set[str] = set()
 
     def __len__(self) -> int:
         return len(self._known) + len(self._cut)
@@ -63,6 +67,7 @@ class Secrets:
             self.watch_cut(value)
         for needle, same_length in _encodings(value):
             self._needles.setdefault(needle, same_length)
+            self._beginnings.add(needle[:_BEGINNING])
             self._watch_ends(needle, _BASE64_WINDOW if same_length else _WINDOW)
         # A key's lines (PEM) may be wrapped or quoted one by one.
         for line in value.splitlines() if "\n" in value else ():
@@ -71,6 +76,9 @@ class Secrets:
 
     def edits(self, text: str) -> Iterator[Edit]:
         """Every known secret in ``text``, and every long beginning or end of one."""
+        if not self._may_hold(text):
+            yield from self._cut_edits(text)
+            return
         for needle, same_length in self._needles.items():
             start = text.find(needle)
             while start >= 0:
@@ -87,6 +95,10 @@ class Secrets:
                 start = end - max(_common_tail(text, end, needle) for needle in needles)
                 yield fitting(start, end, 1)
         yield from self._cut_edits(text)
+
+    def _may_hold(self, text: str) -> bool:
+        pieces = (text[start : start + _BEGINNING] for start in range(len(text) - _BEGINNING + 1))
+        return not self._beginnings.isdisjoint(pieces)
 
     def watch_cut(self, value: str) -> None:
         """Also find the beginning of ``value`` where a text breaks off within it.
@@ -148,6 +160,7 @@ class Secrets:
         for size in range(window, len(needle)):
             if _OPAQUE.fullmatch(needle[-size:]):
                 self._tails.setdefault(needle[-size:], []).append(needle)
+                self._beginnings.add(needle[-size:][:_BEGINNING])
                 break
 
 

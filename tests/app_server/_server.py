@@ -24,12 +24,16 @@ def payload() -> Path | None:
 
 
 class AppServer:
-    """One server process. ``home`` holds all its state; starting again goes on with it."""
+    """One server process. ``home`` holds all its state; starting again goes on with it.
 
-    def __init__(self, home: Path, model_url: str) -> None:
+    ``api``: a Letta API's address; its agents live there then, and so does their model.
+    """
+
+    def __init__(self, home: Path, model_url: str, *, api: str = "") -> None:
         self.home = home
         self.url = ""
         self._model_url = model_url
+        self._api = api
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> AppServer:
@@ -46,9 +50,11 @@ class AppServer:
             "LETTA_DISABLE_MODS": "1",
             "LETTA_SKIP_KEYCHAIN_CHECK": "1",
         }
+        if self._api:
+            env |= {"LETTA_BASE_URL": self._api, "LETTA_API_KEY": "none"}
         digest = hashlib.sha256(TOKEN.encode()).hexdigest()
         command = [str(root / "bin" / "node"), str(root / "app" / "letta.js")]
-        command += ["--backend", "local", "server", "--listen"]
+        command += ["--backend", "api" if self._api else "local", "server", "--listen"]
         command += ["--ws-auth", "capability-token", "--ws-token-sha256", digest]
         self._process = subprocess.Popen(
             command,

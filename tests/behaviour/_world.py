@@ -11,7 +11,7 @@ from letta_adapters import AsyncLettaClient, Remote, Rest
 from letta_adapters.backends import base
 from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.live.faces import sync_client
-from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
+from letta_adapters.testing.scripted_model import RemoteScript, Reply, ScriptedModel, ToolUse
 from tests.app_server._server import MODEL as APP_SERVER_MODEL
 from tests.app_server._server import TOKEN, AppServer
 from tests.behaviour._cut import Wire
@@ -170,7 +170,7 @@ class AppServerWorld(World):
     model = APP_SERVER_MODEL
     limit = 0.5
 
-    def __init__(self, face: str, server: AppServer, model: ScriptedModel) -> None:
+    def __init__(self, face: str, server: AppServer, model: ScriptedModel | RemoteScript) -> None:
         super().__init__(face)
         self._server = server
         self._model = model
@@ -207,6 +207,15 @@ class AppServerWorld(World):
 
     def slow(self, words: int) -> Reply:
         return Reply(text=["word "] * words, token_delay=0.1)
+
+
+class OnApiWorld(AppServerWorld):
+    """Letta Code over agents that live on a Letta API."""
+
+    model = RestWorld.model
+    limit = 3.0
+
+    slow = RestWorld.slow
 
 
 def _bash(command: str) -> ToolUse:

@@ -2,17 +2,33 @@
 
 ``@pytest.mark.behaviour("name")`` names the cassette of its Letta API runs. Where the two kinds
 differ, a test asks the capability table (``docs/options.md``), and nothing else.
+
+Letta Code over agents that live on a Letta API (``Local(api=...)``) is a third kind. It needs a
+server with Redis, so it runs on demand::
+
+    python -m tools.rig run --redis -- python -m pytest tests/behaviour --letta-code-on-api
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from letta_adapters.testing.scripted_model import ScriptedModel
-from tests.behaviour._world import FACES, REPLAY_SPEED, AppServerWorld, RestWorld, World
+from letta_adapters.testing.scripted_model import RemoteScript, ScriptedModel
+from tests.app_server._server import AppServer
+from tests.behaviour._world import (
+    FACES,
+    REPLAY_SPEED,
+    AppServerWorld,
+    OnApiWorld,
+    RestWorld,
+    World,
+)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -21,12 +37,24 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     recorded = pytest.mark.letta_cassette(*mark.args, shared=True, **mark.kwargs)
     kinds: dict[str, Any] = {"rest": (recorded,), "app_server": ()}
+    if metafunc.config.getoption("--letta-code-on-api"):
+        kinds = {"on_api": ()}
     cases = [
         pytest.param((kind, face), marks=marks, id=f"{kind}-{face}")
         for kind, marks in kinds.items()
         for face in FACES
     ]
     metafunc.parametrize("world", cases, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def app_server_on_api() -> Iterator[tuple[AppServer, RemoteScript]]:
+    """Letta Code over the rig's Letta API, and the script of the model behind that."""
+    api, model = os.environ["LETTA_BASE_URL"], os.environ["LETTA_RIG_MODEL"]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+        server = AppServer(Path(home), "", api=api).start()
+        yield server, RemoteScript(model)
+        server.stop()
 
 
 @pytest.fixture
@@ -39,10 +67,14 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
         if request.node.get_closest_marker("letta_cassette").kwargs.get("timing"):
             cassette.replay_options(timing=REPLAY_SPEED)
         made = RestWorld(face, cassette)
-    else:
+    elif kind == "app_server":
         model: ScriptedModel = request.getfixturevalue("shared_model")
         model.clear()
         made = AppServerWorld(face, request.getfixturevalue("app_server"), model)
+    else:
+        server, script = request.getfixturevalue("app_server_on_api")
+        script.clear()
+        made = OnApiWorld(face, server, script)
     yield made
     await made.close()
 
