@@ -41,7 +41,9 @@ class Streams:
     def add(self, leaves: list[Leaf], views: list[View], cut: bool = False) -> None:
         """Note the strings of one event; ``cut`` if it broke off within."""
         values = {leaf.path: view.text for leaf, view in zip(leaves, views, strict=True)}
-        kind, message = values.get(("message_type",)), values.get(("id",))
+        # An App Server's frames have it one level down.
+        at = ("delta",) if ("delta", "message_type") in values else ()
+        kind, message = values.get((*at, "message_type")), values.get((*at, "id"))
         for leaf, view in zip(leaves, views, strict=True):
             if leaf.kind != "string" or _WHOLE.fullmatch(_last(leaf)):
                 continue

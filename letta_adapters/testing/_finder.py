@@ -37,6 +37,7 @@ from letta_adapters.testing._secrets import Secrets
 
 _MAX_DEPTH = 3
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
+_PATH_BEFORE = re.compile(r"(?:[A-Za-z]:)?[\w./\\~-]*\Z")
 _PRINTABLE = re.compile(r"[\t\n\r\x20-\x7e\xa0-\U0010ffff]*")
 _GENERIC_NAME = re.compile(
     "root|users?|admin|ubuntu|debian|runner|docker|node|app|letta|agent|tests?|host|main|server"
@@ -175,10 +176,14 @@ class Finder:
             printable = sum(map(len, _RUNS.findall(content)))
             look = self.edits if printable > 0.8 * len(content) else _only_secrets(self.secrets)
             for edit in look(content, depth + 1):
-                yield (
-                    shift + edit.start * 4 // 3,
-                    min(shift + -(-edit.end * 4 // 3), len(token)),
-                )
+                # With what leads to it: filler behind `/home/` would decode to somebody's name.
+                start = edit.start if edit.text != USER else _path_start(content, edit.start)
+                yield shift + start * 4 // 3, min(shift + -(-edit.end * 4 // 3), len(token))
+
+
+def _path_start(text: str, end: int) -> int:
+    found = _PATH_BEFORE.search(text, 0, end)
+    return found.start() if found else end
 
 
 def _word(name: str) -> re.Pattern[str]:
