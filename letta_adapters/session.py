@@ -154,7 +154,9 @@ class AsyncSession(AsyncControls):
 
         Args:
             message: Text, an image, or a sequence of text and image parts.
-            otid: The message's idempotency id; made up if not given. The stored message has it.
+            otid: The message's id for the server, which the stored message has; made up if not
+                given. With Redis a Letta API answers a second message of one id, in whatever
+                conversation, with what it answered the first.
 
         Raises:
             InvalidInputError: before any I/O.

@@ -42,28 +42,32 @@ OPTION_SUPPORT: Mapping[str, tuple[str, ...]] = {
 }
 
 
-# What is not an option but what a conversation is like → the backends where it is so.
+# Letta Code over agents that live on a Letta API: ``Local(api=...)``, or such an App Server.
+ON_API = "api"
+# What is not an option but what a conversation is like → the kinds of backend where it is so.
+_ANY_CODE = (*_LETTA_CODE, ON_API)
 CAPABILITIES: Mapping[str, tuple[str, ...]] = {
     "durable_pending_calls": ("rest",),
-    "editable_server_tools": ("local", "remote"),
-    "failed_input_is_dropped": ("rest",),
-    "final_refusals": ("rest",),
-    "live_history": ("local", "remote"),
+    "editable_server_tools": _ANY_CODE,
+    "exact_failures": ("rest", *_LETTA_CODE),
+    "failed_input_is_dropped": ("rest", ON_API),
+    "final_refusals": ("rest", ON_API),
+    "live_history": _LETTA_CODE,
     "messages_of_any_role": ("rest",),
     "model_settings": ("rest",),
-    "parallel_calls": ("local", "remote"),
+    "parallel_calls": _ANY_CODE,
     "removable_conversations": ("rest",),
-    "shared_queue": ("local", "remote"),
-    "system_message_listed": ("rest",),
-    "tool_errors_listed": ("rest",),
-    "usable_after_a_cut": ("rest",),
-    "whole_answers_only": ("rest",),
+    "shared_queue": _ANY_CODE,
+    "system_message_listed": ("rest", ON_API),
+    "tool_errors_listed": ("rest", ON_API),
+    "usable_after_a_cut": ("rest", ON_API),
+    "whole_answers_only": ("rest", ON_API),
 }
 
 
-def has(backend: str, capability: str) -> bool:
-    """Are conversations of that backend like that? See ``docs/options.md``."""
-    return backend in CAPABILITIES[capability]
+def has(kind: str, capability: str) -> bool:
+    """Are conversations of that kind of backend like that? See ``docs/options.md``."""
+    return kind in CAPABILITIES[capability]
 
 
 def check_supported(options: BaseModel, backend: str) -> None:
@@ -205,6 +209,10 @@ class Backend(Protocol):
 
     name: str
     turn_timeout: float | None
+
+    @property
+    def kind(self) -> str:
+        """The name under which :data:`CAPABILITIES` has it."""
 
     async def create_agent(self, options: AgentOptions) -> str: ...
     async def default_agent(self, model: str | None) -> str: ...

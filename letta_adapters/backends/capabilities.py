@@ -38,6 +38,12 @@ MEANINGS: Final[Mapping[str, tuple[str, str]]] = {
         "`can_use_tool` may change the input of a tool that the server runs",
         "such a change ends the turn with `unsupported_option`",
     ),
+    "exact_failures": (
+        "an answer cut at the model's output limit ends in `max_tokens_exceeded`, an empty account "
+        "in `insufficient_credits` (on `rest` without `include_partial_messages`: letta 0.16.8 "
+        "tells less while it streams tokens)",
+        "the cut answer looks like a shorter one, the empty account like a rate limit",
+    ),
     "failed_input_is_dropped": (
         "a turn whose first model call failed leaves nothing: it can be sent again",
         "its message stays in the conversation (`result.input_stored` says so)",

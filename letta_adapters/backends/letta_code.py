@@ -68,6 +68,7 @@ def local_backend(spec: Local) -> AppServerBackend:
         shutdown=runtime.release,
         state_directory=None if spec.api is not None else places.state,
         system_info=SystemInfo(places.no_system_info),
+        on_api=spec.api is not None,
     )
 
 

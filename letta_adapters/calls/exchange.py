@@ -16,6 +16,7 @@ from letta_adapters.calls.memo import Held, memo_of, recent
 from letta_adapters.calls.model import Call, CallEvent
 from letta_adapters.calls.route import Route, make_route, mismatched
 from letta_adapters.calls.rule import Plan, make_plan
+from letta_adapters.engine.otids import sent_as
 from letta_adapters.errors import LettaError, NotFoundError, PendingApprovalError
 from letta_adapters.messages import StreamEvent
 from letta_adapters.turns import MessageStream, Turn
@@ -238,7 +239,7 @@ class Exchange(AsyncIterator[CallEvent]):
             ending.conversation,
             settings,
             request.content,
-            ending.key or str(uuid.uuid4()),
+            _otid(ending.key, ending.conversation),
             timeout=call.timeout,
             owner=self._owner,
             leave=leave,
@@ -290,6 +291,10 @@ class Exchange(AsyncIterator[CallEvent]):
 
     def _own_tools(self) -> list[str]:
         return [str(tool["name"]) for tool in self._call.tools]
+
+
+def _otid(key: str | None, where: Conversation) -> str:
+    return sent_as(key, where.agent_id, where.conversation_id) if key else str(uuid.uuid4())
 
 
 def _resumable(held: Held, route: Route) -> bool:

@@ -31,7 +31,7 @@ def is_rest(client: AsyncLettaClient) -> bool:
 
 def can(client: AsyncLettaClient, capability: str) -> bool:
     """Are conversations of this backend like that?"""
-    return has(client.backend.name, capability)
+    return has(client.backend.kind, capability)
 
 
 def check_call(client: AsyncLettaClient, call: Call) -> None:

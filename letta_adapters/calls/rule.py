@@ -103,7 +103,7 @@ def inputs_of(entries: Sequence[Entry]) -> tuple[tuple[str, ...], bool]:
 
 
 def call_key(send: Sequence[Entry], context: Sequence[object]) -> str | None:
-    """An id that a repeated call has again: the ``otid`` of its message.
+    """An id that a repeated call has again: the ``otid`` of its message (see ``engine/otids.py``).
 
     ``None`` if the framework gave the newest message no id of its own: two equal questions may be
     meant as two. A tool's result needs none, its call's id is unique. Nothing in it comes from the

@@ -10,6 +10,7 @@ from letta_adapters.backends.base import Conversation
 from letta_adapters.calls.marker import Marker
 from letta_adapters.calls.sending import GO_ON
 from letta_adapters.engine.assembler import arguments_of, dicts_of, parse_arguments
+from letta_adapters.engine.otids import of_call
 from letta_adapters.engine.rows import CALLS, calls_of, oldest_first, text_of
 from letta_adapters.messages import (
     AssistantMessage,
@@ -51,7 +52,7 @@ def is_head(marker: Marker, items: Sequence[_Item]) -> bool:
     for item in reversed(items):
         if item.get("id") != last:
             return False
-        if not _names(item).isdisjoint(marker.head):
+        if not _names(item).isdisjoint(map(of_call, marker.head)):
             return True
     return False
 
@@ -62,7 +63,7 @@ def names_of_newest(items: Sequence[_Item]) -> tuple[str, ...]:
 
 
 def _names(item: _Item) -> set[str]:
-    names = {str(item.get(key)) for key in ("id", "otid") if item.get(key)}
+    names = {of_call(str(item.get(key))) for key in ("id", "otid") if item.get(key)}
     names |= {str(call.get("tool_call_id")) for call in calls_of(item)}
     returns = dicts_of(item.get("tool_returns")) or [item]
     return names | {str(r["tool_call_id"]) for r in returns if r.get("tool_call_id")}
@@ -84,10 +85,13 @@ class Answered:
         return bool(self.pending) or any(isinstance(m, AssistantMessage) for m in self.messages)
 
 
-def after_message(items: Sequence[_Item], otid: str) -> Answered | None:
-    """What follows the message with this ``otid``, up to the next one of a user; else ``None``."""
+def after_message(items: Sequence[_Item], key: str) -> Answered | None:
+    """What follows the message of this call, up to the next one of a user; else ``None``."""
     for at, item in enumerate(items):
-        if item.get("otid") == otid and item.get("message_type") == "user_message":
+        if (
+            of_call(str(item.get("otid"))) == of_call(key)
+            and item.get("message_type") == "user_message"
+        ):
             return _answered(items[at + 1 :])
     return None
 

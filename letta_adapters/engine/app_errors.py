@@ -13,6 +13,7 @@ from typing import Any
 
 from letta_adapters.engine.assembler import parse_arguments
 from letta_adapters.engine.outcome import (
+    BY_ERROR_TYPE,
     SUCCESS_STOP_REASONS,
     Failure,
     failure_from_error_event,
@@ -68,7 +69,7 @@ def failure_of(stop_reason: str, error: Mapping[str, Any], closing: Any) -> Fail
     text, status = _readable(wire)
     low = wire.lower()
     code = next((code for needle, code in _BY_TEXT if needle in low), None)
-    code = code or _BY_STATUS.get(status)
+    code = code or _BY_STATUS.get(status) or BY_ERROR_TYPE.get(error_type or "")
     if code == "conversation_busy":
         text = _WEDGED
     if code is None and (error_type in _MODEL_FAILED or stop_reason == "llm_api_error"):

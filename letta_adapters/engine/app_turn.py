@@ -49,6 +49,8 @@ class AppTurn(TurnState):
     ) -> None:
         super().__init__(include_partial_messages=include_partial_messages)
         self.over = False
+        # The agent lives on a Letta API, which counts a prompt's tokens in another way.
+        self.on_api = False
         # What this side has to answer: the open requests, by tool call id.
         self.permissions: dict[str, str] = {}
         self.external: dict[str, str] = {}
@@ -285,8 +287,10 @@ class AppTurn(TurnState):
     def _on_usage(self, delta: dict[str, Any], out: list[Message]) -> None:
         cached = delta.get("cached_input_tokens")
         written = delta.get("cache_write_tokens")
-        # Here the prompt is counted without what came from the cache or went into it.
-        prompt = (delta.get("prompt_tokens") or 0) + (cached or 0) + (written or 0)
+        prompt = delta.get("prompt_tokens") or 0
+        if not self.on_api:
+            # Here the prompt is counted without what came from the cache or went into it.
+            prompt += (cached or 0) + (written or 0)
         self.usage = self.usage + Usage(
             prompt,
             delta.get("completion_tokens") or 0,

@@ -45,7 +45,7 @@ _BY_PROVIDER_TEXT = (
     ("context_window_exceeded", "context_window_overflow"),
 )
 
-_BY_ERROR_TYPE = {
+BY_ERROR_TYPE = {
     "llm_authentication": "provider_authentication",
     "llm_rate_limit": "provider_rate_limit",
     "llm_timeout": "provider_timeout",
@@ -107,7 +107,7 @@ def failure_from_error_event(event: Mapping[str, Any], stop_reason: str | None) 
     message = _text(event.get("message") or inner.get("message")) or "The server reported an error."
     detail = _text(event.get("detail") or inner.get("detail"))
     text = f"{message} {detail or ''}"
-    code = _BY_ERROR_TYPE.get(error_type or "")
+    code = BY_ERROR_TYPE.get(error_type or "")
     if code is None:
         code = classify_text(text) or _BY_STOP_REASON.get(stop_reason or "") or "internal_error"
     elif code in ("provider_error", "provider_rate_limit"):

@@ -56,4 +56,9 @@ def calls(messages: list[Any]) -> list[tuple[str, dict[str, Any]]]:
 
 def results(messages: list[Any]) -> list[tuple[str, bool]]:
     """What the tools returned, and whether that is an error."""
-    return [(m.content, m.is_error) for m in messages if isinstance(m, ToolResultMessage)]
+    return [
+        # What one of Letta Code's shells puts before it has times and ids in it.
+        (m.content.rpartition("\nOutput:\n")[2], m.is_error)
+        for m in messages
+        if isinstance(m, ToolResultMessage)
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,7 @@ class World:
     """A server with a scripted model, and clients of it that all look async."""
 
     backend: str
+    kind: str  # the capability table's name for it
     model: str
     limit: float  # a turn's time limit, in seconds, that ``slow(9)`` exceeds
 
@@ -75,11 +77,15 @@ class World:
 
     def has(self, capability: str) -> bool:
         """Is this kind of Letta like that? See ``docs/options.md``."""
-        return base.has(self.backend, capability)
+        return base.has(self.kind, capability)
 
     def supports(self, option: str) -> bool:
         """Does this kind of Letta have the option?"""
         return self.backend in base.OPTION_SUPPORT.get(option, (self.backend,))
+
+    def otid(self, name: str) -> str:
+        """An ``otid`` that a recording holds too."""
+        return f"00000000-{name}"
 
     def hide(self, secret: str) -> None:
         """A secret that must not be in a recording."""
@@ -107,7 +113,7 @@ class World:
 class RestWorld(World):
     """The Letta API: recordings of a real server, which ``python -m tools.rig record`` makes."""
 
-    backend = "rest"
+    backend = kind = "rest"
     model = "openai-proxy/scripted"
 
     def __init__(self, face: str, cassette: LettaCassette) -> None:
@@ -166,9 +172,10 @@ class RestWorld(World):
 class AppServerWorld(World):
     """Letta Code: the real App Server of the ``letta`` wheel."""
 
-    backend = "remote"
+    backend = kind = "remote"
     model = APP_SERVER_MODEL
     limit = 0.5
+    settle = 5.0  # seconds to find out what became of a turn
 
     def __init__(self, face: str, server: AppServer, model: ScriptedModel | RemoteScript) -> None:
         super().__init__(face)
@@ -186,7 +193,7 @@ class AppServerWorld(World):
 
     def _client(self, url: str, key: str | None) -> Any:
         token: Any = TOKEN if key is None else key
-        made = self._face(Remote(url=url, auth_token=token, settle_timeout=5.0))
+        made = self._face(Remote(url=url, auth_token=token, settle_timeout=self.settle))
         self._made.append(made.close)
         return made
 
@@ -212,10 +219,25 @@ class AppServerWorld(World):
 class OnApiWorld(AppServerWorld):
     """Letta Code over agents that live on a Letta API."""
 
+    kind = base.ON_API
     model = RestWorld.model
     limit = 3.0
+    settle = 15.0
 
     slow = RestWorld.slow
+
+    def otid(self, name: str) -> str:
+        # With Redis it may be used once, whatever the agent and the conversation.
+        return f"{super().otid(name)}-{uuid.uuid4()}"
+
+    async def server_tool(self, client: Any, agent: str, *, asks: bool) -> ServerTool:
+        # Models of OpenAI's get another set of tools.
+        then = "touch /dev/null && " if asks else ""
+        use, edited = (
+            ToolUse("exec_command", {"cmd": f"{then}echo {word}", "description": "a test"})
+            for word in ("42", "edited")
+        )
+        return ServerTool(use, "42\n", edited.arguments, "edited\n")
 
 
 def _bash(command: str) -> ToolUse:

@@ -75,9 +75,10 @@ async def test_an_agent_id_means_its_default_conversation(
     client: Any, agent: str, world: World
 ) -> None:
     world.script(Reply(text="One."), Reply(text="Two."))
+    first_otid = world.otid("default-1")
     async with client.resume_session(agent) as session:
         assert session.conversation_id == "default"
-        assert (await session.run_turn("first", otid="00000000-default-1")).result == "One."
+        assert (await session.run_turn("first", otid=first_otid)).result == "One."
     async with client.resume_session(agent) as session:
         assert (await session.run_turn("second")).result == "Two."
         page = await session.list_messages()
@@ -85,7 +86,7 @@ async def test_an_agent_id_means_its_default_conversation(
     assert direct.messages == page.messages
     # The Letta API lists this conversation oldest first, whatever order is asked for.
     assert said(direct)[:4] == ["Two.", "second", "One.", "first"]
-    assert direct.messages[3]["otid"] == "00000000-default-1"
+    assert direct.messages[3]["otid"] == first_otid
     kinds = [m["message_type"] for m in direct.messages]
     assert kinds[4:] == (["system_message"] if world.has("system_message_listed") else [])
     newest = await client.list_messages(agent, limit=2)

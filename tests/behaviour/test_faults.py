@@ -180,7 +180,7 @@ async def test_a_lost_connection_is_no_shorter_answer(world: World) -> None:
     # The Letta API finishes a turn whose client is gone: short enough to wait for.
     world.script(world.slow(5))
     async with client.create_session(agent, include_partial_messages=True) as session:
-        await session.send("count", otid="00000000-cut")
+        await session.send("count", otid=world.otid("cut"))
         messages: list[Any] = []
         async for message in session.stream():
             messages.append(message)

@@ -190,10 +190,10 @@ async def test_a_server_tool_shows_its_call_and_its_result(
         "result",
     ]
     (call,) = [m for m in messages if isinstance(m, ToolCallMessage)]
-    (returned,) = [m for m in messages if isinstance(m, ToolResultMessage)]
     assert calls(messages) == [(tool.use.name, tool.use.arguments)]
     assert not call.requires_approval
-    assert (returned.content, returned.is_error) == (tool.returns, False)
+    assert results(messages) == [(tool.returns, False)]
+    (returned,) = [m for m in messages if isinstance(m, ToolResultMessage)]
     assert returned.tool_name == tool.use.name
     assert returned.tool_call_id == call.tool_call_id
     # Letta Code loads a conversation's tools in its first turn.

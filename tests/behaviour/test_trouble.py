@@ -33,7 +33,9 @@ def ping() -> str:
 
 @pytest.mark.behaviour("provider_errors")
 async def test_each_provider_error_has_its_type(client: Any, agent: str, world: World) -> None:
-    expected: list[Any] = [(QUOTA, TurnFailedError, "insufficient_credits")]
+    expected: list[Any] = []
+    if world.has("exact_failures"):
+        expected += [(QUOTA, TurnFailedError, "insufficient_credits")]
     if world.has("final_refusals"):
         expected += [
             (KEY, ProviderAuthenticationError, "provider_authentication"),
@@ -41,8 +43,8 @@ async def test_each_provider_error_has_its_type(client: Any, agent: str, world: 
         ]
     for error, raised, code in expected:
         async with client.create_session(agent) as session:
-            # The Letta API repeats some calls by itself.
-            world.script(*[Reply(error=error)] * 6)
+            # The Letta API repeats some calls by itself, and Letta Code over it those.
+            world.script(*[Reply(error=error)] * 40)
             messages = await turn(session, "try")
             page = await session.list_messages(limit=5)
             world.script(Reply(text="Well again."))
@@ -80,9 +82,9 @@ async def test_a_model_that_breaks_off_is_a_failure_not_a_shorter_answer(
 async def test_a_later_step_that_fails_says_that_the_input_is_stored(
     client: Any, agent: str, world: World
 ) -> None:
-    world.script(Reply(tool_calls=[ToolUse("ping", {})]), *[Reply(error=QUOTA)] * 6)
+    world.script(Reply(tool_calls=[ToolUse("ping", {})]), *[Reply(error=QUOTA)] * 40)
     async with client.create_session(agent, tools=[ping]) as session:
-        messages = await turn(session, "ping it", otid="00000000-stored")
+        messages = await turn(session, "ping it", otid=world.otid("stored"))
         world.script(Reply(text="It said pong."))
         again = await session.run_turn("continue")
     result = result_of(messages)
@@ -96,18 +98,21 @@ async def test_a_later_step_that_fails_says_that_the_input_is_stored(
 async def test_limits(client: Any, agent: str, world: World) -> None:
     world.script(Reply(text="cut off here", finish_reason="length"))
     async with client.create_session(agent) as session:
-        cut = await turn(session, "say much", otid="00000000-much")
-    assert types(cut) == ["init", "assistant", "error", "result"]
-    assert cut[-3].content == "cut off here"  # type: ignore[union-attr]
-    assert result_of(cut).error_code == "max_tokens_exceeded"
-    assert result_of(cut).result is None
+        cut = await turn(session, "say much", otid=world.otid("much"))
+    assert cut[1].content == "cut off here"  # type: ignore[union-attr]
+    if world.has("exact_failures"):
+        assert types(cut) == ["init", "assistant", "error", "result"]
+        assert result_of(cut).error_code == "max_tokens_exceeded"
+        assert result_of(cut).result is None
+    else:
+        assert result_of(cut).result == "cut off here"
     if not world.supports("max_steps"):
         with pytest.raises(UnsupportedOptionError, match="max_steps"):
             client.create_session(agent, max_steps=1)
         return
     world.script(Reply(tool_calls=[ToolUse("ping", {})]))
     async with client.create_session(agent, tools=[ping], max_steps=1) as session:
-        result = await session.run_turn("ping it", otid="00000000-limited")
+        result = await session.run_turn("ping it", otid=world.otid("limited"))
     assert result.error_code == "max_steps"
     with pytest.raises(TurnFailedError, match="step limit"):
         result.raise_for_status()

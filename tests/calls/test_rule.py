@@ -12,6 +12,7 @@ from letta_adapters.calls import Entry, Marker
 from letta_adapters.calls.entries import as_messages, as_text
 from letta_adapters.calls.rule import KEPT, call_key, inputs_of, make_plan
 from letta_adapters.calls.sending import answers_to, as_message, as_request
+from letta_adapters.engine.otids import of_call, sent_as
 from letta_adapters.messages import PendingToolCall
 
 AGENT = "agent-1"
@@ -186,3 +187,16 @@ def test_images_go_along() -> None:
     assert image in content
     assert as_messages([entry])[0]["content"] == [{"type": "text", "text": "Look."}, image]
     assert as_text([entry]) == "User: Look."
+
+
+def test_a_call_has_another_name_in_every_conversation() -> None:
+    # A Letta API with Redis answers a second request of one name with the first's run.
+    key = call_key([user("x", id="1")], ())
+    assert key is not None
+    places = [("agent-1", "conv-1"), ("agent-1", "conv-2"), ("agent-2", "conv-1")]
+    names = {sent_as(key, *place) for place in places}
+    assert len(names) == 3
+    assert all(len(name) == len(key) == 36 for name in names)
+    assert {of_call(name) for name in names} == {of_call(key)}
+    assert of_call("message-1") == "message-1"
+    assert sent_as(key, *places[0]) == sent_as(key, "agent-1", "conv-1")

@@ -269,10 +269,11 @@ async def default_agents(connection: Connection) -> list[str]:
     """The agents used when none is named, oldest first (normally one)."""
     query = {"tags": [DEFAULT_AGENT_TAG], "limit": 50}
     answer = await connection.request({"type": "agent_list", "query": query})
+    # Over a Letta API the list is filtered and does not show the tags.
     agents = [
         agent
         for agent in answer.get("agents") or ()
-        if DEFAULT_AGENT_TAG in (agent.get("tags") or ())
+        if connection.on_api or DEFAULT_AGENT_TAG in (agent.get("tags") or ())
     ]
     agents.sort(key=lambda agent: (str(agent.get("created_at") or ""), str(agent["id"])))
     return [str(agent["id"]) for agent in agents]

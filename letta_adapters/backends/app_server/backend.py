@@ -30,6 +30,7 @@ from letta_adapters.backends.app_server.stateless import Stateless
 from letta_adapters.backends.app_server.system_info import SystemInfo
 from letta_adapters.backends.base import (
     DEFAULT,
+    ON_API,
     Conversation,
     LiveState,
     Opened,
@@ -46,10 +47,6 @@ from letta_adapters.messages import MessagePage, PendingToolCall
 from letta_adapters.options import AgentOptions, SessionOptions
 
 _RACE_SECONDS: Final = 0.3
-_NOBODY: Final = (
-    "This tool call needs an approval and no turn of the application is there to give one, "
-    "so it was not run."
-)
 
 
 @dataclass(slots=True)
@@ -69,6 +66,7 @@ class AppServerBackend:
         shutdown: Run after the connection was closed for good.
         state_directory: Where the server keeps its agents, if that is on this machine.
         system_info: Decides about reminders, where that is possible.
+        on_api: Its agents live on a Letta API; a server says so itself once it is connected.
     """
 
     def __init__(
@@ -83,11 +81,13 @@ class AppServerBackend:
         shutdown: Callable[[], Awaitable[None]] | None = None,
         state_directory: Path | None = None,
         system_info: SystemInfo | None = None,
+        on_api: bool = False,
     ) -> None:
         self.name = name
         self.state_directory = state_directory
         self._system_info = system_info or SystemInfo(None)
         self._stateless = Stateless()
+        self._on_api = on_api
         self.turn_timeout = turn_timeout
         self.settle_timeout = settle_timeout
         self._endpoint = endpoint
@@ -100,6 +100,11 @@ class AppServerBackend:
         self._inherited: dict[str, dict[str, Any]] = {}
         self._background: set[asyncio.Task[None]] = set()
 
+    @property
+    def kind(self) -> str:
+        """The name under which its capabilities are known."""
+        return ON_API if self._on_api else self.name
+
     # -- connection -------------------------------------------------------------------------
 
     async def connection(self) -> Connection:
@@ -111,6 +116,7 @@ class AppServerBackend:
                     await old.aclose()
                 made = await Connection.open(await self._endpoint(), **self._timeouts)
                 made.observe = self._observe
+                self._on_api = made.on_api
                 self._prepared.clear()
                 self._live.clear()
                 self._connection = made
@@ -126,11 +132,7 @@ class AppServerBackend:
         connection = self._connection
         if self.name != "local" or connection is None:
             return
-        answer: Frame | None = None
-        if frame.get("type") == "control_request":
-            answer = frames.denial(conversation, str(frame.get("request_id")), _NOBODY)
-        elif frame.get("type") == "external_tool_call_request":
-            answer = frames.tool_failure(str(frame.get("request_id")), _NOBODY)
+        answer = frames.nobody(conversation, frame)
         if answer is not None:
             task = asyncio.ensure_future(_send_quietly(connection, answer))
             self._background.add(task)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, Protocol
 
-from letta_adapters.backends.app_server import frames
+from letta_adapters.backends.app_server import frames, history
 from letta_adapters.backends.app_server.connection import Connection, Inbox
 from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.app_server.settling import Fate
@@ -98,6 +98,7 @@ class AppChannel:
         connection = await self._home.prepare(self._conversation, self._settings)
         frame = frames.user_message(self._conversation, content, otid, self._select())
         self._connection = connection
+        self.state.on_api = connection.on_api
         self._inbox = connection.subscribe(self._conversation)
         try:
             accepted = await connection.request(frame)
@@ -231,6 +232,11 @@ class AppChannel:
                 )
                 state.input_stored = settled.stored
                 state.explain(settled.explain())
+        elif state.on_api and state.input_stored and self._connection is not None:
+            # A Letta API keeps nothing of a turn whose first step failed.
+            with suppress(LettaError):
+                found = history.is_stored(self._connection, self._conversation, self._otid)
+                state.input_stored, _ = await found
 
     def _seconds_left(self) -> float | None:
         if self._deadline is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from letta_adapters.backends.app_server.frames import Frame, encode
 from letta_adapters.backends.base import Conversation
+from letta_adapters.backends.rest.status import error_from_response
 from letta_adapters.errors import (
     AuthenticationError,
     ConflictError,
@@ -312,6 +314,9 @@ def _no_answer(frame: Mapping[str, Any], seconds: float) -> LettaError:
 
 def refusal(text: str) -> LettaError:
     """The typed error of a refusal; the server gives nothing but a sentence."""
+    of_api = re.match(r"(\d{3}) (?=\{)", text)
+    if of_api:  # passed on as it came
+        return error_from_response(int(of_api[1]), {}, text[of_api.end() :].encode())
     low = text.lower()
     text = text if text.endswith((".", "!", "?")) else f"{text}."  # a hint may follow
     if "not found" in low:

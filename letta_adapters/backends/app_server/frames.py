@@ -21,6 +21,10 @@ SKILL_SOURCES: Final = frozenset({"bundled", "global", "agent", "project"})
 TRIGGERS: Final = frozenset({"off", "step-count", "compaction-event"})
 # Seconds a client-side tool may take; the server allows no more.
 _TOOL_TIMEOUT_MS: Final = 300_000
+_NOBODY: Final = (
+    "This tool call needs an approval and no turn of the application is there to give one, "
+    "so it was not run."
+)
 
 
 def encode(frame: Mapping[str, Any]) -> str:
@@ -178,6 +182,15 @@ def tool_response(request_id: str, answer: ToolAnswer) -> Frame:
 def tool_failure(request_id: str, reason: str) -> Frame:
     """A client-side tool that will give no result."""
     return {"type": "external_tool_call_response", "request_id": request_id, "error": reason}
+
+
+def nobody(conversation: Conversation, question: Frame) -> Frame | None:
+    """The answer to a question that no turn is there to answer; ``None`` if it is no question."""
+    if question.get("type") == "control_request":
+        return denial(conversation, str(question.get("request_id")), _NOBODY)
+    if question.get("type") == "external_tool_call_request":
+        return tool_failure(str(question.get("request_id")), _NOBODY)
+    return None
 
 
 def reflection(conversation: Conversation, settings: Mapping[str, Any], scope: str) -> Frame:

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.base import DEFAULT, Conversation, Order
+from letta_adapters.backends.stored_order import newest_first
+from letta_adapters.engine.otids import of_call
 from letta_adapters.errors import InvalidInputError, ProtocolError
 from letta_adapters.messages import MessagePage
 
@@ -73,7 +75,9 @@ async def _list(
     found = answer.get("messages")
     if not isinstance(found, list):
         raise ProtocolError("The server's answer holds no list of messages.")
-    return [message for message in found if isinstance(message, dict)]
+    messages = [message for message in found if isinstance(message, dict)]
+    on_api = connection.on_api and query.get("order") == "desc"
+    return newest_first(messages) if on_api else messages
 
 
 def without_reminders(message: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -114,7 +118,7 @@ async def is_stored(
     newest = await _list(connection, conversation, query)
     answered = False
     for message in newest:
-        if message.get("otid") == client_message_id:
+        if of_call(str(message.get("otid"))) == of_call(client_message_id):
             return True, answered
         answered = answered or message.get("message_type") == "assistant_message"
     return False, False

@@ -18,6 +18,7 @@ from letta_adapters.errors import ServerError
 _ABORT_SECONDS: Final = 5.0
 _AGAIN_SECONDS: Final = 0.5
 _BEGIN_SECONDS: Final = 2.0
+_POLL_SECONDS: Final = 0.5
 IDLE: Final = "WAITING_ON_INPUT"
 
 
@@ -129,6 +130,14 @@ async def fate_of(
         await live.reaches(lambda: live.loop not in ("", IDLE), _BEGIN_SECONDS)
     aborted = await quiet_down(connection, conversation, live, seconds)
     stored, answered = await history.is_stored(connection, conversation, client_message_id)
+    if connection.on_api:
+        # A Letta API finishes a turn whose client is gone, and stores its message only then.
+        until = time.monotonic() + seconds
+        while not stored and time.monotonic() < until:
+            await asyncio.sleep(_POLL_SECONDS)
+            stored, answered = await history.is_stored(connection, conversation, client_message_id)
+        if not stored:
+            return Fate(None)
     return Fate(stored, answered, aborted or removed)
 
 

@@ -40,7 +40,7 @@ _OWN_TOOL_TYPES: Final = ("letta_core", "letta_memory_core", "letta_sleeptime_co
 class RestBackend:
     """Agents that live on the Letta API."""
 
-    name = "rest"
+    name = kind = "rest"
 
     def __init__(self, rest: Rest, http_client: Any = None) -> None:
         self.turn_timeout = rest.turn_timeout

@@ -1,0 +1,48 @@
+"""The order of a Letta API's pages, put right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any
+
+
+def newest_first(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A page that was asked for in descending order, whatever order it came in."""
+    return _reversed(messages) if _is_oldest_first(messages) else messages
+
+
+def _is_oldest_first(messages: list[dict[str, Any]]) -> bool:
+    """letta 0.16.8 lists a page of the *default* conversation oldest first whatever was asked.
+
+    Dates decide; they have seconds only, so a page of one second is told by what cannot come
+    later: the system message, or the input of the same run.
+    """
+    if len(messages) < 2:
+        return False
+    first, last = messages[0], messages[-1]
+    if first.get("date") != last.get("date"):
+        return str(first.get("date")) < str(last.get("date"))
+    if "system_message" in (first.get("message_type"), last.get("message_type")):
+        return bool(first.get("message_type") == "system_message")
+    return _input_comes_first(messages)
+
+
+def _input_comes_first(messages: list[dict[str, Any]]) -> bool:
+    seen: dict[Any, Any] = {}
+    for message in messages:
+        run = message.get("run_id")
+        earlier = seen.setdefault(run, message.get("message_type"))
+        if run is not None and earlier != message.get("message_type"):
+            return bool(earlier == "user_message")
+    return False
+
+
+def _reversed(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Reverse by stored message; the items of one stay in the order they were said."""
+
+    def stored(message: Mapping[str, Any]) -> Any:
+        return message.get("id")
+
+    groups = [list(items) for _, items in groupby(messages, key=stored)]
+    return [item for group in reversed(groups) for item in group]
