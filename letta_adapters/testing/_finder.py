@@ -11,7 +11,7 @@ import contextlib
 import getpass
 import re
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,6 +64,7 @@ class Finder:
     origins: dict[str, str] = field(default_factory=dict)
     hosts: tuple[str, ...] = ()
     keep: frozenset[str] = frozenset()
+    patterns: Mapping[str, str] = field(default_factory=dict)
     words: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, default=())
 
     _memo: dict[tuple[str, int], list[Edit]] = field(init=False, default_factory=dict, repr=False)
@@ -111,6 +112,9 @@ class Finder:
 
     def _plain(self, text: str) -> Iterator[Edit]:
         yield from self.secrets.edits(text)
+        for pattern, replacement in self.patterns.items():
+            for match in re.finditer(pattern, text):
+                yield Edit(*match.span(), replacement, 1)
         yield from _key_like(text)
         if "@" in text:
             for match in EMAIL.finditer(text):

@@ -26,8 +26,14 @@ def save_cassette(
     known = tuple(secrets)
     clean = sanitize(cassette, rules=rules, secrets=known)
     text = clean.dumps()
-    keep = rules.keep if rules is not None else ()
-    leaks.gate(text, source=str(path), secrets=[*known, *leaks.secrets_in(cassette)], allow=keep)
+    used = rules or SanitizeRules()
+    leaks.gate(
+        text,
+        source=str(path),
+        secrets=[*known, *leaks.secrets_in(cassette)],
+        allow=used.keep,
+        patterns=used.patterns,
+    )
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     # newline="": the text is the same bytes on every system.

@@ -71,6 +71,9 @@ _TELLING = re.compile(
 _TELLING_PARENT = {"secrets", "env", "env_vars", "custom_headers", "environment_variables"} | {
     "tool_exec_environment_variables"
 }
+_STRUCTURAL = {"key", "id", "type", "name", "description", "agent_id", "organization_id"} | {
+    "created_at", "updated_at", "created_by_id", "last_updated_by_id"
+}  # fmt: skip
 _MASKED = re.compile(
     r"(?i)(?:REDACTED)+\w{0,7}|none|null|true|false|string|\d{1,7}|<[^<>]*>|\$\{?\w+\}?|\*+|\.+|x+"
     r"|password|secret|postgres|changeme|dummy|empty|not-needed|test-?key|"
@@ -114,6 +117,7 @@ class _Scan:
     source: str
     secrets: Collection[str]
     allow: Collection[str]
+    patterns: Mapping[str, str] = field(default_factory=dict)
     machine: re.Pattern[str] | None = field(default_factory=lambda: _this_machine())
     found: dict[Leak, None] = field(default_factory=dict)
 
@@ -125,15 +129,20 @@ class _Scan:
     def text(self, line: int, text: str) -> None:
         """Look at one text in all its readings."""
         for reading in _readings(text):
-            for secret in self.secrets:
-                if secret in reading:
-                    self.report(line, "secret", secret)
-            for kind, pattern in _PATTERNS.items():
-                for match in pattern.finditer(reading):
-                    if kind != "time" or not _CONSTANT_TIME.fullmatch(match[0]):
-                        self.report(line, kind, match[0])
-            if self.machine and (named := self.machine.search(reading)):
-                self.report(line, "host", named[0])
+            for kind, found in self.findings(reading):
+                self.report(line, kind, found)
+
+    def findings(self, reading: str) -> Iterator[tuple[str, str]]:
+        yield from (("secret", secret) for secret in self.secrets if secret in reading)
+        for kind, pattern in _PATTERNS.items():
+            for match in pattern.finditer(reading):
+                if kind != "time" or not _CONSTANT_TIME.fullmatch(match[0]):
+                    yield kind, match[0]
+        for rule, replacement in self.patterns.items():
+            found = (match[0] for match in re.finditer(rule, reading))
+            yield from (("pattern", text) for text in found if text != replacement)
+        if self.machine and (named := self.machine.search(reading)):
+            yield "host", named[0]
 
     def interaction(self, line: int, item: Mapping[str, Any]) -> None:
         for side, allowed in _HEADERS.items():
@@ -198,16 +207,19 @@ def scan_text(
     secrets: Iterable[str] = (),
     allow: Collection[str] = (),
     environment: Mapping[str, str] | None = None,
+    patterns: Mapping[str, str] | None = None,
 ) -> list[Leak]:
     """All findings in a cassette's (or any) text, in the order of lines.
 
     ``secrets`` are looked for in addition to the values of the environment's ``*_API_KEY``,
-    ``*_TOKEN`` and so on; ``allow`` are findings, as whole texts, that are none.
+    ``*_TOKEN`` and so on, and to ``patterns`` (with what stands in their place); ``allow`` are
+    findings, as whole texts, that are none.
     """
     variables = os.environ if environment is None else environment
     values = {value for name, value in variables.items() if _ENVIRONMENT.fullmatch(name)}
     known = {value for value in {*values, *secrets} if len(value) >= 6}
-    scan = _Scan(source, [value for value in known if not _MASKED.fullmatch(value)], allow)
+    hunted = [value for value in known if not _MASKED.fullmatch(value)]
+    scan = _Scan(source, hunted, allow, patterns or {})
     lines = text.split("\n")
     for number, line in enumerate(lines, 1):
         scan.text(number, line)
@@ -366,19 +378,7 @@ def _is_telling(path: tuple[str, ...]) -> bool:
     if path[:-1] == ("set",):  # a secret_apply frame
         return True
     inside = _TELLING_PARENT.intersection(path[:-1])
-    structural = {
-        "key",
-        "id",
-        "type",
-        "name",
-        "description",
-        "agent_id",
-        "created_at",
-        "updated_at",
-    }
-    return bool(inside) and path[-1] not in structural | {"organization_id", "created_by_id"} | {
-        "last_updated_by_id"
-    }
+    return bool(inside) and path[-1] not in _STRUCTURAL
 
 
 def _this_machine() -> re.Pattern[str] | None:

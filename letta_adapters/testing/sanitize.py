@@ -16,11 +16,14 @@ authentication header, nor under a telling key. Pass such values as ``secrets``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timezone
+from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from letta_adapters.errors import InvalidInputError
 from letta_adapters.testing._bodies import Streams, clean_body
 from letta_adapters.testing._dates import DateFinder
 from letta_adapters.testing._finder import Finder
@@ -53,17 +56,34 @@ class SanitizeRules:
 
     ``base_url``: the recorded server (with a path prefix, if it has one), to become
     ``http://letta.test``; by default the first request's origin. ``keep``: texts (whole ids,
-    dates, e-mails) never to replace. ``hosts``: further host names to hide. ``request_headers``,
+    dates, e-mails) never to replace. ``hosts``: further host names to hide. ``patterns``: regular
+    expressions of what else must go, with the plain text to put in its place. ``request_headers``,
     ``response_headers``: headers to keep beside the few that matter. ``environment``: where to look
     for secrets, by default ``os.environ``.
+
+    Raises :class:`~letta_adapters.InvalidInputError` for a pattern that is none, or that would find
+    something in its own replacement again.
     """
 
     base_url: str | None = None
     keep: frozenset[str] = frozenset()
     hosts: tuple[str, ...] = ()
+    patterns: Mapping[str, str] = field(default_factory=dict)
     request_headers: frozenset[str] = frozenset()
     response_headers: frozenset[str] = frozenset()
     environment: Mapping[str, str] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        for pattern, text in self.patterns.items():
+            try:
+                again = re.search(pattern, text)
+            except re.error as error:
+                raise InvalidInputError(f"{pattern!r} is no pattern: {error}.") from None
+            if re.search(pattern, "") or (again and again[0] != text):
+                raise InvalidInputError(
+                    f"The pattern {pattern!r} finds something in its replacement {text!r}, or in "
+                    "nothing: a recording would never be clean."
+                )
 
 
 def sanitize(
@@ -93,14 +113,16 @@ class RequestCleaner:
     def __init__(self, rules: SanitizeRules | None = None, secrets: Iterable[str] = ()) -> None:
         self._rules = rules or SanitizeRules()
         dates = DateFinder([datetime.now(timezone.utc).date(), date(2026, 1, 1)])
-        self._finder = Finder(
-            _known(self._rules, secrets), dates, hosts=self._rules.hosts, keep=self._rules.keep
-        )
+        self._finder = Finder(_known(self._rules, secrets), dates, **_of_user(self._rules))
 
     def __call__(self, request: RecordedRequest) -> RecordedRequest:
         """The request with path, query and body cleaned."""
         _learn_request(self._finder.secrets, request)
         return _Writer(self._finder, self._rules).request(request)
+
+
+def _of_user(rules: SanitizeRules) -> dict[str, Any]:
+    return {"hosts": rules.hosts, "keep": rules.keep, "patterns": rules.patterns}
 
 
 def _known(rules: SanitizeRules, secrets: Iterable[str]) -> Secrets:
@@ -118,13 +140,11 @@ def _round(cassette: Cassette, rules: SanitizeRules, secrets: Secrets) -> Casset
     for stream in _streams(cassette):
         _learn_body(secrets, stream.body, is_sse=stream.is_sse)
     ids, dates, origins = IdMap(), DateFinder(), _origins(cassette, rules)
-    reader = Finder(
-        secrets, dates, _noting(ids), origins=origins, hosts=rules.hosts, keep=rules.keep
-    )
+    reader = Finder(secrets, dates, _noting(ids), origins=origins, **_of_user(rules))
     _Writer(reader, rules).cassette(cassette)
     ids.number()
     known = DateFinder(dates.seen)
-    writer = Finder(secrets, known, ids.get, ids.get_cut, origins, rules.hosts, rules.keep)
+    writer = Finder(secrets, known, ids.get, ids.get_cut, origins, **_of_user(rules))
     return _Writer(writer, rules).cassette(cassette)
 
 

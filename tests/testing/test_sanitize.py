@@ -18,6 +18,7 @@ import pytest
 from _frames import URL, MixedMaker
 from _recordings import Memory, Scenario, surviving
 
+from letta_adapters import InvalidInputError
 from letta_adapters.testing import (
     Cassette,
     CassetteTransport,
@@ -357,6 +358,27 @@ def test_kept_texts_and_owners_and_endpoints() -> None:
     assert clean["mail"] == "boss@corp.io"
     assert clean["created_by_id"] == "REDACTED"
     assert clean["model_endpoint"] == "http://endpoint.test/v1"
+
+
+def test_rules_of_ones_own() -> None:
+    rules = {"patterns": {r"CASE-\d{6}": "CASE-000000"}}
+    number = "CASE-" + "481516"
+    body = {"t": f"see {number}", "b": base64.b64encode(f"it is {number}".encode()).decode()}
+    clean = answer_of(body, **rules)
+    assert clean["t"] == "see CASE-000000"
+    assert base64.b64decode(clean["b"]) == b"it is CASE-000000"
+    assert deltas_of(stream("see CA", "SE-4815", "16!"), **rules) == ["see CA", "SE-0000", "00!"]
+    raw = Cassette([exchange(body)]).dumps()
+    assert {leak.kind for leak in scan_text(raw, **rules)} >= {"pattern"}
+
+
+@pytest.mark.parametrize(
+    ("patterns", "why"),
+    [({"(": "x"}, "no pattern"), ({r"\d+": "a1"}, "replacement"), ({"x*": "y"}, "nothing")],
+)
+def test_rules_that_could_never_be_met(patterns: dict[str, str], why: str) -> None:
+    with pytest.raises(InvalidInputError, match=why):
+        SanitizeRules(patterns=patterns)
 
 
 def test_base_urls() -> None:
