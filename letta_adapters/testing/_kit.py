@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import httpx
 from pydantic import SecretStr
 
+from letta_adapters.testing._offline import offline
 from letta_adapters.testing._save import save_cassette
 from letta_adapters.testing.cassette import Cassette, is_frame
 from letta_adapters.testing.recorder import RecordingTransport
-from letta_adapters.testing.replay import CassetteTransport
+from letta_adapters.testing.replay import CassetteMissError, CassetteTransport
 from letta_adapters.testing.sanitize import SanitizeRules
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class CassetteSpec:
     name). ``shared``: several tests use the one file, which needs a ``name``. ``base_url_env`` and
     ``model_env``: the environment variables with the server's and the scripted model's URL while
     recording. ``player``: our own transport, or vcrpy patching httpx. ``timing``: record delays.
+    ``network``: the test may reach other hosts while it replays.
     """
 
     name: str | None = None
@@ -43,6 +45,7 @@ class CassetteSpec:
     model_env: str = "LETTA_RIG_MODEL"
     player: Literal["transport", "vcr"] = "transport"
     timing: bool = False
+    network: bool = False
 
     def __post_init__(self) -> None:
         if self.shared and self.name is None:
@@ -76,6 +79,19 @@ class LettaCassette:
             self.base_url = given if alone else _environment(spec.base_url_env)
             self.api_key = os.environ.get("LETTA_API_KEY") or None
         self.rules = SanitizeRules(base_url=self.base_url or None)
+        self._refused: list[CassetteMissError] = []
+
+    def guard(self) -> AbstractContextManager[None]:
+        """While a recording is played, nothing but this machine can be reached in this context."""
+        free = self.recording or self._spec.network
+        return nullcontext() if free else offline(self._refuse)
+
+    def _refuse(self, host: str) -> CassetteMissError:
+        # Noted as well: the code under test may swallow the error.
+        text = f"a recording is being played, and the test tried to reach {host!r}"
+        hint = "give letta_cassette.http_client() to the client, or mark the test with network=True"
+        self._refused.append(CassetteMissError(f"{text}; {hint}"))
+        return self._refused[-1]
 
     @property
     def transport(self) -> RecordingTransport | CassetteTransport:
@@ -134,8 +150,14 @@ class LettaCassette:
     def finish(self) -> None:
         """The test passed: write the recording, or check that all of it was played.
 
-        Raises ``AssertionError`` (a leak, an unplayed interaction, nothing recorded).
+        Raises ``AssertionError`` (a leak, an unplayed interaction, nothing recorded, a host that
+        was to be reached).
         """
+        if self._refused:
+            raise self._refused[0]
+        self._finish()
+
+    def _finish(self) -> None:
         raise NotImplementedError
 
     def _client_options(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -175,8 +197,7 @@ class TransportCassette(LettaCassette):
             raise RuntimeError("replay_options() comes before the first use of the transport")
         super().replay_options(require_all_played=require_all_played, **options)
 
-    def finish(self) -> None:
-        """See :meth:`LettaCassette.finish`."""
+    def _finish(self) -> None:
         transport, socket = self.transport, self._socket
         if isinstance(transport, RecordingTransport):
             frames = [] if socket is None else socket.cassette.interactions  # type: ignore[union-attr]
@@ -229,8 +250,7 @@ class VcrCassette(LettaCassette):
         error = AssertionError("not now")
         self._context.__exit__(type(error), error, None)
 
-    def finish(self) -> None:
-        """See :meth:`LettaCassette.finish`."""
+    def _finish(self) -> None:
         from letta_adapters.testing.vcr import recorded_by_vcr
 
         if self.recording:

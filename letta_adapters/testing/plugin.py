@@ -12,10 +12,10 @@ with a scripted model behind it (:class:`~letta_adapters.testing.local.LocalLett
 started once for all tests.
 
 Replaying is strict, because a cassette that is silently not used tests nothing: a missing file,
-a request it does not hold, an interaction nobody asked for and a file used by two tests fail the
-test. A file that no test uses fails the session, when the whole suite was collected or on request
-(``--letta-check-orphans``). Cassettes of pytest-recording's and pytest-vcr's tests may lie beside
-ours.
+a request it does not hold, an interaction nobody asked for, a file used by two tests, and an
+attempt to reach another host all fail the test. A file that no test uses fails the session, when
+the whole suite was collected or on request (``--letta-check-orphans``). Cassettes of
+pytest-recording's and pytest-vcr's tests may lie beside ours.
 
 ``--letta-record``: ``once`` records what has no file yet, ``rewrite`` (also called ``all``) records
 every selected test anew. A failing test writes nothing. Refused where ``CI`` is set.
@@ -134,7 +134,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Register the marker; refuse to record in CI or in parallel."""
     config.addinivalue_line(
         "markers",
-        f"{_MARK}(name=None, *, shared=False, base_url_env, model_env, player, timing): "
+        f"{_MARK}(name=None, *, shared=False, base_url_env, model_env, player, timing, network): "
         "replay this test's HTTP traffic from a cassette",
     )
     session = config.stash[_SESSION] = _Session(config)
@@ -230,7 +230,8 @@ def pytest_terminal_summary(
 def letta_cassette(request: pytest.FixtureRequest) -> Iterator[LettaCassette]:
     """This test's recorded conversation with Letta: see :class:`LettaCassette`."""
     kit = request.config.stash[_SESSION].open(request.node)
-    yield kit
+    with kit.guard():
+        yield kit
     kit.leave()
 
 

@@ -336,3 +336,61 @@ def test_a_failing_vcr_test_writes_nothing_and_unpatches(run: Runner) -> None:
     )
     run.record().assert_outcomes(passed=1, failed=1)
     assert run.files == {}
+
+
+REACHES = """
+    import asyncio
+    import contextlib
+    import socket
+    import pytest
+
+    {mark}
+    def test_it(letta_cassette):
+        with letta_cassette.sync_http_client() as client:
+            client.get("/hello")
+        if not letta_cassette.recording:
+            {reach}
+
+    def test_without_it():
+        for patched in (socket.getaddrinfo, socket.socket.connect, socket.socket.connect_ex):
+            assert "letta" not in str(getattr(patched, "__module__", ""))
+"""
+
+
+@pytest.mark.parametrize(
+    ("reach", "host"),
+    [
+        ("socket.create_connection(('192.0.2.1', 80), 1)", "192.0.2.1"),
+        ("socket.getaddrinfo('letta.example', 443)", "letta.example"),
+        ("asyncio.run(asyncio.wait_for(asyncio.open_connection('192.0.2.1', 80), 1))", "192.0.2.1"),
+        ("with socket.socket() as s: s.connect_ex(('192.0.2.1', 80))", "192.0.2.1"),
+    ],
+)
+def test_nothing_but_this_machine_is_reached(run: Runner, reach: str, host: str) -> None:
+    run.pytester.makepyfile(test_it=REACHES.format(mark="", reach=reach))
+    run.record().assert_outcomes(passed=2)
+    result = run()
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines([f"*a recording is being played*{host}*"])
+
+
+def test_an_attempt_to_reach_another_host_cannot_be_swallowed(run: Runner) -> None:
+    reach = "with contextlib.suppress(AssertionError): socket.getaddrinfo('letta.example', 443)"
+    run.pytester.makepyfile(test_it=REACHES.format(mark="", reach=reach))
+    run.record().assert_outcomes(passed=2)
+    result = run()
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["*tried to reach 'letta.example'*"])
+
+
+def test_the_network_can_be_allowed_and_loopback_always_is(run: Runner, server: Loopback) -> None:
+    port = server.url.rpartition(":")[2]
+    mark = "@pytest.mark.letta_cassette(network=True)"
+    reach = f"socket.create_connection(('localhost', {port}), 1).close()"
+    for marked in ("", mark):
+        run.pytester.makepyfile(test_it=REACHES.format(mark=marked, reach=reach))
+        run.record().assert_outcomes(passed=2)
+        run().assert_outcomes(passed=2)
+    refused = "with pytest.raises(OSError): socket.create_connection(('192.0.2.1', 80), 0.1)"
+    run.pytester.makepyfile(test_it=REACHES.format(mark=mark, reach=refused))
+    run().assert_outcomes(passed=2)
