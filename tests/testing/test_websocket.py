@@ -16,12 +16,14 @@ from letta_adapters import (
     Allow,
     AsyncLettaClient,
     LettaError,
+    Remote,
     ResultMessage,
     StreamEvent,
 )
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.llama_index import LettaAgent
 from letta_adapters.testing import Cassette, CassetteMissError, LettaCassette, Reply, ToolUse
+from letta_adapters.testing.live.faces import sync_client
 from letta_adapters.testing.websocket import WebSocketPlayer
 from tests.app_server._server import MODEL
 
@@ -142,6 +144,17 @@ async def test_cut_at_every_frame(recording: Cassette, letta_cassette: LettaCass
 
 
 @SESSION
+async def test_it_replays_through_the_sync_client(
+    recording: Cassette, letta_cassette: LettaCassette
+) -> None:
+    player = WebSocketPlayer(recording)
+    results = await replayed(player, sync_client(letta_cassette.app_server))
+    player.assert_all_played()
+    assert [r.result for r in results[:3]] == ["One two three.", "It is made.", "Three."]
+    assert results[3].error_code == "cancelled"
+
+
+@SESSION
 async def test_a_frame_that_differs_is_said(
     recording: Cassette, letta_cassette: LettaCassette
 ) -> None:
@@ -175,16 +188,45 @@ async def test_through_the_adapters(letta_cassette: LettaCassette) -> None:
         "Hello.", Reply(tool_calls=[call]), Reply(tool_calls=[call], when="Again?"), "It is 3."
     )
     with letta_cassette.websocket():
-        async with AsyncLettaClient(letta_cassette.app_server) as client:
-            agent_id = await client.create_agent(
-                name="recorded", model=MODEL, system_prompt="You are a test."
-            )
-            model = ChatLetta(agent_id=agent_id, client=client)
-            chunks = [str(chunk.text) async for chunk in model.astream("hi")]
-            assert "".join(chunks) == "Hello."
-            bound = model.bind_tools([add])
-            asked = await bound.ainvoke("1 + 2?")
-            assert [call["name"] for call in asked.tool_calls] == ["add"]
-            agent = LettaAgent(agent_id=agent_id, client=client, tools=[add])
-            output = await agent.run("Again?")
-    assert str(output) == "It is 3."
+        said = await adapters(letta_cassette.app_server)
+    assert said == SAID
+
+
+SAID = ["Hello.", ["add"], "It is 3."]
+
+
+async def adapters(where: Remote, said: list[Any] | None = None) -> list[Any]:
+    """What ChatLetta (streamed, then with a tool) and LettaAgent answer, as far as they come."""
+    said = [] if said is None else said
+    async with AsyncLettaClient(where) as client:
+        agent_id = await client.create_agent(
+            name="recorded", model=MODEL, system_prompt="You are a test."
+        )
+        model = ChatLetta(agent_id=agent_id, client=client)
+        said.append("".join([str(chunk.text) async for chunk in model.astream("hi")]))
+        asked = await model.bind_tools([add]).ainvoke("1 + 2?")
+        said.append([call["name"] for call in asked.tool_calls])
+        agent = LettaAgent(agent_id=agent_id, client=client, tools=[add])
+        said.append(str(await agent.run("Again?")))
+    return said
+
+
+@pytest.mark.letta_cassette("app_server_adapters", shared=True)
+async def test_the_adapters_cut_at_every_frame(
+    recording: Cassette, letta_cassette: LettaCassette
+) -> None:
+    """Each cut is a typed error, after whole answers; never a shorter answer, never a hang."""
+    whole = WebSocketPlayer(recording)
+    with whole:
+        assert await adapters(letta_cassette.app_server) == SAID
+    where = letta_cassette.app_server.model_copy(update={"settle_timeout": 0.0})
+    for frames in range(whole.came):
+        said: list[Any] = []
+        told: Exception | None = None
+        with WebSocketPlayer(recording, cut_after=frames):
+            try:
+                await asyncio.wait_for(adapters(where, said), 20)
+            except (LettaError, ConnectionError) as error:
+                told = error
+        assert said == SAID[: len(said)], frames
+        assert said == SAID or told is not None, frames
