@@ -394,3 +394,34 @@ def test_the_network_can_be_allowed_and_loopback_always_is(run: Runner, server: 
     refused = "with pytest.raises(OSError): socket.create_connection(('192.0.2.1', 80), 0.1)"
     run.pytester.makepyfile(test_it=REACHES.format(mark=mark, reach=refused))
     run().assert_outcomes(passed=2)
+
+
+def test_a_tracer_s_thread_fails_no_test(run: Runner) -> None:
+    reach = (
+        "import threading; t = threading.Thread(target=socket.getaddrinfo, args=('x.example', 1))"
+    )
+    reach += "; threading.excepthook = lambda *_: None; t.start(); t.join()"
+    run.pytester.makepyfile(test_it=REACHES.format(mark="", reach=reach))
+    run.record().assert_outcomes(passed=2)
+    run("-p", "no:threadexception").assert_outcomes(passed=2)
+
+
+def test_a_client_on_a_loop_of_its_own_is_refused(run: Runner) -> None:
+    run.pytester.makepyfile(
+        test_it="""
+        import pytest
+        from letta_adapters import LettaClient, Rest
+
+        def test_it(letta_cassette):
+            with letta_cassette.sync_http_client() as client:
+                client.get("/hello")
+            if not letta_cassette.recording:
+                with LettaClient(Rest(base_url="http://letta.example", api_key="")) as other:
+                    with pytest.raises(Exception):
+                        other.agents.retrieve("agent-1")
+        """
+    )
+    run.record().assert_outcomes(passed=1)
+    result = run()
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*tried to reach 'letta.example'*"])
