@@ -98,16 +98,16 @@ async def test_what_waits_can_be_taken_out(
         await theirs.send("first")
         while not model.requests:
             await asyncio.sleep(0.05)
-        await session.send("second")
+        await session.send("kept-waiting")
         (item,) = await _waiting(session)
-        assert item["content"] == "second"
+        assert item["content"] == "kept-waiting"
         assert await session.remove_queued(str(item["id"]))
         assert not await session.remove_queued(str(item["id"]))
         assert await session.queued() == ()
         assert await session.resume_queue() == 0
         await session.abort()
         await theirs.close()
-    assert "second" not in str([request.messages for request in model.requests])
+    assert "kept-waiting" not in str([request.messages for request in model.requests])
 
 
 async def _waiting(session: Any) -> Any:
