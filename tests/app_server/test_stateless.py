@@ -107,6 +107,14 @@ async def test_what_it_excludes_is_refused_before_any_io(more: dict[str, Any]) -
             client.create_session("agent-1", stateless=True, **more)
 
 
+async def test_over_a_letta_api_it_is_refused_by_name(
+    connect: Callable[..., AsyncLettaClient], server: AppServer
+) -> None:
+    async with connect(server, on_api=True) as client:
+        with pytest.raises(UnsupportedOptionError, match=r"stateless.* Letta API"):
+            await client.create_session(stateless=True).initialize()
+
+
 async def test_another_server_refuses_it_by_name(
     connect: Callable[..., AsyncLettaClient], server: AppServer
 ) -> None:

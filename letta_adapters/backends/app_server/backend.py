@@ -177,7 +177,7 @@ class AppServerBackend:
 
     async def open(self, target: Target, options: SessionOptions) -> Opened:
         """Find or create the conversation, with the session's settings."""
-        told.refuse(options, self.name)
+        told.refuse(options, self.name, on_api=self._on_api)
         self._check_cwd(options.cwd)
         connection = await self.connection()
         if options.model:
@@ -248,7 +248,7 @@ class AppServerBackend:
     async def prepare(self, conversation: Conversation, settings: TurnSettings) -> Connection:
         """A connection on which the server knows this session's settings and tools."""
         options = settings.session or SessionOptions()
-        told.refuse(options, self.name)
+        told.refuse(options, self.name, on_api=self._on_api)
         connection = await self.connection()
         wanted = self._settings(conversation.agent_id, options)
         prepared = self._prepared.get(conversation)
@@ -356,7 +356,7 @@ class AppServerBackend:
 
     async def change_state(self, conversation: Conversation, options: SessionOptions) -> None:
         """Use these options from now on, in a running turn too."""
-        told.refuse(options, self.name)
+        told.refuse(options, self.name, on_api=self._on_api)
         self._check_cwd(options.cwd)
         connection = await self._known(conversation)
         settings = self._settings(conversation.agent_id, options)

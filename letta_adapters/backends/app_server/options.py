@@ -28,8 +28,15 @@ NO_TOOLS: Final[dict[str, Any]] = {"client_toolset": {"base": "none"}}
 _PROTOCOL: Final = "its protocol has no setting for it."
 
 
-def refuse(options: AgentOptions | SessionOptions, backend: str) -> None:
-    """Refuse what no App Server can do (``letta`` 0.34.12)."""
+def refuse(options: AgentOptions | SessionOptions, backend: str, *, on_api: bool = False) -> None:
+    """Refuse what no App Server can do (``letta`` 0.34.12), or none over a Letta API."""
+    if on_api and getattr(options, "stateless", None):
+        raise UnsupportedOptionError(
+            "stateless",
+            backend=backend,
+            reason="an agent's tools on the Letta API, which may change its memory, cannot be left "
+            "out for a session.",
+        )
     unsupported = {
         "system_info_reminder": options.system_info_reminder is False and backend != "local",
         "memfs_startup": getattr(options, "memfs_startup", None) not in (None, "blocking"),
