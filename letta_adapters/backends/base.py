@@ -60,6 +60,7 @@ CAPABILITIES: Mapping[str, tuple[str, ...]] = {
     "shared_queue": _ANY_CODE,
     "system_message_listed": ("rest", ON_API),
     "tool_errors_listed": ("rest", ON_API),
+    "tools_told": ("rest", *_LETTA_CODE),
     "usable_after_a_cut": ("rest", ON_API),
     "whole_answers_only": ("rest", ON_API),
 }

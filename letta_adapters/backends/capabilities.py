@@ -84,6 +84,11 @@ MEANINGS: Final[Mapping[str, tuple[str, str]]] = {
         "the list of messages says that a client-side tool failed",
         "it is listed as a success, with the error as its text",
     ),
+    "tools_told": (
+        "`InitMessage.tools` names the agent's own tools (on Letta Code from a conversation's "
+        "second turn on)",
+        "it names those of the session alone",
+    ),
     "usable_after_a_cut": (
         "a conversation goes on after its connection was lost in the middle of a turn",
         "the server holds the turn until it is restarted (`conversation_busy`); fork it",
