@@ -184,8 +184,9 @@ def _peers(url: str, in_loop: Callable[[AsyncRun], Run]) -> dict[str, Run]:
     runs: dict[str, Run] = {}
     if _installed("langchain_openai"):
         from langchain_openai import ChatOpenAI
+        from pydantic import SecretStr
 
-        model = ChatOpenAI(model="gpt-4.1", base_url=f"{url}/v1", api_key="none")  # type: ignore[arg-type]
+        model = ChatOpenAI(model="gpt-4.1", base_url=f"{url}/v1", api_key=SecretStr("none"))
         runs |= _langchain("ChatOpenAI", model, in_loop)
     if _installed("llama_index.llms.openai"):
         from llama_index.core.agent.workflow import FunctionAgent

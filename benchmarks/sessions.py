@@ -218,7 +218,7 @@ def _pss(roots: Sequence[psutil.Process]) -> float:
         for process in [root, *root.children(recursive=True)]:
             with contextlib.suppress(OSError):
                 text = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
-                total += int(re.search(r"^Pss:\s+(\d+)", text, re.MULTILINE)[1])  # type: ignore[index]
+                total += int(re.findall(r"^Pss:\s+(\d+)", text, re.MULTILINE)[0])
     return total / 1024
 
 
@@ -244,7 +244,7 @@ def _serve() -> None:
     from letta_adapters.testing.scripted_model import Reply, ScriptedModel
 
     def answer(request: Any) -> Reply:
-        text = f"{re.search(r'number [0-9]+', request.last_user_text)[0]}: {_ANSWER}"  # type: ignore[index]
+        text = f"{re.findall(r'number [0-9]+', request.last_user_text)[0]}: {_ANSWER}"
         return Reply(text, token_delay=0.4 / _TOKENS)
 
     with ScriptedModel(respond=answer) as model:

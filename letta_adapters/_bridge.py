@@ -199,13 +199,13 @@ class Bridge:
         next(items)
         return items
 
-    def _items(self, stream: Closable[T]) -> Generator[T, None, None]:
+    def _items(self, stream: Closable[T]) -> Generator[Any, None, None]:
         queue: SimpleQueue[Any] = SimpleQueue()
         pump = _Pump(self.loop, queue)
         running: Future[None] | None = None
         ended = False
         try:
-            yield None  # type: ignore[misc]  # taken by iterate()
+            yield None  # taken by iterate()
             running = self._submit(pump.run(stream))
             while True:
                 try:
@@ -272,7 +272,8 @@ class Bridge:
     def close(self) -> None:
         """Close the clients, cancel what still runs, and end the thread (at exit)."""
         if self._thread.is_alive():
-            # For this loop's last seconds only: the pool that resolves names is gone by now.
+            # For this loop's last seconds only: the pool that resolves names is gone by now. A
+            # method of one object, which is what the type checker objects to.
             with suppress(AttributeError):  # a loop in C, which has no place for it
                 self.loop.getaddrinfo = _getaddrinfo_at_exit  # type: ignore[method-assign]
             self._quietly(self._end())

@@ -188,7 +188,7 @@ class Link:
             command=spec.command, args=list(spec.args), env=env, cwd=spec.cwd
         )
         # A file: sys.stderr has no descriptor everywhere (Jupyter), and is not ours to write to.
-        self._stderr = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115 - the stack closes it
+        self._stderr = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # the stack closes it
         stack.callback(self._keep_stderr)
         return stdio.stdio_client(start, errlog=self._stderr)
 

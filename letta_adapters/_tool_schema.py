@@ -12,11 +12,11 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Optional, cast, get_args, get_origin
+from typing import Annotated, Any, Optional, cast, get_args, get_origin
 
 from pydantic import BaseModel, Field, ValidationError, create_model
 from pydantic.fields import FieldInfo
-from pydantic.json_schema import GenerateJsonSchema
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 from pydantic_core import from_json, to_jsonable_python
 
 from letta_adapters.errors import InvalidInputError
@@ -68,9 +68,10 @@ class Arguments:
 
 
 class _Schema(GenerateJsonSchema):
-    # A default that is not JSON is simply not told to the model. (pydantic declares the attribute
-    # for instances and sets it on the class, as here.)
-    ignored_warning_kinds: ClassVar[set[Any]] = {"skipped-choice", "non-serializable-default"}  # type: ignore[misc]
+    def emit_warning(self, kind: JsonSchemaWarningKind, detail: str) -> None:
+        # A default that is not JSON is simply not told to the model.
+        if kind != "non-serializable-default":
+            super().emit_warning(kind, detail)
 
     def encode_default(self, dft: Any) -> Any:
         return to_jsonable_python(dft)  # pydantic 2.7's own fails for dataclasses
@@ -154,7 +155,7 @@ def _field(parameter: inspect.Parameter, docs: Mapping[str, str]) -> tuple[Any, 
     if get_origin(annotation) is Annotated:
         base, *metadata = get_args(annotation)
     if default is None and base is not Any:
-        base = Optional[base]  # noqa: UP045  # base may be a string
+        base = Optional[base]  # noqa: UP045  # `base | None` fails where base is a string
     if isinstance(default, FieldInfo):  # def f(x: int = Field(3, description="..."))
         metadata.append(default)
         default = ...

@@ -204,7 +204,7 @@ class McpHost:
         while not ending.done():
             try:
                 await asyncio.shield(ending)
-            except asyncio.CancelledError as error:  # noqa: PERF203 - as often as it is cancelled
+            except asyncio.CancelledError as error:  # noqa: PERF203  # once a cancellation
                 cancelled = error
         if cancelled is not None:
             raise cancelled

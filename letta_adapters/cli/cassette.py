@@ -6,6 +6,7 @@ import difflib
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,12 +21,8 @@ _INSTALL = 'pip install "letta-adapters[testing]"'
 
 def run(args: Namespace) -> int:
     """Carry out the action; the exit code."""
-    try:
-        import yaml  # noqa: F401
-    except ImportError as error:
-        raise ConfigurationError(
-            "Recordings need PyYAML.", hint=f"Install it: {_INSTALL}"
-        ) from error
+    if find_spec("yaml") is None:
+        raise ConfigurationError("Recordings need PyYAML.", hint=f"Install it: {_INSTALL}")
     actions = {"scan": _scan, "clean": _clean, "diff": _diff}
     return actions[args.action](args)
 

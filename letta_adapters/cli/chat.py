@@ -16,6 +16,7 @@ from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from queue import Empty, SimpleQueue
 from typing import Any, Final
 
@@ -134,7 +135,7 @@ class Chat:
             yield from sys.stdin
             return
         with suppress(ImportError):
-            import readline  # noqa: F401  # line editing and history in input()
+            import_module("readline")  # line editing and history in input()
         while True:
             try:
                 line = input("> ")

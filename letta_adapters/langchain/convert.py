@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from langchain_core.messages import (
     AIMessage,
@@ -26,7 +26,7 @@ from letta_adapters.permissions import Allow, Deny, normalise_decision
 
 # Where a message of ours carries its marker.
 MARKER_KEY: Final = "letta"
-_ROLES: Final[Mapping[str, str]] = {
+_ROLES: Final[Mapping[str, Literal["user", "assistant", "system"]]] = {
     "user": "user",
     "human": "user",
     "assistant": "assistant",
@@ -91,7 +91,7 @@ def _entry(message: BaseMessage) -> Entry:
             f"A message of type {message.type!r} has no place in a Letta conversation.",
             hint="Use system, human, ai and tool messages.",
         )
-    return Entry(role, _content(message.content), id=message.id, name=message.name)  # type: ignore[arg-type]
+    return Entry(role, _content(message.content), id=message.id, name=message.name)
 
 
 def _decision(artifact: Any) -> Allow | Deny | None:

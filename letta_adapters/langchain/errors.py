@@ -66,9 +66,9 @@ def as_langchain(error: errors.LettaError) -> errors.LettaError:
     """The same error, as LangChain's class too; with the fields and the text of the original."""
     if isinstance(error, exceptions.ModelError):
         return error
-    made: Any = error.twin(_twin_of(error))
-    made.is_retryable = errors.is_retryable(error)
-    return made  # type: ignore[no-any-return]
+    made: errors.LettaError = error.twin(_twin_of(error))
+    vars(made)["is_retryable"] = errors.is_retryable(error)
+    return made
 
 
 def _twin_of(error: errors.LettaError) -> Any:

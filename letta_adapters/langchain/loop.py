@@ -157,10 +157,10 @@ class Steps:
     def _ask(self, messages: list[BaseMessage]) -> Generator[BaseMessage, None, AIMessage]:
         model = self._agent.bound()
         if _wants_events(self._config):
-            whole = model.invoke(messages, self._config, **self._loop.kwargs)
+            whole: AIMessage = model.invoke(messages, self._config, **self._loop.kwargs)
             self._show(whole)
             yield AIMessageChunk(content=whole.content)
-            return whole  # type: ignore[no-any-return]
+            return whole
         chunks: list[AIMessageChunk] = []
         for chunk in model.stream(messages, self._config, **self._loop.kwargs):
             self._show(chunk)
@@ -203,16 +203,20 @@ class Steps:
         for note in metadata.get(NOTES) or ():
             await adispatch_custom_event(note["type"], note, config=self._config)
 
+    @property
+    def _callbacks(self) -> Any:
+        return self._config["callbacks"]  # the child manager of this run, see Loop.child
+
     def _show_blocks(self, blocks: list[Any]) -> None:
         """Child runs for the agent's own tools, custom events for what is no answer."""
         for event in self._shown.see(blocks):
-            self._fired.fire(self._config["callbacks"], event)  # type: ignore[arg-type]
+            self._fired.fire(self._callbacks, event)
         for name, data in _custom_events(blocks):
             dispatch_custom_event(name, data, config=self._config)
 
     async def _ashow_blocks(self, blocks: list[Any]) -> None:
         for event in self._shown.see(blocks):
-            await self._fired.afire(self._config["callbacks"], event)  # type: ignore[arg-type]
+            await self._fired.afire(self._callbacks, event)
         for name, data in _custom_events(blocks):
             await adispatch_custom_event(name, data, config=self._config)
 

@@ -207,6 +207,7 @@ class LettaRunnable(Runnable[Any, Any]):
 
     # -- events of the v3 protocol ----------------------------------------------------------
 
+    # LangChain's overload for v1 and v2 is not repeated: a synchronous run has never had them.
     def stream_events(  # type: ignore[override]
         self, input: Any, config: RunnableConfig | None = None, *, version: str, **kwargs: Any
     ) -> TurnStream:
@@ -236,7 +237,8 @@ class LettaRunnable(Runnable[Any, Any]):
             For ``version="v3"`` an awaitable that gives an :class:`AsyncTurnStream`.
         """
         if version != "v3":
-            return super().astream_events(input, config, version=version, **kwargs)  # type: ignore[call-overload]
+            of_runnable: Any = super().astream_events  # its overloads want a literal version
+            return of_runnable(input, config, version=version, **kwargs)
         return self._aturn_stream(input, config, kwargs)
 
     async def _aturn_stream(
@@ -246,10 +248,10 @@ class LettaRunnable(Runnable[Any, Any]):
             yield input
 
         async def items() -> AsyncGenerator[Any, None]:
-            run = self._atransform_stream_with_config(
+            run: Any = self._atransform_stream_with_config(
                 once(), self._aall_events, ensure_config(config), **kwargs
             )
-            async with aclosing(run) as run:  # type: ignore[type-var]
+            async with aclosing(run):
                 async for item in run:
                     yield item
 

@@ -100,7 +100,8 @@ def validator_of(schema: Any) -> Callable[[Any], Any]:
     if schema is None:
         return _object
     if isinstance(schema, type) and is_basemodel_subclass(schema):
-        validate: Callable[[Any], Any] = getattr(schema, "model_validate", None) or schema.parse_obj  # type: ignore[attr-defined]
+        model: Any = schema  # of pydantic 2, or of its version 1
+        validate: Callable[[Any], Any] = getattr(model, "model_validate", None) or model.parse_obj
         return validate
     if is_typeddict(schema):
         return TypeAdapter(schema).validate_python

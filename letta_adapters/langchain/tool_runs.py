@@ -69,13 +69,14 @@ def error_of(call: ToolCall, error: Exception) -> ToolMessage:
 
 def decided(call: ToolCall, decision: Allow | Deny) -> ToolMessage:
     """A person's decision about a tool of the agent's own."""
-    allowed = isinstance(decision, Allow)
-    text = "allowed" if allowed else decision.message or "Denied by the user."  # type: ignore[union-attr]
+    text, status = "allowed", "success"
+    if isinstance(decision, Deny):
+        text, status = decision.message or "Denied by the user.", "error"
     return ToolMessage(
         text,
         tool_call_id=str(call["id"]),
         name=call["name"],
-        status="success" if allowed else "error",
+        status=status,
         artifact=_as_data(decision),
     )
 

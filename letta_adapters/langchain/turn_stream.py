@@ -34,7 +34,8 @@ class EventSteps(Steps):
                 elif event["event"] == "message-finish":
                     self._show_notes(event["metadata"])
                 yield event
-            return stream.output  # type: ignore[no-any-return]
+            output: AIMessage = stream.output
+            return output
         finally:
             # The stream and its pump hold each other: without this, a stream that is left early
             # would keep the agent working until the next garbage collection.

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -128,7 +129,8 @@ class LettaCassette:
     def websocket(self, **options: Any) -> WebSocketRecorder | WebSocketPlayer:
         """A context in which every connection to an App Server is recorded, or replayed.
 
-        ``options`` are :class:`~letta_adapters.testing.websocket.WebSocketPlayer`'s.
+        Once a test. ``options`` are
+        :class:`~letta_adapters.testing.websocket.WebSocketPlayer`'s.
         """
         raise NotImplementedError
 
@@ -177,7 +179,8 @@ class TransportCassette(LettaCassette):
     """Recording and replaying by transport: streams stay streams."""
 
     _transport: RecordingTransport | CassetteTransport | None = None
-    _socket: WebSocketRecorder | WebSocketPlayer | None = None
+    _recorder: WebSocketRecorder | None = None
+    _player: WebSocketPlayer | None = None
 
     @property
     def transport(self) -> RecordingTransport | CassetteTransport:
@@ -202,14 +205,14 @@ class TransportCassette(LettaCassette):
         super().replay_options(require_all_played=require_all_played, **options)
 
     def _finish(self) -> None:
-        transport, socket = self.transport, self._socket
+        transport = self.transport
         if isinstance(transport, RecordingTransport):
-            frames = [] if socket is None else socket.cassette.interactions  # type: ignore[union-attr]
+            frames = self._recorder.cassette if self._recorder is not None else ()
             self._save(Cassette([*transport.cassette, *frames]))
         elif self._require_all_played:
             transport.assert_all_played()
-            if socket is not None:
-                socket.assert_all_played()  # type: ignore[union-attr]
+            if self._player is not None:
+                self._player.assert_all_played()
             elif self._part(frames=True).interactions:
                 raise AssertionError("the recorded WebSocket was not used")
 
@@ -217,16 +220,21 @@ class TransportCassette(LettaCassette):
         """See :meth:`LettaCassette.websocket`."""
         from letta_adapters.testing.websocket import WebSocketPlayer, WebSocketRecorder
 
+        if self._recorder is not None or self._player is not None:
+            raise RuntimeError("letta_cassette.websocket() is for once a test: it would begin anew")
         if self.recording:
-            self._socket = WebSocketRecorder()
-        else:
-            given = {"rules": self.rules, "secrets": self.secrets, **options}
-            self._socket = WebSocketPlayer(self._part(frames=True), **given)
-        return self._socket
+            self._recorder = WebSocketRecorder()
+            return self._recorder
+        given = {"rules": self.rules, "secrets": self.secrets, **options}
+        self._player = WebSocketPlayer(self._part(frames=True), **given)
+        return self._player
+
+    @cached_property
+    def _whole(self) -> Cassette:
+        return Cassette.load(self.path)
 
     def _part(self, *, frames: bool) -> Cassette:
-        whole = Cassette.load(self.path)
-        return Cassette([item for item in whole if is_frame(item) is frames])
+        return Cassette([item for item in self._whole if is_frame(item) is frames])
 
 
 class VcrCassette(LettaCassette):

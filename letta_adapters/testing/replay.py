@@ -20,6 +20,7 @@ import anyio
 import anyio.lowlevel
 import httpx
 
+from letta_adapters.errors import InvalidInputError
 from letta_adapters.testing._matching import RequestKey, differences, request_key, server_made_ids
 from letta_adapters.testing.cassette import (
     CLOSED_BY_CLIENT,
@@ -33,6 +34,18 @@ from letta_adapters.testing.sanitize import RequestCleaner, SanitizeRules
 Chunking: TypeAlias = Literal["recorded", "event", "whole"] | int | Callable[[bytes], list[bytes]]
 Timing: TypeAlias = Literal["none", "recorded"] | float
 Fault: TypeAlias = int | httpx.Response | Exception | type[Exception] | None
+
+
+def scale_of(timing: Timing) -> float:
+    """The factor on recorded delays. Raises :class:`InvalidInputError` for another word."""
+    if not isinstance(timing, str):
+        return timing
+    try:
+        return {"none": 0.0, "recorded": 1.0}[timing]
+    except KeyError:
+        raise InvalidInputError(
+            f"timing={timing!r} is none: 'none', 'recorded', or a factor on the recorded delays."
+        ) from None
 
 
 class CassetteMissError(AssertionError):
@@ -306,13 +319,13 @@ class _Player:
         return split_events(body)
 
     def _delay(self, start: int, end: int) -> float:
-        timing, scale = self.response.timing, self.owner.timing
-        if scale == "none" or not timing:
+        timing, scale = self.response.timing, scale_of(self.owner.timing)
+        if not scale or not timing:
             return 0.0
         # A chunk is there when the last of the recorded pieces that begin in it is.
         starts = list(accumulate((count for _, count in timing[:-1]), initial=0))
         pieces = timing[bisect_left(starts, start) : bisect_left(starts, end)]
-        return sum(delay for delay, _ in pieces) / 1000 * (1 if scale == "recorded" else scale)
+        return sum(delay for delay, _ in pieces) / 1000 * scale
 
 
 class _PlayedStream(httpx.AsyncByteStream, httpx.SyncByteStream):

@@ -33,7 +33,7 @@ from letta_adapters.testing.cassette import (
     split_events,
 )
 from letta_adapters.testing.recorder import coarse
-from letta_adapters.testing.replay import CassetteMissError
+from letta_adapters.testing.replay import CassetteMissError, Timing, scale_of
 from letta_adapters.testing.sanitize import RequestCleaner, SanitizeRules
 
 _JSON: Final = (("content-type", "application/json"),)
@@ -214,7 +214,7 @@ class WebSocketPlayer:
         self,
         cassette: Cassette,
         *,
-        timing: str | float = "none",
+        timing: Timing = "none",
         sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
         cut_after: int | None = None,
         edit: Callable[[int, str], list[str]] | None = None,
@@ -222,7 +222,7 @@ class WebSocketPlayer:
         secrets: Iterable[str] = (),
     ) -> None:
         self.misses: list[CassetteMissError] = []
-        self.scale = {"none": 0.0, "recorded": 1.0}.get(timing, timing)  # type: ignore[arg-type]
+        self.scale = scale_of(timing)
         self.sleep, self.cut_after, self.edit = sleep, cut_after, edit
         self.came = 0
         self.clean = RequestCleaner(rules, tuple(secrets))
@@ -320,7 +320,7 @@ class _Played:
                 text = re.sub(
                     rf"(?<![\w-])(?:{known})(?![\w-])", lambda found: self._fresh[found[0]], text
                 )
-            self._coming.append((delay / 1000 * float(self._player.scale), text))
+            self._coming.append((delay / 1000 * self._player.scale, text))
         self._news.set()
 
     async def __aiter__(self) -> AsyncIterator[str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import pytest
 from travel.advice import Assistant, advise, tokens
 from travel.library import ask
@@ -81,7 +79,6 @@ def test_streaming_from_a_recording(letta_cassette: LettaCassette) -> None:
 # -- the real runtime on this machine, with a model that is told what to say -----------------------
 
 
-@pytest.mark.skipif(find_spec("letta_code") is None, reason="needs letta-adapters[local]")
 def test_with_the_real_runtime(letta_local: LocalLetta) -> None:
     letta_local.model.script("The Forum.")
     model = ChatLetta(agent_id=letta_local.agent(), client=letta_local.client)

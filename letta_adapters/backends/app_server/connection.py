@@ -22,9 +22,9 @@ import websockets
 from pydantic_core import from_json
 from websockets.asyncio.client import ClientConnection, connect
 
+from letta_adapters.backends.api_errors import error_from_response
 from letta_adapters.backends.app_server.frames import Frame, encode
 from letta_adapters.backends.base import Conversation
-from letta_adapters.backends.rest.status import error_from_response
 from letta_adapters.errors import (
     AuthenticationError,
     ConflictError,

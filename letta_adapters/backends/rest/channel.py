@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from letta_adapters.backends.api_errors import BACKGROUND_UNAVAILABLE
 from letta_adapters.backends.base import Conversation, ToolAnswer, TurnSettings
 from letta_adapters.backends.rest import runs
 from letta_adapters.backends.rest.approvals import approval_of, deny, pending_calls
 from letta_adapters.backends.rest.http import STREAM_ERRORS, ByteStream, Http
 from letta_adapters.backends.rest.runs import Settled
-from letta_adapters.backends.rest.status import BACKGROUND_UNAVAILABLE
 from letta_adapters.engine.rest_turn import RestTurn
 from letta_adapters.errors import (
     LettaError,

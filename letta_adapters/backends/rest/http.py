@@ -18,7 +18,7 @@ import httpx
 import tenacity
 
 from letta_adapters._version import __version__
-from letta_adapters.backends.rest.status import error_from_response
+from letta_adapters.backends.api_errors import error_from_response
 from letta_adapters.errors import (
     AuthenticationError,
     ConnectionFailedError,

@@ -11,9 +11,9 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from letta_adapters.backends.api_errors import NO_ACTIVE_RUN
 from letta_adapters.backends.base import DEFAULT, Conversation
 from letta_adapters.backends.rest.http import Http
-from letta_adapters.backends.rest.status import NO_ACTIVE_RUN
 from letta_adapters.engine.otids import of_call
 from letta_adapters.errors import ConflictError, LettaError, NotFoundError
 
