@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+from collections.abc import Iterator
 
 # Loaded before any test: pytest's `pytester` forgets modules that its inner runs load first, and a
 # second httpcore has other exception classes than the ones httpx knows.
@@ -62,3 +64,16 @@ def _clean_environment(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
     if not _talks_to_a_server(request.node):
         for name in [name for name in os.environ if name.startswith("LETTA_")]:
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def thread_s_event_loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    """LlamaIndex' synchronous code takes the thread's event loop, or makes one and leaves it."""
+    if asyncio.iscoroutinefunction(request.function):
+        yield
+        return
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    loop.close()
+    asyncio.set_event_loop(None)

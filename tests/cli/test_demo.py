@@ -17,6 +17,8 @@ from tests.cli.conftest import Done, needs_wheel, spawn
 from tests.faults._server import closed_port
 
 Cli = Callable[..., Done]
+# Its last part is a query engine of LlamaIndex'.
+pytestmark = pytest.mark.usefixtures("thread_s_event_loop")
 
 
 @needs_wheel

@@ -7,7 +7,7 @@ model behind it was asked exactly as often.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -29,7 +29,10 @@ from letta_adapters import LettaClient
 from letta_adapters.llama_index import LettaLLM
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel
 
-pytestmark = pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning"),
+    pytest.mark.usefixtures("thread_s_event_loop"),
+]
 
 ANSWER = "It is sunny."
 ADA = '{"name": "Ada", "age": 36}'
@@ -85,19 +88,6 @@ def llm(embedded: LettaClient, embedded_agent: str, embedded_model: ScriptedMode
     embedded_model.clear()
     embedded_model.script(*[Reply(ANSWER)] * 9)
     return Asked(agent_id=embedded_agent, client=embedded)
-
-
-@pytest.fixture(autouse=True)
-def _event_loop(request: pytest.FixtureRequest) -> Iterator[None]:
-    """LlamaIndex' synchronous code takes the thread's event loop, or makes one and leaves it."""
-    if asyncio.iscoroutinefunction(request.function):
-        yield
-        return
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield
-    loop.close()
-    asyncio.set_event_loop(None)
 
 
 @pytest.fixture
