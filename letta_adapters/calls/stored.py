@@ -10,7 +10,7 @@ from letta_adapters.backends.base import Conversation
 from letta_adapters.calls.marker import Marker
 from letta_adapters.calls.sending import GO_ON
 from letta_adapters.engine.assembler import arguments_of, dicts_of, parse_arguments
-from letta_adapters.engine.otids import of_call
+from letta_adapters.engine.otids import of_call, same_call
 from letta_adapters.engine.rows import CALLS, calls_of, oldest_first, text_of
 from letta_adapters.messages import (
     AssistantMessage,
@@ -88,10 +88,7 @@ class Answered:
 def after_message(items: Sequence[_Item], key: str) -> Answered | None:
     """What follows the message of this call, up to the next one of a user; else ``None``."""
     for at, item in enumerate(items):
-        if (
-            of_call(str(item.get("otid"))) == of_call(key)
-            and item.get("message_type") == "user_message"
-        ):
+        if item.get("message_type") == "user_message" and same_call(item.get("otid"), key):
             return _answered(items[at + 1 :])
     return None
 

@@ -21,6 +21,11 @@ def sent_as(key: str, agent_id: str, conversation_id: str) -> str:
     return key[:_OF_CALL] + place[: len(key) - _OF_CALL]
 
 
+def same_call(otid: object, other: str) -> bool:
+    """Are these the names of one message, or of one call in whatever conversation?"""
+    return isinstance(otid, str) and of_call(otid) == of_call(other)
+
+
 def of_call(otid: str) -> str:
     """What the names of one call have in common, wherever it was sent; other names as they are.
 

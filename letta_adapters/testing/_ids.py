@@ -12,14 +12,13 @@ import re
 import zlib
 from dataclasses import dataclass, field
 
+from letta_adapters.engine.otids import of_call
 from letta_adapters.testing._patterns import ID_TOKEN, UUID
 
 _PARTS = re.compile(rf"(?:(?P<prefix>[a-z][a-z0-9_]*)-)?(?P<uuid>{UUID})")
 _OPAQUE = re.compile(r"(?P<prefix>[a-z]+)(?P<mark>[_-])(?P<rest>[0-9A-Za-z]+)")
 _CUT = re.compile(r"(?P<prefix>(?:[a-z][a-z0-9_]*-)?)(?P<rest>[0-9a-f]{8}-[0-9a-f-]*)")
 _NUMBERED = "00000000"
-# The adapters' name of a call: its last part names the conversation, which is another every time.
-_CALL_KEY = re.compile(r"00000000-[0-9a-f]{4}-5[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 @dataclass
@@ -66,7 +65,9 @@ class IdMap:
     def get(self, token: str) -> str:
         """The id to write instead; ids never seen stay as they are."""
         if self._passes(token):
-            return token[:24] + "0" * 12 if _CALL_KEY.fullmatch(token) else token
+            # Of an adapter's call the rest names the conversation, which is another every time.
+            call = of_call(token)
+            return call + "0" * (len(token) - len(call))
         match = _PARTS.fullmatch(token)
         if match is None:
             return self._other(token)

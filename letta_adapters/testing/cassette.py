@@ -178,22 +178,24 @@ def is_frame(interaction: Interaction) -> bool:
     return interaction.request.method in (OPENED, SENT)
 
 
-def connections(cassette: Iterable[Interaction]) -> list[list[Interaction]]:
-    """The interactions of each recorded WebSocket; an HTTP request is in none.
+def connections(cassette: Iterable[Interaction]) -> list[list[int]]:
+    """Where each recorded WebSocket's interactions stand; an HTTP request is in none.
 
     Raises:
         CassetteFormatError: a frame was sent before there was a connection.
     """
-    found: list[list[Interaction]] = []
-    by_name: dict[str, list[Interaction]] = {}
-    for interaction in filter(is_frame, cassette):
+    found: list[list[int]] = []
+    by_name: dict[str, list[int]] = {}
+    for number, interaction in enumerate(cassette):
+        if not is_frame(interaction):
+            continue
         name = interaction.request.uri.partition("?")[2]
         if interaction.request.method == OPENED:
             by_name[name] = []
             found.append(by_name[name])
         if name not in by_name:
             raise CassetteFormatError(f"a frame before its connection: {interaction.request.uri}")
-        by_name[name].append(interaction)
+        by_name[name].append(number)
     return found
 
 

@@ -113,7 +113,7 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
     ) -> None:
         self.cassette = cassette if isinstance(cassette, Cassette) else Cassette.load(cassette)
         self.chunking = chunking
-        self.timing = timing
+        self.scale = scale_of(timing)
         self.cut_after = cut_after
         self.first_byte_delay = first_byte_delay
         self.sleep = sleep
@@ -319,7 +319,7 @@ class _Player:
         return split_events(body)
 
     def _delay(self, start: int, end: int) -> float:
-        timing, scale = self.response.timing, scale_of(self.owner.timing)
+        timing, scale = self.response.timing, self.owner.scale
         if not scale or not timing:
             return 0.0
         # A chunk is there when the last of the recorded pieces that begin in it is.

@@ -177,11 +177,11 @@ class _Stream:
 
 
 def _streams(cassette: Cassette) -> list[_Stream]:
-    numbers = {id(item): number for number, item in enumerate(cassette)}
-    alone = [[item] for item in cassette if not is_frame(item)]
+    items = cassette.interactions
+    alone = [[number] for number, item in enumerate(items) if not is_frame(item)]
     return [
-        _Stream([(numbers[id(item)], item.response) for item in group])
-        for group in (*alone, *connections(cassette))
+        _Stream([(number, items[number].response) for number in group])
+        for group in (*alone, *connections(items))
     ]
 
 

@@ -226,7 +226,9 @@ class WebSocketPlayer:
         self.sleep, self.cut_after, self.edit = sleep, cut_after, edit
         self.came = 0
         self.clean = RequestCleaner(rules, tuple(secrets))
-        self._scenes = deque(deque(scene) for scene in connections(cassette))
+        items = cassette.interactions
+        scenes = (deque(items[number] for number in scene) for scene in connections(items))
+        self._scenes = deque(scenes)
         self._opened: list[_Played] = []
         self._patch: Any = None
 

@@ -381,6 +381,12 @@ def test_rules_that_could_never_be_met(patterns: dict[str, str], why: str) -> No
         SanitizeRules(patterns=patterns)
 
 
+def test_one_exchange_twice() -> None:
+    item = exchange({"t": "me@corp.io"}, content_type="application/json")
+    clean = cleaned(item, item)
+    assert [json.loads(one.response.body)["t"] for one in clean] == ["user@example.com"] * 2
+
+
 def test_base_urls() -> None:
     items = [exchange(uri=f"http://{host}/p/v1/x") for host in ("a.org:1", "b.org", "c.test")]
     assert [item.request.uri for item in cleaned(*items)] == [

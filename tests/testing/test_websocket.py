@@ -15,6 +15,7 @@ import pytest
 from letta_adapters import (
     Allow,
     AsyncLettaClient,
+    InvalidInputError,
     LettaError,
     Remote,
     ResultMessage,
@@ -22,7 +23,14 @@ from letta_adapters import (
 )
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.llama_index import LettaAgent
-from letta_adapters.testing import Cassette, CassetteMissError, LettaCassette, Reply, ToolUse
+from letta_adapters.testing import (
+    Cassette,
+    CassetteMissError,
+    CassetteTransport,
+    LettaCassette,
+    Reply,
+    ToolUse,
+)
 from letta_adapters.testing.live.faces import sync_client
 from letta_adapters.testing.websocket import WebSocketPlayer
 from tests.app_server._server import MODEL
@@ -141,6 +149,20 @@ async def test_cut_at_every_frame(recording: Cassette, letta_cassette: LettaCass
             assert not result.success or result.result == answer, frames
         told += any(not result.success for result in results[:3])
     assert told > whole.came / 2
+
+
+@SESSION
+async def test_it_begins_once(recording: Cassette, letta_cassette: LettaCassette) -> None:
+    letta_cassette.websocket()
+    with pytest.raises(RuntimeError, match="once a test"):
+        letta_cassette.websocket()
+
+
+@SESSION
+async def test_a_timing_that_is_none(recording: Cassette) -> None:
+    for player in (WebSocketPlayer, CassetteTransport):
+        with pytest.raises(InvalidInputError, match="timing='fast'"):
+            player(recording, timing="fast")
 
 
 @SESSION

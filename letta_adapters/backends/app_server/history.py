@@ -8,7 +8,7 @@ from typing import Any, Final
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.base import DEFAULT, Conversation, Order
 from letta_adapters.backends.stored_order import newest_first
-from letta_adapters.engine.otids import of_call
+from letta_adapters.engine.otids import same_call
 from letta_adapters.errors import InvalidInputError, ProtocolError
 from letta_adapters.messages import MessagePage
 
@@ -118,7 +118,7 @@ async def is_stored(
     newest = await _list(connection, conversation, query)
     answered = False
     for message in newest:
-        if of_call(str(message.get("otid"))) == of_call(client_message_id):
+        if same_call(message.get("otid"), client_message_id):
             return True, answered
         answered = answered or message.get("message_type") == "assistant_message"
     return False, False

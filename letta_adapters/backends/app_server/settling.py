@@ -129,16 +129,15 @@ async def fate_of(
         # Between the queue and the turn the conversation looks idle.
         await live.reaches(lambda: live.loop not in ("", IDLE), _BEGIN_SECONDS)
     aborted = await quiet_down(connection, conversation, live, seconds)
-    stored, answered = await history.is_stored(connection, conversation, client_message_id)
-    if connection.on_api:
-        # A Letta API finishes a turn whose client is gone, and stores its message only then.
-        until = time.monotonic() + seconds
-        while not stored and time.monotonic() < until:
-            await asyncio.sleep(_POLL_SECONDS)
-            stored, answered = await history.is_stored(connection, conversation, client_message_id)
-        if not stored:
-            return Fate(None)
-    return Fate(stored, answered, aborted or removed)
+    # A Letta API finishes a turn whose client is gone, and stores its message only then.
+    until = time.monotonic() + (seconds if connection.on_api else 0.0)
+    while True:
+        stored, answered = await history.is_stored(connection, conversation, client_message_id)
+        if stored or time.monotonic() >= until:
+            break
+        await asyncio.sleep(_POLL_SECONDS)
+    unknown = connection.on_api and not stored
+    return Fate(None) if unknown else Fate(stored, answered, aborted or removed)
 
 
 async def _unqueue(

@@ -14,7 +14,7 @@ from typing import Any, Final
 from letta_adapters.backends.api_errors import NO_ACTIVE_RUN
 from letta_adapters.backends.base import DEFAULT, Conversation
 from letta_adapters.backends.rest.http import Http
-from letta_adapters.engine.otids import of_call
+from letta_adapters.engine.otids import same_call
 from letta_adapters.errors import ConflictError, LettaError, NotFoundError
 
 _POLL_SECONDS: Final = 0.25
@@ -68,7 +68,7 @@ async def is_stored(http: Http, conversation: Conversation, otid: str) -> bool:
     """Is a message with this ``otid`` among the newest stored ones?"""
     params: Mapping[str, Any] = {"order": "desc", "limit": _RECENT, **agent_param(conversation)}
     stored = await http.read(conversation_path(conversation, "/messages"), params)
-    return any(of_call(str(message.get("otid"))) == of_call(otid) for message in stored)
+    return any(same_call(message.get("otid"), otid) for message in stored)
 
 
 async def wait_for_run(http: Http, run_id: str, seconds: float) -> str | None:
