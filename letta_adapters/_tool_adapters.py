@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from letta_adapters._invoke import is_async_callable
+from letta_adapters._raised import report_raised
 from letta_adapters._tool_schema import schema_of
 from letta_adapters.errors import InvalidInputError
 
@@ -114,7 +115,12 @@ def _llama_index_outcome(output: Any) -> Any:
 
     if not hasattr(output, "is_error") or not hasattr(output, "content"):
         return output
-    return ToolOutcome(str(output.content), is_error=bool(output.is_error))
+    # A tool that catches what its function raises hands it out beside the text.
+    raised = getattr(output, "exception", None)
+    shown = None
+    if isinstance(raised, BaseException):
+        shown = report_raised(f"The tool {str(output.tool_name)!r}", raised)
+    return ToolOutcome(str(output.content), is_error=bool(output.is_error), traceback=shown)
 
 
 def from_mapping(obj: Mapping[Any, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from letta_adapters._invoke import invoke_callable
+from letta_adapters._raised import report_raised
 from letta_adapters.backends.base import Conversation, ToolAnswer
 from letta_adapters.errors import TurnCancelledError, UnsupportedOptionError
 from letta_adapters.messages import ToolCallMessage, ToolResultMessage
@@ -21,6 +22,13 @@ _NO_CALLBACK = (
     "This tool call needs an approval and the application has no way to give one, "
     "so it was not run."
 )
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed(Deny):
+    """The callback gave no answer: not knowing is not permission."""
+
+    traceback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +93,9 @@ class Answerer:
                 await invoke_callable(ask, {}, in_thread_loop=self.off_loop)
             )
         except Exception as error:
-            # Not knowing is not permission.
-            return Deny(f"The permission callback failed ({type(error).__name__}: {error}).")
+            shown = report_raised(f"can_use_tool, asked about {call.tool_name!r},", error)
+            text = f"The permission callback failed ({type(error).__name__}: {error})."
+            return _Failed(text, traceback=shown)
         edited = isinstance(decision, Allow) and decision.updated_input not in (
             None,
             call.tool_input,
@@ -104,7 +113,11 @@ class Answerer:
     async def _act(self, call: ToolCallMessage, decision: Allow | Deny) -> ToolAnswer:
         answer = ToolAnswer(call.tool_call_id, call.tool_name)
         if isinstance(decision, Deny):
-            return _replace(answer, reason=decision.message or "The user denied this tool call.")
+            return _replace(
+                answer,
+                reason=decision.message or "The user denied this tool call.",
+                traceback=decision.traceback if isinstance(decision, _Failed) else None,
+            )
         tool = self.tools.get(call.tool_name)
         if tool is None:
             edited = decision.updated_input
@@ -114,7 +127,12 @@ class Answerer:
         edited = decision.updated_input
         arguments = call.raw_arguments if edited is None else edited
         outcome = await tool.run(arguments, in_thread_loop=self.off_loop)
-        return _replace(answer, returned=outcome.content, is_error=outcome.is_error)
+        return _replace(
+            answer,
+            returned=outcome.content,
+            is_error=outcome.is_error,
+            traceback=outcome.traceback,
+        )
 
 
 def _replace(answer: ToolAnswer, **changes: Any) -> ToolAnswer:
@@ -132,5 +150,10 @@ def _result(call: ToolCallMessage, answer: ToolAnswer) -> ToolResultMessage:
         text = "".join(str(part.get("text") or "") for part in answer.returned)
     denied = answer.returned is None
     return ToolResultMessage(
-        call.tool_call_id, text, denied or answer.is_error, call.tool_name, run_id=call.run_id
+        call.tool_call_id,
+        text,
+        denied or answer.is_error,
+        call.tool_name,
+        run_id=call.run_id,
+        traceback=answer.traceback,
     )

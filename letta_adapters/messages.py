@@ -128,7 +128,11 @@ class ToolCallMessage:
 
 @dataclass(frozen=True, slots=True)
 class ToolResultMessage:
-    """What a tool returned, as the model sees it. One per tool call."""
+    """What a tool returned, as the model sees it. One per tool call.
+
+    ``traceback``: where your tool, or ``can_use_tool``, raised an exception: its traceback, as
+    text. The model does not see it.
+    """
 
     type: ClassVar[Literal["tool_result"]] = "tool_result"
     tool_call_id: str
@@ -141,6 +145,7 @@ class ToolResultMessage:
     otid: str | None = None
     seq_id: int | None = None
     run_id: str | None = None
+    traceback: str | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from pydantic import ValidationError
 from pydantic_core import to_json
 
 from letta_adapters._invoke import UNWIND_SECONDS, invoke_callable
+from letta_adapters._raised import report_raised
 from letta_adapters._tool_schema import (
     Arguments,
     arguments_of,
@@ -51,11 +52,13 @@ _MAX_ERROR_CHARS = 4000
 class ToolOutcome:
     """What the model reads: text or content parts, and whether it is a failure.
 
-    A tool may return one itself, to report a failure without raising.
+    A tool may return one itself, to report a failure without raising. ``traceback`` is of what the
+    tool raised; the model does not see it.
     """
 
     content: str | list[dict[str, Any]]
     is_error: bool = False
+    traceback: str | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +141,8 @@ class Tool:
     ) -> ToolOutcome:
         """Parse, call, format. Whatever the tool does wrong becomes an outcome with ``is_error``.
 
+        What it raises is also logged (``letta_adapters.tools``, a warning with the traceback).
+
         ``in_thread_loop`` (for the sync client): also run coroutines off this loop, in a worker
         thread. Only cancellation of the caller passes through; the handler is then cancelled too.
         :class:`InvalidInputError` only for a tool without a handler.
@@ -149,7 +154,7 @@ class Tool:
         except InvalidInputError as exc:
             return ToolOutcome(_clean(exc.message), is_error=True)
         except Exception as exc:  # a validator of the user's own types
-            return ToolOutcome(format_error(exc), is_error=True)
+            return self._raised(exc)
         # A task of its own tells "the tool was cancelled" from "we were cancelled".
         task = asyncio.ensure_future(
             invoke_callable(self.handler, kwargs, in_thread_loop=in_thread_loop)
@@ -172,11 +177,15 @@ class Tool:
             return ToolOutcome(f"{self.name} was cancelled.", is_error=True)
         error = task.exception()
         if error is not None:
-            return ToolOutcome(format_error(error), is_error=True)
+            return self._raised(error)
         value = task.result()
         if isinstance(value, ToolOutcome):
-            return ToolOutcome(format_result(value.content), value.is_error)
+            return ToolOutcome(format_result(value.content), value.is_error, value.traceback)
         return ToolOutcome(format_result(value))
+
+    def _raised(self, error: BaseException) -> ToolOutcome:
+        shown = report_raised(f"The tool {self.name!r}", error)
+        return ToolOutcome(format_error(error), is_error=True, traceback=shown)
 
 
 def format_result(value: object) -> str | list[dict[str, Any]]:

@@ -133,7 +133,8 @@ class ToolAnswer:
 
     ``returned``: the client-side tool's result (text, or content parts). ``approve``: let the
     server run it, with ``updated_input`` in place of the model's if given, and with the rules
-    ``suggestion_ids`` saved. Neither: denied, with ``reason``.
+    ``suggestion_ids`` saved. Neither: denied, with ``reason``. ``traceback``: of what the user's
+    tool or callback raised, which stays on this side.
     """
 
     tool_call_id: str
@@ -144,6 +145,7 @@ class ToolAnswer:
     reason: str = ""
     updated_input: Mapping[str, Any] | None = None
     suggestion_ids: Sequence[str] = ()
+    traceback: str | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

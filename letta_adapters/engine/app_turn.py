@@ -69,6 +69,8 @@ class AppTurn(TurnState):
         self._given: set[str] = set()
         self._runs: Mapping[str, Any] = {}
         self._error: dict[str, Any] = {}
+        # Of what this side's tools and callbacks raised, by tool call id.
+        self._tracebacks: dict[str, str] = {}
 
     def accepted(self, client_message_id: str, *, queued: bool) -> None:
         """The server took the message; ``queued`` behind a turn that somebody else started."""
@@ -84,7 +86,9 @@ class AppTurn(TurnState):
         self.pending = ()
 
     def tool_result(self, message: ToolResultMessage) -> bool:
-        """The server reports every tool's result itself; what this side would say is not needed."""
+        """The server reports every tool's result itself; only this side knows what was raised."""
+        if message.id is None and message.traceback is not None:
+            self._tracebacks[message.tool_call_id] = message.traceback
         return message.id is not None and super().tool_result(message)
 
     def feed(self, frame: dict[str, Any]) -> list[Message]:
@@ -280,6 +284,7 @@ class AppTurn(TurnState):
                 id=str(delta.get("id")),
                 otid=delta.get("id"),
                 run_id=delta.get("run_id"),
+                traceback=self._tracebacks.pop(call_id, None),
             )
             if self.tool_result(message):
                 out.append(message)

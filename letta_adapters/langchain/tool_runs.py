@@ -13,6 +13,7 @@ from langchain_core.messages import AIMessage, ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
 from langchain_core.tools import tool as make_tool
 
+from letta_adapters._raised import report_raised
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.permissions import Allow, Deny
 
@@ -58,7 +59,8 @@ def result_of(call: ToolCall, value: Any) -> ToolMessage:
 
 
 def error_of(call: ToolCall, error: Exception) -> ToolMessage:
-    """A tool's failure, for the agent to read."""
+    """A tool's failure, for the agent to read; its traceback is logged."""
+    report_raised(f"The tool {call['name']!r}", error)
     return ToolMessage(
         f"{type(error).__name__}: {error}",
         tool_call_id=str(call["id"]),

@@ -26,6 +26,7 @@ from llama_index.core.memory import BaseMemory
 from llama_index.core.tools import AsyncBaseTool
 from llama_index.core.workflow import Context, StopEvent
 
+from letta_adapters._raised import report_raised
 from letta_adapters.calls import Call, Entry
 from letta_adapters.errors import LettaError
 from letta_adapters.llama_index.approvals import ApprovalRequiredEvent, ApprovalResponseEvent
@@ -156,7 +157,10 @@ class LettaAgent(BaseWorkflowAgent):
         """Keep what your tools gave for the next step."""
         state = await AgentState.load(ctx, self.name)
         for result in results:
-            state.answered(result.tool_id, result.tool_output.content, result.tool_output.is_error)
+            output = result.tool_output
+            if output.exception is not None:  # the workflow caught it and shows it nowhere
+                report_raised(f"The tool {result.tool_name!r}", output.exception)
+            state.answered(result.tool_id, output.content, output.is_error)
         await state.save(ctx)
 
     async def finalize(self, ctx: Context, output: AgentOutput, memory: BaseMemory) -> AgentOutput:

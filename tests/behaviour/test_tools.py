@@ -121,7 +121,7 @@ async def test_only_the_calls_the_server_kept_are_run(
 
 @pytest.mark.behaviour("tool_error")
 async def test_bad_arguments_and_exceptions_are_shown_to_the_model(
-    client: Any, agent: str, world: World
+    client: Any, agent: str, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.script(
         Reply(tool_calls=[ToolUse("get_weather", '{"city": ')]),
@@ -140,6 +140,15 @@ async def test_bad_arguments_and_exceptions_are_shown_to_the_model(
     assert texts[2][0].startswith("Invalid arguments for get_weather")
     assert "days" in texts[2][0]
     assert texts[3][0] == "ValueError: no good: again"
+    # What your own code raised is for you as well, with its line; a model's mistake is not.
+    shown = [m.traceback for m in messages if isinstance(m, ToolResultMessage)]
+    assert shown[:3] == [None] * 3
+    assert 'raise ValueError(f"no good: {why}")' in str(shown[3])
+    (record,) = [r for r in caplog.records if r.name.startswith("letta_adapters")]
+    assert record.levelname == "WARNING"
+    assert "explode" in record.getMessage()
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], ValueError)
     assert result_of(messages).result == "I give up."
     stored = [m for m in page.messages if m["message_type"] == "tool_return_message"]
     # The first two calls were refused before any function was called.

@@ -33,7 +33,7 @@ async def ask(server: Server, client: Any, can_use_tool: Any, **options: Any) ->
 
 
 async def test_a_callback_that_raises_allows_nothing(
-    server: Server, rest: MakeRest, face: Any
+    server: Server, rest: MakeRest, face: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     ran: list[str] = []
 
@@ -50,6 +50,10 @@ async def test_a_callback_that_raises_allows_nothing(
     assert ran == []
     assert answers(server)[0]["approve"] is False
     assert "the dialog crashed" in answers(server)[0]["reason"]
+    assert "Traceback" not in str(answers(server))
+    (result,) = [m for m in messages if m.type == "tool_result"]
+    assert 'raise RuntimeError("the dialog crashed")' in result.traceback
+    assert 'raise RuntimeError("the dialog crashed")' in caplog.text
 
 
 @pytest.mark.parametrize("value", [None, "yes", 1, {"behavior": "maybe"}, {}, {"allow": True}])

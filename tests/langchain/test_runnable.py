@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,11 +135,23 @@ def test_as_a_step_of_a_chain(make: Make, script: Any) -> None:
     assert chain.invoke({"word": "hello"}) == "Bonjour."
 
 
-def test_a_tool_that_fails_is_told(make: Make, script: Any, embedded_model: ScriptedModel) -> None:
+@pytest.mark.parametrize("sync", [True, False])
+async def test_a_tool_that_fails_is_told(
+    make: Make,
+    script: Any,
+    embedded_model: ScriptedModel,
+    caplog: pytest.LogCaptureFixture,
+    sync: bool,
+) -> None:
     script(Reply(tool_calls=[ToolUse("explode", {"why": "boom"}, id="e1")]), "I see.")
-    out = make(tools=[explode]).invoke("go")
+    agent = make(tools=[explode])
+    out = await asyncio.to_thread(agent.invoke, "go") if sync else await agent.ainvoke("go")
     assert out["messages"][1].status == "error"
     assert "ValueError: boom" in embedded_model.requests[-1].messages[-1]["content"]
+    assert "raise ValueError" not in str(embedded_model.requests[-1].messages)
+    # The developer gets the line.
+    assert "raise ValueError(why)" in caplog.text
+    assert [r.levelname for r in caplog.records if "letta_adapters" in r.name] == ["WARNING"]
 
 
 async def test_parallel_tools_and_callbacks_of_tools(make: Make, script: Any) -> None:

@@ -124,6 +124,22 @@ def local(embedded: Any, embedded_agent: str, embedded_model: Any, tmp_path: Pat
     return make
 
 
+def explode(why: str) -> str:
+    """Fail."""
+    raise ValueError(why)
+
+
+async def test_a_tool_that_raises_is_logged_with_its_line(
+    local: Any, embedded_model: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """LlamaIndex catches it, and shows its text to the model only."""
+    embedded_model.script(Reply(tool_calls=[ToolUse("explode", {"why": "boom"})]), "I see.")
+    output, _ = await run(local(tools=[explode]), "go")
+    assert str(output) == "I see."
+    assert "raise ValueError(why)" in caplog.text
+    assert [r.levelname for r in caplog.records if "letta_adapters" in r.name] == ["WARNING"]
+
+
 async def test_its_own_tools_are_shown_and_not_run_again(local: Any, embedded_model: Any) -> None:
     embedded_model.script(
         Reply(tool_calls=[bash("echo one", "own-1")]),
