@@ -60,7 +60,10 @@ class Answerer:
             UnsupportedOptionError: it edited the input of a tool that the server runs.
         """
         decisions = [
-            await self._decide(call, details.get(call.tool_call_id) or {}) for call in calls
+            Deny(call.problem)
+            if call.problem  # there is nothing that could be allowed
+            else await self._decide(call, details.get(call.tool_call_id) or {})
+            for call in calls
         ]
         for decision in decisions:
             if isinstance(decision, Deny) and decision.interrupt:
@@ -112,13 +115,15 @@ class Answerer:
 
     async def _act(self, call: ToolCallMessage, decision: Allow | Deny) -> ToolAnswer:
         answer = ToolAnswer(call.tool_call_id, call.tool_name)
+        tool = self.tools.get(call.tool_name)
+        if call.problem and tool is not None:
+            return _replace(answer, returned=call.problem, is_error=True)
         if isinstance(decision, Deny):
             return _replace(
                 answer,
                 reason=decision.message or "The user denied this tool call.",
                 traceback=decision.traceback if isinstance(decision, _Failed) else None,
             )
-        tool = self.tools.get(call.tool_name)
         if tool is None:
             edited = decision.updated_input
             return _replace(

@@ -8,11 +8,15 @@ The tags are those of the TypeScript SDK. ``AssistantMessage``, ``ReasoningMessa
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from letta_adapters.errors import LettaError, error_for_code
+
+# How much of broken arguments the agent is shown again, in characters.
+_SHOWN_ARGUMENTS: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,15 @@ class ToolCallMessage:
     otid: str | None = None
     seq_id: int | None = None
     run_id: str | None = None
+
+    @property
+    def problem(self) -> str:
+        """Why the call cannot be run, for the agent to read: its arguments are no JSON object.
+
+        ``""`` for a call that can. Nobody guesses what broken arguments were to be: a call that was
+        cut off after ``{"a": 1,`` would run with the defaults of all that is missing.
+        """
+        return "" if self.tool_input else broken_arguments(self.tool_name, self.raw_arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +336,29 @@ def content_text(content: Any) -> str:
     if isinstance(content, list):
         return "".join(p.get("text") or "" for p in content if isinstance(p, dict))
     return ""
+
+
+def arguments_in(raw: str) -> dict[str, Any] | None:
+    """Return the arguments of a tool call, or ``None`` for text that is no JSON object.
+
+    Nothing, and ``null``, is how some models call without arguments.
+    """
+    text = raw.strip()
+    if text in ("", "null"):
+        return {}
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def broken_arguments(name: str, raw: str) -> str:
+    """Return what to tell the agent of a call with such arguments; ``""`` if they can be read."""
+    if arguments_in(raw) is not None:
+        return ""
+    shown = raw if len(raw) <= _SHOWN_ARGUMENTS else f"{raw[:_SHOWN_ARGUMENTS]}..."
+    return f"{name} was not run: its arguments are no JSON object: {shown}"
 
 
 @dataclass(frozen=True, slots=True)

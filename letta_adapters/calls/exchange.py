@@ -285,7 +285,10 @@ class Exchange(AsyncIterator[CallEvent]):
         system = plan.system if route.tells_system(plan, self._call, told) else ""
         if not places.can(self._client, "messages_of_any_role"):
             return sending.as_message(route.send, system).noting(self._call.note)
-        answers = sending.answers_to(route.waiting, route.send, self._own_tools())
+        # As the history tells them, with what the model wrote.
+        written = {call.tool_call_id: call for entry in plan.whole for call in entry.tool_calls}
+        waiting = [written.get(call.tool_call_id, call) for call in route.waiting]
+        answers = sending.answers_to(waiting, route.send, self._own_tools())
         request = sending.as_request(route.send, system, answers)
         return request.noting(self._call.note)
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from letta_adapters.backends.base import ToolAnswer
 from letta_adapters.calls.entries import Entry, as_messages, as_text
-from letta_adapters.messages import PendingToolCall, ToolCallMessage
+from letta_adapters.messages import PendingToolCall, ToolCallMessage, broken_arguments
 from letta_adapters.permissions import Allow, Deny
 
 Content = str | list[dict[str, Any]]
@@ -64,8 +64,9 @@ def answers_to(
 def _answer(call: ToolCallMessage | PendingToolCall, entry: Entry | None, own: bool) -> ToolAnswer:
     id_, name = call.tool_call_id, call.tool_name
     if entry is None:
+        problem = broken_arguments(name, call.raw_arguments)
         if own:
-            return ToolAnswer(id_, name, returned=NO_RESULT, is_error=True)
+            return ToolAnswer(id_, name, returned=problem or NO_RESULT, is_error=True)
         return ToolAnswer(id_, name, reason=NOT_ASKED)
     if isinstance(entry.decision, Deny):
         return ToolAnswer(id_, name, reason=entry.decision.message or "Denied by the user.")

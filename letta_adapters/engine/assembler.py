@@ -19,6 +19,7 @@ from letta_adapters.messages import (
     AssistantMessage,
     ReasoningMessage,
     ToolCallMessage,
+    arguments_in,
     content_text,
 )
 
@@ -149,11 +150,7 @@ class _Call:
 
 def parse_arguments(raw: str) -> dict[str, Any]:
     """Tool arguments as a dict; ``{}`` if the model did not write a JSON object."""
-    try:
-        value = json.loads(raw) if raw.strip() else {}
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+    return arguments_in(raw) or {}
 
 
 class Assembler:

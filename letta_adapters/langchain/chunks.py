@@ -6,6 +6,7 @@ in LangChain's standard form (``output_version="v1"`` then has nothing left to t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -17,7 +18,6 @@ from langchain_core.outputs import ChatGenerationChunk
 
 from letta_adapters.calls import CallEvent
 from letta_adapters.calls.answer import Answer, Piece, Reader
-from letta_adapters.engine.assembler import parse_arguments
 from letta_adapters.langchain.metadata import NOTES, PROVIDER, metadata_of, usage_metadata_of
 from letta_adapters.messages import ToolCallMessage, ToolResultMessage
 
@@ -93,7 +93,7 @@ class ChunkMaker:
         reader = self._reader
         calls = [
             tool_call_chunk(
-                name=call.tool_name, args=call.raw_arguments or "{}", id=call.tool_call_id, index=i
+                name=call.tool_name, args=_streamed_arguments(call), id=call.tool_call_id, index=i
             )
             for i, call in enumerate(reader.tool_calls)
         ]
@@ -108,7 +108,8 @@ class ChunkMaker:
 
 
 def message_of(answer: Answer) -> AIMessage:
-    """The whole answer as one message, equal to the sum of its chunks."""
+    """The whole answer as one message, equal to the sum of its chunks (but see
+    :func:`_streamed_arguments`)."""
     content: list[Any] = []
     notes: list[Any] = []
     for piece in answer.pieces:
@@ -126,20 +127,19 @@ def message_of(answer: Answer) -> AIMessage:
             content.append(block_of(piece))
     plain = not content or (len(content) == 1 and isinstance(content[0], str))
     reader = answer.reader
-    good = [call for call in reader.tool_calls if _is_object(call)]
-    broken = [call for call in reader.tool_calls if not _is_object(call)]
     return AIMessage(
         content="".join(content) if plain else content,
         id=reader.id,
-        tool_calls=[_call(call) for call in good],
+        tool_calls=[_call(call) for call in reader.tool_calls if not call.problem],
         invalid_tool_calls=[
             invalid_tool_call(
                 name=call.tool_name,
                 args=call.raw_arguments,
                 id=call.tool_call_id,
-                error="The arguments are no JSON object.",
+                error=call.problem,
             )
-            for call in broken
+            for call in reader.tool_calls
+            if call.problem
         ],
         usage_metadata=cast("Any", usage_metadata_of(reader)),
         response_metadata=metadata_of(reader) | ({NOTES: notes} if notes else {}),
@@ -150,9 +150,16 @@ def _is(item: Any, kind: str) -> bool:
     return isinstance(item, dict) and item.get("type") == kind
 
 
-def _is_object(call: ToolCallMessage) -> bool:
-    raw = call.raw_arguments.strip()
-    return bool(call.tool_input) or raw in ("", "{}") or parse_arguments(raw) != {}
+def _streamed_arguments(call: ToolCallMessage) -> str:
+    """Return what LangChain's parser of streamed arguments makes of them what they are.
+
+    It mends what was cut off, and a tool would run with the defaults of all that is missing. A JSON
+    string it leaves alone, and calls the call invalid (:func:`~letta_adapters.langchain.convert.
+    raw_arguments` reads it again). And ``null`` means no arguments to some models.
+    """
+    if call.problem:
+        return json.dumps(call.raw_arguments)
+    return call.raw_arguments if call.tool_input else "{}"
 
 
 def _call(call: ToolCallMessage) -> ToolCall:

@@ -12,6 +12,7 @@ from langchain_core.messages import (
     BaseMessage,
     ChatMessage,
     HumanMessage,
+    InvalidToolCall,
     SystemMessage,
     ToolMessage,
 )
@@ -112,7 +113,23 @@ def _calls(message: AIMessage) -> Iterable[PendingToolCall]:
         arguments = json.dumps(call["args"], sort_keys=True, default=str)
         yield PendingToolCall(call["id"] or "", call["name"], arguments)
     for broken in message.invalid_tool_calls:
-        yield PendingToolCall(broken["id"] or "", broken["name"] or "", broken["args"] or "")
+        yield PendingToolCall(broken["id"] or "", broken["name"] or "", raw_arguments(broken))
+
+
+def raw_arguments(broken: InvalidToolCall) -> str:
+    """Return what the model wrote as the arguments of a call that cannot be run.
+
+    In a message put together from chunks, which says no reason, it is a JSON string: see
+    ``chunks.py``.
+    """
+    given = broken["args"] or ""
+    if broken["error"]:
+        return given
+    try:
+        value = json.loads(given)
+    except ValueError:
+        return given
+    return value if isinstance(value, str) else given
 
 
 def _content(content: str | Sequence[str | Mapping[str, Any]]) -> str | list[dict[str, Any]]:

@@ -38,8 +38,8 @@ from letta_adapters.langchain.tool_runs import (
     ToolCallbacks,
     decided,
     error_of,
+    refusals,
     result_of,
-    unanswered,
 )
 from letta_adapters.permissions import Allow, Deny, PermissionContext, normalise_decision
 
@@ -61,9 +61,10 @@ class _Ask:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """Answer these calls."""
+    """Answer these calls; ``refused`` are the answers to those that cannot be run."""
 
     calls: list[ToolCall]
+    refused: list[ToolMessage]
 
 
 class Loop:
@@ -87,10 +88,10 @@ class Loop:
         for _ in range(self.agent.max_rounds):
             message: AIMessage = yield _Ask([*self._given, *self.new])
             self.new.append(message)
-            calls = unanswered(message)
-            if not calls:
+            calls, refused = message.tool_calls, refusals(message)
+            if not calls and not refused:
                 return
-            results: list[ToolMessage] = yield _Answer(calls)
+            results: list[ToolMessage] = yield _Answer(calls, refused)
             self.new += results
         raise TurnFailedError(
             f"The agent still called tools after {self.agent.max_rounds} rounds.",
@@ -125,7 +126,7 @@ class Steps:
                 result: Any = yield from self._ask(todo.messages)
                 yield result
             else:
-                result = self._answer(todo.calls)
+                result = [*self._answer(todo.calls), *todo.refused]
                 yield from result
             try:
                 todo = steps.send(result)
@@ -144,7 +145,7 @@ class Steps:
                         yield item
                         result = item
             else:
-                result = await self._aanswer(todo.calls)
+                result = [*await self._aanswer(todo.calls), *todo.refused]
                 for item in result:
                     yield item
             try:

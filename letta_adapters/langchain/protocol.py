@@ -116,10 +116,9 @@ class EventMaker:
         chunk = {"type": "tool_call_chunk", **named, "args": ""}
         yield {"event": "content-block-start", "index": self._index, "content": chunk}
         block: Event = {"type": "tool_call", **named, "args": dict(call.tool_input)}
-        if not call.tool_input and call.raw_arguments.strip() not in ("", "{}"):
-            error = "The arguments are no JSON object."
+        if call.problem:
             block = {"type": "invalid_tool_call", **named, "args": call.raw_arguments}
-            block["error"] = error
+            block["error"] = call.problem
         yield {"event": "content-block-finish", "index": self._index, "content": block}
 
 

@@ -9,12 +9,14 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
-from langchain_core.messages import AIMessage, ToolCall, ToolMessage
+from langchain_core.messages import AIMessage, InvalidToolCall, ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
 from langchain_core.tools import tool as make_tool
 
 from letta_adapters._raised import report_raised
 from letta_adapters.errors import InvalidInputError
+from letta_adapters.langchain.convert import raw_arguments
+from letta_adapters.messages import broken_arguments
 from letta_adapters.permissions import Allow, Deny
 
 NOT_ASKED = (
@@ -163,10 +165,15 @@ class ToolCallbacks:
                 await run.on_tool_end(data["output"])
 
 
-def unanswered(message: AIMessage) -> list[ToolCall]:
-    """The calls of a message, the broken ones (whose arguments are no object) among them."""
-    broken = [
-        ToolCall(name=call["name"] or "", args={}, id=call["id"], type="tool_call")
-        for call in message.invalid_tool_calls
-    ]
-    return [*message.tool_calls, *broken]
+def refusals(message: AIMessage) -> list[ToolMessage]:
+    """Return the answers to the calls of a message whose arguments are no JSON object.
+
+    They are never run, whatever a person or a callback would say of them.
+    """
+    return [_refusal(call) for call in message.invalid_tool_calls]
+
+
+def _refusal(call: InvalidToolCall) -> ToolMessage:
+    name, raw = call["name"] or "", raw_arguments(call)
+    text = broken_arguments(name, raw) or f"{name} was not run: {call['error'] or raw}"
+    return ToolMessage(text, tool_call_id=call["id"] or "", name=name, status="error")

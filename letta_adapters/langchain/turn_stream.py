@@ -14,8 +14,8 @@ from typing import Any, Final
 from langchain_core.language_models.chat_model_stream import AsyncChatModelStream, ChatModelStream
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
+from letta_adapters.langchain.convert import raw_arguments
 from letta_adapters.langchain.loop import Steps
-from letta_adapters.langchain.tool_runs import unanswered
 
 Event = dict[str, Any]
 _PENDING: Final[Any] = object()
@@ -62,7 +62,9 @@ def events_of(item: Any) -> list[Event]:
         failed = item.status == "error"
         return [_ended(str(item.tool_call_id), item.content, failed=failed)]
     if isinstance(item, AIMessage):
-        return [_started(str(c["id"]), c["name"], c["args"]) for c in unanswered(item)]
+        broken = [(c["id"], c["name"], raw_arguments(c)) for c in item.invalid_tool_calls]
+        calls = [*((c["id"], c["name"], c["args"]) for c in item.tool_calls), *broken]
+        return [_started(str(id_), name or "", given) for id_, name, given in calls]
     block = item["content"] if item["event"] == "content-block-finish" else {}
     if block.get("type") == "server_tool_call":
         return [item, _started(block["id"], block["name"], block["args"])]

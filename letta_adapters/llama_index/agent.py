@@ -11,7 +11,7 @@ import asyncio
 import uuid
 from collections.abc import Sequence
 from contextlib import aclosing
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 from llama_index.core.agent.workflow import BaseWorkflowAgent
 from llama_index.core.agent.workflow.agent_context import AgentContext
@@ -28,7 +28,7 @@ from llama_index.core.workflow import Context, StopEvent
 
 from letta_adapters._raised import report_raised
 from letta_adapters.calls import Call, Entry
-from letta_adapters.errors import LettaError
+from letta_adapters.errors import LettaError, TurnFailedError
 from letta_adapters.llama_index.approvals import ApprovalRequiredEvent, ApprovalResponseEvent
 from letta_adapters.llama_index.convert import to_entries, to_wire_tools
 from letta_adapters.llama_index.llm import LettaLLM
@@ -37,6 +37,9 @@ from letta_adapters.llama_index.observe import Observation
 from letta_adapters.llama_index.state import AgentState
 from letta_adapters.llama_index.stepping import StepReader
 from letta_adapters.options import SessionOptions
+
+# How often in a row the agent is told that its calls cannot be run, within one step.
+_BROKEN_ANSWERS: Final = 3
 
 
 class LettaAgent(BaseWorkflowAgent):
@@ -137,19 +140,22 @@ class LettaAgent(BaseWorkflowAgent):
             await state.save(context)
         wire = to_wire_tools(tools)
         own = frozenset(str(tool["name"]) for tool in wire)
-        while True:
+        broken = 0
+        while broken < _BROKEN_ANSWERS:
             if state.asked:
                 # The step runs again from its start with every answer: nothing is sent here.
                 await self._ask(context, state)
             waiting = state.waiting_for(own)
+            if waiting is not None and not state.asked:
+                return state.output(self.name, waiting)
             if waiting is None:
                 await self._exchange(context, state, llm_input, wire)
-                waiting = state.waiting_for(own)
-            if waiting is None:
-                break
-            if not state.asked:
-                return state.output(self.name, waiting)
-        return state.output(self.name, [])
+                broken = broken + 1 if state.refused else 0
+        raise TurnFailedError(
+            f"The agent called tools {broken} times with arguments that are no JSON object.",
+            code="invalid_tool_call",
+            hint="Ask again, or give the agent another model.",
+        )
 
     async def handle_tool_call_results(
         self, ctx: Context, results: list[ToolCallResult], memory: BaseMemory

@@ -86,6 +86,19 @@ class AgentState:
         self.answers = {}
         self.complete = not end.pending
         self.pending = [_pending(call, details) for call in end.pending]
+        self._refuse([call for call in end.pending if call.problem])
+
+    def _refuse(self, broken: Sequence[ToolCallMessage]) -> None:
+        """Answer the calls whose arguments are no JSON object: they are never run."""
+        for call in broken:
+            self.answers[call.tool_call_id] = {"content": call.problem, "is_error": True}
+        if broken:
+            self._tell_when_complete()
+
+    @property
+    def refused(self) -> bool:
+        """Could none of the calls of the last answer be run, and has the agent to hear of it?"""
+        return not self.complete and not self.pending
 
     @property
     def asked(self) -> bool:

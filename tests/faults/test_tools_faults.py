@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from letta_adapters import Rest
+from letta_adapters import Allow, Rest
 from letta_adapters.client import AsyncLettaClient
 from letta_adapters.errors import (
     ConnectionFailedError,
@@ -370,3 +370,23 @@ async def test_a_call_the_server_did_not_keep(server: Server, client: AsyncLetta
     assert [m.tool_call_id for m in messages if m.type == "tool_call"] == ["call_1"]
     assert [a["tool_call_id"] for a in answers(server)] == ["call_1"]
     assert messages[-1].success
+
+
+@pytest.mark.parametrize("arguments", ['{"city": ', '["Paris"]', "nonsense"])
+@pytest.mark.parametrize("name", ["get_weather", "a_tool_of_the_server"])
+async def test_nobody_is_asked_about_arguments_that_cannot_be_read(
+    server: Server, client: AsyncLettaClient, name: str, arguments: str
+) -> None:
+    asked: list[Any] = []
+
+    def can_use_tool(name: str, given: Any, context: Any) -> Any:
+        asked.append((name, given))
+        return Allow(updated_input={"city": "Rome"})
+
+    server.script(asks(ev.call(arguments=arguments, name=name)))
+    messages = await read(resume(client, tools=[get_weather], can_use_tool=can_use_tool))
+    assert messages[-1].success
+    assert asked == []
+    (told,) = answers(server)
+    assert told.get("status") == "error" or told["approve"] is False
+    assert arguments in (told.get("tool_return") or told["reason"])

@@ -1,0 +1,69 @@
+"""A tool call whose arguments are no JSON object is run by nobody: the agent is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from llama_index.core.tools import FunctionTool
+
+from letta_adapters import LettaError
+from letta_adapters.llama_index import LettaAgent
+from letta_adapters.testing.fakes import FakeLetta
+from letta_adapters.testing.scripted_model import Reply, ToolUse
+
+# LlamaIndex' own.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+CUT_OFF = '{"a": 1, '
+
+
+def delete_files(path: str = "/", a: int = 0) -> str:
+    """Delete the files below a path."""
+    raise AssertionError(f"{path} was deleted")
+
+
+def look(city: str) -> str:
+    """Look at a city."""
+    return f"sunny in {city}"
+
+
+def broken(id: str = "call-1") -> ToolUse:
+    return ToolUse("delete_files", CUT_OFF, id=id)
+
+
+def approvals(letta: FakeLetta) -> dict[str, dict[str, Any]]:
+    """What the last request told the agent of its calls, by id."""
+    found = [m for m in letta.requests[-1]["messages"] if m.get("type") == "approval"]
+    return {answer["tool_call_id"]: answer for m in found for answer in m["approvals"]}
+
+
+def agent_of(letta: FakeLetta) -> LettaAgent:
+    tools = [FunctionTool.from_defaults(fn) for fn in (delete_files, look)]
+    return LettaAgent(client=letta.client(), tools=tools)
+
+
+async def test_the_agent_is_told_and_the_run_goes_on(letta_fake: FakeLetta) -> None:
+    letta_fake.script(Reply(tool_calls=[broken()]), "I will try again.")
+    response = await agent_of(letta_fake).run("go")
+    assert str(response) == "I will try again."
+    told = approvals(letta_fake)["call-1"]
+    assert told["status"] == "error"
+    assert CUT_OFF in told["tool_return"]
+
+
+async def test_a_good_call_beside_it_is_run(letta_fake: FakeLetta) -> None:
+    calls = [broken(), ToolUse("look", {"city": "Rome"}, id="call-2")]
+    letta_fake.script(Reply(tool_calls=calls), "Sunny.")
+    response = await agent_of(letta_fake).run("go")
+    assert str(response) == "Sunny."
+    told = approvals(letta_fake)
+    assert told["call-1"]["status"] == "error"
+    assert told["call-2"]["tool_return"] == "sunny in Rome"
+
+
+async def test_an_agent_that_does_not_stop_ends_the_run(letta_fake: FakeLetta) -> None:
+    letta_fake.script(Reply(tool_calls=[ToolUse("delete_files", CUT_OFF)], repeat=True))
+    with pytest.raises(LettaError, match="no JSON object"):
+        await agent_of(letta_fake).run("go")
+    assert len(letta_fake.requests) == 3
