@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from letta_adapters._checks import CONVERSATION, checked_method
 from letta_adapters.backends.base import DEFAULT, Backend, Conversation, Order, Target
 from letta_adapters.errors import (
     ConversationBusyError,
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
     from letta_adapters.mcp_servers import McpHost
     from letta_adapters.turns import Turn
-
-_CONVERSATION_PREFIXES: Final = ("conv-", "local-conv-")
 
 
 def resolve_backend(backend: BackendSpec | None) -> Rest | Local | Remote:
@@ -209,7 +208,7 @@ class AsyncLettaClient:
     ) -> Any:
         """Any call of the Letta API (``"GET", "/v1/tools/"``); the decoded JSON."""
         self.check_usable()
-        return await self.backend.request(method.upper(), path, params=params, body=body)
+        return await self.backend.request(checked_method(method), path, params=params, body=body)
 
     async def close(self) -> None:
         """Stop turns that are running, and close for good. Can be called more than once."""
@@ -316,15 +315,13 @@ def make_session(
 
 def new_target(agent_id: str | None) -> Target:
     """Where ``create_session(agent_id)`` goes."""
-    if agent_id is not None:
-        _check_agent_id(agent_id)
     return Target(agent_id=agent_id, new=True)
 
 
 def resume_target(id: str | None, agent_id: str | None, conversation_id: str | None) -> Target:
     """Where ``resume_session(...)`` goes. Raises :class:`InvalidInputError` for what is no id."""
     if id is not None:
-        is_conversation = id.startswith(_CONVERSATION_PREFIXES)
+        is_conversation = isinstance(id, str) and id.startswith(CONVERSATION)
         if (conversation_id if is_conversation else agent_id) is not None:
             raise InvalidInputError("The same kind of id was given twice.")
         if is_conversation:
@@ -336,16 +333,6 @@ def resume_target(id: str | None, agent_id: str | None, conversation_id: str | N
             "resume_session needs an agent id or a conversation id.",
             hint="create_session() starts a fresh conversation without one.",
         )
-    if agent_id is not None:
-        _check_agent_id(agent_id)
     if conversation_id == DEFAULT and agent_id is None:
         raise InvalidInputError("The default conversation needs its agent's id.")
-    known = conversation_id in (None, DEFAULT)
-    if not known and not str(conversation_id).startswith(_CONVERSATION_PREFIXES):
-        raise InvalidInputError(f"{conversation_id!r} is not a conversation id (conv-...).")
     return Target(agent_id=agent_id, conversation_id=conversation_id)
-
-
-def _check_agent_id(agent_id: str) -> None:
-    if not isinstance(agent_id, str) or not agent_id.startswith("agent-"):
-        raise InvalidInputError(f"{agent_id!r} is not an agent id (agent-...).")

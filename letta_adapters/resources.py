@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
+from letta_adapters._checks import checked_id
 from letta_adapters.errors import InvalidInputError, NotFoundError, UnsupportedOptionError
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ class AsyncConversations:
     async def create(self, agent_id: str, **fields: Any) -> dict[str, Any]:
         """A new conversation (``summary``, ``model``, ``model_settings``, ...)."""
         found: dict[str, Any] = await self._client.request(
-            "POST", "/v1/conversations/", params={"agent_id": agent_id}, body=fields
+            "POST", "/v1/conversations/", params={"agent_id": _checked(agent_id)}, body=fields
         )
         return found
 
@@ -149,7 +149,7 @@ class AsyncConversations:
         self, agent_id: str, *, limit: int = 50, after: str | None = None
     ) -> list[dict[str, Any]]:
         """The agent's conversations, newest first; without its default one."""
-        params = {"agent_id": agent_id, "limit": limit, "after": after}
+        params = {"agent_id": _checked(agent_id), "limit": limit, "after": after}
         found: list[dict[str, Any]] = await self._client.request(
             "GET", "/v1/conversations/", params=params
         )
@@ -176,7 +176,7 @@ class AsyncConversations:
         found: dict[str, Any] = await self._client.request(
             "POST",
             f"{_path('conversations', conversation_id)}/fork",
-            params={"agent_id": agent_id},
+            params={"agent_id": None if agent_id is None else _checked(agent_id)},
             body={},
         )
         return found
@@ -195,13 +195,11 @@ class AsyncModels:
 
 
 def _path(kind: str, id: str) -> str:
-    return f"/v1/{kind}/{quote(_checked(id), safe='')}"
+    return f"/v1/{kind}/{_checked(id)}"
 
 
 def _checked(id: str) -> str:
-    if not isinstance(id, str) or not id.strip():
-        raise InvalidInputError(f"An id is needed, not {id!r}.")
-    return id
+    return checked_id(id, "an id")
 
 
 def _fields(fields: dict[str, Any]) -> dict[str, Any]:

@@ -2,19 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
-from urllib.parse import urlsplit
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_serializer, field_validator
 
+from letta_adapters._checks import (
+    MASKED,
+    checked_headers,
+    checked_key,
+    checked_url,
+    names_secret,
+)
+from letta_adapters.errors import ConfigurationError, InvalidInputError
 from letta_adapters.options import Options
 
 CLOUD_URL = "https://api.letta.com"
 
+_T = TypeVar("_T")
 
-class Rest(Options):
+
+class Place(Options):
+    """Keep the secrets of ``Rest``, ``Local`` and ``Remote`` in this process.
+
+    A pickle, which is how a job reaches a worker process, holds no secret. Where it is loaded each
+    withheld one is taken from the environment variable that stands for it; one that is not set
+    fails the load and is named.
+    """
+
+    def _secrets(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Yield each secret that is set: where it stands, and the variable that stands for it."""
+        yield from ()
+
+    def __getstate__(self) -> dict[Any, Any]:
+        state, withheld = super().__getstate__(), list(self._secrets())
+        values = dict(state["__dict__"])
+        for (field, *key), _ in withheld:
+            rest = {k: v for k, v in values[field].items() if k not in key} if key else None
+            values[field] = rest
+        return {**state, "__dict__": values, "withheld": withheld}
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        withheld = state.pop("withheld", ())
+        super().__setstate__(state)
+        for (field, *key), variable in withheld:
+            value = os.environ.get(variable, "").strip()
+            if not value:
+                raise ConfigurationError(
+                    f"{type(self).__name__} was made with a secret ({'.'.join([field, *key])}), "
+                    f"which does not travel to another process, and {variable} is not set here.",
+                    hint=f"Set {variable} where it is loaded.",
+                )
+            # Past the validators and past `frozen`: what is restored was valid where it was made.
+            old = self.__dict__[field]
+            self.__dict__[field] = {**old, key[0]: value} if key else SecretStr(value)
+
+
+def _without_secrets(values: Mapping[str, str]) -> dict[str, str]:
+    return {k: MASKED if v and names_secret(k) else v for k, v in values.items()}
+
+
+class Rest(Place):
     """The Letta API over HTTP: Letta Cloud, or a server of one's own.
 
     Args:
@@ -48,13 +98,43 @@ class Rest(Options):
     def _http_url(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        value = value.strip().rstrip("/")
-        if not value.startswith(("http://", "https://")) or len(value) < 9:
-            raise ValueError("must be an http:// or https:// URL")
-        return value.removesuffix("/v1")
+        url = checked_url(value, ("http", "https"), "api_key= or in headers=")
+        return url.rstrip("/").removesuffix("/v1")
+
+    @field_validator("api_key")
+    @classmethod
+    def _one_word(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else SecretStr(checked_key(value.get_secret_value(), "it"))
+
+    @field_validator("project")
+    @classmethod
+    def _project(cls, value: str | None) -> str | None:
+        checked_headers({"X-Project-Id": value or ""}, "sent")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _sendable(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+        return checked_headers(value, "sent")
+
+    @field_serializer("headers", when_used="json")
+    def _without_secrets(self, value: Mapping[str, str]) -> dict[str, str]:
+        return _without_secrets(value)
+
+    def _secrets(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        # An empty key says that none is wanted, which is no secret.
+        if self.api_key is not None and self.api_key.get_secret_value():
+            yield ("api_key",), "LETTA_API_KEY"
+        for name in self.headers:
+            if names_secret(name):
+                raise InvalidInputError(
+                    f"Rest holds the header {name!r}, whose value does not travel to another "
+                    "process, and no environment variable stands for it.",
+                    hint="Use api_key= (LETTA_API_KEY), or make the backend where it is used.",
+                )
 
 
-class Local(Options):
+class Local(Place):
     """Letta Code on this machine, started and stopped by this package (the embedded default).
 
     Needs ``pip install "letta-adapters[local]"`` and the ``git`` command.
@@ -89,10 +169,25 @@ class Local(Options):
             not value.get("base_url") or value.keys() - {"base_url", "api_key"}
         ):
             raise ValueError("needs 'base_url', may have 'api_key', and nothing else")
+        if value is not None:
+            checked_url(value["base_url"], ("http", "https"), "openai_compatible['api_key']")
+            checked_key(value.get("api_key", ""), "api_key")
         return value
 
+    @field_serializer("env", "openai_compatible", when_used="json")
+    def _without_secrets(self, value: Mapping[str, str] | None) -> dict[str, str] | None:
+        return None if value is None else _without_secrets(value)
 
-class Remote(Options):
+    def _secrets(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        for name in self.env:
+            if names_secret(name):
+                yield ("env", name), name
+        if (self.openai_compatible or {}).get("api_key"):
+            # The runtime's own variable for the key of a model server.
+            yield ("openai_compatible", "api_key"), "LMSTUDIO_API_KEY"
+
+
+class Remote(Place):
     """A Letta Code App Server someone else runs (``letta server --listen``).
 
     Args:
@@ -114,16 +209,60 @@ class Remote(Options):
     @field_validator("url")
     @classmethod
     def _ws_url(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            parts = urlsplit(value)
-            good = parts.scheme in ("ws", "wss") and parts.hostname and parts.port != 0
-        except ValueError:  # a broken IPv6 address, a port that is no number
-            good = False
-        if not good:
-            raise ValueError("must be a ws:// or wss:// URL")
-        return value
+        return None if value is None else checked_url(value, ("ws", "wss"), "auth_token=")
+
+    @field_validator("auth_token")
+    @classmethod
+    def _one_word(cls, value: SecretStr | None) -> SecretStr | None:
+        return None if value is None else SecretStr(checked_key(value.get_secret_value(), "it"))
+
+    def _secrets(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        if self.auth_token is not None and self.auth_token.get_secret_value():
+            yield ("auth_token",), "LETTA_APP_SERVER_TOKEN"
+
+
+def api_address(rest: Rest) -> tuple[str, str]:
+    """Return the address of a Letta API and its key (``""``: none), given or from the environment.
+
+    Raises:
+        InvalidInputError: ``LETTA_BASE_URL`` or ``LETTA_API_KEY`` holds something else.
+    """
+    url = rest.base_url or _variable("LETTA_BASE_URL", lambda text: Rest(base_url=text).base_url)
+    if rest.api_key is not None:
+        return url or CLOUD_URL, rest.api_key.get_secret_value()
+    key = _variable("LETTA_API_KEY", lambda text: checked_key(text, "It"))
+    return url or CLOUD_URL, key or ""
+
+
+def app_server_address(remote: Remote) -> tuple[str, str]:
+    """Return the URL of an App Server and its token (``""`` for none).
+
+    Raises:
+        ConfigurationError: none is named.
+        InvalidInputError: a variable holds something else.
+    """
+    url = remote.url or _variable("LETTA_APP_SERVER_URL", lambda text: Remote(url=text).url)
+    if not url:
+        raise ConfigurationError(
+            "No App Server is named.",
+            hint="Set LETTA_APP_SERVER_URL, or pass Remote(url='ws://host:port').",
+        )
+    if remote.auth_token is not None:
+        return url, remote.auth_token.get_secret_value()
+    return url, _variable("LETTA_APP_SERVER_TOKEN", lambda text: checked_key(text, "It")) or ""
+
+
+def _variable(name: str, check: Callable[[str], _T]) -> _T | None:
+    """Return what ``check`` makes of an environment variable; ``None`` if it is not set."""
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return None
+    try:
+        return check(text)
+    except InvalidInputError as error:
+        raise InvalidInputError(
+            f"The environment variable {name} is of no use. {error.message}", hint=error.hint
+        ) from None
 
 
 BackendSpec = Rest | Local | Remote | Literal["cloud", "local", "remote"]

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
 
+from letta_adapters._checks import AGENT, CONVERSATION, checked_id
 from letta_adapters.engine.turn import TurnState
 from letta_adapters.errors import UnsupportedOptionError
 from letta_adapters.messages import Message, MessagePage, PendingToolCall
@@ -109,6 +110,13 @@ class Target:
     new: bool = False
     fields: Mapping[str, Any] = field(default_factory=dict)
     lean: bool = False
+
+    def __post_init__(self) -> None:
+        # Every way to a conversation passes here, whoever named it: nothing else becomes a path.
+        if self.agent_id is not None:
+            checked_id(self.agent_id, "an agent id", AGENT)
+        if self.conversation_id not in (None, DEFAULT):
+            checked_id(self.conversation_id, "a conversation id", CONVERSATION)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ Both speak the App Server protocol; here is only where to connect, and who start
 
 from __future__ import annotations
 
-import os
 from urllib.parse import urlsplit, urlunsplit
 
 from letta_adapters.backends.app_server.backend import AppServerBackend
@@ -13,22 +12,13 @@ from letta_adapters.backends.app_server.connection import Endpoint
 from letta_adapters.backends.app_server.system_info import SystemInfo
 from letta_adapters.backends.runtime.environment import RuntimeConfig, find_places
 from letta_adapters.backends.runtime.manager import RuntimeHandle, acquire
-from letta_adapters.errors import ConfigurationError
-from letta_adapters.specs import CLOUD_URL, Local, Remote, Rest
+from letta_adapters.specs import Local, Remote, api_address, app_server_address
 
 
 def remote_backend(spec: Remote) -> AppServerBackend:
     """Someone else's App Server. Raises ConfigurationError if none is named."""
-    url = spec.url or os.environ.get("LETTA_APP_SERVER_URL")
-    if not url:
-        raise ConfigurationError(
-            "No App Server is named.",
-            hint="Set LETTA_APP_SERVER_URL, or pass Remote(url='ws://host:port').",
-        )
-    token = os.environ.get("LETTA_APP_SERVER_TOKEN", "")
-    if spec.auth_token is not None:
-        token = spec.auth_token.get_secret_value()
-    where = Endpoint(_socket_url(Remote(url=url).url or ""), token)
+    url, token = app_server_address(spec)
+    where = Endpoint(_socket_url(url), token)
 
     async def endpoint() -> Endpoint:
         return where
@@ -57,7 +47,7 @@ def local_backend(spec: Local) -> AppServerBackend:
         openai_compatible=spec.openai_compatible,
         max_memory_mb=spec.max_memory_mb,
         start_timeout=spec.start_timeout,
-        api=None if spec.api is None else _api(spec.api),
+        api=None if spec.api is None else api_address(spec.api),
     )
     runtime, places = _Runtime(config), find_places(config)
     return AppServerBackend(
@@ -69,14 +59,6 @@ def local_backend(spec: Local) -> AppServerBackend:
         state_directory=None if spec.api is not None else places.state,
         system_info=SystemInfo(places.no_system_info),
         on_api=spec.api is not None,
-    )
-
-
-def _api(rest: Rest) -> tuple[str, str]:
-    key = rest.api_key.get_secret_value() if rest.api_key is not None else None
-    return (
-        rest.base_url or os.environ.get("LETTA_BASE_URL") or CLOUD_URL,
-        os.environ.get("LETTA_API_KEY", "") if key is None else key,
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
+from letta_adapters._checks import checked_id
+
 VERSION: Final = 1
 
 
@@ -59,8 +61,10 @@ class Marker:
         try:
             given["pending"] = tuple((str(i), str(n)) for i, n in given.get("pending") or ())
             made = cls(**given)
+            # A history is anybody's text: what it names must be ids before anything is sent there.
+            checked_id(made.conversation_id)
+            sound = made.agent_id == "" or bool(checked_id(made.agent_id))
         except (TypeError, ValueError):
             return None
-        sound = isinstance(made.agent_id, str) and isinstance(made.conversation_id, str)
         listed = isinstance(made.head, tuple) and isinstance(made.inputs, tuple)
         return made if sound and listed else None

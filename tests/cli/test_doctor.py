@@ -79,12 +79,23 @@ def test_a_model_that_is_not_there(
 
 
 def test_a_wrong_url(cli: Cli) -> None:
-    done = cli("doctor", "--base-url", f"http://me:password@127.0.0.1:{closed_port()}?key=secret")
+    done = cli("doctor", "--base-url", f"http://127.0.0.1:{closed_port()}")
     assert done.code == 1
     assert line(done, "Connection").startswith("PROBLEM Connection The connection to 127.0")
     assert "Check the URL and that the server runs." in done.out
-    assert "password" not in done.out
-    assert "secret" not in done.out
+
+
+def test_an_address_with_a_secret_in_it(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"http://me:hunter2@127.0.0.1:{closed_port()}"
+    done = cli("doctor", "--base-url", url)
+    assert done.code == 1
+    assert "no user name and no password" in done.err
+    assert "hunter2" not in done.out + done.err
+    monkeypatch.setenv("LETTA_BASE_URL", url)
+    done = cli("doctor")
+    assert done.code == 1
+    assert "no user name and no password" in line(done, "Connection")
+    assert "hunter2" not in done.out + done.err
 
 
 def test_a_wrong_app_server(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

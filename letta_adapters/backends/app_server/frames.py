@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from letta_adapters._checks import checked_id
 from letta_adapters.backends.base import Conversation, ToolAnswer
 from letta_adapters.errors import InvalidInputError, UnsupportedOptionError
 from letta_adapters.options import PERMISSION_MODES
@@ -50,6 +51,8 @@ def runtime_of(conversation: Conversation) -> dict[str, str | None]:
         may_be_empty = name == "agent_id" and conversation.conversation_id != "default"
         if not isinstance(value, str) or not (value or may_be_empty):
             raise InvalidInputError(f"{name} must be a non-empty string, not {value!r}.")
+        if value:
+            checked_id(value, f"an id ({name})")
     return {name: value or None for name, value in ids.items()}
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
+from letta_adapters._checks import checked_id
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.errors import InvalidInputError, ProtocolError, UnsupportedOptionError
 
@@ -118,7 +119,8 @@ async def perform(
     for verb, pattern, make in _ROUTES:
         found = re.fullmatch(pattern, path.rstrip("/"))
         if verb == method and found:
-            frame, field = make(unquote(found[1]) if found.groups() else "", params, body)
+            id_ = checked_id(unquote(found[1])) if found.groups() else ""
+            frame, field = make(id_, params, body)
             answer = await connection.request(frame)
             if field and field not in answer:
                 raise ProtocolError(f"The answer to {frame['type']} holds no {field}.")

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from letta_adapters._checks import checked_id
 from letta_adapters.backends.base import (
     DEFAULT,
     Conversation,
@@ -21,6 +22,7 @@ from letta_adapters.backends.rest import approvals, channel, pages, runs
 from letta_adapters.backends.rest.http import Http
 from letta_adapters.errors import (
     ConfigurationError,
+    InvalidInputError,
     NotFoundError,
     ProtocolError,
     UnsupportedOptionError,
@@ -228,8 +230,7 @@ class RestBackend:
                 backend=self.name,
                 reason="the default conversation always uses its agent's model.",
             )
-        path = f"/v1/conversations/{conversation.conversation_id}"
-        await self._http.send("PATCH", path, body={"model": model})
+        await self._http.send("PATCH", runs.conversation_path(conversation), body={"model": model})
 
     async def change_state(self, conversation: Conversation, options: SessionOptions) -> None:
         """Refused: a conversation of the Letta API has no permission mode and no directory."""
@@ -254,9 +255,10 @@ class RestBackend:
 
 
 def _id_of(found: Any, what: str) -> str:
-    if not isinstance(found, dict) or not str(found.get("id", "")).startswith(f"{what}-"):
-        raise ProtocolError(f"The server's answer holds no {what} id.")
-    return str(found["id"])
+    try:
+        return checked_id(found["id"] if isinstance(found, dict) else None, "", (f"{what}-",))
+    except (KeyError, InvalidInputError):
+        raise ProtocolError(f"The server's answer holds no {what} id.") from None
 
 
 def _refuse_silent_tools(agent: Mapping[str, Any]) -> None:

@@ -243,7 +243,7 @@ class RestChannel:
             self._resumes_left -= 1
             try:
                 self._stream = await self._http.stream(
-                    f"/v1/runs/{state.run_id}/stream",
+                    runs.run_path(state.run_id, "/stream"),
                     {"starting_after": state.last_seq_id, "include_pings": True},
                 )
             except LettaError:

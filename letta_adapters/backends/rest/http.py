@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import platform
 import ssl
 from collections.abc import AsyncIterator, Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 
 import httpx
 import tenacity
 
+from letta_adapters._checks import checked_method, checked_path
 from letta_adapters._version import __version__
 from letta_adapters.backends.api_errors import error_from_response
 from letta_adapters.errors import (
@@ -31,11 +32,13 @@ from letta_adapters.errors import (
     TimeoutAfterAcceptanceError,
     TimeoutBeforeAcceptanceError,
 )
-from letta_adapters.specs import CLOUD_URL, Rest
+from letta_adapters.specs import CLOUD_URL, Rest, api_address
 
 READ_ATTEMPTS: Final = 3
 # After the last event the server closes the response; waiting for it keeps the connection reusable.
 _DRAIN_SECONDS: Final = 0.5
+# A server that mends a path (a slash at its end) needs one.
+_REDIRECTS: Final = 3
 # The request never left this machine: it is certain that the server did not take it.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
@@ -90,7 +93,7 @@ class ByteStream:
 
 
 # What sending a request or iterating a body can raise.
-STREAM_ERRORS: Final = (httpx.TransportError, httpx.StreamError, OSError)
+STREAM_ERRORS: Final = (httpx.RequestError, httpx.StreamError, httpx.InvalidURL, OSError)
 
 
 class Http:
@@ -98,13 +101,10 @@ class Http:
 
     def __init__(self, rest: Rest, http_client: httpx.AsyncClient | None = None) -> None:
         self._rest = rest
-        self.base_url = rest.base_url or os.environ.get("LETTA_BASE_URL", "").rstrip("/")
-        self.base_url = self.base_url or CLOUD_URL
+        self.base_url, key = api_address(rest)
         self.cloud = httpx.URL(self.base_url).host == httpx.URL(CLOUD_URL).host
-        key = rest.api_key.get_secret_value() if rest.api_key is not None else None
-        key = os.environ.get("LETTA_API_KEY", "") if key is None else key
-        self._headers = _headers(rest, key.strip())
-        if self.cloud and not key.strip():
+        self._headers = _headers(rest, key)
+        if self.cloud and not key:
             raise AuthenticationError(
                 "Letta Cloud needs an API key and there is none.",
                 hint="Set LETTA_API_KEY, pass Rest(api_key=...), or set LETTA_BASE_URL to a "
@@ -118,8 +118,8 @@ class Http:
         self._owns_client = http_client is None
         self._client = http_client or httpx.AsyncClient(
             verify=_ssl_context(),
-            follow_redirects=True,
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none kept, none sent
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
         )
         self._timeout = httpx.Timeout(rest.request_timeout, connect=rest.connect_timeout)
         self._stream_timeout = httpx.Timeout(rest.idle_timeout, connect=rest.connect_timeout)
@@ -188,8 +188,8 @@ class Http:
     ) -> httpx.Request:
         known = {k: v for k, v in (params or {}).items() if v is not None}
         return self._client.build_request(
-            method,
-            self.base_url + path,
+            checked_method(method),
+            self.base_url + checked_path(path),
             params=known or None,
             json=body,
             headers=self._headers,
@@ -197,11 +197,24 @@ class Http:
         )
 
     async def _open(self, request: httpx.Request) -> httpx.Response:
-        """Send; return a 2xx response whose body is not read yet, or raise the typed error."""
-        try:
-            response = await self._client.send(request, stream=True)
-        except STREAM_ERRORS as cause:
-            raise _error_before_answer(cause, self.base_url) from cause
+        """Send; return a 2xx response whose body is not read yet, or raise the typed error.
+
+        A redirect is followed only to the same scheme, host and port: another place would be sent
+        the message and be believed.
+        """
+        for _ in range(1 + _REDIRECTS):
+            try:
+                response = await self._client.send(request, stream=True, follow_redirects=False)
+            except STREAM_ERRORS as cause:
+                raise _error_before_answer(cause, self.base_url) from cause
+            if response.next_request is None:
+                break
+            await response.aclose()
+            request = _followed(request, response.next_request, response.status_code)
+        else:
+            raise ProtocolError(
+                f"The server redirects in a circle (more than {_REDIRECTS} times).", accepted=False
+            )
         if response.is_success:
             return response
         try:
@@ -229,6 +242,32 @@ def _headers(rest: Rest, key: str) -> dict[str, str]:
     if key:
         headers["authorization"] = f"Bearer {key}"
     return headers
+
+
+def _followed(before: httpx.Request, after: httpx.Request, status_code: int) -> httpx.Request:
+    """Return the request that follows a redirect. Raises ProtocolError where it must not."""
+    old, new = before.url, after.url
+    if (new.scheme, new.host, _port(new)) != (old.scheme, old.host, _port(old)):
+        raise ProtocolError(
+            f"The server redirects to another place, {new.scheme}://{new.netloc.decode()}, which "
+            "is not followed: it would be sent the request with what it holds.",
+            hint="If that is where the API is, name it as base_url.",
+            status_code=status_code,
+            accepted=False,
+        )
+    if after.method != before.method:
+        raise ProtocolError(
+            f"The server answers {before.method} with a redirect ({status_code}) that would turn "
+            f"it into {after.method} and lose what it holds.",
+            hint="Check that base_url points at a Letta API.",
+            status_code=status_code,
+            accepted=False,
+        )
+    return after
+
+
+def _port(url: httpx.URL) -> int | None:
+    return url.port or {"http": 80, "https": 443}.get(url.scheme)
 
 
 def _describe(cause: Exception) -> str:

@@ -11,11 +11,18 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from letta_adapters._checks import checked_id
 from letta_adapters.backends.api_errors import NO_ACTIVE_RUN
 from letta_adapters.backends.base import DEFAULT, Conversation
 from letta_adapters.backends.rest.http import Http
 from letta_adapters.engine.otids import same_call
-from letta_adapters.errors import ConflictError, LettaError, NotFoundError
+from letta_adapters.errors import (
+    ConflictError,
+    InvalidInputError,
+    LettaError,
+    NotFoundError,
+    ProtocolError,
+)
 
 _POLL_SECONDS: Final = 0.25
 # A cancelled run ends at its next chunk; the server looks for cancels every half second.
@@ -25,8 +32,17 @@ _RECENT: Final = 20
 
 
 def conversation_path(conversation: Conversation, tail: str = "") -> str:
-    """``/v1/conversations/{id}{tail}``."""
-    return f"/v1/conversations/{conversation.conversation_id}{tail}"
+    """Return ``/v1/conversations/{id}{tail}``. Raises InvalidInputError for what is no id."""
+    id_ = checked_id(conversation.conversation_id, "a conversation id")
+    return f"/v1/conversations/{id_}{tail}"
+
+
+def run_path(run_id: object, tail: str = "") -> str:
+    """Return ``/v1/runs/{id}{tail}``. Raises ProtocolError if the server's id is none."""
+    try:
+        return f"/v1/runs/{checked_id(run_id, 'a run id')}{tail}"
+    except InvalidInputError as error:
+        raise ProtocolError(f"The server named a run whose id is none: {error.message}") from None
 
 
 def agent_param(conversation: Conversation) -> dict[str, str]:
@@ -76,7 +92,7 @@ async def wait_for_run(http: Http, run_id: str, seconds: float) -> str | None:
     deadline = time.monotonic() + seconds
     while True:
         try:
-            run = await http.read(f"/v1/runs/{run_id}")
+            run = await http.read(run_path(run_id))
         except NotFoundError:
             return None
         status = str(run.get("status"))
