@@ -20,7 +20,7 @@ from typing import Any
 from letta_adapters.errors import InvalidInputError
 
 _HINT = "Return Allow(), Deny('why'), True or False."
-_ALLOW_KEYS = frozenset({"behavior", "updatedInput", "updated_input", "updatedPermissions"})
+_ALLOW_KEYS = frozenset({"behavior", "updatedInput", "updated_input", "updatedPermissions", "save"})
 _DENY_KEYS = frozenset({"behavior", "message", "interrupt"})
 
 
@@ -67,7 +67,7 @@ def normalise_decision(value: object) -> Allow | Deny:
 
     Takes :class:`Allow`, :class:`Deny`, ``True``, ``False``, or the TypeScript SDK's
     ``{"behavior": "allow", "updatedInput": {...}}`` / ``{"behavior": "deny", "message": "...",
-    "interrupt": True}`` (``updated_input`` is understood too). Anything else, ``None`` and a
+    "interrupt": True}`` (``updated_input``, and ``save`` with a list of ids, are understood too). Anything else, ``None`` and a
     misspelt key included, raises :class:`InvalidInputError`: an unclear answer allows nothing.
     """
     if isinstance(value, Allow):
@@ -115,7 +115,9 @@ def _from_mapping(value: Mapping[Any, Any]) -> Allow | Deny:
         raise InvalidInputError(
             "can_use_tool returned both 'updatedInput' and 'updated_input'.", hint="Keep one."
         )
-    return _allow(given[0] if given else None)
+    save = value.get("save") or ()
+    # JSON has lists only.
+    return _allow(given[0] if given else None, tuple(save) if isinstance(save, list) else save)
 
 
 def _allow(updated_input: object, save: object = ()) -> Allow:

@@ -156,6 +156,7 @@ class Ending:
         if self.pending:
             self._head = tuple(call.tool_call_id for call in self.pending)
         runs = tuple(self._run_ids)
+        own = {str(tool["name"]) for tool in self._call.tools}
         return Marker(
             backend=self._client.backend.name,
             agent_id=self.conversation.agent_id,
@@ -166,6 +167,7 @@ class Ending:
             previous=before.key if before else None,
             run_id=runs[-1] if runs else None,
             pending=tuple((call.tool_call_id, call.tool_name) for call in self.pending),
+            questions=tuple(c.tool_call_id for c in self.pending if c.tool_name not in own),
             system=self.system or (before.system if before else None),
             settings=settings_digest(self._call) or (before.settings if before else None),
         )

@@ -10,7 +10,6 @@ from typing import Any, Final, Literal
 
 from letta_adapters.calls.marker import Marker
 from letta_adapters.messages import PendingToolCall
-from letta_adapters.permissions import Allow, Deny
 
 _DIGEST_CHARS: Final = 12
 
@@ -24,7 +23,8 @@ class Entry:
     of the message, if it has one that stays the same when the call is repeated. ``marker``: of an
     assistant message that one of our agents gave. ``tool_calls``: of an assistant message. A
     ``tool`` entry answers ``tool_call_id`` with its content, or, where the call asked whether the
-    server's own tool may run, with a ``decision``. ``known``: the conversation holds it already
+    server's own tool may run, with a ``decision``: anything that ``normalise_decision`` takes; for
+    any other call it says nothing. ``known``: the conversation holds it already
     (its turn failed after it was accepted), so it is not sent again.
     """
 
@@ -36,7 +36,7 @@ class Entry:
     tool_calls: tuple[PendingToolCall, ...] = ()
     tool_call_id: str = ""
     is_error: bool = False
-    decision: Allow | Deny | None = None
+    decision: object = None
     known: bool = False
 
     @property

@@ -168,7 +168,8 @@ class Exchange(AsyncIterator[CallEvent]):
         turn = held.turn
         del memo_of(self._client).held[turn.conversation]
         recent.put(route.key, turn.conversation)
-        answers = sending.answers_to(turn.pending, route.send, self._own_tools())
+        questions = None if route.marker is None else route.marker.questions
+        answers = sending.answers_to(turn.pending, route.send, self._own_tools(), questions)
         ending = Ending(self._client, self._call, plan, route, used=turn.usage)
         self._turn = turn
         self._before = held
@@ -288,7 +289,8 @@ class Exchange(AsyncIterator[CallEvent]):
         # As the history tells them, with what the model wrote.
         written = {call.tool_call_id: call for entry in plan.whole for call in entry.tool_calls}
         waiting = [written.get(call.tool_call_id, call) for call in route.waiting]
-        answers = sending.answers_to(waiting, route.send, self._own_tools())
+        questions = None if route.marker is None else route.marker.questions
+        answers = sending.answers_to(waiting, route.send, self._own_tools(), questions)
         request = sending.as_request(route.send, system, answers)
         return request.noting(self._call.note)
 

@@ -19,7 +19,8 @@ class Marker:
     then (an ``otid``, an id, a tool call's id). ``previous``: the :attr:`key` of the marker before
     it in the same conversation. ``inputs``: one digest for every message that stood between the
     two, oldest first; ``earlier`` tells that more stood before those. ``pending``: the tool calls
-    that wait for the caller (id, name). ``system``: digest of the system text the agent was last
+    that wait for the caller (id, name); ``questions``: the ids of those that ask whether a tool of
+    the agent's own may run (``None``: not known, in markers of earlier versions). ``system``: digest of the system text the agent was last
     told. ``settings``: digest of the model settings of the conversation.
     """
 
@@ -32,6 +33,7 @@ class Marker:
     previous: str | None = None
     run_id: str | None = None
     pending: tuple[tuple[str, str], ...] = ()
+    questions: tuple[str, ...] | None = None
     system: str | None = None
     settings: str | None = None
 

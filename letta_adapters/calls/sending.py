@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from letta_adapters.backends.base import ToolAnswer
 from letta_adapters.calls.entries import Entry, as_messages, as_text
 from letta_adapters.messages import PendingToolCall, ToolCallMessage, broken_arguments
-from letta_adapters.permissions import Allow, Deny
+from letta_adapters.permissions import Deny, normalise_decision
 
 Content = str | list[dict[str, Any]]
 
@@ -52,13 +52,27 @@ def answers_to(
     calls: Iterable[ToolCallMessage | PendingToolCall],
     entries: Sequence[Entry],
     own_tools: Iterable[str],
+    questions: Collection[str] | None = None,
 ) -> tuple[ToolAnswer, ...]:
-    """Answers to all of these calls; those that no entry answers get none of their own."""
+    """Answers to all of these calls; those that no entry answers get none of their own.
+
+    Args:
+        questions: The calls that ask for a permission, by id: only their answers are decisions.
+            ``None``: those of tools that are not among ``own_tools`` (which the caller may offer
+            now, or may have offered when the agent called them).
+
+    Raises:
+        InvalidInputError: what answers a question is no decision, but pretends to be one.
+    """
     given = {entry.tool_call_id: entry for entry in entries if entry.role == "tool"}
-    own = frozenset(own_tools)
-    return tuple(
-        _answer(call, given.get(call.tool_call_id), call.tool_name in own) for call in calls
-    )
+    names = frozenset(own_tools)
+
+    def own(call: ToolCallMessage | PendingToolCall) -> bool:
+        if questions is None:
+            return call.tool_name in names
+        return call.tool_call_id not in questions
+
+    return tuple(_answer(call, given.get(call.tool_call_id), own(call)) for call in calls)
 
 
 def _answer(call: ToolCallMessage | PendingToolCall, entry: Entry | None, own: bool) -> ToolAnswer:
@@ -68,16 +82,22 @@ def _answer(call: ToolCallMessage | PendingToolCall, entry: Entry | None, own: b
         if own:
             return ToolAnswer(id_, name, returned=problem or NO_RESULT, is_error=True)
         return ToolAnswer(id_, name, reason=NOT_ASKED)
-    if isinstance(entry.decision, Deny):
-        return ToolAnswer(id_, name, reason=entry.decision.message or "Denied by the user.")
-    if isinstance(entry.decision, Allow):
-        changed, save = entry.decision.updated_input, entry.decision.save
-        return ToolAnswer(id_, name, approve=True, updated_input=changed, suggestion_ids=save)
     if not own:
-        # It was asked whether the server's tool may run, and the caller has done something else.
-        return ToolAnswer(id_, name, reason=entry.text or "Denied by the user.")
+        return _decided(id_, name, entry)
     content = entry.content if isinstance(entry.content, str) else list(entry.content)
     return ToolAnswer(id_, name, returned=content, is_error=entry.is_error)
+
+
+def _decided(id_: str, name: str, entry: Entry) -> ToolAnswer:
+    """What an entry says to the question whether the server's tool may run."""
+    if entry.decision is None:
+        # The caller has done something else, whatever it is.
+        return ToolAnswer(id_, name, reason=entry.text or "Denied by the user.")
+    decision = normalise_decision(entry.decision)
+    if isinstance(decision, Deny):
+        return ToolAnswer(id_, name, reason=decision.message or "Denied by the user.")
+    changed, save = decision.updated_input, decision.save
+    return ToolAnswer(id_, name, approve=True, updated_input=changed, suggestion_ids=save)
 
 
 def as_request(

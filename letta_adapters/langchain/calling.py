@@ -13,7 +13,7 @@ from letta_adapters.calls import Call
 from letta_adapters.calls.calling import Calling
 from letta_adapters.calls.demands import choose, shaped
 from letta_adapters.errors import InvalidInputError
-from letta_adapters.langchain.convert import to_entries, to_wire_tools
+from letta_adapters.langchain.convert import check_decisions, to_entries, to_wire_tools
 from letta_adapters.options import SessionOptions
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def calling_of(
     if shape is not None:
         validate = kwargs["letta_validate"]
         demand = shaped(demand, shape["schema"], validate, tool=shape["tool"])
+    check_decisions(messages)
     call = Call(
         entries=to_entries(messages),
         tools=tools,

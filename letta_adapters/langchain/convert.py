@@ -23,10 +23,13 @@ from letta_adapters.content import ImageContent, TextContent, image_from_url
 from letta_adapters.content import to_wire as content_to_wire
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.messages import PendingToolCall
-from letta_adapters.permissions import Allow, Deny, normalise_decision
+from letta_adapters.permissions import Allow, Deny
 
 # Where a message of ours carries its marker.
 MARKER_KEY: Final = "letta"
+# Where the answer to a permission question carries the decision. Not in ``artifact``, which belongs
+# to tools: what a tool gives must not be able to allow anything.
+DECISION_KEY: Final = "letta_decision"
 _ROLES: Final[Mapping[str, Literal["user", "assistant", "system"]]] = {
     "user": "user",
     "human": "user",
@@ -80,7 +83,7 @@ def _entry(message: BaseMessage) -> Entry:
             id=message.id,
             tool_call_id=message.tool_call_id,
             is_error=message.status == "error",
-            decision=_decision(message.artifact),
+            decision=message.additional_kwargs.get(DECISION_KEY),
         )
     if isinstance(message, SystemMessage):
         return Entry("system", str(message.text), id=message.id)
@@ -95,12 +98,31 @@ def _entry(message: BaseMessage) -> Entry:
     return Entry(role, _content(message.content), id=message.id, name=message.name)
 
 
-def _decision(artifact: Any) -> Allow | Deny | None:
-    """A decision about a tool of the agent's own, as an object or as data."""
-    if isinstance(artifact, Allow | Deny):
-        return artifact
-    decides = isinstance(artifact, Mapping) and artifact.get("behavior") in ("allow", "deny")
-    return normalise_decision(artifact) if decides else None
+def check_decisions(messages: Sequence[BaseMessage]) -> None:
+    """Refuse an answer to a permission question whose decision stands where it is not read.
+
+    Raises:
+        InvalidInputError: an ``artifact`` that looks like a decision, saying what to write instead.
+    """
+    for message in reversed(messages):
+        marker = marker_of(message)
+        if marker is not None:
+            questions = marker.questions or ()
+            break
+    else:
+        return
+    for message in messages:
+        if isinstance(message, ToolMessage) and message.tool_call_id in questions:
+            artifact = message.artifact
+            looks = isinstance(artifact, Allow | Deny) or (
+                isinstance(artifact, Mapping) and artifact.get("behavior") in ("allow", "deny")
+            )
+            if looks and DECISION_KEY not in message.additional_kwargs:
+                raise InvalidInputError(
+                    "The artifact of a tool's message is no decision about the agent's own tool "
+                    f"(call {message.tool_call_id}).",
+                    hint="Make the message with letta_adapters.langchain.decide(call, True).",
+                )
 
 
 def marker_of(message: BaseMessage) -> Marker | None:

@@ -15,9 +15,10 @@ from langchain_core.tools import tool as make_tool
 
 from letta_adapters._raised import report_raised
 from letta_adapters.errors import InvalidInputError
-from letta_adapters.langchain.convert import raw_arguments
+from letta_adapters.langchain.convert import DECISION_KEY, raw_arguments
+from letta_adapters.langchain.errors import langchain_errors
 from letta_adapters.messages import broken_arguments
-from letta_adapters.permissions import Allow, Deny
+from letta_adapters.permissions import Allow, Deny, normalise_decision
 
 NOT_ASKED = (
     "This tool call needs an approval and the application has no way to give one, "
@@ -71,8 +72,28 @@ def error_of(call: ToolCall, error: Exception) -> ToolMessage:
     )
 
 
+def decide(call: ToolCall, decision: Any) -> ToolMessage:
+    """Answer the question whether a tool of the agent's own may run.
+
+    ```python
+    for call in answer.tool_calls:
+        history.append(decide(call, True))
+    ```
+
+    Args:
+        call: The question, one of the ``tool_calls`` of the agent's message.
+        decision: ``True``, ``False``, an ``Allow``, a ``Deny``, or ``{"behavior": "allow"}`` and
+            ``{"behavior": "deny", "message": "..."}``.
+
+    Raises:
+        InvalidInputError: it is no decision.
+    """
+    with langchain_errors():
+        return decided(call, normalise_decision(decision))
+
+
 def decided(call: ToolCall, decision: Allow | Deny) -> ToolMessage:
-    """A person's decision about a tool of the agent's own."""
+    """Return a decision as the message that answers the call."""
     text, status = "allowed", "success"
     if isinstance(decision, Deny):
         text, status = decision.message or "Denied by the user.", "error"
@@ -81,19 +102,19 @@ def decided(call: ToolCall, decision: Allow | Deny) -> ToolMessage:
         tool_call_id=str(call["id"]),
         name=call["name"],
         status=status,
-        artifact=_as_data(decision),
+        additional_kwargs={DECISION_KEY: _as_data(decision)},
     )
 
 
 def _as_data(decision: Allow | Deny) -> Any:
-    """As every checkpointer can store it; rules to save are for this process only."""
+    """As every checkpointer can store it."""
     if isinstance(decision, Deny):
         return {"behavior": "deny", "message": decision.message}
-    if decision.save:
-        return decision
     made: dict[str, Any] = {"behavior": "allow"}
     if decision.updated_input is not None:
         made["updatedInput"] = dict(decision.updated_input)
+    if decision.save:
+        made["save"] = list(decision.save)
     return made
 
 

@@ -36,7 +36,7 @@ from letta_adapters.langchain.chunks import message_of
 from letta_adapters.langchain.convert import to_entries
 from letta_adapters.langchain.protocol import EventMaker
 from letta_adapters.langchain.structured import validator_of
-from letta_adapters.langchain.tool_runs import decided, result_of
+from letta_adapters.langchain.tool_runs import result_of
 from letta_adapters.messages import AssistantMessage, ReasoningMessage, ToolCallMessage
 from letta_adapters.testing import FakeLetta
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
@@ -84,16 +84,6 @@ def test_the_result_of_a_tool_that_is_no_message() -> None:
     assert (made.content, made.tool_call_id, made.name) == ('{"a": 1}', "c1", "look")
     message = ToolMessage("x", tool_call_id="c1")
     assert result_of(CALL, message) is message
-
-
-def test_a_decision_with_rules_to_save_stays_an_object() -> None:
-    kept = Allow(save=({"id": "rule-1"},))  # type: ignore[arg-type]
-    assert decided(CALL, kept).artifact is kept
-    edited = decided(CALL, Allow({"command": "ls"})).artifact
-    assert edited == {"behavior": "allow", "updatedInput": {"command": "ls"}}
-    entries = to_entries([decided(CALL, kept), decided(CALL, Allow({"command": "ls"}))])
-    assert entries[0].decision is kept
-    assert entries[1].decision == Allow({"command": "ls"})
 
 
 def test_a_callback_changes_what_a_tool_of_ours_is_given(make: Make, script: Any) -> None:
