@@ -21,6 +21,7 @@ from letta_adapters.options import AgentKwargs, AgentOptions, SessionKwargs, Ses
 from letta_adapters.resources import AsyncAgents, AsyncConversations, AsyncModels
 from letta_adapters.session import PAGE_SIZE, AsyncSession, check_page
 from letta_adapters.specs import BackendSpec, Local, Remote, Rest
+from letta_adapters.works import Works
 
 if TYPE_CHECKING:
     import httpx
@@ -98,6 +99,8 @@ class AsyncLettaClient:
         self.turns: dict[Conversation, Turn] = {}
         self._locks: WeakValueDictionary[Conversation, asyncio.Lock] = WeakValueDictionary()
         self._finishing: set[asyncio.Future[Any]] = set()
+        # What sessions have on their way.
+        self.works = Works()
         # The MCP servers of sessions that are not closed.
         self.mcp_hosts: set[McpHost] = set()
         self._closed = False
@@ -215,6 +218,7 @@ class AsyncLettaClient:
         if self._closed:
             return
         self._closed = True
+        await self.works.end()
         for turn in tuple(self.turns.values()):
             await turn.stop("The client was closed.")
         if self._finishing:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 PAGE_SIZE = 50
 _MAX_PAGE = 1000
+_CLOSED = "The session was closed."
 
 
 class AsyncSession(AsyncControls):
@@ -118,11 +119,15 @@ class AsyncSession(AsyncControls):
     async def _open(self) -> Opened:
         self._check_usable()
         async with self._opening:
+            self._check_usable()  # it may have been closed meanwhile
             if self._opened is None:
-                await self._start_mcp()
-                self._opened = await self._client.backend.open(self._target, self._options)
+                self._opened = await self._client.works.run(self, self._find())
                 self._session_id = f"session-{uuid.uuid4()}"
         return self._opened
+
+    async def _find(self) -> Opened:
+        await self._start_mcp()
+        return await self._client.backend.open(self._target, self._options)
 
     async def _start_mcp(self) -> None:
         """Connect to the MCP servers; their tools join the session's own, which go first."""
@@ -171,25 +176,32 @@ class AsyncSession(AsyncControls):
         if otid is not None and not otid.strip():
             raise InvalidInputError("otid must not be empty.")
         opened = await self._open()
+        beginning = self._begin(opened, content, otid or str(uuid.uuid4()), owner)
+        self._turn = await self._client.works.run(self, beginning)
+        if self._closed:  # just now: close() did not see the turn yet
+            await self._turn.stop(_CLOSED)
+            self._check_usable()
+        self._init_pending = False
+
+    async def _begin(self, opened: Opened, content: Any, otid: str, owner: object) -> Turn:
         leave = await self._client.enter(opened.conversation, owner)
         try:
             self._check_usable()
         except BaseException:
             leave()
             raise
-        self._turn = await begin_turn(
+        return await begin_turn(
             self._client,
             opened.conversation,
             self._turn_settings(),
             content,
-            otid or str(uuid.uuid4()),
+            otid,
             leave=leave,
             owner=owner,
             answerer=self._answerer(opened.conversation),
             init=self._init_message(opened) if self._init_pending else None,
             timeout=self._options.turn_timeout,
         )
-        self._init_pending = False
 
     def _turn_settings(self) -> TurnSettings:
         return TurnSettings(
@@ -347,8 +359,9 @@ class AsyncSession(AsyncControls):
             return
         self._closed = True
         try:
+            await self._client.works.end(self)
             if self._turn is not None:
-                await self._turn.stop("The session was closed.")
+                await self._turn.stop(_CLOSED)
         finally:
             try:
                 if self._mcp is not None:

@@ -5,6 +5,7 @@ Both speak the App Server protocol; here is only where to connect, and who start
 
 from __future__ import annotations
 
+import asyncio
 from urllib.parse import urlsplit, urlunsplit
 
 from letta_adapters.backends.app_server.backend import AppServerBackend
@@ -68,17 +69,34 @@ class _Runtime:
     def __init__(self, config: RuntimeConfig) -> None:
         self._config = config
         self._handle: RuntimeHandle | None = None
+        self._starting: asyncio.Future[RuntimeHandle] | None = None
 
     async def endpoint(self) -> Endpoint:
         """Where the runtime listens; starts it if it does not run (any more)."""
         if self._handle is not None and not await self._handle.alive():
             await self.release()
         if self._handle is None:
-            self._handle = await acquire(self._config)
+            self._handle = await self._start()
         return Endpoint(self._handle.url, self._handle.token)
+
+    async def _start(self) -> RuntimeHandle:
+        # A start cannot be taken back half-way. Whoever gives up waiting leaves it to the next
+        # caller, or to release().
+        starting = self._starting
+        if starting is None or (starting.done() and (starting.cancelled() or starting.exception())):
+            starting = self._starting = asyncio.ensure_future(acquire(self._config))
+            starting.add_done_callback(lambda done: done.cancelled() or done.exception())
+        handle = await asyncio.shield(starting)
+        self._starting = None
+        return handle
 
     async def release(self) -> None:
         """Give the share back; the last one stops the runtime."""
+        starting, self._starting = self._starting, None
+        if starting is not None:
+            await asyncio.wait({starting})
+            if not starting.cancelled() and starting.exception() is None:
+                await starting.result().release()
         handle, self._handle = self._handle, None
         if handle is not None:
             await handle.release()

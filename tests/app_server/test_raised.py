@@ -26,7 +26,7 @@ async def lookup_later(order: str) -> str:
 
 
 class Catching:
-    """A tool as LlamaIndex has them, which gives what its function raised as a part of the result."""
+    """A tool of LlamaIndex that gives what its function raised as a part of the result."""
 
     metadata = FunctionTool.from_defaults(lookup).metadata
 

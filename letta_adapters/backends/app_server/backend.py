@@ -42,6 +42,7 @@ from letta_adapters.backends.base import (
 from letta_adapters.errors import (
     InvalidInputError,
     LettaError,
+    SessionClosedError,
 )
 from letta_adapters.messages import MessagePage, PendingToolCall
 from letta_adapters.options import AgentOptions, SessionOptions
@@ -95,6 +96,7 @@ class AppServerBackend:
         self._shutdown = shutdown
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
+        self._closed = False
         self._prepared: dict[Conversation, _Prepared] = {}
         self._live: dict[Conversation, Live] = {}
         self._inherited: dict[str, dict[str, Any]] = {}
@@ -110,6 +112,8 @@ class AppServerBackend:
     async def connection(self) -> Connection:
         """The open connection; a new one if there is none or it was lost."""
         async with self._connecting:
+            if self._closed:
+                raise SessionClosedError("The client was closed.")
             if self._connection is None or not self._connection.usable:
                 old, self._connection = self._connection, None
                 if old is not None:
@@ -380,7 +384,9 @@ class AppServerBackend:
 
     async def aclose(self) -> None:
         """Close the connection, then whatever the backend was given to shut down."""
-        connection, self._connection = self._connection, None
+        self._closed = True
+        async with self._connecting:  # a connection that is being made would outlive its client
+            connection, self._connection = self._connection, None
         if self._background:
             await asyncio.wait(self._background)
         if connection is not None:

@@ -35,6 +35,7 @@ from letta_adapters.errors import (
     NotFoundError,
     ProtocolError,
     ServerError,
+    SessionClosedError,
     TimeoutBeforeAcceptanceError,
 )
 
@@ -248,7 +249,9 @@ class Connection:
         if self.observe is not None:
             self.observe(where, frame, inbox is None)
 
-    def _lose(self, cause: Exception | None) -> None:
+    def _lose(self, cause: Exception | None, *, closed: bool = False) -> None:
+        if self.lost is None and closed:
+            self.lost = SessionClosedError("The client was closed.", hint="")
         if self.lost is None:
             why = f" ({type(cause).__name__})" if cause is not None else ""
             self.lost = ConnectionFailedError(f"{_LOST}{why}.", hint="")
@@ -259,15 +262,14 @@ class Connection:
             inbox.lose(self.lost)
 
     def _gone(self, *, accepted: bool | None) -> LettaError:
-        return ConnectionFailedError(
-            self.lost.message if self.lost else f"{_LOST}.", hint="", accepted=accepted
-        )
+        lost = self.lost or ConnectionFailedError(f"{_LOST}.", hint="")
+        return type(lost)(lost.message, hint="", accepted=accepted)
 
     async def aclose(self) -> None:
         """Close the socket; whoever still waits gets an error. Never fails."""
+        self._lose(None, closed=True)
         with suppress(*_CONNECT_ERRORS):
             await self._socket.close()
-        self._lose(None)
         if self._reader is not None:
             self._reader.cancel()
             with suppress(asyncio.CancelledError):

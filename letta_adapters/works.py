@@ -1,0 +1,67 @@
+"""What is on its way for a session or a client, and must not outlive it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from letta_adapters.errors import SessionClosedError
+
+T = TypeVar("T")
+
+
+class Works:
+    """The openings and sends of a client's sessions, each under its session."""
+
+    def __init__(self) -> None:
+        self._running: dict[asyncio.Task[Any], object] = {}
+
+    async def run(self, owner: object, work: Coroutine[Any, Any, T]) -> T:
+        """Await ``work``; cancelling the caller cancels it, and waits until it has cleaned up.
+
+        Args:
+            owner: Whose it is: the session.
+            work: What to do. Starts with the event loop's next round.
+
+        Raises:
+            SessionClosedError: the owner was closed meanwhile.
+        """
+        task = asyncio.ensure_future(work)
+        self._running[task] = owner
+        task.add_done_callback(self._ended)
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            await _end({task})
+            raise
+        if task.cancelled():
+            raise SessionClosedError("The session was closed meanwhile.")
+        return task.result()
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        del self._running[task]
+        if not task.cancelled():
+            task.exception()  # else one that nobody waits for any more is reported as lost
+
+    async def end(self, owner: object = None) -> None:
+        """Cancel what is on its way for ``owner`` (``None``: for anyone), and wait for its end.
+
+        Not what the caller itself is a part of.
+        """
+        me = asyncio.current_task()
+        of = [task for task, whose in self._running.items() if owner is None or whose is owner]
+        await _end({task for task in of if task is not me})
+
+
+async def _end(tasks: set[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    cancelled: asyncio.CancelledError | None = None
+    while waiting := {task for task in tasks if not task.done()}:
+        try:
+            await asyncio.wait(waiting)
+        except asyncio.CancelledError as error:  # noqa: PERF203  # once a cancellation
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
