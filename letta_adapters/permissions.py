@@ -67,8 +67,9 @@ def normalise_decision(value: object) -> Allow | Deny:
 
     Takes :class:`Allow`, :class:`Deny`, ``True``, ``False``, or the TypeScript SDK's
     ``{"behavior": "allow", "updatedInput": {...}}`` / ``{"behavior": "deny", "message": "...",
-    "interrupt": True}`` (``updated_input``, and ``save`` with a list of ids, are understood too). Anything else, ``None`` and a
-    misspelt key included, raises :class:`InvalidInputError`: an unclear answer allows nothing.
+    "interrupt": True}`` (``updated_input``, and ``save`` with a list of ids, are understood too).
+    Anything else, ``None`` and a misspelt key included, raises :class:`InvalidInputError`: an
+    unclear answer allows nothing.
     """
     if isinstance(value, Allow):
         return _allow(value.updated_input, value.save)

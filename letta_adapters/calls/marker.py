@@ -20,8 +20,9 @@ class Marker:
     it in the same conversation. ``inputs``: one digest for every message that stood between the
     two, oldest first; ``earlier`` tells that more stood before those. ``pending``: the tool calls
     that wait for the caller (id, name); ``questions``: the ids of those that ask whether a tool of
-    the agent's own may run (``None``: not known, in markers of earlier versions). ``system``: digest of the system text the agent was last
-    told. ``settings``: digest of the model settings of the conversation.
+    the agent's own may run (``None``: not known, in markers of earlier versions). ``system``:
+    digest of the system text the agent was last told. ``settings``: digest of the model settings
+    of the conversation.
     """
 
     backend: str
