@@ -18,10 +18,12 @@ from letta_adapters._checks import (
 )
 from letta_adapters.errors import ConfigurationError, InvalidInputError
 from letta_adapters.options import Options
+from letta_adapters.runtime_env import check_name
 
 CLOUD_URL = "https://api.letta.com"
 
 _T = TypeVar("_T")
+_Names = TypeVar("_Names", Mapping[str, str], tuple[str, ...])
 
 
 class Place(Options):
@@ -146,7 +148,10 @@ class Local(Place):
         openai_compatible: ``{"base_url": ..., "api_key": ...}`` of a model server; its models are
             then ``lmstudio/<id>``. Models of the big providers need only their key in the
             environment.
-        env: More environment variables for the runtime.
+        env: More environment variables for the runtime and what it starts, the agent's shell
+            included. It gets no others than those listed in docs/environment.md.
+        inherit_env: Names of variables of this process which it gets as well; what is not set is
+            left out.
         max_memory_mb: Limit of the runtime's heap, in MiB.
         start_timeout: Seconds until it must serve.
         request_timeout: Seconds a management call may take.
@@ -157,10 +162,29 @@ class Local(Place):
     api: Rest | None = None
     openai_compatible: Mapping[str, str] | None = Field(default=None, repr=False)
     env: Mapping[str, str] = Field(default_factory=dict, repr=False)
+    inherit_env: tuple[str, ...] = ()
     max_memory_mb: int = Field(default=1024, ge=128)
     start_timeout: float = Field(default=30.0, gt=0)
     request_timeout: float = Field(default=60.0, gt=0)
     turn_timeout: float | None = Field(default=None, gt=0)
+
+    @field_validator("env", "inherit_env")
+    @classmethod
+    def _may_be_given(cls, value: _Names) -> _Names:
+        for name in value:
+            check_name(name)
+        if isinstance(value, Mapping):
+            for name, text in value.items():
+                if "\0" in text:
+                    raise ValueError(f"the value of {name} has a NUL character in it")
+        return value
+
+    @field_validator("inherit_env", mode="before")
+    @classmethod
+    def _not_one_text(cls, value: object) -> object:
+        if isinstance(value, str):  # a tuple of its letters otherwise
+            raise ValueError("must be a list of names, such as ['SSH_AUTH_SOCK']")
+        return value
 
     @field_validator("openai_compatible")
     @classmethod

@@ -34,6 +34,10 @@ DRILLS = {
     "abort during an unanswered tool call": (
         "tests/app_server/test_stopping.py::test_abort_while_a_client_tool_runs",
     ),
+    "the hook in a worktree": (
+        "tests/runtime/test_environment.py::"
+        "test_a_hook_in_a_worktree_leaves_the_users_repository_alone",
+    ),
     "callback that raises": (
         "tests/app_server/test_stopping.py::test_a_callback_that_gives_no_answer[raises]",
     ),

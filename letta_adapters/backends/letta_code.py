@@ -45,6 +45,7 @@ def local_backend(spec: Local) -> AppServerBackend:
     config = RuntimeConfig(
         data_dir=spec.data_dir,
         env=spec.env,
+        inherit_env=spec.inherit_env,
         openai_compatible=spec.openai_compatible,
         max_memory_mb=spec.max_memory_mb,
         start_timeout=spec.start_timeout,

@@ -1,26 +1,30 @@
 """What the runtime is started with: its command line, its environment, its directories. Pure.
 
 By default it shares the user's normal Letta state (``~/.letta``). With ``data_dir`` that directory
-is the runtime's home, so settings, transcripts and logs are inside it as well as agents.
+is the runtime's home, so settings, transcripts and logs are inside it as well as agents. Of the
+caller's environment it takes over what ``runtime_env.py`` lists, and nothing else.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from letta_adapters import runtime_env
 from letta_adapters.backends.runtime.find import Installation
+from letta_adapters.backends.runtime.git import GitFiles
+from letta_adapters.specs import CLOUD_URL
 
 # Marks every process the runtime starts, so that none of them outlives it.
 MARKER = "LETTA_ADAPTERS_RUNTIME_ID"
 GRACE_SECONDS = 3.0
 SHIM = Path(__file__).with_name("shim.cjs")
 SYSTEM_INFO = Path(__file__).with_name("system_info.cjs")
+GIT = Path(__file__).with_name("git.cjs")
 
 _QUIET = {
     "LETTA_CODE_TELEM": "0",
@@ -31,11 +35,10 @@ _QUIET = {
     "LETTA_DISABLE_SESSION_PERSIST": "1",
     "LETTA_SKIP_KEYCHAIN_CHECK": "1",
 }
-# What an agent's own shell (we may run inside one) or a Node tool leaves in the environment.
-_STRAY = {"NODE_OPTIONS", "NODE_PATH", "AGENT_ID", "CONVERSATION_ID", "MEMORY_DIR"}
 # What would lead out of an isolated home again.
 _HOME_LIKE = {"XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"}
-_STATE_DIR = "LETTA_LOCAL_BACKEND_DIR"
+_MEMORY_URL = "LETTA_MEMFS_BASE_URL"
+_STATE_DIR = runtime_env.STATE_DIR
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,24 +46,56 @@ class RuntimeConfig:
     """How to run the embedded server.
 
     ``data_dir``: a home of its own; ``None`` shares the user's Letta state. ``env``: added to the
-    environment, after everything else. ``openai_compatible``: ``{"base_url": ..., "api_key": ...}``
-    of a model server, whose models are then ``lmstudio/<id>``. ``max_memory_mb``: limit of the
-    JavaScript heap. ``start_timeout``: seconds until it must serve. ``api``: URL and key of a Letta
-    API server which then keeps the state.
+    environment, after everything else. ``inherit_env``: names of the caller's variables which the
+    runtime gets besides those that ``runtime_env.py`` lists. ``openai_compatible``:
+    ``{"base_url": ..., "api_key": ...}`` of a model server, whose models are then
+    ``lmstudio/<id>``. ``max_memory_mb``: limit of the JavaScript heap. ``start_timeout``: seconds
+    until it must serve. ``api``: URL and key of a Letta API server which then keeps the state.
     """
 
     data_dir: Path | None = None
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    inherit_env: tuple[str, ...] = ()
     openai_compatible: Mapping[str, str] | None = field(default=None, repr=False)
     max_memory_mb: int = 1024
     start_timeout: float = 30.0
     api: tuple[str, str] | None = field(default=None, repr=False)
 
+    @property
+    def remote_memory(self) -> bool | None:
+        """``None``: memory is local; else whether git may take it from and to a server.
+
+        Only Letta Cloud keeps memory in git (``letta`` 0.34); for a server of one's own the address
+        has to be named.
+        """
+        if self.api is None:
+            return None
+        return self.api[0].rstrip("/") == CLOUD_URL or _MEMORY_URL in self.env
+
     def fingerprint(self, token: str) -> str:
-        """Equal for configurations that can share one server. Keyed: it stands in a file."""
-        settings = [dict(self.env), dict(self.openai_compatible or {}), self.api]
-        text = json.dumps(settings, sort_keys=True, default=str)
-        return hmac.new(token.encode(), text.encode(), hashlib.sha256).hexdigest()
+        """Return the settings that a shared server must have, as digests keyed with its token.
+
+        ``NAME=digest`` for each variable that says whose account is used, and where, so a second
+        process with another key does not spend the first one's. Where programs are found and which
+        language is spoken may differ. It stands in a file, so no value is in it.
+        """
+        settings = {
+            name: value
+            for name, value in runtime_environment(self).items()
+            if name in self.env or not runtime_env.is_place(name)
+        }
+        return " ".join(f"{name}={_digest(token, settings[name])}" for name in sorted(settings))
+
+    def differences(self, fingerprint: str, token: str) -> list[str]:
+        """Return the names of the variables that a server with this fingerprint has otherwise."""
+        theirs = dict(pair.rpartition("=")[::2] for pair in fingerprint.split())
+        ours = dict(pair.rpartition("=")[::2] for pair in self.fingerprint(token).split())
+        return sorted(name for name in theirs | ours if theirs.get(name) != ours.get(name))
+
+
+def _digest(token: str, value: str) -> str:
+    text = value.encode("utf-8", "surrogateescape")
+    return hmac.new(token.encode(), text, hashlib.sha256).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +112,17 @@ class Places:
     def no_system_info(self) -> Path:
         """Where the runtime is told which conversations go without (``system_info.cjs``)."""
         return self.meet / "no-system-info"
+
+    @property
+    def git(self) -> GitFiles:
+        """What git is configured with inside the runtime."""
+        return GitFiles(self.meet / "git")
+
+    @property
+    def memories(self) -> list[Path]:
+        """The directories below which agents' memory repositories are."""
+        letta = self.home / ".letta"
+        return list(dict.fromkeys([self.state / "memfs", letta / "agents"]))
 
     @property
     def ledgers(self) -> list[Path]:
@@ -116,6 +162,7 @@ def build_launch(
     env["PATH"] = os.pathsep.join([str(found.node.parent), env.get("PATH", os.defpath)])
     env["LETTA_CODE_DISTRIBUTION"] = "pypi"
     env[MARKER] = runtime_id
+    env["GIT_CONFIG_GLOBAL"] = str(places.git.shared)
     env["LETTA_ADAPTERS_GRACE_MS"] = str(int(GRACE_SECONDS * 1000))
     backend = "local" if config.api is None else "api"
     digest = hashlib.sha256(token.encode()).hexdigest()
@@ -126,6 +173,8 @@ def build_launch(
         str(SHIM),
         "--require",
         str(SYSTEM_INFO),
+        "--require",
+        str(GIT),
         str(found.app),
         *("--backend", backend, "server", "--listen"),
         *("--ws-auth", "capability-token", "--ws-token-sha256", digest),
@@ -136,13 +185,8 @@ def build_launch(
 
 
 def runtime_environment(config: RuntimeConfig) -> dict[str, str]:
-    """The caller's environment without what would change the runtime behind our back."""
-    kept = {_STATE_DIR}
-    env = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in _STRAY and (not name.startswith("LETTA_") or name in kept)
-    }
+    """Return what the runtime gets: of the caller's environment what is listed or named."""
+    env = runtime_env.taken_over(os.environ, named=config.inherit_env, providers=config.api is None)
     env.setdefault("HOME", str(Path.home()))
     if config.data_dir is not None:
         home = str(config.data_dir.expanduser().resolve())
@@ -155,5 +199,7 @@ def runtime_environment(config: RuntimeConfig) -> dict[str, str]:
         env["LMSTUDIO_API_KEY"] = config.openai_compatible.get("api_key") or "none"
     if config.api is not None:
         env["LETTA_BASE_URL"], env["LETTA_API_KEY"] = config.api
+        # Without it memory is looked for on Letta Cloud, wherever the agents live.
+        env[_MEMORY_URL] = config.api[0]
     env |= config.env
     return env

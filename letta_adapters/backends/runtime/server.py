@@ -142,6 +142,7 @@ class OwnedServer(Server):
         leftovers = clear_leftovers(self._places, since=dead.started_at if dead else None)
         _report(leftovers)
         token = secrets.token_urlsafe(32)
+        self._places.git.write(self._places.memories, os.environ, remote=config.remote_memory)
         launch = build_launch(
             config, self._places, find_installation(), token=token, runtime_id=self._runtime_id
         )
@@ -231,10 +232,10 @@ def open_server(config: RuntimeConfig, places: Places) -> Server:
 
 def _check_shareable(record: ServerRecord, config: RuntimeConfig) -> None:
     check_version(record.version, record.protocol)
-    if record.fingerprint != config.fingerprint(record.token):
+    if names := config.differences(record.fingerprint, record.token):
         raise RuntimeOccupiedError(
-            f"The server of this state directory runs with other settings (env, "
-            f"openai_compatible or api), started by pid {record.owner_pid}.",
+            f"The server of this state directory runs with other settings ({', '.join(names)}), "
+            f"started by pid {record.owner_pid}.",
             owner_pid=record.owner_pid,
             hint="Use the same settings in all processes, or another Local(data_dir=...).",
         )

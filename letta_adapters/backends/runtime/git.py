@@ -1,0 +1,115 @@
+"""Git's configuration inside the runtime: the user's where the agent works, none in its memory.
+
+An agent's memory is a git repository. What the user has set for all repositories (a hooks
+directory, a template, signing, ignored files, attributes) would run or fail there, so git gets a
+global configuration of ours, which includes the user's and takes these back below the memory's
+directories. What git decides before it knows the repository (a template) only the preload
+``git.cjs`` can see to; it reads ``rules.json``. Needs git 2.32 or later (2021).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_HOOKS = ("pre-commit", "post-commit")  # the ones Letta Code installs
+# Hooks of the memory alone, also in its linked worktrees.
+_HOOK = """#!/bin/sh
+hook="$(git rev-parse --git-common-dir)/hooks/{name}"
+[ -x "$hook" ] || exit 0
+exec "$hook" "$@"
+"""
+_MEMORY = """[core]
+\thooksPath = {hooks}
+\tattributesFile = {nothing}
+\texcludesFile = {nothing}
+\tfsmonitor = false
+\tautocrlf = false
+[commit]
+\tgpgsign = false
+[tag]
+\tgpgsign = false
+[log]
+\tshowSignature = false
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class GitFiles:
+    """The files in ``folder``, which is the runtime's alone."""
+
+    folder: Path
+
+    @property
+    def shared(self) -> Path:
+        """The global configuration of everything the runtime starts."""
+        return self.folder / "global.gitconfig"
+
+    def write(
+        self, memories: Sequence[Path], environ: Mapping[str, str], *, remote: bool | None
+    ) -> None:
+        """Write them anew.
+
+        Args:
+            memories: The directories below which the memory repositories are.
+            environ: The caller's environment, which says where the user's configuration is.
+            remote: ``None`` if memory is local, else whether it may be cloned and pushed.
+        """
+        hooks = self.folder / "hooks"
+        hooks.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name in _HOOKS:
+            _put(hooks / name, _HOOK.format(name=name), mode=0o700)
+        memory = _MEMORY.format(hooks=_quoted(hooks), nothing=_quoted(Path(os.devnull)))
+        _put(self.folder / "memory.gitconfig", memory)
+        lines = [_setting("include", path) for path in users_files(environ)]
+        # A container or a volume may belong to another user than the one who runs in it.
+        own = memory + "[safe]\n\tdirectory = *\n"
+        _put(self.folder / "own.gitconfig", own if remote is None else "".join(lines) + own)
+        for root in memories:
+            for form in dict.fromkeys([root, root.resolve()]):
+                where = f"gitdir{'/i' if os.name == 'nt' else ''}:{_literal(form)}/"
+                lines.append(_setting(f'includeIf "{where}"', self.folder / "memory.gitconfig"))
+        _put(self.shared, "".join(lines))
+        rules = {
+            "memories": [str(root.resolve()) for root in memories],
+            "local": remote is None,
+            "network": remote is not False,
+        }
+        _put(self.folder / "rules.json", json.dumps(rules))
+
+
+def users_files(environ: Mapping[str, str]) -> list[Path]:
+    """Return what git would read as the user's own configuration (`git help config`, FILES)."""
+    if "GIT_CONFIG_GLOBAL" in environ:
+        return [Path(environ["GIT_CONFIG_GLOBAL"])] if environ["GIT_CONFIG_GLOBAL"] else []
+    home = Path(environ.get("HOME") or Path.home())
+    xdg = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
+    return [xdg / "git" / "config", home / ".gitconfig"]
+
+
+def _setting(section: str, path: Path) -> str:
+    return f"[{section}]\n\tpath = {_quoted(path)}\n"
+
+
+def _quoted(path: Path) -> str:
+    return '"' + path.as_posix().replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _literal(path: Path) -> str:
+    """Escape what is a pattern in ``includeIf``, then what is syntax in a section's name."""
+    pattern = re.sub(r"([*?\[\]\\])", r"\\\1", path.as_posix())
+    return pattern.replace("\\", "\\\\").replace('"', '\\"')
+
+
+def _put(file: Path, text: str, mode: int = 0o600) -> None:
+    # Another file in its place: a reader sees the old one or the new one.
+    temporary = file.with_name(f"{file.name}.new")
+    temporary.unlink(missing_ok=True)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(fd, "w", encoding="utf-8", newline="\n") as stream:
+        stream.write(text)
+    temporary.replace(file)
