@@ -24,6 +24,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol, TypeVar
 from weakref import WeakSet
 
+from letta_adapters._waiting import within
 from letta_adapters.errors import SessionClosedError
 
 T = TypeVar("T")
@@ -283,7 +284,7 @@ class Bridge:
     async def _end(self) -> None:
         closing = asyncio.gather(*(c.close() for c in self.clients), return_exceptions=True)
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(closing, _EXIT_SECONDS)
+            await within(_EXIT_SECONDS, closing)
         me = asyncio.current_task()
         tasks = [task for task in asyncio.all_tasks() if task is not me]
         for task in tasks:

@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from threading import Thread
 from typing import Any, Final
 
+from letta_adapters._waiting import ended, within
 from letta_adapters.answers import Answerer
 from letta_adapters.backends.base import BackendTurn, Conversation, ToolAnswer
 from letta_adapters.deadline import Deadline
@@ -330,15 +331,13 @@ class Turn:
                 # Another task reads: let it get what comes next instead of reading beside it.
                 await self._turn.cancel()
                 with suppress(TimeoutError, asyncio.TimeoutError):
-                    await asyncio.wait_for(self._idle.wait(), _END_SECONDS)
+                    await within(_END_SECONDS, self._idle.wait())
                 if not self._idle.is_set():
                     self._state.fail(Failure("cancelled", self._stop_reason))
                     await self._turn.release()
                     await self._idle.wait()
             if self._answering is not None:
-                self._answering.cancel()
-                with suppress(asyncio.CancelledError, Exception):
-                    await self._answering
+                await ended(self._answering)
             await self._turn.stop()
         except LettaError:
             pass  # stopping is best effort: what is gone cannot be stopped

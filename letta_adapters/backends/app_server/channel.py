@@ -17,6 +17,7 @@ from letta_adapters.engine.outcome import Failure
 from letta_adapters.errors import (
     ConflictError,
     LettaError,
+    ProtocolError,
     StreamTruncatedError,
     TimeoutAfterAcceptanceError,
     TimeoutBeforeAcceptanceError,
@@ -29,6 +30,8 @@ _SILENCE_SECONDS: Final = 15.0
 # waits for it, which can be minutes: then the turn is given up here and ends there by itself.
 _END_SECONDS: Final = 3.0
 _QUESTIONS: Final = ("control_request", "external_tool_call_request")
+# How a turn failed that may go on where it runs.
+_CUT: Final = ("stream_truncated", "protocol_error")
 _STOPPED: Final = "The turn was stopped."
 _REPEATED: Final = Failure(
     "conflict", "The server has a message with this otid already and did not run it again."
@@ -193,10 +196,14 @@ class AppChannel:
             await self._connection.send(frames.tool_response(request_id, self._ready.pop(call_id)))
 
     def _cut_off(self, lost: LettaError) -> list[Message]:
-        error = StreamTruncatedError(
-            f"The connection was lost in the middle of the turn ({lost.message.rstrip('.')}).",
-            accepted=True,
-        )
+        error: LettaError
+        if isinstance(lost, ProtocolError):
+            error = ProtocolError(lost.message, hint=lost.hint, accepted=True)
+        else:
+            error = StreamTruncatedError(
+                f"The connection was lost in the middle of the turn ({lost.message.rstrip('.')}).",
+                accepted=True,
+            )
         self.state.fail_with(error)
         return self.state.cut()
 
@@ -225,7 +232,7 @@ class AppChannel:
         state = self.state
         if state.failure is None or not self.wanted:
             return
-        if state.failure.code == "stream_truncated":
+        if state.failure.code in _CUT:
             with suppress(LettaError):
                 settled = await self._home.settle(
                     self._conversation, self._otid, self._home.settle_timeout

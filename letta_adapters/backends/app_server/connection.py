@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import re
 import uuid
 from collections import deque
@@ -22,6 +23,7 @@ import websockets
 from pydantic_core import from_json
 from websockets.asyncio.client import ClientConnection, connect
 
+from letta_adapters._waiting import ended, within
 from letta_adapters.backends.api_errors import error_from_response
 from letta_adapters.backends.app_server.frames import Frame, encode
 from letta_adapters.backends.base import Conversation
@@ -43,6 +45,7 @@ PROTOCOL_VERSION: Final = 1
 # The server is one thread: under load it can take a while to answer a ping.
 _PING_SECONDS: Final = 20.0
 _PONG_SECONDS: Final = 60.0
+_log = logging.getLogger("letta_adapters")
 _LOST: Final = "The connection to the App Server was lost"
 _CONNECT_ERRORS: Final = (OSError, websockets.WebSocketException, EOFError)
 
@@ -91,8 +94,11 @@ class Inbox:
         if seconds is None:
             await self._news.wait()
             return True
-        with suppress(TimeoutError, asyncio.TimeoutError):
-            await asyncio.wait_for(self._news.wait(), seconds)
+        alarm = asyncio.get_running_loop().call_later(seconds, self._news.set)
+        try:
+            await self._news.wait()
+        finally:
+            alarm.cancel()
         return bool(self._frames) or self.lost is not None
 
 
@@ -197,7 +203,7 @@ class Connection:
         seconds = self._timeout if timeout is None else timeout
         try:
             await self.send({**frame, "request_id": request_id})
-            answer = await asyncio.wait_for(future, seconds)
+            answer = await within(seconds, future)
         except (TimeoutError, asyncio.TimeoutError) as error:
             raise _no_answer(frame, seconds) from error
         finally:
@@ -223,6 +229,7 @@ class Connection:
             del self._inboxes[conversation]
 
     async def _read(self) -> None:
+        frame: Frame | None = None
         try:
             async for text in self._socket:
                 frame = _parse(text)
@@ -231,6 +238,21 @@ class Connection:
             self._lose(None)
         except _CONNECT_ERRORS as error:
             self._lose(error)
+        except Exception as error:  # of any kind: nobody would hear of the end of this task
+            _log.warning("A frame of the App Server could not be taken.", exc_info=True)
+            await self._give_up(error, frame)
+
+    async def _give_up(self, error: Exception, frame: Frame | None) -> None:
+        """End what waits on this connection: what a frame means is not known, so nothing is."""
+        kind = repr((frame or {}).get("type"))
+        self.lost = self.lost or ProtocolError(
+            f"The App Server sent a frame of type {kind[:80]} that this package cannot take "
+            f"({type(error).__name__}).",
+            hint="Install matching versions of letta-adapters and letta.",
+        )
+        self._lose(None)
+        with suppress(*_CONNECT_ERRORS):
+            await self._socket.close()
 
     def _route(self, frame: Frame) -> None:
         request_id = frame.get("request_id")
@@ -263,7 +285,7 @@ class Connection:
 
     def _gone(self, *, accepted: bool | None) -> LettaError:
         lost = self.lost or ConnectionFailedError(f"{_LOST}.", hint="")
-        return type(lost)(lost.message, hint="", accepted=accepted)
+        return type(lost)(lost.message, hint=lost.hint, accepted=accepted)
 
     async def aclose(self) -> None:
         """Close the socket; whoever still waits gets an error. Never fails."""
@@ -271,9 +293,7 @@ class Connection:
         with suppress(*_CONNECT_ERRORS):
             await self._socket.close()
         if self._reader is not None:
-            self._reader.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._reader
+            await ended(self._reader)
 
 
 def _is_loopback(url: str) -> bool:

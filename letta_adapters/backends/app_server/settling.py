@@ -85,8 +85,11 @@ class Live:
             if left <= 0:
                 return False
             self._news.clear()
-            with suppress(TimeoutError, asyncio.TimeoutError):
-                await asyncio.wait_for(self._news.wait(), left)
+            alarm = asyncio.get_running_loop().call_later(left, self._news.set)
+            try:
+                await self._news.wait()
+            finally:
+                alarm.cancel()
         return True
 
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from letta_adapters._waiting import within
 from letta_adapters.backends.api_errors import BACKGROUND_UNAVAILABLE
 from letta_adapters.backends.base import Conversation, ToolAnswer, TurnSettings
 from letta_adapters.backends.rest import runs
@@ -298,7 +299,7 @@ class RestChannel:
         """Cancel the run, wait until it is over, clear pending calls, release the connection."""
         # If the server is gone or hangs there is nothing left that could be stopped.
         with suppress(LettaError, asyncio.TimeoutError):
-            await asyncio.wait_for(self._end_run(), 2 * _STOP_SECONDS)
+            await within(2 * _STOP_SECONDS, self._end_run())
         await self.release()
 
     async def _end_run(self) -> None:
@@ -308,7 +309,7 @@ class RestChannel:
             else:
                 if not self._cancelled:
                     await runs.cancel(self._http, self._conversation)
-                await asyncio.wait_for(self._exhaust(), _STOP_SECONDS)
+                await within(_STOP_SECONDS, self._exhaust())
             if self._stream is None or self.state.stop.value is None:
                 await runs.finish_run(self._http, self._conversation, self.state.run_id, 0.0)
             self._active = False

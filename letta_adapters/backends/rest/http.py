@@ -19,6 +19,7 @@ import tenacity
 
 from letta_adapters._checks import checked_method, checked_path
 from letta_adapters._version import __version__
+from letta_adapters._waiting import within
 from letta_adapters.backends.api_errors import error_from_response
 from letta_adapters.errors import (
     AuthenticationError,
@@ -80,7 +81,7 @@ class ByteStream:
                 pass
 
         try:
-            await asyncio.wait_for(rest(), _DRAIN_SECONDS)
+            await within(_DRAIN_SECONDS, rest())
         except (TimeoutError, asyncio.TimeoutError, *STREAM_ERRORS):
             await self.aclose()
 

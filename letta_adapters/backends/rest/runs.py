@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from letta_adapters._checks import checked_id
+from letta_adapters._waiting import within
 from letta_adapters.backends.api_errors import NO_ACTIVE_RUN
 from letta_adapters.backends.base import DEFAULT, Conversation
 from letta_adapters.backends.rest.http import Http
@@ -158,6 +159,6 @@ async def settle(
 
     try:
         # Reads of a server that is silent would go on for all their attempts' timeouts.
-        return await asyncio.wait_for(find_out(), seconds + 2 * _CANCEL_SECONDS)
+        return await within(seconds + 2 * _CANCEL_SECONDS, find_out())
     except (LettaError, asyncio.TimeoutError):
         return Settled(None, None)
