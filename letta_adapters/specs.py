@@ -154,6 +154,8 @@ class Local(Place):
             left out.
         max_memory_mb: Limit of the runtime's heap, in MiB.
         start_timeout: Seconds until it must serve.
+        keep_running: Seconds the runtime stays when the last process that uses it has left, so
+            that the next one need not start it. 0: nothing is left running.
         request_timeout: Seconds a management call may take.
         turn_timeout: Seconds a whole turn may take; ``None`` is no limit.
     """
@@ -165,6 +167,7 @@ class Local(Place):
     inherit_env: tuple[str, ...] = ()
     max_memory_mb: int = Field(default=1024, ge=128)
     start_timeout: float = Field(default=30.0, gt=0)
+    keep_running: float = Field(default=0.0, ge=0, le=86_400)
     request_timeout: float = Field(default=60.0, gt=0)
     turn_timeout: float | None = Field(default=None, gt=0)
 

@@ -50,6 +50,7 @@ def local_backend(spec: Local) -> AppServerBackend:
         max_memory_mb=spec.max_memory_mb,
         start_timeout=spec.start_timeout,
         api=None if spec.api is None else api_address(spec.api),
+        keep_running=spec.keep_running,
     )
     runtime, places = _Runtime(config), find_places(config)
     return AppServerBackend(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from letta_adapters.sync import LettaClient, Session
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
+# How long the embedded runtime waits for the next command: a start takes most of a short answer.
+_KEEP_RUNNING = 20.0
 
 _WHERE = """\
 Without options the environment decides: LETTA_BASE_URL or LETTA_API_KEY means the Letta API,
@@ -159,6 +161,12 @@ def _add_connection(parser: argparse.ArgumentParser) -> None:
         "--base-url", metavar="URL", help="of the Letta API (http) or of an App Server (ws)"
     )
     group.add_argument("--data-dir", type=Path, help="the local runtime's own home")
+    group.add_argument(
+        "--keep-running",
+        type=float,
+        metavar="SECONDS",
+        help=f"how long the local runtime waits for the next command (default: {_KEEP_RUNNING:g})",
+    )
 
 
 def _check_usage(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -168,6 +176,9 @@ def _check_usage(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
         parser.error("--base-url is not for the runtime on this machine")
     if home and backend not in (None, "local"):
         parser.error(f"--data-dir is not for --backend {backend}")
+    elsewhere = url or backend not in (None, "local")
+    if getattr(args, "keep_running", None) is not None and elsewhere:
+        parser.error("--keep-running is for the runtime on this machine")
     if args.command == "demo" and args.model and args.scripted:
         parser.error("--model and --scripted exclude each other")
 
@@ -197,11 +208,19 @@ def backend_of(args: argparse.Namespace) -> Rest | Local | Remote:
         name = "remote" if url.startswith(("ws://", "wss://")) else "cloud"
     if name is None and args.data_dir:
         name = "local"
+    keep = _KEEP_RUNNING if args.keep_running is None else args.keep_running
     if name == "local":
-        return build(Local, data_dir=args.data_dir)
+        return build(Local, data_dir=args.data_dir, keep_running=keep)
     if name == "remote":
         return build(Remote, url=url)
-    return build(Rest, base_url=url) if name == "cloud" else resolve_backend(None)
+    if name == "cloud":
+        return build(Rest, base_url=url)
+    meant = resolve_backend(None)
+    if isinstance(meant, Local):
+        return build(Local, keep_running=keep)
+    if args.keep_running is not None:
+        raise InvalidInputError("--keep-running is for the runtime on this machine.")
+    return meant
 
 
 def _is_address(url: str) -> bool:

@@ -322,7 +322,7 @@ def test_at_a_pty(tmp_path: Path, model: ScriptedModel) -> None:
         Reply(["word "] * 200, token_delay=0.05),
         "Here I am.",
     )
-    with Chat("--data-dir", str(tmp_path / "state")) as there:
+    with Chat("--data-dir", str(tmp_path / "state"), "--keep-running", "0") as there:
         there.types("hi", after="> ")
         there.shows("Hello there.")
         there.types("one", after="> ")

@@ -46,7 +46,7 @@ def test_a_model_on_this_machine(
     cli: Cli, tmp_path: Path, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     state = str(tmp_path / "state")
-    done = cli("doctor", "--data-dir", state)
+    done = cli("doctor", "--data-dir", state, "--keep-running", "0")
     assert done.code == 0
     assert line(done, "State") == f"ok State {state}"
     assert line(done, "Models") == "ok Models 1 of lmstudio"

@@ -133,8 +133,25 @@ def test_nobody_there(cli: Cli, options: list[str], message: str) -> None:
 @needs_wheel
 def test_on_this_machine(cli: Cli, tmp_path: Path, model: ScriptedModel) -> None:
     model.script(Reply("Hello from here.", reasoning="Who?"))
-    done = spawn("prompt", "hi", "--data-dir", str(tmp_path / "state"))
+    done = spawn("prompt", "hi", "--data-dir", str(tmp_path / "state"), "--keep-running", "0")
     assert (done.code, done.out, done.err) == (0, "Hello from here.\n", "")
+
+
+@needs_wheel
+def test_the_next_command_finds_the_runtime_running(
+    cli: Cli, tmp_path: Path, model: ScriptedModel
+) -> None:
+    model.script("One.", "Two.", "Three.")
+    record = tmp_path / "state/.letta/lc-local-backend/letta-adapters/server.json"
+    where = ("--data-dir", str(tmp_path / "state"))
+    runtimes = []
+    for seconds in ("60", "60", "0"):
+        done = spawn("prompt", "hi", *where, "--keep-running", seconds)
+        assert (done.code, done.err) == (0, "")
+        if seconds != "0":
+            runtimes.append(json.loads(record.read_text())["pid"])
+    assert len(set(runtimes)) == 1
+    assert not record.exists()
 
 
 def test_an_output_that_cannot_take_it(server: Server) -> None:

@@ -37,6 +37,8 @@ Cli = Callable[..., Done]
         ["prompt", "hi", "--backend", "local", "--base-url", "http://x.test"],
         ["chat", "--data-dir", "x", "--base-url", "http://x.test"],
         ["doctor", "--data-dir", "x", "--backend", "cloud"],
+        ["prompt", "hi", "--keep-running", "5", "--backend", "cloud"],
+        ["chat", "--keep-running", "5", "--base-url", "http://x.test"],
         ["demo", "--scripted", "--model", "a/b"],
         ["demo", "--agent", "agent-1"],
     ],

@@ -1,7 +1,8 @@
 """A Python process that uses the runtime and ends in a given way.
 
 ``python -m tests.runtime._child '{"data_dir": ..., "end": "return"}'``; prints one line of JSON as
-soon as it holds the runtime. ``end``: return | raise | wait | fork. ``say``: a turn is in flight.
+soon as it holds the runtime. ``end``: return | raise | wait | fork | pause (until a line comes
+in). ``say``: a turn is in flight.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ async def main(order: dict[str, Any]) -> None:
     config = RuntimeConfig(
         data_dir=Path(order["data_dir"]),
         openai_compatible={"base_url": url} if url else None,
+        keep_running=order.get("keep_running", 0),
     )
     handle = await acquire(config)
     told: dict[str, Any] = {"pid": handle.pid, "owned": handle.owned}
@@ -43,6 +45,8 @@ async def main(order: dict[str, Any]) -> None:
             raise RuntimeError("on purpose")
         if order["end"] in ("wait", "fork"):
             await asyncio.sleep(60)
+        if order["end"] == "pause":
+            await asyncio.to_thread(sys.stdin.readline)
 
 
 if __name__ == "__main__":

@@ -99,6 +99,7 @@ class Child:
         self.process: subprocess.Popen[str] = subprocess.Popen(
             command,
             cwd=ROOT,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -111,6 +112,12 @@ class Child:
         assert line, self.process.communicate(timeout=10)
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+    def let_end(self) -> None:
+        """Let a child that pauses go on to its end."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
 
 
 @pytest.fixture

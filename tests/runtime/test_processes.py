@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from letta_adapters.testing.scripted_model import Reply
-from tests.runtime.conftest import running, wait_gone
+from tests.runtime.conftest import wait_gone
 
 ENDS = ["return", "raise", "SIGINT", "SIGTERM", "SIGKILL"]
 CASES = [*((end, True) for end in ENDS), ("SIGKILL", False)]
@@ -54,23 +54,6 @@ def test_a_forked_child_does_not_keep_the_server_alive(child, home):
     os.kill(told["forked"], signal.SIGKILL)
 
 
-async def test_a_second_process_joins_and_takes_over(child, start, home):
-    owner = child("wait")
-    told = owner.told()
-    joined = await start()
-    assert not joined.owned and joined.pid == told["pid"] and await joined.alive()
-
-    owner.process.kill()
-    owner.process.wait()  # from now on nobody holds the lock; the server may still be there
-    again = await start()
-    assert again.owned and again.pid != joined.pid and await again.alive()
-    assert not await joined.alive()
-    assert str(owner.process.pid) in joined.failure().message
-    assert {process.pid for process in running(home)} == {again.pid}
-    # Asking about the old server has not given the lock away.
-    assert not child("return").told()["owned"]
-
-
 async def test_a_joined_process_takes_over_after_a_crash_of_the_server(child, start):
     told = child("wait").told()
     joined = await start()
@@ -83,11 +66,3 @@ def test_processes_that_start_at_the_same_time_share_one_server(child):
     told = [one.told() for one in [child("wait") for _ in range(3)]]
     assert len({one["pid"] for one in told}) == 1
     assert sorted(one["owned"] for one in told) == [False, False, True]
-
-
-def test_leaving_does_not_disturb_the_owner(child, home):
-    pid = child("wait").told()["pid"]
-    guest = child("return")
-    assert not guest.told()["owned"]
-    guest.process.communicate(timeout=10)
-    assert [process.pid for process in running(home)] == [pid]

@@ -51,6 +51,7 @@ class RuntimeConfig:
     ``{"base_url": ..., "api_key": ...}`` of a model server, whose models are then
     ``lmstudio/<id>``. ``max_memory_mb``: limit of the JavaScript heap. ``start_timeout``: seconds
     until it must serve. ``api``: URL and key of a Letta API server which then keeps the state.
+    ``keep_running``: seconds it stays without a user.
     """
 
     data_dir: Path | None = None
@@ -60,6 +61,7 @@ class RuntimeConfig:
     max_memory_mb: int = 1024
     start_timeout: float = 30.0
     api: tuple[str, str] | None = field(default=None, repr=False)
+    keep_running: float = 0.0
 
     @property
     def remote_memory(self) -> bool | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import logging
 import os
 import shutil
 import time
@@ -26,6 +27,8 @@ from letta_adapters.backends.runtime.children import is_alive
 from letta_adapters.backends.runtime.environment import Places
 
 _LOCK_SECONDS = 3.0
+
+log = logging.getLogger("letta_adapters.runtime")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,18 @@ def clear_leftovers(places: Places, *, since: int | None) -> list[Leftover]:
             with _locked(ledger) as locked:
                 found += _clear(ledger, places, since, write=locked)
     return found
+
+
+def report(leftovers: list[Leftover]) -> None:
+    """Log what was found."""
+    for item in leftovers:
+        fate = "will not be run again" if item.neutralised else "is about to be run again by Letta"
+        log.warning(
+            "Message %s of conversation %s was not finished when its server ended; it %s.",
+            item.client_message_id,
+            item.conversation_id,
+            fate,
+        )
 
 
 def _clear(ledger: Path, places: Places, since: int | None, *, write: bool) -> list[Leftover]:

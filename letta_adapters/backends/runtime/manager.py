@@ -1,14 +1,14 @@
-"""One server per process and state directory, started when first needed.
+"""One server per state directory, started when first needed, shared by all who need it.
 
 ::
 
     handle = await acquire(RuntimeConfig(data_dir=Path("state")))
     ...  # connect to handle.url with "Authorization: Bearer <handle.token>"
-    await handle.release()  # the last one stops the server
+    await handle.release()  # the last one of the last process stops the server
 
 The user of a handle aborts its turns and closes its connections *before* it releases the handle.
-Nothing is left behind when it cannot: at exit the servers are stopped, in a forked child they are
-forgotten, and a process that is killed takes its server with it (see ``shim.cjs``).
+Nothing is left behind when it cannot: at exit this process's leases are given back, in a forked
+child they are forgotten, and with a process that is killed its leases go (see ``lease.py``).
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from typing import Any
 
 from letta_adapters.backends.runtime.environment import Places, RuntimeConfig, find_places
 from letta_adapters.backends.runtime.errors import RuntimeCrashedError
+from letta_adapters.backends.runtime.joining import check_shareable, open_server
 from letta_adapters.backends.runtime.leftovers import Leftover
+from letta_adapters.backends.runtime.process import forget_starts
 from letta_adapters.backends.runtime.rendezvous import reset_after_fork
-from letta_adapters.backends.runtime.server import Server, check_shareable, open_server
+from letta_adapters.backends.runtime.server import Server
 
 
 class RuntimeHandle:
@@ -61,7 +63,7 @@ class RuntimeHandle:
 
     @property
     def owned(self) -> bool:
-        """Did this process start it? Otherwise it ends with the process that did."""
+        """Has this process started it? It makes no difference for those who use it."""
         return self._server.owned
 
     @property
@@ -74,7 +76,7 @@ class RuntimeHandle:
         return await asyncio.to_thread(self._server.healthy)
 
     def stderr_tail(self) -> str:
-        """The server's last output; empty where another process owns it."""
+        """The server's last output."""
         return self._server.stderr_tail()
 
     def failure(self) -> RuntimeCrashedError:
@@ -82,19 +84,23 @@ class RuntimeHandle:
         return self._server.failure()
 
     async def release(self) -> None:
-        """Give the share back; the last share stops the server. Idempotent."""
+        """Give the share back; the last one stops the server (see ``keep_running``). Idempotent."""
         if not self._released:
             self._released = True
-            await _finish(asyncio.to_thread(self._slot.release, self._server))
+            await _finish(asyncio.to_thread(_give_back, self._slot, self._server))
 
 
 class _Slot:
     """The server of one state directory, behind one lock."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, key: Path, places: Places) -> None:
+        self.key = key
         self._places = places
         self._lock = threading.Lock()
         self._server: Server | None = None
+        self._keep = 0.0
+        # Handles, and calls that want one; guarded by _slots_lock.
+        self.wanted = 0
 
     def acquire(self, config: RuntimeConfig) -> Server:
         with self._lock:
@@ -104,13 +110,14 @@ class _Slot:
             else:
                 check_shareable(server, config)
             server.users += 1
+            self._keep = config.keep_running
             return server
 
     def release(self, server: Server) -> None:
         with self._lock:
             server.users -= 1
             if server.users <= 0:
-                server.stop()
+                server.leave(self._keep)
                 if self._server is server:
                     self._server = None
 
@@ -119,7 +126,7 @@ class _Slot:
         with self._lock:
             server, self._server = self._server, None
             if server is not None:
-                server.stop()
+                server.leave(self._keep)
 
     def forget(self) -> None:
         """In a forked child, whose copy of the lock may be held for ever."""
@@ -127,8 +134,33 @@ class _Slot:
             self._server.forget()
 
 
+# Those with a server, or a call that wants one.
 _slots: dict[Path, _Slot] = {}
 _slots_lock = threading.Lock()
+
+
+def _want(places: Places) -> _Slot:
+    key = places.meet.resolve()
+    with _slots_lock:
+        slot = _slots.get(key)
+        if slot is None:
+            slot = _slots[key] = _Slot(key, places)
+        slot.wanted += 1
+        return slot
+
+
+def _unwant(slot: _Slot) -> None:
+    with _slots_lock:
+        slot.wanted -= 1
+        if slot.wanted <= 0 and _slots.get(slot.key) is slot:
+            del _slots[slot.key]
+
+
+def _give_back(slot: _Slot, server: Server) -> None:
+    try:
+        slot.release(server)
+    finally:
+        _unwant(slot)
 
 
 async def acquire(config: RuntimeConfig) -> RuntimeHandle:
@@ -154,15 +186,17 @@ class _Claim:
         self._abandoned = False
 
     def make(self, config: RuntimeConfig) -> RuntimeHandle:
-        places = find_places(config)
-        with _slots_lock:
-            slot = _slots.setdefault(places.meet.resolve(), _Slot(places))
-        server = slot.acquire(config)
+        slot = _want(find_places(config))
+        try:
+            server = slot.acquire(config)
+        except BaseException:
+            _unwant(slot)
+            raise
         with self._lock:
             self._share = (slot, server)
             abandoned = self._abandoned
         if abandoned:
-            slot.release(server)
+            _give_back(slot, server)
         return RuntimeHandle(slot, server)
 
     def abandon(self) -> None:
@@ -171,8 +205,7 @@ class _Claim:
             self._abandoned = True
             share = self._share
         if share is not None:
-            slot, server = share
-            threading.Thread(target=slot.release, args=(server,), daemon=True).start()
+            threading.Thread(target=_give_back, args=share, daemon=True).start()
 
 
 async def _finish(work: Coroutine[Any, Any, None]) -> None:
@@ -193,6 +226,7 @@ def _at_exit() -> None:
 def _after_fork() -> None:
     global _slots_lock
     reset_after_fork()
+    forget_starts()
     for slot in _slots.values():
         slot.forget()
     _slots.clear()

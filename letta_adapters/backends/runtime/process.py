@@ -1,8 +1,9 @@
-"""One server process: start it, read where it listens, keep reading its output, end it.
+"""Start one server process, read where it listens, and know when it has ended.
 
-Blocking code and three daemon threads (stdout, stderr, exit); no event loop. The process has the
-only other end of our ``stdin`` pipe: closing it, which the system does however this process ends,
-is what makes the server stop in the right order (``shim.cjs``).
+Blocking code and one daemon thread; no event loop. The process is this one's child and yet does not
+end with it: who uses it holds a lease (``lease.py``). Only until the first lease is taken does it
+depend on its starter, by the other end of its ``stdin`` pipe, which the system closes however the
+starter ends. What it writes goes to a file, which whoever uses it can read and nobody must.
 """
 
 from __future__ import annotations
@@ -13,32 +14,43 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
 from letta_adapters.backends.runtime.children import end_marked
 from letta_adapters.backends.runtime.environment import GRACE_SECONDS, Launch
 from letta_adapters.backends.runtime.errors import RuntimeStartError
 
-_TAIL_LINES = 40
-_TAIL_CHARS = 4000
-_READY = "WebSocket: "
-_STOP_SECONDS = GRACE_SECONDS + 3.0
+_TAIL_LINES: Final = 40
+_TAIL_CHARS: Final = 4000
+_POLL_SECONDS: Final = 0.02
+_STOP_SECONDS: Final = GRACE_SECONDS + 3.0
+_SOCKET: Final = "WebSocket: "
+_DOOR: Final = "letta-adapters door: "
+
+# Servers whose start is under way in this process: a forked child drops its copies of their pipes.
+_starting: set[ServerProcess] = set()
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where a server listens: the App Server's URL, and the port at which leases are taken."""
+
+    url: str
+    door: int
 
 
 class ServerProcess:
-    """A running (or ended) server. ``on_exit`` is called once, on a thread, when it has ended."""
+    """A running (or ended) server that this process has started."""
 
-    def __init__(self, launch: Launch, on_exit: Callable[[], None]) -> None:
+    def __init__(self, launch: Launch, log: Path) -> None:
         self._launch = launch
-        self._on_exit = on_exit
-        self._changed = threading.Condition()
-        self._url: str | None = None
+        self._log = log
         self._exited = threading.Event()
-        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._threads: list[threading.Thread] = []
         self._process = self._spawn()
+        _starting.add(self)
+        threading.Thread(target=self._watch, name="letta-runtime-exit", daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -47,31 +59,21 @@ class ServerProcess:
 
     @property
     def returncode(self) -> int | None:
-        """``None`` while it runs."""
+        """How it ended; ``None`` while it runs."""
         return self._process.returncode
-
-    def has_ended(self) -> bool:
-        """Is it gone?"""
-        return self._exited.is_set()
 
     def wait_ended(self, seconds: float) -> bool:
         """Wait at most so long until it is gone."""
         return self._exited.wait(seconds)
 
-    def stderr_tail(self) -> str:
-        """The last lines it wrote, for error messages."""
-        return "".join(self._tail)[-_TAIL_CHARS:].strip()
-
-    def wait_ready(self, timeout: float) -> str:
-        """The WebSocket URL, once it listens. Raises :class:`RuntimeStartError`."""
+    def wait_ready(self, timeout: float) -> Listening:
+        """Where it listens, once it does. Raises :class:`RuntimeStartError`."""
         deadline = time.monotonic() + timeout
-        with self._changed:
-            while self._url is None and not self._exited.is_set():
-                if not self._changed.wait(deadline - time.monotonic()):
-                    break
-            url = self._url
-        if url is not None:
-            return url
+        while time.monotonic() < deadline and not self._exited.is_set():
+            found = _listening(self._log)
+            if found is not None:
+                return found
+            self._exited.wait(_POLL_SECONDS)
         ended = self._exited.is_set()
         self.stop()
         how = (
@@ -81,16 +83,20 @@ class ServerProcess:
         )
         raise RuntimeStartError(
             f"The embedded Letta runtime {how}.",
-            stderr_tail=self.stderr_tail(),
+            stderr_tail=tail_of(self._log),
             returncode=self.returncode,
         )
 
-    def stop(self) -> None:
-        """End it, in order where it still can: close its input, then terminate, then kill."""
-        stdin = self._process.stdin
-        if stdin is not None:
+    def let_go(self) -> None:
+        """End its dependence on this process: somebody has a lease."""
+        _starting.discard(self)
+        if self._process.stdin is not None:
             with contextlib.suppress(OSError):
-                stdin.close()
+                self._process.stdin.close()
+
+    def stop(self) -> None:
+        """End a server that nobody uses yet: close its input, then terminate, then kill."""
+        self.let_go()
         ladder = ((_STOP_SECONDS, self._process.terminate), (2.0, self._process.kill))
         for seconds, harder in ladder:
             if self._exited.wait(seconds):
@@ -98,88 +104,70 @@ class ServerProcess:
             harder()
         self._exited.wait()
         end_marked(self._launch.runtime_id)
-        self._join()
 
     def forget(self) -> None:
-        """In a forked child: drop our copies of the pipes, so that the parent alone holds them."""
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    os.close(pipe.fileno())
+        """In a forked child: drop our copy of the pipe, so that the parent alone holds it."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError, ValueError):
+                os.close(self._process.stdin.fileno())
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         launch = self._launch
         flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
         flags |= getattr(subprocess, "CREATE_NO_WINDOW", 0)
+        how = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
         try:
-            process = subprocess.Popen(
+            log = os.open(self._log, how, 0o600)
+        except OSError as error:
+            raise RuntimeStartError(f"The embedded Letta runtime did not start: {error}") from error
+        try:
+            return subprocess.Popen(
                 launch.argv,
                 env=dict(launch.env),
                 cwd=launch.cwd,
                 stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
                 bufsize=0,
-                # Ctrl-C in a terminal goes to the whole group: it must not end the server first.
+                # Ctrl-C in a terminal goes to the whole group: it must not end the server.
                 start_new_session=sys.platform != "win32",
                 creationflags=flags,
             )
         except OSError as error:
             raise RuntimeStartError(f"The embedded Letta runtime did not start: {error}") from error
-        assert process.stdout is not None and process.stderr is not None
-        out, err = process.stdout.fileno(), process.stderr.fileno()
-        works: tuple[tuple[str, Callable[..., None], tuple[Any, ...]], ...] = (
-            ("out", _drain, (out, self._on_stdout)),
-            ("err", _drain, (err, self._tail.append)),
-            ("exit", self._watch, ()),
-        )
-        for name, work, args in works:
-            name = f"letta-runtime-{name}"
-            thread = threading.Thread(target=work, args=args, name=name, daemon=True)
-            self._threads.append(thread)
-        self._process = process
-        for thread in self._threads:
-            thread.start()
-        return process
-
-    def _on_stdout(self, line: str) -> None:
-        if line.startswith(_READY):
-            with self._changed:
-                self._url = line.removeprefix(_READY).strip()
-                self._changed.notify_all()
+        finally:
+            os.close(log)
 
     def _watch(self) -> None:
-        self._process.wait()
-        # What is still in the pipe belongs to the error; a child may hold the pipe open, though.
-        self._threads[1].join(0.3)
-        with self._changed:
-            self._exited.set()
-            self._changed.notify_all()
-        self._on_exit()
-
-    def _join(self) -> None:
-        current = threading.current_thread()
-        for thread in self._threads:
-            if thread is not current:
-                thread.join(1.0)
-        if not any(thread.is_alive() for thread in self._threads[:2]):
-            for pipe in (self._process.stdout, self._process.stderr):
-                if pipe is not None:
-                    pipe.close()
+        self._process.wait()  # also when it ends long after we left it to others: no zombie stays
+        self._exited.set()
 
 
-def _drain(fd: int, take: Callable[[str], None]) -> None:
-    """Hand over every line until the pipe closes, so that the server never blocks on writing.
+def forget_starts() -> None:
+    """In a forked child: starts that were under way are the parent's."""
+    for process in tuple(_starting):
+        process.forget()
+    _starting.clear()
 
-    Plain reads: a thread that waits in one holds no lock when the interpreter ends.
-    """
-    rest = b""
-    with contextlib.suppress(OSError):
-        while data := os.read(fd, 65536):
-            *lines, rest = (rest + data).split(b"\n")
-            for line in lines:
-                take(line.decode("utf-8", "replace") + "\n")
-            if len(rest) > 65536:  # a line without an end
-                rest = rest[-_TAIL_CHARS:]
-    if rest:
-        take(rest.decode("utf-8", "replace"))
+
+def tail_of(log: Path) -> str:
+    """The last lines a server wrote, for error messages; empty if they are gone."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_CHARS))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return "".join(text.splitlines(keepends=True)[-_TAIL_LINES:]).strip()
+
+
+def _listening(log: Path) -> Listening | None:
+    try:
+        lines = log.read_text("utf-8", "replace").split("\n")[:-1]
+    except OSError:
+        return None
+    url = [line.removeprefix(_SOCKET).strip() for line in lines if line.startswith(_SOCKET)]
+    door = [line.removeprefix(_DOOR).strip() for line in lines if line.startswith(_DOOR)]
+    if not url or not door or not door[0].isdecimal():
+        return None
+    return Listening(url[0], int(door[0]))

@@ -1,8 +1,9 @@
 """How the processes on one state directory find their common server.
 
-Two files: ``owner.lock``, locked as long as the process that started the server lives (the system
-unlocks it, whatever ends that process), and ``server.json`` (mode 0600) with the URL and the token.
-Whoever gets the lock starts a server; everybody else reads the file and joins.
+Three files: ``owner.lock``, locked by whoever starts a server or clears up after one (the system
+unlocks it, whatever ends that process); ``server.json`` (mode 0600) with the URL and the tokens of
+the server that runs; ``users.lock``, locked by all who use it, together. The last one tells whether
+a server that answers nobody may be killed.
 """
 
 from __future__ import annotations
@@ -13,108 +14,124 @@ import json
 import os
 import sys
 import threading
-import time
 import uuid
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from letta_adapters._version import __version__
 from letta_adapters.backends.runtime.children import end_marked, is_alive, is_marked
-from letta_adapters.backends.runtime.environment import GRACE_SECONDS
-from letta_adapters.backends.runtime.errors import RuntimeOccupiedError, RuntimeVersionError
+from letta_adapters.backends.runtime.errors import RuntimeOccupiedError
+from letta_adapters.backends.runtime.lease import Door
 
-_SCHEMA = 1
+_SCHEMA = 2
 _PROBE_SECONDS = 5.0
-# How long a server without its owner may need to end in order.
-_WIND_DOWN_SECONDS = GRACE_SECONDS + 4.0
 # The locks this process has. A POSIX lock does not keep a process from itself, and closing *any*
 # descriptor of the file gives it up.
-_held: set[Path] = set()
+_held: dict[Path, int] = {}
 _held_guard = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
 class ServerRecord:
-    """What ``server.json`` says. ``started_at`` in milliseconds since the epoch."""
+    """What ``server.json`` says. ``started_at`` in milliseconds since the epoch.
 
-    url: str
-    token: str = field(repr=False)
+    ``door``: the port at which leases are taken. ``adapters``: the version of this package whose
+    server it is. Another ``schema`` may leave out what it knows under other names.
+    """
+
     pid: int
-    owner_pid: int
-    started_at: int
-    version: str
-    protocol: int
     runtime_id: str
-    fingerprint: str
+    token: str = field(repr=False, default="")
+    url: str = ""
+    door: int = 0
+    started_at: int = 0
+    version: str = ""
+    protocol: int = 0
+    fingerprint: str = ""
+    adapters: str = __version__
     schema: int = _SCHEMA
+
+    @property
+    def understood(self) -> bool:
+        """Is it a record of a version that shares its servers as this one does?"""
+        return self.schema == _SCHEMA
+
+    @property
+    def where(self) -> Door:
+        """Where to ask for a lease."""
+        return Door(self.door, self.token)
+
+    def still_there(self) -> bool:
+        """Does the process run? Ids are used again, so it must be that server."""
+        if not is_alive(self.pid):
+            return False
+        known = is_marked(self.pid, self.runtime_id)
+        # Where the mark cannot be read, the token is the proof.
+        return probe(self.url, self.token) is not None if known is None else known
 
 
 class Meeting:
-    """The two files of one state directory, in ``folder`` (which is made, mode 0700)."""
+    """The files of one state directory, in ``folder`` (which is made, mode 0700)."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.log = folder / "server.log"
         self._record = folder / "server.json"
         self._lock = folder / "owner.lock"
-        self._fd: int | None = None
+        self._users = folder / "users.lock"
 
     def try_own(self) -> bool:
-        """Become the owner, unless another process, or another object of this one, is it."""
-        with _held_guard:
-            return self._try_own()
+        """Be the one who starts a server or clears up, unless another is it just now."""
+        return self._take(self._lock, shared=False)
 
     def disown(self) -> None:
-        """Let another process become the owner."""
-        with _held_guard:
-            self._disown()
+        """Let another do it."""
+        _give_up(self._lock)
 
-    def owned_elsewhere(self) -> bool:
-        """Does a living process other than this one own it?"""
-        with _held_guard:
-            if self._lock in _held:
-                return False
-            if self._try_own():
-                self._disown()
-                return False
-            return True
+    def enter(self) -> bool:
+        """Be counted among those who use the server; ``False`` while it is being killed."""
+        return self._take(self._users, shared=True)
 
-    def _try_own(self) -> bool:
-        if self._lock in _held:
+    def exit(self) -> None:
+        """Be counted no longer."""
+        _give_up(self._users)
+
+    def alone(self) -> bool:
+        """Is nobody else using the server (while this process does not enter)?"""
+        with _held_guard:
+            mine = self._users in _held
+        if mine or sys.platform == "win32" or not self._take(self._users, shared=False):
             return False
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            fd = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise RuntimeOccupiedError(
-                f"The state directory cannot be used: {error}",
-                hint="Make it writable, or use another Local(data_dir=...).",
-            ) from error
-        if not _lock(fd):
-            os.close(fd)
-            return False
-        self._fd = fd
-        _held.add(self._lock)
+        _give_up(self._users)
         return True
 
-    def _disown(self) -> None:
-        fd, self._fd = self._fd, None
-        if fd is not None:
-            _held.discard(self._lock)
-            os.close(fd)  # unlocks
+    def _take(self, path: Path, *, shared: bool) -> bool:
+        with _held_guard:
+            if path in _held:
+                return False
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+            except OSError as error:
+                raise RuntimeOccupiedError(
+                    f"The state directory cannot be used: {error}",
+                    hint="Make it writable, or use another Local(data_dir=...).",
+                ) from error
+            if not _lock(fd, shared=shared):
+                os.close(fd)
+                return False
+            _held[path] = fd
+            return True
 
     def read(self) -> ServerRecord | None:
-        """The record, if there is a readable one."""
+        """The record, if there is a readable one; of another version what is known of it."""
         try:
-            raw: dict[str, Any] = json.loads(self._record.read_text("utf-8"))
-            if raw.get("schema") != _SCHEMA:
-                raise RuntimeVersionError(
-                    "Another version of letta-adapters runs the server of this state directory.",
-                    hint="Use one version: pip install --upgrade letta-adapters",
-                )
-            return ServerRecord(**raw)
-        except (OSError, ValueError, TypeError, AttributeError):
+            raw = json.loads(self._record.read_text("utf-8"))
+        except (OSError, ValueError):
             return None
+        return _record_of(raw) if isinstance(raw, dict) else None
 
     def publish(self, record: ServerRecord) -> None:
         """Write the record, all or nothing, for this user's eyes only."""
@@ -124,29 +141,27 @@ class Meeting:
             json.dump(asdict(record), file)
         temporary.replace(self._record)
 
-    def withdraw(self, runtime_id: str) -> None:
-        """Remove the record of this server, after it has stopped."""
-        found = self.read()
-        if found is not None and found.runtime_id == runtime_id:
-            with contextlib.suppress(OSError):
-                self._record.unlink()
-
-    def bury(self) -> ServerRecord | None:
-        """As the new owner: wait until the last owner's server has ended, and return its record.
-
-        ``None`` when it was stopped in order (or there was none).
-        """
-        record = self.read()
-        if record is None:
-            return None
-        deadline = time.monotonic() + _WIND_DOWN_SECONDS
-        while _still_there(record):
-            if time.monotonic() > deadline:
-                end_marked(record.runtime_id)
-                break
-            time.sleep(0.05)
+    def bury(self, record: ServerRecord) -> None:
+        """After its server has ended, and before there is another: what it left goes."""
         end_marked(record.runtime_id)
-        return record
+        found = self.read()
+        if found is not None and found.runtime_id == record.runtime_id:
+            for file in (self._record, self.log):
+                with contextlib.suppress(OSError):
+                    file.unlink()
+
+
+def _record_of(raw: dict[str, Any]) -> ServerRecord | None:
+    """Only fields of the right type count; without a process there is nothing to know."""
+    known: dict[str, Any] = {"schema": 0}
+    for one in fields(ServerRecord):
+        value = raw.get(one.name)
+        wanted = int if one.type == "int" else str
+        if isinstance(value, wanted) and not isinstance(value, bool):
+            known[one.name] = value
+    if not known.get("runtime_id") or known.get("pid", 0) <= 0:
+        return None
+    return ServerRecord(**known)
 
 
 def reset_after_fork() -> None:
@@ -174,18 +189,19 @@ def probe(url: str, token: str) -> dict[str, Any] | None:
         connection.close()
 
 
-def _still_there(record: ServerRecord) -> bool:
-    if not is_alive(record.pid):
-        return False
-    known = is_marked(record.pid, record.runtime_id)
-    # Process ids are used again: where the mark cannot be read, the token is the proof.
-    return probe(record.url, record.token) is not None if known is None else known
+def _give_up(path: Path) -> None:
+    with _held_guard:
+        fd = _held.pop(path, None)
+        if fd is not None:
+            os.close(fd)  # unlocks
 
 
 if sys.platform == "win32":
     import msvcrt
 
-    def _lock(fd: int) -> bool:
+    def _lock(fd: int, *, shared: bool) -> bool:
+        if shared:  # there is no such lock: nobody is known to be alone
+            return True
         try:
             msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
         except OSError:
@@ -195,10 +211,11 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _lock(fd: int) -> bool:
+    def _lock(fd: int, *, shared: bool) -> bool:
         # A record lock belongs to the process: unlike flock(), a forked child does not keep it.
+        how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(fd, how | fcntl.LOCK_NB)
         except OSError:
             return False
         return True

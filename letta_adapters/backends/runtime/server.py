@@ -1,257 +1,201 @@
-"""The server of one state directory as this process sees it: its own, or another process's.
+"""The server of one state directory as a process sees it that holds a lease on it.
 
-Everything here blocks; ``manager.py`` calls it on worker threads.
+Whoever finds no server starts one; everybody else joins. Afterwards both are the same: the server
+belongs to all who use it, and ends when the last of them leaves. Everything here blocks;
+``manager.py`` calls it on worker threads.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import secrets
+import signal
+import sys
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
 
-from letta_adapters.backends.runtime.children import end_marked
-from letta_adapters.backends.runtime.environment import (
-    Places,
-    RuntimeConfig,
-    build_launch,
-    runtime_environment,
-)
-from letta_adapters.backends.runtime.errors import (
-    RuntimeCrashedError,
-    RuntimeOccupiedError,
-    RuntimeStartError,
-)
-from letta_adapters.backends.runtime.find import check_git, check_version, find_installation
-from letta_adapters.backends.runtime.leftovers import Leftover, clear_leftovers
-from letta_adapters.backends.runtime.process import ServerProcess
+from letta_adapters.backends.runtime.environment import GRACE_SECONDS, Places
+from letta_adapters.backends.runtime.errors import RuntimeCrashedError
+from letta_adapters.backends.runtime.lease import Lease, Said
+from letta_adapters.backends.runtime.leftovers import Leftover, clear_leftovers, report
+from letta_adapters.backends.runtime.process import ServerProcess, tail_of
 from letta_adapters.backends.runtime.rendezvous import Meeting, ServerRecord, probe
 
-_NOTICE_SECONDS = 1.0
+_NOTICE_SECONDS: Final = 1.0
+# How long a server that ends in order may need.
+WIND_DOWN_SECONDS: Final = GRACE_SECONDS + 4.0
+_SETTLE_SECONDS: Final = WIND_DOWN_SECONDS + 3.0
+POLL_SECONDS: Final = 0.05
 
 log = logging.getLogger("letta_adapters.runtime")
 
 
 class Server:
-    """A server this process uses; ``users`` counts its handles."""
+    """A server this process uses; ``users`` counts its handles.
 
-    owned = False
-    leftovers: tuple[Leftover, ...] = ()
+    Args:
+        places: The directories.
+        meeting: Its files.
+        record: What is known of it.
+        lease: This process's lease.
+        process: If this process has started it.
+        leftovers: What an earlier server had left unfinished.
+    """
 
     def __init__(
-        self, meeting: Meeting, record: ServerRecord, leftovers: tuple[Leftover, ...] = ()
+        self,
+        places: Places,
+        meeting: Meeting,
+        record: ServerRecord,
+        lease: Lease,
+        *,
+        process: ServerProcess | None = None,
+        leftovers: tuple[Leftover, ...] = (),
     ) -> None:
+        self._places = places
         self._meeting = meeting
+        self._lease = lease
+        self._process = process
+        self._tail = ""
+        self._leaving = False
+        self._gone = threading.Event()
+        self._settled = threading.Event()
+        self._listeners: set[Callable[[], None]] = set()
         self.record = record
         self.leftovers = leftovers
         self.users = 0
+        # It takes nobody new and ends when all have left.
+        self.retiring = lease.granted.get("recycling") is True
+        lease.watch(self._heard, self._ended)
+
+    @property
+    def owned(self) -> bool:
+        """Has this process started it?"""
+        return self._process is not None
 
     def healthy(self) -> bool:
-        """Does it still serve? Without its owner it is about to end."""
-        return self._meeting.owned_elsewhere() and self._answers()
-
-    def _answers(self) -> bool:
-        return probe(self.record.url, self.record.token) is not None
-
-    def stderr_tail(self) -> str:
-        """Its last output, which only its owner has."""
-        return ""
-
-    def failure(self) -> RuntimeCrashedError:
-        """The error for a connection that was lost because the server is gone."""
-        return RuntimeCrashedError(
-            "The embedded Letta runtime, which another process "
-            f"(pid {self.record.owner_pid}) had started, is gone."
-        )
-
-    def stop(self) -> None:
-        """Nothing: its owner stops it."""
-
-    def forget(self) -> None:
-        """Called in a forked child."""
-
-
-class OwnedServer(Server):
-    """The server this process has started."""
-
-    owned = True
-
-    def __init__(self, config: RuntimeConfig, places: Places, meeting: Meeting) -> None:
-        self._places = places
-        self._meeting = meeting
-        self._stopping = False
-        self._up = False
-        self._retiring = threading.Lock()
-        self._retired = threading.Event()
-        self._process: ServerProcess | None = None
-        self._runtime_id = secrets.token_hex(8)
-        self._started_at = 0
-        try:
-            super().__init__(meeting, *self._start(config))
-            meeting.publish(self.record)
-        except BaseException:
-            self.stop()
-            raise
-        self._up = True
-        if self._has_ended():
-            self._retire()  # it ended just now, when that was still the starter's business
-
-    def healthy(self) -> bool:
-        """Does it still run? If not, it has been cleaned up when this returns."""
-        # A lost connection is noticed before the process is known to be dead. One that runs and
-        # does not answer is busy.
-        ended = self._has_ended() or not self._answers()
-        if self._process is None or not (ended and self._process.wait_ended(_NOTICE_SECONDS)):
+        """Does it still run? If not, what it left is cleared up when this returns."""
+        # A lost connection is noticed before the end of the lease. A server that runs and does not
+        # answer is busy.
+        if not self._gone.is_set() and (
+            probe(self.record.url, self.record.token) is not None
+            or not self._gone.wait(_NOTICE_SECONDS)
+        ):
             return True
-        self._retired.wait(10.0)
+        self._settled.wait(_SETTLE_SECONDS)
         return False
 
     def stderr_tail(self) -> str:
         """The last lines it wrote."""
-        return self._process.stderr_tail() if self._process else ""
+        return self._tail or tail_of(self._meeting.log)
 
     def failure(self) -> RuntimeCrashedError:
         """The error for a connection that was lost because the server is gone."""
-        code = self._process.returncode if self._process else None
+        code = None
+        if self._process is not None and self._process.wait_ended(_NOTICE_SECONDS):
+            code = self._process.returncode
+        how = "" if code is None else f" (code {code})"
         return RuntimeCrashedError(
-            f"The embedded Letta runtime ended unexpectedly (code {code}).",
+            f"The embedded Letta runtime (pid {self.record.pid}) ended unexpectedly{how}.",
             stderr_tail=self.stderr_tail(),
             returncode=code,
         )
 
-    def stop(self) -> None:
-        """End it in order; returns when no process of it is left."""
-        self._stopping = True
-        if self._process is not None:
-            self._process.stop()
-        self._retire()
+    def leave(self, keep: float) -> None:
+        """Give the lease back. If it was the last one, no process is left when this returns,
+        unless the server shall stay for ``keep`` seconds.
+        """
+        self._leaving = True
+        gone = self._gone.is_set()
+        ending = self._lease.leave(keep)
+        self._meeting.exit()
+        if gone:
+            self._settled.wait(_SETTLE_SECONDS)
+        elif ending or (ending is None and self._meeting.alone()):
+            self._see_to_the_end()
 
     def forget(self) -> None:
-        """In a forked child: the server, its lock and its pipes are the parent's alone."""
-        if self._process is not None:
-            self._process.forget()
-        self._meeting.disown()
+        """In a forked child: the lease is the parent's alone."""
+        self._lease.forget()
 
-    def _has_ended(self) -> bool:
-        return self._process is None or self._process.has_ended()
+    def _heard(self, said: Said) -> None:
+        """On the lease's thread."""
 
-    def _start(self, config: RuntimeConfig) -> tuple[ServerRecord, tuple[Leftover, ...]]:
-        dead = self._meeting.bury()
-        leftovers = clear_leftovers(self._places, since=dead.started_at if dead else None)
-        _report(leftovers)
-        token = secrets.token_urlsafe(32)
-        self._places.git.write(self._places.memories, os.environ, remote=config.remote_memory)
-        launch = build_launch(
-            config, self._places, find_installation(), token=token, runtime_id=self._runtime_id
-        )
-        self._started_at = int(time.time() * 1000)
-        self._process = ServerProcess(launch, self._on_exit)
-        url = self._process.wait_ready(config.start_timeout)
-        info = self._check(probe(url, token), config)
-        record = ServerRecord(
-            url=url,
-            token=token,
-            pid=self._process.pid,
-            owner_pid=os.getpid(),
-            started_at=self._started_at,
-            version=info["letta_code_version"],
-            protocol=info["protocol_version"],
-            runtime_id=self._runtime_id,
-            fingerprint=config.fingerprint(token),
-        )
-        return record, tuple(leftovers)
+    def _ended(self) -> None:
+        """On the lease's thread: this process has left, or the server is ending, or it is dead."""
+        if self._leaving:
+            self._gone.set()
+            self._settled.set()
+            return
+        self._tail = tail_of(self._meeting.log)
+        self._meeting.exit()
+        self._gone.set()
+        try:
+            if not self.retiring:
+                log.warning("%s", self.failure().message)
+            if wait_gone(self.record):
+                self._clear_up()
+        finally:
+            self._settled.set()
 
-    def _check(self, info: dict[str, Any] | None, config: RuntimeConfig) -> dict[str, Any]:
-        if info is None:
-            raise RuntimeStartError(
-                "The embedded Letta runtime listens but does not answer.",
-                stderr_tail=self.stderr_tail(),
-            )
-        version, protocol = info.get("letta_code_version"), info.get("protocol_version")
-        check_version(str(version or "0"), protocol if isinstance(protocol, int) else -1)
-        wanted = "local" if config.api is None else "api"
-        if info.get("backend") != wanted:
-            raise RuntimeStartError(
-                f"The embedded Letta runtime came up with the {info.get('backend')!r} backend "
-                f"instead of {wanted!r}."
-            )
-        return info
+    def _see_to_the_end(self) -> None:
+        """Wait until it has ended; make it, where it does not by itself."""
+        ladder = (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM))
+        for seconds, number in zip((WIND_DOWN_SECONDS, 2.0), ladder, strict=True):
+            if wait_gone(self.record, seconds):
+                break
+            signal_server(self.record, number)
+        if wait_gone(self.record):
+            self._clear_up()
 
-    def _on_exit(self) -> None:
-        """On the watching thread: clean up after a crash, so that anybody may start it again."""
-        # A crash while starting is the starter's to report, and to clean up.
-        if self._up and not self._stopping:
-            log.warning("%s", self.failure().message)
-            self._retire()
-
-    def _retire(self) -> None:
-        """Once: afterwards the state directory may be another process's."""
-        with self._retiring:
-            if self._retired.is_set():
-                return
-            end_marked(self._runtime_id)
-            if self._process is not None:
-                left = clear_leftovers(self._places, since=self._started_at)
-                self.leftovers += tuple(item for item in left if item.neutralised)
-            self._meeting.withdraw(self._runtime_id)
-            self._meeting.disown()
-            self._retired.set()
+    def _clear_up(self) -> None:
+        """After a crash, before anybody starts it again; after an orderly end there is nothing."""
+        deadline = time.monotonic() + WIND_DOWN_SECONDS
+        while _is_recorded(self._meeting, self.record):
+            if self._meeting.try_own():
+                try:
+                    # Whoever was faster may have started the next one.
+                    if _is_recorded(self._meeting, self.record):
+                        self.leftovers += clear_up(self._places, self._meeting, self.record)
+                finally:
+                    self._meeting.disown()
+            elif time.monotonic() > deadline:
+                break
+            else:
+                time.sleep(POLL_SECONDS)
 
 
-def open_server(config: RuntimeConfig, places: Places) -> Server:
-    """Join the server of this state directory, or start it.
+def clear_up(places: Places, meeting: Meeting, record: ServerRecord) -> tuple[Leftover, ...]:
+    """What a crashed server left: its children end, its open inputs will not be run again.
 
-    Raises the errors of :mod:`letta_adapters.backends.runtime.errors`.
+    Call it as the owner of the meeting, when the server has ended.
     """
-    find_installation()
-    check_git(runtime_environment(config))
-    meeting = Meeting(places.meet)
-    deadline = time.monotonic() + config.start_timeout
-    record: ServerRecord | None = None
-    while True:
-        if meeting.try_own():
-            return OwnedServer(config, places, meeting)
-        record = meeting.read()
-        info = probe(record.url, record.token) if record else None
-        if record and info:
-            _check_shareable(record, config)
-            return Server(meeting, record)
+    meeting.bury(record)
+    left = clear_leftovers(places, since=record.started_at)
+    report(left)
+    return tuple(item for item in left if item.neutralised)
+
+
+def wait_gone(record: ServerRecord, seconds: float = WIND_DOWN_SECONDS) -> bool:
+    """Wait at most so long until the server's process has ended."""
+    deadline = time.monotonic() + seconds
+    while record.still_there():
         if time.monotonic() > deadline:
-            break
-        time.sleep(0.05)
-    owner = record.owner_pid if record else None
-    raise RuntimeOccupiedError(
-        f"Another process ({f'pid {owner}' if owner else 'unknown'}) holds this state directory, "
-        "but no server of it answers.",
-        owner_pid=owner,
-        hint=f"End it{f' (kill {owner})' if owner else ''}, or use another Local(data_dir=...).",
-    )
+            return False
+        time.sleep(0.02)
+    return True
 
 
-def _check_shareable(record: ServerRecord, config: RuntimeConfig) -> None:
-    check_version(record.version, record.protocol)
-    if names := config.differences(record.fingerprint, record.token):
-        raise RuntimeOccupiedError(
-            f"The server of this state directory runs with other settings ({', '.join(names)}), "
-            f"started by pid {record.owner_pid}.",
-            owner_pid=record.owner_pid,
-            hint="Use the same settings in all processes, or another Local(data_dir=...).",
-        )
+def signal_server(record: ServerRecord, number: int) -> None:
+    """Send a signal to a server that is still there."""
+    if record.still_there() and (sys.platform != "win32" or record.pid != os.getpid()):
+        with suppress(OSError):
+            os.kill(record.pid, number)
 
 
-def check_shareable(server: Server, config: RuntimeConfig) -> None:
-    """Raise :class:`RuntimeOccupiedError` if ``server`` was started with other settings."""
-    _check_shareable(server.record, config)
-
-
-def _report(leftovers: list[Leftover]) -> None:
-    for item in leftovers:
-        fate = "will not be run again" if item.neutralised else "is about to be run again by Letta"
-        log.warning(
-            "Message %s of conversation %s was not finished when its server ended; it %s.",
-            item.client_message_id,
-            item.conversation_id,
-            fate,
-        )
+def _is_recorded(meeting: Meeting, record: ServerRecord) -> bool:
+    found = meeting.read()
+    return found is not None and found.runtime_id == record.runtime_id

@@ -1,6 +1,6 @@
-// Loaded into the runtime (node --require) by letta_adapters. Ends it when its parent is gone:
-// stdin is a pipe that only the parent holds, so it closes however the parent ends, on every
-// system, also under a sub-reaper. The order is the one that never runs a message twice: drop the
+// Loaded into the runtime (node --require) by letta_adapters. Ends it when nobody uses it any more:
+// who does is known by leases (leases.cjs), and until the first one by stdin, a pipe that only the
+// process which starts it holds. The order is the one that never runs a message twice: drop the
 // clients (which cancels their turns), wait until no accepted input is open, then SIGTERM. What is
 // still open when the process exits is marked as done, so that the next start does not run it.
 "use strict";
@@ -8,8 +8,8 @@ const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
 const crypto = require("node:crypto");
-const net = require("node:net");
 const diagnostics = require("node:diagnostics_channel");
+const Leases = require("./leases.cjs");
 
 const id = process.env.LETTA_ADAPTERS_RUNTIME_ID;
 const grace = Number(process.env.LETTA_ADAPTERS_GRACE_MS) || 3000;
@@ -18,6 +18,8 @@ const startedAt = Date.now();
 const letta = path.join(os.homedir(), ".letta");
 const stateDir = process.env.LETTA_LOCAL_BACKEND_DIR || path.join(letta, "lc-local-backend");
 const parent = process.ppid;
+const meet = process.cwd();
+const LOG_BYTES = 1 << 20;
 const sockets = new Set();
 let closing = false;
 
@@ -128,28 +130,39 @@ function close() {
   setTimeout(look, 100); // the lost connections are noticed first
 }
 
+const digest = process.argv[process.argv.indexOf("--ws-token-sha256") + 1];
+const record = path.join(meet, "server.json");
+const leases = new Leases({ digest, record, end: close, status: () => ({}) });
+
 // The bundle's entry runs once; what it spawns with node does not load this file.
 diagnostics.subscribe("net.server.socket", ({ socket }) => {
+  if (socket.server === leases.server) return;
   if (closing) socket.destroy();
   sockets.add(socket);
   socket.once("close", () => sockets.delete(socket));
 });
+
+// The record by which others find this runtime goes when it has ended; it stays after a crash.
+function withdraw() {
+  if (read(record)?.runtime_id !== id) return;
+  for (const file of [record, path.join(meet, "server.log")]) quietly(() => fs.unlinkSync(file));
+}
 process.on("exit", () => {
   for (const file of ledgers()) {
     if (openIn(read(file)).length > 0) quietly(() => locked(file, () => neutralise(file)));
   }
   quietly(endDescendants);
+  withdraw();
 });
-// With the parent gone nobody reads our output.
+
+// Our output goes to a file, which must not grow for ever. (On a full disk it is lost.)
 process.stdout.on("error", () => {});
 process.stderr.on("error", () => {});
-// The runtime's own watcher exits at once when its parent is 1: in mid-turn, and never below a
-// sub-reaper. It sees no change; ours looks for any, should a copy of the pipe be open elsewhere.
+setInterval(() => {
+  if (quietly(() => fs.fstatSync(1).size, 0) > LOG_BYTES) quietly(() => fs.ftruncateSync(1, 0));
+}, 5000).unref();
+
+// The runtime's own watcher exits at once when its parent is gone, in mid-turn: it sees no change.
 Object.defineProperty(process, "ppid", { get: () => parent, configurable: true });
-function realParent() {
-  const stat = quietly(() => fs.readFileSync("/proc/self/stat", "latin1"), "");
-  return Number(stat.slice(stat.lastIndexOf(")") + 2).split(" ")[1]) || parent;
-}
-if (process.platform === "linux") setInterval(() => realParent() !== parent && close(), 1000).unref();
-for (const event of ["end", "close", "error"]) process.stdin.on(event, close);
+for (const event of ["end", "close", "error"]) process.stdin.on(event, () => leases.starterGone());
 process.stdin.resume();

@@ -1,0 +1,268 @@
+"""Find the server of a state directory and join it, or start one. Blocking code."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+from letta_adapters._version import __version__
+from letta_adapters.backends.runtime.children import end_marked
+from letta_adapters.backends.runtime.environment import (
+    Places,
+    RuntimeConfig,
+    build_launch,
+    runtime_environment,
+)
+from letta_adapters.backends.runtime.errors import (
+    RuntimeOccupiedError,
+    RuntimeStartError,
+    RuntimeVersionError,
+)
+from letta_adapters.backends.runtime.find import (
+    Installation,
+    check_git,
+    check_version,
+    find_installation,
+)
+from letta_adapters.backends.runtime.lease import Lease, ask, take_lease
+from letta_adapters.backends.runtime.leftovers import Leftover, clear_leftovers, report
+from letta_adapters.backends.runtime.process import ServerProcess, tail_of
+from letta_adapters.backends.runtime.rendezvous import Meeting, ServerRecord, probe
+from letta_adapters.backends.runtime.server import (
+    POLL_SECONDS,
+    WIND_DOWN_SECONDS,
+    Server,
+    clear_up,
+    signal_server,
+    wait_gone,
+)
+from letta_adapters.errors import LettaError
+
+_ELSEWHERE: Final = "or another Local(data_dir=...)"
+
+
+class RecyclingError(Exception):
+    """The server takes nobody new: it ends when those who use it have left. Then try again."""
+
+
+def open_server(config: RuntimeConfig, places: Places, *, insist: bool = False) -> Server:
+    """Join the server of this state directory, or start it.
+
+    Args:
+        config: How it must run.
+        places: Its directories.
+        insist: Join also a server that is being recycled.
+
+    Raises:
+        RecyclingError: not now.
+        LettaError: those of :mod:`letta_adapters.backends.runtime.errors`.
+    """
+    found = find_installation()
+    check_git(runtime_environment(config))
+    meeting = Meeting(places.meet)
+    search = _Search(config, places, meeting, found, insist)
+    deadline = time.monotonic() + config.start_timeout
+    while True:
+        server = search.join()
+        if server is None and meeting.try_own():
+            try:
+                server = search.join_or_start()
+            finally:
+                meeting.disown()
+        if server is not None:
+            return server
+        if time.monotonic() > deadline:
+            raise _silent(meeting.read())
+        time.sleep(POLL_SECONDS)
+
+
+@dataclass(slots=True)
+class _Search:
+    """One call of :func:`open_server`."""
+
+    config: RuntimeConfig
+    places: Places
+    meeting: Meeting
+    installed: Installation
+    insist: bool
+
+    def join(self) -> Server | None:
+        """The server that runs, if it grants a lease. One that nobody uses must fit exactly."""
+        record = self.meeting.read()
+        if record is None or (not self._fits(record) and self._retire(record)):
+            return None
+        if not self.meeting.enter():
+            return None
+        lease = None
+        try:
+            lease = self._lease(record)
+        finally:
+            if lease is None:
+                self.meeting.exit()
+        return None if lease is None else Server(self.places, self.meeting, record, lease)
+
+    def _lease(self, record: ServerRecord) -> Lease | None:
+        answer = take_lease(record.where, keep=self.config.keep_running, insist=self.insist)
+        if answer is None or isinstance(answer, Lease):
+            return answer
+        if answer.get("recycling") is True:
+            raise RecyclingError
+        return None
+
+    def _fits(self, record: ServerRecord) -> bool:
+        same = (record.adapters, record.version) == (__version__, self.installed.version)
+        return same and _refusal(record, self.config, []) is None
+
+    def _retire(self, record: ServerRecord) -> bool:
+        """End a server that does not fit, unless somebody uses it.
+
+        ``False``: it can be shared until then. Raises the error for one that cannot.
+        """
+        answer = ask(record.where, "retire") if record.door else None
+        if answer is None or answer.get("retired") is True:
+            return True  # it is ending, or dead, or busy: the next look will tell
+        pids = answer.get("pids")
+        users = [pid for pid in pids if isinstance(pid, int)] if isinstance(pids, list) else []
+        refusal = _refusal(record, self.config, users)
+        if refusal is not None:
+            raise refusal
+        return False
+
+    def join_or_start(self) -> Server | None:
+        """As the owner of the meeting. ``None``: somebody uses a server that does not answer."""
+        patience = time.monotonic() + WIND_DOWN_SECONDS
+        record = self.meeting.read()
+        while record is not None and record.still_there():
+            server = self.join()
+            if server is not None:
+                return server
+            if time.monotonic() > patience:
+                if not self.meeting.alone():
+                    return None
+                # It hangs, and nobody is there whom it serves.
+                end_marked(record.runtime_id)
+                signal_server(record, getattr(signal, "SIGKILL", signal.SIGTERM))
+                if not wait_gone(record):
+                    return None
+            time.sleep(POLL_SECONDS)
+            record = self.meeting.read()
+        cleared: tuple[Leftover, ...] = ()
+        if record is not None:
+            cleared = clear_up(self.places, self.meeting, record)
+        left = clear_leftovers(self.places, since=None)
+        report(left)
+        return self._start(cleared + tuple(left))
+
+    def _start(self, leftovers: tuple[Leftover, ...]) -> Server:
+        token, runtime_id = secrets.token_urlsafe(32), secrets.token_hex(8)
+        self.places.git.write(self.places.memories, os.environ, remote=self.config.remote_memory)
+        launch = build_launch(
+            self.config, self.places, self.installed, token=token, runtime_id=runtime_id
+        )
+        started_at = int(time.time() * 1000)
+        if not self.meeting.enter():
+            raise RuntimeOccupiedError(
+                "The state directory is being cleared up by another process."
+            )
+        process = ServerProcess(launch, self.meeting.log)
+        try:
+            where = process.wait_ready(self.config.start_timeout)
+            info = self._check(probe(where.url, token))
+            record = ServerRecord(
+                pid=process.pid,
+                runtime_id=runtime_id,
+                token=token,
+                url=where.url,
+                door=where.door,
+                started_at=started_at,
+                version=info["letta_code_version"],
+                protocol=info["protocol_version"],
+                fingerprint=self.config.fingerprint(token),
+            )
+            lease = take_lease(record.where, keep=self.config.keep_running)
+            if not isinstance(lease, Lease):
+                raise RuntimeStartError(
+                    "The embedded Letta runtime listens and grants no lease.",
+                    stderr_tail=tail_of(self.meeting.log),
+                )
+            self.meeting.publish(record)
+        except BaseException:
+            process.stop()
+            self.meeting.exit()
+            clear_leftovers(self.places, since=started_at)
+            raise
+        process.let_go()
+        return Server(
+            self.places, self.meeting, record, lease, process=process, leftovers=leftovers
+        )
+
+    def _check(self, info: dict[str, Any] | None) -> dict[str, Any]:
+        if info is None:
+            raise RuntimeStartError(
+                "The embedded Letta runtime listens but does not answer.",
+                stderr_tail=tail_of(self.meeting.log),
+            )
+        version, protocol = info.get("letta_code_version"), info.get("protocol_version")
+        check_version(str(version or "0"), protocol if isinstance(protocol, int) else -1)
+        wanted = "local" if self.config.api is None else "api"
+        if info.get("backend") != wanted:
+            raise RuntimeStartError(
+                f"The embedded Letta runtime came up with the {info.get('backend')!r} backend "
+                f"instead of {wanted!r}."
+            )
+        return info
+
+
+def check_shareable(server: Server, config: RuntimeConfig) -> None:
+    """Raise the error of :func:`open_server` if ``server`` cannot serve that configuration."""
+    refusal = _refusal(server.record, config, [os.getpid()])
+    if refusal is not None:
+        raise refusal
+
+
+def _refusal(record: ServerRecord, config: RuntimeConfig, users: list[int]) -> LettaError | None:
+    """Why a server that is in use cannot be shared."""
+    by = f"in use by process {', '.join(map(str, users))}" if users else "in use"
+    if not record.understood:
+        return _of_another_version(record)
+    try:
+        check_version(record.version, record.protocol)
+    except RuntimeVersionError as error:
+        return error
+    names = config.differences(record.fingerprint, record.token)
+    if not names:
+        return None
+    return RuntimeOccupiedError(
+        f"The server of this state directory runs with other settings ({', '.join(names)}) and is "
+        f"{by}.",
+        owner_pid=users[0] if users else None,
+        hint=f"Use the same settings in all processes, {_ELSEWHERE}.",
+    )
+
+
+def _of_another_version(record: ServerRecord) -> LettaError:
+    return RuntimeVersionError(
+        "Another version of letta-adapters runs the server of this state directory (pid "
+        f"{record.pid}), which is in use.",
+        hint=f"End what uses it, use one version of letta-adapters, {_ELSEWHERE}.",
+    )
+
+
+def _silent(record: ServerRecord | None) -> LettaError:
+    """Nothing could be joined, started or replaced in time."""
+    if record is None:
+        return RuntimeOccupiedError(
+            "Another process holds this state directory, but no server of it answers.",
+            hint=f"End that process, {_ELSEWHERE}.",
+        )
+    if not record.understood and record.still_there():
+        return _of_another_version(record)
+    return RuntimeOccupiedError(
+        f"The server of this state directory (pid {record.pid}) is in use and does not answer.",
+        owner_pid=record.pid,
+        hint=f"End it (kill {record.pid}), {_ELSEWHERE}.",
+    )

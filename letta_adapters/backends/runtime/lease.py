@@ -1,0 +1,154 @@
+"""What keeps a shared server running: a lease, which is a connection to the server's door.
+
+The system closes it however this process ends; the server ends when the last lease is gone
+(``leases.cjs`` has the protocol, lines of JSON on loopback). Blocking code; a lease that is held
+has one daemon thread, which waits for what the server says and for its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+_ANSWER_SECONDS: Final = 5.0
+_LINE_BYTES: Final = 65536
+
+Said = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where leases of a server are taken, and the server's token."""
+
+    port: int
+    token: str = field(repr=False)
+
+
+class Lease:
+    """A lease that was granted. ``granted``: what the server said then."""
+
+    def __init__(self, connection: socket.socket, rest: bytes, granted: Said) -> None:
+        self.granted = granted
+        self._socket: socket.socket | None = connection
+        self._rest = rest
+        self._left: Said | None = None
+        self._ended = threading.Event()
+
+    def watch(self, heard: Callable[[Said], None], ended: Callable[[], None]) -> None:
+        """Call ``heard`` for what the server says, ``ended`` once when it is gone; on a thread."""
+        work = (heard, ended)
+        name = "letta-runtime-lease"
+        threading.Thread(target=self._watch, args=work, name=name, daemon=True).start()
+
+    def leave(self, keep: float) -> bool | None:
+        """Give it back. Does the server end now? ``None`` if it does not answer.
+
+        Args:
+            keep: Seconds the server shall stay if this was the last lease.
+        """
+        if self._socket is None:
+            return None
+        with contextlib.suppress(OSError):
+            self._socket.sendall(_line({"do": "leave", "keep": keep}))
+            self._ended.wait(_ANSWER_SECONDS)
+        # Ours was the last word: a server that has not heard it sees the end of the connection.
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        return None if self._left is None else self._left.get("ending") is True
+
+    def forget(self) -> None:
+        """In a forked child: drop our copy, which leaves the parent's open."""
+        if self._socket is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._socket.detach())
+
+    def _watch(self, heard: Callable[[Said], None], ended: Callable[[], None]) -> None:
+        connection = self._socket
+        assert connection is not None
+        rest = self._rest
+        with contextlib.suppress(OSError):
+            while data := connection.recv(_LINE_BYTES):
+                *lines, rest = (rest + data).split(b"\n")
+                for line in lines:
+                    said = _parse(line)
+                    if said.get("left") is True:
+                        self._left = said
+                    elif said:
+                        heard(said)
+        self._ended.set()
+        ended()
+        connection.close()
+
+
+def take_lease(door: Door, *, keep: float, insist: bool = False) -> Lease | Said | None:
+    """Ask for a lease; what the server said instead if it refused, ``None`` if none answers.
+
+    Args:
+        door: Where to ask.
+        keep: Seconds the server shall stay if this process is killed and was the last.
+        insist: Also where the server waits for the last leases to go.
+    """
+    asked = {"do": "lease", "pid": os.getpid(), "keep": keep, "insist": insist}
+    connection = _connect(door, asked)
+    if connection is None:
+        return None
+    answer, rest = _first_line(connection)
+    if answer is not None and answer.get("granted") is True:
+        connection.settimeout(None)
+        return Lease(connection, rest, answer)
+    connection.close()
+    return answer
+
+
+def ask(door: Door, what: str) -> Said | None:
+    """``"retire"`` or ``"status"``: the answer, ``None`` if none comes."""
+    connection = _connect(door, {"do": what})
+    if connection is None:
+        return None
+    try:
+        return _first_line(connection)[0]
+    finally:
+        connection.close()
+
+
+def _connect(door: Door, asked: Said) -> socket.socket | None:
+    try:
+        connection = socket.create_connection(("127.0.0.1", door.port), _ANSWER_SECONDS)
+    except (OSError, OverflowError):
+        return None
+    try:
+        connection.sendall(_line({**asked, "token": door.token}))
+    except OSError:
+        connection.close()
+        return None
+    return connection
+
+
+def _first_line(connection: socket.socket) -> tuple[Said | None, bytes]:
+    data = b""
+    with contextlib.suppress(OSError):
+        while b"\n" not in data and len(data) < _LINE_BYTES:
+            more = connection.recv(_LINE_BYTES)
+            if not more:
+                break
+            data += more
+    line, newline, rest = data.partition(b"\n")
+    return (_parse(line), rest) if newline else (None, b"")
+
+
+def _line(value: Said) -> bytes:
+    return json.dumps(value).encode() + b"\n"
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
