@@ -26,6 +26,10 @@ class AsyncControls:
     async def _open(self) -> Opened:
         raise NotImplementedError
 
+    def _uses(self, model: str) -> None:
+        """The conversation has another model from now on."""
+        raise NotImplementedError
+
     async def _place(self) -> Conversation:
         return (await self._open()).conversation
 
@@ -39,6 +43,7 @@ class AsyncControls:
         if not isinstance(model, str) or not model:
             raise InvalidInputError(f"A model handle is needed, not {model!r}.")
         await self._client.backend.set_model(await self._place(), model)
+        self._uses(model)
 
     async def update_toolset(self, toolset: Toolset) -> None:
         """Use another set of Letta Code's own tools from the next turn on; ``"none"`` for none."""

@@ -125,6 +125,10 @@ class AsyncSession(AsyncControls):
                 self._session_id = f"session-{uuid.uuid4()}"
         return self._opened
 
+    def _uses(self, model: str) -> None:
+        if self._opened is not None:
+            self._opened = replace(self._opened, model=model)
+
     async def _find(self) -> Opened:
         await self._start_mcp()
         return await self._client.backend.open(self._target, self._options)

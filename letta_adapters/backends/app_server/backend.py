@@ -42,12 +42,15 @@ from letta_adapters.backends.base import (
 from letta_adapters.errors import (
     InvalidInputError,
     LettaError,
+    LettaTimeoutError,
     SessionClosedError,
 )
 from letta_adapters.messages import MessagePage, PendingToolCall
 from letta_adapters.options import AgentOptions, SessionOptions
 
 _RACE_SECONDS: Final = 0.3
+# How long a change of mode or directory may take; the server checks that the directory exists.
+_CHANGE_SECONDS: Final = 5.0
 
 
 @dataclass(slots=True)
@@ -220,13 +223,10 @@ class AppServerBackend:
         answer = await connection.request(frames.runtime_start({**settings, **where, **about}))
         conversation = opening.conversation_of(answer)
         self._system_info.choose(conversation, settings["system_info_reminder"])
-        live = self._live.setdefault(conversation, Live())
-        used = live.device.get("current_working_directory")
+        used = self._live.setdefault(conversation, Live()).directory
         asked = settings.get("cwd")
-        if asked and isinstance(used, str) and not opening.same_directory(asked, used):
-            raise InvalidInputError(
-                f"cwd={asked!r} is not a directory on the server, which would use {used!r}."
-            )
+        if asked and used and not opening.same_directory(asked, used):
+            raise opening.no_directory(asked, used)
         await self._stateless.keep(connection, conversation, asked)
         self._prepared[conversation] = _Prepared(settings, list(tools))
         return answer
@@ -302,6 +302,16 @@ class AppServerBackend:
 
     # -- state ------------------------------------------------------------------------------
 
+    async def _up_to_date(self, conversation: Conversation) -> Connection:
+        """What the server said of the conversation so far is here when this returns.
+
+        It tells its subscribers of a change when it makes it, and its frames keep their order: what
+        it answers now comes after that.
+        """
+        connection = await self._known(conversation)
+        await connection.request({"type": "app_server_info"})
+        return connection
+
     async def list_messages(
         self,
         conversation: Conversation,
@@ -323,7 +333,7 @@ class AppServerBackend:
 
     async def pending_calls(self, conversation: Conversation) -> tuple[PendingToolCall, ...]:
         """The tool calls that wait for an answer."""
-        await self._known(conversation)
+        await self._up_to_date(conversation)
         questions = [q.get("request") or {} for q in self._live[conversation].questions]
         return tuple(
             PendingToolCall(
@@ -347,8 +357,8 @@ class AppServerBackend:
         return await settling.abort(await self._known(conversation), conversation)
 
     async def live(self, conversation: Conversation) -> LiveState:
-        """What the server last said of the conversation."""
-        await self._known(conversation)
+        """What the server says of the conversation now."""
+        await self._up_to_date(conversation)
         live = self._live.setdefault(conversation, Live())
         return LiveState(dict(live.device), tuple(live.queue), live.loop)
 
@@ -365,8 +375,23 @@ class AppServerBackend:
         connection = await self._known(conversation)
         settings = self._settings(conversation.agent_id, options)
         await connection.send(frames.device_state(conversation, settings))
+        await self._taken(conversation, settings)
         await opening.use_toolset(connection, conversation, options)
         self._prepared[conversation].settings = settings
+
+    async def _taken(self, conversation: Conversation, settings: Mapping[str, Any]) -> None:
+        """Wait until the server says that it has these settings: it does not answer a change."""
+        live = self._live.setdefault(conversation, Live())
+        asked = settings.get("cwd")
+
+        def used() -> bool:
+            return not asked or opening.same_directory(asked, live.directory)
+
+        if await live.reaches(lambda: live.mode == settings["mode"] and used(), _CHANGE_SECONDS):
+            return
+        if not used():
+            raise opening.no_directory(str(asked), live.directory)
+        raise LettaTimeoutError("The server did not change the conversation's permission mode.")
 
     async def request(
         self,

@@ -9,7 +9,7 @@ from typing import Any
 from letta_adapters.backends.app_server import agents, frames
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.base import DEFAULT, Conversation, Target
-from letta_adapters.errors import ProtocolError, UnsupportedOptionError
+from letta_adapters.errors import InvalidInputError, ProtocolError, UnsupportedOptionError
 from letta_adapters.options import SessionOptions
 
 
@@ -96,6 +96,13 @@ def model_of(answer: Mapping[str, Any]) -> str | None:
 def same_directory(asked: str, used: str) -> bool:
     """Does the server work where it was told to?"""
     return asked == used or Path(asked).resolve() == Path(used)
+
+
+def no_directory(asked: str, used: str) -> InvalidInputError:
+    """The server works somewhere else than it was told to."""
+    return InvalidInputError(
+        f"cwd={asked!r} is not a directory on the server, which would use {used!r}."
+    )
 
 
 def agents_model(backend: str) -> UnsupportedOptionError:

@@ -60,6 +60,16 @@ class Live:
         return self.loop in ("", IDLE) and not self.queue
 
     @property
+    def mode(self) -> str:
+        """Its permission mode."""
+        return str(self.device.get("current_permission_mode") or "")
+
+    @property
+    def directory(self) -> str:
+        """Where it works; ``""`` if that is not known yet."""
+        return str(self.device.get("current_working_directory") or "")
+
+    @property
     def questions(self) -> list[dict[str, Any]]:
         """The permission requests that wait for somebody."""
         waiting = self.device.get("pending_control_requests")
