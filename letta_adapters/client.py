@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 
 from letta_adapters._checks import CONVERSATION, checked_method
 from letta_adapters.backends.base import DEFAULT, Backend, Conversation, Order, Target
+from letta_adapters.changes import Change, change_of
 from letta_adapters.errors import (
     ConversationBusyError,
     InvalidInputError,
@@ -104,6 +105,8 @@ class AsyncLettaClient:
         # The MCP servers of sessions that are not closed.
         self.mcp_hosts: set[McpHost] = set()
         self._closed = False
+        # Who remembers something of agents and conversations; set up once per client.
+        self._watchers: list[Callable[[Change], None]] = []
 
     # -- the face ---------------------------------------------------------------------------
 
@@ -211,7 +214,12 @@ class AsyncLettaClient:
     ) -> Any:
         """Any call of the Letta API (``"GET", "/v1/tools/"``); the decoded JSON."""
         self.check_usable()
-        return await self.backend.request(checked_method(method), path, params=params, body=body)
+        verb = checked_method(method)
+        answer = await self.backend.request(verb, path, params=params, body=body)
+        change = change_of(verb, path, body)
+        if change is not None:
+            self.notice(change)
+        return answer
 
     async def close(self) -> None:
         """Stop turns that are running, and close for good. Can be called more than once."""
@@ -242,6 +250,11 @@ class AsyncLettaClient:
         return self.backend.name
 
     @property
+    def busy(self) -> bool:
+        """Does a turn run or wait, an MCP server serve, or a clean-up go on?"""
+        return bool(self.turns or self.mcp_hosts or self._finishing)
+
+    @property
     def closed(self) -> bool:
         """Was it closed? That is final."""
         return self._closed
@@ -263,6 +276,16 @@ class AsyncLettaClient:
                 f"This client was opened on event loop {id(self._loop):#x} ({state}) and is now "
                 f"used on {id(loop):#x}."
             )
+
+    def watch(self, watcher: Callable[[Change], None]) -> None:
+        """Tell ``watcher`` of every change of an agent or a conversation by this client."""
+        self._watchers.append(watcher)
+
+    def notice(self, change: Change) -> None:
+        """What was remembered of an agent or a conversation is not true any more."""
+        self.backend.notice(change)
+        for watcher in self._watchers:
+            watcher(change)
 
     async def enter(self, conversation: Conversation, owner: object) -> Callable[[], None]:
         """Wait until no turn of ours is active on the conversation; the result frees it again.
@@ -290,10 +313,14 @@ class AsyncLettaClient:
 
     async def finish(self, work: Awaitable[None]) -> None:
         """Run clean-up to its end even if the caller is cancelled; ``close`` waits for it."""
+        await asyncio.shield(self.finish_later(work))
+
+    def finish_later(self, work: Awaitable[None]) -> asyncio.Future[None]:
+        """Run clean-up beside everything else; ``close`` waits for it."""
         task = asyncio.ensure_future(work)
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
-        await asyncio.shield(task)
+        return task
 
 
 def make_session(

@@ -124,6 +124,8 @@ class AgentKwargs(TypedDict, total=False):
     sleeptime: Sleeptime | Mapping[str, Any]
     cwd: str | Path
     permission_mode: PermissionMode
+    allowed_tools: Sequence[str]
+    disallowed_tools: Sequence[str]
 
 
 class AgentOptions(Options):
@@ -132,8 +134,13 @@ class AgentOptions(Options):
     ``persona`` and ``human`` are shorthands for memory blocks of these labels; ``memory`` adds
     blocks, ``block_ids`` attaches existing (shared) ones. ``base_tools=False`` makes an agent
     without Letta's memory and search tools. ``memfs``, ``skill_sources``, ``system_info_reminder``,
-    ``sleeptime``, ``cwd``, ``permission_mode``, ``append_system_prompt`` (added to the prompt),
-    ``personality`` (Letta's own prompts) and ``secrets`` exist in Letta Code only.
+    ``sleeptime``, ``cwd``, ``permission_mode``, ``allowed_tools``, ``disallowed_tools``,
+    ``append_system_prompt`` (added to the prompt), ``personality`` (Letta's own prompts) and
+    ``secrets`` exist in Letta Code only.
+
+    ``permission_mode``, ``allowed_tools``, ``disallowed_tools``, ``skill_sources``,
+    ``system_info_reminder`` and ``cwd`` are for sessions that say nothing else: what restricts
+    travels with the agent, the rest is kept on this machine (see ``docs/options.md``).
     """
 
     name: str | None = Field(default=None, min_length=1)
@@ -158,8 +165,18 @@ class AgentOptions(Options):
     sleeptime: Sleeptime | None = None
     cwd: Path | None = None
     permission_mode: PermissionMode | None = None
+    allowed_tools: tuple[str, ...] | None = None
+    disallowed_tools: tuple[str, ...] | None = None
 
-    @field_validator("tags", "block_ids", "tool_ids", "skill_sources", mode="before")
+    @field_validator(
+        "tags",
+        "block_ids",
+        "tool_ids",
+        "skill_sources",
+        "allowed_tools",
+        "disallowed_tools",
+        mode="before",
+    )
     @classmethod
     def _not_a_string(cls, value: Any) -> Any:
         return _sequence(value)

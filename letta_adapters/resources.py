@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from letta_adapters._checks import checked_id
+from letta_adapters.agent_settings import SETTINGS, without_own
+from letta_adapters.changes import Change
 from letta_adapters.errors import InvalidInputError, NotFoundError, UnsupportedOptionError
 
 if TYPE_CHECKING:
@@ -49,19 +51,41 @@ class AsyncAgents:
         found: list[dict[str, Any]] = await self._client.request(
             "GET", "/v1/agents/", params=params
         )
-        return found
+        return [without_own(agent) for agent in found]
 
     async def retrieve(self, agent_id: str) -> dict[str, Any]:
         """One agent. Raises NotFoundError."""
         found: dict[str, Any] = await self._client.request("GET", _path("agents", agent_id))
-        return found
+        return without_own(found)
 
     async def update(self, agent_id: str, **fields: Any) -> dict[str, Any]:
-        """Change fields of the API's agent object (``name``, ``model``, ``tags``, ...)."""
-        found: dict[str, Any] = await self._client.request(
-            "PATCH", _path("agents", agent_id), body=_fields(fields)
-        )
-        return found
+        """Change fields of the API's agent object (``name``, ``model``, ``tags``, ...), and what
+        its sessions inherit (:meth:`settings`; ``None`` takes a setting back).
+
+        Sessions that are open get a changed setting within half a minute. ``tags`` and
+        ``metadata`` replace the user's own; what this package keeps in them stays.
+
+        Raises:
+            InvalidInputError: nothing is to be changed, or a value that a setting does not take.
+            UnsupportedOptionError: a setting that this backend does not have.
+        """
+        self._client.check_usable()
+        _fields(fields)
+        settings = {name: fields.pop(name) for name in SETTINGS if name in fields}
+        found = await self._client.backend.update_agent(_checked(agent_id), fields, settings)
+        self._client.notice(Change(agent_id=agent_id))
+        return without_own(found)
+
+    async def settings(self, agent_id: str) -> dict[str, Any]:
+        """Return what the agent's sessions inherit where they say nothing (Letta Code): of
+        ``permission_mode``, ``allowed_tools``, ``disallowed_tools``, ``skill_sources``,
+        ``system_info_reminder`` and ``cwd`` those that are set.
+
+        Raises:
+            NotFoundError: no such agent.
+        """
+        self._client.check_usable()
+        return await self._client.backend.agent_settings(_checked(agent_id))
 
     async def delete(self, agent_id: str) -> None:
         """Delete an agent with its conversations and memory. Raises NotFoundError."""

@@ -42,8 +42,13 @@ class Agents(_Resource):
         return self._client._run(self._client._core.agents.retrieve(agent_id))
 
     def update(self, agent_id: str, **fields: Any) -> dict[str, Any]:
-        """Change fields of the API's agent object (``name``, ``model``, ``tags``, ...)."""
+        """Change fields of the API's agent object (``name``, ``model``, ``tags``, ...), and what
+        its sessions inherit (:meth:`settings`; ``None`` takes a setting back)."""
         return self._client._run(self._client._core.agents.update(agent_id, **fields))
+
+    def settings(self, agent_id: str) -> dict[str, Any]:
+        """Return what the agent's sessions inherit where they say nothing (Letta Code)."""
+        return self._client._run(self._client._core.agents.settings(agent_id))
 
     def delete(self, agent_id: str) -> None:
         """Delete an agent with its conversations and memory. Raises NotFoundError."""

@@ -6,6 +6,8 @@ Both speak the App Server protocol; here is only where to connect, and who start
 from __future__ import annotations
 
 import asyncio
+import hashlib
+from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from letta_adapters.backends.app_server.backend import AppServerBackend
@@ -31,7 +33,17 @@ def remote_backend(spec: Remote) -> AppServerBackend:
         request_timeout=spec.request_timeout,
         turn_timeout=spec.turn_timeout,
         settle_timeout=spec.settle_timeout,
+        own_directory=_of_remote(where.url),
     )
+
+
+def _of_remote(url: str) -> Path | None:
+    """Where this machine keeps what it was told of the agents of a server elsewhere."""
+    name = hashlib.sha256(url.encode()).hexdigest()[:16]
+    try:
+        return Path.home() / ".letta" / "letta-adapters" / name
+    except RuntimeError:  # a user without a home directory
+        return None
 
 
 def _socket_url(url: str) -> str:
@@ -61,6 +73,7 @@ def local_backend(spec: Local) -> AppServerBackend:
         shutdown=runtime.release,
         state_directory=None if spec.api is not None else places.state,
         system_info=SystemInfo(places.no_system_info),
+        own_directory=places.meet,
         on_api=spec.api is not None,
     )
 

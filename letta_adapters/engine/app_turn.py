@@ -78,6 +78,10 @@ class AppTurn(TurnState):
         self.queued = queued
         self.input_stored = None if queued else True
 
+    def allow(self, tools: Iterable[str]) -> None:
+        """Answer permission requests for these tools without a question."""
+        self._allowed |= frozenset(tools)
+
     def resolve(self, tool_call_ids: Iterable[str]) -> None:
         """The pending calls are answered; those the server did not ask for yet count as well."""
         for call_id in tool_call_ids:

@@ -40,13 +40,17 @@ def server(app_server: AppServer) -> AppServer:
 
 
 @pytest.fixture
-def connect(monkeypatch: pytest.MonkeyPatch) -> Callable[..., AsyncLettaClient]:
+def connect(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., AsyncLettaClient]:
     """Makes clients of a server: ``connect(server, name="local")``."""
+    ours = tmp_path_factory.mktemp("ours")
 
     def make(server: AppServer, *, name: str = "local", token: str = TOKEN, **options: Any) -> Any:
         async def endpoint() -> Endpoint:
             return Endpoint(server.url, token)
 
+        options.setdefault("own_directory", ours)
         backend = AppServerBackend(name, endpoint, **options)
         with monkeypatch.context() as patch:
             patch.setattr(letta_adapters.client, "_make_backend", lambda *_: backend)

@@ -21,7 +21,7 @@ PAIRS = [
     (resources.AsyncModels, sync_resources.Models),
 ]
 # What other parts of the package need of an async object, and users of the sync one do not.
-INTERNAL = {"check_usable", "enter", "finish"}
+INTERNAL = {"busy", "check_usable", "enter", "finish", "finish_later", "notice", "watch"}
 
 
 def public(cls: type) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 import re
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from letta_adapters.backends.app_server import frames
@@ -15,6 +16,7 @@ from letta_adapters.backends.base import DEFAULT, Conversation
 from letta_adapters.errors import (
     ConfigurationError,
     InvalidInputError,
+    LettaError,
     ProtocolError,
     UnsupportedOptionError,
 )
@@ -79,6 +81,12 @@ async def create_agent(connection: Connection, options: AgentOptions, backend: s
     if options.secrets:
         await connection.request(secrets_change(agent_id, options.secrets))
     return agent_id
+
+
+async def delete(connection: Connection, agent_id: str) -> None:
+    """Delete an agent that was made in vain. Never fails."""
+    with suppress(LettaError):
+        await connection.request({"type": "agent_delete", "agent_id": agent_id})
 
 
 def _check_prompt(options: AgentOptions) -> None:

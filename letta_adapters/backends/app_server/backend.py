@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from letta_adapters import agent_settings
+from letta_adapters._bounded import Bounded
 from letta_adapters.backends.app_server import (
     agents,
     frames,
@@ -25,6 +27,7 @@ from letta_adapters.backends.app_server import options as told
 from letta_adapters.backends.app_server.channel import AppChannel
 from letta_adapters.backends.app_server.connection import Connection, Endpoint
 from letta_adapters.backends.app_server.frames import Frame
+from letta_adapters.backends.app_server.inherited import Inherited, MachineFiles
 from letta_adapters.backends.app_server.settling import Fate, Live
 from letta_adapters.backends.app_server.stateless import Stateless
 from letta_adapters.backends.app_server.system_info import SystemInfo
@@ -39,6 +42,7 @@ from letta_adapters.backends.base import (
     TurnSettings,
     check_supported,
 )
+from letta_adapters.changes import Change
 from letta_adapters.errors import (
     InvalidInputError,
     LettaError,
@@ -55,10 +59,14 @@ _CHANGE_SECONDS: Final = 5.0
 
 @dataclass(slots=True)
 class _Prepared:
-    """What the server was told of a conversation on this connection."""
+    """What the server was told of a conversation on this connection.
+
+    ``options``: the session's, with its agent's where it says nothing.
+    """
 
     settings: Mapping[str, Any]
     tools: Sequence[Mapping[str, Any]]
+    options: SessionOptions
 
 
 class AppServerBackend:
@@ -70,6 +78,7 @@ class AppServerBackend:
         shutdown: Run after the connection was closed for good.
         state_directory: Where the server keeps its agents, if that is on this machine.
         system_info: Decides about reminders, where that is possible.
+        own_directory: Ours on this machine, for agents that live there: what is kept per machine.
         on_api: Its agents live on a Letta API; a server says so itself once it is connected.
     """
 
@@ -85,6 +94,7 @@ class AppServerBackend:
         shutdown: Callable[[], Awaitable[None]] | None = None,
         state_directory: Path | None = None,
         system_info: SystemInfo | None = None,
+        own_directory: Path | None = None,
         on_api: bool = False,
     ) -> None:
         self.name = name
@@ -100,9 +110,10 @@ class AppServerBackend:
         self._connection: Connection | None = None
         self._connecting = asyncio.Lock()
         self._closed = False
-        self._prepared: dict[Conversation, _Prepared] = {}
-        self._live: dict[Conversation, Live] = {}
-        self._inherited: dict[str, dict[str, Any]] = {}
+        self._prepared: Bounded[Conversation, _Prepared] = Bounded(in_use=self._has_turn)
+        self._live: Bounded[Conversation, Live] = Bounded(in_use=self._has_turn)
+        files = None if own_directory is None else MachineFiles(own_directory)
+        self._inherited = Inherited(files, self._system_info)
         self._background: set[asyncio.Task[None]] = set()
 
     @property
@@ -126,8 +137,12 @@ class AppServerBackend:
                 self._on_api = made.on_api
                 self._prepared.clear()
                 self._live.clear()
+                self._inherited.clear()
                 self._connection = made
             return self._connection
+
+    def _has_turn(self, conversation: Conversation) -> bool:
+        return self._connection is not None and self._connection.serves(conversation)
 
     def _observe(self, conversation: Conversation, frame: Frame, stray: bool) -> None:
         self._live.setdefault(conversation, Live()).see(frame)
@@ -150,17 +165,41 @@ class AppServerBackend:
     async def create_agent(self, options: AgentOptions) -> str:
         """Create an agent; its id. Letta's own system prompt unless another one is given.
 
-        ``permission_mode``, ``skill_sources`` and ``cwd`` become what sessions of this client with
-        this agent use when they say nothing else.
+        ``permission_mode``, ``allowed_tools``, ``disallowed_tools``, ``skill_sources``,
+        ``system_info_reminder`` and ``cwd`` become what sessions with this agent use when they say
+        nothing else: see :mod:`letta_adapters.agent_settings`.
         """
         check_supported(options, self.name)
         told.refuse(options, self.name)
         self._check_cwd(options.cwd)
+        settings = agent_settings.of_options(options)
+        self._inherited.check_writable(settings)
         connection = await self.connection()
-        agent_id = await agents.create_agent(connection, options, self.name)
-        kept = {name: getattr(options, name) for name in told.INHERITED}
-        self._inherited[agent_id] = {k: v for k, v in kept.items() if v is not None}
+        tags = tuple(agent_settings.with_tags(options.tags, settings.restrictions))
+        tagged = options if connection.on_api else options.model_copy(update={"tags": tags})
+        agent_id = await agents.create_agent(connection, tagged, self.name)
+        if settings != agent_settings.AgentSettings():
+            try:
+                await self._inherited.store(connection, agent_id, settings)
+            except BaseException:
+                await agents.delete(connection, agent_id)
+                raise
         return agent_id
+
+    async def update_agent(
+        self, agent_id: str, fields: Mapping[str, Any], settings: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Change an agent's fields, and what its sessions inherit; the agent."""
+        changes = AgentOptions(**{k: v for k, v in settings.items() if v is not None})
+        told.refuse(changes, self.name)
+        self._check_cwd(changes.cwd)
+        connection = await self.connection()
+        return await self._inherited.update(connection, agent_id, fields, settings)
+
+    async def agent_settings(self, agent_id: str) -> dict[str, Any]:
+        """What the agent's sessions inherit, under the names of the options."""
+        found = await self._inherited.of(await self.connection(), agent_id, fresh=True)
+        return found.shown()
 
     async def default_agent(self, model: str | None) -> str:
         """The agent used when none is named: found by its tag, made once."""
@@ -192,8 +231,10 @@ class AppServerBackend:
             if not target.new and target.conversation_id in (None, DEFAULT):
                 raise opening.agents_model(self.name)
         where = await opening.runtime_of(connection, target, options, self.default_agent)
-        settings = self._settings(str(where.get("agent_id") or ""), options)
-        answer = await self._start(connection, where, settings, ())
+        agent_id = str(where.get("agent_id") or "")
+        options = await self._inherited.session(connection, agent_id, options, fresh=True)
+        settings = self._settings(agent_id, options)
+        answer = await self._start(connection, where, settings, (), options)
         conversation = opening.conversation_of(answer)
         if options.model and not target.new:
             await connection.request(opening.model_update(conversation, options.model))
@@ -217,6 +258,7 @@ class AppServerBackend:
         where: Mapping[str, Any],
         settings: Mapping[str, Any],
         tools: Sequence[Mapping[str, Any]],
+        options: SessionOptions,
     ) -> Frame:
         groups = [{"tools": frames.external_tools(tools)}] if tools else []
         about = {"external_tools": groups, "system_info_reminder": None}
@@ -228,19 +270,17 @@ class AppServerBackend:
         if asked and used and not opening.same_directory(asked, used):
             raise opening.no_directory(asked, used)
         await self._stateless.keep(connection, conversation, asked)
-        self._prepared[conversation] = _Prepared(settings, list(tools))
+        self._prepared[conversation] = _Prepared(settings, list(tools), options)
         return answer
 
     def _settings(self, agent_id: str, options: SessionOptions) -> dict[str, Any]:
-        inherited = dict(self._inherited.get(agent_id, {}))
-        if not agent_id:
-            inherited["skill_sources"] = ()
-        if self.name == "local":
+        cwd = self._stateless.directory if options.stateless else options.cwd
+        self._check_cwd(cwd)
+        if cwd is None and self.name == "local":
             # Our own server starts in a directory of its own, where nobody wants to work.
-            inherited.setdefault("cwd", Path.cwd())
-        if options.stateless:
-            inherited["cwd"] = self._stateless.directory
-        return told.runtime_settings(options, inherited, self.name)
+            cwd = Path.cwd()
+        sources = options.skill_sources if agent_id or options.skill_sources else ()
+        return told.runtime_settings(options, cwd, sources, self.name)
 
     def _loaded(self, conversation: Conversation, options: SessionOptions) -> tuple[str, ...]:
         device = self._live.setdefault(conversation, Live()).device
@@ -254,14 +294,17 @@ class AppServerBackend:
         options = settings.session or SessionOptions()
         told.refuse(options, self.name, on_api=self._on_api)
         connection = await self.connection()
+        options = await self._inherited.session(connection, conversation.agent_id, options)
         wanted = self._settings(conversation.agent_id, options)
         prepared = self._prepared.get(conversation)
         tools = list(settings.client_tools)
         if prepared is None or prepared.settings != wanted:
             where = frames.runtime_of(conversation)
-            await self._start(connection, where, wanted, tools)
+            await self._start(connection, where, wanted, tools, options)
             await opening.use_toolset(connection, conversation, options)
-        elif prepared.tools != tools:
+            return connection
+        prepared.options = options
+        if prepared.tools != tools:
             await connection.request(frames.tools_update(conversation, tools))
             prepared.tools = tools
         return connection
@@ -275,16 +318,22 @@ class AppServerBackend:
 
     def turn(self, conversation: Conversation, settings: TurnSettings) -> AppChannel:
         """A turn that is not started yet."""
-        options = settings.session or SessionOptions()
-        hidden = frozenset(options.disallowed_tools or ())
         names = [str(tool["name"]) for tool in settings.client_tools]
 
+        # Asked once the turn is prepared: what the agent says about it is known by then.
         def select() -> dict[str, Any]:
+            options = self._prepared[conversation].options
             if not conversation.agent_id or options.stateless:
                 return told.NO_TOOLS
+            hidden = frozenset(options.disallowed_tools or ())
             return told.tool_selection(self._loaded(conversation, SessionOptions()), names, hidden)
 
-        allowed = frozenset(options.allowed_tools or ()) - hidden
+        def allowed() -> frozenset[str]:
+            options = self._prepared[conversation].options
+            return frozenset(options.allowed_tools or ()) - frozenset(
+                options.disallowed_tools or ()
+            )
+
         return AppChannel(self, conversation, settings, allowed=allowed, select=select)
 
     async def settle(
@@ -373,11 +422,15 @@ class AppServerBackend:
         told.refuse(options, self.name, on_api=self._on_api)
         self._check_cwd(options.cwd)
         connection = await self._known(conversation)
+        options = await self._inherited.session(
+            connection, conversation.agent_id, options, fresh=True
+        )
         settings = self._settings(conversation.agent_id, options)
         await connection.send(frames.device_state(conversation, settings))
         await self._taken(conversation, settings)
         await opening.use_toolset(connection, conversation, options)
-        self._prepared[conversation].settings = settings
+        prepared = self._prepared[conversation]
+        prepared.settings, prepared.options = settings, options
 
     async def _taken(self, conversation: Conversation, settings: Mapping[str, Any]) -> None:
         """Wait until the server says that it has these settings: it does not answer a change."""
@@ -406,6 +459,21 @@ class AppServerBackend:
         return await management.perform(
             connection, self.name, method, path, params or {}, body or {}
         )
+
+    def notice(self, change: Change) -> None:
+        """Let go of what is remembered of an agent or a conversation that has changed."""
+        if change.agent_id:
+            self._inherited.forget(change.agent_id, deleted=change.gone)
+        if not change.gone:
+            return
+
+        def concerned(where: Conversation) -> bool:
+            return change.concerns(where.agent_id, where.conversation_id)
+
+        for where in filter(concerned, (*self._prepared, *self._live)):
+            self._system_info.forget(where)
+        self._prepared.drop(concerned)
+        self._live.drop(concerned)
 
     async def aclose(self) -> None:
         """Close the connection, then whatever the backend was given to shut down."""

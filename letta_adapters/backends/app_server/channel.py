@@ -59,14 +59,13 @@ class AppChannel:
         conversation: Conversation,
         settings: TurnSettings,
         *,
-        allowed: frozenset[str] = frozenset(),
+        allowed: Callable[[], frozenset[str]] = frozenset,
         select: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         names = [str(tool["name"]) for tool in settings.client_tools]
         self.state = AppTurn(
             include_partial_messages=settings.include_partial_messages,
             client_tools=names,
-            allowed_tools=allowed,
             include_status_messages=bool(
                 settings.session and settings.session.include_status_messages
             ),
@@ -75,6 +74,7 @@ class AppChannel:
         self._home = home
         self._conversation = conversation
         self._settings = settings
+        self._allowed = allowed
         self._select = select
         self._otid = ""
         self._connection: Connection | None = None
@@ -99,6 +99,7 @@ class AppChannel:
         assert not answers and not history, "the App Server takes user messages only"
         self._otid = otid
         connection = await self._home.prepare(self._conversation, self._settings)
+        self.state.allow(self._allowed())
         frame = frames.user_message(self._conversation, content, otid, self._select())
         self._connection = connection
         self.state.on_api = connection.on_api

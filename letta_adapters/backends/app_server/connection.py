@@ -223,6 +223,10 @@ class Connection:
             inbox.lose(self.lost)
         return inbox
 
+    def serves(self, conversation: Conversation) -> bool:
+        """Does a turn read this conversation's frames?"""
+        return conversation in self._inboxes
+
     def unsubscribe(self, conversation: Conversation, inbox: Inbox) -> None:
         """Nobody reads them any more."""
         if self._inboxes.get(conversation) is inbox:

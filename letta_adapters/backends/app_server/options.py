@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from letta_adapters.backends.app_server import frames
@@ -12,8 +13,6 @@ from letta_adapters.options import AgentOptions, SessionOptions, Sleeptime
 
 _DEFAULT_STEPS: Final = 25
 _SHOWN: Final = 5
-# Session options that an agent can have as well: those of the session count.
-INHERITED: Final = ("permission_mode", "skill_sources", "cwd", "system_info_reminder")
 # The tools of all toolsets of letta 0.34.12.
 _BUILT_IN: Final = (
     "Agent", "ApplyPatch", "Bash", "Edit", "EnterWorktree", "ExitWorktree", "Memory", "Monitor",
@@ -66,9 +65,8 @@ def refuse(options: AgentOptions | SessionOptions, backend: str, *, on_api: bool
             reason="this version of Letta Code reflects by itself ('auto-launch').",
         )
     frames.mode(options.permission_mode, backend)
-    if isinstance(options, SessionOptions):
-        for name in ("allowed_tools", "disallowed_tools"):
-            plain_names(name, getattr(options, name), backend)
+    for name in ("allowed_tools", "disallowed_tools"):
+        plain_names(name, getattr(options, name), backend)
 
 
 def plain_names(option: str, given: Iterable[str] | None, backend: str) -> frozenset[str]:
@@ -86,18 +84,17 @@ def plain_names(option: str, given: Iterable[str] | None, backend: str) -> froze
 
 
 def runtime_settings(
-    options: SessionOptions, inherited: Mapping[str, Any], backend: str
+    options: SessionOptions,
+    cwd: Path | None,
+    skill_sources: Sequence[str] | None,
+    backend: str,
 ) -> dict[str, Any]:
-    """What ``runtime_start`` is told of a session."""
-    own = {name: getattr(options, name) for name in INHERITED}
-    given = dict(inherited) | {k: v for k, v in own.items() if v is not None}
-    sources = given.get("skill_sources")
-    cwd = given.get("cwd")
+    """What ``runtime_start`` is told of a session. ``cwd``, ``skill_sources``: as they count."""
     return {
-        "mode": frames.mode(given.get("permission_mode"), backend),
-        "skill_sources": None if sources is None else list(sources),
+        "mode": frames.mode(options.permission_mode, backend),
+        "skill_sources": None if skill_sources is None else list(skill_sources),
         "cwd": None if cwd is None else str(cwd.expanduser().absolute()),
-        "system_info_reminder": given.get("system_info_reminder"),
+        "system_info_reminder": options.system_info_reminder,
     }
 
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from letta_adapters._bounded import Bounded
 from letta_adapters.backends.app_server import history
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.app_server.frames import runtime_of
@@ -19,6 +20,7 @@ _ABORT_SECONDS: Final = 5.0
 _AGAIN_SECONDS: Final = 0.5
 _BEGIN_SECONDS: Final = 2.0
 _POLL_SECONDS: Final = 0.5
+_QUEUED: Final = 256
 IDLE: Final = "WAITING_ON_INPUT"
 
 
@@ -50,8 +52,8 @@ class Live:
         self.loop = ""
         self.queue: list[dict[str, Any]] = []
         self.device: dict[str, Any] = {}
-        # Every message that was seen to wait there, since this connection was made.
-        self.queued: set[str] = set()
+        # The messages that were seen to wait there, since this connection was made.
+        self.queued: Bounded[str, None] = Bounded(_QUEUED)
         self._news = asyncio.Event()
 
     @property
@@ -82,7 +84,7 @@ class Live:
             self.loop = str((frame.get("loop_status") or {}).get("status") or "")
         elif kind == "update_queue":
             self.queue = [item for item in frame.get("queue") or () if isinstance(item, dict)]
-            self.queued.update(str(item.get("client_message_id")) for item in self.queue)
+            self.queued.update({str(item.get("client_message_id")): None for item in self.queue})
         elif kind == "update_device_status":
             self.device = frame.get("device_status") or {}
         self._news.set()

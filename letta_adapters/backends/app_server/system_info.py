@@ -7,6 +7,7 @@ a runtime that was started by us looks for a file per conversation (``runtime/sy
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from pathlib import Path
 
 from letta_adapters.backends.base import Conversation
@@ -19,14 +20,18 @@ class SystemInfo:
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
+    @property
+    def works(self) -> bool:
+        """Can the server leave the system info out?"""
+        return self._folder is not None and self._folder.is_dir()
+
     def choose(self, conversation: Conversation, told: bool | None) -> None:
         """From the next message on. ``None``: as usual, told.
 
         Raises :class:`UnsupportedOptionError` if this version of Letta Code has no such switch.
         """
-        name = f"{conversation.agent_id}\n{conversation.conversation_id}"
-        mark = (self._folder or Path()) / hashlib.sha256(name.encode()).hexdigest()
-        if self._folder is not None and self._folder.is_dir():
+        if self.works:
+            mark = self._mark(conversation)
             if told is False:
                 mark.touch(mode=0o600)
             else:
@@ -37,3 +42,13 @@ class SystemInfo:
                 backend="local",
                 reason="this version of Letta Code decides about it elsewhere.",
             )
+
+    def forget(self, conversation: Conversation) -> None:
+        """Keep nothing of a conversation that is gone."""
+        if self._folder is not None:
+            with suppress(OSError):
+                self._mark(conversation).unlink()
+
+    def _mark(self, conversation: Conversation) -> Path:
+        name = f"{conversation.agent_id}\n{conversation.conversation_id}"
+        return (self._folder or Path()) / hashlib.sha256(name.encode()).hexdigest()

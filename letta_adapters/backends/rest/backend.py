@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from letta_adapters._checks import checked_id
+from letta_adapters.agent_settings import keep_own
 from letta_adapters.backends.base import (
     DEFAULT,
     Conversation,
@@ -20,6 +21,7 @@ from letta_adapters.backends.base import (
 )
 from letta_adapters.backends.rest import approvals, channel, pages, runs
 from letta_adapters.backends.rest.http import Http
+from letta_adapters.changes import Change
 from letta_adapters.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -60,6 +62,23 @@ class RestBackend:
         body = await self._agent_body(options)
         agent = await self._http.send("POST", "/v1/agents/", body=body)
         return _id_of(agent, "agent")
+
+    async def update_agent(
+        self, agent_id: str, fields: Mapping[str, Any], settings: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Change an agent's fields; the agent. What is ours in its tags and metadata stays."""
+        check_supported(AgentOptions(**settings), self.name)
+        path = f"/v1/agents/{agent_id}"
+        if "tags" in fields or "metadata" in fields:
+            before = await self._http.read(path, {"include": "agent.tags"})
+            fields = keep_own(fields, before)
+        found: dict[str, Any] = await self._http.send("PATCH", path, body=dict(fields))
+        return found
+
+    async def agent_settings(self, agent_id: str) -> dict[str, Any]:
+        """Nothing: these are settings of Letta Code's own tools, which are not here."""
+        await self._http.read(f"/v1/agents/{agent_id}")
+        return {}
 
     async def _agent_body(self, options: AgentOptions) -> dict[str, Any]:
         body: dict[str, Any] = {
@@ -248,6 +267,9 @@ class RestBackend:
         if method == "GET":
             return await self._http.read(path, params)
         return await self._http.send(method, path, params=params, body=body)
+
+    def notice(self, change: Change) -> None:
+        """Nothing is remembered here of agents and conversations."""
 
     async def aclose(self) -> None:
         """Close the connections."""

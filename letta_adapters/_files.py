@@ -1,0 +1,127 @@
+"""Files of ours on this machine: written all or nothing, for this user alone, by many processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from letta_adapters.errors import ConfigurationError, LettaTimeoutError
+
+_POLL_SECONDS: Final = 0.02
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder, if there is none, that nobody else may look into.
+
+    Raises:
+        ConfigurationError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise _unusable(folder, error) from error
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file, all or nothing, mode 0600, in a folder that is made if need be.
+
+    Raises:
+        ConfigurationError: it cannot be written (a read-only or full disk).
+    """
+    make_private_folder(path.parent)
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "w", encoding="utf-8") as file:
+            file.write(text)
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise _unusable(path, error) from error
+
+
+def is_ours_alone(path: Path) -> bool:
+    """Can nobody but this user (and root) have written the file? Windows: not looked at."""
+    if sys.platform == "win32":
+        return True
+    found = path.stat()
+    return found.st_uid in (os.geteuid(), 0) and not found.st_mode & 0o022
+
+
+@asynccontextmanager
+async def locked(path: Path, seconds: float) -> AsyncIterator[None]:
+    """Hold a lock against other processes, threads and tasks; the system frees it at the end.
+
+    Args:
+        path: The lock's file; it is made, and stays.
+        seconds: How long to wait for it.
+
+    Raises:
+        ConfigurationError: the file cannot be made.
+        LettaTimeoutError: another holds it for too long.
+    """
+    make_private_folder(path.parent)
+    until = time.monotonic() + seconds
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    try:
+        while not _lock(fd):
+            if time.monotonic() > until:
+                raise LettaTimeoutError(
+                    f"Another process has held {path} for {seconds:g} seconds.",
+                    hint="End it, or wait until it is done.",
+                    accepted=False,
+                )
+            await asyncio.sleep(_POLL_SECONDS)
+        try:
+            yield
+        finally:
+            _unlock(fd)
+    finally:
+        os.close(fd)
+
+
+def _unusable(path: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"{path} cannot be written: {error.strerror or error}.",
+        hint="Make the directory writable, or use another Local(data_dir=...).",
+    )
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(fd: int) -> bool:
+        try:
+            msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def _unlock(fd: int) -> None:
+        msvcrt.locking(fd, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock(fd: int) -> bool:
+        # It belongs to the open file, not to the process: two threads keep each other out.
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+    def _unlock(fd: int) -> None:
+        # Explicitly: a child that was forked meanwhile has the same open file.
+        fcntl.flock(fd, fcntl.LOCK_UN)

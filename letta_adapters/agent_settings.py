@@ -1,0 +1,296 @@
+"""What an agent says for sessions that say nothing: what travels with it, and what stays here.
+
+What *restricts* is kept with the agent, so that whoever opens it, from wherever, gets it: as tags
+(Letta Code keeps them across a restart, and drops ``metadata``), or in the agent's ``metadata``
+(a Letta API shows that, and not the tags). What *loosens*, and what means a machine's own
+directories, is kept on the machine where it was said (:class:`MachineSettings`): whoever can edit
+or import an agent gains nothing on the machines of others. Nothing here does I/O.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, cast, get_args
+
+from pydantic import field_validator
+
+from letta_adapters.errors import InvalidInputError
+from letta_adapters.options import (
+    PERMISSION_MODES,
+    AgentOptions,
+    Options,
+    PermissionMode,
+    SessionOptions,
+    SkillSource,
+)
+
+#: Every tag of ours begins like this; ``agents.update(tags=...)`` keeps them.
+OWN_TAGS: Final = "letta-adapters:"
+#: The tags that restrict begin like this, and are not shown among the user's own.
+ONLY_TAGS: Final = "letta-adapters:only:"
+METADATA_KEY: Final = "letta_adapters"
+#: Options of ``create_agent`` that its sessions inherit.
+SETTINGS: Final[tuple[str, ...]] = (
+    "permission_mode",
+    "allowed_tools",
+    "disallowed_tools",
+    "skill_sources",
+    "system_info_reminder",
+    "cwd",
+)
+# Where skills come from when nothing is said (letta 0.34.12).
+_ALL_SOURCES: Final[tuple[SkillSource, ...]] = get_args(SkillSource)
+_STRICT: Final = "strict"
+_NO_SYSTEM_INFO: Final = "no-system-info"
+_NO_TOOL: Final = "no-tool:"
+_SKILLS: Final = "skills:"
+_NO_SKILLS: Final = "none"
+_LOOSE: Final = ("acceptEdits", "unrestricted")
+
+
+@dataclass(frozen=True, slots=True)
+class Restrictions:
+    """What travels with an agent. ``skill_sources``: no others than these; ``None``: any."""
+
+    strict: bool = False
+    disallowed_tools: frozenset[str] = frozenset()
+    skill_sources: tuple[SkillSource, ...] | None = None
+    no_system_info: bool = False
+
+    def words(self) -> tuple[str, ...]:
+        """Its written form, which :meth:`of_words` reads."""
+        words = [_STRICT] if self.strict else []
+        words += [_NO_TOOL + name for name in sorted(self.disallowed_tools)]
+        if self.skill_sources is not None:
+            words.append(_SKILLS + (",".join(self.skill_sources) or _NO_SKILLS))
+        return (*words, _NO_SYSTEM_INFO) if self.no_system_info else tuple(words)
+
+    @classmethod
+    def of_words(cls, words: Iterable[object]) -> Restrictions:
+        """Read the written form. A word that is not understood (of a later version, misspelt, made
+        up) means ``strict``: it was meant to restrict."""
+        strict = no_system_info = False
+        hidden: set[str] = set()
+        sources: tuple[SkillSource, ...] | None = None
+        for word in words:
+            text = word if isinstance(word, str) else ""
+            name = text.removeprefix(_NO_TOOL)
+            if text == _NO_SYSTEM_INFO:
+                no_system_info = True
+            elif text.startswith(_NO_TOOL) and is_tool_name(name):
+                hidden.add(name)
+            elif text.startswith(_SKILLS):
+                named = text.removeprefix(_SKILLS).split(",")
+                so_far = _ALL_SOURCES if sources is None else sources
+                sources = tuple(source for source in so_far if source in named)
+            else:
+                strict = True
+        return cls(strict, frozenset(hidden), sources, no_system_info)
+
+    @classmethod
+    def of_agent(cls, agent: Mapping[str, Any]) -> Restrictions:
+        """Read what an agent's tags and metadata say, taken together."""
+        tags = agent.get("tags")
+        words: list[object] = [
+            tag.removeprefix(ONLY_TAGS)
+            for tag in (tags if isinstance(tags, list) else ())
+            if isinstance(tag, str) and tag.startswith(ONLY_TAGS)
+        ]
+        metadata = agent.get("metadata")
+        if isinstance(metadata, Mapping) and METADATA_KEY in metadata:
+            ours = metadata[METADATA_KEY]
+            only = ours.get("only", ()) if isinstance(ours, Mapping) else None
+            # Torn beyond reading: the safe side.
+            words += only if isinstance(only, list | tuple) else [None]
+        return cls.of_words(words)
+
+
+class MachineSettings(Options):
+    """What is kept per machine. ``None``: nothing was said."""
+
+    permission_mode: Literal["acceptEdits", "unrestricted"] | None = None
+    allowed_tools: tuple[str, ...] | None = None
+    skill_sources: tuple[SkillSource, ...] | None = None
+    cwd: Path | None = None
+
+    @field_validator("allowed_tools")
+    @classmethod
+    def _plain(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and not all(map(is_tool_name, value)):
+            raise ValueError("names of tools, no patterns")
+        return value
+
+    def given(self) -> dict[str, Any]:
+        """What was said, as JSON has it."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """Both together."""
+
+    restrictions: Restrictions = Restrictions()
+    machine: MachineSettings = field(default_factory=MachineSettings)
+
+    @property
+    def permission_mode(self) -> PermissionMode | None:
+        """The agent's mode; ``None``: the default."""
+        return "strict" if self.restrictions.strict else self.machine.permission_mode
+
+    @property
+    def skill_sources(self) -> tuple[SkillSource, ...] | None:
+        """The agent's sources of skills; ``None``: the default."""
+        limit, here = self.restrictions.skill_sources, self.machine.skill_sources
+        if limit is None:
+            return here
+        return tuple(s for s in (_ALL_SOURCES if here is None else here) if s in limit)
+
+    @property
+    def allowed_tools(self) -> tuple[str, ...] | None:
+        """The tools that need no question, without those it must not have."""
+        given, hidden = self.machine.allowed_tools, self.restrictions.disallowed_tools
+        return None if given is None else tuple(name for name in given if name not in hidden)
+
+    def shown(self) -> dict[str, Any]:
+        """Return what is set, under the names of the options."""
+        found = {
+            "permission_mode": self.permission_mode,
+            "allowed_tools": self.allowed_tools,
+            "disallowed_tools": tuple(sorted(self.restrictions.disallowed_tools)) or None,
+            "skill_sources": self.skill_sources,
+            "system_info_reminder": False if self.restrictions.no_system_info else None,
+            "cwd": self.machine.cwd,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def changed(self, changes: Mapping[str, Any]) -> AgentSettings:
+        """Return these settings with some of them said anew; ``None`` takes one back.
+
+        Raises:
+            InvalidInputError: a value that the option does not take.
+        """
+        now = AgentOptions(**{k: v for k, v in changes.items() if v is not None})
+        said = {name: getattr(now, name) for name in SETTINGS if name in changes}
+        restrictions, machine = self.restrictions, self.machine.model_dump()
+        mode = PERMISSION_MODES[self.permission_mode or "standard"]
+        if "permission_mode" in said:
+            mode = PERMISSION_MODES[said["permission_mode"] or "standard"]
+        machine["permission_mode"] = mode if mode in _LOOSE else None
+        limit, hidden = restrictions.skill_sources, restrictions.disallowed_tools
+        if "skill_sources" in said:
+            limit = machine["skill_sources"] = said["skill_sources"]
+        if "disallowed_tools" in said:
+            hidden = frozenset(said["disallowed_tools"] or ())
+        quiet = restrictions.no_system_info
+        if "system_info_reminder" in said:
+            quiet = said["system_info_reminder"] is False
+        machine |= {name: said[name] for name in ("allowed_tools", "cwd") if name in said}
+        if machine["cwd"] is not None:
+            machine["cwd"] = machine["cwd"].expanduser().absolute()
+        return AgentSettings(
+            Restrictions(mode == _STRICT, hidden, limit, quiet), MachineSettings(**machine)
+        )
+
+
+def of_options(options: AgentOptions) -> AgentSettings:
+    """Return what ``create_agent`` was told of its sessions."""
+    given = {name: getattr(options, name) for name in SETTINGS}
+    return AgentSettings().changed({k: v for k, v in given.items() if v is not None})
+
+
+def for_session(settings: AgentSettings, options: SessionOptions) -> SessionOptions:
+    """Return the options of a session with the agent's settings where it says nothing.
+
+    What a session says counts where it restricts further; tools that either disallows are
+    disallowed. What the agent *does* is restricted for good: a session that asks for more is
+    refused, for nobody would notice if one of both were dropped. What the agent is *told* about
+    this machine is the session's to say.
+
+    Raises:
+        InvalidInputError: a session asks for what the agent rules out.
+    """
+    ruled = settings.restrictions
+    mode = options.permission_mode
+    if ruled.strict and mode is not None and PERMISSION_MODES[mode] != _STRICT:
+        raise _refusal("permission_mode", mode, "asks about every tool (permission_mode='strict')")
+    sources, limit = options.skill_sources, ruled.skill_sources
+    if sources is not None and limit is not None and not set(sources) <= set(limit):
+        allowed = f"skill_sources={list(limit)}"
+        raise _refusal("skill_sources", list(sources), f"has no other skills than {allowed}")
+    wanted = sorted(set(options.allowed_tools or ()) & ruled.disallowed_tools)
+    if wanted:
+        raise _refusal("allowed_tools", wanted, f"must not have the tool {wanted[0]!r}")
+    hidden = frozenset(options.disallowed_tools or ()) | ruled.disallowed_tools
+    own: dict[str, Any] = {
+        "permission_mode": settings.permission_mode,
+        "skill_sources": settings.skill_sources,
+        "system_info_reminder": False if ruled.no_system_info else None,
+    }
+    if not options.stateless:  # which has no tools of the agent, and a directory of its own
+        own |= {"allowed_tools": settings.allowed_tools, "cwd": settings.machine.cwd}
+    changes = {
+        name: value
+        for name, value in own.items()
+        if value is not None and getattr(options, name) is None
+    }
+    if hidden != frozenset(options.disallowed_tools or ()):
+        changes["disallowed_tools"] = tuple(sorted(hidden))
+    return options.model_copy(update=changes) if changes else options
+
+
+def _refusal(option: str, given: object, why: str) -> InvalidInputError:
+    return InvalidInputError(
+        f"{option}={given!r}: this agent {why}.",
+        hint=f"Leave {option} out, or change the agent for all its sessions: "
+        f"client.agents.update(agent_id, ...).",
+        accepted=False,
+    )
+
+
+def is_tool_name(name: str) -> bool:
+    """Can it be the name of a tool, and no pattern?"""
+    return bool(name) and name.isprintable() and not set(name) & set("(*) ,")
+
+
+def with_tags(tags: Iterable[str], restrictions: Restrictions) -> list[str]:
+    """Return tags with exactly these restrictions among them."""
+    kept = [tag for tag in tags if not tag.startswith(ONLY_TAGS)]
+    return [*kept, *(ONLY_TAGS + word for word in restrictions.words())]
+
+
+def with_metadata(metadata: object, restrictions: Restrictions) -> dict[str, Any]:
+    """Return metadata with exactly these restrictions in it."""
+    made = dict(metadata) if isinstance(metadata, Mapping) else {}
+    words = restrictions.words()
+    made.pop(METADATA_KEY, None)
+    return made | ({METADATA_KEY: {"only": list(words)}} if words else {})
+
+
+def keep_own(fields: Mapping[str, Any], agent: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an update of an agent that leaves what is ours in its tags and metadata in place."""
+    made = dict(fields)
+    if made.get("tags") is not None:
+        tags = [str(tag) for tag in made["tags"]]
+        there = agent.get("tags")
+        ours = [t for t in there or () if isinstance(t, str) and t.startswith(OWN_TAGS)]
+        made["tags"] = [*tags, *(tag for tag in ours if tag not in tags)]
+    old = agent.get("metadata")
+    if "metadata" in made and isinstance(old, Mapping) and METADATA_KEY in old:
+        made["metadata"] = {**(made["metadata"] or {}), METADATA_KEY: old[METADATA_KEY]}
+    return made
+
+
+def without_own(agent: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an agent as its user made it: without the tags and metadata that restrict."""
+    made = dict(agent)
+    if isinstance(made.get("tags"), list):
+        made["tags"] = [
+            tag
+            for tag in cast("list[Any]", made["tags"])
+            if not (isinstance(tag, str) and tag.startswith(ONLY_TAGS))
+        ]
+    if isinstance(made.get("metadata"), Mapping) and METADATA_KEY in made["metadata"]:
+        made["metadata"] = {k: v for k, v in made["metadata"].items() if k != METADATA_KEY}
+    return made

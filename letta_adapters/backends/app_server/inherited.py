@@ -1,0 +1,243 @@
+"""What sessions inherit from their agent: read from the server and from this machine's own file.
+
+The meaning is in :mod:`letta_adapters.agent_settings`; here is the I/O. One file per agent
+(``agents/<id>.json``, mode 0600) holds what is kept per machine; it is replaced as a whole, so that
+many processes can use it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from pathlib import Path
+from typing import Any, Final
+
+from letta_adapters._bounded import Bounded
+from letta_adapters._files import is_ours_alone, locked, make_private_folder, write_private
+from letta_adapters.agent_settings import (
+    AgentSettings,
+    MachineSettings,
+    Restrictions,
+    for_session,
+    keep_own,
+    with_metadata,
+    with_tags,
+)
+from letta_adapters.backends.app_server.connection import Connection
+from letta_adapters.backends.app_server.system_info import SystemInfo
+from letta_adapters.errors import ConfigurationError, InvalidInputError, LettaError
+from letta_adapters.options import SessionOptions
+
+# How long a turn may go by what was read before; opening a session always reads anew.
+_FRESH_SECONDS: Final = 30.0
+_LOCK_SECONDS: Final = 30.0
+_PLAIN_ID: Final = re.compile(r"agent-[A-Za-z0-9_-]{1,128}")
+_NO_FOLDER: Final = "there is no directory of ours for it."
+
+log = logging.getLogger("letta_adapters.agents")
+
+
+class MachineFiles:
+    """The files of one place where agents live. ``folder``: ours, mode 0700."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "agents"
+
+    @property
+    def lock(self) -> Path:
+        """Held while an agent's tags are read and written anew."""
+        return self._folder / "lock"
+
+    def load(self, agent_id: str) -> MachineSettings:
+        """Return what was said of the agent on this machine.
+
+        Raises:
+            ConfigurationError: the file is torn, or others may have written it.
+        """
+        path = self._path(agent_id)
+        if path is None:
+            return MachineSettings()
+        try:
+            text = path.read_text("utf-8")
+            if not is_ours_alone(path):
+                raise _unreadable(path, "other users may write it")
+            found = json.loads(text)
+            return MachineSettings(**found)
+        except (FileNotFoundError, NotADirectoryError):
+            return MachineSettings()
+        except (OSError, ValueError, TypeError, InvalidInputError) as error:
+            raise _unreadable(path, str(error)) from error
+
+    def check_writable(self) -> None:
+        """Raise, before anything else is done, if nothing can be kept."""
+        make_private_folder(self._folder)
+
+    def save(self, agent_id: str, settings: MachineSettings) -> None:
+        """Keep what was said, or nothing. Raises ConfigurationError."""
+        path, given = self._path(agent_id), settings.given()
+        if not given:
+            self.forget(agent_id)
+        elif path is None:
+            raise ConfigurationError(f"{agent_id!r} cannot be kept under its name.", hint="")
+        else:
+            write_private(path, json.dumps(given))
+
+    def forget(self, agent_id: str) -> None:
+        """Keep nothing of the agent. Raises ConfigurationError: it cannot be removed."""
+        path = self._path(agent_id)
+        if path is None:
+            return
+        try:
+            path.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise _unreadable(path, f"it cannot be removed: {error}") from error
+
+    def _path(self, agent_id: str) -> Path | None:
+        # The id comes from a server: it must not lead anywhere else.
+        return self._folder / f"{agent_id}.json" if _PLAIN_ID.fullmatch(agent_id) else None
+
+
+class Inherited:
+    """What this client knows of its agents' settings.
+
+    Args:
+        files: Where this machine keeps its part; ``None``: nowhere.
+        system_info: Can the server leave it out?
+    """
+
+    def __init__(self, files: MachineFiles | None, system_info: SystemInfo) -> None:
+        self._files = files
+        self._system_info = system_info
+        self._known: Bounded[str, tuple[float, AgentSettings]] = Bounded()
+        self._warned = False
+
+    def check_writable(self, settings: AgentSettings) -> None:
+        """Raise ConfigurationError if this machine's part could not be kept."""
+        if settings.machine.given() and self._files is not None:
+            self._files.check_writable()
+
+    async def of(
+        self, connection: Connection, agent_id: str, *, fresh: bool = False
+    ) -> AgentSettings:
+        """Return the agent's settings; those of no agent are empty. Raises NotFoundError."""
+        if not agent_id:
+            return AgentSettings()
+        known = self._known.get(agent_id)
+        if known is not None and not fresh and time.monotonic() - known[0] < _FRESH_SECONDS:
+            return known[1]
+        at = time.monotonic()
+        agent = await _agent(connection, agent_id)
+        machine = MachineSettings() if self._files is None else self._files.load(agent_id)
+        settings = AgentSettings(Restrictions.of_agent(agent), machine)
+        self._known[agent_id] = (at, settings)
+        return settings
+
+    async def session(
+        self,
+        connection: Connection,
+        agent_id: str,
+        options: SessionOptions,
+        *,
+        fresh: bool = False,
+    ) -> SessionOptions:
+        """Return the options with the agent's where the session says nothing.
+
+        Raises:
+            InvalidInputError: they ask for what the agent rules out.
+        """
+        made = for_session(await self.of(connection, agent_id, fresh=fresh), options)
+        asked = options.system_info_reminder
+        if made.system_info_reminder is not asked and not self._system_info.works:
+            if not self._warned:
+                log.warning(
+                    "The agent %s is to be told nothing of the machine "
+                    "(system_info_reminder=False), and this server tells every agent.",
+                    agent_id,
+                )
+            self._warned = True
+            return made.model_copy(update={"system_info_reminder": asked})
+        return made
+
+    async def store(self, connection: Connection, agent_id: str, settings: AgentSettings) -> None:
+        """Write both parts. Raises ConfigurationError for this machine's."""
+        agent = await _agent(connection, agent_id)
+        if Restrictions.of_agent(agent) != settings.restrictions:
+            body = _restricting(connection, agent, settings.restrictions)
+            await _update(connection, agent_id, body)
+        if self._files is not None:
+            self._files.save(agent_id, settings.machine)
+        elif settings.machine.given():
+            raise ConfigurationError(
+                f"{', '.join(settings.machine.given())} cannot be kept: {_NO_FOLDER}"
+            )
+        self.forget(agent_id)
+
+    async def update(
+        self,
+        connection: Connection,
+        agent_id: str,
+        fields: Mapping[str, Any],
+        changes: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """Change an agent's fields and its settings; the agent."""
+        async with self._alone():
+            before = await _agent(connection, agent_id)
+            after: dict[str, Any] = before
+            if fields:
+                after = await _update(connection, agent_id, keep_own(fields, before))
+            if changes:
+                settings = (await self.of(connection, agent_id, fresh=True)).changed(changes)
+                self.check_writable(settings)
+                await self.store(connection, agent_id, settings)
+                after = await _agent(connection, agent_id)
+        return after
+
+    def forget(self, agent_id: str, *, deleted: bool = False) -> None:
+        """Read it anew next time; an agent that is deleted leaves nothing here."""
+        self._known.pop(agent_id, None)
+        if deleted and self._files is not None:
+            self._files.forget(agent_id)
+
+    def clear(self) -> None:
+        """Forget what was read over a connection that is lost."""
+        self._known.clear()
+
+    def _alone(self) -> AbstractAsyncContextManager[None]:
+        """Two processes that change one agent at once must not undo each other."""
+        if self._files is None:
+            return nullcontext()
+        return locked(self._files.lock, _LOCK_SECONDS)
+
+
+async def _agent(connection: Connection, agent_id: str) -> dict[str, Any]:
+    answer = await connection.request({"type": "agent_retrieve", "agent_id": agent_id})
+    return dict(answer.get("agent") or {})
+
+
+async def _update(connection: Connection, agent_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    frame = {"type": "agent_update", "agent_id": agent_id, "body": dict(body)}
+    return dict((await connection.request(frame)).get("agent") or {})
+
+
+def _restricting(
+    connection: Connection, agent: Mapping[str, Any], restrictions: Restrictions
+) -> dict[str, Any]:
+    # Over a Letta API an agent's tags are stored and not shown; its metadata is.
+    if connection.on_api:
+        return {"metadata": with_metadata(agent.get("metadata"), restrictions)}
+    tags = [str(tag) for tag in agent.get("tags") or ()]
+    return {"tags": with_tags(tags, restrictions)}
+
+
+def _unreadable(path: Path, why: str) -> LettaError:
+    return ConfigurationError(
+        f"{path}, which holds what this machine was told of an agent, cannot be used: {why}.",
+        hint="Remove the file and give the agent's permission_mode, allowed_tools, skill_sources "
+        "and cwd again (client.agents.update), or put it right.",
+    )
