@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import suppress
-from dataclasses import replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from letta_adapters._bridge import Bridge, Closable, get_bridge
@@ -24,8 +25,24 @@ from letta_adapters.sync import LettaClient
 T = TypeVar("T")
 _Spec = Rest | Local | Remote
 
-_clients: WeakKeyDictionary[object, list[tuple[_Spec, AsyncLettaClient]]] = WeakKeyDictionary()
-_ends: WeakKeyDictionary[object, list[AsyncGenerator[None, None]]] = WeakKeyDictionary()
+# How many clients a home keeps that nobody uses, and after how long it is sure of that.
+_CLIENTS: Final = 64
+_IDLE_SECONDS: Final = 60.0
+
+
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """A client that is shared. ``at_end`` closes it with its loop."""
+
+    spec: _Spec
+    client: AsyncLettaClient
+    used_at: float
+    at_end: AsyncGenerator[None, None] | None = None
+
+
+_clients: WeakKeyDictionary[object, list[_Kept]] = WeakKeyDictionary()
+# A task that nobody holds may be collected before it is done.
+_closing: set[asyncio.Future[None]] = set()
 _lock = threading.Lock()
 
 
@@ -167,24 +184,55 @@ async def _abandon(client: AsyncLettaClient, end: CallEnd, remove: bool) -> Call
 
 
 def _shared(home: Bridge | asyncio.AbstractEventLoop, spec: _Spec) -> AsyncLettaClient:
-    """The client of that home (a running loop, or the bridge) for this backend."""
+    """The client of that home (a running loop, or the bridge) for this backend.
+
+    A home keeps those that were used last: an application that has a key for each of its users
+    must not have a connection for each of them for ever.
+    """
     with _lock:
         known = _clients.setdefault(home, [])
-        for other, client in known:
-            if other == spec and not client.closed:
-                return client
-        made = AsyncLettaClient(spec)
-        known[:] = [(other, client) for other, client in known if not client.closed]
-        known.append((spec, made))
+        known[:] = [kept for kept in known if not kept.client.closed]
+        for kept in known:
+            if kept.spec == spec:
+                kept.used_at = time.monotonic()
+                return kept.client
+        made = _Kept(spec, AsyncLettaClient(spec), time.monotonic())
+        known.append(made)
+        idle = _idle(known)
+        known[:] = [kept for kept in known if kept not in idle]
     if isinstance(home, Bridge):
-        home.clients.add(made)
+        home.clients.add(made.client)
     else:
-        _close_at_end(home, made)
-    return made
+        made.at_end = _close_at_end(made.client)
+    for kept in idle:
+        _close_soon(home, kept)
+    return made.client
 
 
-def _close_at_end(loop: asyncio.AbstractEventLoop, client: AsyncLettaClient) -> None:
-    """Close the client when its loop ends.
+def _idle(known: list[_Kept]) -> list[_Kept]:
+    """Those that a home with too many clients can do without."""
+    now = time.monotonic()
+    unused = [
+        kept
+        for kept in sorted(known, key=lambda kept: kept.used_at)
+        if not kept.client.busy and now - kept.used_at > _IDLE_SECONDS
+    ]
+    return unused[: max(0, len(known) - _CLIENTS)]
+
+
+def _close_soon(home: Bridge | asyncio.AbstractEventLoop, kept: _Kept) -> None:
+    loop = home.loop if isinstance(home, Bridge) else home
+
+    def close() -> None:
+        closing = asyncio.ensure_future(kept.client.close())
+        _closing.add(closing)
+        closing.add_done_callback(_closing.discard)
+
+    loop.call_soon_threadsafe(close)
+
+
+def _close_at_end(client: AsyncLettaClient) -> AsyncGenerator[None, None]:
+    """Close the client when its loop ends; what it returns has to be kept.
 
     ``asyncio.run()`` closes the asynchronous generators of its loop at the end, which is the one
     thing of its shutdown that a library can take part in.
@@ -199,5 +247,4 @@ def _close_at_end(loop: asyncio.AbstractEventLoop, client: AsyncLettaClient) -> 
     waiting = until_then()
     with suppress(StopIteration):
         waiting.__anext__().send(None)  # runs to its yield: nothing in it waits
-    with _lock:
-        _ends.setdefault(loop, []).append(waiting)
+    return waiting

@@ -12,7 +12,7 @@ from letta_adapters.backends.base import Conversation, TurnSettings
 from letta_adapters.beginning import begin_turn
 from letta_adapters.calls import places, sending, stored
 from letta_adapters.calls.ending import Ending
-from letta_adapters.calls.memo import Held, memo_of, recent
+from letta_adapters.calls.memo import HELD_SECONDS, Held, memo_of, recent
 from letta_adapters.calls.model import Call, CallEvent
 from letta_adapters.calls.route import Route, make_route, mismatched
 from letta_adapters.calls.rule import Plan, make_plan
@@ -24,8 +24,6 @@ from letta_adapters.turns import MessageStream, Turn
 if TYPE_CHECKING:
     from letta_adapters.client import AsyncLettaClient
 
-# The App Server gives a client-side tool 300 s; a later answer would be told to nobody.
-_HELD_SECONDS: Final = 290.0
 _GONE_ON: Final = "the conversation has gone on since that answer"
 _GONE: Final = "the conversation it came from is gone"
 
@@ -192,7 +190,8 @@ class Exchange(AsyncIterator[CallEvent]):
             turn.let_go()
         else:
             held = Held.of(turn, ending.key, ending.seen, self._before)
-            memo_of(self._client).held[turn.conversation] = held
+            for other in memo_of(self._client).hold(held):
+                self._client.finish_later(other.stop("Nobody answered its calls in time."))
         return None
 
     # -- the turn ---------------------------------------------------------------------------
@@ -305,7 +304,7 @@ def _otid(key: str | None, where: Conversation) -> str:
 def _resumable(held: Held, route: Route) -> bool:
     """Do the entries answer the calls it waits for, and will the server still take them?"""
     waited = time.monotonic() - (held.turn.paused_at or 0.0)
-    if waited > _HELD_SECONDS or not held.turn.connected:
+    if waited > HELD_SECONDS or not held.turn.connected:
         return False
     pending = {call.tool_call_id for call in held.turn.pending}
     return bool(route.result_ids & pending) and all(e.role == "tool" for e in route.send)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
+from letta_adapters._bounded import BOUND, Bounded
 from letta_adapters.backends.base import Conversation
+from letta_adapters.changes import Change
 from letta_adapters.messages import Message
 
 if TYPE_CHECKING:
     from letta_adapters.client import AsyncLettaClient
     from letta_adapters.turns import Turn
 
-_RECENT_CALLS: Final = 1024
+_RECENT_CALLS: Final = BOUND
+# The App Server gives a client-side tool 300 s; a later answer would be told to nobody.
+HELD_SECONDS: Final = 290.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +51,55 @@ class Held:
         return cls(turn, (*log, *said), began)
 
 
-@dataclass(slots=True)
 class Memo:
-    """What is known of one client's conversations."""
+    """What is known of one client's conversations; what is gone, or not used for long, is not."""
 
-    held: dict[Conversation, Held] = field(default_factory=dict)
-    threads: dict[tuple[str, str], str] = field(default_factory=dict)
-    default_agent: str | None = None
-    models: dict[str, str | None] = field(default_factory=dict)
-    # What system text conversations were told, by digest.
-    told: dict[Conversation, str | None] = field(default_factory=dict)
-    # Conversations that a call gave a model of its own.
-    changed: dict[Conversation, str] = field(default_factory=dict)
+    def __init__(self) -> None:
+        # Turns that wait for their caller: see :meth:`hold`.
+        self.held: dict[Conversation, Held] = {}
+        self.threads: Bounded[tuple[str, str], str] = Bounded()
+        self.default_agent: str | None = None
+        self.models: Bounded[str, str | None] = Bounded()
+        # What system text conversations were told, by digest.
+        self.told: Bounded[Conversation, str | None] = Bounded()
+        # Conversations that a call gave a model of its own.
+        self.changed: Bounded[Conversation, str] = Bounded()
+
+    def hold(self, held: Held) -> list[Turn]:
+        """Keep a turn that waits; those that waited too long, or are too many, are to be stopped.
+
+        The App Server gives a call up after 300 s, and nobody may ever come back to it.
+        """
+        self.held.pop(held.turn.conversation, None)
+        self.held[held.turn.conversation] = held
+        now, given_up = time.monotonic(), []
+        for where, other in list(self.held.items()):
+            waits_since = other.turn.paused_at
+            old = waits_since is None or now - waits_since > HELD_SECONDS
+            if other is not held and (old or len(self.held) > BOUND):
+                del self.held[where]
+                given_up.append(other.turn)
+        return [turn for turn in given_up if turn.paused]
+
+    def notice(self, change: Change) -> None:
+        """Forget what is not true any more."""
+        if change.agent_id:
+            self.models.pop(change.agent_id, None)
+        if change.conversation_id or change.gone:
+            known = self.threads
+            gone = [key for key in known if change.concerns(key[0], known[key])]
+            self.threads.drop(lambda key: key in gone)
+        if not change.gone:
+            return
+        if change.agent_id and change.agent_id == self.default_agent:
+            self.default_agent = None
+
+        def concerned(where: Conversation) -> bool:
+            return change.concerns(where.agent_id, where.conversation_id)
+
+        self.told.drop(concerned)
+        self.changed.drop(concerned)
+        recent.drop(concerned)
 
 
 _memos: WeakKeyDictionary[AsyncLettaClient, Memo] = WeakKeyDictionary()
@@ -68,6 +110,7 @@ def memo_of(client: AsyncLettaClient) -> Memo:
     found = _memos.get(client)
     if found is None:
         found = _memos[client] = Memo()
+        client.watch(found.notice)
     return found
 
 
@@ -105,7 +148,15 @@ class RecentCalls:
         if key is not None:
             with self._lock:
                 call = (where.agent_id, key)
-                self._calls[call] = where
+                if call in self._calls:
+                    self._calls[call] = where
+                self._unended.discard(call)
+
+    def drop(self, gone: Callable[[Conversation], bool]) -> None:
+        """Forget the calls that went where nothing is any more."""
+        with self._lock:
+            for call in [call for call, where in self._calls.items() if gone(where)]:
+                del self._calls[call]
                 self._unended.discard(call)
 
     def was_cut_off(self, agent_id: str, key: str | None) -> bool:

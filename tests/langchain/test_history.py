@@ -213,7 +213,7 @@ async def test_a_result_that_comes_too_late_is_told_all_the_same(
     if lost == "connection":
         await embedded_world.cut_off()
     else:
-        monkeypatch.setattr("letta_adapters.calls.exchange._HELD_SECONDS", -1.0)
+        monkeypatch.setattr("letta_adapters.calls.exchange.HELD_SECONDS", -1.0)
     result = ToolMessage("sunny in Rome", tool_call_id=asked.tool_calls[0]["id"])
     answer = await model.ainvoke([HumanMessage("Rome?"), asked, result])
     assert answer.text == "Sunny, then."
