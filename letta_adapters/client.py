@@ -57,8 +57,7 @@ def resolve_backend(backend: BackendSpec | None) -> Rest | Local | Remote:
     return named[backend]()
 
 
-def _make_backend(backend: BackendSpec | None, http_client: Any) -> Backend:
-    spec = resolve_backend(backend)
+def _make_backend(spec: Rest | Local | Remote, http_client: Any) -> Backend:
     if isinstance(spec, Rest):
         from letta_adapters.backends.rest.backend import RestBackend
 
@@ -91,7 +90,8 @@ class AsyncLettaClient:
     def __init__(
         self, backend: BackendSpec | None = None, *, http_client: httpx.AsyncClient | None = None
     ) -> None:
-        self.backend: Backend = _make_backend(backend, http_client)
+        self.spec = resolve_backend(backend)
+        self.backend: Backend = _make_backend(self.spec, http_client)
         self.agents = AsyncAgents(self)
         self.conversations = AsyncConversations(self)
         self.models = AsyncModels(self)

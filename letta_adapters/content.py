@@ -245,11 +245,22 @@ def _checked_text(text: object) -> str:
         raise InvalidInputError(
             "The message's text is empty.", hint="Models refuse empty messages: write something."
         )
+    return sendable_text(text, "The text")
+
+
+def sendable_text(text: str, where: str) -> str:
+    """Return the text if UTF-8 can hold it; ``where`` is how an error calls it.
+
+    Raises:
+        InvalidInputError: it holds half of a character (a lone surrogate).
+    """
+    if text.isascii():
+        return text
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as exc:
         raise InvalidInputError(
-            f"The text is not valid Unicode at position {exc.start} (a lone surrogate).",
+            f"{where} is not valid Unicode at position {exc.start} (a lone surrogate).",
             hint='Clean it: text.encode("utf-8", "replace").decode().',
         ) from exc
     return text

@@ -7,8 +7,9 @@ arguments. A mistake raises :class:`~letta_adapters.errors.InvalidInputError` na
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -50,10 +51,26 @@ class Options(BaseModel):
         try:
             super().__init__(**data)
         except ValidationError as error:
-            raise _invalid(type(self).__name__, error) from None
+            known = list(type(self).model_fields)
+            raise invalid_options(type(self).__name__, error, known) from None
 
 
-def _invalid(what: str, error: ValidationError) -> InvalidInputError:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a sentence that names what may be meant by ``name``; ``""`` if nothing is like it."""
+    near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
+    return f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def invalid_options(
+    what: str, error: ValidationError, known: Iterable[str] = ()
+) -> InvalidInputError:
+    """Return pydantic's error as ours.
+
+    Args:
+        what: Whose options they are.
+        error: What pydantic says of them.
+        known: The names that one may have been meant by.
+    """
     problems = []
     for item in error.errors(include_url=False, include_input=False, include_context=False):
         where = ".".join(str(part) for part in item["loc"])
@@ -61,7 +78,13 @@ def _invalid(what: str, error: ValidationError) -> InvalidInputError:
         # What an option inside this one said, without its own frame.
         text = re.sub(r"^Value error, (Invalid \w+: )?", "", text).rstrip(".")
         problems.append(f"{where}: {text}" if where else text)
-    return InvalidInputError(f"Invalid {what}: {'; '.join(problems)}.")
+    unknown = [
+        str(item["loc"][-1])
+        for item in error.errors(include_url=False, include_input=False)
+        if item["type"] == "extra_forbidden" and len(item["loc"]) == 1
+    ]
+    hint = did_you_mean(unknown[0], known) if unknown else ""
+    return InvalidInputError(f"Invalid {what}: {'; '.join(problems)}.", hint=hint)
 
 
 def build(cls: type[_M], **kwargs: Any) -> _M:

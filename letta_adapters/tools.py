@@ -24,7 +24,7 @@ import inspect
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
@@ -310,13 +310,26 @@ def as_tools(tools: Iterable[object]) -> tuple[Tool, ...]:
             f"tools is {type(tools).__name__}, not a list.", hint="Write tools=[...]."
         )
     made = tuple(as_tool(item) for item in tools)
-    names = [item.name for item in made]
-    for item in names:
-        if names.count(item) > 1:
-            raise InvalidInputError(
-                f"Two tools are called {item!r}.", hint="Rename one: tool(fn, name='...')."
-            )
+    check_tool_names([item.name for item in made])
     return made
+
+
+def check_tool_names(names: Sequence[str]) -> None:
+    """Refuse names that models do not take, and a name that stands for two tools.
+
+    Raises:
+        InvalidInputError: naming it.
+    """
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise InvalidInputError(
+                f"{name!r} is not a tool name.",
+                hint="Use 1 to 64 letters, digits, '_' and '-': tool(fn, name='...').",
+            )
+        if names.count(name) > 1:
+            raise InvalidInputError(
+                f"Two tools are called {name!r}.", hint="Rename one: tool(fn, name='...')."
+            )
 
 
 def _make(

@@ -83,6 +83,8 @@ class Caller:
                 f"client is {type(client).__name__}, not a LettaClient or AsyncLettaClient."
             )
         self._client = client
+        # Was a backend named at all? Else the environment decides.
+        self.named = by_url or backend is not None or client is not None
         if by_url:
             backend = Rest(**_given(api_key=api_key, base_url=base_url))
         self._spec = None if client is not None else resolve_backend(backend)
@@ -95,6 +97,16 @@ class Caller:
         if isinstance(self._spec, Rest):
             return "rest"
         return "local" if isinstance(self._spec, Local) else "remote"
+
+    @property
+    def spec(self) -> _Spec:
+        """Where the calls go, as it can be written down."""
+        if isinstance(self._client, LettaClient):
+            return self._client._core.spec
+        if self._client is not None:
+            return self._client.spec
+        assert self._spec is not None
+        return self._spec
 
     # -- calls ------------------------------------------------------------------------------
 

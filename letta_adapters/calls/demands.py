@@ -21,6 +21,8 @@ from letta_adapters.messages import PendingToolCall
 # How often an answer may be mended. Each is a turn, which costs model calls.
 REPAIRS: Final = 1
 
+_BRACKETS: Final = {"object": ("{", "}"), "array": ("[", "]")}
+
 Check = Callable[[Answer], str | None]
 
 
@@ -144,15 +146,15 @@ def shaped(
         return replace(demand, check=check_call, final=True)
 
     note = (
-        "Answer with one JSON object that fits this JSON schema, and with nothing else: "
-        f"{json.dumps(schema, sort_keys=True)}"
+        f"Answer with one JSON {_kind_of(schema)} that fits this JSON schema, and with nothing "
+        f"else: {json.dumps(schema, sort_keys=True)}"
         if schema
         else "Answer with one JSON object and with nothing else."
     )
 
     def check_text(answer: Answer) -> str | None:
         try:
-            data = json.loads(json_in(answer.text))
+            data = json.loads(json_in(answer.text, schema))
         except ValueError as error:
             return f"That is no JSON: {error}. {note}"
         return _problem(validate, data, note)
@@ -168,7 +170,21 @@ def _problem(validate: Callable[[Any], object], data: Any, again: str) -> str | 
     return None
 
 
-def json_in(text: str) -> str:
-    """The JSON in an answer, which models like to put into a code block."""
-    start, end = text.find("{"), text.rfind("}")
+def _kind_of(schema: Mapping[str, Any]) -> str:
+    kind = schema.get("type", "object")
+    return kind if isinstance(kind, str) else "value"
+
+
+def json_in(text: str, schema: Mapping[str, Any] | None = None) -> str:
+    """Return the JSON in an answer, which models like to put into a code block.
+
+    Args:
+        text: The answer.
+        schema: What the JSON is to fit; without one an object is looked for.
+    """
+    kind = _kind_of(schema or {})
+    if kind not in _BRACKETS:
+        return text.strip().removeprefix("```json").removeprefix("```").removesuffix("```")
+    opening, closing = _BRACKETS[kind]
+    start, end = text.find(opening), text.rfind(closing)
     return text[start : end + 1] if 0 <= start < end else text

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from letta_adapters.backends.base import Conversation, TurnSettings
 from letta_adapters.beginning import begin_turn
 from letta_adapters.calls import places, sending, stored
+from letta_adapters.calls.checks import checked
 from letta_adapters.calls.ending import Ending
 from letta_adapters.calls.memo import HELD_SECONDS, Held, memo_of, recent
 from letta_adapters.calls.model import Call, CallEvent
@@ -82,8 +83,9 @@ class Exchange(AsyncIterator[CallEvent]):
 
     async def _prepare(self) -> Ending:
         """Find the place, look at what is there, and send what is new."""
-        client, call = self._client, self._call
+        client = self._client
         client.check_usable()
+        call = self._call = checked(self._call)
         places.check_call(client, call)
         if self._owner is None:
             self._owner = asyncio.current_task()

@@ -66,7 +66,7 @@ async def agent_of(client: AsyncLettaClient, call: Call) -> str:
     """The agent's id; ``""`` for none."""
     if call.agent_free:
         return ""
-    if call.agent_id:
+    if call.agent_id is not None:
         return call.agent_id
     memo = memo_of(client)
     if memo.default_agent is None and call.conversation_id not in (None, "default"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from langchain_core.messages import BaseMessage
@@ -75,10 +75,10 @@ def calling_of(
         entries=to_entries(messages),
         tools=tools,
         **_place(model, kwargs),
-        model=kwargs.get("model") or model.model,
+        model=_given(model, kwargs, "model"),
         settings=_settings(model, kwargs),
-        max_steps=kwargs.get("max_steps") or model.max_steps,
-        timeout=kwargs.get("timeout") or model.timeout,
+        max_steps=_given(model, kwargs, "max_steps"),
+        timeout=_given(model, kwargs, "timeout"),
         agent_free=model.agent_free,
         on_mismatch=model.on_mismatch,
         note=demand.note,
@@ -97,6 +97,25 @@ def _place(model: ChatLetta, kwargs: Mapping[str, Any]) -> dict[str, Any]:
             given = configured.get(name)
         made[name] = getattr(model, name) if given is None else str(given)
     return made
+
+
+def _given(model: ChatLetta, kwargs: Mapping[str, Any], name: str) -> Any:
+    """Return the call's argument, whatever it is, or else the model's field."""
+    value = kwargs.get(name)
+    return getattr(model, name) if value is None else value
+
+
+def stop_words(value: Any) -> list[str] | None:
+    """Return the texts that end an answer: one, or several.
+
+    Raises:
+        InvalidInputError: something that is no text.
+    """
+    if value is None or isinstance(value, str):
+        return None if value is None else [value]
+    if isinstance(value, Sequence) and all(isinstance(word, str) for word in value):
+        return list(value)
+    raise InvalidInputError(f"stop must be a text or a list of texts, not {value!r}.")
 
 
 def _settings(model: ChatLetta, kwargs: Mapping[str, Any]) -> dict[str, Any]:

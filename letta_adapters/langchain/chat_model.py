@@ -13,30 +13,27 @@ from contextlib import aclosing
 from typing import Any, Literal
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
-from langchain_core.language_models import BaseChatModel, LangSmithParams, LanguageModelInput
+from langchain_core.language_models import LangSmithParams, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
-from langchain_core.utils import from_env, secret_from_env
-from pydantic import ConfigDict, Field, PrivateAttr, SecretStr
+from pydantic import Field, field_validator
 
-from letta_adapters.calls import Caller
 from letta_adapters.calls.answer import Answer
 from letta_adapters.calls.calling import Calling
 from letta_adapters.calls.demands import choose
-from letta_adapters.calls.running import Runner
-from letta_adapters.langchain.calling import calling_of, placed
+from letta_adapters.langchain.calling import calling_of, placed, stop_words
 from letta_adapters.langchain.chunks import ChunkMaker, message_of
 from letta_adapters.langchain.convert import to_wire_tools
 from letta_adapters.langchain.errors import langchain_errors
 from letta_adapters.langchain.metadata import PROVIDER
+from letta_adapters.langchain.placed import Placed
 from letta_adapters.langchain.protocol import EventMaker
 from letta_adapters.langchain.structured import structured
-from letta_adapters.options import SessionOptions
 
 
-class ChatLetta(BaseChatModel):
+class ChatLetta(Placed):
     """A Letta agent as a chat model.
 
     Pass the whole history as to any chat model; only what the agent has not seen is sent. The
@@ -63,23 +60,8 @@ class ChatLetta(BaseChatModel):
     """A name for a conversation, used where the history names none."""
     model: str | None = Field(default=None, alias="model_name")
     """Another model than the agent's, for the calls of this object."""
-    backend: Any = Field(default=None, exclude=True)
-    """What `LettaClient` takes: `Rest(...)`, `Local(...)`, `Remote(...)` or a name."""
-    client: Any = Field(default=None, exclude=True)
-    """A `LettaClient` (or, for asynchronous use on its own loop, an `AsyncLettaClient`)."""
-    letta_api_key: SecretStr | None = Field(
-        alias="api_key", default_factory=secret_from_env("LETTA_API_KEY", default=None)
-    )
-    """Key of the Letta API. Default: `LETTA_API_KEY`."""
-    letta_base_url: str | None = Field(
-        alias="base_url", default_factory=from_env("LETTA_BASE_URL", default=None)
-    )
-    """Address of a Letta API. Default: `LETTA_BASE_URL`."""
     timeout: float | None = Field(default=None, gt=0)
     """Seconds a call may take."""
-    max_retries: int = Field(default=2, ge=0)
-    """How often a call is made again that was surely not accepted: refused for a rate limit, or
-    the server could not be reached. What may have been accepted is never sent again."""
     streaming: bool = False
     """Let `invoke` stream too, for handlers that want tokens."""
     temperature: float | None = None
@@ -94,28 +76,20 @@ class ChatLetta(BaseChatModel):
     """A plain model without agent and memory (Letta Code only)."""
     on_mismatch: Literal["fork", "continue", "error"] = "fork"
     """What to do when the history is not the one the conversation has."""
-    session_options: dict[str, Any] = Field(default_factory=dict)
-    """Further options of `create_session`: permission_mode, cwd, skill_sources, ..."""
     cache: Any = False
     """Off: an answer from a cache is one the agent knows nothing of."""
 
-    _runner: Runner = PrivateAttr()
-    _session: SessionOptions = PrivateAttr()
+    @field_validator("agent_id", "conversation_id", "thread_id", "model")
+    @classmethod
+    def _names_something(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("is empty: it names nothing (is a variable not set?)")
+        return value
 
-    model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True, extra="forbid")
-
-    def model_post_init(self, context: Any, /) -> None:
-        """Find the backend; no I/O."""
-        super().model_post_init(context)
-        self._session = SessionOptions(**self.session_options)
-        caller = Caller(
-            backend=self.backend,
-            client=self.client,
-            # What comes from the environment is looked up there, where nothing else is named.
-            api_key=self.letta_api_key if "letta_api_key" in self.model_fields_set else None,
-            base_url=self.letta_base_url if "letta_base_url" in self.model_fields_set else None,
-        )
-        self._runner = Runner(caller, self.max_retries)
+    @field_validator("stop", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return stop_words(value)
 
     # -- what LangChain asks of a model -----------------------------------------------------
 
@@ -131,21 +105,6 @@ class ChatLetta(BaseChatModel):
             "model": self.model,
             "backend": self._runner.caller.backend_name,
         }
-
-    @property
-    def lc_secrets(self) -> dict[str, str]:
-        """Where the key comes from when the model is loaded again."""
-        return {"letta_api_key": "LETTA_API_KEY", "api_key": "LETTA_API_KEY"}
-
-    @classmethod
-    def is_lc_serializable(cls) -> bool:
-        """It can be dumped and loaded; the key never is."""
-        return True
-
-    @classmethod
-    def get_lc_namespace(cls) -> list[str]:
-        """The module it is loaded from."""
-        return ["letta_adapters", "langchain"]
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         model = kwargs.get("model") or self.model or self.agent_id or PROVIDER
@@ -179,7 +138,8 @@ class ChatLetta(BaseChatModel):
     def _calling(
         self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
     ) -> Calling:
-        return calling_of(self, self._session, messages, stop or self.stop, kwargs)
+        words = self.stop if stop is None else stop_words(stop)
+        return calling_of(self, self._session, messages, words, kwargs)
 
     def _generate(
         self,
@@ -315,8 +275,9 @@ class ChatLetta(BaseChatModel):
         Raises:
             InvalidInputError: something that cannot be a tool, or a choice that is none of them.
         """
-        wire = to_wire_tools(tools, strict=strict)
-        choose(wire, tool_choice)
+        with langchain_errors():
+            wire = to_wire_tools(tools, strict=strict)
+            choose(wire, tool_choice)
         bound: dict[str, Any] = {"tools": [{"type": "function", "function": t} for t in wire]}
         given = {"tool_choice": tool_choice, "parallel_tool_calls": parallel_tool_calls}
         bound |= {name: value for name, value in given.items() if value is not None}
@@ -339,8 +300,14 @@ class ChatLetta(BaseChatModel):
                 JSON text.
             include_raw: Give `{"raw": AIMessage, "parsed": ..., "parsing_error": ...}`.
             strict: Passed on into the schema.
+
+        Raises:
+            InvalidInputError: a schema or a method that cannot be used.
         """
-        return structured(self, schema, method, include_raw=include_raw, strict=strict, **kwargs)
+        with langchain_errors():
+            return structured(
+                self, schema, method, include_raw=include_raw, strict=strict, **kwargs
+            )
 
 
 def _result(answer: Answer) -> ChatResult:

@@ -24,6 +24,7 @@ from letta_adapters.content import to_wire as content_to_wire
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.messages import PendingToolCall
 from letta_adapters.permissions import Allow, Deny
+from letta_adapters.tools import check_tool_names
 
 # Where a message of ours carries its marker.
 MARKER_KEY: Final = "letta"
@@ -224,20 +225,61 @@ def to_wire_tools(tools: Iterable[Any], *, strict: bool | None = None) -> list[d
     """Functions, pydantic models, ``BaseTool``s, Runnables' tools and dicts as client-side tools.
 
     Raises:
-        InvalidInputError: what cannot be one, saying why.
+        InvalidInputError: what cannot be one, saying why; a name that models do not take, or that
+            two of them have (a schema that is given twice, as a class and as a dict, is one).
     """
-    made = []
+    made: list[dict[str, Any]] = []
     for tool in tools:
-        try:
-            function = convert_to_openai_tool(tool, strict=strict)["function"]
-        except (ValueError, TypeError, KeyError) as error:
-            raise InvalidInputError(f"{tool!r} is not a tool: {error}") from error
-        made.append(
-            {
-                "name": function["name"],
-                # Python 3.13 takes the indentation out of docstrings, older ones leave it in.
-                "description": inspect.cleandoc(function.get("description") or ""),
-                "parameters": function.get("parameters") or {"type": "object", "properties": {}},
-            }
-        )
+        wire = _wire_tool(tool, strict)
+        is_schema = isinstance(tool, Mapping | type)
+        if not (is_schema and any(_untitled(wire) == _untitled(other) for other in made)):
+            made.append(wire)
+    check_tool_names([str(tool["name"]) for tool in made])
     return made
+
+
+def _untitled(schema: Any) -> Any:
+    """Return a schema without its titles, which say nothing and are left out by some tools."""
+    if isinstance(schema, Mapping):
+        return {
+            k: _untitled(v) for k, v in schema.items() if not (k == "title" and isinstance(v, str))
+        }
+    return [_untitled(item) for item in schema] if isinstance(schema, list) else schema
+
+
+def _wire_tool(tool: Any, strict: bool | None) -> dict[str, Any]:
+    if isinstance(tool, Mapping):
+        _refuse_foreign(tool)
+    try:
+        function = convert_to_openai_tool(tool, strict=strict)["function"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise InvalidInputError(f"{tool!r} is not a tool: {error}") from error
+    parameters = function.get("parameters") or {"type": "object", "properties": {}}
+    if parameters.get("type", "object") != "object":
+        raise InvalidInputError(
+            f"The parameters of the tool {function['name']!r} are of type "
+            f"{parameters['type']!r}: a tool's are an object."
+        )
+    return {
+        "name": function["name"],
+        # Python 3.13 takes the indentation out of docstrings, older ones leave it in.
+        "description": inspect.cleandoc(function.get("description") or ""),
+        "parameters": parameters,
+    }
+
+
+def _refuse_foreign(tool: Mapping[str, Any]) -> None:
+    """Refuse a dict that names a tool which another provider runs.
+
+    Such a dict has a type of its own and says nothing of arguments (Anthropic's ``{"type":
+    "web_search_20250305", "name": "web_search"}``). As a client-side tool it would be one that does
+    nothing.
+    """
+    kind = tool.get("type")
+    if kind in (None, "function", "custom", "object"):
+        return
+    if not tool.keys() & {"function", "parameters", "input_schema"}:
+        raise InvalidInputError(
+            f"The tool {kind!r} is one that another provider runs; Letta knows nothing of it.",
+            hint="Give the Letta agent a tool of its own for it, or a function of yours.",
+        )

@@ -83,16 +83,9 @@ class LettaRunnable(Runnable[Any, Any]):
         model: ChatLetta | None = None,
         **fields: Any,
     ) -> None:
-        if output not in _KINDS:
-            raise InvalidInputError(f"output must be one of {', '.join(_KINDS)}, not {output!r}.")
-        if model is not None and fields:
-            raise InvalidInputError(
-                f"model= is a whole ChatLetta; {sorted(fields)[0]!r} belongs to it."
-            )
-        if max_rounds < 1:
-            raise InvalidInputError("max_rounds must be at least 1.")
         with langchain_errors():
-            self.model = model or ChatLetta(**fields)
+            _check(output, max_rounds, model, fields)
+            self.model = model if model is not None else ChatLetta(**fields)
             self.tools = as_base_tools(tools)
         self.can_use_tool = can_use_tool
         self.output = output
@@ -292,3 +285,20 @@ class LettaRunnable(Runnable[Any, Any]):
     def bound(self) -> Any:
         """The model with the tools it may call."""
         return self.model.bind_tools(self.tools) if self.tools else self.model
+
+
+def _check(output: str, max_rounds: int, model: object, fields: dict[str, Any]) -> None:
+    """Raise InvalidInputError for arguments that mean nothing."""
+    if output not in _KINDS:
+        raise InvalidInputError(f"output must be one of {', '.join(_KINDS)}, not {output!r}.")
+    if model is not None and not isinstance(model, ChatLetta):
+        raise InvalidInputError(
+            f"model must be a ChatLetta, not {model!r}.",
+            hint="A model's handle is model_name=, an agent's id agent_id=.",
+        )
+    if model is not None and fields:
+        raise InvalidInputError(
+            f"model= is a whole ChatLetta; {sorted(fields)[0]!r} belongs to it."
+        )
+    if max_rounds < 1:
+        raise InvalidInputError("max_rounds must be at least 1.")

@@ -42,10 +42,11 @@ def structured(
     parse: Callable[[AIMessage], Any]
     shown = {"kwargs": {"method": method, "strict": strict}, "schema": schema or {}}
     if method == "function_calling":
-        function = convert_to_openai_tool(schema, strict=strict)["function"]
-        name, shown["schema"] = function["name"], convert_to_openai_tool(schema)
+        tool = convert_to_openai_tool(_as_tool(schema), strict=strict)
+        function = tool["function"]
+        name, shown["schema"] = function["name"], convert_to_openai_tool(_as_tool(schema))
         bound = model.bind_tools(
-            [schema],
+            [tool],
             tool_choice=name,
             strict=strict,
             ls_structured_output_format=shown,
@@ -58,7 +59,7 @@ def structured(
             call = next((c for c in message.tool_calls if c["name"] == name), None)
             return None if call is None else validate(call["args"])
     else:
-        json_schema = convert_to_json_schema(schema) if schema is not None else {}
+        json_schema = json_schema_of(schema) if schema is not None else {}
         bound = model.bind(
             ls_structured_output_format=shown | {"schema": json_schema},
             letta_shape={"schema": json_schema, "tool": None},
@@ -67,7 +68,7 @@ def structured(
         )
 
         def parse(message: AIMessage) -> Any:
-            return validate(_load(str(message.text)))
+            return validate(_load(str(message.text), json_schema))
 
     return _with_raw(bound, parse) if include_raw else bound | RunnableLambda(parse)
 
@@ -83,9 +84,58 @@ def _with_raw(
     return RunnableMap(raw=bound) | safe
 
 
-def _load(text: str) -> Any:
+def _as_tool(schema: Any) -> Any:
+    """Return the schema as something that LangChain makes a tool of, with nothing left out.
+
+    Raises:
+        InvalidInputError: it has no name, or describes no object.
+    """
+    if not is_json_schema(schema):
+        return schema
+    if schema.get("type", "object") != "object":
+        raise InvalidInputError(
+            f"A tool's arguments are an object, and the schema is of type {schema['type']!r}.",
+            hint='Use method="json_schema", or put it into an object.',
+        )
+    if not schema.get("title"):
+        raise InvalidInputError(
+            "The JSON schema has no 'title', which names the tool.",
+            hint='Add one, or use method="json_schema".',
+        )
+    about = {"name": schema["title"], "description": schema.get("description") or ""}
+    rest = {k: v for k, v in schema.items() if k not in ("title", "description")}
+    return {**about, "parameters": {"type": "object", **rest}}
+
+
+def is_json_schema(schema: Any) -> bool:
+    """Is it a JSON schema, and not a dict that describes a tool or a response format with one?"""
+    tool = {"function", "input_schema", "toolSpec", "json_schema"}
+    if not isinstance(schema, Mapping) or tool & schema.keys():
+        return False
+    return not ("name" in schema and {"parameters", "schema"} & schema.keys())
+
+
+def json_schema_of(schema: Any) -> dict[str, Any]:
+    """Return the JSON schema in what describes the answer, whole.
+
+    LangChain's own conversion keeps nothing of a JSON schema without ``properties``: of an array,
+    a reference, a map.
+    """
+    if is_json_schema(schema) and "name" not in schema:
+        return dict(schema)
+    if isinstance(schema, Mapping):
+        inner = schema.get("json_schema", schema)
+        if isinstance(inner, Mapping) and isinstance(inner.get("schema"), Mapping):
+            return dict(inner["schema"])  # OpenAI's response format
     try:
-        return json.loads(json_in(text))
+        return convert_to_json_schema(schema)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InvalidInputError(f"{schema!r} is no schema: {error}") from error
+
+
+def _load(text: str, schema: Mapping[str, Any]) -> Any:
+    try:
+        return json.loads(json_in(text, schema))
     except ValueError as error:
         raise OutputParserException(
             f"The agent's answer is no JSON: {error}", llm_output=text
@@ -106,7 +156,7 @@ def validator_of(schema: Any) -> Callable[[Any], Any]:
     if is_typeddict(schema):
         return TypeAdapter(schema).validate_python
     if isinstance(schema, Mapping):
-        return _json_schema_validator(convert_to_json_schema(dict(schema)))
+        return _json_schema_validator(json_schema_of(schema))
     return _object
 
 

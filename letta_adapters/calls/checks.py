@@ -1,0 +1,86 @@
+"""What a call is refused for before any I/O, whichever framework makes it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from letta_adapters._checks import AGENT, checked_id
+from letta_adapters.calls.entries import Entry
+from letta_adapters.calls.model import Call
+from letta_adapters.content import sendable_text
+from letta_adapters.errors import InvalidInputError
+from letta_adapters.tools import check_tool_names
+
+
+def checked(call: Call) -> Call:
+    """Return the call as it can be made.
+
+    What a tool gave is cleaned of what UTF-8 cannot hold (an odd file name in it is nobody's
+    mistake); anywhere else that is refused.
+
+    Raises:
+        InvalidInputError: it names nobody (``agent_id=""``), gives no time or no steps, has two
+            tools of one name or a name that no model takes, or text that cannot be sent.
+    """
+    if call.agent_id is not None:
+        checked_id(call.agent_id, "an agent id (agent_id)", AGENT)
+    if call.conversation_id is not None:
+        checked_id(call.conversation_id, "a conversation id (conversation_id)")
+    if call.thread_id is not None and not call.thread_id.strip():
+        raise InvalidInputError("thread_id is empty: it names no conversation.")
+    if call.timeout is not None and not (math.isfinite(call.timeout) and call.timeout > 0):
+        raise InvalidInputError(f"timeout must be seconds greater than 0, not {call.timeout!r}.")
+    if call.max_steps is not None and call.max_steps < 1:
+        raise InvalidInputError(f"max_steps must be at least 1, not {call.max_steps!r}.")
+    if call.model is not None and not call.model.strip():
+        raise InvalidInputError("model is empty: it names no model.", hint="Leave it out.")
+    check_tool_names([str(tool["name"]) for tool in call.tools])
+    entries = [_cleaned(entry) if entry.role == "tool" else entry for entry in call.entries]
+    for where, text in _texts(call, entries):
+        sendable_text(text, where)
+    return replace(call, entries=entries)
+
+
+def _texts(call: Call, entries: Iterable[Entry]) -> Iterator[tuple[str, str]]:
+    """Yield what would be sent, and how an error calls it."""
+    yield "thread_id", call.thread_id or ""
+    yield "The model's name", call.model or ""
+    yield "The note", call.note
+    for tool in call.tools:
+        for text in _strings(tool):
+            yield f"The tool {tool['name']!r}", text
+    for entry in entries:
+        where = f"A message of the history (role {entry.role!r})"
+        yield where, entry.text
+        yield where, entry.name or ""
+        for called in entry.tool_calls:
+            yield where, called.raw_arguments
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _strings(key)
+            yield from _strings(item)
+    elif isinstance(value, Sequence):
+        for item in value:
+            yield from _strings(item)
+
+
+def _cleaned(entry: Entry) -> Entry:
+    if isinstance(entry.content, str):
+        return entry if entry.content.isascii() else replace(entry, content=_clean(entry.content))
+    parts: list[Mapping[str, Any]] = [
+        {**part, "text": _clean(str(part["text"]))} if part.get("type") == "text" else part
+        for part in entry.content
+    ]
+    return replace(entry, content=parts)
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")

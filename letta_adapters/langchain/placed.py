@@ -1,0 +1,222 @@
+"""Where a model's calls go, and what of it survives LangChain's copies, dumps and loads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
+from langchain_core.utils import from_env, secret_from_env
+from pydantic import (
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from typing_extensions import Self
+
+from letta_adapters.calls import Caller
+from letta_adapters.calls.running import Runner
+from letta_adapters.errors import InvalidInputError
+from letta_adapters.langchain.errors import langchain_errors
+from letta_adapters.options import SessionOptions, did_you_mean, invalid_options
+from letta_adapters.spec_data import spec_from_data, spec_to_data
+
+_KEY: Final = "LETTA_API_KEY"
+# What names a Letta API for short; a stored model has its backend instead.
+_SHORT: Final = {"letta_api_key": "api_key", "letta_base_url": "base_url"}
+
+
+class Placed(BaseChatModel):
+    """A chat model whose calls go to a Letta backend.
+
+    The backend is what the fields say at the time of a call, so it follows every copy and every
+    assignment. A dump (``dumps``, ``model_dump``, ``pickle``) has the backend without its secrets:
+    they come from the environment where it is loaded, or the load fails and names the variable.
+    """
+
+    backend: Any = None
+    """What `LettaClient` takes: `Rest(...)`, `Local(...)`, `Remote(...)` or a name."""
+    client: Any = Field(default=None, exclude=True)
+    """A `LettaClient` (or, for asynchronous use on its own loop, an `AsyncLettaClient`)."""
+    letta_api_key: SecretStr | None = Field(
+        alias="api_key", default_factory=secret_from_env(_KEY, default=None)
+    )
+    """Key of the Letta API. Default: `LETTA_API_KEY`."""
+    letta_base_url: str | None = Field(
+        alias="base_url", default_factory=from_env("LETTA_BASE_URL", default=None)
+    )
+    """Address of a Letta API. Default: `LETTA_BASE_URL`."""
+    max_retries: int = Field(default=2, ge=0)
+    """How often a call is made again that was surely not accepted: refused for a rate limit, or
+    the server could not be reached. What may have been accepted is never sent again."""
+    session_options: dict[str, Any] = Field(default_factory=dict)
+    """Further options of `create_session`: permission_mode, cwd, skill_sources, ..."""
+
+    _made: tuple[tuple[Any, ...], Runner] | None = PrivateAttr(default=None)
+
+    model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True, extra="forbid")
+
+    def __init__(self, **fields: Any) -> None:
+        with langchain_errors():
+            check_fields(type(self), fields)
+            try:
+                super().__init__(**fields)
+            except ValidationError as error:
+                raise invalid_options(type(self).__name__, error) from None
+            # What cannot work fails here and not at the first call. No I/O.
+            self._check()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_backend(cls, data: Any) -> Any:
+        """Read a stored backend; let what is the environment's own name no second one."""
+        if not isinstance(data, Mapping):
+            return data
+        fields = dict(data)
+        if isinstance(fields.get("backend"), Mapping):
+            # A loader that was given secrets passes the key on by itself.
+            key = fields.pop("letta_api_key", None) or fields.pop("api_key", None)
+            given = {} if key is None else {_KEY: SecretStr.get_secret_value(_secret(key))}
+            fields["backend"] = spec_from_data(fields["backend"], given)
+        if fields.get("backend") is not None or fields.get("client") is not None:
+            for name, alias in _SHORT.items():
+                for key in (name, alias):
+                    if fields.get(key, ...) == cls.model_fields[name].get_default(
+                        call_default_factory=True, validated_data={}
+                    ):
+                        del fields[key]
+        return fields
+
+    @property
+    def _runner(self) -> Runner:
+        named = self.model_fields_set
+        given = (
+            self.backend,
+            self.client,
+            # What comes from the environment is looked up there, where nothing else is named.
+            self.letta_api_key if "letta_api_key" in named else None,
+            self.letta_base_url if "letta_base_url" in named else None,
+            self.max_retries,
+        )
+        if self._made is None or self._made[0] != given:
+            backend, client, api_key, base_url, retries = given
+            caller = Caller(backend=backend, client=client, api_key=api_key, base_url=base_url)
+            self._made = given, Runner(caller, retries)
+        return self._made[1]
+
+    @property
+    def _session(self) -> SessionOptions:
+        return SessionOptions(**self.session_options)
+
+    def _check(self) -> None:
+        """Raise for fields that do not go together."""
+        _ = self._runner, self._session
+
+    # -- copies -----------------------------------------------------------------------------
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy the model; ``update`` are fields, checked as the constructor's are.
+
+        Raises:
+            InvalidInputError: an unknown field, a bad value, or two fields that name a backend.
+        """
+        if not update:
+            return super().model_copy(deep=deep)
+        checked = type(self)(**dict(update))
+        values = {name: getattr(checked, name) for name in checked.model_fields_set}
+        with langchain_errors():
+            copied = super().model_copy(update=values, deep=deep)
+            copied._check()
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        # A client is a connection: the copy uses the same one.
+        shared = {id(item): item for item in (self.client, self._made) if item is not None}
+        return super().__deepcopy__({**(memo or {}), **shared})
+
+    # -- dumps and loads --------------------------------------------------------------------
+
+    @property
+    def lc_secrets(self) -> dict[str, str]:
+        """Where the key comes from when the model is loaded again."""
+        return {"letta_api_key": _KEY, "api_key": _KEY}
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        """It can be dumped and loaded; the key never is."""
+        return True
+
+    @classmethod
+    def get_lc_namespace(cls) -> list[str]:
+        """The module it is loaded from."""
+        return ["letta_adapters", "langchain"]
+
+    def _place(self) -> dict[str, Any] | None:
+        """Return where the calls go as data; ``None`` if the environment decides that."""
+        caller = self._runner.caller
+        return spec_to_data(caller.spec) if caller.named else None
+
+    def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
+        """Return the model as ``langchain_core.load.dumps`` writes it."""
+        try:
+            place = self._place()
+        except InvalidInputError:  # a secret that nothing stands for: it can be traced, not loaded
+            return self.to_json_not_implemented()
+        made: Any = super().to_json()
+        kwargs = {k: v for k, v in made["kwargs"].items() if k not in _ABOUT_THE_PLACE}
+        if place is not None:
+            kwargs["backend"] = place
+            if any(variable == _KEY for _, variable in place.get("withheld", ())):
+                kwargs["letta_api_key"] = {"lc": 1, "type": "secret", "id": [_KEY]}
+        made["kwargs"] = kwargs
+        return made  # type: ignore[no-any-return]  # what super() gave, but for its kwargs
+
+    @model_serializer(mode="wrap")
+    def _with_place(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        if "backend" in values:
+            values = {k: v for k, v in values.items() if k not in _ABOUT_THE_PLACE}
+            values["backend"] = self._place()
+        return values
+
+    def __getstate__(self) -> dict[Any, Any]:
+        caller = self._runner.caller
+        state = super().__getstate__()
+        place = dict.fromkeys(_SHORT) | {"client": None}
+        # The backend keeps its own secrets out of a pickle.
+        place["backend"] = caller.spec if caller.named else None
+        named = set(state["__pydantic_fields_set__"]) - place.keys() | {"backend"}
+        return {
+            **state,
+            "__dict__": {**state["__dict__"], **place},
+            "__pydantic_fields_set__": named,
+            "__pydantic_private__": {**(state["__pydantic_private__"] or {}), "_made": None},
+        }
+
+
+_ABOUT_THE_PLACE: Final = frozenset({"backend", "client", *_SHORT, *_SHORT.values()})
+
+
+def check_fields(cls: type[BaseChatModel], fields: Mapping[str, Any]) -> None:
+    """Refuse fields that the model does not have.
+
+    Raises:
+        InvalidInputError: naming the field, and the one that may be meant.
+    """
+    known = {name for name, about in cls.model_fields.items() if about.alias != name}
+    known |= {about.alias for about in cls.model_fields.values() if about.alias}
+    for name in fields:
+        if name not in known:
+            raise InvalidInputError(
+                f"{cls.__name__} has no field {name!r}.", hint=did_you_mean(name, known)
+            )
+
+
+def _secret(value: Any) -> SecretStr:
+    return value if isinstance(value, SecretStr) else SecretStr(str(value))

@@ -1,0 +1,77 @@
+"""``Rest``, ``Local`` and ``Remote`` as JSON data and back, for objects that frameworks store.
+
+No secret is in the data: what is withheld is named with the environment variable that stands for
+it, from which it comes when the data is read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, Final
+
+from letta_adapters.errors import ConfigurationError, InvalidInputError
+from letta_adapters.specs import Local, Remote, Rest
+
+_KINDS: Final[Mapping[str, type[Rest | Local | Remote]]] = {
+    "rest": Rest,
+    "local": Local,
+    "remote": Remote,
+}
+_KIND: Final = "kind"
+_WITHHELD: Final = "withheld"
+
+
+def spec_to_data(spec: Rest | Local | Remote) -> dict[str, Any]:
+    """Return where agents live as JSON data, with what was set of it but its secrets.
+
+    Raises:
+        InvalidInputError: it holds a secret that no environment variable stands for.
+    """
+    kind = next(name for name, cls in _KINDS.items() if isinstance(spec, cls))
+    values: dict[str, Any] = spec.model_dump(mode="json", exclude_unset=True)
+    withheld: list[list[Any]] = []
+    for (field, *keys), variable in spec._secrets():
+        withheld.append([[field, *keys], variable])
+        if keys:
+            values[field].pop(keys[0], None)
+        else:
+            values.pop(field, None)
+    if isinstance(spec, Local) and spec.api is not None:
+        values["api"] = spec_to_data(spec.api)
+    return {_KIND: kind, **values, **({_WITHHELD: withheld} if withheld else {})}
+
+
+def spec_from_data(
+    data: Mapping[str, Any], secrets: Mapping[str, str] | None = None
+) -> Rest | Local | Remote:
+    """Return what :func:`spec_to_data` made data of.
+
+    Args:
+        data: The data.
+        secrets: Values by the name of their environment variable, which win over it.
+
+    Raises:
+        ConfigurationError: a secret was withheld and its variable, which is named, is not set.
+        InvalidInputError: the data means nothing.
+    """
+    values = dict(data)
+    cls = _KINDS.get(str(values.pop(_KIND, "")))
+    if cls is None:
+        raise InvalidInputError(
+            f"A backend's data needs {_KIND!r}: {', '.join(_KINDS)}.",
+            hint="Pass Rest(...), Local(...) or Remote(...).",
+        )
+    withheld = values.pop(_WITHHELD, ())
+    if isinstance(values.get("api"), Mapping):
+        values["api"] = spec_from_data(values["api"], secrets)
+    for (field, *keys), variable in withheld:
+        value = (secrets or {}).get(variable) or os.environ.get(variable, "").strip()
+        if not value:
+            raise ConfigurationError(
+                f"This {cls.__name__} backend was stored without its secret "
+                f"({'.'.join([field, *keys])}), and {variable} is not set here.",
+                hint=f"Set {variable} where it is loaded.",
+            )
+        values[field] = {**values.get(field, {}), keys[0]: value} if keys else value
+    return cls(**values)
