@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import os
 import platform
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
@@ -16,7 +17,12 @@ from urllib.parse import urlsplit
 from rich.text import Text
 
 from letta_adapters import __version__
-from letta_adapters.backends.runtime.environment import RuntimeConfig, runtime_environment
+from letta_adapters.backends.runtime.directories import open_to_others
+from letta_adapters.backends.runtime.environment import (
+    RuntimeConfig,
+    find_places,
+    runtime_environment,
+)
 from letta_adapters.backends.runtime.find import check_git, find_installation
 from letta_adapters.cli import FAILED, OK, backend_of
 from letta_adapters.cli.render import clean, make_console, progress, show_hint
@@ -134,6 +140,11 @@ def configured(spec: Rest | Local | Remote) -> Iterator[Check]:
         yield Check("ok", "Backend", "Letta Code on this machine")
         home = spec.data_dir or os.environ.get("LETTA_LOCAL_BACKEND_DIR") or "~/.letta"
         yield Check("ok", "State", str(home))
+        for folder in open_to_others(find_places(RuntimeConfig(data_dir=spec.data_dir))):
+            text = f"other users of this machine can look into {folder}"
+            yield Check(
+                "note", "Privacy", text, f"Close it: chmod -R go= {shlex.quote(str(folder))}"
+            )
         others = "LETTA_API_KEY, LETTA_BASE_URL or LETTA_APP_SERVER_URL"
         yield Check("note", "Elsewhere", "not configured", f"To use agents elsewhere set {others}.")
     if os.environ.get("LETTA_MODEL"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,20 @@ def test_a_model_on_this_machine(
     assert line(done, "State") == f"ok State {state}"
     assert line(done, "Models") == "ok Models 1 of lmstudio"
     assert done.out.endswith("\nEverything that is needed is there.\n")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+def test_state_that_others_can_read(cli: Cli, tmp_path: Path) -> None:
+    letta = tmp_path / "state" / ".letta"
+    letta.mkdir(parents=True)
+    for folder in (tmp_path / "state", letta):
+        folder.chmod(0o755)
+    done = cli("doctor", "--data-dir", str(letta.parent))
+    assert "other users of this machine can look into" in line(done, "Privacy")
+    assert f"chmod -R go= {letta}" in " ".join(done.out.split())
+    assert letta.stat().st_mode & 0o777 == 0o755
+    letta.chmod(0o700)
+    assert "Privacy" not in cli("doctor", "--data-dir", str(letta.parent)).out
 
 
 def test_a_server_of_ones_own(cli: Cli, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

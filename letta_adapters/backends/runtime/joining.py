@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from letta_adapters._version import __version__
 from letta_adapters.backends.runtime.children import end_marked
+from letta_adapters.backends.runtime.directories import prepare
 from letta_adapters.backends.runtime.environment import (
     Places,
     RuntimeConfig,
@@ -157,9 +158,20 @@ class _Search:
         report(left)
         return self._start(cleared + tuple(left))
 
+    def _lay_out(self) -> None:
+        remote = self.config.remote_memory
+        try:
+            prepare(self.places)
+            self.places.git.write(self.places.memories, os.environ, remote=remote)
+        except OSError as error:
+            raise RuntimeOccupiedError(
+                f"The state directory cannot be used: {error}",
+                hint=f"Make it writable, {_ELSEWHERE}.",
+            ) from error
+
     def _start(self, leftovers: tuple[Leftover, ...]) -> Server:
         token, runtime_id = secrets.token_urlsafe(32), secrets.token_hex(8)
-        self.places.git.write(self.places.memories, os.environ, remote=self.config.remote_memory)
+        self._lay_out()
         launch = build_launch(
             self.config, self.places, self.installed, token=token, runtime_id=runtime_id
         )

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from letta_adapters._version import __version__
 from letta_adapters.backends.runtime.children import end_marked, is_alive, is_marked
+from letta_adapters.backends.runtime.directories import make_private
 from letta_adapters.backends.runtime.errors import RuntimeOccupiedError
 from letta_adapters.backends.runtime.lease import Door
 
@@ -112,7 +113,7 @@ class Meeting:
             if path in _held:
                 return False
             try:
-                self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                make_private(self.folder)
                 fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
             except OSError as error:
                 raise RuntimeOccupiedError(
