@@ -116,6 +116,11 @@ def check_name(name: object) -> str:
     return name
 
 
+def is_secret(name: str) -> bool:
+    """Return whether the runtime alone needs it, and none of the processes it starts."""
+    return name in PROVIDER_KEYS or name == "LETTA_API_KEY"
+
+
 def is_place(name: str) -> bool:
     """Return whether processes that share a runtime may have this variable otherwise."""
     return name in PLACES or name.startswith(_LOCALE)

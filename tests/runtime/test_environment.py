@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -12,6 +13,7 @@ import pytest
 
 from letta_adapters import LettaClient, Local
 from letta_adapters.backends.runtime.errors import RuntimeOccupiedError
+from letta_adapters.testing import scripted_model
 from letta_adapters.testing.scripted_model import Reply, ToolUse
 from tests.runtime.conftest import ROOT
 
@@ -216,3 +218,88 @@ async def test_no_value_of_the_environment_is_written_down(start, home, monkeypa
     for file in home.rglob("*"):
         if file.is_file():
             assert b"that is long" not in file.read_bytes(), file
+
+
+@pytest.fixture
+def keys(monkeypatch):
+    """Two provider keys in the caller's environment."""
+    monkeypatch.setenv("OPENAI_API_KEY", "openai-" + "key-1234")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "anthropic-" + "key-1234")
+
+
+def test_a_shell_of_the_agent_has_no_key_of_a_provider(keys, local, shell):
+    with LettaClient(local) as client:
+        handles = {str(model["handle"]) for model in client.models.list()}
+        agent = client.create_agent(name="a", persona="I am P.", model=MODEL)
+        shown = shell(
+            client, agent, "env; cat /proc/$PPID/environ /proc/$PPID/cmdline | tr '\\0' ' '"
+        )
+    # The runtime has them: they bring the models of their providers.
+    assert {handle.partition("/")[0] for handle in handles} >= {"openai", "anthropic", "lmstudio"}
+    assert "LETTA_ADAPTERS_RUNTIME_ID" in shown
+    assert "key-1234" not in shown
+    assert "_API_KEY" not in shown
+
+
+def test_a_key_that_is_named_is_in_the_agents_shell(keys, local, shell):
+    named = local.model_copy(update={"inherit_env": ("OPENAI_API_KEY",)})
+    with LettaClient(named) as client:
+        agent = client.create_agent(name="a", persona="I am P.", model=MODEL)
+        shown = shell(client, agent, "env")
+    assert "OPENAI_API_KEY=openai-key-1234" in shown
+    assert "ANTHROPIC_API_KEY" not in shown
+
+
+def test_no_path_that_the_model_asks_for_holds_a_key(keys, local, model):
+    call = ToolUse("Read", {"file_path": "/nowhere/$OPENAI_API_KEY/${ANTHROPIC_API_KEY}/$PATH"})
+    model.script(Reply(tool_calls=[call]), "done")
+    with LettaClient(local) as client:
+        agent = client.create_agent(name="a", persona="I am P.", model=MODEL)
+        with client.create_session(agent, can_use_tool=lambda *_: True) as session:
+            session.run_turn("go")
+    told = "".join(str(request.body) for request in model.requests)
+    assert "/nowhere/" in told
+    assert "key-1234" not in told
+
+
+def eventually_written(file: Path, seconds: float = 20.0) -> None:
+    """Return when ``file`` is written: a sub-agent may work in the background."""
+    deadline = time.monotonic() + seconds
+    while not (file.exists() and file.read_text()):
+        assert time.monotonic() < deadline, "nothing was written"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def authorizations(monkeypatch):
+    """With which key the model was asked, once per request."""
+    seen: list[str] = []
+    plain = scripted_model._Handler.do_POST
+
+    def noted(handler):
+        seen.append(handler.headers.get("Authorization", ""))
+        plain(handler)
+
+    monkeypatch.setattr(scripted_model._Handler, "do_POST", noted)
+    return seen
+
+
+def test_a_sub_agent_has_the_key_and_its_shell_has_not(local, model, authorizations, tmp_path):
+    spec = local.model_copy(
+        update={"openai_compatible": {"base_url": model.base_url, "api_key": "model-" + "key-1234"}}
+    )
+    ask = {"subagent_type": "general-purpose", "prompt": "CHILD", "description": "x"}
+    out = tmp_path / "env.txt"
+    look = ToolUse("Bash", {"command": f"env > '{out}'", "description": "x"})
+    model.script(
+        Reply(tool_calls=[ToolUse("Agent", ask)], when="go"),
+        Reply(tool_calls=[look], when="CHILD"),
+    )
+    with LettaClient(spec) as client:
+        agent = client.create_agent(name="a", persona="I am P.", model=MODEL)
+        with client.create_session(agent, can_use_tool=lambda *_: True) as session:
+            assert session.run_turn("go").success
+            eventually_written(out)
+    assert set(authorizations) == {"Bearer model-key-1234"}
+    assert "LETTA_CODE_AGENT_ROLE=subagent" in out.read_text()
+    assert "key-1234" not in out.read_text()

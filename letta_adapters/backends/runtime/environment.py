@@ -7,12 +7,15 @@ caller's environment it takes over what ``runtime_env.py`` lists, and nothing el
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from letta_adapters import runtime_env
 from letta_adapters.backends.runtime.find import Installation
@@ -25,6 +28,7 @@ GRACE_SECONDS = 3.0
 SHIM = Path(__file__).with_name("shim.cjs")
 SYSTEM_INFO = Path(__file__).with_name("system_info.cjs")
 GIT = Path(__file__).with_name("git.cjs")
+SECRETS = Path(__file__).with_name("secrets.cjs")
 
 _QUIET = {
     "LETTA_CODE_TELEM": "0",
@@ -134,13 +138,26 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One start: what to execute. ``token`` is the secret, only its hash is on the command line."""
+    """One start: what to execute. ``token`` is the secret, only its hash is on the command line.
+
+    ``secrets``: what the runtime alone is to have, none of the processes it starts.
+    """
 
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(repr=False)
     cwd: Path
     token: str = field(repr=False)
     runtime_id: str
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    def hand_over(self, stdin: IO[bytes]) -> None:
+        """Give the runtime its secrets: the first line it reads (``secrets.cjs``).
+
+        A runtime that has ended does not read; what became of it is found out elsewhere.
+        """
+        with contextlib.suppress(BrokenPipeError):
+            stdin.write(json.dumps(dict(self.secrets)).encode() + b"\n")
+            stdin.flush()
 
 
 def find_places(config: RuntimeConfig) -> Places:
@@ -166,11 +183,17 @@ def build_launch(
     env[MARKER] = runtime_id
     env["GIT_CONFIG_GLOBAL"] = str(places.git.shared)
     env["LETTA_ADAPTERS_GRACE_MS"] = str(int(GRACE_SECONDS * 1000))
+    # What the user names is meant for the agent's shell as well.
+    named = {*config.env, *config.inherit_env}
+    hidden = {name for name in env if runtime_env.is_secret(name) and name not in named}
+    secrets = {name: env.pop(name) for name in hidden}
     backend = "local" if config.api is None else "api"
     digest = hashlib.sha256(token.encode()).hexdigest()
     argv = (
         str(found.node),
         f"--max-old-space-size={config.max_memory_mb}",
+        "--require",
+        str(SECRETS),
         "--require",
         str(SHIM),
         "--require",
@@ -183,7 +206,7 @@ def build_launch(
     )
     # A directory of our own: the runtime silently works in its start directory when a session
     # names one that does not exist.
-    return Launch(argv, env, places.meet, token, runtime_id)
+    return Launch(argv, env, places.meet, token, runtime_id, secrets)
 
 
 def runtime_environment(config: RuntimeConfig) -> dict[str, str]:

@@ -121,7 +121,7 @@ class ServerProcess:
         except OSError as error:
             raise RuntimeStartError(f"The embedded Letta runtime did not start: {error}") from error
         try:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 launch.argv,
                 env=dict(launch.env),
                 cwd=launch.cwd,
@@ -137,6 +137,9 @@ class ServerProcess:
             raise RuntimeStartError(f"The embedded Letta runtime did not start: {error}") from error
         finally:
             os.close(log)
+        assert process.stdin is not None
+        launch.hand_over(process.stdin)
+        return process
 
     def _watch(self) -> None:
         self._process.wait()  # also when it ends long after we left it to others: no zombie stays

@@ -1,0 +1,75 @@
+// Loaded into the runtime (node --require) by letta_adapters, before anything else. Keys of model
+// providers, and of the Letta API, come as one line of JSON on stdin, so they are in no environment
+// block and no file. Letta Code finds them in process.env as ever, but they are not listed there:
+// a shell, an MCP server, a hook or git, which get a copy of the listed variables, do not have them.
+// Letta Code's own processes (sub-agents) need them; they get them with this file, in a variable
+// that it takes out of their environment again.
+"use strict";
+const childProcess = require("node:child_process");
+const fs = require("node:fs");
+
+const HANDED_ON = "LETTA_ADAPTERS_SECRETS";
+const BEFORE = "LETTA_ADAPTERS_NODE_OPTIONS";
+const SUB_AGENT = "LETTA_SUBAGENT_LAUNCH=1";
+
+function firstLine() {
+  const parts = [];
+  const part = Buffer.alloc(65536);
+  for (;;) {
+    let size = 0;
+    try {
+      size = fs.readSync(0, part, 0, part.length);
+    } catch (error) {
+      if (error.code === "EAGAIN") continue;
+      if (error.code !== "EOF") throw error;
+    }
+    parts.push(Buffer.from(part.subarray(0, size)));
+    if (size === 0 || part.subarray(0, size).includes(10)) return Buffer.concat(parts).toString();
+  }
+}
+
+const listed = process.env;
+const line = listed[HANDED_ON] ?? firstLine();
+const secrets = new Map(Object.entries(JSON.parse(line || "{}")));
+if (listed[HANDED_ON] !== undefined) {
+  delete listed[HANDED_ON];
+  if (listed[BEFORE]) listed.NODE_OPTIONS = listed[BEFORE];
+  else delete listed.NODE_OPTIONS;
+  delete listed[BEFORE];
+  // What the parent gave by name besides.
+  for (const name of secrets.keys()) delete listed[name];
+}
+
+// Letta Code puts variables into the paths that a model asks for, and tells it the path.
+const forAPath = () => /\bexpandFilePath\b/.test(new Error().stack);
+process.env = new Proxy(listed, {
+  get: (target, name) =>
+    secrets.has(name) && !(name in target) && !forAPath() ? secrets.get(name) : target[name],
+  has: (target, name) => secrets.has(name) || name in target,
+  set: (target, name, value) => {
+    if (secrets.has(name)) secrets.set(name, String(value));
+    else target[name] = value;
+    return true;
+  },
+  deleteProperty: (target, name) => {
+    secrets.delete(name);
+    delete target[name];
+    return true;
+  },
+});
+
+const start = childProcess.ChildProcess.prototype.spawn;
+childProcess.ChildProcess.prototype.spawn = function (options) {
+  if (secrets.size > 0 && options.envPairs?.includes(SUB_AGENT)) {
+    const quoted = `"${__filename.replace(/[\\"]/g, "\\$&")}"`;
+    const others = options.envPairs.filter((pair) => !pair.startsWith("NODE_OPTIONS="));
+    const before = options.envPairs.find((pair) => pair.startsWith("NODE_OPTIONS="))?.slice(13) ?? "";
+    options.envPairs = [
+      ...others,
+      `NODE_OPTIONS=${before} --require ${quoted}`,
+      `${BEFORE}=${before}`,
+      `${HANDED_ON}=${JSON.stringify(Object.fromEntries(secrets))}`,
+    ];
+  }
+  return start.call(this, options);
+};
