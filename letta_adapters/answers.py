@@ -13,15 +13,12 @@ from letta_adapters._raised import report_raised
 from letta_adapters.backends.base import Conversation, ToolAnswer
 from letta_adapters.errors import TurnCancelledError, UnsupportedOptionError
 from letta_adapters.messages import ToolCallMessage, ToolResultMessage
+from letta_adapters.permission_policy import question
 from letta_adapters.permissions import Allow, Deny, PermissionContext, normalise_decision
 from letta_adapters.tools import Tool
 
 # Where the server runs its tools with the input it is told.
 _EDITING_BACKENDS = ("local", "remote")
-_NO_CALLBACK = (
-    "This tool call needs an approval and the application has no way to give one, "
-    "so it was not run."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +78,14 @@ class Answerer:
 
     async def _decide(self, call: ToolCallMessage, details: Mapping[str, Any]) -> Allow | Deny:
         tool = self.tools.get(call.tool_name)
-        if self.can_use_tool is None:
-            return Allow() if tool is not None else Deny(_NO_CALLBACK)
         context = PermissionContext(
             tool_call_id=call.tool_call_id,
             agent_id=self.conversation.agent_id,
             conversation_id=self.conversation.conversation_id,
-            client_tool=tool is not None,
-            **details,
+            **question(tool is not None, details),
         )
+        if self.can_use_tool is None:
+            return context.default
         ask = functools.partial(self.can_use_tool, call.tool_name, dict(call.tool_input), context)
         try:
             decision = normalise_decision(

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
 from letta_adapters.errors import InvalidInputError
 
@@ -28,8 +28,9 @@ _DENY_KEYS = frozenset({"behavior", "message", "interrupt"})
 class Allow:
     """Run the tool, with ``updated_input`` in place of the model's arguments if it is given.
 
-    ``save``: ids of the ``context.suggestions`` to save as rules, so that the question does not
-    come again (Letta Code only).
+    ``save``: ids of the ``context.suggestions`` to remember, so that the same call is not asked
+    about again in this conversation, as long as this client lives (Letta Code only). Nothing is
+    written to a file.
     """
 
     updated_input: Mapping[str, Any] | None = None
@@ -44,13 +45,40 @@ class Deny:
     interrupt: bool = False
 
 
+# What a call does; docs/permissions.md has the table of what follows from it.
+CallKind: TypeAlias = Literal[
+    "client_tool",
+    "own_memory",
+    "notes",
+    "reads_cwd",
+    "reads",
+    "writes_cwd",
+    "writes",
+    "executes",
+    "network",
+    "unrestricted_child",
+]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PermissionContext:
-    """Where a permission question comes from.
+    """Where a permission question comes from, and what it is about.
 
-    ``client_tool``: the tool runs in this process (a Python function) and not on the agent's side.
-    ``suggestions`` (``{"id", "text"}``: rules the user may save), ``blocked_path`` and ``diffs``
-    come from Letta Code (App Server protocol of ``letta`` 0.34); the Letta API has none of them.
+    ``kind``: what the call does. ``client_tool``: it runs in this process (a Python function).
+    ``own_memory``: it reads the agent's memory or writes its notes there; ``notes``: it touches no
+    file at all. ``reads_cwd`` / ``writes_cwd``: a plain file below the working directory, after
+    links were followed; ``reads`` / ``writes``: any other file, such as one that may hold a secret.
+    ``executes``: it runs a command, or is a tool that this version does not know. ``network``: it
+    talks to another machine. ``unrestricted_child``: it starts an agent whose tools are asked
+    about by nobody.
+
+    ``default``: what the session would answer without a callback, given its ``permission_mode``,
+    ``allowed_tools`` and ``disallowed_tools``; ``return context.default`` is a valid answer.
+
+    ``client_tool``: the tool runs in this process and not on the agent's side.
+    ``suggestions`` (``{"id", "text"}``: see :class:`Allow`) are there for a tool that Letta Code
+    runs, ``blocked_path`` and ``diffs`` come from Letta Code (App Server protocol of ``letta``
+    0.34); the Letta API has none of them.
     """
 
     tool_call_id: str
@@ -60,6 +88,8 @@ class PermissionContext:
     blocked_path: str | None = None
     diffs: tuple[Mapping[str, Any], ...] = ()
     client_tool: bool = False
+    kind: CallKind = "executes"
+    default: Allow | Deny = field(default_factory=Deny)
 
 
 def normalise_decision(value: object) -> Allow | Deny:

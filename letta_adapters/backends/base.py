@@ -126,7 +126,8 @@ class TurnSettings:
 
     ``session``: the options of the session that sends it; the App Server is told of them again
     after a reconnect, and when two sessions of one conversation have different ones. ``model``:
-    another model for these requests alone (the Letta API).
+    another model for these requests alone (the Letta API). ``asks``: whoever reads the turn wants
+    to be asked about every tool, as a session with a ``can_use_tool`` does.
     """
 
     include_partial_messages: bool = False
@@ -134,6 +135,7 @@ class TurnSettings:
     max_steps: int | None = None
     session: SessionOptions | None = None
     model: str | None = None
+    asks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +143,9 @@ class ToolAnswer:
     """This side's answer to one pending call.
 
     ``returned``: the client-side tool's result (text, or content parts). ``approve``: let the
-    server run it, with ``updated_input`` in place of the model's if given, and with the rules
-    ``suggestion_ids`` saved. Neither: denied, with ``reason``. ``traceback``: of what the user's
-    tool or callback raised, which stays on this side.
+    server run it, with ``updated_input`` in place of the model's if given; with ``suggestion_ids``
+    the same call is not asked about again. Neither: denied, with ``reason``. ``traceback``: of what
+    the user's tool or callback raised, which stays on this side.
     """
 
     tool_call_id: str

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit, urlunsplit
 from letta_adapters.backends.app_server.backend import AppServerBackend
 from letta_adapters.backends.app_server.connection import Endpoint
 from letta_adapters.backends.app_server.system_info import SystemInfo
-from letta_adapters.backends.runtime.environment import RuntimeConfig, find_places
+from letta_adapters.backends.runtime.environment import Places, RuntimeConfig, find_places
 from letta_adapters.backends.runtime.manager import RuntimeHandle, acquire
+from letta_adapters.permission_policy import Machine
 from letta_adapters.specs import Local, Remote, api_address, app_server_address
 
 
@@ -74,8 +75,19 @@ def local_backend(spec: Local) -> AppServerBackend:
         state_directory=None if spec.api is not None else places.state,
         system_info=SystemInfo(places.no_system_info),
         own_directory=places.meet,
+        machine=_machine(places),
         on_api=spec.api is not None,
     )
+
+
+def _machine(places: Places) -> Machine:
+    """Where the runtime keeps agents' memories, and what nobody may read unasked."""
+    letta = places.home / ".letta"
+    memory = letta / "agents/{agent}/memory"
+    if not places.on_api:
+        memory = places.state / "memfs/{agent}/memory"
+    homes = (places.home, Path.home())
+    return Machine(str(memory), (letta, places.state, places.meet), homes)
 
 
 class _Runtime:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from letta_adapters.engine.app_errors import failure_of
@@ -32,6 +32,23 @@ from letta_adapters.messages import (
 )
 
 _Handler = Callable[["AppTurn", dict[str, Any], list[Message]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is to become of a call that the server asks about.
+
+    ``granted``: it runs unasked. ``refused``: why it does not run whoever is asked. Neither:
+    somebody is asked, and told ``about``.
+    """
+
+    granted: bool = False
+    refused: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+Judge = Callable[[str, Mapping[str, Any]], Verdict]
+
 # What a running shell command prints so far; the complete result follows under another id.
 _PROGRESS_ID = "synthetic-tool-return-stream-"
 
@@ -44,7 +61,7 @@ class AppTurn(TurnState):
         *,
         include_partial_messages: bool = False,
         client_tools: Iterable[str] = (),
-        allowed_tools: Iterable[str] = (),
+        judge: Judge = lambda *_: Verdict(),
         include_status_messages: bool = False,
     ) -> None:
         super().__init__(include_partial_messages=include_partial_messages)
@@ -54,13 +71,16 @@ class AppTurn(TurnState):
         # What this side has to answer: the open requests, by tool call id.
         self.permissions: dict[str, str] = {}
         self.external: dict[str, str] = {}
-        # Permission requests that need no question: tools allowed beforehand, and client-side
-        # tools, which are asked about when they are to run.
+        # Permission requests that need no question: calls that are allowed or refused beforehand,
+        # and client-side tools, which are asked about when they are to run.
         self.grants: list[str] = []
+        self.refusals: list[tuple[str, str]] = []
+        # Names of tools that the server ran, or is about to run, without a question.
+        self.unasked: tuple[str, ...] = ()
         # The message waits behind a turn of somebody else.
         self.queued = False
         self._client_tools = frozenset(client_tools)
-        self._allowed = frozenset(allowed_tools) | self._client_tools
+        self._judge = judge
         self._status_messages = include_status_messages
         self._client_message_id = ""
         self._executing: tuple[str, ...] = ()
@@ -77,10 +97,6 @@ class AppTurn(TurnState):
         self._client_message_id = client_message_id
         self.queued = queued
         self.input_stored = None if queued else True
-
-    def allow(self, tools: Iterable[str]) -> None:
-        """Answer permission requests for these tools without a question."""
-        self._allowed |= frozenset(tools)
 
     def resolve(self, tool_call_ids: Iterable[str]) -> None:
         """The pending calls are answered; those the server did not ask for yet count as well."""
@@ -168,7 +184,15 @@ class AppTurn(TurnState):
         call_id = request["tool_call_id"]
         request_id = frame["request_id"]
         self._flush_calls(out)
-        if name in self._allowed:
+        if name in self._client_tools:
+            self.grants.append(request_id)
+            return
+        call = self._asked(self._call(call_id, name, request.get("input")), request.get("input"))
+        verdict = self._judge(name, call.tool_input)
+        if verdict.refused:
+            self.refusals.append((request_id, verdict.refused))
+            return
+        if verdict.granted and not call.problem:
             self.grants.append(request_id)
             return
         self.permissions[call_id] = request_id
@@ -176,8 +200,16 @@ class AppTurn(TurnState):
             "suggestions": tuple(dicts_of(request.get("permission_suggestions"))),
             "blocked_path": request.get("blocked_path"),
             "diffs": tuple(dicts_of(request.get("diffs"))),
+            **verdict.about,
         }
-        self.pending = (self._call(call_id, name, request.get("input")),)
+        self.pending = (call,)
+
+    @staticmethod
+    def _asked(call: ToolCallMessage, given: Any) -> ToolCallMessage:
+        """The call with the arguments that the question is about: those are what would run."""
+        if call.problem or not isinstance(given, dict) or given == call.tool_input:
+            return call
+        return replace(call, tool_input=given, raw_arguments=json.dumps(given))
 
     def _on_external(self, frame: dict[str, Any], out: list[Message]) -> None:
         """One client-side tool's turn. The server asks one by one; all of the step run at once."""
@@ -253,6 +285,9 @@ class AppTurn(TurnState):
     def _on_classified(self, delta: dict[str, Any], out: list[Message]) -> None:
         self._asking = frozenset(delta.get("user_input_tool_call_ids") or ())
         self._flush_calls(out)
+        unasked = frozenset(delta.get("auto_allowed_tool_call_ids") or ())
+        names = (self._tool_names.get(i, "") for i in sorted(unasked))
+        self.unasked += tuple(name for name in names if name not in self._client_tools)
 
     def _flush_calls(self, out: list[Message]) -> None:
         """Hand the step's calls out. They come whole, but who decides is known only afterwards."""
@@ -262,13 +297,19 @@ class AppTurn(TurnState):
         start = len(out)
         ids = frozenset(call.tool_call_id for call in open_calls)
         for call in self.assembler.take_calls(ids):
-            asks = call.tool_call_id in self._asking or call.tool_name in self._client_tools
+            asks = call.tool_name in self._client_tools or self._asks_for(call)
             shown = replace(call, requires_approval=asks)
             self._calls[call.tool_call_id] = shown
             self._given.discard(call.tool_call_id)
             out.append(shown)
         self._asking = frozenset()
         self.collect(out, start)
+
+    def _asks_for(self, call: ToolCallMessage) -> bool:
+        """Is somebody asked about it? The server's question alone may be answered here."""
+        if call.tool_call_id not in self._asking:
+            return False
+        return not self._judge(call.tool_name, call.tool_input).granted
 
     def _on_return(self, delta: dict[str, Any], out: list[Message]) -> None:
         if str(delta.get("id")).startswith(_PROGRESS_ID):

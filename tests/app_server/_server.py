@@ -10,6 +10,9 @@ import subprocess
 import threading
 from pathlib import Path
 
+from letta_adapters.backends.runtime.environment import GUARD
+from letta_adapters.permission_policy import Machine
+
 TOKEN = "test-token"
 MODEL = "lmstudio/scripted"
 
@@ -36,6 +39,12 @@ class AppServer:
         self._api = api
         self._process: subprocess.Popen[str] | None = None
 
+    @property
+    def machine(self) -> Machine:
+        """Where it keeps memories."""
+        letta = self.home / ".letta"
+        return Machine(str(letta / "lc-local-backend/memfs/{agent}/memory"), (letta,), (self.home,))
+
     def start(self) -> AppServer:
         root = payload()
         assert root is not None
@@ -53,7 +62,8 @@ class AppServer:
         if self._api:
             env |= {"LETTA_BASE_URL": self._api, "LETTA_API_KEY": "none"}
         digest = hashlib.sha256(TOKEN.encode()).hexdigest()
-        command = [str(root / "bin" / "node"), str(root / "app" / "letta.js")]
+        command = [str(root / "bin" / "node"), "--require", str(GUARD)]
+        command.append(str(root / "app" / "letta.js"))
         command += ["--backend", "api" if self._api else "local", "server", "--listen"]
         command += ["--ws-auth", "capability-token", "--ws-token-sha256", digest]
         self._process = subprocess.Popen(

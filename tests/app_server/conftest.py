@@ -51,6 +51,8 @@ def connect(
             return Endpoint(server.url, token)
 
         options.setdefault("own_directory", ours)
+        if name == "local":
+            options.setdefault("machine", server.machine)
         backend = AppServerBackend(name, endpoint, **options)
         with monkeypatch.context() as patch:
             patch.setattr(letta_adapters.client, "_make_backend", lambda *_: backend)

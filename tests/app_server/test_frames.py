@@ -85,7 +85,6 @@ def test_answers_to_permission_questions() -> None:
     assert decision(edited) == {
         "behavior": "allow",
         "updated_input": {"a": 1},
-        "selected_permission_suggestion_ids": ["s"],
     }
 
 

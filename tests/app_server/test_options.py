@@ -132,7 +132,7 @@ async def test_cwd(
 ) -> None:
     pwd = Reply(tool_calls=[ToolUse("Bash", {"command": "pwd", "description": "t"})])
     model.script(pwd, "ok")
-    async with client.create_session(agent, cwd=project) as session:
+    async with client.create_session(agent, cwd=project, allowed_tools=["Bash"]) as session:
         await session.send("where?")
         messages = [m async for m in session.stream()]
     returned = next(m for m in messages if isinstance(m, ToolResultMessage))

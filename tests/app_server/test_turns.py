@@ -9,6 +9,7 @@ from typing import Any
 from letta_adapters import (
     Allow,
     AsyncLettaClient,
+    Deny,
     ToolCallMessage,
     ToolResultMessage,
 )
@@ -146,6 +147,7 @@ async def test_allow(
     assert (name, tool_input["command"]) == ("Bash", "echo hi > made.txt")
     assert context.suggestions[0]["id"] == "save-default"
     assert (context.client_tool, context.agent_id) == (False, agent)
+    assert (context.kind, type(context.default)) == ("executes", Deny)
     call = only(ToolCallMessage, messages)[0]
     assert call.requires_approval
 
@@ -189,10 +191,10 @@ async def test_a_diff_is_part_of_the_question(
     async with client.create_session(agent, cwd=project, can_use_tool=decide) as session:
         messages = await collect(session)
     assert file.read_text() == "one\nthree\n"
-    assert len(contexts) == 1
-    assert contexts[0].diffs[0]["fileName"] == "f.txt"
+    assert [context.kind for context in contexts] == ["reads_cwd", "writes_cwd"]
+    assert contexts[1].diffs[0]["fileName"] == "f.txt"
     calls = only(ToolCallMessage, messages)
-    assert [(c.tool_name, c.requires_approval) for c in calls] == [("Read", False), ("Edit", True)]
+    assert [(c.tool_name, c.requires_approval) for c in calls] == [("Read", True), ("Edit", True)]
 
 
 async def test_a_saved_suggestion_is_not_asked_again(

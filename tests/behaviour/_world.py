@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,12 +21,16 @@ from tests.rest._server_tool import attach
 
 @dataclass(frozen=True)
 class ServerTool:
-    """A call of a tool that the server runs, what it returns, and another input for it."""
+    """A call of a tool that the server runs, what it returns, and another input for it.
+
+    ``options``: of a session that does not want to be asked about it.
+    """
 
     use: ToolUse
     returns: str
     edited: Mapping[str, Any]
     edited_returns: str
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 # Without its delays a replayed stream is over before anybody can leave it.
@@ -207,10 +211,10 @@ class AppServerWorld(World):
         return made
 
     async def server_tool(self, client: Any, agent: str, *, asks: bool) -> ServerTool:
-        # The mode ``standard`` runs a command that only reads, and asks for one that writes.
-        then = "touch /dev/null && " if asks else ""
-        use, edited = (_bash(f"{then}echo {word}") for word in ("42", "edited"))
-        return ServerTool(use, "42\n", edited.arguments, "edited\n")
+        # Every command is asked about, unless the session allows the tool.
+        use, edited = (_bash(f"echo {word}") for word in ("42", "edited"))
+        options = {} if asks else {"allowed_tools": [use.name]}
+        return ServerTool(use, "42\n", edited.arguments, "edited\n", options)
 
     def slow(self, words: int) -> Reply:
         return Reply(text=["word "] * words, token_delay=0.1)
@@ -232,12 +236,12 @@ class OnApiWorld(AppServerWorld):
 
     async def server_tool(self, client: Any, agent: str, *, asks: bool) -> ServerTool:
         # Models of OpenAI's get another set of tools.
-        then = "touch /dev/null && " if asks else ""
         use, edited = (
-            ToolUse("exec_command", {"cmd": f"{then}echo {word}", "description": "a test"})
+            ToolUse("exec_command", {"cmd": f"echo {word}", "description": "a test"})
             for word in ("42", "edited")
         )
-        return ServerTool(use, "42\n", edited.arguments, "edited\n")
+        options = {} if asks else {"allowed_tools": [use.name]}
+        return ServerTool(use, "42\n", edited.arguments, "edited\n", options)
 
 
 def _bash(command: str) -> ToolUse:

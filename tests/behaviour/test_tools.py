@@ -189,7 +189,8 @@ async def test_a_server_tool_shows_its_call_and_its_result(
 ) -> None:
     tool = await world.server_tool(client, agent, asks=False)
     world.script(Reply(tool_calls=[tool.use]), Reply(text="42."))
-    async with client.create_session(agent, include_partial_messages=True) as session:
+    options: Any = {"include_partial_messages": True, **tool.options}
+    async with client.create_session(agent, **options) as session:
         messages = await turn(session, "6 times 7?")
     assert [t for t in types(messages) if t != "stream_event"] == [
         "init",

@@ -18,7 +18,7 @@ from letta_adapters import (
     ToolResultMessage,
     UnknownMessage,
 )
-from letta_adapters.engine.app_turn import AppTurn
+from letta_adapters.engine.app_turn import AppTurn, Verdict
 from tests.engine_app._frames import call, delta, finished, play, recorded, said, turn
 
 
@@ -125,12 +125,49 @@ def test_a_denial_is_reported_by_the_server_alone() -> None:
     assert not state.tool_result(ToolResultMessage("call_1", "what this side would say", True))
 
 
-def test_a_tool_allowed_beforehand_is_not_pending() -> None:
-    state = turn(allowed_tools=["Bash"])
+def test_a_call_allowed_beforehand_is_not_pending() -> None:
+    judged: list[Any] = []
+
+    def judge(name: str, tool_input: Any) -> Verdict:
+        judged.append((name, tool_input))
+        return Verdict(granted=True)
+
+    state = turn(judge=judge)
+    shown = []
+    for frame in recorded("deny"):
+        shown += state.feed(frame)
+        assert not state.pending
+    assert state.grants == ["perm-call_1"]
+    assert judged[-1] == ("Bash", {"command": "touch x", "description": "d"})
+    assert [call.requires_approval for call in of(ToolCallMessage, shown)] == [False]
+
+
+def test_a_call_refused_beforehand_is_not_pending() -> None:
+    state = turn(judge=lambda *_: Verdict(refused="never"))
     for frame in recorded("deny"):
         state.feed(frame)
         assert not state.pending
-    assert state.grants == ["perm-call_1"]
+    assert state.refusals == [("perm-call_1", "never")]
+
+
+def test_the_question_is_about_the_arguments_that_would_run() -> None:
+    state = turn()
+    for frame in recorded("deny"):
+        if frame["type"] == "control_request":
+            frame["request"]["input"] = {"command": "rm -rf other", "description": "d"}
+        state.feed(frame)
+        if state.pending:
+            break
+    assert state.pending[0].tool_input["command"] == "rm -rf other"
+
+
+def test_a_tool_that_runs_unasked_is_noticed() -> None:
+    state = turn(client_tools=["add"])
+    for frame in recorded("edit"):
+        state.feed(frame)
+        if state.pending:
+            state.resolve([state.pending[0].tool_call_id])
+    assert state.unasked == ("Read",)
 
 
 @pytest.mark.parametrize(

@@ -127,7 +127,7 @@ KINDS = ["reasoning", "text", "server_tool_call", "server_tool_result", "tool_ca
 
 def test_a_native_event_stream(make: Make, script: Any) -> None:
     script_of_everything(script)
-    model = make().bind_tools([get_weather])
+    model = make(session_options={"allowed_tools": ["Bash"]}).bind_tools([get_weather])
     stream = model.stream_events("go", version="v3")
     events = list(stream)
     assert_valid_event_stream(events)
@@ -141,7 +141,7 @@ def test_a_native_event_stream(make: Make, script: Any) -> None:
 
 async def test_a_native_asynchronous_event_stream(make: Make, script: Any) -> None:
     script_of_everything(script)
-    model = make().bind_tools([get_weather])
+    model = make(session_options={"allowed_tools": ["Bash"]}).bind_tools([get_weather])
     stream = await model.astream_events("go", version="v3")
     events = [event async for event in stream]
     assert_valid_event_stream(events)

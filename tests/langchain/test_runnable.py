@@ -212,7 +212,7 @@ async def test_the_trace_of_reasoning_two_server_tools_and_a_client_tool(
     make: Make, script: Any
 ) -> None:
     script_of_the_trace(script)
-    agent = make(tools=[get_weather])
+    agent = make(tools=[get_weather], session_options={"allowed_tools": ["Bash"]})
     events = [e async for e in agent.astream_events("go", version="v2")]
     assert [(e["event"], e["name"]) for e in events] == EVENTS
     starts = [e for e in events if e["event"] == "on_tool_start"]
@@ -223,7 +223,8 @@ async def test_the_trace_of_reasoning_two_server_tools_and_a_client_tool(
 
 async def test_the_same_trace_inside_a_graph(make: Make, script: Any) -> None:
     script_of_the_trace(script)
-    graph = graph_of(make(tools=[get_weather]))
+    agent = make(tools=[get_weather], session_options={"allowed_tools": ["Bash"]})
+    graph = graph_of(agent)
     events = [e async for e in graph.astream_events({"messages": "go"}, version="v2")]
     inside = [(e["event"], e["name"]) for e in events if e["name"] not in ("LangGraph", "agent")]
     assert inside == EVENTS

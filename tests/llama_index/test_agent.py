@@ -146,7 +146,8 @@ async def test_its_own_tools_are_shown_and_not_run_again(local: Any, embedded_mo
         Reply(tool_calls=[adding(2, 3, "own-2")]),
         "Done.",
     )
-    output, events = await run(local(tools=[add]), "go")
+    options = {"allowed_tools": ["Bash"]}
+    output, events = await run(local(tools=[add], session_options=options), "go")
     assert str(output) == "Done."
     shown = [e for e in events if isinstance(e, ToolCall | ToolCallResult)]
     tools = [(type(e).__name__, e.tool_name) for e in shown]

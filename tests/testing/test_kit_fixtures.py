@@ -28,7 +28,7 @@ def test_the_real_runtime(letta_local: LocalLetta) -> None:
     letta_local.model.script(Reply(tool_calls=[use]), "It is so.")
     agent_id = letta_local.agent()
     assert letta_local.agent() == agent_id
-    with letta_local.client.create_session(agent_id) as session:
+    with letta_local.client.create_session(agent_id, allowed_tools=["Bash"]) as session:
         assert session.run_turn("is it?").result == "It is so."
     assert "so" in str(letta_local.model.requests[-1].messages[-1]["content"])
 

@@ -142,7 +142,7 @@ async def _create(connection: Connection, body: Mapping[str, Any], memfs: bool |
             "type": "runtime_start",
             "create_agent": {"body": body, "pin_global": False, "memfs": memfs is not False},
             "conversation_id": DEFAULT,
-            "mode": "standard",
+            "mode": "strict",
         }
     )
     return str((answer.get("agent") or {})["id"])

@@ -28,6 +28,7 @@ from letta_adapters.backends.app_server.channel import AppChannel
 from letta_adapters.backends.app_server.connection import Connection, Endpoint
 from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.app_server.inherited import Inherited, MachineFiles
+from letta_adapters.backends.app_server.permitting import Permits, Session
 from letta_adapters.backends.app_server.settling import Fate, Live
 from letta_adapters.backends.app_server.stateless import Stateless
 from letta_adapters.backends.app_server.system_info import SystemInfo
@@ -43,14 +44,16 @@ from letta_adapters.backends.base import (
     check_supported,
 )
 from letta_adapters.changes import Change
+from letta_adapters.engine.app_turn import Verdict
 from letta_adapters.errors import (
     InvalidInputError,
     LettaError,
     LettaTimeoutError,
     SessionClosedError,
 )
-from letta_adapters.messages import MessagePage, PendingToolCall
+from letta_adapters.messages import MessagePage, PendingToolCall, ToolCallMessage
 from letta_adapters.options import AgentOptions, SessionOptions
+from letta_adapters.permission_policy import Machine, Rules
 
 _RACE_SECONDS: Final = 0.3
 # How long a change of mode or directory may take; the server checks that the directory exists.
@@ -79,6 +82,7 @@ class AppServerBackend:
         state_directory: Where the server keeps its agents, if that is on this machine.
         system_info: Decides about reminders, where that is possible.
         own_directory: Ours on this machine, for agents that live there: what is kept per machine.
+        machine: Its directories, if it is on this machine.
         on_api: Its agents live on a Letta API; a server says so itself once it is connected.
     """
 
@@ -95,11 +99,13 @@ class AppServerBackend:
         state_directory: Path | None = None,
         system_info: SystemInfo | None = None,
         own_directory: Path | None = None,
+        machine: Machine | None = None,
         on_api: bool = False,
     ) -> None:
         self.name = name
         self.state_directory = state_directory
         self._system_info = system_info or SystemInfo(None)
+        self._permits = Permits(machine)
         self._stateless = Stateless()
         self._on_api = on_api
         self.turn_timeout = turn_timeout
@@ -261,7 +267,7 @@ class AppServerBackend:
         options: SessionOptions,
     ) -> Frame:
         groups = [{"tools": frames.external_tools(tools)}] if tools else []
-        about = {"external_tools": groups, "system_info_reminder": None}
+        about = {"external_tools": groups, "system_info_reminder": None, "permission_mode": None}
         answer = await connection.request(frames.runtime_start({**settings, **where, **about}))
         conversation = opening.conversation_of(answer)
         self._system_info.choose(conversation, settings["system_info_reminder"])
@@ -273,14 +279,16 @@ class AppServerBackend:
         self._prepared[conversation] = _Prepared(settings, list(tools), options)
         return answer
 
-    def _settings(self, agent_id: str, options: SessionOptions) -> dict[str, Any]:
+    def _settings(
+        self, agent_id: str, options: SessionOptions, *, asks: bool = False
+    ) -> dict[str, Any]:
         cwd = self._stateless.directory if options.stateless else options.cwd
         self._check_cwd(cwd)
         if cwd is None and self.name == "local":
             # Our own server starts in a directory of its own, where nobody wants to work.
             cwd = Path.cwd()
         sources = options.skill_sources if agent_id or options.skill_sources else ()
-        return told.runtime_settings(options, cwd, sources, self.name)
+        return told.runtime_settings(options, cwd, sources, self.name, asks=asks)
 
     def _loaded(self, conversation: Conversation, options: SessionOptions) -> tuple[str, ...]:
         device = self._live.setdefault(conversation, Live()).device
@@ -295,7 +303,7 @@ class AppServerBackend:
         told.refuse(options, self.name, on_api=self._on_api)
         connection = await self.connection()
         options = await self._inherited.session(connection, conversation.agent_id, options)
-        wanted = self._settings(conversation.agent_id, options)
+        wanted = self._settings(conversation.agent_id, options, asks=settings.asks)
         prepared = self._prepared.get(conversation)
         tools = list(settings.client_tools)
         if prepared is None or prepared.settings != wanted:
@@ -328,13 +336,39 @@ class AppServerBackend:
             hidden = frozenset(options.disallowed_tools or ())
             return told.tool_selection(self._loaded(conversation, SessionOptions()), names, hidden)
 
-        def allowed() -> frozenset[str]:
-            options = self._prepared[conversation].options
-            return frozenset(options.allowed_tools or ()) - frozenset(
-                options.disallowed_tools or ()
-            )
+        def judge(name: str, tool_input: Mapping[str, Any]) -> Verdict:
+            session = self._session(conversation, settings)
+            return self._permits.verdict(conversation, name, tool_input, session)
 
-        return AppChannel(self, conversation, settings, allowed=allowed, select=select)
+        return AppChannel(self, conversation, settings, judge=judge, select=select)
+
+    def _session(self, conversation: Conversation, settings: TurnSettings) -> Session:
+        """What its session says now: a running turn's mode and directory can be changed."""
+        prepared = self._prepared.get(conversation)
+        options = prepared.options if prepared is not None else SessionOptions()
+        told_of = prepared.settings if prepared is not None else {}
+        rules = Rules(
+            str(told_of.get("permission_mode") or "strict"),
+            frozenset(options.allowed_tools or ()),
+            frozenset(options.disallowed_tools or ()),
+        )
+        live = self._live.get(conversation)
+        used = live.directory or None if live is not None else None
+        wanted = settings.session is not None and settings.session.can_use_tool is not None
+        return Session(rules, told_of.get("cwd"), used, asks=settings.asks or wanted)
+
+    def remember(self, conversation: Conversation, call: ToolCallMessage) -> None:
+        """Ask no more about this very call."""
+        self._permits.remember(conversation, call)
+
+    def ran_unasked(self, conversation: Conversation, names: Sequence[str]) -> bool:
+        """Say whether a turn must end because the server runs tools that it did not ask about."""
+        prepared = self._prepared.get(conversation)
+        if prepared is not None and prepared.settings.get("mode") == "unrestricted":
+            return False
+        if self.name != "local":
+            self._permits.warn_unasked(names)
+        return self.name == "local"
 
     async def settle(
         self, conversation: Conversation, client_message_id: str, seconds: float
@@ -409,7 +443,12 @@ class AppServerBackend:
         """What the server says of the conversation now."""
         await self._up_to_date(conversation)
         live = self._live.setdefault(conversation, Live())
-        return LiveState(dict(live.device), tuple(live.queue), live.loop)
+        device = dict(live.device)
+        if "current_permission_mode" in device:
+            # The server is told to ask about everything; what the session chose is what counts.
+            public = self._prepared[conversation].settings["permission_mode"]
+            device["current_permission_mode"] = public
+        return LiveState(device, tuple(live.queue), live.loop)
 
     async def set_model(self, conversation: Conversation, model: str) -> None:
         """Give a conversation a model of its own."""

@@ -12,7 +12,7 @@ from letta_adapters.backends.app_server.connection import Connection, Inbox
 from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.app_server.settling import Fate
 from letta_adapters.backends.base import Conversation, ToolAnswer, TurnSettings
-from letta_adapters.engine.app_turn import AppTurn
+from letta_adapters.engine.app_turn import AppTurn, Judge, Verdict
 from letta_adapters.engine.outcome import Failure
 from letta_adapters.errors import (
     ConflictError,
@@ -22,7 +22,7 @@ from letta_adapters.errors import (
     TimeoutAfterAcceptanceError,
     TimeoutBeforeAcceptanceError,
 )
-from letta_adapters.messages import Message
+from letta_adapters.messages import Message, ToolCallMessage
 
 # A turn that runs says so at once. A message whose id the server knows is accepted, and ignored.
 _SILENCE_SECONDS: Final = 15.0
@@ -33,6 +33,10 @@ _QUESTIONS: Final = ("control_request", "external_tool_call_request")
 # How a turn failed that may go on where it runs.
 _CUT: Final = ("stream_truncated", "protocol_error")
 _STOPPED: Final = "The turn was stopped."
+_UNASKED: Final = (
+    "Letta Code ran {names} without asking, although it was told to ask about every tool. "
+    "The turn was stopped."
+)
 _REPEATED: Final = Failure(
     "conflict", "The server has a message with this otid already and did not run it again."
 )
@@ -44,6 +48,8 @@ class Home(Protocol):
     settle_timeout: float
 
     async def prepare(self, conversation: Conversation, settings: TurnSettings) -> Connection: ...
+    def remember(self, conversation: Conversation, call: ToolCallMessage) -> None: ...
+    def ran_unasked(self, conversation: Conversation, names: Sequence[str]) -> bool: ...
     def stray(self, conversation: Conversation, frame: Frame) -> None: ...
     async def settle(
         self, conversation: Conversation, client_message_id: str, seconds: float
@@ -59,13 +65,14 @@ class AppChannel:
         conversation: Conversation,
         settings: TurnSettings,
         *,
-        allowed: Callable[[], frozenset[str]] = frozenset,
+        judge: Judge = lambda *_: Verdict(),
         select: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         names = [str(tool["name"]) for tool in settings.client_tools]
         self.state = AppTurn(
             include_partial_messages=settings.include_partial_messages,
             client_tools=names,
+            judge=judge,
             include_status_messages=bool(
                 settings.session and settings.session.include_status_messages
             ),
@@ -74,7 +81,6 @@ class AppChannel:
         self._home = home
         self._conversation = conversation
         self._settings = settings
-        self._allowed = allowed
         self._select = select
         self._otid = ""
         self._connection: Connection | None = None
@@ -99,7 +105,6 @@ class AppChannel:
         assert not answers and not history, "the App Server takes user messages only"
         self._otid = otid
         connection = await self._home.prepare(self._conversation, self._settings)
-        self.state.allow(self._allowed())
         frame = frames.user_message(self._conversation, content, otid, self._select())
         self._connection = connection
         self.state.on_api = connection.on_api
@@ -177,17 +182,32 @@ class AppChannel:
             else:
                 messages += state.feed(frame)
                 await self._answer_known()
+            if state.unasked:
+                await self._stop_unasked()
         return messages
 
     async def _answer_known(self) -> None:
-        """Answer what needs no asking: tools allowed beforehand, results that are ready."""
+        """Answer what needs no asking: calls decided beforehand, results that are ready."""
         assert self._connection is not None
-        grants = self.state.grants
+        grants, refusals = self.state.grants, self.state.refusals
         with suppress(LettaError):  # a connection that is gone ends the inbox as well
             while grants:
                 frame = frames.approval(self._conversation, grants.pop(), None)
                 await self._connection.send(frame)
+            while refusals:
+                request_id, reason = refusals.pop()
+                frame = frames.denial(self._conversation, request_id, reason)
+                await self._connection.send(frame)
             await self._send_ready()
+
+    async def _stop_unasked(self) -> None:
+        """A tool runs that nobody was asked about: end the turn where that must not be."""
+        names, self.state.unasked = self.state.unasked, ()
+        if self._home.ran_unasked(self._conversation, names):
+            text = _UNASKED.format(names=", ".join(sorted(set(names))) or "a tool")
+            self.state.fail(Failure("ran_unasked", text))
+            with suppress(LettaError):
+                await self.cancel()
 
     async def _send_ready(self) -> None:
         assert self._connection is not None
@@ -212,6 +232,7 @@ class AppChannel:
         """Answer all pending calls; a result the server did not ask for yet is kept for it."""
         assert self._connection is not None
         state = self.state
+        self._remember(answers)
         for answer in answers:
             request_id = state.permissions.get(answer.tool_call_id)
             if request_id is None:
@@ -225,6 +246,13 @@ class AppChannel:
                 continue  # not asked any more: somebody else answered, or the turn ends
         state.resolve(answer.tool_call_id for answer in answers)
         await self._send_ready()
+
+    def _remember(self, answers: Sequence[ToolAnswer]) -> None:
+        """Keep the calls that need no question any more. An edited one was not allowed as it is."""
+        saved = {a.tool_call_id for a in answers if a.suggestion_ids and a.updated_input is None}
+        for call in self.state.pending:
+            if call.tool_call_id in saved:
+                self._home.remember(self._conversation, call)
 
     # -- the end ----------------------------------------------------------------------------
 

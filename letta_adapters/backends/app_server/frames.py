@@ -148,11 +148,8 @@ def approval(conversation: Conversation, request_id: str, answer: ToolAnswer | N
     decision: dict[str, Any] = {"behavior": "allow"}
     if answer is not None and not answer.approve:
         decision = {"behavior": "deny", "message": answer.reason or "Denied."}
-    elif answer is not None:
-        if answer.updated_input is not None:
-            decision["updated_input"] = dict(answer.updated_input)
-        if answer.suggestion_ids:
-            decision["selected_permission_suggestion_ids"] = list(answer.suggestion_ids)
+    elif answer is not None and answer.updated_input is not None:
+        decision["updated_input"] = dict(answer.updated_input)
     return {
         "type": "input",
         "runtime": runtime_of(conversation),

@@ -88,10 +88,23 @@ def runtime_settings(
     cwd: Path | None,
     skill_sources: Sequence[str] | None,
     backend: str,
+    *,
+    asks: bool = False,
 ) -> dict[str, Any]:
-    """What ``runtime_start`` is told of a session. ``cwd``, ``skill_sources``: as they count."""
+    """Return what ``runtime_start`` is told of a session, and what stays here.
+
+    The server is told to ask about every tool (``strict``), and the answers are found on this side;
+    but for ``unrestricted``, where nobody is asked. What the session chose is ``permission_mode``.
+
+    Args:
+        cwd, skill_sources: As they count for this session.
+        asks: Whether somebody wants to be asked about every tool, whatever the mode.
+    """
+    mode = frames.mode(options.permission_mode, backend)
+    free = mode == "unrestricted" and not asks and options.can_use_tool is None
     return {
-        "mode": frames.mode(options.permission_mode, backend),
+        "mode": mode if free else "strict",
+        "permission_mode": mode,
         "skill_sources": None if skill_sources is None else list(skill_sources),
         "cwd": None if cwd is None else str(cwd.expanduser().absolute()),
         "system_info_reminder": options.system_info_reminder,

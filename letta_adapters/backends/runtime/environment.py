@@ -29,6 +29,7 @@ SHIM = Path(__file__).with_name("shim.cjs")
 SYSTEM_INFO = Path(__file__).with_name("system_info.cjs")
 GIT = Path(__file__).with_name("git.cjs")
 SECRETS = Path(__file__).with_name("secrets.cjs")
+GUARD = Path(__file__).with_name("guard.cjs")
 
 _QUIET = {
     "LETTA_CODE_TELEM": "0",
@@ -200,6 +201,8 @@ def build_launch(
         str(SYSTEM_INFO),
         "--require",
         str(GIT),
+        "--require",
+        str(GUARD),
         str(found.app),
         *("--backend", backend, "server", "--listen"),
         *("--ws-auth", "capability-token", "--ws-token-sha256", digest),

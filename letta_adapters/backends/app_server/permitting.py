@@ -1,0 +1,113 @@
+"""Which of the server's tools may run: what it asks is judged here, whatever it thinks of it.
+
+The server is told to ask about every tool (mode ``strict``). A call that needs nobody's word is
+answered at once; the others go to whoever reads the turn, with what they are and what would be
+answered by default.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from letta_adapters.backends.app_server.opening import same_directory
+from letta_adapters.backends.base import Conversation
+from letta_adapters.engine.app_turn import Verdict
+from letta_adapters.messages import ToolCallMessage
+from letta_adapters.permission_policy import (
+    DISALLOWED,
+    Ground,
+    Machine,
+    Rules,
+    answer_unasked,
+    is_disallowed,
+    kind_of,
+)
+from letta_adapters.permissions import Allow
+
+# What `Allow(save=...)` of a callback refers to; the server's own suggestions would write rules
+# into the working directory, which grants nothing here.
+_SAVE: Final = {"id": "save-default", "text": "Yes, and don't ask again for this very call"}
+# Remembered calls, of all conversations together; the oldest are asked about again.
+_REMEMBERED: Final = 1000
+
+log = logging.getLogger("letta_adapters")
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What a session said, as it is now.
+
+    ``cwd``: its working directory, ``None`` if that is not known; ``used``: where the server says
+    that it works, which an agent's tool may have changed. ``asks``: somebody wants to be asked
+    about every call.
+    """
+
+    rules: Rules = field(default_factory=Rules)
+    cwd: str | None = None
+    used: str | None = None
+    asks: bool = False
+
+
+class Permits:
+    """The judge of one backend.
+
+    Args:
+        machine: Where the server keeps things, if it runs on this machine as this user. Without it
+            no path can be looked at, so that no file may be read unasked.
+    """
+
+    def __init__(self, machine: Machine | None) -> None:
+        self._machine = machine
+        self._remembered: dict[tuple[Conversation, str, str], None] = {}
+        self._warned: set[str] = set()
+
+    def verdict(
+        self, conversation: Conversation, name: str, tool_input: Mapping[str, Any], session: Session
+    ) -> Verdict:
+        """Return what becomes of a call that the server asks about."""
+        if is_disallowed(name, session.rules):
+            return Verdict(refused=DISALLOWED)
+        if self._key(conversation, name, tool_input) in self._remembered:
+            return Verdict(granted=True)
+        kind = kind_of(name, tool_input, self._ground(conversation, session))
+        answer = answer_unasked(name, kind, session.rules)
+        if isinstance(answer, Allow):
+            default: dict[str, Any] = {"behavior": "allow"}
+        else:
+            default = {"behavior": "deny", "message": answer.message}
+        about = {"kind": kind, "default": default, "suggestions": (_SAVE,)}
+        return Verdict(granted=isinstance(answer, Allow) and not session.asks, about=about)
+
+    def _ground(self, conversation: Conversation, session: Session) -> Ground:
+        if self._machine is None:
+            return Ground()
+        moved = session.cwd is not None and session.used is not None
+        if moved and not same_directory(str(session.cwd), str(session.used)):
+            return self._machine.ground(conversation.agent_id, None)
+        return self._machine.ground(conversation.agent_id, session.cwd)
+
+    def remember(self, conversation: Conversation, call: ToolCallMessage) -> None:
+        """Ask no more about this very call in this conversation."""
+        self._remembered[self._key(conversation, call.tool_name, call.tool_input)] = None
+        while len(self._remembered) > _REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
+
+    def _key(
+        self, conversation: Conversation, name: str, tool_input: Mapping[str, Any]
+    ) -> tuple[Conversation, str, str]:
+        return conversation, name, json.dumps(tool_input, sort_keys=True, default=repr)
+
+    def warn_unasked(self, names: Sequence[str]) -> None:
+        """Say, once for each tool, that a server of somebody else's runs it without a question."""
+        new = sorted(set(names) - self._warned)
+        if new:
+            self._warned.update(new)
+            log.warning(
+                "The App Server ran %s without asking: its own settings allow that, and no client "
+                "can prevent it.",
+                ", ".join(new),
+            )

@@ -1,0 +1,119 @@
+// Loaded into the runtime (node --require) by letta_adapters. Files in a working directory grant
+// nothing and run nothing: of a project's settings (`.letta/settings.json`, `settings.local.json`)
+// the runtime sees what forbids, not the permissions, hooks and reflection settings they hold; and a
+// rule to ask about every tool is there that no file has. Nothing is written anywhere for it.
+// The runtime reads settings with fs.readFileSync alone, its tools read files otherwise (`letta`
+// 0.34), so an agent that may read such a file sees it as it is.
+"use strict";
+const childProcess = require("node:child_process");
+const fs = require("node:fs");
+const os = require("node:os");
+const path = require("node:path");
+const { syncBuiltinESMExports } = require("node:module");
+const { promisify } = require("node:util");
+
+const home = process.env.HOME || os.homedir();
+const letta = path.join(home, ".letta");
+const state = process.env.LETTA_LOCAL_BACKEND_DIR || path.join(letta, "lc-local-backend");
+
+// -- settings ------------------------------------------------------------------------------------
+
+const own = path.join(letta, "settings.json");
+// A second place for the user's settings, which only permissions are read from.
+const asking = path.join(process.env.XDG_CONFIG_HOME || path.join(home, ".config"), "letta", "settings.json");
+// Rules for tools with paths or commands are told apart by their names; `*` is for the others.
+const everything = ["*", "Bash", "Read", "Write", "Edit", "Glob", "Grep", "ListDir"];
+const child = process.env.LETTA_CODE_AGENT_ROLE === "subagent";
+
+const { existsSync, readFileSync, writeFileSync } = fs;
+const isRecord = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
+
+function parsed(file) {
+  try {
+    const value = JSON.parse(readFileSync(file, "utf8"));
+    return isRecord(value) ? value : {};
+  } catch {
+    return {};
+  }
+}
+
+function isProject(file) {
+  if (typeof file !== "string" || !/^settings(\.local)?\.json$/.test(path.basename(file))) return false;
+  return path.basename(path.dirname(file)) === ".letta" && path.resolve(file) !== own;
+}
+
+const isAsking = (file) => !child && typeof file === "string" && path.resolve(file) === asking;
+
+function shown(file) {
+  const { permissions } = parsed(file);
+  if (isProject(file)) return Array.isArray(permissions?.deny) ? { permissions: { deny: permissions.deny } } : {};
+  const given = isRecord(permissions) ? permissions : {};
+  const rules = Array.isArray(given.alwaysAsk) ? given.alwaysAsk : [];
+  return { permissions: { ...given, alwaysAsk: [...rules, ...everything] } };
+}
+
+fs.readFileSync = function (file, ...rest) {
+  if (!isAsking(file) && !(isProject(file) && existsSync(file))) return readFileSync.call(this, file, ...rest);
+  const text = JSON.stringify(shown(file));
+  const encoding = typeof rest[0] === "string" ? rest[0] : rest[0]?.encoding;
+  return encoding ? text : Buffer.from(text);
+};
+fs.existsSync = function (file) {
+  return isAsking(file) || existsSync.call(this, file);
+};
+// What was not shown is not lost when the runtime writes the file anew.
+fs.writeFileSync = function (file, data, ...rest) {
+  if (!isProject(file) || typeof data !== "string") return writeFileSync.call(this, file, data, ...rest);
+  let whole = data;
+  try {
+    whole = JSON.stringify({ ...parsed(file), ...JSON.parse(data) }, null, 2);
+  } catch {}
+  return writeFileSync.call(this, file, whole, ...rest);
+};
+
+// -- the runtime's own git in the user's directories -----------------------------------------------
+
+// To tell the model where it is, the runtime asks git. A repository's configuration names commands
+// that git then runs: to watch files, to check signatures, to fetch what is missing; and filters,
+// which `status` runs and nothing but leaving it out prevents.
+const harmless = [
+  ["core.fsmonitor", "false"],
+  ["log.showSignature", "false"],
+];
+
+function isElsewhere(cwd) {
+  if (typeof cwd !== "string") return false;
+  const inside = (root) => !path.relative(root, path.resolve(cwd)).startsWith("..");
+  return !inside(letta) && !inside(state);
+}
+
+function hardened(options) {
+  const env = { ...(options.env || process.env), GIT_NO_LAZY_FETCH: "1", GIT_OPTIONAL_LOCKS: "0" };
+  let count = Number(env.GIT_CONFIG_COUNT) || 0;
+  for (const [key, value] of harmless) {
+    env[`GIT_CONFIG_KEY_${count}`] = key;
+    env[`GIT_CONFIG_VALUE_${count}`] = value;
+    count += 1;
+  }
+  return { ...options, env: { ...env, GIT_CONFIG_COUNT: String(count) } };
+}
+
+function guarded(file, args, options) {
+  if (file !== "git" || !Array.isArray(args) || !isElsewhere(options?.cwd)) return [file, args, options];
+  if (args.join(" ") === "status --short") return ["git", ["--no-such-option"], options];
+  return [file, args, hardened(options)];
+}
+
+const { execFile, execFileSync } = childProcess;
+const execFileAsync = execFile[promisify.custom];
+childProcess.execFileSync = function (file, args, options) {
+  return execFileSync.apply(this, Array.isArray(args) ? guarded(file, args, options) : arguments);
+};
+childProcess.execFile = function (file, args, options, ...rest) {
+  if (!Array.isArray(args) || !isRecord(options)) return execFile.apply(this, arguments);
+  return execFile.call(this, ...guarded(file, args, options), ...rest);
+};
+childProcess.execFile[promisify.custom] = function (file, args, options) {
+  return execFileAsync.apply(this, Array.isArray(args) ? guarded(file, args, options) : arguments);
+};
+syncBuiltinESMExports();

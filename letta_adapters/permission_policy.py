@@ -1,0 +1,419 @@
+"""What a call of an agent's tool does, and whether it runs when nobody is asked.
+
+Letta Code has an opinion of its own (it calls many shell commands "read-only"), and files in the
+working directory may change it. Here that opinion counts for nothing: a call is judged by the
+tool's name and its arguments, with every path resolved as the file system resolves it. What is not
+understood counts as the worst it could be: an unknown tool executes, an odd path leads out.
+
+The tools are those of all toolsets of ``letta`` 0.34.12, and the names older versions and other
+harnesses give them.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+import stat
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from letta_adapters.permissions import Allow, CallKind, Deny, normalise_decision
+
+# -- tools --------------------------------------------------------------------------------------
+
+_READS: Final = frozenset({"Read", "ReadFile", "read_file", "ViewImage", "view_image"})
+_LISTS: Final = frozenset({"LS", "ListDir", "list_dir", "list_directory"})
+# Whatever lies below a directory is read, and links are followed: only a single file can be judged.
+_SEARCHES: Final = frozenset(
+    {"Glob", "glob", "Grep", "GrepFiles", "grep", "grep_files", "search_file_content"}
+)
+_WRITES: Final = frozenset(
+    {
+        "Write",
+        "WriteFile",
+        "write_file",
+        "Edit",
+        "MultiEdit",
+        "multi_edit",
+        "NotebookEdit",
+        "replace",
+    }
+)
+_PATCHES: Final = frozenset({"ApplyPatch", "apply_patch"})
+# What these do does not depend on what they are told.
+_ALWAYS: Final[Mapping[str, CallKind]] = {
+    **dict.fromkeys(("TaskCreate", "TaskGet", "TaskList", "TaskUpdate", "TodoWrite"), "notes"),
+    **dict.fromkeys(("UpdatePlan", "update_plan"), "notes"),
+    **dict.fromkeys(("Agent", "agent", "Task", "task"), "unrestricted_child"),
+    **dict.fromkeys(("SendAgentMessage", "Workflow"), "unrestricted_child"),
+    **dict.fromkeys(("WebFetch", "WebSearch", "web_fetch", "web_search"), "network"),
+    **dict.fromkeys(("fetch_webpage", "google_web_search"), "network"),
+    **dict.fromkeys(("WatchPR", "MessageChannel"), "network"),
+    # Letta Code's own store below its home, which belongs to no working directory.
+    "read_artifact_file": "reads",
+    "write_artifact_file": "writes",
+}
+_PATH_KEYS: Final = ("file_path", "path", "notebook_path", "absolute_path", "filePath")
+
+_PATCH_FILE: Final = re.compile(r"\*\*\* (?:Add File|Update File|Delete File|Move to): *(.+)")
+_PATCH_OTHER: Final = re.compile(r"\*\*\* (?:Begin Patch|End Patch|End of File)")
+_SKILL: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*")
+_AGENT_ID: Final = re.compile(r"[A-Za-z0-9][\w-]*")
+_PROJECT_SKILLS: Final = (".skills", ".agents/skills")
+
+# -- files that may hold secrets, or that run --------------------------------------------------
+
+# Directories, anywhere on the way. Written, they run code: hooks of git, settings of Letta Code.
+_PRIVATE_FOLDERS: Final = frozenset(
+    {
+        ".git", ".letta", ".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".gcloud",
+        ".password-store", ".vault", ".secrets", ".hg", ".svn", ".jj",
+    }
+)  # fmt: skip
+_PRIVATE_FILES: Final = (
+    ".env*", "*.env", ".envrc", ".flaskenv", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks", "*.ppk",
+    "*.keystore", "*.kdbx", "*.asc", "*.gpg", "*.ovpn", "id_rsa*", "id_dsa*", "id_ecdsa*",
+    "id_ed25519*", ".netrc", "_netrc", ".pgpass", ".npmrc", ".pypirc", ".yarnrc*", ".htpasswd",
+    ".git-credentials", ".dockercfg", ".boto", ".s3cfg", "service-account*.json",
+    "service_account*.json", "*.tfstate*", "*.tfvars", "shadow", "shadow-",
+)  # fmt: skip
+_PRIVATE: Final = re.compile("|".join(fnmatch.translate(pattern) for pattern in _PRIVATE_FILES))
+# `passwords.txt`, but not `password_reset.py`.
+_TELLING: Final = re.compile(r"credential|secret|passw(or)?d|token|api[-_.]?key")
+_SOURCE: Final = frozenset(
+    {
+        ".py", ".pyi", ".ipynb", ".js", ".mjs", ".cjs", ".jsx", ".ts", ".tsx", ".go", ".rs",
+        ".java", ".kt", ".c", ".h", ".cc", ".cpp", ".hpp", ".cs", ".rb", ".php", ".swift", ".md",
+        ".rst", ".html", ".css", ".scss", ".vue", ".sql",
+    }
+)  # fmt: skip
+# What is there runs without being called: at a commit, or when an editor opens the folder.
+_RUNNING_FOLDERS: Final = frozenset({".husky", ".githooks", ".vscode", ".idea", ".devcontainer"})
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where an agent's tools work, on this machine.
+
+    Args:
+        cwd: The session's working directory; ``None``: its files cannot be looked at from here.
+        memory: The agent's own memory.
+        private: What no agent may read unasked: the state of Letta Code and of this package.
+        homes: The user's home, and the runtime's.
+    """
+
+    cwd: Path | None = None
+    memory: Path | None = None
+    private: tuple[Path, ...] = ()
+    homes: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The directories of a runtime on this machine. ``memory``: with ``{agent}`` for the id."""
+
+    memory: str
+    private: tuple[Path, ...] = ()
+    homes: tuple[Path, ...] = ()
+
+    def ground(self, agent_id: str, cwd: str | None) -> Ground:
+        """Where this agent's tools work."""
+        known = _AGENT_ID.fullmatch(agent_id) is not None
+        memory = Path(self.memory.replace("{agent}", agent_id)) if known else None
+        return Ground(None if cwd is None else Path(cwd), memory, self.private, self.homes)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a session said. ``mode``: a key of :data:`~letta_adapters.options.PERMISSION_MODES`."""
+
+    mode: str = "standard"
+    allowed: frozenset[str] = frozenset()
+    disallowed: frozenset[str] = frozenset()
+
+
+# What each mode allows where nobody is asked. Client-side tools were given to run; `strict` is for
+# those who want to be asked about the agent's memory, too.
+_HARMLESS: Final[frozenset[CallKind]] = frozenset(
+    {"client_tool", "own_memory", "notes", "reads_cwd"}
+)
+ALLOWED_KINDS: Final[Mapping[str, frozenset[CallKind]]] = {
+    "standard": _HARMLESS,
+    "acceptEdits": _HARMLESS | {"writes_cwd"},
+    "strict": frozenset({"client_tool"}),
+}
+_DOES: Final[Mapping[CallKind, str]] = {
+    "client_tool": "runs a tool of the application",
+    "own_memory": "reads or writes the agent's own memory",
+    "notes": "writes the agent's notes",
+    "reads_cwd": "reads in the working directory",
+    "reads": "reads outside the working directory, or what may hold a secret",
+    "writes_cwd": "writes a file in the working directory",
+    "writes": "writes outside the working directory, or what may run or hold a secret",
+    "executes": "executes something",
+    "network": "uses the network",
+    "unrestricted_child": "starts an agent whose own tools are asked about by nobody",
+}
+NOBODY_ASKED: Final = (
+    "This tool call needs an approval and the application has no way to give one, "
+    "so it was not run."
+)
+DISALLOWED: Final = "This tool is not allowed in this session, so it was not run."
+
+
+def answer_unasked(name: str, kind: CallKind, rules: Rules) -> Allow | Deny:
+    """Return what becomes of a call where nobody is asked.
+
+    ``disallowed`` wins over everything; ``allowed`` names whole tools, whatever they are told to
+    do; ``unrestricted`` allows what is left.
+    """
+    if is_disallowed(name, rules):
+        return Deny(DISALLOWED)
+    if _family(name) & rules.allowed or rules.mode == "unrestricted":
+        return Allow()
+    if kind in ALLOWED_KINDS.get(rules.mode, frozenset()):
+        return Allow()
+    return Deny(f"{NOBODY_ASKED} (It {_DOES[kind]}.)")
+
+
+def question(client_tool: bool, details: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a :class:`PermissionContext` that say what is asked.
+
+    Args:
+        client_tool: Whether the tool is the application's own.
+        details: What the backend says of the question; ``default`` in it is plain data. The Letta
+            API says nothing: its tools run on the server, and it asks only where a rule says so.
+    """
+    if client_tool:
+        return {"client_tool": True, "kind": "client_tool", "default": Allow()}
+    fields = dict(details)
+    return {**fields, "default": normalise_decision(fields.get("default") or Deny(NOBODY_ASKED))}
+
+
+def is_disallowed(name: str, rules: Rules) -> bool:
+    """Return whether the session has ruled the tool out, under whichever of its names."""
+    return bool(_family(name) & rules.disallowed)
+
+
+def _family(name: str) -> frozenset[str]:
+    """All names of a tool that has several."""
+    for family in ({"Agent", "agent", "Task", "task"}, _PATCHES):
+        if name in family:
+            return frozenset(family)
+    return frozenset({name})
+
+
+def kind_of(name: str, tool_input: Mapping[str, Any], ground: Ground) -> CallKind:
+    """Return what a call of a tool that Letta Code runs does.
+
+    Args:
+        name: The tool, as the model called it.
+        tool_input: The arguments it is about to run with.
+        ground: Where it runs.
+    """
+    if name in _ALWAYS:
+        return _ALWAYS[name]
+    if name == "Memory":
+        return _memory(tool_input, ground)
+    if name == "Skill":
+        return _skill(tool_input, ground)
+    if name in _READS | _SEARCHES:
+        return _reads(_paths(tool_input), ground)
+    if name in _LISTS:
+        return _lists(tool_input, ground)
+    if name in _WRITES:
+        return _writes(_paths(tool_input), ground)
+    if name in _PATCHES:
+        return _writes(_patched(tool_input), ground)
+    return "executes"
+
+
+# -- paths --------------------------------------------------------------------------------------
+
+
+def _paths(tool_input: Mapping[str, Any]) -> list[Any]:
+    """All arguments that name a file; which one a tool takes differs."""
+    return [tool_input[key] for key in _PATH_KEYS if tool_input.get(key) is not None]
+
+
+def _patched(tool_input: Mapping[str, Any]) -> list[Any]:
+    """The files of a patch; ``[None]`` if a line of it is not understood."""
+    text = tool_input.get("input", tool_input.get("patch"))
+    if not isinstance(text, str):
+        return [None]
+    found: list[Any] = []
+    for line in text.splitlines():
+        if not line.lstrip().startswith("***"):
+            continue
+        file = _PATCH_FILE.fullmatch(line.strip())
+        if file is not None:
+            found.append(file[1].strip())
+        elif _PATCH_OTHER.fullmatch(line.strip()) is None:
+            return [None]
+    return found
+
+
+def _memory(tool_input: Mapping[str, Any], ground: Ground) -> CallKind:
+    """The tool reads one file or directory of the memory, named from there."""
+    path = tool_input.get("path", ".")
+    if not _is_below(path):
+        return "reads"
+    if ground.memory is None:
+        return "own_memory"
+    found = Path(os.path.realpath(ground.memory / path))
+    inside = found == _real(ground.memory) or _below(found, ground.memory)
+    return "own_memory" if inside and not _is_private(found, ground.memory) else "reads"
+
+
+def _reads(paths: Iterable[Any], ground: Ground) -> CallKind:
+    kinds = {_read(path, ground) for path in paths} or {"reads"}
+    return _worst(kinds, "reads", "reads_cwd")
+
+
+def _read(given: Any, ground: Ground) -> CallKind:
+    path = _resolved(given, ground)
+    if path is None or not _is_plain_file(path):
+        return "reads"
+    if _below(path, ground.memory) and not _is_private(path, ground.memory):
+        return "own_memory"
+    return "reads_cwd" if _is_open(path, ground) else "reads"
+
+
+def _lists(tool_input: Mapping[str, Any], ground: Ground) -> CallKind:
+    """Names of files only."""
+    paths = _paths(tool_input) or [str(ground.cwd)]
+    resolved = [_resolved(path, ground) for path in paths]
+    inside = all(path is not None and _is_open(path, ground) for path in resolved)
+    return "reads_cwd" if inside else "reads"
+
+
+def _is_below(path: Any) -> bool:
+    if not isinstance(path, str) or _is_odd(path):
+        return False
+    return not Path(path).is_absolute() and ".." not in re.split(r"[/\\]", path)
+
+
+def _writes(paths: Iterable[Any], ground: Ground) -> CallKind:
+    kinds = {_write(path, ground) for path in paths} or {"writes"}
+    return _worst(kinds, "writes", "writes_cwd")
+
+
+def _write(given: Any, ground: Ground) -> CallKind:
+    path = _resolved(given, ground)
+    if path is None or not (_is_plain_file(path) or not os.path.lexists(path)):
+        return "writes"
+    if _below(path, ground.memory) and not _is_private(path, ground.memory):
+        # Notes are Markdown; anything else that an agent keeps there might be loaded and run.
+        return "own_memory" if path.suffix.lower() == ".md" else "writes"
+    runs = not _RUNNING_FOLDERS.isdisjoint(_folded(path))
+    return "writes_cwd" if _is_open(path, ground) and not runs else "writes"
+
+
+def _worst(kinds: set[CallKind], *order: CallKind) -> CallKind:
+    return next((kind for kind in order if kind in kinds), next(iter(kinds)))
+
+
+def _skill(tool_input: Mapping[str, Any], ground: Ground) -> CallKind:
+    """Its text is read. One of the project may be a link to somewhere else."""
+    name = tool_input.get("skill")
+    if not isinstance(name, str) or _SKILL.fullmatch(name) is None or ground.cwd is None:
+        return "reads"
+    homes = [ground.cwd / folder for folder in _PROJECT_SKILLS]
+    if not any(os.path.lexists(home) for home in homes):
+        return "notes"
+    files = [home / name / "SKILL.md" for home in homes]
+    found = [file for file in files if os.path.lexists(file)]
+    # A name may also stand inside a file: then it is not known which one is meant.
+    return _reads([str(file) for file in found], ground) if found else "reads"
+
+
+def _is_odd(text: str) -> bool:
+    """Does the runtime, or a system, read it otherwise than it is written?
+
+    Letta Code puts in the home for ``~`` and variables for ``$``; Windows knows streams, and
+    forgets dots and spaces at the end.
+    """
+    if text != text.strip() or not text or text.startswith("~") or "$" in text:
+        return True
+    if any(unicodedata.category(char)[0] == "C" for char in text):
+        return True
+    if os.name == "nt":
+        parts = re.split(r"[/\\]", os.path.splitdrive(text)[1])
+        return any(
+            ":" in part or part.rstrip(". ") != part
+            for part in parts
+            if part not in ("", ".", "..")
+        )
+    return "\\" in text
+
+
+def _resolved(given: Any, ground: Ground) -> Path | None:
+    """The real file behind a path; ``None`` if that is not certain."""
+    if not isinstance(given, str) or ground.cwd is None or _is_odd(given):
+        return None
+    try:
+        return Path(os.path.realpath(ground.cwd / given))
+    except (OSError, ValueError):
+        return None
+
+
+def _is_plain_file(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def _folded(path: Path) -> tuple[str, ...]:
+    """Its parts as a file system sees them that makes no difference between cases."""
+    return tuple(unicodedata.normalize("NFKC", part).casefold() for part in path.parts)
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+def _below(path: Path, root: Path | None) -> bool:
+    """Is it inside? Both are real paths, or become so."""
+    return root is not None and path.is_relative_to(_real(root)) and path != _real(root)
+
+
+def _is_private(path: Path, root: Path | None) -> bool:
+    """May it hold a secret, or run? ``root``: what lies above it is somebody else's choice."""
+    parts = _folded(path)
+    below = parts[len(_folded(_real(root))) :] if root is not None else parts
+    if not below:
+        return False
+    if not _PRIVATE_FOLDERS.isdisjoint(below) or _PRIVATE.match(below[-1]) is not None:
+        return True
+    return _TELLING.search(below[-1]) is not None and Path(below[-1]).suffix not in _SOURCE
+
+
+def _is_open(path: Path, ground: Ground) -> bool:
+    """Is it inside the working directory, and nothing private?"""
+    root = ground.cwd
+    if root is None or not is_open_ground(ground):
+        return False
+    if path != _real(root) and not _below(path, root):
+        return False
+    return not _is_private(path, root)
+
+
+def is_open_ground(ground: Ground) -> bool:
+    """May anything be read there unasked? Not in a home, nor around or inside private state."""
+    if ground.cwd is None:
+        return False
+    root = _folded(_real(ground.cwd))
+    homes = [_folded(_real(home)) for home in ground.homes]
+    private = [_folded(_real(place)) for place in ground.private]
+    if any(_starts(home, root) for home in homes):
+        return False
+    return not any(_starts(place, root) or _starts(root, place) for place in private)
+
+
+def _starts(parts: tuple[str, ...], root: tuple[str, ...]) -> bool:
+    return parts[: len(root)] == root
