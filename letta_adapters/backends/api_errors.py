@@ -76,7 +76,7 @@ def _conflict(body: Mapping[str, Any], text: str, fields: dict[str, Any]) -> Let
 def _body(data: bytes) -> dict[str, Any]:
     try:
         body = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}
 

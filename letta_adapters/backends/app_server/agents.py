@@ -13,6 +13,7 @@ from letta_adapters.backends.app_server import frames
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.app_server.options import check_model, reflection_settings
 from letta_adapters.backends.base import DEFAULT, Conversation
+from letta_adapters.backends.replies import needed
 from letta_adapters.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -145,7 +146,7 @@ async def _create(connection: Connection, body: Mapping[str, Any], memfs: bool |
             "mode": "strict",
         }
     )
-    return str((answer.get("agent") or {})["id"])
+    return str(needed("runtime_start", answer, "agent")["id"])
 
 
 async def _with_own_prompt(
@@ -161,7 +162,7 @@ async def _with_own_prompt(
             "pin_global": False,
         }
     )
-    agent_id = str(answer["agent_id"])
+    agent_id = str(needed("create_agent", answer, "agent_id"))
     changes: dict[str, Any] = {
         "name": options.name,
         "description": options.description,
@@ -169,7 +170,7 @@ async def _with_own_prompt(
     }
     if options.append_system_prompt:
         made = await connection.request({"type": "agent_retrieve", "agent_id": agent_id})
-        system = str((made.get("agent") or {}).get("system") or "")
+        system = str(needed("agent_retrieve", made, "agent").get("system") or "")
         changes["system"] = _joined(system, options.append_system_prompt)
     given = {k: v for k, v in changes.items() if v is not None}
     if given:
@@ -182,7 +183,7 @@ async def _with_own_prompt(
 async def _without_memfs(connection: Connection, agent_id: str, options: AgentOptions) -> str:
     """The same agent made anew: whether it has a memory filesystem is decided at its creation."""
     answer = await connection.request({"type": "agent_retrieve", "agent_id": agent_id})
-    made = answer.get("agent") or {}
+    made = needed("agent_retrieve", answer, "agent")
     listed = await connection.request({"type": "list_memory", "agent_id": agent_id})
     blocks = [
         MemoryBlock(

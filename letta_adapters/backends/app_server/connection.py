@@ -27,6 +27,7 @@ from letta_adapters._waiting import ended, within
 from letta_adapters.backends.api_errors import error_from_response
 from letta_adapters.backends.app_server.frames import Frame, encode
 from letta_adapters.backends.base import Conversation
+from letta_adapters.backends.replies import check_answer
 from letta_adapters.errors import (
     AuthenticationError,
     ConflictError,
@@ -212,6 +213,7 @@ class Connection:
                 future.exception()
         if answer.get("success") is False or answer.get("accepted") is False:
             raise refusal(str(answer.get("error") or "The App Server refused."))
+        check_answer(str(frame.get("type")), answer)
         return answer
 
     # -- in ---------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from letta_adapters.agent_settings import (
 )
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.app_server.system_info import SystemInfo
+from letta_adapters.backends.replies import needed
 from letta_adapters.errors import ConfigurationError, InvalidInputError, LettaError
 from letta_adapters.options import SessionOptions
 
@@ -217,12 +218,12 @@ class Inherited:
 
 async def _agent(connection: Connection, agent_id: str) -> dict[str, Any]:
     answer = await connection.request({"type": "agent_retrieve", "agent_id": agent_id})
-    return dict(answer.get("agent") or {})
+    return dict(needed("agent_update", answer, "agent"))
 
 
 async def _update(connection: Connection, agent_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
     frame = {"type": "agent_update", "agent_id": agent_id, "body": dict(body)}
-    return dict((await connection.request(frame)).get("agent") or {})
+    return dict(needed("agent_retrieve", await connection.request(frame), "agent"))
 
 
 def _restricting(

@@ -14,7 +14,8 @@ from urllib.parse import unquote
 
 from letta_adapters._checks import checked_id
 from letta_adapters.backends.app_server.connection import Connection
-from letta_adapters.errors import InvalidInputError, ProtocolError, UnsupportedOptionError
+from letta_adapters.backends.replies import needed
+from letta_adapters.errors import InvalidInputError, UnsupportedOptionError
 
 Call = tuple[dict[str, Any], str]
 _Make = Callable[[str, Mapping[str, Any], Mapping[str, Any]], Call]
@@ -122,9 +123,7 @@ async def perform(
             id_ = checked_id(unquote(found[1])) if found.groups() else ""
             frame, field = make(id_, params, body)
             answer = await connection.request(frame)
-            if field and field not in answer:
-                raise ProtocolError(f"The answer to {frame['type']} holds no {field}.")
-            return answer[field] if field else None
+            return needed(str(frame["type"]), answer, field) if field else None
     raise UnsupportedOptionError(
         f"{method} {path}",
         backend=backend,

@@ -21,6 +21,7 @@ from letta_adapters._checks import checked_method, checked_path
 from letta_adapters._version import __version__
 from letta_adapters._waiting import within
 from letta_adapters.backends.api_errors import error_from_response
+from letta_adapters.backends.replies import check_api
 from letta_adapters.errors import (
     AuthenticationError,
     ConnectionFailedError,
@@ -153,16 +154,15 @@ class Http:
                 raise _error_before_answer(cause, self.base_url) from cause
         finally:
             await response.aclose()
-        if not data:
-            return None
         try:
-            return response.json()
-        except ValueError:
+            decoded = response.json() if data else None
+        except (ValueError, RecursionError) as cause:
             raise ProtocolError(
                 f"{method} {path} answered with something that is no JSON.",
                 hint="Check that base_url points at a Letta API.",
                 status_code=response.status_code,
-            ) from None
+            ) from cause
+        return check_api(method, path, decoded)
 
     async def stream(self, path: str, body: Mapping[str, Any]) -> ByteStream:
         """POST, never repeated; returns once the server has accepted it (response headers)."""
