@@ -12,9 +12,9 @@ from letta_adapters._checks import CONVERSATION, checked_method
 from letta_adapters.backends.base import DEFAULT, Backend, Conversation, Order, Target
 from letta_adapters.changes import Change, change_of
 from letta_adapters.errors import (
-    ConversationBusyError,
     InvalidInputError,
     SessionClosedError,
+    WaitsForItselfError,
     WrongEventLoopError,
 )
 from letta_adapters.messages import MessagePage, ResultMessage
@@ -295,10 +295,8 @@ class AsyncLettaClient:
         """
         turn = self.turns.get(conversation)
         if turn is not None and turn.waits_for_caller():
-            raise ConversationBusyError(
-                "The conversation's turn waits for the tool that wants to use it.",
-                hint="Use another conversation inside a tool or a permission callback.",
-                accepted=False,
+            raise WaitsForItselfError(
+                "The conversation's turn waits for the tool that wants to use it.", accepted=False
             )
         if turn is not None and turn.left_behind(owner):
             await turn.stop("The turn was left unfinished and another message was sent.")

@@ -10,6 +10,7 @@
     ├── NotFoundError                                       code "not_found"
     ├── ConflictError                                       code "conflict"
     │   ├── ConversationBusyError     another run is active code "conversation_busy"
+    │   │   └── WaitsForItselfError   a tool's own turn     code "waits_for_itself"
     │   ├── PendingApprovalError      a tool call waits     code "pending_approval"
     │   └── HistoryMismatchError      not this conversation's history  code "history_mismatch"
     ├── RateLimitError                                      code "rate_limit"
@@ -147,6 +148,13 @@ class ConversationBusyError(ConflictError):
     default_hint = "Wait for it, abort it, or use another conversation: they run in parallel."
 
 
+class WaitsForItselfError(ConversationBusyError):
+    """A tool wants to use the very conversation that waits for the tool's result."""
+
+    default_code = "waits_for_itself"
+    default_hint = "Use another conversation inside a tool or a permission callback."
+
+
 class PendingApprovalError(ConflictError):
     """A tool call of an earlier turn still waits for an answer; ``tool_call_ids`` where known."""
 
@@ -276,6 +284,7 @@ _BY_CODE: dict[str, type[LettaError]] = {
         NotFoundError,
         ConflictError,
         ConversationBusyError,
+        WaitsForItselfError,
         PendingApprovalError,
         RateLimitError,
         ConnectionFailedError,
@@ -319,6 +328,7 @@ def is_retryable(error: BaseException) -> bool:
 
     A message that may have been accepted is not safe to send again.
     """
-    if not isinstance(error, _PASSES) or isinstance(error, ProviderAuthenticationError):
+    lasts = (ProviderAuthenticationError, WaitsForItselfError)
+    if not isinstance(error, _PASSES) or isinstance(error, lasts):
         return False
     return error.accepted is False

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
+from letta_adapters.calls.live import given
 from letta_adapters.calls.marker import Marker
-from letta_adapters.calls.model import CallEnd, CallEvent, CallStart
+from letta_adapters.calls.model import ID_PREFIX, CallEnd, CallEvent, CallStart
 from letta_adapters.messages import (
     AssistantMessage,
     LoopStatusMessage,
@@ -66,7 +67,7 @@ class Reader:
     @property
     def id(self) -> str | None:
         """The answer's id: the same again when the call is repeated."""
-        return f"letta-{self.start.id}" if self.start is not None else None
+        return f"{ID_PREFIX}{self.start.id}" if self.start is not None else None
 
     def read(self, event: CallEvent) -> Sequence[Piece]:
         """What the event adds."""
@@ -224,7 +225,13 @@ class Answer:
     def settle(self, end: CallEnd) -> None:
         """Its calls were given up: the message shows them, the conversation waits no more."""
         self.reader.end = replace(end, pending=self.end.pending)
+        self._remember()
 
     def standing_for(self, first: Marker) -> None:
         """It is what several calls came to, which began with that one."""
         self.reader.end = replace(self.end, marker=self.end.marker.standing_for(first))
+        self._remember()
+
+    def _remember(self) -> None:
+        if self.reader.start is not None:
+            given.put(self.reader.start.id, self.end.marker)

@@ -29,7 +29,8 @@ def checked(call: Call) -> Call:
         checked_id(call.agent_id, "an agent id (agent_id)", AGENT)
     if call.conversation_id is not None:
         checked_id(call.conversation_id, "a conversation id (conversation_id)")
-    if call.thread_id is not None and not call.thread_id.strip():
+    thread = _thread_of(call)
+    if thread is not None and not thread.strip():
         raise InvalidInputError("thread_id is empty: it names no conversation.")
     if call.timeout is not None and not (math.isfinite(call.timeout) and call.timeout > 0):
         raise InvalidInputError(f"timeout must be seconds greater than 0, not {call.timeout!r}.")
@@ -44,9 +45,15 @@ def checked(call: Call) -> Call:
     return replace(call, entries=entries)
 
 
+def _thread_of(call: Call) -> str | None:
+    if call.thread_id is not None or call.place is None:
+        return call.thread_id
+    return call.place.thread
+
+
 def _texts(call: Call, entries: Iterable[Entry]) -> Iterator[tuple[str, str]]:
     """Yield what would be sent, and how an error calls it."""
-    yield "thread_id", call.thread_id or ""
+    yield "thread_id", _thread_of(call) or ""
     yield "The model's name", call.model or ""
     yield "The note", call.note
     for tool in call.tools:

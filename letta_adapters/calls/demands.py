@@ -28,16 +28,18 @@ Check = Callable[[Answer], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """``note``: told to the agent with the call. ``check``: what is wrong with an answer, or
-    ``None``. ``final``: nobody will answer the tool calls, so the turn ends with them."""
+    """``note``: told to the agent with the call. ``standing``: told once, as system text is.
+    ``check``: what is wrong with an answer, or ``None``. ``final``: nobody will answer the tool
+    calls, so the turn ends with them."""
 
     note: str = ""
+    standing: str = ""
     check: Check | None = None
     final: bool = False
 
     def attempts(self, call: Call) -> Generator[Call, Answer, Answer]:
         """Yields calls to make, takes their answers; returns the one to give."""
-        call = replace(call, note=self.note)
+        call = replace(call, note=self.note, standing=self.standing)
         answer = first = yield call
         for _ in range(REPAIRS):
             problem = self.check(answer) if self.check is not None else None
@@ -89,7 +91,7 @@ def choose(
     """
     one_by_one = "Call one tool at a time." if parallel is False and tools else ""
     if choice is None or choice == "auto" or choice is False:
-        return list(tools), Demand(one_by_one, final=final)
+        return list(tools), Demand(standing=one_by_one, final=final)
     if choice == "none":
         return [], Demand()
     names = [str(tool["name"]) for tool in tools]
@@ -104,13 +106,13 @@ def choose(
         tools = [tool for tool in tools if tool["name"] == name]
         names = [name]
     wanted = names[0] if len(names) == 1 else f"one of these tools: {', '.join(names)}"
-    note = f"Answer by calling {wanted}. Do not answer with text. {one_by_one}".strip()
+    note = f"Answer by calling {wanted}. Do not answer with text."
 
     def check(answer: Answer) -> str | None:
         called = {call.tool_name for call in answer.reader.tool_calls}
         return None if called & set(names) else f"You did not call a tool. {note}"
 
-    return list(tools), Demand(note, check, final)
+    return list(tools), Demand(note, one_by_one, check, final)
 
 
 def _name_of(choice: Any) -> str:
@@ -159,7 +161,7 @@ def shaped(
             return f"That is no JSON: {error}. {note}"
         return _problem(validate, data, note)
 
-    return Demand(note, check_text)
+    return Demand(note, check=check_text)
 
 
 def _problem(validate: Callable[[Any], object], data: Any, again: str) -> str | None:

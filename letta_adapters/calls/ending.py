@@ -6,12 +6,14 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from letta_adapters.calls.entries import digest_of
+from letta_adapters.calls.entries import arguments_digest, digest_of
+from letta_adapters.calls.live import given
 from letta_adapters.calls.marker import Marker
 from letta_adapters.calls.memo import memo_of
 from letta_adapters.calls.model import Call, CallEnd, CallStart
 from letta_adapters.calls.route import Route, settings_digest
 from letta_adapters.calls.rule import Plan, inputs_of
+from letta_adapters.calls.scope import Place
 from letta_adapters.errors import LettaError
 from letta_adapters.messages import (
     AssistantMessage,
@@ -50,7 +52,15 @@ class Ending:
         self.conversation = route.conversation
         self.key = route.key
         self.asked = route.asked or route.key
-        self.system = digest_of(plan.system) if plan.system else None
+        self._route = route
+        # What the agent was told last: this call's texts, unless they cannot be told.
+        self.system: str | None = None
+        self.standing: str | None = None
+        self.told_nothing()
+        if plan.system:
+            self.system = digest_of(plan.system)
+        if call.standing:
+            self.standing = digest_of(call.standing)
         self.result: ResultMessage | None = None
         self.failure: LettaError | None = None
         self.pending: tuple[ToolCallMessage, ...] = ()
@@ -61,18 +71,26 @@ class Ending:
         self._client = client
         self._call = call
         self._plan = plan
-        self._route = route
         self._used = used or Usage()
         self._usage: Usage | None = None
         self._replayed = False
         self._details: Mapping[str, Mapping[str, Any]] = {}
         self._head: tuple[str, ...] = (route.key,) if route.key else ()
         self._run_ids: dict[str, None] = {}
+        agent_id = self.conversation.agent_id
+        # Names the answer.
+        self.id = digest_of(agent_id, self.key) if self.key else str(uuid.uuid4())
+
+    def told_nothing(self) -> None:
+        """The call could tell the agent no more than results of tools."""
+        before = self._route.marker
+        self.system = before.system if before is not None else None
+        self.standing = before.standing if before is not None else None
 
     def start(self) -> CallStart:
         """The call goes there."""
         return CallStart(
-            digest_of(self.conversation.agent_id, self.key) if self.key else str(uuid.uuid4()),
+            self.id,
             self.conversation.agent_id,
             self.conversation.conversation_id,
             self._client.backend.name,
@@ -135,8 +153,10 @@ class Ending:
         stop_reason = self.result.stop_reason if self.result else None
         if self.pending:
             stop_reason = "requires_approval"
+        marker = self._marker()
+        given.put(self.id, marker)
         return CallEnd(
-            self._marker(),
+            marker,
             self.pending,
             stop_reason or "end_turn",
             self._usage,
@@ -157,6 +177,7 @@ class Ending:
             self._head = tuple(call.tool_call_id for call in self.pending)
         runs = tuple(self._run_ids)
         own = {str(tool["name"]) for tool in self._call.tools}
+        place = self._call.place or Place()
         return Marker(
             backend=self._client.backend.name,
             agent_id=self.conversation.agent_id,
@@ -168,6 +189,12 @@ class Ending:
             run_id=runs[-1] if runs else None,
             pending=tuple((call.tool_call_id, call.tool_name) for call in self.pending),
             questions=tuple(c.tool_call_id for c in self.pending if c.tool_name not in own),
-            system=self.system or (before.system if before else None),
+            system=self.system,
             settings=settings_digest(self._call) or (before.settings if before else None),
+            arguments=tuple(arguments_digest(call.raw_arguments) for call in self.pending),
+            standing=self.standing,
+            thread=place.thread,
+            node=place.node,
+            agent=place.agent,
+            within=place.within,
         )

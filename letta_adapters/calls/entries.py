@@ -25,7 +25,8 @@ class Entry:
     ``tool`` entry answers ``tool_call_id`` with its content, or, where the call asked whether the
     server's own tool may run, with a ``decision``: anything that ``normalise_decision`` takes; for
     any other call it says nothing. ``known``: the conversation holds it already
-    (its turn failed after it was accepted), so it is not sent again.
+    (its turn failed after it was accepted), so it is not sent again. ``summary``: a framework put
+    it in the place of what stood before, which it tells in short.
     """
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -38,6 +39,7 @@ class Entry:
     is_error: bool = False
     decision: object = None
     known: bool = False
+    summary: bool = False
 
     @property
     def text(self) -> str:
@@ -63,6 +65,14 @@ def digest_of(*values: Any) -> str:
     """A short digest of JSON values."""
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:_DIGEST_CHARS]
+
+
+def arguments_digest(raw: str) -> str:
+    """Says whether a call's arguments are still the same, however they are written."""
+    try:
+        return digest_of(json.loads(raw or "{}"))
+    except ValueError:
+        return digest_of(raw)
 
 
 def as_text(entries: Iterable[Entry]) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from letta_adapters.backends.base import Conversation, TurnSettings
@@ -13,13 +14,21 @@ from letta_adapters.beginning import begin_turn
 from letta_adapters.calls import places, sending, stored
 from letta_adapters.calls.checks import checked
 from letta_adapters.calls.ending import Ending
+from letta_adapters.calls.entries import Entry
+from letta_adapters.calls.live import calls_in_work, given
 from letta_adapters.calls.memo import HELD_SECONDS, Held, memo_of, recent
-from letta_adapters.calls.model import Call, CallEvent
+from letta_adapters.calls.model import ID_PREFIX, Call, CallEvent
 from letta_adapters.calls.route import Route, make_route, mismatched
 from letta_adapters.calls.rule import Plan, make_plan
 from letta_adapters.engine.otids import sent_as
-from letta_adapters.errors import LettaError, NotFoundError, PendingApprovalError
-from letta_adapters.messages import StreamEvent
+from letta_adapters.errors import (
+    ConversationBusyError,
+    LettaError,
+    NotFoundError,
+    PendingApprovalError,
+    WaitsForItselfError,
+)
+from letta_adapters.messages import PendingToolCall, StreamEvent
 from letta_adapters.turns import MessageStream, Turn
 
 if TYPE_CHECKING:
@@ -27,6 +36,7 @@ if TYPE_CHECKING:
 
 _GONE_ON: Final = "the conversation has gone on since that answer"
 _GONE: Final = "the conversation it came from is gone"
+_IN_WORK: Final = "a tool that the conversation waits for is still at work"
 
 
 class Exchange(AsyncIterator[CallEvent]):
@@ -44,8 +54,8 @@ class Exchange(AsyncIterator[CallEvent]):
         self._stream: MessageStream | None = None
         # The paused turn that this call resumed.
         self._before: Held | None = None
-        # What was sent, while it may have to be sent once more because it was refused.
-        self._request: sending.Sending | None = None
+        # Where the call goes, while it may have to be sent once more because it was refused.
+        self._refusable: tuple[Plan, Route] | None = None
         self._events = self._run()
         self._next = self._events.__anext__
 
@@ -90,10 +100,12 @@ class Exchange(AsyncIterator[CallEvent]):
         if self._owner is None:
             self._owner = asyncio.current_task()
         agent_id = await places.agent_of(client, call)
-        plan = make_plan(call.entries, agent_id)
-        route = await make_route(client, call, plan, agent_id)
+        entries = [_remembered(entry, agent_id) for entry in call.entries]
+        # One conversation for the whole thread is of no place in it.
+        plan = make_plan(entries, agent_id, None if call.scope == "thread" else call.place)
+        route = self._left_alone(plan, await make_route(client, call, plan, agent_id))
         leave: Callable[[], None] | None = None
-        if route.conversation is not None:
+        if route.conversation is not None and not route.fresh:
             if (held := self._held(route.conversation)) is not None:
                 if (said := held.since(route.key)) is not None:
                     turn = held.turn
@@ -118,6 +130,29 @@ class Exchange(AsyncIterator[CallEvent]):
             elif found is not None:
                 route = route.going_on()
         return await self._send(plan, route, agent_id, leave)
+
+    def _left_alone(self, plan: Plan, route: Route) -> Route:
+        """Nobody denies a call that another caller of this process is about to answer.
+
+        Raises:
+            WaitsForItselfError: the application names a conversation that waits for what it does.
+            ConversationBusyError: it names one that waits for somebody else.
+        """
+        where, place = route.conversation, self._call.place
+        busy = calls_in_work(where) - route.result_ids if where is not None else frozenset()
+        if not busy:
+            return route
+        if not route.named:
+            return mismatched(self._call, plan, _IN_WORK, occupied=True)
+        if place is not None and place.serves & busy:
+            raise WaitsForItselfError(
+                "This call is part of the answer to a tool call, and names the conversation that "
+                "waits for that answer.",
+                accepted=False,
+            )
+        raise ConversationBusyError(
+            "A tool that the conversation waits for is still at work.", accepted=False
+        )
 
     async def _look(self, route: Route) -> tuple[stored.Answered | None, str]:
         """What the conversation holds: an answer to this very call, or a reason not to go on."""
@@ -169,8 +204,10 @@ class Exchange(AsyncIterator[CallEvent]):
         del memo_of(self._client).held[turn.conversation]
         recent.put(route.key, turn.conversation)
         questions = None if route.marker is None else route.marker.questions
-        answers = sending.answers_to(turn.pending, route.send, self._own_tools(), questions)
+        own = self._own_tools()
+        answers = sending.answers_to(turn.pending, route.send, own, questions, plan.edited)
         ending = Ending(self._client, self._call, plan, route, used=turn.usage)
+        ending.told_nothing()
         self._turn = turn
         self._before = held
         self._stream = turn.resume(answers, self._owner)
@@ -203,26 +240,26 @@ class Exchange(AsyncIterator[CallEvent]):
     ) -> Ending:
         client, call = self._client, self._call
         if route.conversation is None:
-            opened = await places.make(client, call, agent_id, plan.system, route.summary)
+            opened = await places.make(client, call, agent_id, plan.system, None)
             route = route.at(opened.conversation)
-            places.note_made(client, call, route.summary, opened)
+            places.note_made(client, call, opened)
         where = route.conversation
         assert where is not None
         leave = leave or await client.enter(where, self._owner)
         try:
             if not route.fresh:
                 await places.set_up(client, call, where, known=route.has_settings(call))
-            request = self._compose(plan, route)
+            request = self._compose(plan, route, route.waiting)
         except BaseException:
             leave()
             raise
         ending = Ending(client, call, plan, route)
-        self._request = request
+        self._refusable = (plan, route)
         try:
             self._stream = await self._begin(ending, request, leave)
         except PendingApprovalError:
-            self._stream = await self._begin_again(ending, request)
-        memo_of(client).told[where] = ending.system
+            self._stream = await self._begin_again(ending, plan, route)
+        memo_of(client).told[where] = (ending.system, ending.standing)
         return ending
 
     async def _begin(
@@ -252,51 +289,68 @@ class Exchange(AsyncIterator[CallEvent]):
 
     async def _mended(self, ending: Ending, failure: LettaError) -> MessageStream:
         """The message was refused, for a reason that can be helped: nothing is sent twice."""
-        request, rest = self._request, places.is_rest(self._client)
-        if request is not None and rest and failure.code == "pending_approval":
+        refused, rest = self._refusable, places.is_rest(self._client)
+        if refused is None:
+            raise failure
+        if rest and failure.code == "pending_approval":
             # Calls of an earlier turn wait for an answer.
             ending.failure = None
-            return await self._begin_again(ending, request)
+            return await self._begin_again(ending, *refused)
         wedged = failure.code == "conversation_busy" and self._call.conversation_id is None
-        if request is not None and not rest and wedged:
+        if not rest and wedged:
             # An App Server holds a conversation for ever whose turn lost its connection.
-            self._request = ending.failure = None
-            ending.conversation = await places.moved(self._client, self._call, ending.conversation)
+            self._refusable = ending.failure = None
+            ending.conversation = await places.moved(self._client, ending.conversation)
             leave = await self._client.enter(ending.conversation, self._owner)
-            return await self._begin(ending, request, leave)
+            return await self._begin(ending, self._compose(*refused, refused[1].waiting), leave)
         raise failure
 
-    async def _begin_again(self, ending: Ending, request: sending.Sending) -> MessageStream:
-        """Send what was refused together with a denial of the calls that wait."""
-        self._request = None
+    async def _begin_again(self, ending: Ending, plan: Plan, route: Route) -> MessageStream:
+        """Send what was refused together with answers to the calls that wait.
+
+        The history may hold results of them although it no longer says where they belong; the
+        others are denied.
+        """
+        self._refusable = None
         leave = await self._client.enter(ending.conversation, self._owner)
         try:
             waiting = await self._client.backend.pending_calls(ending.conversation)
+            request = self._compose(plan, route, waiting)
         except BaseException:
             leave()
             raise
-        answers = sending.answers_to(waiting, (), self._own_tools())
-        denying = sending.Sending(request.content, answers, request.history)
-        return await self._begin(ending, denying, leave)
+        return await self._begin(ending, request, leave)
 
-    def _compose(self, plan: Plan, route: Route) -> sending.Sending:
+    def _compose(
+        self, plan: Plan, route: Route, waiting: Sequence[PendingToolCall]
+    ) -> sending.Sending:
         if route.lost:
-            return sending.Sending(sending.GO_ON)
-        where = route.conversation
+            answers = sending.answers_to(waiting, (), self._own_tools())
+            return sending.Sending(sending.GO_ON, answers)
+        where, call = route.conversation, self._call
         told = memo_of(self._client).told.get(where) if where is not None else None
-        system = plan.system if route.tells_system(plan, self._call, told) else ""
+        system = route.instructions(plan, call, told or (None, None))
         if not places.can(self._client, "messages_of_any_role"):
-            return sending.as_message(route.send, system).noting(self._call.note)
+            return sending.as_message(route.send, system).noting(call.note).asking()
         # As the history tells them, with what the model wrote.
         written = {call.tool_call_id: call for entry in plan.whole for call in entry.tool_calls}
-        waiting = [written.get(call.tool_call_id, call) for call in route.waiting]
+        told_of = [written.get(call.tool_call_id, call) for call in waiting]
         questions = None if route.marker is None else route.marker.questions
-        answers = sending.answers_to(waiting, route.send, self._own_tools(), questions)
-        request = sending.as_request(route.send, system, answers)
-        return request.noting(self._call.note)
+        own = self._own_tools()
+        answers = sending.answers_to(told_of, route.send, own, questions, plan.edited)
+        return sending.as_request(route.send, system, answers).noting(call.note).asking()
 
     def _own_tools(self) -> list[str]:
         return [str(tool["name"]) for tool in self._call.tools]
+
+
+def _remembered(entry: Entry, agent_id: str) -> Entry:
+    """An answer of ours that lost what it said of itself, as it was."""
+    if entry.role != "assistant" or entry.marker is not None:
+        return entry
+    name = (entry.id or "").removeprefix(ID_PREFIX)
+    names = (name, *(call.tool_call_id for call in entry.tool_calls))
+    return replace(entry, marker=given.find(agent_id, names))
 
 
 def _otid(key: str | None, where: Conversation) -> str:

@@ -20,9 +20,11 @@ class Marker:
     it in the same conversation. ``inputs``: one digest for every message that stood between the
     two, oldest first; ``earlier`` tells that more stood before those. ``pending``: the tool calls
     that wait for the caller (id, name); ``questions``: the ids of those that ask whether a tool of
-    the agent's own may run (``None``: not known, in markers of earlier versions). ``system``:
-    digest of the system text the agent was last told. ``settings``: digest of the model settings
-    of the conversation.
+    the agent's own may run (``None``: not known, in markers of earlier versions); ``arguments``: a
+    digest of each one's. ``system``: digest of the system text the agent was last told;
+    ``standing``: of what it was told to keep to. ``settings``: digest of the model settings of the
+    conversation. ``thread``, ``node``, ``agent``, ``within``: the place of the call, see
+    :class:`~letta_adapters.calls.scope.Place`; markers of earlier versions have none of them.
     """
 
     backend: str
@@ -37,6 +39,12 @@ class Marker:
     questions: tuple[str, ...] | None = None
     system: str | None = None
     settings: str | None = None
+    arguments: tuple[str, ...] = ()
+    standing: str | None = None
+    thread: str | None = None
+    node: str = ""
+    agent: str = ""
+    within: str = ""
 
     @property
     def key(self) -> str:
@@ -69,5 +77,7 @@ class Marker:
             sound = made.agent_id == "" or bool(checked_id(made.agent_id))
         except (TypeError, ValueError):
             return None
-        listed = isinstance(made.head, tuple) and isinstance(made.inputs, tuple)
-        return made if sound and listed else None
+        lists = (made.head, made.inputs, made.arguments)
+        listed = all(isinstance(item, tuple) for item in lists)
+        placed = all(isinstance(name, str) for name in (made.node, made.agent, made.within))
+        return made if sound and listed and placed else None

@@ -60,8 +60,8 @@ class Memo:
         self.threads: Bounded[tuple[str, str], str] = Bounded()
         self.default_agent: str | None = None
         self.models: Bounded[str, str | None] = Bounded()
-        # What system text conversations were told, by digest.
-        self.told: Bounded[Conversation, str | None] = Bounded()
+        # What conversations were told, by digest: the system text, and what to keep to.
+        self.told: Bounded[Conversation, tuple[str | None, str | None]] = Bounded()
         # Conversations that a call gave a model of its own.
         self.changed: Bounded[Conversation, str] = Bounded()
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from letta_adapters.calls.entries import Entry
 from letta_adapters.calls.marker import Marker
+from letta_adapters.calls.scope import Place, Scope
 from letta_adapters.messages import Message, ToolCallMessage, Usage
 from letta_adapters.options import SessionOptions
 
+# What a framework's message is called: this, and the name of the answer.
+ID_PREFIX: Final = "letta-"
 OnMismatch = Literal["fork", "continue", "error"]
 
 
@@ -26,6 +29,10 @@ class Call:
         conversation_id: Go on in this conversation whatever the history says.
         thread_id: Any name: without a marker in the history the call goes to the conversation of
             that name (found, or made).
+        place: Where in the application the call is made, as far as its framework tells. It names
+            a conversation where ``thread_id`` does not.
+        scope: Which conversation belongs to the place, where the application says so.
+        aside: A question that the application asks for itself, and keeps no history of.
         ephemeral: Use a fresh conversation and delete it afterwards where the backend can.
         agent_free: A conversation with no agent at all (Letta Code).
         model: Another model for this call.
@@ -35,6 +42,7 @@ class Call:
         timeout: Seconds the turn may take.
         on_mismatch: What to do when the history does not fit the conversation it came from.
         note: What to tell the agent with this call alone; no part of the history.
+        standing: What to tell it once, to keep to from then on.
         ask_server_tools: Hand out permission questions about the server's own tools as well;
             otherwise they are denied with an explanation.
         session: Further options of the conversation (permission mode, cwd, ...).
@@ -45,6 +53,9 @@ class Call:
     agent_id: str | None = None
     conversation_id: str | None = None
     thread_id: str | None = None
+    place: Place | None = None
+    scope: Scope | None = None
+    aside: bool = False
     ephemeral: bool = False
     agent_free: bool = False
     model: str | None = None
@@ -54,6 +65,7 @@ class Call:
     timeout: float | None = None
     on_mismatch: OnMismatch = "fork"
     note: str = ""
+    standing: str = ""
     ask_server_tools: bool = True
     session: SessionOptions = field(default_factory=SessionOptions)
 

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 from letta_adapters.backends.base import Conversation, Opened, Target, check_supported, has
 from letta_adapters.calls.memo import memo_of
 from letta_adapters.calls.model import Call
+from letta_adapters.calls.scope import THREAD_PREFIX
 from letta_adapters.errors import InvalidInputError, LettaError, UnsupportedOptionError
 from letta_adapters.options import SessionOptions
 
 if TYPE_CHECKING:
     from letta_adapters.client import AsyncLettaClient
 
-# How a conversation of a thread is found again.
-THREAD_PREFIX: Final = "thread:"
 _PAGE: Final = 100
 _SETTINGS: Final[Mapping[str, str]] = {
     "temperature": "temperature",
@@ -120,11 +119,28 @@ async def _model_settings(client: AsyncLettaClient, call: Call, agent_id: str) -
     return {"model": model, "model_settings": made}
 
 
-def note_made(client: AsyncLettaClient, call: Call, summary: str | None, opened: Opened) -> None:
+async def make_named(
+    client: AsyncLettaClient, call: Call, agent_id: str, system: str, name: str
+) -> tuple[Conversation, bool]:
+    """A conversation of that name, and whether it is the one that was made for this call.
+
+    Another process may have made one at the same time. The oldest is the one; what was made for
+    this call holds nothing yet, and is put away.
+    """
+    opened = await make(client, call, agent_id, system, name)
+    made = opened.conversation
+    oldest = await _look_up(client, agent_id, name) or made
+    memo_of(client).threads[agent_id, name] = oldest.conversation_id
+    if oldest != made:
+        await remove(client, made)
+        return oldest, False
+    note_made(client, call, opened)
+    return made, True
+
+
+def note_made(client: AsyncLettaClient, call: Call, opened: Opened) -> None:
     """Remember a conversation that was made."""
     memo, where = memo_of(client), opened.conversation
-    if call.thread_id and summary == THREAD_PREFIX + call.thread_id:
-        memo.threads[where.agent_id, call.thread_id] = where.conversation_id
     if not is_rest(client):
         if call.model:
             memo.changed[where] = call.model
@@ -177,15 +193,19 @@ async def _set_settings(client: AsyncLettaClient, call: Call, conversation: Conv
     await client.conversations.update(conversation.conversation_id, **fields)
 
 
-async def find_thread(
-    client: AsyncLettaClient, agent_id: str, thread_id: str
-) -> Conversation | None:
-    """The conversation of that thread, if there is one: the oldest, when two were made at once."""
+async def find_named(client: AsyncLettaClient, agent_id: str, name: str) -> Conversation | None:
+    """The conversation of that name, if there is one: the oldest, when two were made at once."""
     memo = memo_of(client)
-    known = memo.threads.get((agent_id, thread_id))
+    known = memo.threads.get((agent_id, name))
     if known is not None:
         return Conversation(agent_id, known)
-    summary = THREAD_PREFIX + thread_id
+    found = await _look_up(client, agent_id, name)
+    if found is not None:
+        memo.threads[agent_id, name] = found.conversation_id
+    return found
+
+
+async def _look_up(client: AsyncLettaClient, agent_id: str, summary: str) -> Conversation | None:
     found: str | None = None
     after: str | None = None
     while True:
@@ -205,22 +225,19 @@ async def find_thread(
         if len(page) < _PAGE or page[-1]["id"] == after:
             break
         after = str(page[-1]["id"])
-    if found is not None:
-        memo.threads[agent_id, thread_id] = found
-        return Conversation(agent_id, found)
-    return None
+    return Conversation(agent_id, found) if found is not None else None
 
 
-async def moved(client: AsyncLettaClient, call: Call, where: Conversation) -> Conversation:
-    """A fork of a conversation that an App Server will not go on with; a thread goes along."""
+async def moved(client: AsyncLettaClient, where: Conversation) -> Conversation:
+    """A fork of a conversation that an App Server will not go on with; its name goes along."""
     made = await client.conversations.fork(where.conversation_id, agent_id=where.agent_id or None)
     fork = Conversation(where.agent_id, str(made["id"]))
-    if call.thread_id:
-        await client.conversations.update(
-            fork.conversation_id, summary=THREAD_PREFIX + call.thread_id
-        )
+    before = await client.conversations.retrieve(where.conversation_id)
+    name = str(before.get("summary") or "")
+    if name.startswith(THREAD_PREFIX):
+        await client.conversations.update(fork.conversation_id, summary=name)
         await remove(client, where)
-        memo_of(client).threads[where.agent_id, call.thread_id] = fork.conversation_id
+        memo_of(client).threads[where.agent_id, name] = fork.conversation_id
     return fork
 
 

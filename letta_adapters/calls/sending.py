@@ -20,6 +20,8 @@ NOT_ASKED: Final = (
 )
 # The agent holds a message that it never answered: sending it again would double it.
 GO_ON: Final = "Please go on: my last message has not been answered yet."
+# The application calls the agent again and says nothing new.
+NEXT: Final = "Please go on."
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +33,27 @@ class Sending:
     history: tuple[Mapping[str, Any], ...] = ()
 
     def noting(self, note: str) -> Sending:
-        """The same with a note to the agent at its end."""
+        """The same with a note to the agent at its end, which makes nobody else the last speaker.
+
+        Results of tools stay the last that was said: a note that goes with them is no message of
+        the user's.
+        """
         if not note:
             return self
-        labelled = _text(f"<instructions>\n{note}\n</instructions>")
+        labelled = f"<instructions>\n{note}\n</instructions>"
+        if self.content is None and self.answers:
+            return replace(self, history=(*self.history, {"role": "system", "content": labelled}))
         said = [_text(self.content)] if isinstance(self.content, str) else self.content or []
-        return replace(self, content=[*said, labelled])
+        return replace(self, content=[*said, _text(labelled)])
+
+    def asking(self) -> Sending:
+        """The same, if it says anything; else the agent is asked to go on."""
+        if self.content is not None or self.answers:
+            return self
+        if self.history:
+            told = "\n\n".join(str(message["content"]) for message in self.history)
+            return Sending([_text(f"<instructions>\n{told}\n</instructions>")])
+        return Sending(NEXT)
 
     @property
     def extras(self) -> dict[str, Any]:
@@ -53,6 +70,7 @@ def answers_to(
     entries: Sequence[Entry],
     own_tools: Iterable[str],
     questions: Collection[str] | None = None,
+    edited: Mapping[str, str] | None = None,
 ) -> tuple[ToolAnswer, ...]:
     """Answers to all of these calls; those that no entry answers get none of their own.
 
@@ -60,6 +78,7 @@ def answers_to(
         questions: The calls that ask for a permission, by id: only their answers are decisions.
             ``None``: those of tools that are not among ``own_tools`` (which the caller may offer
             now, or may have offered when the agent called them).
+        edited: The arguments of the calls that were run with others than the agent's.
 
     Raises:
         InvalidInputError: what answers a question is no decision, but pretends to be one.
@@ -72,7 +91,18 @@ def answers_to(
             return call.tool_name in names
         return call.tool_call_id not in questions
 
-    return tuple(_answer(call, given.get(call.tool_call_id), own(call)) for call in calls)
+    answers = (_answer(call, given.get(call.tool_call_id), own(call)) for call in calls)
+    return tuple(_telling(answer, (edited or {}).get(answer.tool_call_id)) for answer in answers)
+
+
+def _telling(answer: ToolAnswer, arguments: str | None) -> ToolAnswer:
+    """The answer with what it is the result of, where the agent would take it for another."""
+    if arguments is None or answer.returned is None:
+        return answer
+    said = f"[The application ran this call with other arguments: {arguments}]"
+    if isinstance(answer.returned, str):
+        return replace(answer, returned=f"{said}\n{answer.returned}")
+    return replace(answer, returned=[_text(said), *answer.returned])
 
 
 def _answer(call: ToolCallMessage | PendingToolCall, entry: Entry | None, own: bool) -> ToolAnswer:
@@ -122,9 +152,8 @@ def as_request(
 
 def as_message(entries: Sequence[Entry], system: str) -> Sending:
     """For an App Server, which takes user messages only: everything else becomes labelled text."""
-    last = entries[-1]
-    tail = [last] if last.role == "user" else []
-    before = list(entries[:-1]) if tail else list(entries)
+    tail = [entry for entry in entries[-1:] if entry.role == "user"]
+    before = list(entries[: len(entries) - len(tail)])
     parts: list[dict[str, Any]] = []
     if system:
         parts.append(_text(f"<instructions>\n{system}\n</instructions>"))
@@ -133,11 +162,11 @@ def as_message(entries: Sequence[Entry], system: str) -> Sending:
     elif before:
         parts.append(_text(f"<conversation-so-far>\n{as_text(before)}\n</conversation-so-far>"))
         parts += (dict(part) for entry in before for part in entry.others)
-    if not parts and isinstance(last.content, str):
-        return Sending(last.content)
+    if not parts and tail and isinstance(tail[0].content, str):
+        return Sending(tail[0].content)
     for entry in tail:
         parts += _parts(entry)
-    return Sending(parts)
+    return Sending(parts or None)
 
 
 def _text(text: str) -> dict[str, Any]:

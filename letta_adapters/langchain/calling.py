@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import ensure_config
 
 from letta_adapters.calls import Call
 from letta_adapters.calls.calling import Calling
 from letta_adapters.calls.demands import choose, shaped
+from letta_adapters.calls.scope import SCOPES
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain.convert import check_decisions, to_entries, to_wire_tools
+from letta_adapters.langchain.where import Seen, seen_by, seen_in
 from letta_adapters.options import SessionOptions
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ _OWN: Final = frozenset(
         "agent_id",
         "conversation_id",
         "thread_id",
+        "scope",
+        "letta_seen",
         "letta_shape",
         "letta_validate",
     }
@@ -49,6 +52,7 @@ def calling_of(
     messages: list[BaseMessage],
     stop: list[str] | None,
     kwargs: Mapping[str, Any],
+    run_manager: Any = None,
 ) -> Calling:
     """Put the model's fields, the call's arguments and the run's configuration together.
 
@@ -74,7 +78,8 @@ def calling_of(
     call = Call(
         entries=to_entries(messages),
         tools=tools,
-        **_place(model, kwargs),
+        **_where(model, kwargs, run_manager),
+        aside=shape is not None,
         model=_given(model, kwargs, "model"),
         settings=_settings(model, kwargs),
         max_steps=_given(model, kwargs, "max_steps"),
@@ -82,20 +87,31 @@ def calling_of(
         agent_free=model.agent_free,
         on_mismatch=model.on_mismatch,
         note=demand.note,
+        standing=demand.standing,
         session=session,
     )
     return Calling(call, demand, stop)
 
 
-def _place(model: ChatLetta, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Where to: the call's argument, else the run's configuration, else the model's field."""
-    configured = ensure_config().get("configurable") or {}
-    made: dict[str, Any] = {}
+def _where(model: ChatLetta, kwargs: Mapping[str, Any], run_manager: Any) -> dict[str, Any]:
+    """Where to: the call's argument, else the model's field; the rest is for the place to say."""
+    scope = kwargs.get("scope") or model.scope
+    if scope is not None and scope not in SCOPES:
+        raise InvalidInputError(
+            f"scope must be one of {', '.join(SCOPES)}, not {scope!r}.",
+            hint="Leave it out to let the place in the graph decide.",
+        )
+    seen: Seen | None = kwargs.get("letta_seen")
+    if seen is None:
+        seen = seen_in(run_manager, scope)
+    made: dict[str, Any] = {"scope": scope, "place": seen.place}
     for name in PLACES:
-        given = kwargs.get(name)
-        if given is None and name != "agent_id":
-            given = configured.get(name)
+        given = seen.named.get(name) if kwargs.get(name) is None else kwargs[name]
         made[name] = getattr(model, name) if given is None else str(given)
+    aside = kwargs.get("letta_shape") is not None and seen.place.node
+    inherits = scope in ("thread", "node") or (scope is None and seen.place.keeps and not aside)
+    if made["conversation_id"] is None and inherits:
+        made["conversation_id"] = seen.conversation_id
     return made
 
 
@@ -124,8 +140,10 @@ def _settings(model: ChatLetta, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def placed(config: RunnableConfig | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments with what the configuration says of the conversation."""
-    configured = (config or {}).get("configurable") or {}
-    given = {n: configured[n] for n in PLACES[:2] if configured.get(n) is not None}
-    return {**given, **kwargs}
+def placed(
+    model: ChatLetta, config: RunnableConfig | None, kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The arguments, with what the call sees of its place; later nobody knows it any more."""
+    if "letta_seen" in kwargs:
+        return dict(kwargs)
+    return {**kwargs, "letta_seen": seen_by(config, kwargs.get("scope") or model.scope)}

@@ -40,7 +40,8 @@ class ChatLetta(Placed):
     agent keeps its memory over all conversations. Which conversation a call goes to is told by the
     history itself (each answer carries a marker in ``response_metadata["letta"]``), by
     ``conversation_id``, or by ``thread_id`` (also from ``config["configurable"]``); without any of
-    them each call is a fresh conversation.
+    them each call is a fresh conversation. Inside a LangGraph graph each node that keeps a history
+    has a conversation of its own in the thread.
 
     ```python
     from letta_adapters.langchain import ChatLetta
@@ -58,6 +59,9 @@ class ChatLetta(Placed):
     """Always this conversation, whatever the history says."""
     thread_id: str | None = None
     """A name for a conversation, used where the history names none."""
+    scope: Literal["thread", "node", "fresh"] | None = None
+    """Which conversation belongs to a call inside a LangGraph graph with a thread: the one of the
+    whole `"thread"`, the one of its `"node"`, or a `"fresh"` one. Default: the place decides."""
     model: str | None = Field(default=None, alias="model_name")
     """Another model than the agent's, for the calls of this object."""
     timeout: float | None = Field(default=None, gt=0)
@@ -136,10 +140,14 @@ class ChatLetta(Placed):
     # -- calls ------------------------------------------------------------------------------
 
     def _calling(
-        self, messages: list[BaseMessage], stop: list[str] | None, kwargs: Mapping[str, Any]
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None,
+        kwargs: Mapping[str, Any],
+        run_manager: Any,
     ) -> Calling:
         words = self.stop if stop is None else stop_words(stop)
-        return calling_of(self, self._session, messages, words, kwargs)
+        return calling_of(self, self._session, messages, words, kwargs, run_manager)
 
     def _generate(
         self,
@@ -149,7 +157,7 @@ class ChatLetta(Placed):
         **kwargs: Any,
     ) -> ChatResult:
         with langchain_errors():
-            calling = self._calling(messages, stop, kwargs)
+            calling = self._calling(messages, stop, kwargs, run_manager)
             return _result(self._runner.answer(calling))
 
     async def _agenerate(
@@ -160,7 +168,7 @@ class ChatLetta(Placed):
         **kwargs: Any,
     ) -> ChatResult:
         with langchain_errors():
-            calling = self._calling(messages, stop, kwargs)
+            calling = self._calling(messages, stop, kwargs, run_manager)
             return _result(await self._runner.aanswer(calling))
 
     def _stream(
@@ -171,7 +179,9 @@ class ChatLetta(Placed):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         with langchain_errors():
-            yield from self._runner.run(self._calling(messages, stop, kwargs), ChunkMaker)
+            yield from self._runner.run(
+                self._calling(messages, stop, kwargs, run_manager), ChunkMaker
+            )
 
     async def _astream(
         self,
@@ -181,9 +191,8 @@ class ChatLetta(Placed):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         with langchain_errors():
-            async with aclosing(
-                self._runner.arun(self._calling(messages, stop, kwargs), ChunkMaker)
-            ) as chunks:
+            calling = self._calling(messages, stop, kwargs, run_manager)
+            async with aclosing(self._runner.arun(calling, ChunkMaker)) as chunks:
                 async for chunk in chunks:
                     yield chunk
 
@@ -196,7 +205,9 @@ class ChatLetta(Placed):
     ) -> Iterator[Any]:
         """The v3 protocol's events, natively."""
         with langchain_errors():
-            yield from self._runner.run(self._calling(messages, stop, kwargs), EventMaker)
+            yield from self._runner.run(
+                self._calling(messages, stop, kwargs, run_manager), EventMaker
+            )
 
     async def _astream_chat_model_events(
         self,
@@ -207,9 +218,8 @@ class ChatLetta(Placed):
     ) -> AsyncIterator[Any]:
         """The v3 protocol's events, natively."""
         with langchain_errors():
-            async with aclosing(
-                self._runner.arun(self._calling(messages, stop, kwargs), EventMaker)
-            ) as events:
+            calling = self._calling(messages, stop, kwargs, run_manager)
+            async with aclosing(self._runner.arun(calling, EventMaker)) as events:
                 async for event in events:
                     yield event
 
@@ -221,37 +231,37 @@ class ChatLetta(Placed):
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
         """One answer."""
-        return super().invoke(input, config, **placed(config, kwargs))
+        return super().invoke(input, config, **placed(self, config, kwargs))
 
     async def ainvoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
         """One answer."""
-        return await super().ainvoke(input, config, **placed(config, kwargs))
+        return await super().ainvoke(input, config, **placed(self, config, kwargs))
 
     def stream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[AIMessageChunk]:
         """One answer, token by token."""
-        return super().stream(input, config, **placed(config, kwargs))
+        return super().stream(input, config, **placed(self, config, kwargs))
 
     def astream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
         """One answer, token by token."""
-        return super().astream(input, config, **placed(config, kwargs))
+        return super().astream(input, config, **placed(self, config, kwargs))
 
     def stream_events(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Any:
         """One answer as events of the v3 protocol: a `ChatModelStream`."""
-        return super().stream_events(input, config, **placed(config, kwargs))
+        return super().stream_events(input, config, **placed(self, config, kwargs))
 
     def astream_events(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Any:
         """One answer as events: of every run (v2), or of the v3 protocol."""
-        return super().astream_events(input, config, **placed(config, kwargs))
+        return super().astream_events(input, config, **placed(self, config, kwargs))
 
     # -- tools and structure ----------------------------------------------------------------
 

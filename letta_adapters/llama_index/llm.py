@@ -146,6 +146,7 @@ class LettaLLM(FunctionCallingLLM):
             timeout=kwargs.get("timeout") or self.timeout,
             on_mismatch=self.on_mismatch,
             note=demand.note,
+            standing=demand.standing,
             session=self._session,
         )
         return Calling(call, demand, kwargs.get("stop"))

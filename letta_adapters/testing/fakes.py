@@ -137,8 +137,10 @@ class FakeLetta:
         return 200, self._conversations[id_]
 
     def _list_conversations(self, _: Any, query: Mapping[str, str], __: Any) -> _Answer:
-        agent = query.get("agent_id")
-        return 200, [c for c in self._conversations.values() if c["agent_id"] == agent]
+        agent, wanted = query.get("agent_id"), query.get("summary_search", "")
+        listed = [c for c in self._conversations.values() if c["agent_id"] == agent]
+        found = [c for c in listed if wanted in (c.get("summary") or "")]
+        return 200, found[::-1]  # the newest first, as the server does
 
     def _conversation(self, ids: Sequence[str], _: Any, body: Mapping[str, Any]) -> _Answer:
         found = self._conversations.get(ids[0])

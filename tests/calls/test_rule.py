@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -76,13 +77,30 @@ def test_answers_of_other_agents_are_no_markers() -> None:
     plan = make_plan([*two_turns(), user("three")], "agent-2")
     assert plan.marker is None
     assert len(plan.whole) == 5
-    assert [entry.text for entry in plan.since_reply] == ["three"]
+    assert [entry.text for entry in plan.last_turn] == ["three"]
 
 
-@pytest.mark.parametrize("history", [[], [Entry("system", "x")], two_turns()])
-def test_there_must_be_something_to_answer(history: list[Entry]) -> None:
+def test_an_empty_history_is_no_call() -> None:
     with pytest.raises(InvalidInputError):
-        make_plan(history, AGENT)
+        make_plan([], AGENT)
+
+
+def test_calls_without_their_results_are_no_end_of_a_history() -> None:
+    asked = replace(answered("", [user("one")]), tool_calls=(CALL,))
+    assert asked.marker is not None
+    waiting = replace(asked, marker=replace(asked.marker, pending=(("call-1", "add"),)))
+    with pytest.raises(InvalidInputError, match="results"):
+        make_plan([user("one"), waiting], AGENT)
+
+
+def test_a_history_need_not_end_with_a_user() -> None:
+    plan = make_plan(two_turns(), AGENT)
+    assert (plan.mismatch, plan.new) == ("", ())
+    assert plan.marker is not None
+    plan = make_plan([Entry("system", "x")], AGENT)
+    assert (plan.whole, plan.system) == ((), "x")
+    plan = make_plan([*two_turns(), Entry("assistant", "Somebody else's.")], AGENT)
+    assert [entry.text for entry in plan.new] == ["Somebody else's."]
 
 
 def test_a_long_history_is_kept_in_part() -> None:

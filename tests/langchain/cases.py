@@ -206,12 +206,48 @@ async def a_system_message_is_told_once_and_again_when_it_changes(world: World) 
 
 
 @case
-async def nothing_new_is_an_error(world: World) -> None:
-    world.script("First.")
+async def with_nothing_new_the_agent_goes_on(world: World) -> None:
+    world.script("First.", "Second.", "Third.")
     model = world.model()
     first = await model.ainvoke([HumanMessage("one")])
+    second = await model.ainvoke([HumanMessage("one"), first])
+    assert (second.text, place(second)) == ("Second.", place(first))
+    third = await model.ainvoke([SystemMessage("Be brief."), HumanMessage("one"), first, second])
+    assert (third.text, place(third)) == ("Third.", place(first))
+    said = await world.said(third)
+    assert said[0] == "one"
+    assert said[1] == "Please go on."
+    assert "Be brief." in said[2]
+
+
+@case
+async def system_text_alone_is_a_call(world: World) -> None:
+    world.script("Hello.")
+    answer = await world.model().ainvoke([SystemMessage("Greet the user.")])
+    assert answer.text == "Hello."
+    assert "Greet the user." in await world.told(answer)  # type: ignore[attr-defined]
+
+
+@case
+async def what_others_said_meanwhile_is_told(world: World) -> None:
+    world.script("First.", "Second.")
+    model = world.model()
+    first = await model.ainvoke([HumanMessage("one")])
+    theirs = AIMessage("It is 55.", name="bob")
+    second = await model.ainvoke([HumanMessage("one"), first, theirs])
+    assert (second.text, place(second)) == ("Second.", place(first))
+    said = await world.said(second)
+    assert said[0] == "one"
+    assert "It is 55." in said[-1]
+
+
+@case
+async def calls_without_results_are_an_error(world: World) -> None:
+    world.script(Reply(tool_calls=[ToolUse("get_weather", {"city": "Rome"}, id="call-open")]), "No")
+    model: Any = world.model().bind_tools([get_weather])
+    asked = await model.ainvoke([HumanMessage("Rome?")])
     with pytest.raises(InvalidInputError, match="nothing new"):
-        await model.ainvoke([HumanMessage("one"), first])
+        await model.ainvoke([HumanMessage("Rome?"), asked])
 
 
 @case
