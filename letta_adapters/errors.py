@@ -297,6 +297,7 @@ _BY_CODE: dict[str, type[LettaError]] = {
         ModelProviderError,
         ProviderAuthenticationError,
         ProviderRateLimitError,
+        ServerError,
     )
 }
 

@@ -59,6 +59,7 @@ class RestTurn(TurnState):
         self.segment_over = False
         self._done = False
         self._resumed = False
+        self._spoke = False
 
     def begin_segment(self, *, resumed: bool = False) -> None:
         """A new response starts; ``resumed`` when it goes on where a lost one broke off.
@@ -73,6 +74,7 @@ class RestTurn(TurnState):
         self._resumed = resumed
         if not resumed:
             self.stop = StopReason()
+            self._spoke = False
             self.pending = ()
             # Each request is a run of its own: resuming it at the last one's position would wait
             # for events that never come.
@@ -146,6 +148,26 @@ class RestTurn(TurnState):
             return []
         return self.assembler.open_calls()
 
+    @property
+    def silent(self) -> bool:
+        """Did the agent say and call nothing in this response, which ended well?"""
+        return self.failure is None and not self._spoke and not self.pending
+
+    def take_stored(self, items: Iterable[Mapping[str, Any]]) -> list[Message]:
+        """Take what the server stored of a response that showed nothing of it.
+
+        Args:
+            items: The stored messages of the run, oldest first (``GET /v1/runs/{id}/messages``).
+        """
+        out: list[Message] = []
+        for item in items:
+            if item.get("message_type") in _SPEAKS:
+                _HANDLERS[str(item["message_type"])](self, dict(item), out)
+        end = len(out)
+        self.assembler.flush(out)
+        self.collect(out, end)
+        return out
+
     def confirm_pending(self, tool_call_ids: Iterable[str]) -> list[Message]:
         """The calls that are really pending (the server keeps one unless parallel calls are on).
 
@@ -204,6 +226,7 @@ class RestTurn(TurnState):
         self.fail(replace(failure, stop_reason=stop_reason))
 
     def _on_text(self, event: dict[str, Any], out: list[Message]) -> None:
+        self._spoke = True
         start = len(out)
         self.assembler.text(event, out)
         if len(out) != start:
@@ -212,6 +235,7 @@ class RestTurn(TurnState):
             out.append(StreamEvent(event))
 
     def _on_call(self, event: dict[str, Any], out: list[Message]) -> None:
+        self._spoke = True
         start = len(out)
         approval = event["message_type"] == "approval_request_message"
         self.assembler.call(event, out, approval=approval)
@@ -267,6 +291,18 @@ _HANDLERS: dict[str, _Handler] = {
     "error_message": RestTurn._on_error,
     "ping": RestTurn._on_ping,
 }
+
+
+# What an agent says, of all that a run stores.
+_SPEAKS = frozenset(
+    {
+        "assistant_message",
+        "reasoning_message",
+        "hidden_reasoning_message",
+        "tool_call_message",
+        "tool_return_message",
+    }
+)
 
 
 def _parse(data: bytes) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from letta_adapters.engine.rest_turn import RestTurn
 from letta_adapters.messages import (
     AssistantMessage,
     ErrorMessage,
@@ -355,3 +356,27 @@ def test_6_run_ids_of_sleeptime_runs_follow_the_turns_own() -> None:
     fed = Fed(wire(ping(), stop(), usage(run_ids=[RUN_2]), DONE))
     assert fed.result.run_ids == (RUN, RUN_2)
     assert fed.turn.run_id == RUN
+
+
+def test_1_4_what_a_silent_run_stored_is_taken() -> None:
+    turn = RestTurn(include_partial_messages=True)
+    turn.begin_segment()
+    turn.feed(ended())
+    turn.end_segment()
+    assert turn.silent
+    stored = [
+        {"message_type": "user_message", "content": "hi", "otid": "o0", "run_id": RUN},
+        {"message_type": "assistant_message", "content": "Hello.", "otid": "o1", "run_id": RUN},
+        {"message_type": "approval_request_message", "tool_calls": [], "run_id": RUN},
+    ]
+    assert [m.type for m in turn.take_stored(stored)] == ["stream_event", "assistant"]
+    assert not turn.silent
+    assert turn.finish(duration_ms=1)[-1].result == "Hello."
+
+
+def test_1_4_a_run_that_said_something_is_not_silent() -> None:
+    turn = RestTurn()
+    turn.begin_segment()
+    turn.feed(ended(assistant("done")))
+    turn.end_segment()
+    assert not turn.silent

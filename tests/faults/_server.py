@@ -230,6 +230,9 @@ class Server:
                 return [r.row() for r in reversed(self.runs) if r.conversation == wanted]
             case ("GET", "runs", run):
                 return next(r.row() for r in self.runs if r.id == run)
+            case ("GET", "runs", run, "messages"):
+                rows = [row for rows in self.stored.values() for row in rows]
+                return [row for row in rows if row["run_id"] == run]
             case ("POST", "runs", _, "stream"):
                 return self.resumes.pop(0) if self.resumes else status(503, {"detail": ev.NO_REDIS})
             case (_, "agents", *rest):

@@ -14,6 +14,7 @@ from letta_adapters.backends.rest import runs
 from letta_adapters.backends.rest.approvals import approval_of, deny, pending_calls
 from letta_adapters.backends.rest.http import STREAM_ERRORS, ByteStream, Http
 from letta_adapters.backends.rest.runs import Settled
+from letta_adapters.engine.outcome import Failure
 from letta_adapters.engine.rest_turn import RestTurn
 from letta_adapters.errors import (
     LettaError,
@@ -29,6 +30,7 @@ _RESUME_PAUSE: Final = 0.2
 _STOP_SECONDS: Final = 10.0
 _CANCEL_ATTEMPTS: Final = 5
 _CANCEL_PAUSE: Final = 0.2
+_NOTHING_SHOWN: Final = "The run ended without a message."
 
 
 class BackgroundRuns:
@@ -222,6 +224,30 @@ class RestChannel:
                 await self._settle()
         elif self.state.paused:
             return self.state.confirm_pending(await self._really_pending())
+        elif self.state.silent and self.wanted:
+            return await self._look_for_the_answer()
+        return []
+
+    async def _look_for_the_answer(self) -> list[Message]:
+        """Read what the run stored, when its stream ended well and showed nothing.
+
+        A step stores its input and its answer together. So an input without an answer means that
+        the model really said nothing; nothing at all means that the step was lost (seen from a
+        server whose database had no connection left: ping, ``end_turn``, usage, ``[DONE]``).
+        """
+        state = self.state
+        if state.run_id is None:
+            return []
+        try:
+            items = await self._http.read(f"/v1/runs/{state.run_id}/messages", {"order": "asc"})
+        except LettaError as error:
+            state.fail(Failure("server_error", f"{_NOTHING_SHOWN} Looking for it failed: {error}"))
+            return []
+        if items:
+            return state.take_stored(items)
+        state.fail(Failure("server_error", f"{_NOTHING_SHOWN} The server stored nothing of it."))
+        with suppress(LettaError):
+            state.input_stored = await self._is_stored()
         return []
 
     async def _really_pending(self) -> list[str]:
