@@ -225,21 +225,24 @@ class Server:
             case ("POST", "conversations"):
                 self._made += 1
                 return {"id": f"conv-00000000-0000-4000-8000-{self._made:012d}", "model": None}
-            case ("GET", "runs"):
-                wanted = request.query.get("conversation_id", "default")
-                return [r.row() for r in reversed(self.runs) if r.conversation == wanted]
-            case ("GET", "runs", run):
-                return next(r.row() for r in self.runs if r.id == run)
-            case ("GET", "runs", run, "messages"):
-                rows = [row for rows in self.stored.values() for row in rows]
-                return [row for row in rows if row["run_id"] == run]
-            case ("POST", "runs", _, "stream"):
-                return self.resumes.pop(0) if self.resumes else status(503, {"detail": ev.NO_REDIS})
+            case (_, "runs", *rest):
+                return self._runs(request, rest)
             case (_, "agents", *rest):
                 return self._agents(request, rest)
             case ("GET", "models"):
                 return [{"handle": "openai-proxy/scripted", "model_type": "llm"}]
         return status(404, {"detail": f"Not Found: {request.method} {request.path}"})
+
+    def _runs(self, request: Request, rest: list[str]) -> Any:
+        if not rest:
+            wanted = request.query.get("conversation_id", "default")
+            return [r.row() for r in reversed(self.runs) if r.conversation == wanted]
+        if rest[1:] == ["messages"]:
+            rows = [row for rows in self.stored.values() for row in rows]
+            return [row for row in rows if row["run_id"] == rest[0]]
+        if rest[1:] == ["stream"]:
+            return self.resumes.pop(0) if self.resumes else status(503, {"detail": ev.NO_REDIS})
+        return next(r.row() for r in self.runs if r.id == rest[0])
 
     def _agents(self, request: Request, rest: list[str]) -> Any:
         if request.method == "POST":
