@@ -17,7 +17,8 @@ LETTA_CODE_LIMITS: Final[Mapping[str, str]] = {
     "memfs_startup": "`blocking` only",
     "memory": "without `limit` and `read_only`",
     "permission_mode": "not `plan`",
-    "sleeptime": 'not `behavior="reminder"`',
+    "sleeptime": 'not `behavior="reminder"`; on this machine only `trigger="off"`, or with '
+    '`permission_mode="unrestricted"`',
     "stateless": "`local` only",
     "system_info_reminder": "`False` on `local` only",
     "system_prompt": "for a session: with `agent_free` only",

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from letta_adapters.backends.app_server.backend import AppServerBackend
 from letta_adapters.backends.app_server.connection import Endpoint
+from letta_adapters.backends.app_server.reflecting import Reflecting
 from letta_adapters.backends.app_server.system_info import SystemInfo
 from letta_adapters.backends.runtime.environment import Places, RuntimeConfig, find_places
 from letta_adapters.backends.runtime.manager import RuntimeHandle, acquire
@@ -76,6 +77,7 @@ def local_backend(spec: Local) -> AppServerBackend:
         system_info=SystemInfo(places.no_system_info),
         own_directory=places.meet,
         machine=_machine(places),
+        reflecting=Reflecting(places.reflection),
         on_api=spec.api is not None,
     )
 

@@ -12,6 +12,7 @@ import letta_adapters.client
 from letta_adapters import AsyncLettaClient
 from letta_adapters.backends.app_server.backend import AppServerBackend
 from letta_adapters.backends.app_server.connection import Endpoint
+from letta_adapters.backends.app_server.reflecting import Reflecting
 from letta_adapters.testing.scripted_model import ScriptedModel
 from tests.app_server._server import MODEL, TOKEN, AppServer, payload
 
@@ -53,6 +54,7 @@ def connect(
         options.setdefault("own_directory", ours)
         if name == "local":
             options.setdefault("machine", server.machine)
+            options.setdefault("reflecting", Reflecting(server.home / "reflection"))
         backend = AppServerBackend(name, endpoint, **options)
         with monkeypatch.context() as patch:
             patch.setattr(letta_adapters.client, "_make_backend", lambda *_: backend)

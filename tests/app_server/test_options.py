@@ -287,11 +287,25 @@ async def test_sleeptime_of_one_agent_leaves_the_others_alone(
     assert await settings(made) == ("off", 25)
     assert await settings(agent) == await settings("agent-nobody") == before
     counted = Sleeptime(trigger="step-count", step_count=3)
-    async with client.create_session(agent, sleeptime=counted):
+    options: Any = {"sleeptime": counted, "permission_mode": "unrestricted"}
+    async with client.create_session(agent, **options):
         pass
     assert await settings(agent) == ("step-count", 3)
     assert await settings(made) == ("off", 25)
     assert await settings("agent-nobody") == before
+
+
+async def test_reflection_has_a_shell_and_is_refused_where_commands_ask(
+    client: AsyncLettaClient, agent: str
+) -> None:
+    before = await client.agents.list()
+    for mode in ({}, {"permission_mode": "acceptEdits"}, {"permission_mode": "strict"}):
+        options: Any = {"sleeptime": Sleeptime(), **mode}
+        with pytest.raises(UnsupportedOptionError, match="a shell that nobody is asked about"):
+            await client.create_agent(model=MODEL, system_prompt="x", **options)
+        with pytest.raises(UnsupportedOptionError, match="a shell that nobody is asked about"):
+            await client.create_session(agent, **options).initialize()
+    assert len(await client.agents.list()) == len(before)
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,7 @@ async def test_memory_is_read_and_left_alone(
         system_prompt="You are a test.",
         persona="I like tea.",
         sleeptime=Sleeptime(trigger="step-count", step_count=1),
+        permission_mode="unrestricted",
     )
     before = commits(server, agent)
     model.script(Reply(tool_calls=[ToolUse("add", {"a": 1, "b": 2}, id="add-stateless")]), "Three.")

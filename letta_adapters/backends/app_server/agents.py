@@ -77,8 +77,6 @@ async def create_agent(connection: Connection, options: AgentOptions, backend: s
         system = _joined(options.system_prompt, options.append_system_prompt)
         body = _body(options, model, system, blocks)
         agent_id = await _create(connection, body, options.memfs)
-    if options.sleeptime is not None:
-        await set_sleeptime(connection, Conversation(agent_id, DEFAULT), options.sleeptime)
     if options.secrets:
         await connection.request(secrets_change(agent_id, options.secrets))
     return agent_id

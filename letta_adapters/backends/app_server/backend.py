@@ -29,6 +29,7 @@ from letta_adapters.backends.app_server.connection import Connection, Endpoint
 from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.app_server.inherited import Inherited, MachineFiles
 from letta_adapters.backends.app_server.permitting import Permits, Session
+from letta_adapters.backends.app_server.reflecting import Reflecting
 from letta_adapters.backends.app_server.settling import Fate, Live
 from letta_adapters.backends.app_server.stateless import Stateless
 from letta_adapters.backends.app_server.system_info import SystemInfo
@@ -52,7 +53,7 @@ from letta_adapters.errors import (
     SessionClosedError,
 )
 from letta_adapters.messages import MessagePage, PendingToolCall, ToolCallMessage
-from letta_adapters.options import AgentOptions, SessionOptions
+from letta_adapters.options import AgentOptions, SessionOptions, Sleeptime
 from letta_adapters.permission_policy import Machine, Rules
 
 _RACE_SECONDS: Final = 0.3
@@ -83,6 +84,7 @@ class AppServerBackend:
         system_info: Decides about reminders, where that is possible.
         own_directory: Ours on this machine, for agents that live there: what is kept per machine.
         machine: Its directories, if it is on this machine.
+        reflecting: Decides which agents reflect, where that is possible.
         on_api: Its agents live on a Letta API; a server says so itself once it is connected.
     """
 
@@ -100,13 +102,15 @@ class AppServerBackend:
         system_info: SystemInfo | None = None,
         own_directory: Path | None = None,
         machine: Machine | None = None,
+        reflecting: Reflecting | None = None,
         on_api: bool = False,
     ) -> None:
         self.name = name
         self.state_directory = state_directory
         self._system_info = system_info or SystemInfo(None)
         self._permits = Permits(machine)
-        self._stateless = Stateless()
+        self._reflecting = reflecting or Reflecting(None)
+        self._stateless = Stateless(self._reflecting)
         self._on_api = on_api
         self.turn_timeout = turn_timeout
         self.settle_timeout = settle_timeout
@@ -178,6 +182,7 @@ class AppServerBackend:
         check_supported(options, self.name)
         told.refuse(options, self.name)
         self._check_cwd(options.cwd)
+        self._reflecting.check(options.sleeptime, options.permission_mode)
         settings = agent_settings.of_options(options)
         self._inherited.check_writable(settings)
         connection = await self.connection()
@@ -190,7 +195,16 @@ class AppServerBackend:
             except BaseException:
                 await agents.delete(connection, agent_id)
                 raise
+        if options.sleeptime is not None:
+            await self._reflect(connection, Conversation(agent_id, DEFAULT), options.sleeptime)
         return agent_id
+
+    async def _reflect(
+        self, connection: Connection, conversation: Conversation, sleeptime: Sleeptime
+    ) -> None:
+        self._reflecting.choose(conversation.agent_id, sleeptime)
+        if not self._reflecting.decides:
+            await agents.set_sleeptime(connection, conversation, sleeptime)
 
     async def update_agent(
         self, agent_id: str, fields: Mapping[str, Any], settings: Mapping[str, Any]
@@ -239,6 +253,7 @@ class AppServerBackend:
         where = await opening.runtime_of(connection, target, options, self.default_agent)
         agent_id = str(where.get("agent_id") or "")
         options = await self._inherited.session(connection, agent_id, options, fresh=True)
+        self._reflecting.check(options.sleeptime, options.permission_mode)
         settings = self._settings(agent_id, options)
         answer = await self._start(connection, where, settings, (), options)
         conversation = opening.conversation_of(answer)
@@ -246,7 +261,7 @@ class AppServerBackend:
             await connection.request(opening.model_update(conversation, options.model))
         await opening.use_toolset(connection, conversation, options)
         if options.sleeptime is not None:
-            await agents.set_sleeptime(connection, conversation, options.sleeptime)
+            await self._reflect(connection, conversation, options.sleeptime)
         model = options.model or opening.model_of(answer)
         if model and not options.model:
             await agents.require_model(connection, model, "The agent's model")

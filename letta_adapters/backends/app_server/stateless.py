@@ -14,6 +14,7 @@ from typing import Final
 
 from letta_adapters.backends.app_server import frames
 from letta_adapters.backends.app_server.connection import Connection
+from letta_adapters.backends.app_server.reflecting import Reflecting
 from letta_adapters.backends.base import Conversation
 
 _NEVER: Final = {"trigger": "off", "step_count": 1}
@@ -22,7 +23,8 @@ _NEVER: Final = {"trigger": "off", "step_count": 1}
 class Stateless:
     """The directory in which nobody reflects; made when it is first needed."""
 
-    def __init__(self) -> None:
+    def __init__(self, reflecting: Reflecting) -> None:
+        self._reflecting = reflecting
         self._made: TemporaryDirectory[str] | None = None
 
     @property
@@ -30,15 +32,19 @@ class Stateless:
         """Where a stateless conversation works."""
         if self._made is None:
             self._made = TemporaryDirectory(prefix="letta-stateless-", ignore_cleanup_errors=True)
+            self._reflecting.never(Path(self._made.name))
         return Path(self._made.name)
 
     async def keep(self, connection: Connection, conversation: Conversation, cwd: object) -> None:
         """If that is where a conversation works, its agent does not reflect on it."""
+        if self._reflecting.decides:
+            return
         if self._made is not None and cwd == self._made.name:
             await connection.request(frames.reflection(conversation, _NEVER, "local_project"))
 
     def close(self) -> None:
         """Remove the directory."""
         if self._made is not None:
+            self._reflecting.forget(Path(self._made.name))
             self._made.cleanup()
             self._made = None

@@ -132,6 +132,11 @@ class Places:
         return list(dict.fromkeys([self.state / "memfs", letta / "agents"]))
 
     @property
+    def reflection(self) -> Path:
+        """Where the runtime is told which agents reflect (``guard.cjs``)."""
+        return self.meet / "reflection"
+
+    @property
     def ledgers(self) -> list[Path]:
         """Where the runtime notes the inputs it has accepted (one file per API server URL)."""
         return sorted((self.home / ".letta" / "state").glob("*/input-dispositions-v2.json"))

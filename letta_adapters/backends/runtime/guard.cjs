@@ -6,10 +6,11 @@
 // 0.34), so an agent that may read such a file sees it as it is.
 "use strict";
 const childProcess = require("node:child_process");
+const crypto = require("node:crypto");
 const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
-const { syncBuiltinESMExports } = require("node:module");
+const { registerHooks, syncBuiltinESMExports } = require("node:module");
 const { promisify } = require("node:util");
 
 const home = process.env.HOME || os.homedir();
@@ -115,5 +116,53 @@ childProcess.execFile = function (file, args, options, ...rest) {
 };
 childProcess.execFile[promisify.custom] = function (file, args, options) {
   return execFileAsync.apply(this, Array.isArray(args) ? guarded(file, args, options) : arguments);
+};
+// -- reflection --------------------------------------------------------------------------------------
+
+// After some turns Letta Code starts a child that looks through what was said and edits the agent's
+// memory, with a shell that nobody is asked about. It does so only for agents whose file is in our
+// directory `reflection` (the same names are in ../app_server/reflecting.py): the settings it asks
+// itself are answered from there, and without a file the child is not started, in whatever way.
+const folder = path.join(process.cwd(), "reflection");
+const present = path.join(folder, "present");
+const named = (agent) => crypto.createHash("sha256").update(String(agent)).digest("hex");
+
+function wanted(agent, cwd) {
+  const off = { trigger: "off", stepCount: 25, merge: "auto", mergeInstructions: "" };
+  if (!agent || fs.existsSync(path.join(folder, named(cwd)))) return off;
+  const { trigger, step_count: stepCount } = parsed(path.join(folder, named(agent)));
+  return typeof trigger === "string" && stepCount > 0 ? { ...off, trigger, stepCount } : off;
+}
+
+const asks = "function getReflectionSettings(agentId, workingDirectory = process.cwd()) {\n";
+const answered = `${asks}  return globalThis[Symbol.for("letta-adapters.reflection")](agentId, workingDirectory);\n`;
+if (!child) {
+  globalThis[Symbol.for("letta-adapters.reflection")] = wanted;
+  fs.rmSync(present, { force: true });
+  // Node below 22.15 has no such hooks.
+  const hooks = registerHooks?.({
+    load(url, context, next) {
+      const loaded = next(url, context);
+      if (!url.endsWith("/letta.js") || !Buffer.isBuffer(loaded.source)) return loaded;
+      hooks.deregister();
+      const at = loaded.source.indexOf(asks);
+      if (at < 0 || loaded.source.indexOf(asks, at + 1) >= 0) return loaded;
+      fs.mkdirSync(folder, { recursive: true, mode: 0o700 });
+      writeFileSync(present, "");
+      const rest = loaded.source.subarray(at + asks.length);
+      return { ...loaded, source: Buffer.concat([loaded.source.subarray(0, at), Buffer.from(answered), rest]) };
+    },
+  });
+}
+
+const { spawn } = childProcess;
+childProcess.spawn = function (command, args, options) {
+  const env = Array.isArray(args) ? options?.env : undefined;
+  const reflects = env?.LETTA_CODE_AGENT_ROLE === "subagent" && args.some((arg) => /^type:reflection\b/.test(arg));
+  if (!reflects || wanted(env.LETTA_PARENT_AGENT_ID, options.cwd).trigger !== "off") {
+    return spawn.apply(this, arguments);
+  }
+  const refused = "process.stderr.write('reflection was not asked for\\n'); process.exit(1)";
+  return spawn.call(this, process.execPath, ["-e", refused], options);
 };
 syncBuiltinESMExports();
