@@ -75,7 +75,7 @@ async def locked(path: Path, seconds: float) -> AsyncIterator[None]:
     except OSError as error:
         raise _unusable(path, error) from error
     try:
-        while not _lock(fd):
+        while not _try(fd, path):
             if time.monotonic() > until:
                 raise LettaTimeoutError(
                     f"Another process has held {path} for {seconds:g} seconds.",
@@ -89,6 +89,13 @@ async def locked(path: Path, seconds: float) -> AsyncIterator[None]:
             _unlock(fd)
     finally:
         os.close(fd)
+
+
+def _try(fd: int, path: Path) -> bool:
+    try:
+        return _lock(fd)
+    except OSError as error:  # a file system without locks
+        raise _unusable(path, error) from error
 
 
 def _unusable(path: Path, error: OSError) -> ConfigurationError:
@@ -118,7 +125,7 @@ else:
         # It belongs to the open file, not to the process: two threads keep each other out.
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             return False
         return True
 

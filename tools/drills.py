@@ -38,6 +38,9 @@ DRILLS = {
         "tests/runtime/test_environment.py::"
         "test_a_hook_in_a_worktree_leaves_the_users_repository_alone",
     ),
+    "first use by ten processes": (
+        "tests/test_first_use.py::test_ten_processes_at_first_use_all_answer_with_one_agent",
+    ),
     "callback that raises": (
         "tests/app_server/test_stopping.py::test_a_callback_that_gives_no_answer[raises]",
     ),

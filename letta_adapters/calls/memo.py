@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from letta_adapters.turns import Turn
 
 _RECENT_CALLS: Final = BOUND
+_DEFAULT_SECONDS: Final = 30.0
 # The App Server gives a client-side tool 300 s; a later answer would be told to nobody.
 HELD_SECONDS: Final = 290.0
 
@@ -58,12 +59,20 @@ class Memo:
         # Turns that wait for their caller: see :meth:`hold`.
         self.held: dict[Conversation, Held] = {}
         self.threads: Bounded[tuple[str, str], str] = Bounded()
-        self.default_agent: str | None = None
+        # Its id, and when it was asked for.
+        self.default_agent: tuple[str, float] | None = None
         self.models: Bounded[str, str | None] = Bounded()
         # What conversations were told, by digest: the system text, and what to keep to.
         self.told: Bounded[Conversation, tuple[str | None, str | None]] = Bounded()
         # Conversations that a call gave a model of its own.
         self.changed: Bounded[Conversation, str] = Bounded()
+
+    def known_default(self) -> str | None:
+        """The default agent, as long as that is surely true: others may delete it."""
+        if self.default_agent is None:
+            return None
+        agent_id, asked_at = self.default_agent
+        return agent_id if time.monotonic() - asked_at < _DEFAULT_SECONDS else None
 
     def hold(self, held: Held) -> list[Turn]:
         """Keep a turn that waits; those that waited too long, or are too many, are to be stopped.
@@ -91,7 +100,7 @@ class Memo:
             self.threads.drop(lambda key: key in gone)
         if not change.gone:
             return
-        if change.agent_id and change.agent_id == self.default_agent:
+        if self.default_agent is not None and change.agent_id == self.default_agent[0]:
             self.default_agent = None
 
         def concerned(where: Conversation) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -68,12 +69,14 @@ async def agent_of(client: AsyncLettaClient, call: Call) -> str:
     if call.agent_id is not None:
         return call.agent_id
     memo = memo_of(client)
-    if memo.default_agent is None and call.conversation_id not in (None, "default"):
+    known = memo.known_default()
+    if known is None and call.conversation_id not in (None, "default"):
         found = await client.conversations.retrieve(str(call.conversation_id))
         return str(found.get("agent_id") or "")
-    if memo.default_agent is None:
-        memo.default_agent = await client.backend.default_agent(None)
-    return memo.default_agent
+    if known is None:
+        known = await client.backend.default_agent(None)
+        memo.default_agent = (known, time.monotonic())
+    return known
 
 
 async def model_of(client: AsyncLettaClient, agent_id: str) -> str | None:

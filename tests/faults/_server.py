@@ -257,6 +257,8 @@ class Server:
             return [a for a in self.agents.values() if tag is None or tag in a["tags"]]
         if rest[0] not in self.agents:
             return status(404, {"detail": f"Agent with ID {rest[0]} not found"})
+        if request.method == "PATCH":
+            self.agents[rest[0]] |= request.body
         return self.agents.pop(rest[0]) if request.method == "DELETE" else self.agents[rest[0]]
 
     def _page(self, conversation: str, query: dict[str, str]) -> list[dict[str, Any]]:

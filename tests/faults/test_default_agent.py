@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import Rest
-from letta_adapters.backends.rest import backend as rest_backend
+from letta_adapters.backends import default_agent
 from letta_adapters.client import AsyncLettaClient
 from letta_adapters.errors import (
     ConfigurationError,
@@ -81,14 +81,14 @@ async def test_a_server_without_models(server: Server, client: AsyncLettaClient)
 
 
 def defaults(server: Server) -> list[str]:
-    tag = rest_backend.DEFAULT_AGENT_TAG
+    tag = default_agent.DEFAULT_AGENT_TAG
     return [agent_id for agent_id, agent in server.agents.items() if tag in agent["tags"]]
 
 
 async def test_the_default_agent_is_made_once(
     server: Server, rest: MakeRest, face: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rest_backend, "_RACE_SECONDS", 0.05)
+    monkeypatch.setattr(default_agent, "RACE_SECONDS", 0.05)
     async with face(rest()) as client:
         assert (await client.prompt("hello")).success
         assert (await client.prompt("again")).success
@@ -99,14 +99,16 @@ async def test_the_default_agent_is_made_once(
 async def test_two_clients_race_to_make_the_default_agent(
     server: Server, rest: MakeRest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Both see none and make one: all settle on the oldest, the maker of the other deletes it."""
-    monkeypatch.setattr(rest_backend, "_RACE_SECONDS", 0.2)
+    """Both see none and make one: the older becomes it, the maker of the other takes it back."""
+    monkeypatch.setattr(default_agent, "RACE_SECONDS", 0.2)
     both_looked = threading.Barrier(2)
 
     def none_yet(wire: Wire) -> None:
         wire.answer(200, [])
         both_looked.wait(20)
 
+    # Each looks before and after it has its lock.
+    server.override("GET", "/v1/agents/$", status(200, []), 2)
     server.override("GET", "/v1/agents/$", none_yet, 2)
     async with AsyncLettaClient(rest()) as one, AsyncLettaClient(rest()) as two:
         sessions = [one.create_session(), two.create_session()]
@@ -116,12 +118,37 @@ async def test_two_clients_race_to_make_the_default_agent(
     assert server.count("POST", "/v1/agents/") == 2
     assert server.count("DELETE", "/v1/agents/") == 1
     assert defaults(server) == [sessions[0].agent_id]
+    assert len([a for a in server.agents.values() if a.get("name") == "default"]) == 1
+
+
+async def test_a_default_agent_that_cannot_be_finished_is_taken_back(
+    server: Server, rest: MakeRest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(default_agent, "RACE_SECONDS", 0.01)
+    server.override("PATCH", "/v1/agents/", status(500, {"detail": "?"}), 1)
+    async with AsyncLettaClient(rest()) as client:
+        with pytest.raises(LettaError):
+            await client.prompt("hello")
+        assert [a["id"] for a in server.agents.values()] == [ev.AGENT]
+        assert (await client.prompt("hello")).success
+    assert len(defaults(server)) == 1
+
+
+async def test_the_users_tags_do_not_cost_the_default_agent(
+    server: Server, rest: MakeRest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(default_agent, "RACE_SECONDS", 0.01)
+    async with AsyncLettaClient(rest()) as client:
+        agent_id = (await client.prompt("hello")).agent_id
+        await client.agents.update(agent_id, tags=["mine"])
+        assert server.agents[agent_id]["tags"] == ["mine", default_agent.DEFAULT_AGENT_TAG]
+        assert (await client.prompt("hello")).agent_id == agent_id
 
 
 async def test_two_sessions_of_one_client_make_the_default_agent_once(
     server: Server, client: AsyncLettaClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rest_backend, "_RACE_SECONDS", 0.2)
+    monkeypatch.setattr(default_agent, "RACE_SECONDS", 0.2)
     results = await asyncio.gather(*(client.prompt(str(n)) for n in range(3)))
     assert len({result.agent_id for result in results}) == 1
     assert len(defaults(server)) == 1

@@ -23,7 +23,6 @@ from letta_adapters.errors import (
 )
 from letta_adapters.options import AgentOptions, MemoryBlock, Sleeptime
 
-DEFAULT_AGENT_TAG: Final = "letta-adapters:default"
 # The personality whose agents the Letta Code application makes itself.
 _PERSONALITY: Final = "memo"
 _SECRET: Final = re.compile(r"[A-Z_][A-Z0-9_]*")
@@ -270,17 +269,3 @@ async def _reflection(connection: Connection, conversation: Conversation) -> dic
     if not isinstance(found, dict):
         raise ProtocolError("The server's answer holds no reflection settings.")
     return found
-
-
-async def default_agents(connection: Connection) -> list[str]:
-    """The agents used when none is named, oldest first (normally one)."""
-    query = {"tags": [DEFAULT_AGENT_TAG], "limit": 50}
-    answer = await connection.request({"type": "agent_list", "query": query})
-    # Over a Letta API the list is filtered and does not show the tags.
-    agents = [
-        agent
-        for agent in answer.get("agents") or ()
-        if connection.on_api or DEFAULT_AGENT_TAG in (agent.get("tags") or ())
-    ]
-    agents.sort(key=lambda agent: (str(agent.get("created_at") or ""), str(agent["id"])))
-    return [str(agent["id"]) for agent in agents]

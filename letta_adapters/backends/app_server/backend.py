@@ -10,11 +10,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from letta_adapters import agent_settings
 from letta_adapters._bounded import Bounded
+from letta_adapters._files import locked
+from letta_adapters.backends import default_agent
 from letta_adapters.backends.app_server import (
     agents,
     frames,
@@ -26,6 +29,7 @@ from letta_adapters.backends.app_server import (
 from letta_adapters.backends.app_server import options as told
 from letta_adapters.backends.app_server.channel import AppChannel
 from letta_adapters.backends.app_server.connection import Connection, Endpoint
+from letta_adapters.backends.app_server.first_use import ServerPlace
 from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.app_server.inherited import Inherited, MachineFiles
 from letta_adapters.backends.app_server.permitting import Permits, Session
@@ -56,7 +60,7 @@ from letta_adapters.messages import MessagePage, PendingToolCall, ToolCallMessag
 from letta_adapters.options import AgentOptions, SessionOptions, Sleeptime
 from letta_adapters.permission_policy import Machine, Rules
 
-_RACE_SECONDS: Final = 0.3
+_FIRST_USE_SECONDS: Final = 60.0
 # How long a change of mode or directory may take; the server checks that the directory exists.
 _CHANGE_SECONDS: Final = 5.0
 
@@ -122,6 +126,8 @@ class AppServerBackend:
         self._closed = False
         self._prepared: Bounded[Conversation, _Prepared] = Bounded(in_use=self._has_turn)
         self._live: Bounded[Conversation, Live] = Bounded(in_use=self._has_turn)
+        self._own_directory = own_directory
+        self._first_use = asyncio.Lock()
         files = None if own_directory is None else MachineFiles(own_directory)
         self._inherited = Inherited(files, self._system_info)
         self._background: set[asyncio.Task[None]] = set()
@@ -223,23 +229,12 @@ class AppServerBackend:
 
     async def default_agent(self, model: str | None) -> str:
         """The agent used when none is named: found by its tag, made once."""
-        connection = await self.connection()
-        found = await agents.default_agents(connection)
-        if found:
-            return found[0]
-        options = AgentOptions(
-            name="default",
-            description="Used when no agent is named.",
-            model=model,
-            tags=(agents.DEFAULT_AGENT_TAG,),
-        )
-        mine = await self.create_agent(options)
-        if self.name != "local":
-            await asyncio.sleep(_RACE_SECONDS)  # another client may make its own just now
-        oldest = (await agents.default_agents(connection) or [mine])[0]
-        if oldest != mine:
-            await connection.request({"type": "agent_delete", "agent_id": mine})
-        return oldest
+        place = ServerPlace(await self.connection(), self.create_agent, model)
+        ours = self._own_directory
+        if self.name == "local" and ours is not None:
+            lock = partial(locked, ours / "default-agent.lock", _FIRST_USE_SECONDS)
+            return await default_agent.find(place, lock, shared=True)
+        return await default_agent.find(place, lambda: self._first_use, shared=False)
 
     async def open(self, target: Target, options: SessionOptions) -> Opened:
         """Find or create the conversation, with the session's settings."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from letta_adapters._checks import checked_id
 from letta_adapters.agent_settings import keep_own
+from letta_adapters.backends import default_agent
 from letta_adapters.backends.base import (
     DEFAULT,
     Conversation,
@@ -33,9 +34,6 @@ from letta_adapters.messages import MessagePage, PendingToolCall
 from letta_adapters.options import AgentOptions, SessionOptions
 from letta_adapters.specs import Rest
 
-DEFAULT_AGENT_TAG: Final = "letta-adapters:default"
-# How long two processes that create the default agent at once need to see each other's.
-_RACE_SECONDS: Final = 0.3
 # Tools through which an agent edits its own memory and searches its own history. They are part of
 # the agent, not actions in the world, and Letta Code never asks about them either.
 _OWN_TOOL_TYPES: Final = ("letta_core", "letta_memory_core", "letta_sleeptime_core")
@@ -52,7 +50,7 @@ class RestBackend:
         self._http = Http(rest, http_client)
         wanted = self._http.cloud if rest.background is None else rest.background
         self._background = channel.BackgroundRuns(wanted)
-        self._default_agent_lock = asyncio.Lock()
+        self._first_use = asyncio.Lock()
 
     # -- agents -----------------------------------------------------------------------------
 
@@ -115,41 +113,9 @@ class RestBackend:
         return str(handles[0])
 
     async def default_agent(self, model: str | None) -> str:
-        """The agent used when none is named: found by its tag, made once.
-
-        When several processes make it at the same moment, all settle on the oldest and the makers
-        of the others delete theirs.
-        """
-        async with self._default_agent_lock:
-            found = await self._default_agents()
-            return found[0] if found else await self._make_default_agent(model)
-
-    async def _make_default_agent(self, model: str | None) -> str:
-        options = AgentOptions(
-            name="default",
-            description="Used when no agent is named.",
-            model=model,
-            persona="I am a helpful assistant with a memory that lasts.",
-            human="Nothing is known about the user yet.",
-            tags=(DEFAULT_AGENT_TAG,),
-        )
-        mine = await self.create_agent(options)
-        await asyncio.sleep(_RACE_SECONDS)
-        oldest = (await self._default_agents() or [mine])[0]
-        if oldest != mine:
-            await self._http.send("DELETE", f"/v1/agents/{mine}")
-        return oldest
-
-    async def _default_agents(self) -> list[str]:
-        params = {
-            "tags": DEFAULT_AGENT_TAG,
-            "match_all_tags": True,
-            "limit": 50,
-            "include": "agent.tags",
-        }
-        agents = await self._http.read("/v1/agents/", params)
-        agents.sort(key=lambda agent: (agent.get("created_at") or "", agent["id"]))
-        return [str(agent["id"]) for agent in agents]
+        """The agent used when none is named: found by its tag, made once."""
+        place = _Place(self._http, self.create_agent, model)
+        return await default_agent.find(place, lambda: self._first_use, shared=False)
 
     # -- conversations ----------------------------------------------------------------------
 
@@ -274,6 +240,46 @@ class RestBackend:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+
+
+class _Place:
+    """Implements :class:`~letta_adapters.backends.default_agent.Place`."""
+
+    promotes = True
+
+    def __init__(
+        self, http: Http, create: Callable[[AgentOptions], Awaitable[str]], model: str | None
+    ) -> None:
+        self._http = http
+        self._create = create
+        self._model = model
+
+    async def tagged(self, tag: str) -> Sequence[str]:
+        """Return the ids of the agents with that tag, oldest first."""
+        params = {"tags": tag, "match_all_tags": True, "limit": 50, "include": "agent.tags"}
+        agents = await self._http.read("/v1/agents/", params)
+        agents.sort(key=lambda agent: (agent.get("created_at") or "", agent["id"]))
+        return [str(agent["id"]) for agent in agents]
+
+    async def make(self, tag: str) -> str:
+        """Make an agent, with its blocks of memory."""
+        return await self._create(
+            default_agent.options(
+                tag,
+                self._model,
+                persona="I am a helpful assistant with a memory that lasts.",
+                human="Nothing is known about the user yet.",
+            )
+        )
+
+    async def promote(self, agent_id: str, tag: str) -> None:
+        """Make it the default agent. Raises NotFoundError."""
+        body = {"tags": [default_agent.DEFAULT_AGENT_TAG]}
+        await self._http.send("PATCH", f"/v1/agents/{agent_id}", body=body)
+
+    async def remove(self, agent_id: str) -> None:
+        """Delete it."""
+        await self._http.send("DELETE", f"/v1/agents/{agent_id}")
 
 
 def _id_of(found: Any, what: str) -> str:

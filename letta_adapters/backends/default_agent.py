@@ -1,0 +1,146 @@
+"""The agent used when none is named: found by its tag, made once, whoever comes at the same time.
+
+An agent is the default one from the moment it has :data:`DEFAULT_AGENT_TAG`, which is the last
+thing that its maker does. Until then it has another tag and nobody uses it, so that its maker can
+take it back. An agent that has the tag is never deleted here: somebody may use it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Final, Protocol
+
+from letta_adapters.errors import LettaError
+from letta_adapters.options import AgentOptions
+
+DEFAULT_AGENT_TAG: Final = "letta-adapters:default"
+#: Made by one of those who have no lock in common; the oldest becomes the default agent.
+CANDIDATE_TAG: Final = "letta-adapters:default-candidate"
+#: Made by the holder of a lock. Whoever holds it later knows that its maker is dead.
+MAKING_TAG: Final = "letta-adapters:default-making"
+# How long makers without a common lock need to see each other's.
+RACE_SECONDS: Final = 0.3
+_POLL_SECONDS: Final = 0.1
+# How long the maker of an older one may need for its last step before the next one goes ahead.
+_PATIENCE_SECONDS: Final = 5.0
+
+Lock = Callable[[], AbstractAsyncContextManager[None]]
+
+
+class Place(Protocol):
+    """Where agents live."""
+
+    @property
+    def promotes(self) -> bool:
+        """Can an agent get another tag later? If not, it is made with its last one."""
+
+    async def tagged(self, tag: str) -> Sequence[str]:
+        """Return the ids of the agents with that tag, oldest first."""
+
+    async def make(self, tag: str) -> str:
+        """Make an agent, its memory included; its id."""
+
+    async def promote(self, agent_id: str, tag: str) -> None:
+        """Give it :data:`DEFAULT_AGENT_TAG` in place of that tag. Raises NotFoundError."""
+
+    async def remove(self, agent_id: str) -> None:
+        """Delete it."""
+
+
+def options(
+    tag: str, model: str | None, *, persona: str | None = None, human: str | None = None
+) -> AgentOptions:
+    """Return what the default agent is made with."""
+    return AgentOptions(
+        name="default",
+        description="Used when no agent is named.",
+        model=model,
+        tags=(tag,),
+        persona=persona,
+        human=human,
+    )
+
+
+async def find(place: Place, lock: Lock, *, shared: bool) -> str:
+    """Return the default agent's id; make it if there is none.
+
+    Args:
+        place: Where it lives.
+        lock: Held while it is made.
+        shared: Does the lock keep out everybody else, in other processes too?
+    """
+    found = await place.tagged(DEFAULT_AGENT_TAG) if place.promotes else ()
+    if found:
+        return found[0]
+    async with lock():
+        found = await place.tagged(DEFAULT_AGENT_TAG)
+        if found:
+            return found[0]
+        if not place.promotes:
+            return await _make_at_once(place, shared)
+        return await (_make_alone(place) if shared else _make_beside_others(place))
+
+
+async def _make_at_once(place: Place, shared: bool) -> str:
+    mine = await place.make(DEFAULT_AGENT_TAG)
+    if shared:
+        return mine
+    await asyncio.sleep(RACE_SECONDS)
+    return (await place.tagged(DEFAULT_AGENT_TAG) or [mine])[0]
+
+
+async def _make_alone(place: Place) -> str:
+    for dead in await place.tagged(MAKING_TAG):
+        await _remove(place, dead)
+    return await _make(place, MAKING_TAG)
+
+
+async def _make(place: Place, tag: str) -> str:
+    mine = await place.make(tag)
+    try:
+        await place.promote(mine, tag)
+    except BaseException:
+        await _remove(place, mine)
+        raise
+    return mine
+
+
+async def _make_beside_others(place: Place) -> str:
+    mine = await place.make(CANDIDATE_TAG)
+    try:
+        await asyncio.sleep(RACE_SECONDS)
+        found = await _wait_for_older(place, mine)
+        if not found:
+            await place.promote(mine, CANDIDATE_TAG)
+    except BaseException:
+        await _remove(place, mine)
+        raise
+    if found:
+        await _remove(place, mine)  # nobody has used it
+        return found
+    # Two that could not see each other are both default agents now: all take the older one.
+    return (await place.tagged(DEFAULT_AGENT_TAG) or [mine])[0]
+
+
+async def _wait_for_older(place: Place, mine: str) -> str:
+    """Wait for the makers of older ones; the default agent's id, ``""``: mine is to be it."""
+    began = time.monotonic()
+    while True:
+        # In this order: one that is promoted in between must not be missed by both.
+        others = list(await place.tagged(CANDIDATE_TAG))
+        found = await place.tagged(DEFAULT_AGENT_TAG)
+        if found:
+            return found[0]
+        # One after the other, should those before it have died.
+        older = others.index(mine) if mine in others else 0
+        if time.monotonic() - began >= older * _PATIENCE_SECONDS:
+            return ""
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _remove(place: Place, agent_id: str) -> None:
+    with suppress(LettaError):
+        await asyncio.shield(place.remove(agent_id))
