@@ -218,12 +218,12 @@ class Inherited:
 
 async def _agent(connection: Connection, agent_id: str) -> dict[str, Any]:
     answer = await connection.request({"type": "agent_retrieve", "agent_id": agent_id})
-    return dict(needed("agent_update", answer, "agent"))
+    return dict(needed("agent_retrieve", answer, "agent"))
 
 
 async def _update(connection: Connection, agent_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
     frame = {"type": "agent_update", "agent_id": agent_id, "body": dict(body)}
-    return dict(needed("agent_retrieve", await connection.request(frame), "agent"))
+    return dict(needed("agent_update", await connection.request(frame), "agent"))
 
 
 def _restricting(
