@@ -163,10 +163,16 @@ class ToolResultMessage:
 
 @dataclass(frozen=True, slots=True)
 class StreamEvent:
-    """One fragment, as it came over the wire: ``event`` is Letta's own object."""
+    """One fragment, as it came over the wire: ``event`` is Letta's own object.
+
+    ``fragment`` counts the fragments of a turn. Letta numbers the events of background runs and of
+    the App Server only, and one that comes again (a page was loaded anew, a log is read) must be
+    told from one that is equal.
+    """
 
     type: ClassVar[Literal["stream_event"]] = "stream_event"
     event: Mapping[str, Any]
+    fragment: int | None = field(default=None, compare=False)
 
     @property
     def otid(self) -> str | None:
@@ -365,14 +371,16 @@ def broken_arguments(name: str, raw: str) -> str:
 class MessagePage:
     """One page of stored messages.
 
-    ``messages`` are the API's own objects, newest first unless ``order="asc"`` was asked for. Go on
-    with ``before=page.next_before`` (or, ascending, ``after=page.next_after``) while ``has_more``.
+    ``messages`` are the API's own objects in ``order``: newest first (``"desc"``) unless ``"asc"``
+    was asked for. Go on with ``before=page.next_before`` (or, ascending,
+    ``after=page.next_after``) while ``has_more``.
     """
 
     messages: list[dict[str, Any]]
     next_before: str | None = None
     has_more: bool = False
     next_after: str | None = None
+    order: Literal["asc", "desc"] = "desc"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,6 @@ from letta_adapters.messages import (
     Message,
     QueueUpdateMessage,
     RetryMessage,
-    StreamEvent,
     ToolCallMessage,
     ToolResultMessage,
     UnknownMessage,
@@ -273,14 +272,14 @@ class AppTurn(TurnState):
         self.assembler.text(delta, out)
         self.collect(out, start)
         if self.partial:
-            out.append(StreamEvent(delta))
+            out.append(self.fragment(delta))
 
     def _on_call(self, delta: dict[str, Any], out: list[Message]) -> None:
         start = len(out)
         self.assembler.call(delta, out, approval=True)
         self.collect(out, start)
         if self.partial:
-            out.append(StreamEvent(delta))
+            out.append(self.fragment(delta))
 
     def _on_classified(self, delta: dict[str, Any], out: list[Message]) -> None:
         self._asking = frozenset(delta.get("user_input_tool_call_ids") or ())
@@ -314,7 +313,7 @@ class AppTurn(TurnState):
     def _on_return(self, delta: dict[str, Any], out: list[Message]) -> None:
         if str(delta.get("id")).startswith(_PROGRESS_ID):
             if self.partial:
-                out.append(StreamEvent(delta))
+                out.append(self.fragment(delta))
             return
         self._flush_calls(out)
         for item in dicts_of(delta.get("tool_returns")) or [delta]:

@@ -28,7 +28,6 @@ from letta_adapters.engine.sse import SSEDecoder
 from letta_adapters.engine.turn import TurnState
 from letta_adapters.messages import (
     Message,
-    StreamEvent,
     ToolCallMessage,
     ToolResultMessage,
     UnknownMessage,
@@ -232,7 +231,7 @@ class RestTurn(TurnState):
         if len(out) != start:
             self.collect(out, start)
         if self.partial:
-            out.append(StreamEvent(event))
+            out.append(self.fragment(event))
 
     def _on_call(self, event: dict[str, Any], out: list[Message]) -> None:
         self._spoke = True
@@ -242,7 +241,7 @@ class RestTurn(TurnState):
         if self.partial:
             # After the texts that it ends, before the call that it completes.
             calls = (i for i in range(start, len(out)) if type(out[i]) is ToolCallMessage)
-            out.insert(next(calls, len(out)), StreamEvent(event))
+            out.insert(next(calls, len(out)), self.fragment(event))
         self.collect(out, start)
 
     def _on_return(self, event: dict[str, Any], out: list[Message]) -> None:

@@ -65,8 +65,8 @@ class Entry:
     """A row that changes. ``void``: its text was taken back, so nothing of it is shown."""
 
     __slots__ = (
-        "_row", "is_error", "key", "kind", "name", "output", "parts", "run_id", "status",
-        "stored", "tool_input", "void",
+        "_row", "is_error", "key", "kind", "listed", "name", "news", "output", "parts", "run_id",
+        "status", "stored", "tool_input", "void",
     )  # fmt: skip
 
     def __init__(self, kind: RowKind, key: str, status: RowStatus = "streaming") -> None:
@@ -80,6 +80,10 @@ class Entry:
         self.is_error = False
         self.run_id: str | None = None
         self.stored = False
+        # What the server listed of a text that still streams; it may be ahead of the stream.
+        self.listed: str | None = None
+        # Did a fragment come since then?
+        self.news = False
         self.void = False
         self._row: Row | None = None
 
@@ -100,6 +104,7 @@ class Entry:
 
     def says(self, text: str, run_id: str | None) -> None:
         self.parts = [text]
+        self.listed = None
         self.settle("complete")
         self.changed(run_id)
 
@@ -118,7 +123,9 @@ class Entry:
 
     def text(self) -> str:
         self.parts = ["".join(self.parts)]  # as it came: half an emoji may still be completed
-        return join_text(self.parts)
+        streamed = join_text(self.parts)
+        ahead = self.listed is not None and len(self.listed) > len(streamed)
+        return str(self.listed) if ahead else streamed
 
     def row(self) -> Row:
         if self._row is None:
@@ -129,7 +136,25 @@ class Entry:
         return self._row
 
 
-_Entries: TypeAlias = dict[RowId, Entry]
+class Entries(dict[RowId, Entry]):
+    """Rows by id, oldest first, and which of them were looked up to be changed."""
+
+    __slots__ = ("touched",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.touched: dict[RowId, Entry] = {}
+
+    def of(self, kind: RowKind, key: str) -> Entry:
+        """Return the row with that id, a new one at the end if there is none."""
+        id_ = (kind, key)
+        entry = self.get(id_)
+        if entry is None:
+            entry = self[id_] = Entry(*id_)
+        self.touched[id_] = entry
+        return entry
+
+
 _Item: TypeAlias = Mapping[str, Any]
 
 
@@ -139,17 +164,9 @@ def oldest_first(items: Iterable[_Item]) -> Iterator[_Item]:
     return chain.from_iterable(reversed(parts))
 
 
-def read_stored(entries: _Entries, item: _Item) -> None:
+def read_stored(entries: Entries, item: _Item) -> None:
     """Add what a stored message says to the rows."""
     _READ.get(str(item.get("message_type")), _read_event)(entries, item)
-
-
-def _entry(entries: _Entries, kind: RowKind, key: Any) -> Entry:
-    id_ = (kind, str(key))
-    entry = entries.get(id_)
-    if entry is None:
-        entry = entries[id_] = Entry(*id_)
-    return entry
 
 
 def _own_key(item: _Item) -> Any:
@@ -158,27 +175,27 @@ def _own_key(item: _Item) -> Any:
     return sha256(json.dumps(item, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
-def _read_text(entries: _Entries, item: _Item) -> None:
+def _read_text(entries: Entries, item: _Item) -> None:
     kind = KIND_OF_TEXT[item["message_type"]]
-    _entry(entries, kind, _own_key(item)).says(text_of(item), item.get("run_id"))
+    entries.of(kind, str(_own_key(item))).says(text_of(item), item.get("run_id"))
 
 
-def _read_calls(entries: _Entries, item: _Item) -> None:
+def _read_calls(entries: Entries, item: _Item) -> None:
     for call in calls_of(item):
         raw = arguments_of(call)
-        entry = _entry(entries, "tool", call.get("tool_call_id"))
+        entry = entries.of("tool", str(call.get("tool_call_id")))
         entry.calls(call.get("name") or "", raw, parse_arguments(raw), item.get("run_id"))
 
 
-def _read_returns(entries: _Entries, item: _Item) -> None:
+def _read_returns(entries: Entries, item: _Item) -> None:
     returns = dicts_of(item.get("tool_returns")) or [item]
     name = item.get("name") if len(returns) == 1 else None
     for result in returns:
-        entry = _entry(entries, "tool", result.get("tool_call_id"))
+        entry = entries.of("tool", str(result.get("tool_call_id")))
         entry.returns(*_returned(result), name, item.get("run_id"))
 
 
-def _read_answers(entries: _Entries, item: _Item) -> None:
+def _read_answers(entries: Entries, item: _Item) -> None:
     for answer in dicts_of(item.get("approvals")):
         if answer.get("type") == "tool":
             output = _returned(answer)
@@ -186,28 +203,28 @@ def _read_answers(entries: _Entries, item: _Item) -> None:
             output = (str(answer.get("reason") or ""), True)
         else:
             continue  # approved: the tool runs, and its return follows
-        entry = _entry(entries, "tool", answer.get("tool_call_id"))
+        entry = entries.of("tool", str(answer.get("tool_call_id")))
         entry.returns(*output, None, item.get("run_id"))
 
 
-def _read_user(entries: _Entries, item: _Item) -> None:
+def _read_user(entries: Entries, item: _Item) -> None:
     kind, text = _user(item.get("content"))
     if text is not None:
-        _entry(entries, kind, _own_key(item)).says(text, item.get("run_id"))
+        entries.of(kind, str(_own_key(item))).says(text, item.get("run_id"))
 
 
-def _read_event(entries: _Entries, item: _Item) -> None:
+def _read_event(entries: Entries, item: _Item) -> None:
     fields = ("summary", "content", "message", "event_type", "message_type")
     texts = (content_text(item.get(field)) for field in fields)
     text = next(filter(None, texts), "")
-    _entry(entries, "event", _own_key(item)).says(text, item.get("run_id"))
+    entries.of("event", str(_own_key(item))).says(text, item.get("run_id"))
 
 
-def _read_nothing(entries: _Entries, item: _Item) -> None:
+def _read_nothing(entries: Entries, item: _Item) -> None:
     """The system prompt is no part of the conversation."""
 
 
-_READ: Mapping[str, Callable[[_Entries, _Item], None]] = {
+_READ: Mapping[str, Callable[[Entries, _Item], None]] = {
     **dict.fromkeys(KIND_OF_TEXT, _read_text),
     **dict.fromkeys(CALLS, _read_calls),
     "tool_return_message": _read_returns,

@@ -15,6 +15,7 @@ from letta_adapters.engine.assembler import arguments_of
 from letta_adapters.engine.rows import (
     CALLS,
     KIND_OF_TEXT,
+    Entries,
     Entry,
     Row,
     RowId,
@@ -60,18 +61,55 @@ class Transcript:
     """
 
     def __init__(self) -> None:
-        self._entries: dict[RowId, Entry] = {}
+        self._entries = Entries()
         self._turn = 0
-        # By identity, and kept so that no id is used again: two fragments can be equal.
-        self._fragments: dict[int, object] = {}
+        # By their number in the turn; one without a number by identity, and kept so that no id is
+        # used again: two fragments can be equal.
+        self._fragments: dict[object, object] = {}
         self._applied: dict[int, object] = {}
+        # What is shown, and where in it each row is, so that a message costs its own row only.
+        self._shown: list[Row] = []
+        self._places: dict[RowId, int] = {}
+        self._rows: tuple[Row, ...] | None = None
 
     @property
     def rows(self) -> tuple[Row, ...]:
         """What there is to show now, oldest first. A row that did not change is the same object."""
-        return tuple(entry.row() for entry in self._entries.values() if not entry.void)
+        self._refresh()
+        if self._rows is None:
+            self._rows = tuple(self._shown)
+        return self._rows
 
-    def apply(self, message: Message) -> None:
+    def _refresh(self) -> tuple[Row, ...]:
+        """Bring what is shown up to date; return the rows that are new or another object now."""
+        touched, self._entries.touched = self._entries.touched, {}
+        changed: list[Row] = []
+        for id_, entry in touched.items():
+            at = self._places.get(id_)
+            if at is None and entry.void:
+                continue  # nothing of it was shown, and nothing is
+            if at is not None and not entry.void:
+                if self._shown[at] is not entry.row():
+                    self._shown[at] = entry.row()
+                    changed.append(entry.row())
+            elif at is None and id_ == next(reversed(self._entries)):
+                self._places[id_] = len(self._shown)
+                self._shown.append(entry.row())
+                changed.append(entry.row())
+            else:  # taken back, said again, or one of several new ones: rows move
+                self._rebuild()
+                return tuple(e.row() for e in touched.values() if not e.void)
+        if changed:
+            self._rows = None
+        return tuple(changed)
+
+    def _rebuild(self) -> None:
+        shown = {id_: entry for id_, entry in self._entries.items() if not entry.void}
+        self._places = {id_: at for at, id_ in enumerate(shown)}
+        self._shown = [entry.row() for entry in shown.values()]
+        self._rows = None
+
+    def apply(self, message: Message) -> tuple[Row, ...]:
         """Take the next message of a stream.
 
         Args:
@@ -79,38 +117,47 @@ class Transcript:
                 that is ``"streaming"``, the complete message replaces its text. A ``RetryMessage``
                 takes back what the failed attempt said, a failed ``ResultMessage`` marks what it
                 left unfinished as ``"failed"``. An ``InitMessage`` makes no row.
+
+        Returns:
+            The rows that are new or changed, which is all there is to draw again; where a
+            ``RetryMessage`` took something back, draw :attr:`rows`.
         """
         reader = _APPLY.get(type(message))
         if reader is not None:
             reader(self, message)
+        return self._refresh()
 
     def rebase(self, history: MessagePage | Sequence[Mapping[str, Any]]) -> None:
         """Make the stored messages the truth, and keep what is not stored yet.
 
         Rows of an earlier ``rebase`` that are not in ``history`` are gone: give all the pages you
         show. Rows from streams stay where they were between the rows that are stored by now, and at
-        the end if nothing after them is. A text whose stored form is only the beginning of what
-        streams at the moment (the App Server lists unfinished messages) goes on streaming.
+        the end if nothing after them is. A text that streams at the moment goes on streaming (the
+        App Server lists unfinished messages): until its complete message, the end of its turn, a
+        stored row after it, or the same list once more without a fragment in between.
 
         Args:
-            history: The API's own message objects, newest first, as ``list_messages()`` gives them.
+            history: A page, which knows its order; or the API's own message objects, newest first.
         """
-        items = history.messages if isinstance(history, MessagePage) else history
-        stored: dict[RowId, Entry] = {}
-        for item in oldest_first(items):
+        page = (
+            history
+            if isinstance(history, MessagePage)
+            else MessagePage([dict(item) for item in history])
+        )
+        stored = Entries()
+        for item in page.messages if page.order == "asc" else oldest_first(page.messages):
             read_stored(stored, item)
         live = self._entries
-        merged = {id_: _merge(entry, live.get(id_)) for id_, entry in stored.items()}
-        self._entries = _woven(merged, live)
+        newest = next(reversed(stored), None)
+        merged = {id_: _merge(e, live.get(id_), id_ == newest) for id_, e in stored.items()}
+        self._entries = Entries()
+        self._entries.update(_woven(merged, live))
+        self._rebuild()
 
     # -- one method per kind of message -----------------------------------------------------
 
     def _entry(self, kind: RowKind, key: str | None) -> Entry:
-        id_ = (kind, str(key or f"turn-{self._turn}"))
-        entry = self._entries.get(id_)
-        if entry is None:
-            entry = self._entries[id_] = Entry(*id_)
-        return entry
+        return self._entries.of(kind, str(key or f"turn-{self._turn}"))
 
     def _assistant(self, message: AssistantMessage) -> None:
         entry = self._entry("assistant", message.otid or message.id)
@@ -134,14 +181,17 @@ class Transcript:
 
     def _fragment(self, message: StreamEvent) -> None:
         event = message.event
-        if id(event) in self._fragments:
+        number = message.fragment if message.seq_id is None else message.seq_id
+        key = id(event) if number is None else (event.get("run_id"), event.get("id"), number)
+        if key in self._fragments:
             return
-        self._fragments[id(event)] = event
+        self._fragments[key] = event
         kind = str(event.get("message_type"))
         if kind in KIND_OF_TEXT:
             entry = self._entry(KIND_OF_TEXT[kind], event.get("otid") or event.get("id"))
             if entry.growing:
                 entry.parts.append(text_of(event))
+                entry.news = True
                 entry.changed(event.get("run_id"))
         elif kind in CALLS:
             for call in calls_of(event):
@@ -181,6 +231,7 @@ class Transcript:
         for entry in self._entries.values():
             ours = not run_ids or entry.run_id is None or entry.run_id in run_ids
             if entry.status == "streaming" and ours:
+                self._entries.touched[entry.kind, entry.key] = entry
                 yield entry
 
 
@@ -197,8 +248,8 @@ _APPLY: Mapping[type, Callable[[Transcript, Any], None]] = {
 }
 
 
-def _merge(stored: Entry, live: Entry | None) -> Entry:
-    """The row of what is stored, with what only the stream knows so far."""
+def _merge(stored: Entry, live: Entry | None, newest: bool) -> Entry:
+    """Return the row of what is stored, with what only the stream knows so far."""
     stored.stored = True
     if live is None:
         return stored
@@ -212,8 +263,16 @@ def _merge(stored: Entry, live: Entry | None) -> Entry:
             stored.status = live.status
         return stored
     text, so_far = stored.text(), live.text()
-    goes_on = live.growing and len(so_far) > len(text) and so_far.startswith(text)
-    return live if goes_on else stored
+    if not live.growing or not (so_far.startswith(text) or text.startswith(so_far)):
+        return stored
+    # Either side may be ahead. A text that something follows is over, and so is one of which
+    # neither side has said anything since the last look.
+    over = not newest or (live.listed == text and not live.news)
+    if over and len(text) >= len(so_far):
+        return stored
+    live.listed, live.news = text, False
+    live.changed(None)
+    return live
 
 
 def _woven(stored: dict[RowId, Entry], live: dict[RowId, Entry]) -> dict[RowId, Entry]:

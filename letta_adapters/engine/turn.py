@@ -14,6 +14,7 @@ from letta_adapters.messages import (
     ErrorMessage,
     Message,
     ResultMessage,
+    StreamEvent,
     ToolCallMessage,
     ToolResultMessage,
     Usage,
@@ -39,6 +40,7 @@ class TurnState:
         self._tool_names: dict[str, str] = {}
         self._answered: set[str] = set()
         self._answer: list[AssistantMessage] = []
+        self._fragments = 0
 
     @property
     def run_ids(self) -> tuple[str, ...]:
@@ -64,6 +66,11 @@ class TurnState:
                 self._tool_names[message.tool_call_id] = message.tool_name
                 self._answered.discard(message.tool_call_id)
         return out
+
+    def fragment(self, event: Mapping[str, Any]) -> StreamEvent:
+        """Return the event as the next fragment of this turn."""
+        self._fragments += 1
+        return StreamEvent(event, self._fragments)
 
     def tool_result(self, message: ToolResultMessage) -> bool:
         """Note a tool's result; ``False`` if that call's result was already handed out.

@@ -303,3 +303,28 @@ def test_a_user_message_in_the_stream_is_the_users_row() -> None:
 
 def test_fragments_that_say_nothing_readable_make_no_row() -> None:
     assert rows_of(fragment(ping()), fragment({})) == ()
+
+
+def test_a_message_says_which_rows_it_changed_and_leaves_all_others() -> None:
+    transcript = Transcript()
+    for n in range(50):
+        transcript.apply(said(f"answer {n}", f"a-{n}"))
+    before = transcript.rows
+    assert transcript.apply(fragment(assistant("new "))) == transcript.rows[-1:]
+    changed = transcript.apply(said("answer 7, again", "a-7"))
+    assert [row.text for row in changed] == ["answer 7, again"]
+    after = transcript.rows
+    same = [old is new for old, new in zip(before, after, strict=False)]
+    assert same.count(False) == 1 and not same[7]
+    assert transcript.apply(said("answer 7, again", "a-7")) != ()
+    assert len(transcript.rows) == 51
+
+
+def test_rows_that_are_taken_back_and_said_again_keep_their_place() -> None:
+    transcript = Transcript()
+    transcript.apply(fragment(assistant("first", step=5)))
+    transcript.apply(said("second", "a-2"))
+    transcript.apply(RETRY)
+    assert [row.text for row in transcript.rows] == ["second"]
+    transcript.apply(fragment(assistant("first again", step=5)))
+    assert [row.text for row in transcript.rows] == ["first again", "second"]

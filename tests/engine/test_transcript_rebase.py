@@ -241,14 +241,51 @@ def test_a_cut_text_is_completed_by_its_stored_form() -> None:
     assert [(r.text, r.status) for r in rows] == [("It is sunny.", "complete")]
 
 
-def test_a_streaming_text_is_completed_by_its_stored_form_and_not_doubled_by_late_fragments() -> (
-    None
-):
+def test_a_streaming_text_shows_its_stored_form_and_is_not_doubled_by_late_fragments() -> None:
     transcript = Transcript()
     transcript.apply(delta("It is", "a-1"))
     transcript.rebase([answer("It is sunny.", "a-1")])
+    assert [(r.text, r.status) for r in transcript.rows] == [("It is sunny.", "streaming")]
     transcript.apply(delta(" sunny.", "a-1"))
+    assert [(r.text, r.status) for r in transcript.rows] == [("It is sunny.", "streaming")]
+    transcript.apply(said("It is sunny.", "a-1"))
     assert [(r.text, r.status) for r in transcript.rows] == [("It is sunny.", "complete")]
+
+
+def test_a_stored_text_that_is_ahead_of_the_stream_does_not_stop_it() -> None:
+    transcript = Transcript()
+    transcript.apply(delta("one ", "a-1"))
+    transcript.rebase([answer("one two ", "a-1")])
+    for word in ("two ", "three ", "four"):
+        transcript.apply(delta(word, "a-1"))
+    assert [(r.text, r.status) for r in transcript.rows] == [("one two three four", "streaming")]
+
+
+def test_a_streaming_text_that_something_follows_is_over() -> None:
+    transcript = Transcript()
+    transcript.apply(delta("It is", "a-1"))
+    transcript.rebase(newest_first(answer("It is sunny.", "a-1"), user("Thanks")))
+    assert [r.status for r in transcript.rows] == ["complete", "complete"]
+
+
+def test_a_text_whose_stream_was_left_is_over_when_it_is_listed_twice_without_news() -> None:
+    transcript = Transcript()
+    transcript.apply(delta("It is", "a-1"))
+    page = [answer("It is sunny.", "a-1")]
+    transcript.rebase(page)
+    transcript.rebase(page)
+    assert [(r.text, r.status) for r in transcript.rows] == [("It is sunny.", "complete")]
+
+
+def test_a_page_knows_its_order() -> None:
+    oldest = [user("Hi"), answer("Hello", "a-1"), answer("There", "a-2")]
+    for page in (
+        MessagePage(oldest, order="asc"),
+        MessagePage(newest_first(*oldest)),
+    ):
+        transcript = Transcript()
+        transcript.rebase(page)
+        assert shown(transcript.rows) == ["Hi", "Hello", "There"]
 
 
 def test_a_partial_stored_text_does_not_stop_the_one_that_streams() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 from letta_adapters.engine.transcript import Transcript
 from letta_adapters.messages import (
     ErrorMessage,
     InitMessage,
     Message,
+    StreamEvent,
 )
 from tests.engine._events import (
     RUN,
@@ -85,3 +88,22 @@ def test_fragments_are_not_kept_beyond_their_turn() -> None:
 def test_equal_fragments_are_two_fragments() -> None:
     rows = rows_of(fragment(assistant("ha")), fragment(assistant("ha")))
     assert [r.text for r in rows] == ["haha"]
+
+
+def test_a_fragment_that_went_through_json_and_comes_again_changes_nothing() -> None:
+    fed = Fed(wire(assistant("ha"), assistant("ha")), partial=True).messages
+    fragments = [m for m in fed if isinstance(m, StreamEvent)]
+    copies = [StreamEvent(json.loads(json.dumps(m.event)), m.fragment) for m in fragments]
+    assert len(copies) == 2
+    transcript = Transcript()
+    for message in [*fragments, *copies, *fragments]:
+        transcript.apply(message)
+    assert [r.text for r in transcript.rows] == ["haha"]
+
+
+def test_a_numbered_event_that_went_through_json_and_comes_again_changes_nothing() -> None:
+    event = assistant("ha") | {"seq_id": 7}
+    transcript = Transcript()
+    for _ in range(3):
+        transcript.apply(StreamEvent(json.loads(json.dumps(event))))
+    assert [r.text for r in transcript.rows] == ["ha"]

@@ -56,6 +56,7 @@ async def fetch_page(
         None if forward else last,
         more,
         last if forward else None,
+        order,
     )
 
 

@@ -40,4 +40,4 @@ async def fetch_page(
         cursor = "after" if forward else "before"
         probe = params | {"limit": 1, "before": None, "after": None, cursor: last}
         more = bool(await http.read(path, probe))
-    return MessagePage(messages, None if forward else last, more, last if forward else None)
+    return MessagePage(messages, None if forward else last, more, last if forward else None, order)
