@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from letta_adapters.specs import Local as Local
     from letta_adapters.specs import Remote as Remote
     from letta_adapters.specs import Rest as Rest
+    from letta_adapters.specs import RuntimeStatus as RuntimeStatus
     from letta_adapters.sync import LettaClient as LettaClient
     from letta_adapters.sync import Session as Session
     from letta_adapters.sync import create_agent as create_agent
@@ -109,7 +110,7 @@ _HOMES = {
     "ResultMessage RetryMessage StreamEvent StreamTextDelta ToolCallMessage ToolResultMessage "
     "UnknownMessage Usage extract_stream_text_delta",
     "options": "MemoryBlock Sleeptime",
-    "specs": "Local Remote Rest",
+    "specs": "Local Remote Rest RuntimeStatus",
     "permissions": "Allow Deny PermissionContext",
     "session": "AsyncSession",
     "sync": "LettaClient Session create_agent create_session prompt resume_session",

@@ -21,7 +21,7 @@ from letta_adapters.messages import MessagePage, ResultMessage
 from letta_adapters.options import AgentKwargs, AgentOptions, SessionKwargs, SessionOptions
 from letta_adapters.resources import AsyncAgents, AsyncConversations, AsyncModels
 from letta_adapters.session import PAGE_SIZE, AsyncSession, check_page
-from letta_adapters.specs import BackendSpec, Local, Remote, Rest
+from letta_adapters.specs import BackendSpec, Local, Remote, Rest, RuntimeStatus
 from letta_adapters.works import Works
 
 if TYPE_CHECKING:
@@ -203,6 +203,15 @@ class AsyncLettaClient:
 
         given = {"apiKey": api_key, "baseUrl": base_url, **fields}
         return await connect_provider(self, provider, given)
+
+    async def runtime_status(self) -> RuntimeStatus:
+        """What the embedded runtime says of itself: its memory, who uses it.
+
+        Raises:
+            UnsupportedOptionError: there is none; this is for ``Local``.
+        """
+        self.check_usable()
+        return await self.backend.runtime_status()
 
     async def request(
         self,

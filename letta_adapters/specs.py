@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -152,7 +154,10 @@ class Local(Place):
             included. It gets no others than those listed in docs/environment.md.
         inherit_env: Names of variables of this process which it gets as well; what is not set is
             left out.
-        max_memory_mb: Limit of the runtime's heap, in MiB.
+        max_memory_mb: Limit of the runtime's heap, in MiB. It keeps about 0.13 MiB of every
+            conversation until it ends.
+        recycle_at: The share of that heap which conversations may fill before the runtime is
+            exchanged for a new one, between turns.
         start_timeout: Seconds until it must serve.
         keep_running: Seconds the runtime stays when the last process that uses it has left, so
             that the next one need not start it. 0: nothing is left running.
@@ -167,6 +172,7 @@ class Local(Place):
     inherit_env: tuple[str, ...] = ()
     max_memory_mb: int = Field(default=1024, ge=128)
     start_timeout: float = Field(default=30.0, gt=0)
+    recycle_at: float = Field(default=0.75, gt=0, le=1)
     keep_running: float = Field(default=0.0, ge=0, le=86_400)
     request_timeout: float = Field(default=60.0, gt=0)
     turn_timeout: float | None = Field(default=None, gt=0)
@@ -290,6 +296,33 @@ def _variable(name: str, check: Callable[[str], _T]) -> _T | None:
         raise InvalidInputError(
             f"The environment variable {name} is of no use. {error.message}", hint=error.hint
         ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeStatus:
+    """The embedded runtime, which all processes of one state directory share.
+
+    Args:
+        pid: Its process.
+        version: Letta Code's version.
+        started_at: When it was started (UTC).
+        clients: How many processes use it.
+        heap_mb: What its heap held after the last full collection, in MiB.
+        heap_limit_mb: ``Local(max_memory_mb=...)`` of the process that started it.
+        recycle_at_mb: At this much it is exchanged for a new one, between turns.
+        recycling: Is that under way?
+        memory_mb: All memory of the process, in MiB.
+    """
+
+    pid: int
+    version: str
+    started_at: datetime
+    clients: int
+    heap_mb: float
+    heap_limit_mb: float
+    recycle_at_mb: float
+    recycling: bool
+    memory_mb: float
 
 
 BackendSpec = Rest | Local | Remote | Literal["cloud", "local", "remote"]

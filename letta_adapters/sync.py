@@ -19,7 +19,7 @@ from letta_adapters.messages import (
     ResultMessage,
 )
 from letta_adapters.session import PAGE_SIZE, AsyncSession
-from letta_adapters.specs import BackendSpec
+from letta_adapters.specs import BackendSpec, RuntimeStatus
 from letta_adapters.sync_controls import Controls
 from letta_adapters.sync_resources import Agents, Conversations, Models
 
@@ -124,6 +124,10 @@ class LettaClient(_Bridged[AsyncLettaClient]):
         return self._run(
             self._core.list_messages(agent_id, conversation_id, before, after, order, limit)
         )
+
+    def runtime_status(self) -> RuntimeStatus:
+        """What the embedded runtime says of itself: its memory, who uses it."""
+        return self._run(self._core.runtime_status())
 
     def connect_provider(
         self,

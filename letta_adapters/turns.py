@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from letta_adapters._waiting import ended, within
 from letta_adapters.answers import Answerer
-from letta_adapters.backends.base import BackendTurn, Conversation, ToolAnswer
+from letta_adapters.backends.base import BackendTurn, Conversation, ToolAnswer, inside_a_turn
 from letta_adapters.deadline import Deadline
 from letta_adapters.engine.outcome import Failure
 from letta_adapters.errors import LettaError
@@ -278,9 +278,11 @@ class Turn:
         """Let the permission callback and the tools answer."""
         assert self._answerer is not None
         token = _answering.set((*_answering.get(), self))
+        inside = inside_a_turn.set(True)
         answering = asyncio.ensure_future(
             self._answerer.answer(self._state.pending, self._state.details)
         )
+        inside_a_turn.reset(inside)
         _answering.reset(token)
         self._answering = answering
         answered = await answering

@@ -28,6 +28,16 @@ DRILLS = {
         "tests/runtime/test_processes.py::test_no_process_is_left_behind[SIGTERM-True]",
     ),
     "Ctrl-C in `letta-adapters chat`": ("tests/cli/test_chat.py::test_at_a_pty",),
+    "hand-over while another process streams": (
+        "tests/runtime/test_sharing.py::"
+        "test_a_stream_loses_nothing_when_the_process_that_started_the_server_ends[return]",
+        "tests/runtime/test_sharing.py::"
+        "test_a_stream_loses_nothing_when_the_process_that_started_the_server_ends[SIGKILL]",
+    ),
+    "heap recycling under two processes": (
+        "tests/runtime/test_recycling.py::"
+        "test_no_turn_of_any_process_is_lost_while_the_runtime_is_exchanged",
+    ),
     "socket cut in a turn": (
         "tests/app_server/test_stopping.py::test_a_lost_connection_is_no_shorter_answer",
     ),

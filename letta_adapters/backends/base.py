@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -14,6 +15,10 @@ from letta_adapters.engine.turn import TurnState
 from letta_adapters.errors import UnsupportedOptionError
 from letta_adapters.messages import Message, MessagePage, PendingToolCall
 from letta_adapters.options import AgentOptions, SessionOptions
+from letta_adapters.specs import RuntimeStatus
+
+# Is the current code a tool or a callback of a turn, which goes on when that returns?
+inside_a_turn: ContextVar[bool] = ContextVar("letta_inside_a_turn", default=False)
 
 DEFAULT = "default"
 Order = Literal["asc", "desc"]
@@ -262,4 +267,5 @@ class Backend(Protocol):
         body: Mapping[str, Any] | None = None,
     ) -> Any: ...
     def notice(self, change: Change) -> None: ...
+    async def runtime_status(self) -> RuntimeStatus: ...
     async def aclose(self) -> None: ...

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timezone
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -14,10 +17,12 @@ from letta_adapters.backends.app_server.backend import AppServerBackend
 from letta_adapters.backends.app_server.connection import Endpoint
 from letta_adapters.backends.app_server.reflecting import Reflecting
 from letta_adapters.backends.app_server.system_info import SystemInfo
+from letta_adapters.backends.base import inside_a_turn
 from letta_adapters.backends.runtime.environment import Places, RuntimeConfig, find_places
+from letta_adapters.backends.runtime.errors import RuntimeCrashedError
 from letta_adapters.backends.runtime.manager import RuntimeHandle, acquire
 from letta_adapters.permission_policy import Machine
-from letta_adapters.specs import Local, Remote, api_address, app_server_address
+from letta_adapters.specs import Local, Remote, RuntimeStatus, api_address, app_server_address
 
 
 def remote_backend(spec: Remote) -> AppServerBackend:
@@ -65,9 +70,10 @@ def local_backend(spec: Local) -> AppServerBackend:
         start_timeout=spec.start_timeout,
         api=None if spec.api is None else api_address(spec.api),
         keep_running=spec.keep_running,
+        recycle_at=spec.recycle_at,
     )
     runtime, places = _Runtime(config), find_places(config)
-    return AppServerBackend(
+    backend = AppServerBackend(
         "local",
         runtime.endpoint,
         request_timeout=spec.request_timeout,
@@ -79,7 +85,14 @@ def local_backend(spec: Local) -> AppServerBackend:
         machine=_machine(places),
         reflecting=Reflecting(places.reflection),
         on_api=spec.api is not None,
+        status=runtime.status,
     )
+    runtime.retire = backend.retire
+    return backend
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _machine(places: Places) -> Machine:
@@ -99,6 +112,8 @@ class _Runtime:
         self._config = config
         self._handle: RuntimeHandle | None = None
         self._starting: asyncio.Future[RuntimeHandle] | None = None
+        # Called on the loop when the runtime is to be exchanged for a new one.
+        self.retire: Callable[[], None] = _nothing
 
     async def endpoint(self) -> Endpoint:
         """Where the runtime listens; starts it if it does not run (any more)."""
@@ -106,6 +121,13 @@ class _Runtime:
             await self.release()
         if self._handle is None:
             self._handle = await self._start()
+            loop = asyncio.get_running_loop()
+
+            def tell() -> None:
+                with suppress(RuntimeError):  # the loop is closed
+                    loop.call_soon_threadsafe(self.retire)
+
+            self._handle.on_retire(tell)
         return Endpoint(self._handle.url, self._handle.token)
 
     async def _start(self) -> RuntimeHandle:
@@ -113,11 +135,31 @@ class _Runtime:
         # caller, or to release().
         starting = self._starting
         if starting is None or (starting.done() and (starting.cancelled() or starting.exception())):
-            starting = self._starting = asyncio.ensure_future(acquire(self._config))
+            work = acquire(self._config, insist=inside_a_turn.get())
+            starting = self._starting = asyncio.ensure_future(work)
             starting.add_done_callback(lambda done: done.cancelled() or done.exception())
         handle = await asyncio.shield(starting)
         self._starting = None
         return handle
+
+    async def status(self) -> RuntimeStatus:
+        """What the runtime says of itself. Raises RuntimeCrashedError if it says nothing."""
+        handle = self._handle
+        said = {} if handle is None else await handle.status()
+        try:
+            return RuntimeStatus(
+                pid=handle.pid if handle else 0,
+                version=handle.version if handle else "",
+                started_at=datetime.fromtimestamp(said["started_at"] / 1000, timezone.utc),
+                clients=int(said["clients"]),
+                heap_mb=float(said["heap_mb"]),
+                heap_limit_mb=float(said["heap_limit_mb"]),
+                recycle_at_mb=float(said["recycle_at_mb"]),
+                recycling=said["recycling"] is True,
+                memory_mb=float(said["rss_mb"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise RuntimeCrashedError("The embedded Letta runtime says nothing.") from error
 
     async def release(self) -> None:
         """Give the share back; the last one stops the runtime."""

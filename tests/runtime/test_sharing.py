@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from letta_adapters import AsyncLettaClient, Local
-from letta_adapters.backends.runtime import manager
+from letta_adapters.backends.runtime import lease, manager
 from letta_adapters.backends.runtime.errors import RuntimeOccupiedError, RuntimeVersionError
 from letta_adapters.backends.runtime.lease import Door, ask, take_lease
 from letta_adapters.testing.scripted_model import Reply
@@ -188,6 +188,13 @@ async def test_leases_need_the_token_and_a_forged_one_keeps_nothing_alive(start,
         writer.write(garbage)
         assert await reader.read() == b""
         writer.close()
+    assert await handle.alive()
+
+
+async def test_a_process_that_has_another_number_here_is_not_taken_for_dead(start, monkeypatch):
+    monkeypatch.setattr(lease, "_self", lambda: {"pid": 2**22 - 1, "birth": "1"})
+    handle = await start()
+    await asyncio.sleep(2.5)  # the server looks every second
     assert await handle.alive()
 
 

@@ -32,11 +32,13 @@ from letta_adapters.backends.app_server.connection import Connection, Endpoint
 from letta_adapters.backends.app_server.first_use import ServerPlace
 from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.app_server.inherited import Inherited, MachineFiles
+from letta_adapters.backends.app_server.link import Link
 from letta_adapters.backends.app_server.permitting import Permits, Session
 from letta_adapters.backends.app_server.reflecting import Reflecting
 from letta_adapters.backends.app_server.settling import Fate, Live
 from letta_adapters.backends.app_server.stateless import Stateless
 from letta_adapters.backends.app_server.system_info import SystemInfo
+from letta_adapters.backends.app_server.traffic import counted
 from letta_adapters.backends.base import (
     DEFAULT,
     ON_API,
@@ -54,11 +56,12 @@ from letta_adapters.errors import (
     InvalidInputError,
     LettaError,
     LettaTimeoutError,
-    SessionClosedError,
+    UnsupportedOptionError,
 )
 from letta_adapters.messages import MessagePage, PendingToolCall, ToolCallMessage
 from letta_adapters.options import AgentOptions, SessionOptions, Sleeptime
 from letta_adapters.permission_policy import Machine, Rules
+from letta_adapters.specs import RuntimeStatus
 
 _FIRST_USE_SECONDS: Final = 60.0
 # How long a change of mode or directory may take; the server checks that the directory exists.
@@ -90,6 +93,7 @@ class AppServerBackend:
         machine: Its directories, if it is on this machine.
         reflecting: Decides which agents reflect, where that is possible.
         on_api: Its agents live on a Letta API; a server says so itself once it is connected.
+        status: What the server says of its process, if it is ours.
     """
 
     def __init__(
@@ -108,8 +112,10 @@ class AppServerBackend:
         machine: Machine | None = None,
         reflecting: Reflecting | None = None,
         on_api: bool = False,
+        status: Callable[[], Awaitable[RuntimeStatus]] | None = None,
     ) -> None:
         self.name = name
+        self._status = status
         self.state_directory = state_directory
         self._system_info = system_info or SystemInfo(None)
         self._permits = Permits(machine)
@@ -118,12 +124,16 @@ class AppServerBackend:
         self._on_api = on_api
         self.turn_timeout = turn_timeout
         self.settle_timeout = settle_timeout
-        self._endpoint = endpoint
-        self._timeouts = {"connect_timeout": connect_timeout, "request_timeout": request_timeout}
-        self._shutdown = shutdown
-        self._connection: Connection | None = None
-        self._connecting = asyncio.Lock()
-        self._closed = False
+        self._link = Link(
+            endpoint,
+            connect_timeout=connect_timeout,
+            request_timeout=request_timeout,
+            shutdown=shutdown,
+            made=self._connected,
+        )
+        self.traffic = self._link.traffic
+        self.retire = self._link.retire
+        self.connection = self._link.connection
         self._prepared: Bounded[Conversation, _Prepared] = Bounded(in_use=self._has_turn)
         self._live: Bounded[Conversation, Live] = Bounded(in_use=self._has_turn)
         self._own_directory = own_directory
@@ -139,26 +149,16 @@ class AppServerBackend:
 
     # -- connection -------------------------------------------------------------------------
 
-    async def connection(self) -> Connection:
-        """The open connection; a new one if there is none or it was lost."""
-        async with self._connecting:
-            if self._closed:
-                raise SessionClosedError("The client was closed.")
-            if self._connection is None or not self._connection.usable:
-                old, self._connection = self._connection, None
-                if old is not None:
-                    await old.aclose()
-                made = await Connection.open(await self._endpoint(), **self._timeouts)
-                made.observe = self._observe
-                self._on_api = made.on_api
-                self._prepared.clear()
-                self._live.clear()
-                self._inherited.clear()
-                self._connection = made
-            return self._connection
+    def _connected(self, connection: Connection) -> None:
+        connection.observe = self._observe
+        self._on_api = connection.on_api
+        self._prepared.clear()
+        self._live.clear()
+        self._inherited.clear()
 
     def _has_turn(self, conversation: Conversation) -> bool:
-        return self._connection is not None and self._connection.serves(conversation)
+        connection = self._link.current
+        return connection is not None and connection.serves(conversation)
 
     def _observe(self, conversation: Conversation, frame: Frame, stray: bool) -> None:
         self._live.setdefault(conversation, Live()).see(frame)
@@ -167,7 +167,7 @@ class AppServerBackend:
 
     def stray(self, conversation: Conversation, frame: Frame) -> None:
         """A question that no turn of ours answers. On a server of our own nobody else will."""
-        connection = self._connection
+        connection = self._link.current
         if self.name != "local" or connection is None:
             return
         answer = frames.nobody(conversation, frame)
@@ -178,6 +178,7 @@ class AppServerBackend:
 
     # -- conversations ----------------------------------------------------------------------
 
+    @counted
     async def create_agent(self, options: AgentOptions) -> str:
         """Create an agent; its id. Letta's own system prompt unless another one is given.
 
@@ -212,6 +213,7 @@ class AppServerBackend:
         if not self._reflecting.decides:
             await agents.set_sleeptime(connection, conversation, sleeptime)
 
+    @counted
     async def update_agent(
         self, agent_id: str, fields: Mapping[str, Any], settings: Mapping[str, Any]
     ) -> dict[str, Any]:
@@ -222,11 +224,13 @@ class AppServerBackend:
         connection = await self.connection()
         return await self._inherited.update(connection, agent_id, fields, settings)
 
+    @counted
     async def agent_settings(self, agent_id: str) -> dict[str, Any]:
         """What the agent's sessions inherit, under the names of the options."""
         found = await self._inherited.of(await self.connection(), agent_id, fresh=True)
         return found.shown()
 
+    @counted
     async def default_agent(self, model: str | None) -> str:
         """The agent used when none is named: found by its tag, made once."""
         place = ServerPlace(await self.connection(), self.create_agent, model)
@@ -236,6 +240,7 @@ class AppServerBackend:
             return await default_agent.find(place, lock, shared=True)
         return await default_agent.find(place, lambda: self._first_use, shared=False)
 
+    @counted
     async def open(self, target: Target, options: SessionOptions) -> Opened:
         """Find or create the conversation, with the session's settings."""
         told.refuse(options, self.name, on_api=self._on_api)
@@ -380,6 +385,7 @@ class AppServerBackend:
             self._permits.warn_unasked(names)
         return self.name == "local"
 
+    @counted
     async def settle(
         self, conversation: Conversation, client_message_id: str, seconds: float
     ) -> Fate:
@@ -405,6 +411,7 @@ class AppServerBackend:
         await connection.request({"type": "app_server_info"})
         return connection
 
+    @counted
     async def list_messages(
         self,
         conversation: Conversation,
@@ -424,6 +431,7 @@ class AppServerBackend:
             limit=limit,
         )
 
+    @counted
     async def pending_calls(self, conversation: Conversation) -> tuple[PendingToolCall, ...]:
         """The tool calls that wait for an answer."""
         await self._up_to_date(conversation)
@@ -437,6 +445,7 @@ class AppServerBackend:
             for q in questions
         )
 
+    @counted
     async def deny(
         self, conversation: Conversation, calls: Sequence[PendingToolCall], reason: str
     ) -> None:
@@ -445,10 +454,12 @@ class AppServerBackend:
         live = self._live.setdefault(conversation, Live())
         await settling.quiet_down(connection, conversation, live, 0.0)
 
+    @counted
     async def abort(self, conversation: Conversation) -> bool:
         """Cancel the active turn; ``False`` if there was none."""
         return await settling.abort(await self._known(conversation), conversation)
 
+    @counted
     async def live(self, conversation: Conversation) -> LiveState:
         """What the server says of the conversation now."""
         await self._up_to_date(conversation)
@@ -460,12 +471,14 @@ class AppServerBackend:
             device["current_permission_mode"] = public
         return LiveState(device, tuple(live.queue), live.loop)
 
+    @counted
     async def set_model(self, conversation: Conversation, model: str) -> None:
         """Give a conversation a model of its own."""
         connection = await self.connection()
         await agents.require_model(connection, model)
         await connection.request(opening.model_update(conversation, model))
 
+    @counted
     async def change_state(self, conversation: Conversation, options: SessionOptions) -> None:
         """Use these options from now on, in a running turn too."""
         told.refuse(options, self.name, on_api=self._on_api)
@@ -495,6 +508,7 @@ class AppServerBackend:
             raise opening.no_directory(str(asked), live.directory)
         raise LettaTimeoutError("The server did not change the conversation's permission mode.")
 
+    @counted
     async def request(
         self,
         method: str,
@@ -524,18 +538,25 @@ class AppServerBackend:
         self._prepared.drop(concerned)
         self._live.drop(concerned)
 
+    @counted
+    async def runtime_status(self) -> RuntimeStatus:
+        """What the embedded runtime says of itself; it is started if it does not run."""
+        if self._status is None:
+            raise UnsupportedOptionError(
+                "runtime_status", backend=self.name, supported_by=("local",)
+            )
+        await self.connection()
+        return await self._status()
+
     async def aclose(self) -> None:
         """Close the connection, then whatever the backend was given to shut down."""
-        self._closed = True
-        async with self._connecting:  # a connection that is being made would outlive its client
-            connection, self._connection = self._connection, None
+        await self._link.aclose(self._background_done)
+        self._stateless.close()
+        await self._link.shut_down()
+
+    async def _background_done(self) -> None:
         if self._background:
             await asyncio.wait(self._background)
-        if connection is not None:
-            await connection.aclose()
-        self._stateless.close()
-        if self._shutdown is not None:
-            await self._shutdown()
 
 
 async def _send_quietly(connection: Connection, frame: Frame) -> None:

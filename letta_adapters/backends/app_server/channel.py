@@ -11,6 +11,7 @@ from letta_adapters.backends.app_server import frames, history
 from letta_adapters.backends.app_server.connection import Connection, Inbox
 from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.app_server.settling import Fate
+from letta_adapters.backends.app_server.traffic import Traffic
 from letta_adapters.backends.base import Conversation, ToolAnswer, TurnSettings
 from letta_adapters.engine.app_turn import AppTurn, Judge, Verdict
 from letta_adapters.engine.outcome import Failure
@@ -42,11 +43,17 @@ _REPEATED: Final = Failure(
 )
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 class Home(Protocol):
     """What a turn needs of its backend."""
 
     settle_timeout: float
 
+    @property
+    def traffic(self) -> Traffic: ...
     async def prepare(self, conversation: Conversation, settings: TurnSettings) -> Connection: ...
     def remember(self, conversation: Conversation, call: ToolCallMessage) -> None: ...
     def ran_unasked(self, conversation: Conversation, names: Sequence[str]) -> bool: ...
@@ -90,6 +97,7 @@ class AppChannel:
         self._deadline: float | None = None
         self._aborted = False
         self._silent = True
+        self._uncount: Callable[[], None] = _nothing
 
     # -- the message ------------------------------------------------------------------------
 
@@ -104,6 +112,14 @@ class AppChannel:
         """Send the user's message. Raises the typed error if the server refused it."""
         assert not answers and not history, "the App Server takes user messages only"
         self._otid = otid
+        self._uncount = await self._home.traffic.begin_turn()
+        try:
+            await self._send(content, otid)
+        except BaseException:
+            await self.release()
+            raise
+
+    async def _send(self, content: Any, otid: str) -> None:
         connection = await self._home.prepare(self._conversation, self._settings)
         frame = frames.user_message(self._conversation, content, otid, self._select())
         self._connection = connection
@@ -114,7 +130,6 @@ class AppChannel:
         except LettaError as error:
             if error.accepted is None:
                 await self._explain(error)
-            await self.release()
             raise
         self._skip_to_acceptance()
         self.state.accepted(otid, queued=accepted.get("disposition") == "queued")
@@ -319,6 +334,7 @@ class AppChannel:
 
     async def release(self) -> None:
         """Give the inbox back; a :meth:`batches` that waits on it fails."""
+        self._uncount()
         inbox = self._inbox
         if inbox is not None and self._connection is not None:
             self._connection.unsubscribe(self._conversation, inbox)

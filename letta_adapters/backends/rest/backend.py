@@ -32,7 +32,7 @@ from letta_adapters.errors import (
 )
 from letta_adapters.messages import MessagePage, PendingToolCall
 from letta_adapters.options import AgentOptions, SessionOptions
-from letta_adapters.specs import Rest
+from letta_adapters.specs import Rest, RuntimeStatus
 
 # Tools through which an agent edits its own memory and searches its own history. They are part of
 # the agent, not actions in the world, and Letta Code never asks about them either.
@@ -236,6 +236,10 @@ class RestBackend:
 
     def notice(self, change: Change) -> None:
         """Nothing is remembered here of agents and conversations."""
+
+    async def runtime_status(self) -> RuntimeStatus:
+        """Refuse: there is no runtime of ours."""
+        raise UnsupportedOptionError("runtime_status", backend=self.name, supported_by=("local",))
 
     async def aclose(self) -> None:
         """Close the connections."""

@@ -56,7 +56,8 @@ class RuntimeConfig:
     ``{"base_url": ..., "api_key": ...}`` of a model server, whose models are then
     ``lmstudio/<id>``. ``max_memory_mb``: limit of the JavaScript heap. ``start_timeout``: seconds
     until it must serve. ``api``: URL and key of a Letta API server which then keeps the state.
-    ``keep_running``: seconds it stays without a user.
+    ``keep_running``: seconds it stays without a user. ``recycle_at``: it is exchanged when
+    conversations fill this share of its heap.
     """
 
     data_dir: Path | None = None
@@ -67,6 +68,7 @@ class RuntimeConfig:
     start_timeout: float = 30.0
     api: tuple[str, str] | None = field(default=None, repr=False)
     keep_running: float = 0.0
+    recycle_at: float = 0.75
 
     @property
     def remote_memory(self) -> bool | None:
@@ -189,6 +191,7 @@ def build_launch(
     env[MARKER] = runtime_id
     env["GIT_CONFIG_GLOBAL"] = str(places.git.shared)
     env["LETTA_ADAPTERS_GRACE_MS"] = str(int(GRACE_SECONDS * 1000))
+    env["LETTA_ADAPTERS_RECYCLE_AT"] = str(config.recycle_at)
     # What the user names is meant for the agent's shell as well.
     named = {*config.env, *config.inherit_env}
     hidden = {name for name in env if runtime_env.is_secret(name) and name not in named}

@@ -2,10 +2,10 @@
 // connection to the door opened here, its lease; the system closes it however that process ends.
 // When the last one is gone and the time it asked for has passed, the runtime ends, in order.
 //
-// Lines of JSON (the other side is lease.py). In: {do: "lease", token, pid, keep, insist} to take a
-// lease, {do: "leave", keep} to give it back, {do: "retire", token} to end a runtime nobody uses,
-// {do: "status", token}. Out: {granted} | {left, ending} | {retired, pids} | {status}, and unasked
-// {event: ...}.
+// Lines of JSON (the other side is lease.py). In: {do: "lease", token, pid, birth, keep, insist} to
+// take a lease, {do: "leave", keep} to give it back, {do: "retire", token} to end a runtime nobody
+// uses, {do: "status", token}. Out: {granted} | {left, ending} | {retired, pids} | {status}, and
+// unasked {event: ...}.
 "use strict";
 const crypto = require("node:crypto");
 const fs = require("node:fs");
@@ -14,6 +14,7 @@ const net = require("node:net");
 const HELLO_MS = 5000;
 const LINE_CHARS = 4096;
 const CHECK_MS = 1000;
+const HANGING_MS = 30000;
 
 const quietly = (action, otherwise) => {
   try {
@@ -32,19 +33,29 @@ function birth(pid) {
   return stat && fields[0] !== "Z" ? fields[19] : null;
 }
 
+// Only a process that is the one it says can be watched: a container may number them otherwise.
+function seen(pid, said) {
+  const found = birth(pid);
+  return process.platform !== "linux" || found === said ? found : null;
+}
+
 module.exports = class Leases {
   // `digest`: SHA-256 of the token, in hex. `record`: the file by which others find this
-  // runtime. `end()`: end in order. `status()`: what to tell.
-  constructor({ digest, record, end, status }) {
+  // runtime. `end()`: end in order. `begun()`: it is used. `status()`: what to tell. `idle()`: does
+  // no turn run?
+  constructor({ digest, record, end, begun, status, idle }) {
     this.record = record;
     this.digest = Buffer.from(digest ?? "", "hex");
     this.end = end;
-    this.status = status;
+    this.begun = begun;
+    this.describe = status;
+    this.idle = idle;
     this.held = new Map(); // socket → {pid, keep, birth}
     this.used = false;
     this.ending = false;
     this.recycling = false;
-    this.idle = null;
+    this.quietSince = null;
+    this.timer = null;
     this.server = net.createServer((socket) => this.receive(socket));
     this.server.on("error", () => {});
     this.server.listen(0, "127.0.0.1", () => {
@@ -57,6 +68,10 @@ module.exports = class Leases {
   // The process that starts this runtime is watched by its pipe until it has a lease.
   starterGone() {
     if (!this.used) this.finish();
+  }
+
+  status() {
+    return { ...this.describe(), clients: this.held.size, recycling: this.recycling };
   }
 
   tell(event) {
@@ -111,14 +126,15 @@ module.exports = class Leases {
     else socket.end(line({ status: this.status() }));
   }
 
-  grant(socket, { pid, keep, insist }) {
+  grant(socket, { pid, birth: said, keep, insist }) {
     if (this.ending || (this.recycling && !insist)) {
       socket.end(line({ granted: false, recycling: this.recycling && !this.ending }));
       return;
     }
+    if (!this.used) setImmediate(this.begun);
     this.used = true;
-    clearTimeout(this.idle);
-    this.held.set(socket, { pid, keep: Number(keep) || 0, birth: birth(pid) });
+    clearTimeout(this.timer);
+    this.held.set(socket, { pid, keep: Number(keep) || 0, birth: seen(pid, said) });
     socket.write(line({ granted: true, recycling: this.recycling, status: this.status() }));
   }
 
@@ -144,7 +160,14 @@ module.exports = class Leases {
   rest(keep) {
     if (this.ending || this.held.size > 0) return;
     if (keep <= 0 || this.recycling) this.finish();
-    else this.idle = setTimeout(() => this.finish(), keep * 1000);
+    else this.timer = setTimeout(() => this.finish(), keep * 1000);
+  }
+
+  // A process that is stopped, or hangs, gives nothing back: without a turn it is not waited for.
+  press() {
+    if (!this.idle()) this.quietSince = null;
+    else if (this.quietSince === null) this.quietSince = Date.now();
+    else if (Date.now() - this.quietSince > HANGING_MS) this.finish();
   }
 
   // A copy of a dead process's connection may be open elsewhere; a directory may be deleted.
@@ -152,6 +175,7 @@ module.exports = class Leases {
     for (const [socket, lease] of this.held) {
       if (lease.birth !== null && birth(lease.pid) !== lease.birth) socket.destroy();
     }
+    if (this.recycling && this.held.size > 0) this.press();
     const deleted = !fs.existsSync(this.record);
     if (this.used && this.held.size === 0 && deleted) this.finish();
   }

@@ -17,17 +17,26 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from letta_adapters.backends.runtime.environment import Places, RuntimeConfig, find_places
 from letta_adapters.backends.runtime.errors import RuntimeCrashedError
-from letta_adapters.backends.runtime.joining import check_shareable, open_server
+from letta_adapters.backends.runtime.joining import RecyclingError, check_shareable, open_server
 from letta_adapters.backends.runtime.leftovers import Leftover
 from letta_adapters.backends.runtime.process import forget_starts
 from letta_adapters.backends.runtime.rendezvous import reset_after_fork
 from letta_adapters.backends.runtime.server import Server
+
+# How long a new turn waits for those that run while the server is to be exchanged.
+RECYCLING_SECONDS: Final = 60.0
+_AGAIN_SECONDS: Final = 0.1
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 class RuntimeHandle:
@@ -37,6 +46,7 @@ class RuntimeHandle:
         self._slot = slot
         self._server = server
         self._released = False
+        self._forget_listener: Callable[[], None] = _nothing
 
     def __repr__(self) -> str:
         return f"RuntimeHandle({self.url!r}, version={self.version!r}, owned={self.owned})"
@@ -75,6 +85,19 @@ class RuntimeHandle:
         """Does the server still serve?"""
         return await asyncio.to_thread(self._server.healthy)
 
+    async def status(self) -> Mapping[str, Any]:
+        """What the server says of its memory and its users."""
+        return await asyncio.to_thread(self._server.status)
+
+    def on_retire(self, listener: Callable[[], None]) -> None:
+        """Call ``listener``, on any thread, when the server is to be exchanged for a new one.
+
+        It takes nobody new then; the next :func:`acquire` waits until all have released it.
+        """
+        if not self._released:
+            self._forget_listener()
+            self._forget_listener = self._server.on_retire(listener)
+
     def stderr_tail(self) -> str:
         """The server's last output."""
         return self._server.stderr_tail()
@@ -87,6 +110,7 @@ class RuntimeHandle:
         """Give the share back; the last one stops the server (see ``keep_running``). Idempotent."""
         if not self._released:
             self._released = True
+            self._forget_listener()
             await _finish(asyncio.to_thread(_give_back, self._slot, self._server))
 
 
@@ -102,11 +126,14 @@ class _Slot:
         # Handles, and calls that want one; guarded by _slots_lock.
         self.wanted = 0
 
-    def acquire(self, config: RuntimeConfig) -> Server:
+    def acquire(self, config: RuntimeConfig, *, insist: bool) -> Server:
         with self._lock:
             server = self._server
             if server is None or not server.healthy():
-                server = self._server = open_server(config, self._places)
+                self._server = None
+                server = self._server = open_server(config, self._places, insist=insist)
+            elif server.retiring and not insist:
+                raise RecyclingError
             else:
                 check_shareable(server, config)
             server.users += 1
@@ -163,18 +190,29 @@ def _give_back(slot: _Slot, server: Server) -> None:
         _unwant(slot)
 
 
-async def acquire(config: RuntimeConfig) -> RuntimeHandle:
+async def acquire(config: RuntimeConfig, *, insist: bool = False) -> RuntimeHandle:
     """A share in the server of ``config``'s state directory, which is joined or started.
 
-    Raises :class:`RuntimeUnavailableError`, :class:`RuntimeVersionError`,
-    :class:`RuntimeOccupiedError` or :class:`RuntimeStartError`.
+    One that is being recycled is waited for, 60 s at most: then it is joined after all.
+
+    Args:
+        config: How it must run.
+        insist: Do not wait: who uses it waits for the caller.
+
+    Raises:
+        LettaError: those of :mod:`letta_adapters.backends.runtime.errors`.
     """
-    claim = _Claim()
-    try:
-        return await asyncio.to_thread(claim.make, config)
-    except asyncio.CancelledError:
-        claim.abandon()
-        raise
+    until = time.monotonic() + RECYCLING_SECONDS
+    while True:
+        claim = _Claim()
+        try:
+            waited = insist or time.monotonic() > until
+            return await asyncio.to_thread(claim.make, config, insist=waited)
+        except RecyclingError:
+            await asyncio.sleep(_AGAIN_SECONDS)
+        except asyncio.CancelledError:
+            claim.abandon()
+            raise
 
 
 class _Claim:
@@ -185,10 +223,10 @@ class _Claim:
         self._share: tuple[_Slot, Server] | None = None
         self._abandoned = False
 
-    def make(self, config: RuntimeConfig) -> RuntimeHandle:
+    def make(self, config: RuntimeConfig, *, insist: bool) -> RuntimeHandle:
         slot = _want(find_places(config))
         try:
-            server = slot.acquire(config)
+            server = slot.acquire(config, insist=insist)
         except BaseException:
             _unwant(slot)
             raise

@@ -19,7 +19,7 @@ from typing import Final
 
 from letta_adapters.backends.runtime.environment import GRACE_SECONDS, Places
 from letta_adapters.backends.runtime.errors import RuntimeCrashedError
-from letta_adapters.backends.runtime.lease import Lease, Said
+from letta_adapters.backends.runtime.lease import Lease, Said, ask
 from letta_adapters.backends.runtime.leftovers import Leftover, clear_leftovers, report
 from letta_adapters.backends.runtime.process import ServerProcess, tail_of
 from letta_adapters.backends.runtime.rendezvous import Meeting, ServerRecord, probe
@@ -63,7 +63,8 @@ class Server:
         self._leaving = False
         self._gone = threading.Event()
         self._settled = threading.Event()
-        self._listeners: set[Callable[[], None]] = set()
+        self._telling = threading.Lock()
+        self._listeners: list[Callable[[], None]] = []
         self.record = record
         self.leftovers = leftovers
         self.users = 0
@@ -121,8 +122,39 @@ class Server:
         """In a forked child: the lease is the parent's alone."""
         self._lease.forget()
 
+    def status(self) -> Said:
+        """What it says of itself; empty if it does not answer."""
+        answer = ask(self.record.where, "status")
+        found = None if answer is None else answer.get("status")
+        return found if isinstance(found, dict) else {}
+
+    def on_retire(self, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call ``listener``, on any thread, when it takes nobody new; the result forgets that."""
+        with self._telling:
+            self._listeners.append(listener)
+            retiring = self.retiring
+        if retiring:
+            listener()
+
+        def forget() -> None:
+            with self._telling, suppress(ValueError):
+                self._listeners.remove(listener)
+
+        return forget
+
     def _heard(self, said: Said) -> None:
-        """On the lease's thread."""
+        """On the lease's thread: what the server says unasked."""
+        event, status = said.get("event"), said.get("status")
+        if event == "memory":
+            log.warning("%s It is exchanged when that is full.", _filling(status))
+        if event != "recycle":
+            return
+        log.warning("%s It is exchanged now, between turns.", _filling(status))
+        with self._telling:
+            self.retiring = True
+            listeners = tuple(self._listeners)
+        for listener in listeners:
+            listener()
 
     def _ended(self) -> None:
         """On the lease's thread: this process has left, or the server is ending, or it is dead."""
@@ -194,6 +226,12 @@ def signal_server(record: ServerRecord, number: int) -> None:
     if record.still_there() and (sys.platform != "win32" or record.pid != os.getpid()):
         with suppress(OSError):
             os.kill(record.pid, number)
+
+
+def _filling(status: object) -> str:
+    values = status if isinstance(status, dict) else {}
+    heap, limit = values.get("heap_mb", 0), values.get("recycle_at_mb", 0)
+    return f"The embedded Letta runtime fills its heap ({heap:.0f} of {limit:.0f} MB)."
 
 
 def _is_recorded(meeting: Meeting, record: ServerRecord) -> bool:

@@ -10,6 +10,7 @@ const path = require("node:path");
 const crypto = require("node:crypto");
 const diagnostics = require("node:diagnostics_channel");
 const Leases = require("./leases.cjs");
+const Memory = require("./memory.cjs");
 
 const id = process.env.LETTA_ADAPTERS_RUNTIME_ID;
 const grace = Number(process.env.LETTA_ADAPTERS_GRACE_MS) || 3000;
@@ -132,7 +133,20 @@ function close() {
 
 const digest = process.argv[process.argv.indexOf("--ws-token-sha256") + 1];
 const record = path.join(meet, "server.json");
-const leases = new Leases({ digest, record, end: close, status: () => ({}) });
+const memory = new Memory({
+  share: Number(process.env.LETTA_ADAPTERS_RECYCLE_AT) || 0.75,
+  near: () => leases.tell({ event: "memory", status: leases.status() }),
+  full: () => leases.recycle(),
+});
+delete process.env.LETTA_ADAPTERS_RECYCLE_AT;
+const leases = new Leases({
+  digest,
+  record,
+  end: close,
+  begun: () => memory.begin(),
+  status: () => ({ started_at: startedAt, ...memory.status() }),
+  idle: () => !anyOpen(),
+});
 
 // The bundle's entry runs once; what it spawns with node does not load this file.
 diagnostics.subscribe("net.server.socket", ({ socket }) => {

@@ -1,0 +1,190 @@
+"""A runtime whose heap fills is exchanged for a new one between turns, and no turn is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from letta_adapters import AsyncLettaClient, LettaClient, Local, RuntimeStatus, tool
+from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
+from tests.runtime.conftest import ROOT, eventually, running
+
+# The runtime is started several times in each.
+pytestmark = pytest.mark.timeout(200)
+
+MODEL = "lmstudio/scripted"
+# A share that a few conversations fill.
+SMALL = {"max_memory_mb": 192, "recycle_at": 0.03}
+
+
+@pytest.fixture
+def answering() -> Iterator[Callable[..., ScriptedModel]]:
+    """Makes a model that answers as a function says."""
+    with contextlib.ExitStack() as stack:
+        yield lambda respond: stack.enter_context(ScriptedModel(respond=respond))
+
+
+def _spec(home: Path, model, **options) -> Local:
+    return Local(data_dir=home, openai_compatible={"base_url": model.base_url}, **(SMALL | options))
+
+
+async def _talk(client: AsyncLettaClient, agent: str, name: str, times: int) -> list[str]:
+    """One conversation after another; what the agent answered in each."""
+    answers = []
+    for number in range(times):
+        async with client.create_session(agent, skill_sources=[]) as session:
+            result = await session.run_turn(f"{name} {number}")
+            assert result.success, (result.error_code, result.error_detail)
+            answers.append(str(result.result))
+    return answers
+
+
+_OTHER = """
+import asyncio, json, sys
+from pathlib import Path
+from letta_adapters import AsyncLettaClient, Local
+from tests.runtime.test_recycling import SMALL, _talk
+
+async def main():
+    home, url, agent, times = sys.argv[1:]
+    spec = Local(data_dir=Path(home), openai_compatible={"base_url": url}, **SMALL)
+    async with AsyncLettaClient(spec) as client:
+        said = await asyncio.gather(*(_talk(client, agent, f"other{n}", int(times)) for n in "ab"))
+    print(json.dumps(said))
+
+asyncio.run(main())
+"""
+
+
+async def test_no_turn_of_any_process_is_lost_while_the_runtime_is_exchanged(home, model):
+    model.script(*[Reply("It is me.", token_delay=0.02) for _ in range(8)])
+    pids = set()
+    async with AsyncLettaClient(_spec(home, model)) as client:
+        agent = await client.create_agent(model=MODEL, system_prompt="Be brief.")
+        command = [sys.executable, "-c", _OTHER, str(home), model.base_url, agent, "2"]
+        other = await asyncio.create_subprocess_exec(
+            *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        ours = asyncio.gather(*(_talk(client, agent, f"ours{n}", 2) for n in "ab"))
+        while not ours.done():
+            pids |= {process.pid for process in running(home)}
+            await asyncio.sleep(0.2)
+        out, err = await other.communicate()
+        assert other.returncode == 0, err.decode()
+        assert await ours == [["It is me."] * 2] * 2
+    assert out.decode().count("It is me.") == 4
+    assert len(pids) > 1, "it was not exchanged"
+    asked = sorted(re.findall(r"\w+ \d+$", request.last_user_text) for request in model.requests)
+    wanted = [[f"{who}{n} {i}"] for who in ("other", "ours") for n in "ab" for i in range(2)]
+    assert asked == sorted(wanted)
+    assert running(home) == []
+
+
+async def _fill(client: AsyncLettaClient, agent: str) -> RuntimeStatus:
+    """Talk until the runtime is to be exchanged; what it said then."""
+    while True:
+        async with client.create_session(agent, skill_sources=[]) as session:
+            await session.run_turn("more")
+        status = await client.runtime_status()
+        if status.recycling:
+            return status
+
+
+async def test_a_turn_that_runs_ends_first_and_one_that_comes_waits(home, answering, caplog):
+    caplog.set_level(logging.WARNING, "letta_adapters.runtime")
+    release = asyncio.Event()
+
+    @tool
+    async def wait_for_it() -> str:
+        """Wait."""
+        await release.wait()
+        return "done"
+
+    def respond(request):
+        text = request.last_user_text
+        if "slow" in text and request.messages[-1].get("role") != "tool":
+            return Reply(tool_calls=[ToolUse("wait_for_it", {})])
+        return Reply("It is done." if "slow" in text else "Yes.")
+
+    model = answering(respond)
+    async with AsyncLettaClient(_spec(home, model)) as client:
+        agent = await client.create_agent(model=MODEL, system_prompt="Be brief.")
+        first = (await client.runtime_status()).pid
+        async with client.create_session(
+            agent, tools=[wait_for_it], allowed_tools=["wait_for_it"]
+        ) as slow:
+            turn = asyncio.create_task(slow.run_turn("slow"))
+            await eventually(lambda: model.requests)
+            status = await _fill(client, agent)
+            assert status.pid == first
+            session = client.create_session(agent)
+            late = asyncio.create_task(session.run_turn("late"))
+            await asyncio.sleep(1)
+            assert not late.done() and not turn.done()
+            # What belongs to a turn that runs does not wait.
+            assert (await slow.list_messages()).messages
+            release.set()
+            assert (await turn).result == "It is done."
+            assert (await late).result == "Yes."
+            # The conversation goes on, on the new one.
+            assert (await slow.run_turn("again")).result == "Yes."
+            await session.close()
+        assert (await client.runtime_status()).pid != first
+    said = [record.message for record in caplog.records]
+    assert any("It is exchanged when that is full" in text for text in said)
+    assert any("It is exchanged now" in text for text in said)
+    assert not any("unexpectedly" in text for text in said)
+
+
+async def test_a_turn_inside_a_turn_does_not_wait_for_it(home, answering):
+    def respond(request):
+        text = request.last_user_text
+        if "outer" in text and request.messages[-1].get("role") != "tool":
+            return Reply(tool_calls=[ToolUse("ask_another", {})])
+        return Reply("Outer." if "outer" in text else "Inner.")
+
+    async with AsyncLettaClient(_spec(home, answering(respond))) as client:
+        agent = await client.create_agent(model=MODEL, system_prompt="Be brief.")
+
+        @tool
+        async def ask_another() -> str:
+            """Ask another agent."""
+            await _fill(client, agent)
+            return str((await client.prompt("inner", agent)).result)
+
+        async with client.create_session(
+            agent, tools=[ask_another], allowed_tools=["ask_another"]
+        ) as session:
+            assert (await session.run_turn("outer")).result == "Outer."
+
+
+def test_the_runtime_tells_its_memory(home, model):
+    with LettaClient(_spec(home, model, max_memory_mb=300, recycle_at=0.5)) as client:
+        status = client.runtime_status()
+        assert isinstance(status, RuntimeStatus)
+        assert psutil.Process(status.pid) in running(home)
+        assert status.version.startswith("0.") and status.clients == 1 and not status.recycling
+        assert status.heap_limit_mb == 300
+        assert 0 < status.heap_mb < status.recycle_at_mb < 300 < status.memory_mb + 300
+        assert status.started_at.timestamp() == pytest.approx(
+            psutil.Process(status.pid).create_time(), abs=30
+        )
+
+
+async def test_an_idle_runtime_is_exchanged_by_whoever_comes_next(home, model):
+    async with AsyncLettaClient(_spec(home, model)) as client:
+        agent = await client.create_agent(model=MODEL, system_prompt="Be brief.")
+        first = (await client.runtime_status()).pid
+        with contextlib.suppress(TimeoutError):
+            await _fill(client, agent)
+        await eventually(lambda: not psutil.pid_exists(first) or not running(home))
+        assert (await client.prompt("hello", agent)).success
+        assert (await client.runtime_status()).pid != first
