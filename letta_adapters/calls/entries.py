@@ -27,6 +27,10 @@ class Entry:
     any other call it says nothing. ``known``: the conversation holds it already
     (its turn failed after it was accepted), so it is not sent again. ``summary``: a framework put
     it in the place of what stood before, which it tells in short.
+    ``fact``: a ``tool`` entry
+    says what became of a call that its run left open; whoever asked, it is no decision.
+    ``kept``: the digest of the message as the framework keeps it, if it has decorated this copy
+    (a state prompt, a memory's content): the next history shows it without.
     """
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -40,6 +44,8 @@ class Entry:
     decision: object = None
     known: bool = False
     summary: bool = False
+    fact: bool = False
+    kept: str | None = None
 
     @property
     def text(self) -> str:
@@ -57,6 +63,8 @@ class Entry:
 
     def digest(self) -> str:
         """Says whether two entries are the same message; ids and names do not count."""
+        if self.kept is not None:
+            return self.kept
         calls = [(call.tool_name, call.raw_arguments) for call in self.tool_calls]
         return digest_of(self.role, self.text, self.others, self.tool_call_id, calls)
 

@@ -208,6 +208,7 @@ class Exchange(AsyncIterator[CallEvent]):
         answers = sending.answers_to(turn.pending, route.send, own, questions, plan.edited)
         ending = Ending(self._client, self._call, plan, route, used=turn.usage)
         ending.told_nothing()
+        self._tell_where(ending)
         self._turn = turn
         self._before = held
         self._stream = turn.resume(answers, self._owner)
@@ -273,6 +274,7 @@ class Exchange(AsyncIterator[CallEvent]):
             session=call.session,
             model=call.model if places.is_rest(client) else None,
         )
+        self._tell_where(ending)
         self._turn = await begin_turn(
             client,
             ending.conversation,
@@ -286,6 +288,11 @@ class Exchange(AsyncIterator[CallEvent]):
         )
         recent.put(ending.key, ending.conversation)
         return self._turn.stream(self._owner)
+
+    def _tell_where(self, ending: Ending) -> None:
+        """Tell the caller where its message goes, before it may have been accepted there."""
+        if self._call.on_send is not None:
+            self._call.on_send(ending.conversation, ending.key)
 
     async def _mended(self, ending: Ending, failure: LettaError) -> MessageStream:
         """The message was refused, for a reason that can be helped: nothing is sent twice."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
+from letta_adapters.backends.base import Conversation
 from letta_adapters.calls.entries import Entry
 from letta_adapters.calls.marker import Marker
 from letta_adapters.calls.scope import Place, Scope
@@ -46,6 +47,11 @@ class Call:
         ask_server_tools: Hand out permission questions about the server's own tools as well;
             otherwise they are denied with an explanation.
         session: Further options of the conversation (permission mode, cwd, ...).
+        begun: A conversation that an earlier attempt of this call made, and that holds nothing of
+            it: used instead of another fresh one.
+        on_send: Told where the message goes and under which key, just before it does. Whoever
+            keeps that can ask later whether the conversation holds it
+            (:func:`~letta_adapters.calls.stored.holds`). Called in the client's thread.
     """
 
     entries: Sequence[Entry]
@@ -68,6 +74,8 @@ class Call:
     standing: str = ""
     ask_server_tools: bool = True
     session: SessionOptions = field(default_factory=SessionOptions)
+    begun: str | None = None
+    on_send: Callable[[Conversation, str | None], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,6 +109,8 @@ async def make_route(client: AsyncLettaClient, call: Call, plan: Plan, agent_id:
         return await _of_name(client, call, plan, agent_id, name)
     key = _key(call, plan, plan.whole, "")
     again = None if call.ephemeral else recent.get(agent_id, key)
+    if again is None and call.begun is not None:
+        again = Conversation(agent_id, call.begun)
     return Route(plan.whole, again, key=key)
 
 
@@ -133,6 +135,8 @@ def _after_a_failure(plan: Plan, marker: Marker) -> Route:
     """Part of what is new is there already: the conversation went on, if only by that."""
     send = tuple(entry for entry in plan.new if not entry.known)
     where = Conversation(marker.agent_id, marker.conversation_id)
+    if any(entry.known and entry.role == "tool" for entry in plan.new):
+        marker = replace(marker, pending=())  # those calls have their answers
     return Route(send, where, marker, forced=True, lost=not send)
 
 

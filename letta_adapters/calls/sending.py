@@ -112,6 +112,9 @@ def _answer(call: ToolCallMessage | PendingToolCall, entry: Entry | None, own: b
         if own:
             return ToolAnswer(id_, name, returned=problem or NO_RESULT, is_error=True)
         return ToolAnswer(id_, name, reason=NOT_ASKED)
+    if entry.fact:
+        # Nobody decided anything: a denial would be told as the user's.
+        return ToolAnswer(id_, name, returned=entry.text, is_error=True)
     if not own:
         return _decided(id_, name, entry)
     content = entry.content if isinstance(entry.content, str) else list(entry.content)

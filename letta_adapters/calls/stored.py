@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from letta_adapters.backends.base import Conversation
+from letta_adapters.backends.base import Conversation, has
 from letta_adapters.calls.marker import Marker
 from letta_adapters.calls.sending import GO_ON
 from letta_adapters.engine.assembler import arguments_of, dicts_of, parse_arguments
 from letta_adapters.engine.otids import of_call, same_call
 from letta_adapters.engine.rows import CALLS, calls_of, oldest_first, text_of
+from letta_adapters.errors import NotFoundError
 from letta_adapters.messages import (
     AssistantMessage,
     Message,
@@ -83,6 +84,39 @@ class Answered:
     def complete(self) -> bool:
         """Did the agent answer, or does it wait for the caller?"""
         return bool(self.pending) or any(isinstance(m, AssistantMessage) for m in self.messages)
+
+
+async def holds(
+    client: AsyncLettaClient,
+    conversation: Conversation,
+    key: str | None,
+    results: Mapping[str, str],
+) -> bool | None:
+    """Ask the server whether a message that was sent under this key is in the conversation.
+
+    Args:
+        results: What was sent with it for tool calls: texts, by the calls' ids. Where a server
+            answers calls itself when their turn ends, only these texts are the caller's.
+
+    Returns:
+        ``None`` if the conversation is gone.
+    """
+    try:
+        items = await newest(client, conversation, RECENT)
+    except NotFoundError:
+        return None
+    if key is not None and after_message(items, key) is not None:
+        return True
+    found = [r for item in items for r in _returns(item) if r.get("tool_call_id") in results]
+    if has(client.backend.kind, "durable_pending_calls"):
+        return bool(found)
+    return any(results[r["tool_call_id"]] in content_text(r.get("tool_return")) for r in found)
+
+
+def _returns(item: _Item) -> Sequence[_Item]:
+    if item.get("message_type") != "tool_return_message":
+        return ()
+    return dicts_of(item.get("tool_returns")) or [item]
 
 
 def after_message(items: Sequence[_Item], key: str) -> Answered | None:

@@ -8,14 +8,15 @@ JSON: a run can be stored and resumed in another process.
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Final, Literal, cast
 
 from llama_index.core.agent.workflow import BaseWorkflowAgent
 from llama_index.core.agent.workflow.agent_context import AgentContext
 from llama_index.core.agent.workflow.workflow_events import (
+    AgentInput,
     AgentOutput,
     AgentWorkflowStartEvent,
     ToolCallResult,
@@ -27,15 +28,20 @@ from llama_index.core.tools import AsyncBaseTool
 from llama_index.core.workflow import Context, StopEvent
 
 from letta_adapters._raised import report_raised
-from letta_adapters.calls import Call, Entry
-from letta_adapters.errors import LettaError, TurnFailedError
+from letta_adapters.backends.base import Conversation
+from letta_adapters.calls import Call, CallEnd, Marker, stored
+from letta_adapters.errors import HistoryMismatchError, TurnFailedError
 from letta_adapters.llama_index.approvals import ApprovalRequiredEvent, ApprovalResponseEvent
-from letta_adapters.llama_index.convert import to_entries, to_wire_tools
+from letta_adapters.llama_index.convert import to_wire_tools, tool_answer
+from letta_adapters.llama_index.history import History
 from letta_adapters.llama_index.llm import LettaLLM
-from letta_adapters.llama_index.memory import LettaMemory
+from letta_adapters.llama_index.memory import LettaMemory, make_storable
 from letta_adapters.llama_index.observe import Observation
-from letta_adapters.llama_index.state import AgentState
+from letta_adapters.llama_index.runs import is_last_step, run_of
+from letta_adapters.llama_index.state import LIMIT, AgentState
 from letta_adapters.llama_index.stepping import StepReader
+from letta_adapters.llama_index.stopping import _AgentLLM
+from letta_adapters.messages import ToolCallMessage
 from letta_adapters.options import SessionOptions
 
 # How often in a row the agent is told that its calls cannot be run, within one step.
@@ -74,6 +80,9 @@ class LettaAgent(BaseWorkflowAgent):
     model: str | None = None
     on_mismatch: Literal["fork", "continue", "error"] = "fork"
     coalesce: bool = False
+    max_steps: int | None = Field(default=None, gt=0)
+    temperature: float | None = Field(default=None, ge=0)
+    max_tokens: int | None = Field(default=None, gt=0)
     session_options: dict[str, Any] = Field(default_factory=dict)
 
     _letta: LettaLLM = PrivateAttr()
@@ -95,24 +104,27 @@ class LettaAgent(BaseWorkflowAgent):
         llm: Any = None,
         **fields: Any,
     ) -> None:
-        mine = LettaLLM(
-            agent_id=agent_id,
-            model=model,
+        about: dict[str, Any] = {
+            "agent_id": agent_id,
+            "model": model,
+            "session_options": session_options or {},
+            **{name: fields.get(name) for name in ("max_steps", "temperature", "max_tokens")},
+        }
+        mine = _AgentLLM.of(
+            self,
             backend=backend,
             client=client,
             api_key=api_key,
             base_url=base_url,
             timeout=timeout,
-            session_options=session_options or {},
+            **about,
         )
         super().__init__(
             llm=llm or mine,
-            agent_id=agent_id,
             conversation_id=conversation_id,
-            model=model,
             timeout=timeout,
-            session_options=session_options or {},
-            **fields,
+            **about,
+            **{name: value for name, value in fields.items() if name not in about},
         )
         self._letta = mine
         self._turn_timeout = timeout
@@ -121,8 +133,17 @@ class LettaAgent(BaseWorkflowAgent):
     # -- the workflow's hooks ---------------------------------------------------------------
 
     async def _init_context(self, ctx: Context, ev: AgentWorkflowStartEvent) -> None:
-        if await ctx.store.get("memory", default=None) is None and ev.get("memory") is None:
+        given = ev.get("memory")
+        memory = await ctx.store.get("memory", default=None)
+        # LlamaIndex keeps the first memory of a context, and says nothing of another one.
+        if given is not None and memory is not None:
+            await ctx.store.set("memory", given)
+        elif memory is None and given is None:
             await ctx.store.set("memory", LettaMemory())
+        state = await AgentState.load(ctx, self.name)
+        # A memory that a context cannot store is dropped between two runs.
+        state.lost_memory = memory is None and given is None and not ev.get("chat_history")
+        await state.save(ctx)
         await super()._init_context(ctx, ev)
 
     async def take_step(
@@ -132,11 +153,13 @@ class LettaAgent(BaseWorkflowAgent):
         tools: Sequence[AsyncBaseTool],
         memory: BaseMemory,
     ) -> AgentOutput:
-        """One turn of the agent, up to its answer or to tools that are yours to run."""
+        """Take one turn of the agent, up to its answer or to tools that are yours to run."""
         context = cast("Context", ctx)
         state = await AgentState.load(context, self.name)
-        if not state.run_id:
-            state.run_id = str(uuid.uuid4())
+        run_id = await run_of(context)
+        make_storable(memory)
+        if state.run_id != run_id:
+            state.begin(run_id)
             await state.save(context)
         wire = to_wire_tools(tools)
         own = frozenset(str(tool["name"]) for tool in wire)
@@ -147,9 +170,11 @@ class LettaAgent(BaseWorkflowAgent):
                 await self._ask(context, state)
             waiting = state.waiting_for(own)
             if waiting is not None and not state.asked:
+                state.last = await is_last_step(context)
+                await state.save(context)
                 return state.output(self.name, waiting)
             if waiting is None:
-                await self._exchange(context, state, llm_input, wire)
+                await self._exchange(context, state, await History.of(llm_input, memory), wire)
                 broken = broken + 1 if state.refused else 0
         raise TurnFailedError(
             f"The agent called tools {broken} times with arguments that are no JSON object.",
@@ -166,11 +191,11 @@ class LettaAgent(BaseWorkflowAgent):
             output = result.tool_output
             if output.exception is not None:  # the workflow caught it and shows it nowhere
                 report_raised(f"The tool {result.tool_name!r}", output.exception)
-            state.answered(result.tool_id, output.content, output.is_error)
+            state.answered(result.tool_id, tool_answer(output))
         await state.save(ctx)
 
     async def finalize(self, ctx: Context, output: AgentOutput, memory: BaseMemory) -> AgentOutput:
-        """The run is over: what was said becomes part of the history."""
+        """End the run: what was said becomes part of the history."""
         state = await AgentState.load(ctx, self.name)
         said = state.take_said()
         if not said or said[-1].additional_kwargs != output.response.additional_kwargs:
@@ -182,54 +207,98 @@ class LettaAgent(BaseWorkflowAgent):
     async def _generate_early_stopping_response(
         self, ctx: Context, max_iterations: int
     ) -> StopEvent:
-        state = await AgentState.load(ctx, self.name)
-        end = state.take_end()
-        if end is not None:
-            await self._letta._runner.caller.aabandon(end)
-        await state.save(ctx)
+        if not isinstance(self.llm, _AgentLLM):
+            # Another LLM gives the last word: the memory is all that it knows of the run.
+            state = await AgentState.load(ctx, self.name)
+            state.close(LIMIT)
+            memory = await ctx.store.get("memory")
+            await memory.aput_messages(state.take_said())
+            await state.save(ctx)
         return await super()._generate_early_stopping_response(ctx, max_iterations)
 
     # -- the turn ---------------------------------------------------------------------------
 
     async def _exchange(
-        self,
-        ctx: Context,
-        state: AgentState,
-        llm_input: list[ChatMessage],
-        tools: list[dict[str, Any]],
+        self, ctx: Context, state: AgentState, history: History, tools: list[dict[str, Any]]
     ) -> None:
-        history = [*llm_input, *state.said]
-        entries = state.entries(to_entries(history))
-        call = self._call(state, entries, tools)
-        reader = StepReader(ctx, self.name, call)
-        seen = Observation(self._letta, history, {}, self._letta.astream_chat)
+        call = await self._call(state, history, tools)
+        shown = [*history.messages, *state.said]
+        ctx.write_event_to_stream(AgentInput(input=shown, current_agent_name=self.name))
+        reader = StepReader(ctx, self.name, call, streaming=self.streaming)
+        seen = Observation(self._letta, shown, {}, self._letta.astream_chat)
         try:
             async with aclosing(self._letta._runner.caller.astream(call)) as events:
                 await reader.read(events, coalesce=self.coalesce)
-        except (LettaError, asyncio.CancelledError) as error:
+            await reader.keep(state, history.entries)
+        except BaseException as error:
             seen.fail(error)
-            state.failed(entries, stored=getattr(error, "accepted", None) is not False)
             await asyncio.shield(state.save(ctx))
             raise
-        await reader.keep(state)
         seen.end(reader.response(state.said[-1]))
         await state.save(ctx)
 
-    def _call(self, state: AgentState, entries: list[Entry], tools: list[dict[str, Any]]) -> Call:
-        named = self.conversation_id
-        if named is None and not any(entry.marker is not None for entry in entries):
-            # A memory that was lost on the way does not lose the conversation.
-            named = state.conversation_id
+    async def _call(self, state: AgentState, history: History, tools: list[dict[str, Any]]) -> Call:
+        """Return the call of this step: the whole history, and where it belongs."""
+        named = await self._conversation_of(state, history)
+        entries = state.entries(history.entries)
+        if any(entry.marker is not None for entry in entries):
+            named = None
+        begun = None
+        if state.sent is not None:
+            here = state.sent["conversation_id"]
+            elsewhere = not any(e.marker and e.marker.conversation_id == here for e in entries)
+            if await self._was_stored(state):
+                entries = state.without_sent(entries)
+                named = here if elsewhere else named
+            elif state.sent is not None and elsewhere:
+                begun = here
         return Call(
             entries=entries,
             tools=tools,
             agent_id=self.agent_id,
-            conversation_id=named,
+            conversation_id=self.conversation_id or named,
             model=self.model,
+            settings=self._letta._settings({}),
+            max_steps=self.max_steps,
+            partial=self.streaming,
             timeout=self._turn_timeout,
             on_mismatch=self.on_mismatch,
             session=self._session,
+            begun=begun,
+            on_send=partial(state.sends, entries),
         )
+
+    async def _conversation_of(self, state: AgentState, history: History) -> str | None:
+        """Return the conversation to go on with where no marker in the history names it.
+
+        Raises:
+            HistoryMismatchError: the context was given another history, and ``on_mismatch`` is
+                ``"error"``.
+        """
+        memory = history.memory
+        if state.lost_memory or state.continues(memory):
+            return state.conversation_id
+        for marker in state.forget():
+            await self._letta._runner.caller.aabandon(CallEnd(marker, _calls_of(marker)))
+        if self.on_mismatch == "error":
+            raise HistoryMismatchError(
+                "The history cannot be continued: the context was given another one.",
+                hint="Use a new Context, or on_mismatch='fork'.",
+            )
+        return state.conversation_id if self.on_mismatch == "continue" else None
+
+    async def _was_stored(self, state: AgentState) -> bool:
+        """Ask the server whether the conversation holds the message whose answer never came."""
+        sent = state.sent
+        assert sent is not None
+        where = Conversation(sent["agent_id"], sent["conversation_id"])
+        key, results = sent["key"], sent["results"]
+        found = await self._letta._runner.caller.arun(
+            lambda client: stored.holds(client, where, key, results)
+        )
+        if found is None:
+            state.sent = None
+        return bool(found)
 
     async def _ask(self, ctx: Context, state: AgentState) -> None:
         """Wait for a person's decisions. Raises out of the step until they are there."""
@@ -243,8 +312,13 @@ class LettaAgent(BaseWorkflowAgent):
                     agent_name=self.name,
                     details=call["details"],
                 ),
-                waiter_id=f"letta-approval-{call['tool_id']}",
+                # A waiter keeps its answer, so each question has one of its own.
+                waiter_id=f"letta-approval-{self.name}-{state.run_id}-{call['number']}",
                 requirements={"tool_id": call["tool_id"]},
             )
             state.decided(call["tool_id"], answer.decision())
         await state.save(ctx)
+
+
+def _calls_of(marker: Marker) -> tuple[ToolCallMessage, ...]:
+    return tuple(ToolCallMessage(id_, name, {}) for id_, name in marker.pending)

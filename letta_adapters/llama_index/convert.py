@@ -15,7 +15,7 @@ from llama_index.core.base.llms.types import (
     ThinkingBlock,
     ToolCallBlock,
 )
-from llama_index.core.tools import BaseTool
+from llama_index.core.tools import BaseTool, ToolOutput
 
 from letta_adapters.calls import Entry, Marker
 from letta_adapters.content import ImageContent, TextContent, image_from_bytes, image_from_url
@@ -59,7 +59,7 @@ def to_entry(message: ChatMessage) -> Entry:
     if role == "assistant":
         return Entry(
             "assistant",
-            text_of(message),
+            _text_only(message, "assistant"),
             name=name,
             marker=Marker.from_dict(extra.get(MARKER_KEY)),
             tool_calls=tuple(_calls(message)),
@@ -71,15 +71,27 @@ def to_entry(message: ChatMessage) -> Entry:
             tool_call_id=str(extra.get("tool_call_id") or ""),
             is_error=bool(extra.get("is_error")),
             decision=_decision(extra.get("decision")),
+            fact=bool(extra.get("fact")),
         )
     if role == "system":
-        return Entry("system", text_of(message))
+        return Entry("system", _text_only(message, "system"))
     return Entry("user", _content(message), id=extra.get("id"), name=name)
 
 
-def text_of(message: ChatMessage) -> str:
-    """All text of a message, without what ``content`` puts between its blocks."""
-    return "".join(block.text for block in message.blocks if isinstance(block, TextBlock))
+def _text_only(message: ChatMessage, role: str) -> str:
+    """Return all text of a message, without what ``content`` puts between its blocks.
+
+    Raises:
+        InvalidInputError: there is an image in it, which only users and tools can show.
+    """
+    parts = [part for block in message.blocks for part in _parts(block, keep_blank=True)]
+    if not all(isinstance(part, TextContent) for part in parts):
+        raise InvalidInputError(
+            f"A message of the {role} holds an image; a Letta agent is shown images by users and "
+            "by tools only.",
+            hint="Put the image into a user's message.",
+        )
+    return "".join(part.text for part in parts if isinstance(part, TextContent))
 
 
 def _decision(value: Any) -> Allow | Deny | None:
@@ -104,13 +116,13 @@ def _content(message: ChatMessage) -> str | list[dict[str, Any]]:
     return wire if isinstance(wire, str) else list(wire)
 
 
-def _parts(block: Any) -> list[TextContent | ImageContent]:
+def _parts(block: Any, *, keep_blank: bool = False) -> list[TextContent | ImageContent]:
     if isinstance(block, TextBlock):
-        return [TextContent(block.text)] if block.text.strip() else []
+        return [TextContent(block.text)] if keep_blank or block.text.strip() else []
     if isinstance(block, ImageBlock):
         return [_image(block)]
     if isinstance(block, CitableBlock):
-        return [part for inner in block.content for part in _parts(inner)]
+        return [part for inner in block.content for part in _parts(inner, keep_blank=keep_blank)]
     kind = str(getattr(block, "block_type", type(block).__name__))
     if kind in _SILENT or isinstance(block, ThinkingBlock | ToolCallBlock):
         return []
@@ -128,6 +140,14 @@ def _image(block: ImageBlock) -> ImageContent:
     except (ValueError, OSError) as error:
         raise InvalidInputError(f"The image cannot be read: {error}") from error
     return image_from_bytes(data if isinstance(data, bytes) else str(data).encode())
+
+
+def tool_answer(output: ToolOutput) -> dict[str, Any]:
+    """Return what a tool gave as the fields of a tool message: its text, or all its blocks."""
+    blocks = list(output.blocks)
+    plain = all(isinstance(block, TextBlock) for block in blocks)
+    given = {"content": output.content} if plain else {"blocks": blocks}
+    return {**given, "is_error": output.is_error}
 
 
 def to_wire_tools(tools: Sequence[BaseTool]) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from llama_index.core.base.llms.types import (
@@ -20,6 +21,7 @@ from llama_index.core.tools import BaseTool
 from llama_index.core.types import PydanticProgramMode
 
 from letta_adapters.calls import Call, Caller
+from letta_adapters.calls.answer import Reader
 from letta_adapters.calls.calling import Calling
 from letta_adapters.calls.demands import choose
 from letta_adapters.calls.running import Runner
@@ -36,9 +38,10 @@ AsyncChatGen = AsyncGenerator[ChatResponse, None]
 _OWN = frozenset(
     {
         "tools", "tool_choice", "parallel", "final", "model", "conversation_id", "timeout",
-        "max_steps", "stop", "formatted",
+        "max_steps", "stop", "formatted", "temperature", "max_tokens",
     }
 )  # fmt: skip
+_SETTINGS = ("temperature", "max_tokens")
 
 
 class LettaLLM(FunctionCallingLLM):
@@ -67,6 +70,8 @@ class LettaLLM(FunctionCallingLLM):
         timeout: Seconds a call may take.
         max_retries: How often a call is made again that was surely not accepted.
         max_steps: Limit of model calls in one turn (the Letta API only).
+        temperature, max_tokens: Settings of the model, for the conversations this LLM uses (the
+            Letta API only; Letta Code takes them from the agent).
         context_window, num_output: In tokens, for LlamaIndex' prompt helpers.
         agent_free: A plain model without agent and memory (Letta Code only).
         on_mismatch: What to do when the history is not the one the conversation has.
@@ -81,6 +86,8 @@ class LettaLLM(FunctionCallingLLM):
     timeout: float | None = Field(default=None, gt=0)
     max_retries: int = Field(default=2, ge=0)
     max_steps: int | None = Field(default=None, gt=0)
+    temperature: float | None = Field(default=None, ge=0)
+    max_tokens: int | None = Field(default=None, gt=0)
     context_window: int = Field(default=128_000, gt=0)
     num_output: int = Field(default=4096, gt=0)
     agent_free: bool = False
@@ -143,6 +150,7 @@ class LettaLLM(FunctionCallingLLM):
             agent_free=self.agent_free,
             model=kwargs.get("model") or self.model,
             max_steps=kwargs.get("max_steps") or self.max_steps,
+            settings=self._settings(kwargs),
             timeout=kwargs.get("timeout") or self.timeout,
             on_mismatch=self.on_mismatch,
             note=demand.note,
@@ -151,18 +159,29 @@ class LettaLLM(FunctionCallingLLM):
         )
         return Calling(call, demand, kwargs.get("stop"))
 
+    async def _acalling(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> Calling:
+        """Return the call of an asynchronous chat."""
+        return self._calling(messages, kwargs)
+
+    def _settings(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the model settings of a call: its own, or else this LLM's."""
+        given = {name: kwargs.get(name) for name in _SETTINGS}
+        own = {name: getattr(self, name) for name in _SETTINGS}
+        chosen = {name: own[name] if given[name] is None else given[name] for name in _SETTINGS}
+        return {name: value for name, value in chosen.items() if value is not None}
+
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """One answer to a history."""
         calling = self._calling(messages, kwargs)
         seen = Observation(self, messages, kwargs)
-        return seen.call(lambda: response_of(self._runner.answer(calling)))
+        return seen.call(lambda: response_of(self._runner.answer(calling), calling.call))
 
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """One answer to a history."""
-        calling = self._calling(messages, kwargs)
+        calling = await self._acalling(messages, kwargs)
         seen = Observation(self, messages, kwargs)
         try:
-            response = response_of(await self._runner.aanswer(calling))
+            response = response_of(await self._runner.aanswer(calling), calling.call)
         except BaseException as error:
             seen.fail(error)
             raise
@@ -174,20 +193,22 @@ class LettaLLM(FunctionCallingLLM):
         """One answer, token by token."""
         calling = self._calling(messages, kwargs)
         seen = Observation(self, messages, kwargs, self.stream_chat)
-        return seen.stream(self._runner.run(calling, ResponseMaker))
+        return seen.stream(self._runner.run(calling, _maker(calling)))
 
     @own_span
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> AsyncChatGen:
         """One answer, token by token."""
-        calling = self._calling(messages, kwargs)
+        calling = await self._acalling(messages, kwargs)
         seen = Observation(self, messages, kwargs, self.astream_chat)
-        return seen.astream(self._runner.arun(calling, ResponseMaker))
+        return seen.astream(self._runner.arun(calling, _maker(calling)))
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """One answer to a prompt."""
         calling = self._calling(_prompt(prompt), kwargs)
         seen = Observation(self, prompt, kwargs)
-        return seen.call(lambda: as_completion(response_of(self._runner.answer(calling))))
+        return seen.call(
+            lambda: as_completion(response_of(self._runner.answer(calling), calling.call))
+        )
 
     async def acomplete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
@@ -196,7 +217,7 @@ class LettaLLM(FunctionCallingLLM):
         calling = self._calling(_prompt(prompt), kwargs)
         seen = Observation(self, prompt, kwargs)
         try:
-            response = as_completion(response_of(await self._runner.aanswer(calling)))
+            response = as_completion(response_of(await self._runner.aanswer(calling), calling.call))
         except BaseException as error:
             seen.fail(error)
             raise
@@ -210,7 +231,7 @@ class LettaLLM(FunctionCallingLLM):
         """One answer to a prompt, token by token."""
         calling = self._calling(_prompt(prompt), kwargs)
         seen = Observation(self, prompt, kwargs, self.stream_complete)
-        responses = self._runner.run(calling, ResponseMaker)
+        responses = self._runner.run(calling, _maker(calling))
         return seen.stream(_completions(responses))
 
     @own_span
@@ -220,7 +241,7 @@ class LettaLLM(FunctionCallingLLM):
         """One answer to a prompt, token by token."""
         calling = self._calling(_prompt(prompt), kwargs)
         seen = Observation(self, prompt, kwargs, self.astream_complete)
-        responses = self._runner.arun(calling, ResponseMaker)
+        responses = self._runner.arun(calling, _maker(calling))
         return seen.astream(_acompletions(responses))
 
     # -- tools ------------------------------------------------------------------------------
@@ -281,6 +302,10 @@ class LettaLLM(FunctionCallingLLM):
     async def apredict_and_call(self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any) -> Any:
         """Let the agent choose tools, and run them; their results do not go back to it."""
         return await super().apredict_and_call(tools, *args, **{"final": True, **kwargs})
+
+
+def _maker(calling: Calling) -> Callable[[Reader], ResponseMaker]:
+    return partial(ResponseMaker, ephemeral=calling.call.ephemeral)
 
 
 def _prompt(prompt: str) -> list[ChatMessage]:

@@ -11,6 +11,8 @@ from typing import Any
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.memory import BaseMemory
+from llama_index.core.memory.types import BaseChatStoreMemory
+from llama_index.core.storage.chat_store import SimpleChatStore
 
 
 class LettaMemory(BaseMemory):
@@ -47,3 +49,21 @@ class LettaMemory(BaseMemory):
     def reset(self) -> None:
         """Forget them."""
         self.messages = []
+
+
+class _PlainStore(SimpleChatStore):
+    """LlamaIndex' chat store, whose messages are serialized as messages are.
+
+    The serializer of its own takes an argument that pydantic 2.14 gives another meaning.
+    """
+
+    store: dict[str, list[ChatMessage]] = Field(default_factory=dict)  # type: ignore[assignment]
+
+
+def make_storable(memory: BaseMemory) -> None:
+    """Let a context store this memory, with any pydantic; the messages stay where they are."""
+    chat_store = getattr(memory, "chat_store", None)
+    if type(chat_store) is SimpleChatStore and isinstance(memory, BaseChatStoreMemory):
+        mended = _PlainStore()
+        mended.store = chat_store.store
+        memory.chat_store = mended

@@ -51,7 +51,9 @@ class Observation:
         self._over = False
         self._span: Span | None = None
         if method is not None and tracing():
-            name = f"{type(llm).__name__}.{method.__name__}"
+            # A private subclass goes by the name that users know.
+            known = next(c for c in type(llm).__mro__ if not c.__name__.startswith("_"))
+            name = f"{known.__name__}.{method.__name__}"
             self._span = Span(name, llm, method, (prompt,), kwargs)
         self._span_id = self._span.id if self._span else active_span_id.get() or ""
         self._chat = not isinstance(prompt, str)

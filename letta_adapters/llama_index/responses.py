@@ -7,18 +7,25 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
 
-from letta_adapters.calls import CallEvent
+from letta_adapters.calls import Call, CallEvent
 from letta_adapters.calls.answer import STOPPED, Answer, Piece, Reader
 from letta_adapters.llama_index.convert import assistant_message
 
 
 class ResponseMaker:
-    """Makes the responses of one streamed answer."""
+    """Makes the responses of one streamed answer.
 
-    def __init__(self, reader: Reader) -> None:
+    Args:
+        reader: Reads the call's events.
+        ephemeral: The conversation was for this call alone: unless it waits for results, the answer
+            must not say that a history could go on there.
+    """
+
+    def __init__(self, reader: Reader, *, ephemeral: bool = False) -> None:
         self._reader = reader
         self._text = ""
         self._thinking = ""
+        self._ephemeral = ephemeral
         self._server: list[dict[str, Any]] = []
 
     def feed(self, event: CallEvent) -> list[ChatResponse]:
@@ -63,7 +70,8 @@ class ResponseMaker:
         """The complete answer."""
         end = self._reader.end
         assert end is not None
-        message = assistant_message(self._text, self._thinking, end.pending, end.marker)
+        marker = None if self._ephemeral and not end.marker.pending else end.marker
+        message = assistant_message(self._text, self._thinking, end.pending, marker)
         raw: dict[str, Any] = {
             "stop_reason": STOPPED if self._reader.stopped else end.stop_reason,
             "agent_id": end.agent_id,
@@ -106,9 +114,9 @@ def server_tool(piece: Piece) -> list[dict[str, Any]]:
     return []
 
 
-def response_of(answer: Answer) -> ChatResponse:
+def response_of(answer: Answer, call: Call) -> ChatResponse:
     """A whole answer that was not streamed."""
-    return ResponseMaker(answer.reader).take(answer.pieces).whole()
+    return ResponseMaker(answer.reader, ephemeral=call.ephemeral).take(answer.pieces).whole()
 
 
 def as_completion(response: ChatResponse) -> CompletionResponse:

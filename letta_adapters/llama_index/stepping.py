@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from typing import Any
 
 from llama_index.core.agent.workflow.workflow_events import AgentStream, ToolCall, ToolCallResult
@@ -12,10 +12,10 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse
 from llama_index.core.instrumentation.events.agent import AgentToolCallEvent
 from llama_index.core.instrumentation.events.exception import ExceptionEvent
 from llama_index.core.instrumentation.span import active_span_id
-from llama_index.core.tools import ToolOutput
+from llama_index.core.tools import ToolOutput, ToolSelection
 from llama_index.core.workflow import Context
 
-from letta_adapters.calls import Call, CallEnd, CallEvent
+from letta_adapters.calls import Call, CallEnd, CallEvent, Entry
 from letta_adapters.calls.answer import Piece
 from letta_adapters.calls.calling import Calling
 from letta_adapters.llama_index.responses import usage_of
@@ -42,9 +42,10 @@ class StepReader:
     would run them again.
     """
 
-    def __init__(self, ctx: Context, name: str, call: Call) -> None:
+    def __init__(self, ctx: Context, name: str, call: Call, *, streaming: bool = True) -> None:
         self._ctx = ctx
         self._name = name
+        self._streaming = streaming
         self._reader = Calling(call).reader()
         self._own = frozenset(str(tool["name"]) for tool in call.tools)
         self._text = ""
@@ -64,6 +65,8 @@ class StepReader:
             raise
         for span in self._spans.values():  # its result was not told
             span.end(None)
+        if self._calls():
+            self._stream("", None)
 
     async def _read(self, events: AsyncIterable[CallEvent]) -> None:
         async for event in events:
@@ -98,14 +101,29 @@ class StepReader:
                 self._result(value)
 
     def _stream(self, delta: str, thinking: str | None) -> None:
+        if not self._streaming:
+            return
         self._ctx.write_event_to_stream(
             AgentStream(
                 delta=delta,
                 response=self._text,
                 current_agent_name=self._name,
                 thinking_delta=thinking,
+                tool_calls=self._calls(),
             )
         )
+
+    def _calls(self) -> list[ToolSelection]:
+        """Return the calls that the workflow is going to run; they are known at the end."""
+        return [
+            ToolSelection(
+                tool_id=call.tool_call_id,
+                tool_name=call.tool_name,
+                tool_kwargs=dict(call.tool_input),
+            )
+            for call in self._reader.tool_calls
+            if call.tool_name in self._own
+        ]
 
     def _result(self, result: ToolResultMessage) -> None:
         call = self._called.get(result.tool_call_id)
@@ -152,8 +170,11 @@ class StepReader:
         else:
             span.end(result.tool_output)
 
-    async def keep(self, state: AgentState) -> None:
-        """What came, into the run's state; the agent's own tools into the run's tool calls."""
+    async def keep(self, state: AgentState, given: Sequence[Entry]) -> None:
+        """Put what came into the run's state, and the agent's own tools into its tool calls.
+
+        ``given``: the history as the memory has it.
+        """
         end = self._end
         if self._results:
             known = await self._ctx.store.get("current_tool_calls", default=[])
@@ -164,7 +185,7 @@ class StepReader:
             if call.tool_name not in self._own
         }
         plain = json.loads(json.dumps(questions, default=str))
-        state.heard(self._text, "".join(self._thinking), end, _raw(end), plain)
+        state.heard(given, self._text, "".join(self._thinking), end, _raw(end), plain)
 
     def response(self, message: ChatMessage) -> ChatResponse:
         """The turn as an LLM's answer, for whoever watches LLM calls."""

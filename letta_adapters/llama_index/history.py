@@ -1,0 +1,54 @@
+"""The history that a step is given, and what the memory behind it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.memory import BaseMemory
+
+from letta_adapters.calls import Entry
+from letta_adapters.llama_index.convert import to_entry
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """``messages``: as LlamaIndex gave them. ``entries``: the same for the history rule.
+    ``memory``: all that the memory holds, without system messages; the history may be its end."""
+
+    messages: list[ChatMessage]
+    entries: list[Entry]
+    memory: list[Entry]
+
+    @classmethod
+    async def of(cls, messages: Sequence[ChatMessage], memory: BaseMemory) -> History:
+        """Read the memory behind the messages.
+
+        Raises:
+            InvalidInputError: content that Letta's messages do not have.
+        """
+        given = [to_entry(message) for message in messages]
+        made = {id(m): entry for m, entry in zip(messages, given, strict=True)}
+        kept = await memory.aget_all()
+        stored = [made[id(m)] if id(m) in made else to_entry(m) for m in kept]
+        stored = [entry for entry in stored if entry.role != "system"]
+        return cls(list(messages), _undecorated(given, stored), stored)
+
+
+def _undecorated(given: list[Entry], memory: Sequence[Entry]) -> list[Entry]:
+    """Return the history, each message known by what the memory has of it.
+
+    LlamaIndex puts a workflow's state, or what a memory's blocks have to tell, around the newest
+    user's message for one call; the next history shows it as it was. What an application changes is
+    another text, in which the memory's is not found.
+    """
+    at = [i for i, entry in enumerate(given) if entry.role != "system"]
+    for i, stored in zip(reversed(at), reversed(memory), strict=False):
+        entry = given[i]
+        if entry.role != stored.role:
+            break
+        decorated = entry.role == "user" and entry.digest() != stored.digest()
+        if decorated and stored.text and stored.text in entry.text:
+            given[i] = replace(entry, kept=stored.digest())
+    return given

@@ -1,0 +1,132 @@
+"""The last word of a run that may take no further step (``early_stopping_method="generate"``).
+
+LlamaIndex asks the agent's LLM then, with the memory's messages and an instruction. A ``LettaLLM``
+would ask in a conversation of its own, where nothing of the run is known. So the agent's own one
+says it in the agent's conversation: the calls that wait are answered, and the next run goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.bridge.pydantic import PrivateAttr
+from llama_index.core.workflow import Context
+
+from letta_adapters.backends.base import has
+from letta_adapters.calls.answer import Answer, Reader
+from letta_adapters.calls.calling import Calling
+from letta_adapters.calls.model import Call
+from letta_adapters.calls.running import Maker, Runner
+from letta_adapters.llama_index.convert import to_entries, to_entry
+from letta_adapters.llama_index.llm import LettaLLM
+from letta_adapters.llama_index.runs import has_reached_limit, run_of
+from letta_adapters.llama_index.state import LIMIT, AgentState
+
+if TYPE_CHECKING:
+    from letta_adapters.llama_index.agent import LettaAgent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _LastWord(Calling):
+    """``state``: of the run in ``ctx``; what was sent is kept there if the answer never comes."""
+
+    ctx: Context
+    state: AgentState
+
+
+class _LastWords(Runner):
+    async def aanswer(self, calling: Calling) -> Answer:
+        try:
+            return await super().aanswer(calling)
+        except BaseException:
+            await _keep(calling)
+            raise
+
+    async def arun(
+        self, calling: Calling, make: Callable[[Reader], Maker]
+    ) -> AsyncGenerator[Any, None]:
+        try:
+            async with aclosing(super().arun(calling, make)) as responses:
+                async for response in responses:
+                    yield response
+        except BaseException:
+            await _keep(calling)
+            raise
+
+
+async def _keep(calling: Calling) -> None:
+    if isinstance(calling, _LastWord):
+        await asyncio.shield(calling.state.save(calling.ctx))
+
+
+class _AgentLLM(LettaLLM):
+    """The LLM of an agent whose user gave none."""
+
+    _agent: Any = PrivateAttr(default=None)
+
+    @classmethod
+    def of(cls, agent: LettaAgent, **fields: Any) -> _AgentLLM:
+        """Return the agent's."""
+        made = cls(**fields)
+        made._agent = agent
+        made._runner = _LastWords(made._runner.caller, made.max_retries)
+        return made
+
+    async def _acalling(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> Calling:
+        ctx = _step_context()
+        if ctx is None or self._agent is None or not await has_reached_limit(ctx):
+            return self._calling(messages, kwargs)
+        state = await AgentState.load(ctx, self._agent.name)
+        if state.run_id != await run_of(ctx):
+            return self._calling(messages, kwargs)
+        return _LastWord(await self._last_word(ctx, state, messages), ctx=ctx, state=state)
+
+    async def _last_word(
+        self, ctx: Context, state: AgentState, messages: Sequence[ChatMessage]
+    ) -> Call:
+        caller = self._runner.caller
+        end = state.open_end()
+        kind = await caller.arun(_kind)
+        if end is not None and not has(kind, "durable_pending_calls"):
+            # A turn that is resumed there would go on with its tools, and be told nothing else.
+            state.stands_at((await caller.aabandon(end)).marker)
+        state.close(LIMIT)
+        entries = state.entries(to_entries(messages))
+        if entries[-1].marker is not None:
+            # It answered already, and is asked for its last word all the same.
+            entries.append(replace(to_entry(messages[-1]), role="user"))
+        # The memory gets all of it before it can be stopped again.
+        memory = await ctx.store.get("memory")
+        await memory.aput_messages(state.take_said())
+        await state.save(ctx)
+        agent = self._agent
+        return Call(
+            entries=entries,
+            agent_id=agent.agent_id,
+            conversation_id=agent.conversation_id,
+            model=agent.model,
+            settings=self._settings({}),
+            max_steps=agent.max_steps,
+            timeout=self.timeout,
+            on_mismatch=agent.on_mismatch,
+            session=self._session,
+            on_send=partial(state.sends, entries),
+        )
+
+
+async def _kind(client: Any) -> str:
+    return str(client.backend.kind)
+
+
+def _step_context() -> Context | None:
+    """Return the context of the workflow's step that this is part of, if it is part of one."""
+    try:
+        return Context.get_step_context()
+    except RuntimeError:
+        return None
