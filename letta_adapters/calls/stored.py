@@ -94,6 +94,8 @@ async def holds(
 ) -> bool | None:
     """Ask the server whether a message that was sent under this key is in the conversation.
 
+    A turn of ours that is still being stopped there is waited for.
+
     Args:
         results: What was sent with it for tool calls: texts, by the calls' ids. Where a server
             answers calls itself when their turn ends, only these texts are the caller's.
@@ -101,10 +103,13 @@ async def holds(
     Returns:
         ``None`` if the conversation is gone.
     """
+    leave = await client.enter(conversation, None)
     try:
         items = await newest(client, conversation, RECENT)
     except NotFoundError:
         return None
+    finally:
+        leave()
     if key is not None and after_message(items, key) is not None:
         return True
     found = [r for item in items for r in _returns(item) if r.get("tool_call_id") in results]

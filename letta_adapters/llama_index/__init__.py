@@ -6,6 +6,7 @@ is an agent, alone or in an ``AgentWorkflow``.
 
 from letta_adapters.llama_index.agent import LettaAgent
 from letta_adapters.llama_index.approvals import ApprovalRequiredEvent, ApprovalResponseEvent
+from letta_adapters.llama_index.contexts import LettaAgentWorkflow
 from letta_adapters.llama_index.llm import LettaLLM
 from letta_adapters.llama_index.memory import LettaMemory
 
@@ -13,6 +14,7 @@ __all__ = [
     "ApprovalRequiredEvent",
     "ApprovalResponseEvent",
     "LettaAgent",
+    "LettaAgentWorkflow",
     "LettaLLM",
     "LettaMemory",
 ]

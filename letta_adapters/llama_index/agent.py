@@ -26,12 +26,14 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr
 from llama_index.core.memory import BaseMemory
 from llama_index.core.tools import AsyncBaseTool
 from llama_index.core.workflow import Context, StopEvent
+from llama_index.core.workflow.handler import WorkflowHandler
 
 from letta_adapters._raised import report_raised
 from letta_adapters.backends.base import Conversation
 from letta_adapters.calls import Call, CallEnd, Marker, stored
 from letta_adapters.errors import HistoryMismatchError, TurnFailedError
 from letta_adapters.llama_index.approvals import ApprovalRequiredEvent, ApprovalResponseEvent
+from letta_adapters.llama_index.contexts import begin_anew
 from letta_adapters.llama_index.convert import to_wire_tools, tool_answer
 from letta_adapters.llama_index.history import History
 from letta_adapters.llama_index.llm import LettaLLM
@@ -129,6 +131,15 @@ class LettaAgent(BaseWorkflowAgent):
         self._letta = mine
         self._turn_timeout = timeout
         self._session = SessionOptions(**self.session_options)
+
+    def run(self, *args: Any, **kwargs: Any) -> WorkflowHandler:
+        """Start a run; see ``BaseWorkflowAgent.run``.
+
+        With a message it is a new run, also where the context's last one was cancelled. Without one
+        it goes on with a run that was stored in its middle.
+        """
+        begin_anew(self, args, kwargs)
+        return super().run(*args, **kwargs)
 
     # -- the workflow's hooks ---------------------------------------------------------------
 
@@ -228,11 +239,15 @@ class LettaAgent(BaseWorkflowAgent):
         seen = Observation(self._letta, shown, {}, self._letta.astream_chat)
         try:
             async with aclosing(self._letta._runner.caller.astream(call)) as events:
-                await reader.read(events, coalesce=self.coalesce)
+                try:
+                    await reader.read(events, coalesce=self.coalesce)
+                except BaseException:
+                    # Before the agent is stopped: a workflow does not wait long for its steps.
+                    await asyncio.shield(state.save(ctx))
+                    raise
             await reader.keep(state, history.entries)
         except BaseException as error:
             seen.fail(error)
-            await asyncio.shield(state.save(ctx))
             raise
         seen.end(reader.response(state.said[-1]))
         await state.save(ctx)

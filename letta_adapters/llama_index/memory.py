@@ -57,7 +57,7 @@ class _PlainStore(SimpleChatStore):
     The serializer of its own takes an argument that pydantic 2.14 gives another meaning.
     """
 
-    store: dict[str, list[ChatMessage]] = Field(default_factory=dict)  # type: ignore[assignment]
+    store: dict[str, list[ChatMessage]] = Field(default_factory=dict)
 
 
 def make_storable(memory: BaseMemory) -> None:

@@ -12,7 +12,7 @@ from letta_adapters import AsyncLettaClient, LettaClient, Rest
 from letta_adapters._bridge import get_bridge
 from letta_adapters.llama_index import LettaAgent, LettaLLM
 from letta_adapters.messages import content_text
-from letta_adapters.testing import LettaCassette
+from letta_adapters.testing import FakeLetta, LettaCassette
 from letta_adapters.testing.scripted_model import ScriptedModel
 from tests.rest.conftest import MODEL
 
@@ -62,6 +62,13 @@ class World:
         texts = [content_text(m["content"]) for m in stored if m["message_type"] == _USER]
         return [text for text in texts if not text.startswith("{")]
 
+    async def said_anywhere(self) -> list[list[str]]:
+        """The user's messages of all the agent's conversations that hold any."""
+        core = self.sync._core
+        listed = await get_bridge().acall(core.conversations.list(self.agent_id))
+        said = [await self.said(str(one["id"])) for one in listed if not one.get("archived")]
+        return [texts for texts in said if texts]
+
     async def told(self, conversation_id: str) -> str:
         """All that a conversation was told, by anyone but the agent."""
         stored = await self._stored(conversation_id)
@@ -92,7 +99,12 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
         model.clear()
         yield World(client, client, request.getfixturevalue("embedded_agent"), model.script)
         return
-    cassette: LettaCassette = request.getfixturevalue("letta_cassette")
+    async for made in recorded(request.getfixturevalue("letta_cassette")):
+        yield made
+
+
+async def recorded(cassette: LettaCassette) -> AsyncIterator[World]:
+    """An agent of the Letta API that the recording is of."""
     rest = Rest(base_url=cassette.base_url, api_key=cassette.api_key or "")
     async with cassette.http_client() as http_client:
         own = cassette.http_client()
@@ -103,3 +115,24 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
             yield made
         sync.close()
         await get_bridge().acall(own.aclose())
+
+
+@pytest.fixture(params=["fake", pytest.param("rest", marks=pytest.mark.letta_cassette), "embedded"])
+async def own_world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    """A world with an agent of its own: in memory, recorded, and on the real embedded runtime."""
+    if request.param == "fake":
+        fake: FakeLetta = request.getfixturevalue("letta_fake")
+        client = fake.client()
+        yield World(client, client, client.create_agent(name="llama"), fake.script)
+        client.close()
+        return
+    if request.param == "embedded":
+        model: ScriptedModel = request.getfixturevalue("embedded_model")
+        embedded: LettaClient = request.getfixturevalue("embedded")
+        model.clear()
+        made = World(embedded, embedded, "", model.script)
+        made.agent_id = made.another("llama")
+        yield made
+        return
+    async for world in recorded(request.getfixturevalue("letta_cassette")):
+        yield world
