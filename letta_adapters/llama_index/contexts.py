@@ -14,7 +14,7 @@ from typing import Any
 from llama_index.core.agent.workflow import AgentWorkflow
 from llama_index.core.memory import BaseMemory
 from llama_index.core.workflow import Context
-from llama_index.core.workflow.handler import WorkflowHandler
+from workflows.handler import WorkflowHandler
 
 from letta_adapters.llama_index.memory import make_storable
 
