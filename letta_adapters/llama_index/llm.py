@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from llama_index.core.base.llms.types import (
     ChatMessage,
@@ -18,10 +18,10 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr, SecretStr
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.tools import BaseTool
-from llama_index.core.types import PydanticProgramMode
+from llama_index.core.types import Model, PydanticProgramMode
 
 from letta_adapters.calls import Call, Caller
-from letta_adapters.calls.answer import Reader
+from letta_adapters.calls.answer import Answer, Reader
 from letta_adapters.calls.calling import Calling
 from letta_adapters.calls.demands import choose
 from letta_adapters.calls.running import Runner
@@ -30,7 +30,15 @@ from letta_adapters.errors import InvalidInputError
 from letta_adapters.llama_index.convert import to_entries, to_wire_tools
 from letta_adapters.llama_index.observe import Observation
 from letta_adapters.llama_index.responses import ResponseMaker, as_completion, response_of
+from letta_adapters.llama_index.shapes import (
+    ObjectMaker,
+    checked,
+    only_json,
+    output_tool,
+    with_shape,
+)
 from letta_adapters.llama_index.spans import own_span
+from letta_adapters.messages import broken_arguments
 from letta_adapters.options import SessionOptions
 
 ChatGen = Generator[ChatResponse, None, None]
@@ -38,7 +46,7 @@ AsyncChatGen = AsyncGenerator[ChatResponse, None]
 _OWN = frozenset(
     {
         "tools", "tool_choice", "parallel", "final", "model", "conversation_id", "timeout",
-        "max_steps", "stop", "formatted", "temperature", "max_tokens",
+        "max_steps", "stop", "formatted", "temperature", "max_tokens", "shape",
     }
 )  # fmt: skip
 _SETTINGS = ("temperature", "max_tokens")
@@ -140,6 +148,8 @@ class LettaLLM(FunctionCallingLLM):
             parallel=kwargs.get("parallel"),
             final=bool(kwargs.get("final")),
         )
+        if kwargs.get("shape") is not None:
+            demand = with_shape(demand, kwargs["shape"], tools)
         conversation_id = kwargs.get("conversation_id") or self.conversation_id
         call = Call(
             entries=to_entries(messages),
@@ -173,15 +183,15 @@ class LettaLLM(FunctionCallingLLM):
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """One answer to a history."""
         calling = self._calling(messages, kwargs)
-        seen = Observation(self, messages, kwargs)
-        return seen.call(lambda: response_of(self._runner.answer(calling), calling.call))
+        seen, shape = Observation(self, messages, kwargs), kwargs.get("shape")
+        return seen.call(lambda: _response(calling, self._runner.answer(calling), shape))
 
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """One answer to a history."""
         calling = await self._acalling(messages, kwargs)
-        seen = Observation(self, messages, kwargs)
+        seen, shape = Observation(self, messages, kwargs), kwargs.get("shape")
         try:
-            response = response_of(await self._runner.aanswer(calling), calling.call)
+            response = _response(calling, await self._runner.aanswer(calling), shape)
         except BaseException as error:
             seen.fail(error)
             raise
@@ -193,21 +203,21 @@ class LettaLLM(FunctionCallingLLM):
         """One answer, token by token."""
         calling = self._calling(messages, kwargs)
         seen = Observation(self, messages, kwargs, self.stream_chat)
-        return seen.stream(self._runner.run(calling, _maker(calling)))
+        return seen.stream(self._runner.run(calling, _maker(calling, kwargs.get("shape"))))
 
     @own_span
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> AsyncChatGen:
         """One answer, token by token."""
         calling = await self._acalling(messages, kwargs)
         seen = Observation(self, messages, kwargs, self.astream_chat)
-        return seen.astream(self._runner.arun(calling, _maker(calling)))
+        return seen.astream(self._runner.arun(calling, _maker(calling, kwargs.get("shape"))))
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """One answer to a prompt."""
         calling = self._calling(_prompt(prompt), kwargs)
-        seen = Observation(self, prompt, kwargs)
+        seen, shape = Observation(self, prompt, kwargs), kwargs.get("shape")
         return seen.call(
-            lambda: as_completion(response_of(self._runner.answer(calling), calling.call))
+            lambda: as_completion(_response(calling, self._runner.answer(calling), shape))
         )
 
     async def acomplete(
@@ -215,9 +225,9 @@ class LettaLLM(FunctionCallingLLM):
     ) -> CompletionResponse:
         """One answer to a prompt."""
         calling = self._calling(_prompt(prompt), kwargs)
-        seen = Observation(self, prompt, kwargs)
+        seen, shape = Observation(self, prompt, kwargs), kwargs.get("shape")
         try:
-            response = as_completion(response_of(await self._runner.aanswer(calling), calling.call))
+            response = as_completion(_response(calling, await self._runner.aanswer(calling), shape))
         except BaseException as error:
             seen.fail(error)
             raise
@@ -231,7 +241,7 @@ class LettaLLM(FunctionCallingLLM):
         """One answer to a prompt, token by token."""
         calling = self._calling(_prompt(prompt), kwargs)
         seen = Observation(self, prompt, kwargs, self.stream_complete)
-        responses = self._runner.run(calling, _maker(calling))
+        responses = self._runner.run(calling, _maker(calling, kwargs.get("shape")))
         return seen.stream(_completions(responses))
 
     @own_span
@@ -241,7 +251,7 @@ class LettaLLM(FunctionCallingLLM):
         """One answer to a prompt, token by token."""
         calling = self._calling(_prompt(prompt), kwargs)
         seen = Observation(self, prompt, kwargs, self.astream_complete)
-        responses = self._runner.arun(calling, _maker(calling))
+        responses = self._runner.arun(calling, _maker(calling, kwargs.get("shape")))
         return seen.astream(_acompletions(responses))
 
     # -- tools ------------------------------------------------------------------------------
@@ -261,13 +271,16 @@ class LettaLLM(FunctionCallingLLM):
             messages.append(ChatMessage(role=MessageRole.USER, content=user_msg))
         elif user_msg is not None:
             messages.append(user_msg)
-        given = {"tool_choice": "any"} if tool_required and tools else {}
+        shape = output_tool(tools)
+        given: dict[str, Any] = {} if shape is None else {"shape": shape}
+        if tools and (tool_required or shape is not None):
+            given["tool_choice"] = "any"
         return {
             "messages": messages,
             "tools": to_wire_tools(tools),
             "parallel": allow_parallel_tool_calls,
+            **{k: v for k, v in kwargs.items() if v is not None or k not in given},
             **given,
-            **kwargs,
         }
 
     def get_tool_calls_from_response(
@@ -284,16 +297,60 @@ class LettaLLM(FunctionCallingLLM):
         calls = [b for b in response.message.blocks if isinstance(b, ToolCallBlock)]
         if not calls and error_on_no_tool_call:
             raise ValueError(f"Expected at least one tool call, but got {len(calls)} tool calls.")
-        return [
-            ToolSelection(
-                tool_id=call.tool_call_id or "",
-                tool_name=call.tool_name,
-                tool_kwargs=parse_arguments(call.tool_kwargs)
-                if isinstance(call.tool_kwargs, str)
-                else call.tool_kwargs,
-            )
-            for call in calls
-        ]
+        return [_selection(call) for call in calls]
+
+    # -- structured output ------------------------------------------------------------------
+
+    @own_span
+    def structured_predict(
+        self, output_cls: type[Model], prompt: Any, llm_kwargs: Any = None, **prompt_args: Any
+    ) -> Model:
+        """Return an object of the class; one bad answer is mended in the same conversation.
+
+        Raises:
+            StructuredOutputError: the second answer is none either.
+        """
+        asked = self._asking(output_cls, llm_kwargs)
+        made = super().structured_predict(output_cls, prompt, llm_kwargs=asked, **prompt_args)
+        return cast("Model", made)
+
+    @own_span
+    async def astructured_predict(
+        self, output_cls: type[Model], prompt: Any, llm_kwargs: Any = None, **prompt_args: Any
+    ) -> Model:
+        """Return an object of the class; see :meth:`structured_predict`."""
+        asked = self._asking(output_cls, llm_kwargs)
+        made = await super().astructured_predict(
+            output_cls, prompt, llm_kwargs=asked, **prompt_args
+        )
+        return cast("Model", made)
+
+    @own_span
+    def stream_structured_predict(
+        self, output_cls: type[Model], prompt: Any, llm_kwargs: Any = None, **prompt_args: Any
+    ) -> Any:
+        """Return a stream of the object, which comes when it is good."""
+        asked = self._asking(output_cls, llm_kwargs)
+        return super().stream_structured_predict(
+            output_cls, prompt, llm_kwargs=asked, **prompt_args
+        )
+
+    @own_span
+    async def astream_structured_predict(
+        self, output_cls: type[Model], prompt: Any, llm_kwargs: Any = None, **prompt_args: Any
+    ) -> Any:
+        """Return a stream of the object, which comes when it is good."""
+        asked = self._asking(output_cls, llm_kwargs)
+        return await super().astream_structured_predict(
+            output_cls, prompt, llm_kwargs=asked, **prompt_args
+        )
+
+    def _asking(self, output_cls: type[Any], llm_kwargs: Any) -> dict[str, Any]:
+        """Tell the call which object its answer has to be; a program's tool tells it already."""
+        by_text = self.pydantic_program_mode == PydanticProgramMode.LLM
+        return {**(llm_kwargs or {}), **({"shape": output_cls} if by_text else {})}
+
+    # -- calling tools ----------------------------------------------------------------------
 
     def predict_and_call(self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any) -> Any:
         """Let the agent choose tools, and run them; their results do not go back to it."""
@@ -304,8 +361,27 @@ class LettaLLM(FunctionCallingLLM):
         return await super().apredict_and_call(tools, *args, **{"final": True, **kwargs})
 
 
-def _maker(calling: Calling) -> Callable[[Reader], ResponseMaker]:
-    return partial(ResponseMaker, ephemeral=calling.call.ephemeral)
+def _selection(call: ToolCallBlock) -> ToolSelection:
+    """Return a call as it is to be run; one whose arguments are no JSON object names no tool."""
+    name, given = call.tool_name, call.tool_kwargs
+    problem = broken_arguments(name, given) if isinstance(given, str) else ""
+    return ToolSelection(
+        tool_id=call.tool_call_id or "",
+        tool_name=f"{name} ({problem})" if problem else name,
+        tool_kwargs=parse_arguments(given) if isinstance(given, str) else given,
+    )
+
+
+def _maker(calling: Calling, shape: Any) -> Callable[[Reader], ResponseMaker]:
+    ephemeral = calling.call.ephemeral
+    if shape is None:
+        return partial(ResponseMaker, ephemeral=ephemeral)
+    return partial(ObjectMaker, calling, ephemeral=ephemeral)
+
+
+def _response(calling: Calling, answer: Answer, shape: Any = None) -> ChatResponse:
+    pieces = answer.pieces if shape is None else only_json(checked(calling, answer).pieces)
+    return response_of(answer.reader, pieces, ephemeral=calling.call.ephemeral)
 
 
 def _prompt(prompt: str) -> list[ChatMessage]:

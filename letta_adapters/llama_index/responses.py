@@ -7,9 +7,10 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
 
-from letta_adapters.calls import Call, CallEvent
-from letta_adapters.calls.answer import STOPPED, Answer, Piece, Reader
+from letta_adapters.calls import CallEvent
+from letta_adapters.calls.answer import STOPPED, Piece, Reader
 from letta_adapters.llama_index.convert import assistant_message
+from letta_adapters.messages import ToolCallMessage
 
 
 class ResponseMaker:
@@ -72,6 +73,9 @@ class ResponseMaker:
         assert end is not None
         marker = None if self._ephemeral and not end.marker.pending else end.marker
         message = assistant_message(self._text, self._thinking, end.pending, marker)
+        if end.pending:
+            # LlamaIndex' programs look for the calls of a stream here.
+            message.additional_kwargs["tool_calls"] = [_as_openai(call) for call in end.pending]
         raw: dict[str, Any] = {
             "stop_reason": STOPPED if self._reader.stopped else end.stop_reason,
             "agent_id": end.agent_id,
@@ -86,6 +90,11 @@ class ResponseMaker:
             raw["usage"] = counts
         extra = {**counts, "stop_reason": raw["stop_reason"]}
         return ChatResponse(message=message, raw=raw, delta=delta, additional_kwargs=extra)
+
+
+def _as_openai(call: ToolCallMessage) -> dict[str, Any]:
+    function = {"name": call.tool_name, "arguments": call.raw_arguments}
+    return {"id": call.tool_call_id, "type": "function", "function": function}
 
 
 def usage_of(usage: Any) -> dict[str, int]:
@@ -114,9 +123,9 @@ def server_tool(piece: Piece) -> list[dict[str, Any]]:
     return []
 
 
-def response_of(answer: Answer, call: Call) -> ChatResponse:
-    """A whole answer that was not streamed."""
-    return ResponseMaker(answer.reader, ephemeral=call.ephemeral).take(answer.pieces).whole()
+def response_of(reader: Reader, pieces: Iterable[Piece], *, ephemeral: bool) -> ChatResponse:
+    """Return a whole answer that was not streamed."""
+    return ResponseMaker(reader, ephemeral=ephemeral).take(pieces).whole()
 
 
 def as_completion(response: ChatResponse) -> CompletionResponse:

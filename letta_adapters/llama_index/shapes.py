@@ -1,0 +1,88 @@
+"""Structured output: which object a call asks for, and what becomes of an answer that is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from llama_index.core.base.llms.types import ChatResponse
+from llama_index.core.tools import BaseTool, FunctionTool
+from pydantic import BaseModel
+
+from letta_adapters.calls.answer import Answer, Piece
+from letta_adapters.calls.calling import Calling
+from letta_adapters.calls.demands import Demand, json_in, shaped
+from letta_adapters.errors import TurnFailedError
+from letta_adapters.llama_index.responses import ResponseMaker
+
+# Where LlamaIndex' FunctionCallingProgram makes the tool that stands for an object.
+_MADE_BY: Final = "get_function_tool.<locals>.model_fn"
+
+
+class StructuredOutputError(TurnFailedError, ValueError):
+    """The agent was asked twice for an object of a certain shape, and gave none."""
+
+    default_code = "invalid_structured_output"
+
+
+def output_tool(tools: Sequence[BaseTool]) -> type[BaseModel] | None:
+    """Return the class whose object the only tool stands for, if it stands for one.
+
+    Nobody answers such a call: its arguments are the result.
+    """
+    if len(tools) != 1 or not isinstance(tools[0], FunctionTool):
+        return None
+    made_by = getattr(tools[0].real_fn, "__qualname__", "")
+    schema = tools[0].metadata.fn_schema
+    return schema if made_by == _MADE_BY and isinstance(schema, type) else None
+
+
+def with_shape(demand: Demand, wanted: Any, tools: Sequence[Mapping[str, Any]]) -> Demand:
+    """Return the demand for an object of this class: one bad answer may be mended.
+
+    Args:
+        demand: What is demanded besides.
+        wanted: The class; the prompt has told its schema already.
+        tools: The tool whose arguments are the object; without one it is JSON text.
+    """
+    name = str(tools[0]["name"]) if tools else None
+    made = shaped(demand, {}, wanted.model_validate, tool=name)
+    return made if name is not None else Demand(demand.note, made.check)
+
+
+def checked(calling: Calling, answer: Answer) -> Answer:
+    """Return the answer if it is what was demanded.
+
+    Raises:
+        StructuredOutputError: it is not, also after it was to be mended.
+    """
+    check = calling.demand.check
+    problem = check(answer) if check is not None else None
+    if problem is None:
+        return answer
+    raise StructuredOutputError(
+        f"The agent did not give the object that was asked for. {problem}",
+        accepted=True,
+        hint="Ask again, simplify the class, or give the agent another model.",
+    )
+
+
+def only_json(pieces: Iterable[Piece]) -> list[Piece]:
+    """Return an answer whose text is the object alone, without what a model likes to say of it."""
+    pieces = list(pieces)
+    text = "".join(value for kind, value in pieces if kind == "text")
+    rest = [piece for piece in pieces if piece[0] != "text"]
+    return [*rest, ("text", json_in(text))]
+
+
+class ObjectMaker(ResponseMaker):
+    """Makes the responses of an answer that is an object; it is shown when it is good."""
+
+    def __init__(self, calling: Calling, reader: Any, *, ephemeral: bool) -> None:
+        super().__init__(reader, ephemeral=ephemeral)
+        self._calling = calling
+
+    def replay(self, pieces: Iterable[Piece]) -> list[ChatResponse]:
+        """Return the whole answer."""
+        answer = checked(self._calling, Answer(self._reader, tuple(pieces)))
+        return super().replay(only_json(answer.pieces))
