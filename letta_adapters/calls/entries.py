@@ -26,11 +26,10 @@ class Entry:
     server's own tool may run, with a ``decision``: anything that ``normalise_decision`` takes; for
     any other call it says nothing. ``known``: the conversation holds it already
     (its turn failed after it was accepted), so it is not sent again. ``summary``: a framework put
-    it in the place of what stood before, which it tells in short.
-    ``fact``: a ``tool`` entry
-    says what became of a call that its run left open; whoever asked, it is no decision.
-    ``kept``: the digest of the message as the framework keeps it, if it has decorated this copy
-    (a state prompt, a memory's content): the next history shows it without.
+    it in the place of what stood before, which it tells in short. ``fact``: a ``tool`` entry says
+    what became of a call that its run left open; whoever asked, it is no decision. ``kept``: the
+    digest of the message as the framework keeps it, if it has decorated this copy (a state prompt,
+    a memory's content): the next history shows it without.
     """
 
     role: Literal["system", "user", "assistant", "tool"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from llama_index.core.base.llms.types import ChatResponse
@@ -47,7 +48,7 @@ def with_shape(demand: Demand, wanted: Any, tools: Sequence[Mapping[str, Any]]) 
     """
     name = str(tools[0]["name"]) if tools else None
     made = shaped(demand, {}, wanted.model_validate, tool=name)
-    return made if name is not None else Demand(demand.note, made.check)
+    return made if name is not None else replace(made, note=demand.note)
 
 
 def checked(calling: Calling, answer: Answer) -> Answer:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from letta_adapters.calls.answer import Answer, Reader
 from letta_adapters.calls.calling import Calling
 from letta_adapters.calls.model import Call
 from letta_adapters.calls.running import Maker, Runner
-from letta_adapters.llama_index.convert import to_entries, to_entry
+from letta_adapters.llama_index.convert import to_entries
 from letta_adapters.llama_index.llm import LettaLLM
 from letta_adapters.llama_index.runs import has_reached_limit, run_of
 from letta_adapters.llama_index.state import LIMIT, AgentState
@@ -98,9 +98,6 @@ class _AgentLLM(LettaLLM):
             state.stands_at((await caller.aabandon(end)).marker)
         state.close(LIMIT)
         entries = state.entries(to_entries(messages))
-        if entries[-1].marker is not None:
-            # It answered already, and is asked for its last word all the same.
-            entries.append(replace(to_entry(messages[-1]), role="user"))
         # The memory gets all of it before it can be stopped again.
         memory = await ctx.store.get("memory")
         await memory.aput_messages(state.take_said())

@@ -196,6 +196,18 @@ async def test_the_last_word_knows_the_tools_results_and_the_conversation_goes_o
     assert (said.count("go"), said.count(STOP)) == (1, 1)
 
 
+async def test_the_last_word_of_an_agent_that_has_answered(letta_fake: FakeLetta) -> None:
+    client = letta_fake.client()
+    world = World(client, client, client.create_agent(name="a"), letta_fake.script)
+    world.script("Answer.", "Summary.", "Next.")
+    agent = world.agent(early_stopping_method="generate")
+    ctx = Context(agent)
+    output, _ = await run(agent, "go", ctx, max_iterations=1)
+    assert str(output) == "Summary."
+    output, _ = await run(agent, "next", ctx)
+    assert output.raw["conversation_id"] and len(await world.said_anywhere()) == 1
+
+
 async def test_a_last_word_that_fails_is_made_up_for_by_the_next_run(
     letta_fake: FakeLetta, payments: Payments
 ) -> None:
@@ -357,7 +369,7 @@ async def test_a_single_message_given_as_the_history_is_another_history(
     await run(agent, "I am Alice.", ctx)
     handler = agent.run(chat_history=_history("Who am I?"), ctx=ctx)
     await handler
-    assert await world.said_anywhere() == [["I am Alice."], ["Who am I?"]]
+    assert sorted(await world.said_anywhere()) == [["I am Alice."], ["Who am I?"]]
 
 
 async def test_another_memory_on_the_same_context_is_used(
@@ -370,8 +382,8 @@ async def test_another_memory_on_the_same_context_is_used(
     await run(agent, "I am Alice.", ctx)
     memory = LettaMemory(messages=_history("I am Bob.", "Hi Bob."))
     await run(agent, "Who am I?", ctx, memory=memory)
-    first, second = await world.said_anywhere()
-    assert (first, second) == (["I am Alice."], ["I am Bob.", "Who am I?"])
+    said = sorted(await world.said_anywhere())
+    assert said == [["I am Alice."], ["I am Bob.", "Who am I?"]]
     assert [m.content for m in memory.get()][:3] == ["I am Bob.", "Hi Bob.", "Who am I?"]
 
 
