@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from letta_adapters._checks import CONVERSATION, checked_method
+from letta_adapters._loops import running_loop
 from letta_adapters.backends.base import DEFAULT, Backend, Conversation, Order, Target
 from letta_adapters.changes import Change, change_of
 from letta_adapters.errors import (
@@ -276,7 +277,7 @@ class AsyncLettaClient:
             raise SessionClosedError(
                 "This client is closed.", hint="Make a new one; a closed client is final."
             )
-        loop = asyncio.get_running_loop()
+        loop = running_loop()
         if self._loop is None:
             self._loop = loop
         elif self._loop is not loop:

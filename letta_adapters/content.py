@@ -143,7 +143,7 @@ def image_from_file(
             )
         _check_size(file.stat().st_size, name)
         raw = file.read_bytes()
-    except (OSError, ValueError, TypeError) as exc:
+    except (OSError, ValueError, TypeError, RuntimeError) as exc:  # the last: ~nobody
         if isinstance(exc, InvalidInputError):
             raise
         raise InvalidInputError(

@@ -8,6 +8,7 @@ arguments. A mistake raises :class:`~letta_adapters.errors.InvalidInputError` na
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from pydantic import (
 from typing_extensions import Self, TypedDict
 
 from letta_adapters.errors import InvalidInputError
+from letta_adapters.presets import literal_prompt, prompt_of
 
 # Both vocabularies, one table: left the names of the TypeScript SDK 0.1.14 and of today's Letta
 # Code, right what the App Server understands.
@@ -155,12 +157,12 @@ class AgentOptions(Options):
     """What ``create_agent`` takes.
 
     ``persona`` and ``human`` are shorthands for memory blocks of these labels; ``memory`` adds
-    blocks, ``block_ids`` attaches existing (shared) ones. ``base_tools=False`` makes an agent
-    without Letta's memory and search tools. ``memfs``, ``skill_sources``, ``system_info_reminder``,
-    ``sleeptime``, ``cwd``, ``permission_mode``, ``allowed_tools``, ``disallowed_tools``,
-    ``append_system_prompt`` (added to the prompt), ``personality`` (Letta's own prompts) and
-    ``secrets`` exist in Letta Code only.
-
+    blocks, ``block_ids`` attaches existing (shared) ones. ``system_prompt`` is a text; the names
+    ``"default"`` and ``"letta"`` mean Letta's own prompt, which is also what stands without one.
+    ``base_tools=False`` makes an agent without Letta's memory and search tools. ``memfs``,
+    ``skill_sources``, ``system_info_reminder``, ``sleeptime``, ``cwd``, ``permission_mode``,
+    ``allowed_tools``, ``disallowed_tools``, ``append_system_prompt`` (added to the prompt),
+    ``personality`` (Letta's own prompts) and ``secrets`` exist in Letta Code only.
     ``permission_mode``, ``allowed_tools``, ``disallowed_tools``, ``skill_sources``,
     ``system_info_reminder`` and ``cwd`` are for sessions that say nothing else: what restricts
     travels with the agent, the rest is kept on this machine (see ``docs/options.md``).
@@ -190,6 +192,16 @@ class AgentOptions(Options):
     permission_mode: PermissionMode | None = None
     allowed_tools: tuple[str, ...] | None = None
     disallowed_tools: tuple[str, ...] | None = None
+
+    @field_validator("cwd")
+    @classmethod
+    def _directory(cls, value: Path | None) -> Path | None:
+        return checked_directory(value)
+
+    @field_validator("system_prompt", mode="before")
+    @classmethod
+    def _no_preset(cls, value: Any) -> Any:
+        return prompt_of(value)
 
     @field_validator(
         "tags",
@@ -293,6 +305,16 @@ class SessionOptions(Options):
     stateless: bool | None = None
     system_prompt: str | None = None
 
+    @field_validator("cwd")
+    @classmethod
+    def _directory(cls, value: Path | None) -> Path | None:
+        return checked_directory(value)
+
+    @field_validator("system_prompt", mode="before")
+    @classmethod
+    def _no_preset(cls, value: Any) -> Any:
+        return literal_prompt(value)
+
     @field_validator("agent_free", "stateless")
     @classmethod
     def _not_asked_for(cls, value: bool | None) -> bool | None:
@@ -323,6 +345,19 @@ class SessionOptions(Options):
     @classmethod
     def _not_a_string(cls, value: Any) -> Any:
         return _sequence(value)
+
+
+def checked_directory(value: Path | None) -> Path | None:
+    """Return the path. Raises ValueError for ``~name`` without such a user, and for a null byte."""
+    try:
+        if value is not None:
+            value.expanduser()
+            os.fsencode(value)
+    except (RuntimeError, UnicodeEncodeError) as error:
+        raise ValueError(f"cannot be a directory ({error})") from None
+    if value is not None and "\0" in str(value):
+        raise ValueError("cannot be a directory (it holds a null byte)")
+    return value
 
 
 def _sequence(value: Any) -> Any:

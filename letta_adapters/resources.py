@@ -14,6 +14,7 @@ from letta_adapters._checks import checked_id
 from letta_adapters.agent_settings import SETTINGS, without_own
 from letta_adapters.changes import Change
 from letta_adapters.errors import InvalidInputError, NotFoundError, UnsupportedOptionError
+from letta_adapters.presets import literal_prompt
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -66,11 +67,16 @@ class AsyncAgents:
         ``metadata`` replace the user's own; what this package keeps in them stays.
 
         Raises:
-            InvalidInputError: nothing is to be changed, or a value that a setting does not take.
+            InvalidInputError: nothing is to be changed, a value that a setting does not take, or
+                the name of a preset as ``system``.
             UnsupportedOptionError: a setting that this backend does not have.
         """
         self._client.check_usable()
         _fields(fields)
+        try:
+            literal_prompt(fields.get("system"))
+        except ValueError as error:
+            raise InvalidInputError(f"system: {error}.") from None
         settings = {name: fields.pop(name) for name in SETTINGS if name in fields}
         found = await self._client.backend.update_agent(_checked(agent_id), fields, settings)
         self._client.notice(Change(agent_id=agent_id))

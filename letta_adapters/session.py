@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from letta_adapters._loops import running_task
 from letta_adapters.answers import Answerer
 from letta_adapters.backends.base import (
     Conversation,
@@ -172,7 +173,7 @@ class AsyncSession(AsyncControls):
             LettaError: the server refused the message, or could not be reached (``accepted`` says
                 whether the message may have arrived).
         """
-        await self._send(message, otid, asyncio.current_task())
+        await self._send(message, otid, running_task())
 
     async def _send(self, message: Any, otid: str | None, owner: object) -> None:
         self._check_usable()
@@ -234,7 +235,7 @@ class AsyncSession(AsyncControls):
             InvalidInputError: nothing was sent, or that turn's stream was already taken.
         """
         self._check_usable()
-        return self._stream(asyncio.current_task())
+        return self._stream(running_task())
 
     def _stream(self, owner: object) -> MessageStream:
         if self._turn is None or self._turn.streamed:
@@ -251,7 +252,7 @@ class AsyncSession(AsyncControls):
             LettaError: the server refused the message. A turn that failed later is *returned* as a
                 result with ``success=False``.
         """
-        return await self._run_turn(message, otid, asyncio.current_task())
+        return await self._run_turn(message, otid, running_task())
 
     async def _run_turn(self, message: Any, otid: str | None, owner: object) -> ResultMessage:
         attempts = self._options.recovery_attempts
@@ -343,7 +344,7 @@ class AsyncSession(AsyncControls):
         Raises:
             LettaError: the server refused.
         """
-        return await self._recover(asyncio.current_task())
+        return await self._recover(running_task())
 
     async def _recover(self, owner: object) -> RecoveryResult:
         opened = await self._open()

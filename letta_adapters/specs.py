@@ -19,7 +19,7 @@ from letta_adapters._checks import (
     names_secret,
 )
 from letta_adapters.errors import ConfigurationError, InvalidInputError
-from letta_adapters.options import Options
+from letta_adapters.options import Options, checked_directory
 from letta_adapters.runtime_env import check_name
 
 CLOUD_URL = "https://api.letta.com"
@@ -194,6 +194,11 @@ class Local(Place):
         if isinstance(value, str):  # a tuple of its letters otherwise
             raise ValueError("must be a list of names, such as ['SSH_AUTH_SOCK']")
         return value
+
+    @field_validator("data_dir")
+    @classmethod
+    def _directory(cls, value: Path | None) -> Path | None:
+        return checked_directory(value)
 
     @field_validator("openai_compatible")
     @classmethod

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from letta_adapters._loops import running_task
 from letta_adapters.errors import SessionClosedError
 
 T = TypeVar("T")
@@ -49,7 +50,7 @@ class Works:
 
         Not what the caller itself is a part of.
         """
-        me = asyncio.current_task()
+        me = running_task()
         of = [task for task, whose in self._running.items() if owner is None or whose is owner]
         await _end({task for task in of if task is not me})
 

@@ -21,6 +21,7 @@ from letta_adapters.backends.base import inside_a_turn
 from letta_adapters.backends.runtime.environment import Places, RuntimeConfig, find_places
 from letta_adapters.backends.runtime.errors import RuntimeCrashedError
 from letta_adapters.backends.runtime.manager import RuntimeHandle, acquire
+from letta_adapters.errors import ConfigurationError
 from letta_adapters.permission_policy import Machine
 from letta_adapters.specs import Local, Remote, RuntimeStatus, api_address, app_server_address
 
@@ -72,7 +73,7 @@ def local_backend(spec: Local) -> AppServerBackend:
         keep_running=spec.keep_running,
         recycle_at=spec.recycle_at,
     )
-    runtime, places = _Runtime(config), find_places(config)
+    runtime, places = _Runtime(config), _places(config)
     backend = AppServerBackend(
         "local",
         runtime.endpoint,
@@ -103,6 +104,16 @@ def _machine(places: Places) -> Machine:
         memory = places.state / "memfs/{agent}/memory"
     homes = (places.home, Path.home())
     return Machine(str(memory), (letta, places.state, places.meet), homes)
+
+
+def _places(config: RuntimeConfig) -> Places:
+    try:
+        return find_places(config)
+    except RuntimeError as error:  # neither HOME nor the user database names a directory
+        raise ConfigurationError(
+            f"There is no home directory to keep agents in ({error}).",
+            hint="Set HOME, or pass Local(data_dir=...).",
+        ) from error
 
 
 class _Runtime:

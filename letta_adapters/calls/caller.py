@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from letta_adapters._bridge import Bridge, Closable, get_bridge
+from letta_adapters._loops import running_loop, running_task
 from letta_adapters.backends.base import Conversation
 from letta_adapters.calls import places, stored
 from letta_adapters.calls.exchange import Exchange
@@ -119,7 +120,7 @@ class Caller:
         """The events of a call, in this task; has ``aclose()``, which stops the agent."""
         if self._here():
             return Exchange(self._async_client(), call)
-        owner = asyncio.current_task()
+        owner = running_task()
         return get_bridge().aiterate(Exchange(self._sync_client(), call, owner))
 
     def run(self, work: Callable[[AsyncLettaClient], Awaitable[T]]) -> T:
@@ -168,7 +169,7 @@ class Caller:
         if isinstance(self._client, AsyncLettaClient):
             return self._client
         assert self._spec is not None
-        return _shared(asyncio.get_running_loop(), self._spec)
+        return _shared(running_loop(), self._spec)
 
 
 def _given(**values: Any) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from letta_adapters._loops import running_task
 from letta_adapters.backends.base import Conversation, TurnSettings
 from letta_adapters.beginning import begin_turn
 from letta_adapters.calls import places, sending, stored
@@ -98,7 +98,7 @@ class Exchange(AsyncIterator[CallEvent]):
         call = self._call = checked(self._call)
         places.check_call(client, call)
         if self._owner is None:
-            self._owner = asyncio.current_task()
+            self._owner = running_task()
         agent_id = await places.agent_of(client, call)
         entries = [_remembered(entry, agent_id) for entry in call.entries]
         # One conversation for the whole thread is of no place in it.

@@ -41,8 +41,10 @@ async def model_handles(connection: Connection, *, force: bool = False) -> list[
 async def require_model(connection: Connection, handle: str, what: str = "Model") -> None:
     """Refuse, before the first turn, a model that would only fail in it."""
     known = await model_handles(connection)
-    if known and handle not in known:
+    if handle not in known:
         known = await model_handles(connection, force=True)
+    if not known and what == "Model":  # the agent's own may be looked at without one
+        raise _no_model(connection, handle)
     check_model(handle, known, what)
 
 
@@ -54,12 +56,31 @@ async def chosen_model(connection: Connection, asked: str | None) -> str:
         return asked
     known = await model_handles(connection) or await model_handles(connection, force=True)
     if not known:
-        raise ConfigurationError(
-            "The App Server has no model.",
-            hint="Connect a provider: set OPENAI_API_KEY, ANTHROPIC_API_KEY, LMSTUDIO_BASE_URL, "
-            "... where it runs, or use `letta connect`.",
-        )
+        raise _no_model(connection, "")
     return known[0]
+
+
+def _no_model(connection: Connection, asked: str) -> ConfigurationError:
+    """What to do depends on whose machine the server runs on."""
+    wanted = f", {asked!r} among them" if asked else ""
+    if connection.on_api:
+        return ConfigurationError(
+            f"The Letta API lists no model for chats{wanted}.",
+            hint="Configure a provider of models where that API runs.",
+        )
+    if not connection.ours:
+        return ConfigurationError(
+            f"The App Server has no model{wanted}.",
+            hint="Connect a provider: set OPENAI_API_KEY, ANTHROPIC_API_KEY, LMSTUDIO_BASE_URL, "
+            "... where it runs, use client.connect_provider(...), or `letta connect`.",
+        )
+    return ConfigurationError(
+        f"Letta Code on this machine has no model to use{wanted}: no provider of models is set up.",
+        hint="Set a provider's key before it starts (OPENAI_API_KEY, ANTHROPIC_API_KEY, "
+        "GEMINI_API_KEY, ...), name a model server with Local(openai_compatible={'base_url': "
+        "...}), or call client.connect_provider('anthropic', api_key=...). Without any of them: "
+        "letta-adapters demo",
+    )
 
 
 async def create_agent(connection: Connection, options: AgentOptions, backend: str) -> str:

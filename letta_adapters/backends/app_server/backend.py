@@ -151,6 +151,7 @@ class AppServerBackend:
 
     def _connected(self, connection: Connection) -> None:
         connection.observe = self._observe
+        connection.ours = self.name == "local"
         self._on_api = connection.on_api
         self._prepared.clear()
         self._live.clear()
@@ -301,7 +302,7 @@ class AppServerBackend:
         self._check_cwd(cwd)
         if cwd is None and self.name == "local":
             # Our own server starts in a directory of its own, where nobody wants to work.
-            cwd = Path.cwd()
+            cwd = opening.working_directory()
         sources = options.skill_sources if agent_id or options.skill_sources else ()
         return told.runtime_settings(options, cwd, sources, self.name, asks=asks)
 

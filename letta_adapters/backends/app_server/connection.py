@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import websockets
 from pydantic_core import from_json
@@ -27,9 +26,11 @@ from letta_adapters._waiting import ended, within
 from letta_adapters.backends.api_errors import error_from_response
 from letta_adapters.backends.app_server.frames import Frame, encode
 from letta_adapters.backends.base import Conversation
+from letta_adapters.backends.proxies import is_loopback, proxy_of, proxy_variables
 from letta_adapters.backends.replies import check_answer
 from letta_adapters.errors import (
     AuthenticationError,
+    ConfigurationError,
     ConflictError,
     ConnectionFailedError,
     InvalidInputError,
@@ -114,6 +115,8 @@ class Connection:
         self._reader: asyncio.Task[None] | None = None
         self.lost: LettaError | None = None
         self.info: Mapping[str, Any] = {}
+        # Does the server run on this machine, started by this package?
+        self.ours = False
         # Sees every frame of a conversation; ``True`` if no turn of ours is there to take it.
         self.observe: Callable[[Conversation, Frame, bool], None] | None = None
 
@@ -147,16 +150,24 @@ class Connection:
                 ping_interval=_PING_SECONDS,
                 ping_timeout=_PONG_SECONDS,
                 compression=None,
-                proxy=None if _is_loopback(endpoint.url) else True,
+                proxy=None if is_loopback(endpoint.url) else True,
             )
         except websockets.InvalidStatus as error:
             raise _refused(error.response.status_code, endpoint.url) from error
+        except (ImportError, websockets.InvalidProxy) as error:
+            raise ConfigurationError(
+                f"The environment's proxy cannot be used ({proxy_variables()}): {error}.",
+                hint="For a SOCKS proxy: pip install python-socks. Else name the host in NO_PROXY.",
+            ) from error
         except (websockets.InvalidURI, ValueError) as error:
             raise InvalidInputError(f"Not a WebSocket URL: {endpoint.url!r}.") from error
         except (*_CONNECT_ERRORS, TimeoutError, asyncio.TimeoutError) as error:
+            via = proxy_of(endpoint.url)
+            through = f" through the proxy of {via}" if via else ""
             raise ConnectionFailedError(
-                f"No App Server answers at {endpoint.url} ({type(error).__name__}).",
-                hint="Check the URL and that `letta server --listen` runs.",
+                f"No App Server answers at {endpoint.url}{through} ({type(error).__name__}).",
+                hint="Check the URL and that `letta server --listen` runs."
+                + (" NO_PROXY names hosts that need no proxy." if via else ""),
                 accepted=False,
             ) from error
         made = cls(socket, request_timeout)
@@ -300,10 +311,6 @@ class Connection:
             await self._socket.close()
         if self._reader is not None:
             await ended(self._reader)
-
-
-def _is_loopback(url: str) -> bool:
-    return urlsplit(url).hostname in ("127.0.0.1", "::1", "localhost")
 
 
 def _parse(text: str | bytes) -> Frame | None:

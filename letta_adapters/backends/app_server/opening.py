@@ -9,7 +9,12 @@ from typing import Any
 from letta_adapters.backends.app_server import agents, frames
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.base import DEFAULT, Conversation, Target
-from letta_adapters.errors import InvalidInputError, ProtocolError, UnsupportedOptionError
+from letta_adapters.errors import (
+    ConfigurationError,
+    InvalidInputError,
+    ProtocolError,
+    UnsupportedOptionError,
+)
 from letta_adapters.options import SessionOptions
 
 
@@ -96,6 +101,17 @@ def model_of(answer: Mapping[str, Any]) -> str | None:
 def same_directory(asked: str, used: str) -> bool:
     """Does the server work where it was told to?"""
     return asked == used or Path(asked).resolve() == Path(used)
+
+
+def working_directory() -> Path:
+    """Return this process's. Raises ConfigurationError if it was deleted under it."""
+    try:
+        return Path.cwd()
+    except OSError as error:
+        raise ConfigurationError(
+            f"This process's working directory is gone ({error.strerror}).",
+            hint="Change to one that exists, or name one with cwd=.",
+        ) from error
 
 
 def no_directory(asked: str, used: str) -> InvalidInputError:

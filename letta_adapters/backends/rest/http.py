@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import platform
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -21,9 +22,11 @@ from letta_adapters._checks import checked_method, checked_path
 from letta_adapters._version import __version__
 from letta_adapters._waiting import within
 from letta_adapters.backends.api_errors import error_from_response
+from letta_adapters.backends.proxies import is_loopback, proxy_of, proxy_variables
 from letta_adapters.backends.replies import check_api
 from letta_adapters.errors import (
     AuthenticationError,
+    ConfigurationError,
     ConnectionFailedError,
     InvalidInputError,
     LettaError,
@@ -48,7 +51,35 @@ _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.
 @functools.cache
 def _ssl_context() -> ssl.SSLContext:
     # Building one costs ~25 ms; every client of the process can share it.
-    return httpx.create_ssl_context()
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:  # a missing file, or one with something else in it
+        raise ConfigurationError(
+            "The certificates that SSL_CERT_FILE names cannot be read: "
+            f"{os.environ.get('SSL_CERT_FILE')!r} ({error.strerror or error}).",
+            hint="Set it to a file of PEM certificates, or unset it.",
+        ) from error
+
+
+def _make_client(base_url: str) -> httpx.AsyncClient:
+    """A pool. Raises ConfigurationError for proxy settings that httpx cannot use."""
+    verify = _ssl_context()
+    try:
+        return httpx.AsyncClient(
+            verify=verify,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none kept, none sent
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
+            # No proxy reaches this machine's own addresses.
+            trust_env=not is_loopback(base_url),
+        )
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        socks = isinstance(error, ImportError)
+        raise ConfigurationError(
+            f"The environment's proxy cannot be used ({proxy_variables()}): {error}",
+            hint="For a SOCKS proxy: pip install 'httpx[socks]'. Else set NO_PROXY, or unset it."
+            if socks
+            else "Write it as http://host:port; NO_PROXY takes names and addresses.",
+        ) from error
 
 
 class ByteStream:
@@ -118,11 +149,9 @@ class Http:
                 "(also for the sync client, which runs on an event loop of its own)."
             )
         self._owns_client = http_client is None
-        self._client = http_client or httpx.AsyncClient(
-            verify=_ssl_context(),
-            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none kept, none sent
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
-        )
+        self._client = http_client or _make_client(self.base_url)
+        # Who gives a client of his own has told it about proxies.
+        self._via = "" if http_client is not None else proxy_of(self.base_url)
         self._timeout = httpx.Timeout(rest.request_timeout, connect=rest.connect_timeout)
         self._stream_timeout = httpx.Timeout(rest.idle_timeout, connect=rest.connect_timeout)
 
@@ -151,7 +180,7 @@ class Http:
             try:
                 data = await response.aread()
             except STREAM_ERRORS as cause:
-                raise _error_before_answer(cause, self.base_url) from cause
+                raise _error_before_answer(cause, self.base_url, self._via) from cause
         finally:
             await response.aclose()
         try:
@@ -207,7 +236,7 @@ class Http:
             try:
                 response = await self._client.send(request, stream=True, follow_redirects=False)
             except STREAM_ERRORS as cause:
-                raise _error_before_answer(cause, self.base_url) from cause
+                raise _error_before_answer(cause, self.base_url, self._via) from cause
             if response.next_request is None:
                 break
             await response.aclose()
@@ -276,17 +305,33 @@ def _describe(cause: Exception) -> str:
     return f"{type(cause).__name__}: {text}" if text else type(cause).__name__
 
 
-def _error_before_answer(cause: Exception, base_url: str) -> LettaError:
-    """The typed error of a request that got no answer. ``accepted`` is False or unknown."""
+def _error_before_answer(cause: Exception, base_url: str, via: str) -> LettaError:
+    """The typed error of a request that got no answer. ``accepted`` is False or unknown.
+
+    ``via``: the proxy that it went through, if any.
+    """
     host = httpx.URL(base_url).netloc.decode()
+    if via:
+        host = f"{host} through the proxy of {via}"
     if isinstance(cause, httpx.ConnectTimeout | httpx.PoolTimeout):
         return TimeoutBeforeAcceptanceError(f"No connection to {host} in time.", accepted=False)
     if isinstance(cause, httpx.TimeoutException):
         return TimeoutBeforeAcceptanceError(f"{host} did not answer in time.")
     accepted = False if isinstance(cause, _NOT_SENT) else None
     return ConnectionFailedError(
-        f"The connection to {host} failed ({_describe(cause)}).", accepted=accepted
+        f"The connection to {host} failed ({_describe(cause)}).",
+        hint=_hint(str(cause), via),
+        accepted=accepted,
     )
+
+
+def _hint(text: str, via: str) -> str | None:
+    """What to do about a failed connection, where the default says too little."""
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return "Set SSL_CERT_FILE to the certificates to trust; REQUESTS_CA_BUNDLE is not used."
+    if via:
+        return "Check that the proxy runs, or name the host in NO_PROXY to go without it."
+    return None
 
 
 def _worth_retrying(error: BaseException) -> bool:

@@ -1,0 +1,29 @@
+"""The asyncio event loop an async client runs on, or the error that says there is none."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from letta_adapters.errors import WrongEventLoopError
+
+
+def running_loop() -> asyncio.AbstractEventLoop:
+    """Return the running loop.
+
+    Raises:
+        WrongEventLoopError: this is trio, another framework's loop, or no loop at all.
+    """
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        raise WrongEventLoopError(
+            "The async client needs asyncio, and no asyncio event loop runs here.",
+            hint="Start it with asyncio.run(...). Under trio, use the sync client in a worker "
+            "thread (trio.to_thread.run_sync).",
+        ) from None
+
+
+def running_task() -> asyncio.Task[Any] | None:
+    """Return the running task. Raises as :func:`running_loop`."""
+    return asyncio.current_task(running_loop())
