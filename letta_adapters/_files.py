@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from letta_adapters.errors import ConfigurationError, LettaTimeoutError
+from letta_adapters._disk import disk_error
+from letta_adapters.errors import LettaError, LettaTimeoutError
 
 _POLL_SECONDS: Final = 0.02
 
@@ -22,6 +23,7 @@ def make_private_folder(folder: Path) -> None:
 
     Raises:
         ConfigurationError: it cannot be made.
+        DiskFullError: there is no space.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -98,11 +100,8 @@ def _try(fd: int, path: Path) -> bool:
         raise _unusable(path, error) from error
 
 
-def _unusable(path: Path, error: OSError) -> ConfigurationError:
-    return ConfigurationError(
-        f"{path} cannot be written: {error.strerror or error}.",
-        hint="Make the directory writable, or use another Local(data_dir=...).",
-    )
+def _unusable(path: Path, error: OSError) -> LettaError:
+    return disk_error(error, path)
 
 
 if sys.platform == "win32":

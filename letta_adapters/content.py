@@ -159,9 +159,9 @@ def image_from_file(
 def image_from_url(url: str, *, detail: ImageDetail | None = None) -> ImageContent:
     """An image from an http(s) URL, which the *server* fetches, or from a base64 ``data:`` URL.
 
-    A ``data:`` URL becomes a base64 part, which every backend takes. Letta Code's local backend
-    drops http(s) images without a word (``letta`` 0.34): send the bytes there. ``detail`` is for
-    ``data:`` URLs only. Raises :class:`InvalidInputError`.
+    A ``data:`` URL becomes a base64 part, which every backend takes. Letta Code cannot fetch
+    images: this process does when the message is sent (:mod:`letta_adapters.images`, from public
+    addresses only). ``detail`` is for ``data:`` URLs only. Raises :class:`InvalidInputError`.
     """
     if isinstance(url, str) and url[:5].lower() == "data:":
         media_type, raw = _decode_data_url(url)

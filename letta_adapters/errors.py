@@ -4,7 +4,8 @@
 
     LettaError
     ├── InvalidInputError             (also a ValueError)   code "invalid_input"
-    │   └── UnsupportedOptionError                          code "unsupported_option"
+    │   ├── UnsupportedOptionError                          code "unsupported_option"
+    │   └── UnsupportedImageError     a model without vision code "unsupported_image"
     ├── ConfigurationError            nothing to talk to    code "configuration"
     ├── AuthenticationError           the Letta API key     code "authentication"
     ├── NotFoundError                                       code "not_found"
@@ -19,6 +20,8 @@
     ├── LettaTimeoutError             (also a TimeoutError) code "timeout"
     │   ├── TimeoutBeforeAcceptanceError                    code "timeout_before_acceptance"
     │   └── TimeoutAfterAcceptanceError                     code "timeout_after_acceptance"
+    ├── CorruptStateError             a file of it is torn  code "corrupt_state"
+    ├── DiskFullError                 nothing can be stored code "disk_full"
     ├── ServerError                   5xx                   code "server_error"
     ├── ProtocolError                 not what the protocol allows  code "protocol_error"
     ├── TurnFailedError               an accepted turn ended badly  its stop reason as code
@@ -113,6 +116,12 @@ class UnsupportedOptionError(InvalidInputError):
         LettaError.__init__(error, message, **fields)
         error.option, error.backend, error.supported_by = "", "", ()
         return error
+
+
+class UnsupportedImageError(InvalidInputError):
+    """The message shows an image, and its model cannot see one. The message is stored."""
+
+    default_code = "unsupported_image"
 
 
 class ConfigurationError(LettaError):
@@ -219,6 +228,27 @@ class TimeoutAfterAcceptanceError(LettaTimeoutError):
     default_code = "timeout_after_acceptance"
 
 
+class CorruptStateError(LettaError):
+    """A file of an agent's state cannot be read; ``paths`` names it."""
+
+    default_code = "corrupt_state"
+    default_hint = (
+        "Set it aside with `letta-adapters doctor --set-aside` (nothing is deleted), or put back a "
+        "copy of your own."
+    )
+
+    def __init__(self, message: str, *, paths: Sequence[Any] = (), **kwargs: Any) -> None:
+        super().__init__(message, **kwargs)
+        self.paths = tuple(map(str, paths))
+
+
+class DiskFullError(LettaError):
+    """The disk that holds the agents' state is full, or a quota is used up."""
+
+    default_code = "disk_full"
+    default_hint = "Free some space there and try again, or use another Local(data_dir=...)."
+
+
 class ServerError(LettaError):
     """The server failed (HTTP 5xx)."""
 
@@ -280,6 +310,7 @@ _BY_CODE: dict[str, type[LettaError]] = {
     cls.default_code: cls
     for cls in (
         InvalidInputError,
+        UnsupportedImageError,
         AuthenticationError,
         NotFoundError,
         ConflictError,
@@ -291,6 +322,8 @@ _BY_CODE: dict[str, type[LettaError]] = {
         StreamTruncatedError,
         TimeoutBeforeAcceptanceError,
         TimeoutAfterAcceptanceError,
+        CorruptStateError,
+        DiskFullError,
         ServerError,
         ProtocolError,
         TurnCancelledError,

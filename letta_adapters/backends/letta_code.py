@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
+from letta_adapters._disk import disk_error
 from letta_adapters.backends.app_server.backend import AppServerBackend
-from letta_adapters.backends.app_server.connection import Endpoint
+from letta_adapters.backends.app_server.connection import Endpoint, no_space
 from letta_adapters.backends.app_server.reflecting import Reflecting
 from letta_adapters.backends.app_server.system_info import SystemInfo
 from letta_adapters.backends.base import inside_a_turn
 from letta_adapters.backends.runtime.environment import Places, RuntimeConfig, find_places
-from letta_adapters.backends.runtime.errors import RuntimeCrashedError
+from letta_adapters.backends.runtime.errors import RuntimeCrashedError, RuntimeStartError
 from letta_adapters.backends.runtime.manager import RuntimeHandle, acquire
-from letta_adapters.errors import ConfigurationError
+from letta_adapters.damage import corrupt, find_damage
+from letta_adapters.errors import ConfigurationError, DiskFullError, LettaError
 from letta_adapters.permission_policy import Machine
 from letta_adapters.specs import Local, Remote, RuntimeStatus, api_address, app_server_address
 
@@ -73,7 +77,8 @@ def local_backend(spec: Local) -> AppServerBackend:
         keep_running=spec.keep_running,
         recycle_at=spec.recycle_at,
     )
-    runtime, places = _Runtime(config), _places(config)
+    places = _places(config)
+    runtime = _Runtime(config, places)
     backend = AppServerBackend(
         "local",
         runtime.endpoint,
@@ -116,11 +121,17 @@ def _places(config: RuntimeConfig) -> Places:
         ) from error
 
 
+# Its files are looked at when something is wrong with them.
+_NO_STATE: Final = Path(os.devnull)
+
+
 class _Runtime:
     """One client's share in the runtime."""
 
-    def __init__(self, config: RuntimeConfig) -> None:
+    def __init__(self, config: RuntimeConfig, places: Places) -> None:
         self._config = config
+        self._places = places
+        self._home = places.home
         self._handle: RuntimeHandle | None = None
         self._starting: asyncio.Future[RuntimeHandle] | None = None
         # Called on the loop when the runtime is to be exchanged for a new one.
@@ -145,11 +156,20 @@ class _Runtime:
         # A start cannot be taken back half-way. Whoever gives up waiting leaves it to the next
         # caller, or to release().
         starting = self._starting
+        torn = await asyncio.to_thread(lambda: list(find_damage(_NO_STATE, self._places.ledgers)))
+        if torn:  # the runtime would end with the first message
+            raise corrupt(torn)
         if starting is None or (starting.done() and (starting.cancelled() or starting.exception())):
             work = acquire(self._config, insist=inside_a_turn.get())
             starting = self._starting = asyncio.ensure_future(work)
             starting.add_done_callback(lambda done: done.cancelled() or done.exception())
-        handle = await asyncio.shield(starting)
+        try:
+            handle = await asyncio.shield(starting)
+        except (OSError, LettaError) as error:
+            explained = self._explained(error)
+            if explained is error:
+                raise
+            raise explained from error
         self._starting = None
         return handle
 
@@ -171,6 +191,17 @@ class _Runtime:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise RuntimeCrashedError("The embedded Letta runtime says nothing.") from error
+
+    def _explained(self, error: Exception) -> Exception:
+        """A full disk by its name, and no OSError of the system's own."""
+        if isinstance(error, RuntimeStartError) and no_space(error.stderr_tail):
+            return DiskFullError(f"The disk that holds {self._home} is full: {error.message}")
+        ours = isinstance(error, LettaError)  # some of them are OSErrors as well
+        cause = error.__cause__ if ours else error
+        if isinstance(cause, OSError) and not isinstance(cause, LettaError):
+            found = disk_error(cause, self._home)
+            return found if isinstance(found, DiskFullError) or not ours else error
+        return error
 
     async def release(self) -> None:
         """Give the share back; the last one stops the runtime."""

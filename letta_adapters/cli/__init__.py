@@ -101,6 +101,12 @@ def build_parser() -> argparse.ArgumentParser:
         "what is installed, configured and reachable, and what to do about what is not",
         "Exits with 1 if no agent can be talked to. Starts the embedded runtime if that is used.",
     )
+    doctor.add_argument(
+        "--set-aside",
+        action="store_true",
+        help="move torn files of the local state into its folder letta-adapters/set-aside "
+        "(nothing is deleted; readable messages stay)",
+    )
     _add_connection(doctor)
     _add_cassette(commands)
     return parser

@@ -24,8 +24,10 @@ from letta_adapters.backends.runtime.environment import (
     runtime_environment,
 )
 from letta_adapters.backends.runtime.find import check_git, find_installation
+from letta_adapters.backends.runtime.rendezvous import Meeting
 from letta_adapters.cli import FAILED, OK, backend_of
 from letta_adapters.cli.render import clean, make_console, progress, show_hint
+from letta_adapters.damage import find_damage, set_aside
 from letta_adapters.errors import LettaError
 from letta_adapters.specs import CLOUD_URL, Local, Remote, Rest
 from letta_adapters.sync import LettaClient
@@ -62,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
     spec = backend_of(args)
     good = _show(console, "Installed", installed(local=isinstance(spec, Local)))
     good &= _show(console, "Configured", configured(spec))
+    if isinstance(spec, Local) and spec.api is None:
+        good &= _show(console, "State", whole(spec, aside=args.set_aside))
     if good:
         with progress(make_console(stderr=True), "Connecting"):
             found = list(reachable(spec))
@@ -164,6 +168,35 @@ def _public(url: str) -> str:
     except ValueError:
         return "what is not an address"
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
+
+
+# -- what is stored -------------------------------------------------------------------------------
+
+
+def whole(spec: Local, *, aside: bool) -> Iterator[Check]:
+    """Look for torn files; ``aside`` moves them where they harm nobody."""
+    places = find_places(RuntimeConfig(data_dir=spec.data_dir, inherit_env=spec.inherit_env))
+    found = list(find_damage(places.state, places.ledgers))
+    if not found:
+        yield Check("ok", "Files", f"whole, in {places.state}")
+        return
+    meeting = Meeting(places.meet)
+    if aside and not (meeting.alone() and meeting.try_own()):
+        yield Check("problem", "Files", "torn, and in use", "End what uses the runtime first.")
+        return
+    try:
+        for damage in found:
+            if aside:
+                kept = set_aside(damage, places.state)
+                yield Check("note", "Set aside", f"{damage}", f"It is kept as {kept}")
+            else:
+                hint = "To move it where it harms nobody: letta-adapters doctor --set-aside"
+                yield Check("problem", "Torn file", f"{damage}", hint)
+    except OSError as error:
+        yield Check("problem", "Set aside", f"it failed: {error}")
+    finally:
+        if aside:
+            meeting.disown()
 
 
 # -- what is reachable ----------------------------------------------------------------------------

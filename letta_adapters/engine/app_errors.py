@@ -33,6 +33,8 @@ _BY_TEXT = (
     ("rate limit", "provider_rate_limit"),
     ("rate_limit", "provider_rate_limit"),
     ("failed to prepare image", "invalid_input"),
+    ("enospc: no space", "disk_full"),
+    ("edquot:", "disk_full"),
     ("already has an active run", "conversation_busy"),
 )
 _BY_STATUS = {

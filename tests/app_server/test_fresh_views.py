@@ -38,9 +38,11 @@ async def test_mode_and_directory(
             changed.append(
                 (await session.device_status())["current_working_directory"] == str(place)
             )
-            mode = ("unrestricted", "standard")[turn % 2]
-            await same.change_device_state(permission_mode=mode)
-            theirs.append((await session.device_status())["current_permission_mode"] == mode)
+            place = places[(turn + 1) % 2]
+            await same.change_device_state(cwd=place)
+            theirs.append(
+                (await session.device_status())["current_working_directory"] == str(place)
+            )
     assert (seen, changed, theirs) == ([True] * TIMES,) * 3
 
 

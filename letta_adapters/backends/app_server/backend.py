@@ -152,6 +152,7 @@ class AppServerBackend:
     def _connected(self, connection: Connection) -> None:
         connection.observe = self._observe
         connection.ours = self.name == "local"
+        connection.state_directory = self.state_directory
         self._on_api = connection.on_api
         self._prepared.clear()
         self._live.clear()

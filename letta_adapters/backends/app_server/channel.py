@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
+from letta_adapters._disk import is_full
 from letta_adapters.backends.app_server import frames, history
 from letta_adapters.backends.app_server.connection import Connection, Inbox
 from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.app_server.settling import Fate
 from letta_adapters.backends.app_server.traffic import Traffic
 from letta_adapters.backends.base import Conversation, ToolAnswer, TurnSettings
+from letta_adapters.damage import explain
 from letta_adapters.engine.app_turn import AppTurn, Judge, Verdict
 from letta_adapters.engine.outcome import Failure
 from letta_adapters.errors import (
@@ -23,13 +26,16 @@ from letta_adapters.errors import (
     TimeoutAfterAcceptanceError,
     TimeoutBeforeAcceptanceError,
 )
-from letta_adapters.messages import Message, ToolCallMessage
+from letta_adapters.images import OMITTED, has_images, with_bytes
+from letta_adapters.messages import AssistantMessage, Message, ToolCallMessage, ToolResultMessage
 
 # A turn that runs says so at once. A message whose id the server knows is accepted, and ignored.
 _SILENCE_SECONDS: Final = 15.0
 # How long an aborted turn may take to end. While the model has not said its first word the server
 # waits for it, which can be minutes: then the turn is given up here and ends there by itself.
 _END_SECONDS: Final = 3.0
+# How often a silent turn is looked at: can the server still store anything?
+_LOOK_SECONDS: Final = 10.0
 _QUESTIONS: Final = ("control_request", "external_tool_call_request")
 # How a turn failed that may go on where it runs.
 _CUT: Final = ("stream_truncated", "protocol_error")
@@ -38,6 +44,11 @@ _UNASKED: Final = (
     "Letta Code ran {names} without asking, although it was told to ask about every tool. "
     "The turn was stopped."
 )
+_UNSEEN: Final = Failure(
+    "unsupported_image",
+    "The model cannot see images: Letta Code left out the one of this message. Use a model with "
+    "vision.",
+)
 _REPEATED: Final = Failure(
     "conflict", "The server has a message with this otid already and did not run it again."
 )
@@ -45,6 +56,11 @@ _REPEATED: Final = Failure(
 
 def _nothing() -> None:
     """Do nothing."""
+
+
+def _lacks_image(message: Message) -> bool:
+    said = isinstance(message, AssistantMessage | ToolResultMessage)
+    return said and OMITTED in str(getattr(message, "content", ""))
 
 
 class Home(Protocol):
@@ -98,6 +114,7 @@ class AppChannel:
         self._aborted = False
         self._silent = True
         self._uncount: Callable[[], None] = _nothing
+        self._shows_images = False
 
     # -- the message ------------------------------------------------------------------------
 
@@ -112,6 +129,8 @@ class AppChannel:
         """Send the user's message. Raises the typed error if the server refused it."""
         assert not answers and not history, "the App Server takes user messages only"
         self._otid = otid
+        content = await with_bytes(content)
+        self._shows_images = has_images(content)
         self._uncount = await self._home.traffic.begin_turn()
         try:
             await self._send(content, otid)
@@ -170,15 +189,32 @@ class AppChannel:
         while not (state.over or state.pending):
             inbox = self._inbox
             assert inbox is not None
-            if not await inbox.wait(self._seconds_left()):
-                messages = self._give_up()
-            else:
+            left = self._seconds_left()
+            if await inbox.wait(_LOOK_SECONDS if left is None else left):
                 self._silent = False
                 messages = await self._take(inbox)
+            else:
+                messages = await self._look() if left is None else self._give_up()
+            if self._shows_images and any(map(_lacks_image, messages)):
+                self.state.fail(_UNSEEN)
             if messages:
                 yield messages
         if state.over:
             await self._finished()
+
+    async def _look(self) -> list[Message]:
+        """Nothing came for a while: the server may be unable to go on.
+
+        A turn whose end it cannot store never ends (``letta`` 0.34.12).
+        """
+        connection = self._connection
+        where = None if connection is None else connection.state_directory
+        if where is None or not is_full(where):
+            return []
+        self.state.fail(Failure("disk_full", f"The disk that holds {where} is full."))
+        with suppress(LettaError):
+            await self.cancel()
+        return self.state.cut()
 
     async def _take(self, inbox: Inbox) -> list[Message]:
         """Everything that is here, up to a question or the end."""
@@ -276,6 +312,9 @@ class AppChannel:
         state = self.state
         if state.failure is None or not self.wanted:
             return
+        where = self._connection.state_directory if self._connection is not None else None
+        if where is not None and (torn := explain(where, state.failure.message)) is not None:
+            state.failure = replace(state.failure, code=torn.code, message=torn.message)
         if state.failure.code in _CUT:
             with suppress(LettaError):
                 settled = await self._home.settle(

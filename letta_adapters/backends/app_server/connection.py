@@ -16,23 +16,27 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import websockets
 from pydantic_core import from_json
 from websockets.asyncio.client import ClientConnection, connect
 
+from letta_adapters._disk import is_full
 from letta_adapters._waiting import ended, within
 from letta_adapters.backends.api_errors import error_from_response
 from letta_adapters.backends.app_server.frames import Frame, encode
 from letta_adapters.backends.base import Conversation
 from letta_adapters.backends.proxies import is_loopback, proxy_of, proxy_variables
 from letta_adapters.backends.replies import check_answer
+from letta_adapters.damage import explain
 from letta_adapters.errors import (
     AuthenticationError,
     ConfigurationError,
     ConflictError,
     ConnectionFailedError,
+    DiskFullError,
     InvalidInputError,
     LettaError,
     LettaTimeoutError,
@@ -48,6 +52,8 @@ PROTOCOL_VERSION: Final = 1
 _PING_SECONDS: Final = 20.0
 _PONG_SECONDS: Final = 60.0
 _log = logging.getLogger("letta_adapters")
+# A message that is not accepted because the server could not note it.
+_NOT_STORED: Final = "rejected by the queue"
 _LOST: Final = "The connection to the App Server was lost"
 _CONNECT_ERRORS: Final = (OSError, websockets.WebSocketException, EOFError)
 
@@ -117,6 +123,8 @@ class Connection:
         self.info: Mapping[str, Any] = {}
         # Does the server run on this machine, started by this package?
         self.ours = False
+        # Where it keeps its agents, if that is on this machine.
+        self.state_directory: Path | None = None
         # Sees every frame of a conversation; ``True`` if no turn of ours is there to take it.
         self.observe: Callable[[Conversation, Frame, bool], None] | None = None
 
@@ -223,9 +231,28 @@ class Connection:
             if future.done() and not future.cancelled():
                 future.exception()
         if answer.get("success") is False or answer.get("accepted") is False:
-            raise refusal(str(answer.get("error") or "The App Server refused."))
+            raise self._refusal(str(answer.get("error") or "The App Server refused."))
         check_answer(str(frame.get("type")), answer)
         return answer
+
+    def _refusal(self, text: str) -> LettaError:
+        """The typed error; of a message that could not be stored the server does not say why."""
+        torn = None if self.state_directory is None else explain(self.state_directory, text)
+        if torn is not None:
+            return torn
+        if _NOT_STORED not in text.lower():
+            return refusal(text)
+        if self.state_directory is not None and is_full(self.state_directory):
+            return DiskFullError(
+                f"The disk that holds {self.state_directory} is full: the message was not taken.",
+                accepted=False,
+            )
+        return ServerError(
+            f"{text.rstrip('.')}: the server could not store the message.",
+            hint="See whether its disk is full, and whether its state is whole: letta-adapters "
+            "doctor.",
+            accepted=False,
+        )
 
     # -- in ---------------------------------------------------------------------------------
 
@@ -347,6 +374,12 @@ def _no_answer(frame: Mapping[str, Any], seconds: float) -> LettaError:
     return LettaTimeoutError(f"{text}.")
 
 
+def no_space(text: str) -> bool:
+    """Does the server (Node, or its git) say that it could not write?"""
+    low = text.lower()
+    return any(word in low for word in ("enospc", "edquot", "no space left", "quota exceeded"))
+
+
 def refusal(text: str) -> LettaError:
     """The typed error of a refusal; the server gives nothing but a sentence."""
     of_api = re.match(r"(\d{3}) (?=\{)", text)
@@ -354,6 +387,8 @@ def refusal(text: str) -> LettaError:
         return error_from_response(int(of_api[1]), {}, text[of_api.end() :].encode())
     low = text.lower()
     text = text if text.endswith((".", "!", "?")) else f"{text}."  # a hint may follow
+    if no_space(text):
+        return DiskFullError(f"The server cannot store anything: {text}", accepted=False)
     if "not found" in low:
         return NotFoundError(text, hint="Check the id.", accepted=False)
     if "belongs to" in low:

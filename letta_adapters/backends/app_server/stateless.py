@@ -9,9 +9,10 @@ ours in which its agent never reflects: those settings belong to an agent in a w
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Final
 
+from letta_adapters._disk import writing
 from letta_adapters.backends.app_server import frames
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.app_server.reflecting import Reflecting
@@ -31,7 +32,10 @@ class Stateless:
     def directory(self) -> Path:
         """Where a stateless conversation works."""
         if self._made is None:
-            self._made = TemporaryDirectory(prefix="letta-stateless-", ignore_cleanup_errors=True)
+            with writing(Path(gettempdir())):
+                self._made = TemporaryDirectory(
+                    prefix="letta-stateless-", ignore_cleanup_errors=True
+                )
             self._reflecting.never(Path(self._made.name))
         return Path(self._made.name)
 

@@ -10,6 +10,7 @@ import hashlib
 from contextlib import suppress
 from pathlib import Path
 
+from letta_adapters._disk import writing
 from letta_adapters.backends.base import Conversation
 from letta_adapters.errors import UnsupportedOptionError
 
@@ -32,10 +33,11 @@ class SystemInfo:
         """
         if self.works:
             mark = self._mark(conversation)
-            if told is False:
-                mark.touch(mode=0o600)
-            else:
-                mark.unlink(missing_ok=True)
+            with writing(mark.parent):
+                if told is False:
+                    mark.touch(mode=0o600)
+                else:
+                    mark.unlink(missing_ok=True)
         elif told is False:
             raise UnsupportedOptionError(
                 "system_info_reminder",

@@ -30,6 +30,7 @@ SYSTEM_INFO = Path(__file__).with_name("system_info.cjs")
 GIT = Path(__file__).with_name("git.cjs")
 SECRETS = Path(__file__).with_name("secrets.cjs")
 GUARD = Path(__file__).with_name("guard.cjs")
+DAMAGE = Path(__file__).with_name("damage.cjs")
 
 _QUIET = {
     "LETTA_CODE_TELEM": "0",
@@ -211,6 +212,8 @@ def build_launch(
         str(GIT),
         "--require",
         str(GUARD),
+        "--require",
+        str(DAMAGE),
         str(found.app),
         *("--backend", backend, "server", "--listen"),
         *("--ws-auth", "capability-token", "--ws-token-sha256", digest),

@@ -181,9 +181,9 @@ def probe(url: str, token: str) -> dict[str, Any] | None:
     try:
         headers = {"Authorization": f"Bearer {token}"}
         connection.request("GET", "/app-server-info", headers=headers)
-        response = connection.getresponse()
-        info = json.loads(response.read())
-        return info if response.status == 200 and isinstance(info, dict) else None
+        with connection.getresponse() as response:
+            info = json.loads(response.read())
+            return info if response.status == 200 and isinstance(info, dict) else None
     except (OSError, http.client.HTTPException, ValueError):
         return None
     finally:

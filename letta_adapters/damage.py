@@ -1,0 +1,150 @@
+"""State files of Letta Code that were torn: found, named, and set aside. Nothing is deleted.
+
+Layout of ``letta`` 0.34.12: ``agents/<id>.json`` and ``conversations/<id>/*.json`` with
+``messages.jsonl`` in the state directory, ids as unpadded base64; ``state/*/
+input-dispositions-v2.json`` (the ledger of accepted messages) in ``~/.letta``.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from letta_adapters.errors import CorruptStateError
+
+Kind = Literal["agent", "conversation", "messages", "ledger"]
+_NAMES: Final = {
+    "agent": "the agent",
+    "conversation": "the conversation",
+    "messages": "the messages of the conversation",
+    "ledger": "the ledger of accepted messages",
+}
+# How Node says that a file holds no JSON.
+_NO_JSON: Final = re.compile(r"JSON input|in JSON|valid JSON|JSON at position|Expected .* JSON")
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """One file that cannot be read. ``of``: the id of what it keeps, where there is one."""
+
+    path: Path
+    kind: Kind
+    of: str
+    reason: str
+
+    def __str__(self) -> str:
+        what = f"{_NAMES[self.kind]} {self.of}".strip()
+        return f"{self.path} ({what}): {self.reason}"
+
+
+def find_damage(state: Path, ledgers: Iterable[Path] = ()) -> Iterator[Damage]:
+    """Look through the state directory ``state`` and the ``ledgers``; reads every file."""
+    for path in ledgers:
+        yield from _whole(path, "ledger", "")
+    for path in sorted((state / "agents").glob("*.json")):
+        yield from _whole(path, "agent", _decoded(path.stem))
+    for folder in sorted((state / "conversations").glob("*")):
+        for path in sorted(folder.glob("*.json")):
+            yield from _whole(path, "conversation", _decoded(folder.name))
+        for path in folder.glob("messages.jsonl"):
+            yield from _lines(path, _decoded(folder.name))
+
+
+def agent_file(state: Path, agent_id: str) -> Path:
+    """Return where an agent is kept."""
+    name = base64.urlsafe_b64encode(agent_id.encode()).decode().rstrip("=")
+    return state / "agents" / f"{name}.json"
+
+
+def corrupt(found: Iterable[Damage]) -> CorruptStateError:
+    """Return the error that names these files."""
+    damages = list(found)
+    files = "; ".join(map(str, damages[:3])) + ("; ..." if len(damages) > 3 else "")
+    return CorruptStateError(f"Letta Code cannot read {files}.", paths=[d.path for d in damages])
+
+
+def explain(state: Path, text: str) -> CorruptStateError | None:
+    """Return what a refusal of the server means, if a file of the state directory is torn."""
+    if "not found" in text.lower():
+        # What is torn is left out when the runtime starts, or taken for nothing.
+        found = [d for d in find_damage(state) if d.of and d.of.split(":")[0] in text]
+    elif _NO_JSON.search(text):
+        found = list(find_damage(state))
+    else:
+        found = []
+    return corrupt(found) if found else None
+
+
+def set_aside(damage: Damage, state: Path) -> Path:
+    """Move a damaged file to ``letta-adapters/set-aside`` of the state directory; its new place.
+
+    Of a conversation's messages the lines that can be read stay where they are. Not while a server
+    runs.
+    """
+    base = state if damage.path.is_relative_to(state) else damage.path.parents[2]
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    kept = state / "letta-adapters" / "set-aside" / stamp / damage.path.relative_to(base)
+    kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    raw = damage.path.read_bytes()
+    damage.path.rename(kept)
+    if damage.kind == "messages":
+        good = [line for line in raw.splitlines(keepends=True) if _is_json(line)]
+        damage.path.write_bytes(b"".join(good))
+        damage.path.chmod(kept.stat().st_mode & 0o777)
+    return kept
+
+
+def _whole(path: Path, kind: Kind, of: str) -> Iterator[Damage]:
+    with suppress(FileNotFoundError):
+        try:
+            value = json.loads(path.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            yield Damage(path, kind, of, _reason(path, error))
+            return
+        if not isinstance(value, dict):
+            yield Damage(path, kind, of, "it holds no JSON object")
+
+
+def _lines(path: Path, of: str) -> Iterator[Damage]:
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        yield Damage(path, "messages", of, str(error.strerror))
+        return
+    for number, line in enumerate(lines, 1):
+        if not _is_json(line):
+            yield Damage(path, "messages", of, f"line {number} is torn")
+            return
+
+
+def _is_json(line: bytes) -> bool:
+    if not line.strip():
+        return True
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or "it cannot be read"
+    with suppress(OSError):
+        if path.stat().st_size == 0:
+            return "it is empty"
+    return "it is torn"
+
+
+def _decoded(name: str) -> str:
+    with suppress(ValueError):
+        return base64.urlsafe_b64decode(name + "=" * (-len(name) % 4)).decode()
+    return name

@@ -1,0 +1,170 @@
+"""Images from the internet, fetched by this process for a model that cannot fetch them itself.
+
+Letta Code drops an image that is given by its URL without a word (``letta`` 0.34.12). The bytes
+are fetched here, within limits: http and https only, no more than ``MAX_IMAGE_BYTES``, a time limit
+over all, and, as the URL may come from anywhere, public addresses only. Every redirect is checked
+again, and the connection goes to the very address that was checked (a name that changes its address
+in between gains nothing). Nothing of this process's is sent along: no key, no cookie, no proxy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import ipaddress
+import socket
+import ssl
+import time
+from typing import Any, Final
+from urllib.parse import urljoin, urlsplit
+
+from letta_adapters.content import MAX_IMAGE_BYTES, ImageContent, image_from_bytes, image_from_url
+from letta_adapters.errors import InvalidInputError
+
+SECONDS: Final = 20.0
+# What Letta Code puts in the place of an image that the model cannot see.
+OMITTED: Final = "image omitted: model does not support images"
+_REDIRECTS: Final = 3
+_CHUNK: Final = 65536
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+def fetch_image(url: str, *, allow_private: bool = False, seconds: float = SECONDS) -> ImageContent:
+    """Fetch an image and return it with its bytes.
+
+    Args:
+        url: http(s), or a ``data:`` URL, which is only decoded.
+        allow_private: Also from this machine and private networks. Only for URLs of your own.
+        seconds: How long all of it may take.
+
+    Raises:
+        InvalidInputError: it cannot be had, or is no image; the text never holds the URL's query.
+    """
+    given = image_from_url(url)
+    if given.url is None:
+        return given
+    until = time.monotonic() + seconds
+    for _ in range(_REDIRECTS + 1):
+        found = _get(url, allow_private, until)
+        if isinstance(found, bytes):
+            return image_from_bytes(found)
+        url = urljoin(url, found)
+        image_from_url(url)  # http(s) again, and well-formed
+    raise _failed(url, f"it redirects more than {_REDIRECTS} times")
+
+
+def has_images(content: Any) -> bool:
+    """Return whether a message (in wire parts) shows an image."""
+    return isinstance(content, list) and any(part.get("type") == "image" for part in content)
+
+
+async def with_bytes(content: Any) -> Any:
+    """Return a message (in wire parts) whose images are all here, fetched where they are URLs.
+
+    Raises:
+        InvalidInputError: as :func:`fetch_image`.
+    """
+    if not has_images(content):
+        return content
+    return await asyncio.gather(*(_with_bytes(part) for part in content))
+
+
+async def _with_bytes(part: dict[str, Any]) -> dict[str, Any]:
+    source = part.get("source")
+    if part.get("type") != "image" or not isinstance(source, dict) or source.get("type") != "url":
+        return part
+    return (await asyncio.to_thread(fetch_image, str(source.get("url")))).to_wire()
+
+
+def _failed(url: str, why: str) -> InvalidInputError:
+    parts = urlsplit(url)
+    return InvalidInputError(
+        f"The image at {parts.scheme}://{parts.hostname}{parts.path} cannot be fetched: {why}.",
+        hint="Fetch it yourself and use image_from_bytes(data).",
+        accepted=False,
+    )
+
+
+def _get(url: str, allow_private: bool, until: float) -> bytes | str:
+    """The body, or where it redirects to."""
+    parts = urlsplit(url)
+    if parts.scheme not in _PORTS or parts.username is not None:
+        raise _failed(url, "only http and https without a password are fetched")
+    try:
+        port = parts.port or _PORTS[parts.scheme]
+        connection = _connect(url, port, allow_private, until)
+        try:
+            path = parts.path or "/"
+            connection.request(
+                "GET",
+                f"{path}?{parts.query}" if parts.query else path,
+                headers={"Accept": "image/*", "User-Agent": "letta-adapters"},
+            )
+            sock = connection.sock
+            with connection.getresponse() as response:
+                return _read(url, response, sock, until)
+        finally:
+            connection.close()
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if isinstance(error, InvalidInputError):
+            raise
+        raise _failed(url, f"{type(error).__name__}: {error}".rstrip(". ")) from error
+
+
+def _connect(url: str, port: int, allow_private: bool, until: float) -> http.client.HTTPConnection:
+    """A connection to an address that was looked at."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    for *_, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        address = ipaddress.ip_address(str(where[0]).partition("%")[0])
+        if not allow_private and not _is_public(address):
+            raise _failed(url, f"{address} is not a public address")
+        raw = socket.create_connection((str(where[0]), port), timeout=_left(url, until))
+        connection = http.client.HTTPConnection(host, port)
+        connection.sock = raw
+        if parts.scheme == "https":
+            context = ssl.create_default_context()
+            try:
+                connection.sock = context.wrap_socket(raw, server_hostname=host)
+            except OSError:
+                raw.close()
+                raise
+        return connection
+    raise _failed(url, "its host has no address")
+
+
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    inside = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
+    return _is_public(inside) if inside else address.is_global and not address.is_multicast
+
+
+def _left(url: str, until: float) -> float:
+    left = until - time.monotonic()
+    if left <= 0:
+        raise _failed(url, "it takes too long")
+    return left
+
+
+def _read(
+    url: str,
+    response: http.client.HTTPResponse,
+    sock: socket.socket,
+    until: float,
+) -> bytes | str:
+    if response.status in (301, 302, 303, 307, 308) and response.headers.get("Location"):
+        return str(response.headers["Location"])
+    if response.status != 200:
+        raise _failed(url, f"the server answered {response.status}")
+    kind = response.headers.get_content_type()
+    if not kind.startswith("image/") and kind != "application/octet-stream":
+        raise _failed(url, f"it is {kind}, not an image")
+    body = b""
+    while True:
+        sock.settimeout(_left(url, until))
+        chunk = response.read1(_CHUNK)
+        if not chunk:
+            return body
+        _left(url, until)
+        body += chunk
+        if len(body) > MAX_IMAGE_BYTES:
+            raise _failed(url, f"it is larger than {MAX_IMAGE_BYTES // 2**20} MB")
