@@ -101,7 +101,8 @@ async def _doctor(home: Path, model: ScriptedModel, *options: str) -> int:
     def run() -> int:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("LMSTUDIO_BASE_URL", model.base_url)
-            return main(["doctor", "--backend", "local", "--data-dir", str(home), *options])
+            keep = ("--keep-running", "0")
+            return main(["doctor", "--backend", "local", "--data-dir", str(home), *keep, *options])
 
     return await asyncio.to_thread(run)
 
