@@ -8,13 +8,14 @@ JSON: a run can be stored and resumed in another process.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Final, Literal, cast
 
 from llama_index.core.agent.workflow import BaseWorkflowAgent
 from llama_index.core.agent.workflow.agent_context import AgentContext
+from llama_index.core.agent.workflow.base_agent import WORKFLOW_KWARGS
 from llama_index.core.agent.workflow.workflow_events import (
     AgentInput,
     AgentOutput,
@@ -22,16 +23,17 @@ from llama_index.core.agent.workflow.workflow_events import (
     ToolCallResult,
 )
 from llama_index.core.base.llms.types import ChatMessage
-from llama_index.core.bridge.pydantic import Field, PrivateAttr
+from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serializer
 from llama_index.core.memory import BaseMemory
 from llama_index.core.tools import AsyncBaseTool
 from llama_index.core.workflow import Context, StopEvent
+from typing_extensions import Self
 from workflows.handler import WorkflowHandler
 
 from letta_adapters._raised import report_raised
 from letta_adapters.backends.base import Conversation
 from letta_adapters.calls import Call, CallEnd, Marker, stored
-from letta_adapters.errors import HistoryMismatchError, TurnFailedError
+from letta_adapters.errors import HistoryMismatchError, InvalidInputError, TurnFailedError
 from letta_adapters.llama_index.approvals import ApprovalRequiredEvent, ApprovalResponseEvent
 from letta_adapters.llama_index.contexts import begin_anew
 from letta_adapters.llama_index.convert import to_wire_tools, tool_answer
@@ -43,6 +45,7 @@ from letta_adapters.llama_index.runs import is_last_step, run_of
 from letta_adapters.llama_index.state import LIMIT, AgentState
 from letta_adapters.llama_index.stepping import StepReader
 from letta_adapters.llama_index.stopping import _AgentLLM
+from letta_adapters.llama_index.storing import WHERE, data_of, refuse_unknown
 from letta_adapters.messages import ToolCallMessage
 from letta_adapters.options import SessionOptions
 
@@ -87,7 +90,10 @@ class LettaAgent(BaseWorkflowAgent):
     max_tokens: int | None = Field(default=None, gt=0)
     session_options: dict[str, Any] = Field(default_factory=dict)
 
+    backend: Any = Field(default=None, repr=False)
+
     _letta: LettaLLM = PrivateAttr()
+    _where: dict[str, Any] = PrivateAttr(default_factory=dict)
     _turn_timeout: float | None = PrivateAttr(default=None)
     _session: SessionOptions = PrivateAttr()
 
@@ -106,6 +112,7 @@ class LettaAgent(BaseWorkflowAgent):
         llm: Any = None,
         **fields: Any,
     ) -> None:
+        refuse_unknown(type(self), fields, {*type(self).model_fields, *WORKFLOW_KWARGS})
         about: dict[str, Any] = {
             "agent_id": agent_id,
             "model": model,
@@ -122,15 +129,42 @@ class LettaAgent(BaseWorkflowAgent):
             **about,
         )
         super().__init__(
-            llm=llm or mine,
+            llm=_stored_llm(llm) or mine,
             conversation_id=conversation_id,
             timeout=timeout,
             **about,
             **{name: value for name, value in fields.items() if name not in about},
         )
         self._letta = mine
+        self._where = {
+            "backend": backend,
+            "client": client,
+            "api_key": api_key,
+            "base_url": base_url,
+        }
+        self.backend = mine.backend
         self._turn_timeout = timeout
         self._session = SessionOptions(**self.session_options)
+
+    # -- copies and dumps -------------------------------------------------------------------
+
+    @field_serializer("backend")
+    def _backend_as_data(self, backend: Any) -> dict[str, Any]:
+        return data_of(self._letta._runner.caller)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return another one, with these fields instead; it asks the same backend."""
+        given = dict(update or {})
+        kept = {name: getattr(self, name) for name in type(self).model_fields if name != "backend"}
+        if isinstance(self.llm, _AgentLLM):
+            del kept["llm"]  # the copy gets one of its own
+        where = {} if WHERE & given.keys() else self._where
+        run = {"timeout": self._turn_timeout, "verbose": self._verbose}
+        return type(self)(**{**where, **run, **kept, **given})
+
+    def __deepcopy__(self, memo: Any = None) -> Self:
+        """Return a copy; what is open belongs to both."""
+        return self.model_copy()
 
     def run(self, *args: Any, **kwargs: Any) -> WorkflowHandler:
         """Start a run; see ``BaseWorkflowAgent.run``.
@@ -333,6 +367,24 @@ class LettaAgent(BaseWorkflowAgent):
             )
             state.decided(call["tool_id"], answer.decision())
         await state.save(ctx)
+
+
+def _stored_llm(llm: Any) -> Any:
+    """Return an LLM from what a dump says of it.
+
+    Raises:
+        InvalidInputError: the dump is of an LLM that cannot be made from it.
+    """
+    if not isinstance(llm, Mapping):
+        return llm
+    if llm.get("class_name") == _AgentLLM.class_name():
+        return None
+    if llm.get("class_name") != LettaLLM.class_name():
+        raise InvalidInputError(
+            f"llm is data of a {llm.get('class_name')!r}, not an LLM.",
+            hint="Make that LLM and pass it, or leave llm= out.",
+        )
+    return LettaLLM.from_dict(dict(llm))
 
 
 def _calls_of(marker: Marker) -> tuple[ToolCallMessage, ...]:

@@ -14,13 +14,14 @@ from llama_index.core.base.llms.types import (
     MessageRole,
     ToolCallBlock,
 )
-from llama_index.core.bridge.pydantic import Field, PrivateAttr, SecretStr
+from llama_index.core.bridge.pydantic import Field, PrivateAttr, SecretStr, field_serializer
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.tools import BaseTool
 from llama_index.core.types import Model, PydanticProgramMode
+from typing_extensions import Self
 
-from letta_adapters.calls import Call, Caller
+from letta_adapters.calls import Call
 from letta_adapters.calls.answer import Answer, Reader
 from letta_adapters.calls.calling import Calling
 from letta_adapters.calls.demands import choose
@@ -38,6 +39,7 @@ from letta_adapters.llama_index.shapes import (
     with_shape,
 )
 from letta_adapters.llama_index.spans import own_span
+from letta_adapters.llama_index.storing import WHERE, caller_of, data_of, refuse_unknown
 from letta_adapters.messages import broken_arguments
 from letta_adapters.options import SessionOptions
 
@@ -103,16 +105,20 @@ class LettaLLM(FunctionCallingLLM):
     session_options: dict[str, Any] = Field(default_factory=dict)
     pydantic_program_mode: PydanticProgramMode = PydanticProgramMode.LLM
 
+    backend: Any = Field(default=None, repr=False)
+
     _runner: Runner = PrivateAttr()
+    _where: dict[str, Any] = PrivateAttr(default_factory=dict)
     _session: SessionOptions = PrivateAttr()
     _metadata: LLMMetadata = PrivateAttr()
 
     def __init__(self, *, backend: Any = None, client: Any = None, **fields: Any) -> None:
+        refuse_unknown(type(self), fields, type(self).model_fields.keys() - {"backend"})
         super().__init__(**fields)
-        caller = Caller(
-            backend=backend, client=client, api_key=self.api_key, base_url=self.base_url
-        )
+        caller = caller_of(backend, client, self.api_key, self.base_url)
+        self._where = {"backend": backend, "client": client}
         self._runner = Runner(caller, self.max_retries)
+        self.backend = caller.spec
         self._session = SessionOptions(**self.session_options)
         self._metadata = LLMMetadata(
             context_window=self.context_window,
@@ -132,6 +138,34 @@ class LettaLLM(FunctionCallingLLM):
     def metadata(self) -> LLMMetadata:
         """What LlamaIndex wants to know of a model; no I/O."""
         return self._metadata
+
+    # -- copies and dumps -------------------------------------------------------------------
+
+    @field_serializer("backend")
+    def _backend_as_data(self, backend: Any) -> dict[str, Any]:
+        return data_of(self._runner.caller)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return another one, with these fields instead; it asks the same backend.
+
+        Raises:
+            InvalidInputError: what is given for a field is none of its values.
+        """
+        given = dict(update or {})
+        named = WHERE & given.keys()
+        kept = {name: getattr(self, name) for name in self.model_fields_set - {"backend"}}
+        if named & {"backend", "client"}:
+            kept = {name: value for name, value in kept.items() if name not in WHERE}
+        where = {} if named else self._where
+        return type(self)(**{**where, **kept, **given})
+
+    def __deepcopy__(self, memo: Any = None) -> Self:
+        """Return a copy; what is open belongs to both."""
+        return self.model_copy()
+
+    def __reduce__(self) -> Any:
+        """Pickle what :meth:`to_dict` says of it, which holds no key."""
+        return type(self).from_dict, (self.to_dict(),)
 
     # -- calls ------------------------------------------------------------------------------
 

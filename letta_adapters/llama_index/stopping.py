@@ -71,6 +71,11 @@ class _AgentLLM(LettaLLM):
     _agent: Any = PrivateAttr(default=None)
 
     @classmethod
+    def class_name(cls) -> str:
+        """Return the name under which it is serialized."""
+        return "letta_agent_llm"
+
+    @classmethod
     def of(cls, agent: LettaAgent, **fields: Any) -> _AgentLLM:
         """Return the agent's."""
         made = cls(**fields)
