@@ -112,7 +112,7 @@ async def _make_beside_others(place: Place) -> str:
     mine = await place.make(CANDIDATE_TAG)
     try:
         await asyncio.sleep(RACE_SECONDS)
-        found = await _wait_for_older(place, mine)
+        found, alone = await _wait_for_older(place, mine)
         if not found:
             await place.promote(mine, CANDIDATE_TAG)
     except BaseException:
@@ -121,23 +121,29 @@ async def _make_beside_others(place: Place) -> str:
     if found:
         await _remove(place, mine)  # nobody has used it
         return found
-    # Two that could not see each other are both default agents now: all take the older one.
+    if alone:
+        return mine
+    # An older one's maker may have been slow and not dead: then all take the older one.
     return (await place.tagged(DEFAULT_AGENT_TAG) or [mine])[0]
 
 
-async def _wait_for_older(place: Place, mine: str) -> str:
-    """Wait for the makers of older ones; the default agent's id, ``""``: mine is to be it."""
+async def _wait_for_older(place: Place, mine: str) -> tuple[str, bool]:
+    """Wait for the makers of older ones.
+
+    Returns:
+        The default agent's id, or ``""``: mine is to be it; and whether there is no older one.
+    """
     began = time.monotonic()
     while True:
         # In this order: one that is promoted in between must not be missed by both.
         others = list(await place.tagged(CANDIDATE_TAG))
         found = await place.tagged(DEFAULT_AGENT_TAG)
         if found:
-            return found[0]
+            return found[0], False
         # One after the other, should those before it have died.
         older = others.index(mine) if mine in others else 0
         if time.monotonic() - began >= older * _PATIENCE_SECONDS:
-            return ""
+            return "", older == 0
         await asyncio.sleep(_POLL_SECONDS)
 
 

@@ -1,0 +1,116 @@
+"""Nothing that a process remembers of its calls grows with their number."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from letta_adapters import AsyncLettaClient, Rest
+from letta_adapters._bounded import BOUND, Bounded
+from letta_adapters.calls import caller
+from letta_adapters.calls.memo import Memo, memo_of, recent
+from letta_adapters.changes import Change, change_of
+from letta_adapters.langchain import ChatLetta
+from letta_adapters.llama_index import LettaLLM
+from letta_adapters.testing import FakeLetta
+
+CALLS = 1_100
+
+
+def sizes(memo: Memo) -> dict[str, int]:
+    found = {name: len(value) for name, value in vars(memo).items() if hasattr(value, "__len__")}
+    assert {"held", "threads", "models", "told", "changed"} <= set(found)
+    return found
+
+
+def test_what_was_used_last_is_kept() -> None:
+    kept: Bounded[int, str] = Bounded(3, in_use=lambda key: key == 1)
+    for key in (1, 2, 3):
+        kept[key] = "x"
+    assert kept.get(2) == "x"
+    kept[4] = kept[5] = "x"
+    assert set(kept) == {1, 4, 5}
+
+
+def test_what_is_in_use_is_never_forgotten() -> None:
+    kept: Bounded[int, str] = Bounded(2, in_use=lambda key: key < 5)
+    for key in range(8):
+        kept[key] = "x"
+    assert set(kept) == {0, 1, 2, 3, 4, 7}
+
+
+@pytest.mark.parametrize("thread", [False, True])
+async def test_many_calls_leave_every_cache_at_its_bound(
+    letta_fake: FakeLetta, thread: bool
+) -> None:
+    """Ephemeral calls leave nothing; a thread for each call is forgotten some time."""
+    async with letta_fake.async_client() as client:
+        agent = await client.create_agent(model="fake/model")
+        chat = ChatLetta(agent_id=agent, client=client)
+        llm = LettaLLM(agent_id=agent, client=client)
+
+        async def ask(number: int) -> None:
+            if thread:
+                where: Any = {"configurable": {"thread_id": str(number)}}
+                await chat.ainvoke(f"question {number}", where)
+            else:
+                await llm.acomplete(f"question {number}")
+
+        for start in range(0, CALLS, 50):
+            await asyncio.gather(*(ask(number) for number in range(start, start + 50)))
+        found = sizes(memo_of(client))
+        assert max(found.values()) <= BOUND, found
+        if not thread:
+            assert found["told"] == found["threads"] == 0
+        assert len(recent._calls) <= BOUND
+        assert len(recent._unended) <= BOUND
+        assert not client.turns
+        assert not client.busy
+
+
+async def test_what_is_deleted_is_let_go_of(letta_fake: FakeLetta) -> None:
+    async with letta_fake.async_client() as client:
+        agent = await client.create_agent(model="fake/model")
+        model = ChatLetta(agent_id=agent, client=client)
+        answer = await model.ainvoke("hi", {"configurable": {"thread_id": "t"}})
+        memo = memo_of(client)
+        assert sizes(memo)["threads"] == sizes(memo)["told"] == 1
+        await client.conversations.delete(answer.response_metadata["conversation_id"])
+        assert sizes(memo)["threads"] == sizes(memo)["told"] == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "change"),
+    [
+        (("DELETE", "/v1/agents/agent-1", None), Change(agent_id="agent-1", gone=True)),
+        (("PATCH", "/v1/agents/agent-1", {"model": "x"}), Change(agent_id="agent-1")),
+        (("DELETE", "/v1/conversations/conv-1", None), Change("", "conv-1", True)),
+        (("PATCH", "/v1/conversations/conv-1", {"archived": True}), Change("", "conv-1", True)),
+        (("PATCH", "/v1/conversations/conv-1", {"summary": "x"}), Change("", "conv-1")),
+        (("COMMAND", "agent_delete", {"agent_id": "agent-1"}), Change("agent-1", "", True)),
+        (("GET", "/v1/agents/agent-1", None), None),
+        (("DELETE", "/v1/agents/agent-1/tools", None), None),
+        (("COMMAND", "list_memory", {"agent_id": "agent-1"}), None),
+    ],
+)
+def test_what_a_call_changes(call: Any, change: Change | None) -> None:
+    assert change_of(*call) == change
+
+
+async def test_an_application_with_a_key_for_each_user_keeps_some_clients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(caller, "_CLIENTS", 3)
+    monkeypatch.setattr(caller, "_IDLE_SECONDS", -1.0)
+    home = asyncio.get_running_loop()
+    made: list[AsyncLettaClient] = []
+    for number in range(10):
+        spec = Rest(base_url="http://127.0.0.1:1", api_key=f"key{number}")  # type: ignore[arg-type]
+        made.append(caller._shared(home, spec))
+        await asyncio.sleep(0.01)
+    assert len(caller._clients[home]) == 3
+    assert [client.closed for client in made] == [True] * 7 + [False] * 3
+    for client in made:
+        await client.close()
