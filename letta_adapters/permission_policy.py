@@ -146,7 +146,7 @@ ALLOWED_KINDS: Final[Mapping[str, frozenset[CallKind]]] = {
     "acceptEdits": _HARMLESS | {"writes_cwd"},
     "strict": frozenset({"client_tool"}),
 }
-_DOES: Final[Mapping[CallKind, str]] = {
+DOES: Final[Mapping[CallKind, str]] = {
     "client_tool": "runs a tool of the application",
     "own_memory": "reads or writes the agent's own memory",
     "notes": "writes the agent's notes",
@@ -177,7 +177,7 @@ def answer_unasked(name: str, kind: CallKind, rules: Rules) -> Allow | Deny:
         return Allow()
     if kind in ALLOWED_KINDS.get(rules.mode, frozenset()):
         return Allow()
-    return Deny(f"{NOBODY_ASKED} (It {_DOES[kind]}.)")
+    return Deny(f"{NOBODY_ASKED} (It {DOES[kind]}.)")
 
 
 def question(client_tool: bool, details: Mapping[str, Any]) -> dict[str, Any]:

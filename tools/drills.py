@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -51,6 +52,16 @@ DRILLS = {
     "first use by ten processes": (
         "tests/test_first_use.py::test_ten_processes_at_first_use_all_answer_with_one_agent",
     ),
+    # What was tried by a model in the working directory of an attacker, what the callback was asked
+    # about, and what ran although nobody allowed it.
+    "the intruder": (
+        "tests/permissions/test_intruder.py::"
+        "test_a_callback_that_denies_is_asked_about_everything[standard]",
+        "tests/permissions/test_intruder.py::"
+        "test_a_callback_that_denies_is_asked_about_everything[unrestricted]",
+        "tests/permissions/test_intruder.py::"
+        "test_without_a_callback_only_the_default_answer_runs[standard-default]",
+    ),
     "callback that raises": (
         "tests/app_server/test_stopping.py::test_a_callback_that_gives_no_answer[raises]",
     ),
@@ -67,6 +78,7 @@ class _Repeated:
         self._times = times
         self.passed = 0
         self.failed: list[str] = []
+        self.counted: Counter[str] = Counter()
 
     def pytest_generate_tests(self, metafunc: Any) -> None:
         metafunc.fixturenames.append("drill_number")
@@ -77,12 +89,15 @@ class _Repeated:
             self.failed.append(f"{report.nodeid} ({report.when})")
         elif report.when == "call" and report.passed:
             self.passed += 1
+        if report.when == "call":
+            self.counted.update({name: n for name, n in report.user_properties if type(n) is int})
 
 
-def run(tests: tuple[str, ...], times: int) -> tuple[int, list[str], float]:
-    """Run the tests so many times: how many passed, what failed, seconds."""
+def run(tests: tuple[str, ...], times: int) -> tuple[int, list[str], float, Counter[str]]:
+    """Run the tests so many times: how many passed, what failed, seconds, what they counted."""
     started = time.monotonic()
     passed, failed = 0, []
+    counted: Counter[str] = Counter()
     for test in tests:
         path, _, name = test.partition("::")
         wanted, _, case = name.partition("[")
@@ -92,7 +107,9 @@ def run(tests: tuple[str, ...], times: int) -> tuple[int, list[str], float]:
         pytest.main(arguments, plugins=[repeated])
         passed += repeated.passed
         failed += repeated.failed
-    return passed, failed, time.monotonic() - started
+        counted += repeated.counted
+        counted.update(dict.fromkeys(repeated.counted, 0))
+    return passed, failed, time.monotonic() - started, counted
 
 
 def main() -> int:
@@ -104,8 +121,10 @@ def main() -> int:
     rows, bad = [], []
     for name, tests in DRILLS.items():
         if options.only.lower() in name.lower():
-            passed, failed, seconds = run(tests, options.times)
-            rows.append(f"| {name} | {passed} of {len(tests) * options.times} | {seconds:.0f} s |")
+            passed, failed, seconds, counted = run(tests, options.times)
+            told = "".join(f"; {what}: {number}" for what, number in counted.items())
+            wanted = len(tests) * options.times
+            rows.append(f"| {name} | {passed} of {wanted}{told} | {seconds:.0f} s |")
             bad += failed
             if passed != len(tests) * options.times:
                 bad.append(f"{name}: {passed} passed")

@@ -272,6 +272,7 @@ class Exchange(AsyncIterator[CallEvent]):
             client_tools=list(call.tools),
             max_steps=call.max_steps,
             session=call.session,
+            asks=call.asks,
             model=call.model if places.is_rest(client) else None,
         )
         self._tell_where(ending)

@@ -52,6 +52,8 @@ class Call:
         on_send: Told where the message goes and under which key, just before it does. Whoever
             keeps that can ask later whether the conversation holds it
             (:func:`~letta_adapters.calls.stored.holds`). Called in the client's thread.
+        asks: Hand out a question about every tool that the server runs, also where the session's
+            mode would let it run.
     """
 
     entries: Sequence[Entry]
@@ -76,6 +78,7 @@ class Call:
     session: SessionOptions = field(default_factory=SessionOptions)
     begun: str | None = None
     on_send: Callable[[Conversation, str | None], None] | None = None
+    asks: bool = False
 
 
 @dataclass(frozen=True, slots=True)

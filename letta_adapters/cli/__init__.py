@@ -78,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
         commands,
         "prompt",
         "ask once",
-        "Piped, only the answer is printed. Tools that ask for an approval are denied: use chat.",
+        "Piped, only the answer is printed. Nobody is asked: what needs an approval is denied.",
     )
     prompt.add_argument("text", metavar="TEXT", help="the message; - reads it from stdin")
     prompt.add_argument("--json", action="store_true", help="print the result as JSON")
@@ -154,6 +154,24 @@ def _add_session(parser: argparse.ArgumentParser) -> None:
         help="go on with this conversation ('default' with --agent: the agent's own one)",
     )
     group.add_argument("--model", help="the conversation's model, such as openai/gpt-5-mini")
+    group = parser.add_argument_group(
+        "what it may do unasked (Letta Code; see docs/permissions.md)"
+    )
+    group.add_argument(
+        "--permission-mode",
+        choices=("standard", "acceptEdits", "strict", "unrestricted"),
+        help="standard: its memory, and reads in this directory; acceptEdits: writes there too",
+    )
+    group.add_argument(
+        "--tools",
+        metavar="NAMES",
+        type=_names,
+        help="tools of the agent's that run whatever they are told to do, such as Bash,Write",
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def _add_connection(parser: argparse.ArgumentParser) -> None:
@@ -239,9 +257,13 @@ def _is_address(url: str) -> bool:
 
 
 def open_session(client: LettaClient, args: argparse.Namespace, **options: Any) -> Session:
-    """The session that ``--agent``, ``--conversation`` and ``--model`` mean; no I/O."""
-    if args.model:
-        options["model"] = args.model
+    """The session that ``--agent``, ``--conversation`` and their like mean; no I/O."""
+    given = {
+        "model": args.model,
+        "permission_mode": args.permission_mode,
+        "allowed_tools": args.tools,
+    }
+    options |= {name: value for name, value in given.items() if value}
     if args.conversation:
         return client.resume_session(
             agent_id=args.agent, conversation_id=args.conversation, **options

@@ -37,6 +37,7 @@ from letta_adapters.cli.render import (
 )
 from letta_adapters.errors import LettaError
 from letta_adapters.messages import InitMessage, Message, ResultMessage, ToolCallMessage
+from letta_adapters.permission_policy import DOES
 from letta_adapters.permissions import Allow, Deny, PermissionContext
 from letta_adapters.sync import LettaClient
 
@@ -65,6 +66,7 @@ class _Question:
     call_id: str
     name: str
     tool_input: Mapping[str, Any]
+    does: str
     answer: Future[Allow | Deny] = field(default_factory=Future)
 
 
@@ -234,17 +236,17 @@ class Chat:
         self, name: str, tool_input: Mapping[str, Any], context: PermissionContext
     ) -> Allow | Deny:
         """On a worker thread: hand the question over and wait for the answer."""
-        if name in self._allowed:
+        if name in self._allowed or isinstance(context.default, Allow):
             return Allow()
         if not self._interactive:
             return Deny("Nobody is there who could approve it.")
-        question = _Question(context.tool_call_id, name, tool_input)
+        question = _Question(context.tool_call_id, name, tool_input, DOES[context.kind])
         self._events.put(question)
         return question.answer.result()
 
     def _decide(self, question: _Question) -> Allow | Deny:
         name = one_line(question.name)
-        self._show_question(name, question.tool_input)
+        self._show_question(name, question.tool_input, question.does)
         prompt = f"Allow it? [y]es, [n]o, [a]lways {name} in this session: "
         _forget_typed()
         while True:
@@ -263,14 +265,14 @@ class Chat:
             if answer in ("n", "no"):
                 return Deny()
 
-    def _show_question(self, name: str, tool_input: Mapping[str, Any]) -> None:
+    def _show_question(self, name: str, tool_input: Mapping[str, Any], does: str) -> None:
         """The whole input: nobody can approve what is cut off."""
         rows = [
             f"{key}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
             for key, value in tool_input.items()
         ]
         body = Text(unmasked("\n".join(rows)) or "(no input)")
-        title = f"{name} asks for approval"
+        title = f"{name} asks for approval: it {does}"
         if self._console.is_terminal:
             panel = Panel(body, title=Text(title), title_align="left", border_style="yellow")
             self._console.print(panel, soft_wrap=False)

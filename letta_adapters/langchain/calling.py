@@ -34,6 +34,7 @@ _OWN: Final = frozenset(
         "conversation_id",
         "thread_id",
         "scope",
+        "letta_asks",
         "letta_seen",
         "letta_shape",
         "letta_validate",
@@ -89,6 +90,7 @@ def calling_of(
         note=demand.note,
         standing=demand.standing,
         session=session,
+        asks=bool(kwargs.get("letta_asks")),
     )
     return Calling(call, demand, stop)
 

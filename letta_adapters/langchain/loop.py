@@ -31,7 +31,7 @@ from langchain_core.runnables.utils import AddableDict
 from letta_adapters._invoke import invoke_callable, is_async_callable
 from letta_adapters.errors import TurnFailedError
 from letta_adapters.langchain.inputs import in_graph
-from letta_adapters.langchain.metadata import NOTES
+from letta_adapters.langchain.metadata import NOTES, QUESTIONS
 from letta_adapters.langchain.tool_runs import (
     NOT_ASKED,
     ServerTools,
@@ -41,6 +41,7 @@ from letta_adapters.langchain.tool_runs import (
     refusals,
     result_of,
 )
+from letta_adapters.permission_policy import question
 from letta_adapters.permissions import Allow, Deny, PermissionContext, normalise_decision
 
 if TYPE_CHECKING:
@@ -155,15 +156,20 @@ class Steps:
 
     # -- the model --------------------------------------------------------------------------
 
+    def _asked(self) -> dict[str, Any]:
+        """The call's arguments; a callback wants to be asked about every tool."""
+        asks = {} if self._agent.can_use_tool is None else {"letta_asks": True}
+        return {**self._loop.kwargs, **asks}
+
     def _ask(self, messages: list[BaseMessage]) -> Generator[BaseMessage, None, AIMessage]:
         model = self._agent.bound()
         if _wants_events(self._config):
-            whole: AIMessage = model.invoke(messages, self._config, **self._loop.kwargs)
+            whole: AIMessage = model.invoke(messages, self._config, **self._asked())
             self._show(whole)
             yield AIMessageChunk(content=whole.content)
             return whole
         chunks: list[AIMessageChunk] = []
-        for chunk in model.stream(messages, self._config, **self._loop.kwargs):
+        for chunk in model.stream(messages, self._config, **self._asked()):
             self._show(chunk)
             chunks.append(chunk)
             yield chunk
@@ -172,13 +178,13 @@ class Steps:
     async def _aask(self, messages: list[BaseMessage]) -> AsyncGenerator[BaseMessage, None]:
         model = self._agent.bound()
         if _wants_events(self._config):
-            whole = await model.ainvoke(messages, self._config, **self._loop.kwargs)
+            whole = await model.ainvoke(messages, self._config, **self._asked())
             await self._ashow(whole)
             yield AIMessageChunk(content=whole.content)
             yield whole
             return
         chunks: list[AIMessageChunk] = []
-        stream = model.astream(messages, self._config, **self._loop.kwargs)
+        stream = model.astream(messages, self._config, **self._asked())
         async with aclosing(stream):  # left early, the agent is stopped at once
             async for chunk in stream:
                 await self._ashow(chunk)
@@ -251,10 +257,15 @@ class Steps:
         return normalise_decision(await invoke_callable(question, {}, in_thread_loop=False))
 
     def _question(self, call: ToolCall) -> tuple[str, dict[str, Any], PermissionContext]:
-        context = PermissionContext(
-            tool_call_id=str(call["id"]), client_tool=call["name"] in self._tools
-        )
+        asked = question(call["name"] in self._tools, self._told(call))
+        context = PermissionContext(tool_call_id=str(call["id"]), **asked)
         return call["name"], dict(call["args"]), context
+
+    def _told(self, call: ToolCall) -> dict[str, Any]:
+        """What the answer that holds the call says of its question."""
+        answer = self._loop.new[-1] if self._loop.new else None
+        told = answer.response_metadata.get(QUESTIONS) if answer is not None else None
+        return dict((told or {}).get(str(call["id"])) or {})
 
     def _undecided(self, call: ToolCall) -> Allow | Deny:
         """Your own tools run; the agent's own are for a person to decide, if one can be asked."""
@@ -269,6 +280,7 @@ class Steps:
             "tool_call_id": call["id"],
             "tool_name": call["name"],
             "tool_input": call["args"],
+            **self._told(call),
         }
         return normalise_decision(_spoken(interrupt(question)))
 

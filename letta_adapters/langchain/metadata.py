@@ -11,6 +11,8 @@ from letta_adapters.messages import Usage
 PROVIDER: Final = "letta"
 # In the ``response_metadata``: what was told of the run meanwhile, and is no part of the message.
 NOTES: Final = "letta_notes"
+# In the ``response_metadata``, by tool call id: what is known of the permission questions.
+QUESTIONS: Final = "letta_questions"
 
 
 def metadata_of(reader: Reader) -> dict[str, Any]:
@@ -29,6 +31,12 @@ def metadata_of(reader: Reader) -> dict[str, Any]:
     }
     if end.replayed:
         made["replayed"] = True
+    told = {
+        call_id: {name: about[name] for name in ("kind", "default") if name in about}
+        for call_id, about in end.details.items()
+    }
+    if any(told.values()):
+        made[QUESTIONS] = told
     if reader.start is not None and reader.start.forked:
         made["forked"] = reader.start.forked
     return made
