@@ -272,7 +272,7 @@ class Chat:
             for key, value in tool_input.items()
         ]
         body = Text(unmasked("\n".join(rows)) or "(no input)")
-        title = f"{name} asks for approval: it {does}"
+        title = f"{name} asks for approval (it {does})"
         if self._console.is_terminal:
             panel = Panel(body, title=Text(title), title_align="left", border_style="yellow")
             self._console.print(panel, soft_wrap=False)

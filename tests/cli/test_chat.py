@@ -180,7 +180,10 @@ def test_leaving_a_question_open_denies(
     done = cli(*CHAT)
     assert done.code == 0
     assert answers(server) == [False]
-    assert "run_code asks for approval:\ncode: 1 + 1 �#\nlimit: 3\n" in done.out
+    assert (
+        "run_code asks for approval (it executes something):\ncode: 1 + 1 �#\nlimit: 3\n"
+        in done.out
+    )
 
 
 def test_ctrl_c_at_a_question_ends_the_turn(

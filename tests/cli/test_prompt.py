@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from letta_adapters.testing.scripted_model import Reply, ScriptedModel
+from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 from tests.cli.conftest import Done, needs_wheel, spawn
 from tests.faults import _events as ev
 from tests.faults._server import Server, closed_port
@@ -184,3 +184,30 @@ def test_ctrl_c_stops_the_agent(cli: Cli, server: Server) -> None:
     assert done.code == 130
     assert done.err == ""
     assert not server.active
+
+
+@needs_wheel
+@pytest.mark.parametrize(
+    ("options", "runs"),
+    [
+        ((), False),
+        (("--permission-mode", "acceptEdits"), False),
+        (("--permission-mode", "unrestricted"), True),
+        (("--tools", "Bash,Write"), True),
+    ],
+)
+def test_commands_are_denied_unless_the_options_say_otherwise(
+    cli: Cli,
+    model: ScriptedModel,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    options: tuple[str, ...],
+    runs: bool,
+) -> None:
+    made = tmp_path / "made"
+    monkeypatch.chdir(tmp_path)
+    touch = ToolUse("Bash", {"command": f"touch '{made}'", "description": "a test"})
+    model.script(Reply(tool_calls=[touch], when="go"), Reply("Done.", repeat=True))
+    done = cli("prompt", "go", "--data-dir", str(tmp_path / "state"), *options)
+    assert (done.code, done.out) == (0, "Done.\n")
+    assert made.exists() is runs

@@ -302,6 +302,34 @@ def test_a_callback_decides_elsewhere(make: Make, script: Any, tmp_path: Path) -
     assert file.exists()
 
 
+def test_a_callback_is_asked_about_reads_too(make: Make, script: Any, tmp_path: Path) -> None:
+    (tmp_path / "plain.txt").write_text("read me")
+    read = ToolUse("Read", {"file_path": str(tmp_path / "plain.txt")}, id="r1")
+    asked: list[Any] = []
+
+    def can_use_tool(name: str, tool_input: dict[str, Any], context: Any) -> Deny:
+        asked.append((name, context.kind, context.default))
+        return Deny("Not this one.")
+
+    for mode in ("standard", "unrestricted"):
+        script(Reply(tool_calls=[read]), "Done.")
+        options = {"cwd": tmp_path, "permission_mode": mode}
+        make(can_use_tool=can_use_tool, session_options=options).invoke(f"go {mode}")
+    assert asked == [("Read", "reads_cwd", Allow())] * 2
+
+
+def test_without_a_callback_the_default_answer_holds(
+    make: Make, script: Any, tmp_path: Path, embedded_model: ScriptedModel
+) -> None:
+    (tmp_path / "plain.txt").write_text("read me")
+    read = ToolUse("Read", {"file_path": str(tmp_path / "plain.txt")}, id="r2")
+    script(Reply(tool_calls=[read, bash("env", "b2")]), "Done.")
+    make(session_options={"cwd": tmp_path}).invoke("go")
+    told = {m["tool_call_id"]: m["content"] for m in embedded_model.requests[-1].messages[-2:]}
+    assert "read me" in str(told["r2"])
+    assert "PATH" not in str(told["b2"])
+
+
 def test_an_asynchronous_callback_of_a_synchronous_run(
     make: Make, script: Any, tmp_path: Path
 ) -> None:
