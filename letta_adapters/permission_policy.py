@@ -57,6 +57,8 @@ _ALWAYS: Final[Mapping[str, CallKind]] = {
     "read_artifact_file": "reads",
     "write_artifact_file": "writes",
 }
+# After one of these the agent works elsewhere.
+MOVES: Final = frozenset({"SetWorkingDirectory", "EnterWorktree", "ExitWorktree"})
 _PATH_KEYS: Final = ("file_path", "path", "notebook_path", "absolute_path", "filePath")
 
 _PATCH_FILE: Final = re.compile(r"\*\*\* (?:Add File|Update File|Delete File|Move to): *(.+)")

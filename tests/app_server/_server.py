@@ -30,13 +30,15 @@ class AppServer:
     """One server process. ``home`` holds all its state; starting again goes on with it.
 
     ``api``: a Letta API's address; its agents live there then, and so does their model.
+    ``guarded``: it is started as the embedded runtime is, as far as permissions go.
     """
 
-    def __init__(self, home: Path, model_url: str, *, api: str = "") -> None:
+    def __init__(self, home: Path, model_url: str, *, api: str = "", guarded: bool = True) -> None:
         self.home = home
         self.url = ""
         self._model_url = model_url
         self._api = api
+        self._guard = ["--require", str(GUARD)] if guarded else []
         self._process: subprocess.Popen[str] | None = None
 
     @property
@@ -62,7 +64,7 @@ class AppServer:
         if self._api:
             env |= {"LETTA_BASE_URL": self._api, "LETTA_API_KEY": "none"}
         digest = hashlib.sha256(TOKEN.encode()).hexdigest()
-        command = [str(root / "bin" / "node"), "--require", str(GUARD)]
+        command = [str(root / "bin" / "node"), *self._guard]
         command.append(str(root / "app" / "letta.js"))
         command += ["--backend", "api" if self._api else "local", "server", "--listen"]
         command += ["--ws-auth", "capability-token", "--ws-token-sha256", digest]

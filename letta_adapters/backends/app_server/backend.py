@@ -60,7 +60,7 @@ from letta_adapters.errors import (
 )
 from letta_adapters.messages import MessagePage, PendingToolCall, ToolCallMessage
 from letta_adapters.options import AgentOptions, SessionOptions, Sleeptime
-from letta_adapters.permission_policy import Machine, Rules
+from letta_adapters.permission_policy import MOVES, Machine, Rules
 from letta_adapters.specs import RuntimeStatus
 
 _FIRST_USE_SECONDS: Final = 60.0
@@ -78,6 +78,8 @@ class _Prepared:
     settings: Mapping[str, Any]
     tools: Sequence[Mapping[str, Any]]
     options: SessionOptions
+    # Has the agent left the working directory? The server does not say so in time.
+    moved: bool = False
 
 
 class AppServerBackend:
@@ -355,7 +357,10 @@ class AppServerBackend:
 
         def judge(name: str, tool_input: Mapping[str, Any]) -> Verdict:
             session = self._session(conversation, settings)
-            return self._permits.verdict(conversation, name, tool_input, session)
+            verdict = self._permits.verdict(conversation, name, tool_input, session)
+            if verdict.granted:
+                self._note_move(conversation, name)
+            return verdict
 
         return AppChannel(self, conversation, settings, judge=judge, select=select)
 
@@ -369,14 +374,27 @@ class AppServerBackend:
             frozenset(options.allowed_tools or ()),
             frozenset(options.disallowed_tools or ()),
         )
-        live = self._live.get(conversation)
-        used = live.directory or None if live is not None else None
+        cwd, live = told_of.get("cwd"), self._live.get(conversation)
+        used = live.directory if live is not None else ""
+        if (
+            prepared is None
+            or prepared.moved
+            or (cwd and used and not opening.same_directory(cwd, used))
+        ):
+            cwd = None
         wanted = settings.session is not None and settings.session.can_use_tool is not None
-        return Session(rules, told_of.get("cwd"), used, asks=settings.asks or wanted)
+        return Session(rules, cwd, asks=settings.asks or wanted)
 
-    def remember(self, conversation: Conversation, call: ToolCallMessage) -> None:
-        """Ask no more about this very call."""
-        self._permits.remember(conversation, call)
+    def allowed(self, conversation: Conversation, call: ToolCallMessage, *, keep: bool) -> None:
+        """Whoever was asked allowed this call; ``keep``: without asking again."""
+        self._note_move(conversation, call.tool_name)
+        if keep:
+            self._permits.remember(conversation, call)
+
+    def _note_move(self, conversation: Conversation, name: str) -> None:
+        prepared = self._prepared.get(conversation)
+        if name in MOVES and prepared is not None:
+            prepared.moved = True
 
     def ran_unasked(self, conversation: Conversation, names: Sequence[str]) -> bool:
         """Say whether a turn must end because the server runs tools that it did not ask about."""

@@ -71,7 +71,7 @@ class Home(Protocol):
     @property
     def traffic(self) -> Traffic: ...
     async def prepare(self, conversation: Conversation, settings: TurnSettings) -> Connection: ...
-    def remember(self, conversation: Conversation, call: ToolCallMessage) -> None: ...
+    def allowed(self, conversation: Conversation, call: ToolCallMessage, *, keep: bool) -> None: ...
     def ran_unasked(self, conversation: Conversation, names: Sequence[str]) -> bool: ...
     def stray(self, conversation: Conversation, frame: Frame) -> None: ...
     async def settle(
@@ -283,7 +283,7 @@ class AppChannel:
         """Answer all pending calls; a result the server did not ask for yet is kept for it."""
         assert self._connection is not None
         state = self.state
-        self._remember(answers)
+        self._note(answers)
         for answer in answers:
             request_id = state.permissions.get(answer.tool_call_id)
             if request_id is None:
@@ -298,12 +298,14 @@ class AppChannel:
         state.resolve(answer.tool_call_id for answer in answers)
         await self._send_ready()
 
-    def _remember(self, answers: Sequence[ToolAnswer]) -> None:
-        """Keep the calls that need no question any more. An edited one was not allowed as it is."""
-        saved = {a.tool_call_id for a in answers if a.suggestion_ids and a.updated_input is None}
-        for call in self.state.pending:
-            if call.tool_call_id in saved:
-                self._home.remember(self._conversation, call)
+    def _note(self, answers: Sequence[ToolAnswer]) -> None:
+        """Say which calls are allowed. An edited one was not allowed as it is."""
+        calls = {call.tool_call_id: call for call in self.state.pending}
+        for answer in answers:
+            call = calls.get(answer.tool_call_id)
+            if answer.approve and call is not None:
+                keep = bool(answer.suggestion_ids) and answer.updated_input is None
+                self._home.allowed(self._conversation, call, keep=keep)
 
     # -- the end ----------------------------------------------------------------------------
 

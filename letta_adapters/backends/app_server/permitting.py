@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from letta_adapters.backends.app_server.opening import same_directory
 from letta_adapters.backends.base import Conversation
 from letta_adapters.engine.app_turn import Verdict
 from letta_adapters.messages import ToolCallMessage
@@ -41,14 +40,12 @@ log = logging.getLogger("letta_adapters")
 class Session:
     """What a session said, as it is now.
 
-    ``cwd``: its working directory, ``None`` if that is not known; ``used``: where the server says
-    that it works, which an agent's tool may have changed. ``asks``: somebody wants to be asked
-    about every call.
+    ``cwd``: where the agent works, ``None`` if that is not known (any more). ``asks``: somebody
+    wants to be asked about every call.
     """
 
     rules: Rules = field(default_factory=Rules)
     cwd: str | None = None
-    used: str | None = None
     asks: bool = False
 
 
@@ -73,7 +70,11 @@ class Permits:
             return Verdict(refused=DISALLOWED)
         if self._key(conversation, name, tool_input) in self._remembered:
             return Verdict(granted=True)
-        kind = kind_of(name, tool_input, self._ground(conversation, session))
+        if self._machine is None:
+            ground = Ground()
+        else:
+            ground = self._machine.ground(conversation.agent_id, session.cwd)
+        kind = kind_of(name, tool_input, ground)
         answer = answer_unasked(name, kind, session.rules)
         if isinstance(answer, Allow):
             default: dict[str, Any] = {"behavior": "allow"}
@@ -81,14 +82,6 @@ class Permits:
             default = {"behavior": "deny", "message": answer.message}
         about = {"kind": kind, "default": default, "suggestions": (_SAVE,)}
         return Verdict(granted=isinstance(answer, Allow) and not session.asks, about=about)
-
-    def _ground(self, conversation: Conversation, session: Session) -> Ground:
-        if self._machine is None:
-            return Ground()
-        moved = session.cwd is not None and session.used is not None
-        if moved and not same_directory(str(session.cwd), str(session.used)):
-            return self._machine.ground(conversation.agent_id, None)
-        return self._machine.ground(conversation.agent_id, session.cwd)
 
     def remember(self, conversation: Conversation, call: ToolCallMessage) -> None:
         """Ask no more about this very call in this conversation."""
