@@ -92,6 +92,7 @@ def local_backend(spec: Local) -> AppServerBackend:
         reflecting=Reflecting(places.reflection),
         on_api=spec.api is not None,
         status=runtime.status,
+        memory_in_git=config.remote_memory is not False,
     )
     runtime.retire = backend.retire
     return backend

@@ -15,7 +15,10 @@ from letta_adapters import LettaClient, Local
 from letta_adapters.backends.runtime.errors import RuntimeOccupiedError
 from letta_adapters.testing import scripted_model
 from letta_adapters.testing.scripted_model import Reply, ToolUse
+from tests.runtime._spies import spied
 from tests.runtime.conftest import ROOT
+
+__all__ = ["spied"]
 
 MODEL = "lmstudio/scripted"
 # `git rev-parse --local-env-vars` and more of the kind; where they point to does not exist.
@@ -303,3 +306,16 @@ def test_a_sub_agent_has_the_key_and_its_shell_has_not(local, model, authorizati
     assert set(authorizations) == {"Bearer model-key-1234"}
     assert "LETTA_CODE_AGENT_ROLE=subagent" in out.read_text()
     assert "key-1234" not in out.read_text()
+
+
+def test_a_turn_reaches_no_host_that_was_not_named(keys, local, spied):
+    watched = local.model_copy(update={"env": spied.env})
+    with LettaClient(watched) as client:
+        client.models.list()
+        agent = client.create_agent(name="a", persona="I am P.", model=MODEL)
+        assert client.prompt("hi", agent).success
+    # On this machine it looks for model servers at their usual ports.
+    hosts = {host.rpartition(":")[0] or host for host in spied.hosts}
+    assert hosts - {"127.0.0.1", "localhost", "::1"} == set()
+    assert local.openai_compatible["base_url"].split("/")[2] in spied.hosts, "the spy works"
+    assert not [call for call in spied.git if "://" in call]

@@ -84,22 +84,57 @@ def _no_model(connection: Connection, asked: str) -> ConfigurationError:
 
 
 async def create_agent(connection: Connection, options: AgentOptions, backend: str) -> str:
-    """Create an agent; its id."""
+    """Create an agent; its id. If anything fails on the way, none is left."""
     blocks = options.blocks()
     _check_blocks(blocks, backend)
     _check_prompt(options)
     model = await chosen_model(connection, options.model)
-    if options.system_prompt is None:
-        agent_id = await _with_own_prompt(connection, options, model, blocks)
-        if options.memfs is False:
-            agent_id = await _without_memfs(connection, agent_id, options)
-    else:
+    made: list[str] = []
+    try:
+        await _make(connection, options, model, blocks, made)
+        if options.secrets:
+            await connection.request(secrets_change(made[-1], options.secrets))
+    except BaseException:
+        for agent_id in made:
+            await delete(connection, agent_id)
+        raise
+    return made[-1]
+
+
+async def _make(
+    connection: Connection,
+    options: AgentOptions,
+    model: str,
+    blocks: Sequence[MemoryBlock],
+    made: list[str],
+) -> None:
+    """Append the agent to ``made``, after those that were needed to make it and exist still."""
+    if options.system_prompt is not None:
         system = _joined(options.system_prompt, options.append_system_prompt)
         body = _body(options, model, system, blocks)
-        agent_id = await _create(connection, body, options.memfs)
-    if options.secrets:
-        await connection.request(secrets_change(agent_id, options.secrets))
-    return agent_id
+        made.append(await _create(connection, body, options.memfs))
+        return
+    # Letta's own prompt exists on the server only, in the agents it makes itself.
+    made.append(await _by_the_server(connection, options, model))
+    if connection.memory_in_git:
+        await _furnish(connection, made[0], options, blocks)
+        if options.memfs is not False:
+            return
+    # Made anew: whether it has a memory filesystem is decided at its creation.
+    first = await _retrieved(connection, made[0])
+    changes: dict[str, Any] = {"memfs": False}
+    if connection.memory_in_git:
+        blocks = await _listed_blocks(connection, made[0])
+        system = str(first.get("system"))
+    else:
+        blocks = [*blocks, *_other_blocks(first, blocks)]
+        system = _joined(str(first.get("system")), options.append_system_prompt)
+    for field in ("name", "description"):
+        changes[field] = getattr(options, field) or first.get(field)
+    body = _body(options.model_copy(update=changes), str(first.get("model")), system, blocks)
+    made.append(await _create(connection, body, False))
+    await connection.request({"type": "agent_delete", "agent_id": made[0]})
+    del made[0]
 
 
 async def delete(connection: Connection, agent_id: str) -> None:
@@ -167,10 +202,7 @@ async def _create(connection: Connection, body: Mapping[str, Any], memfs: bool |
     return str(needed("runtime_start", answer, "agent")["id"])
 
 
-async def _with_own_prompt(
-    connection: Connection, options: AgentOptions, model: str, blocks: Sequence[MemoryBlock]
-) -> str:
-    """Letta's own prompt exists on the server only, in the agents it makes itself."""
+async def _by_the_server(connection: Connection, options: AgentOptions, model: str) -> str:
     answer = await connection.request(
         {
             "type": "create_agent",
@@ -180,30 +212,51 @@ async def _with_own_prompt(
             "pin_global": False,
         }
     )
-    agent_id = str(needed("create_agent", answer, "agent_id"))
+    return str(needed("create_agent", answer, "agent_id"))
+
+
+async def _furnish(
+    connection: Connection, agent_id: str, options: AgentOptions, blocks: Sequence[MemoryBlock]
+) -> None:
+    """Give an agent of the server's making what it was not asked for, and its memory."""
     changes: dict[str, Any] = {
         "name": options.name,
         "description": options.description,
         "hidden": options.hidden,
     }
     if options.append_system_prompt:
-        made = await connection.request({"type": "agent_retrieve", "agent_id": agent_id})
-        system = str(needed("agent_retrieve", made, "agent").get("system") or "")
+        system = str((await _retrieved(connection, agent_id)).get("system") or "")
         changes["system"] = _joined(system, options.append_system_prompt)
     given = {k: v for k, v in changes.items() if v is not None}
     if given:
         await connection.request({"type": "agent_update", "agent_id": agent_id, "body": given})
     for block in blocks:
         await _write_block(connection, agent_id, block)
-    return agent_id
 
 
-async def _without_memfs(connection: Connection, agent_id: str, options: AgentOptions) -> str:
-    """The same agent made anew: whether it has a memory filesystem is decided at its creation."""
+async def _retrieved(connection: Connection, agent_id: str) -> dict[str, Any]:
     answer = await connection.request({"type": "agent_retrieve", "agent_id": agent_id})
-    made = needed("agent_retrieve", answer, "agent")
+    return needed("agent_retrieve", answer, "agent")
+
+
+def _other_blocks(agent: Mapping[str, Any], blocks: Sequence[MemoryBlock]) -> list[MemoryBlock]:
+    """Return the agent's blocks on the Letta API, those that are given anew left out."""
+    given = {block.label for block in blocks}
+    return [
+        MemoryBlock(
+            label=str(block["label"]),
+            value=str(block.get("value") or ""),
+            description=block.get("description"),
+        )
+        for block in agent.get("blocks") or ()
+        if block.get("label") and block["label"] not in given
+    ]
+
+
+async def _listed_blocks(connection: Connection, agent_id: str) -> list[MemoryBlock]:
+    """Return what its memory repository holds, as blocks."""
     listed = await connection.request({"type": "list_memory", "agent_id": agent_id})
-    blocks = [
+    return [
         MemoryBlock(
             label=str(entry["relative_path"]).removesuffix(".md"),
             value=str(entry.get("content") or ""),
@@ -212,13 +265,6 @@ async def _without_memfs(connection: Connection, agent_id: str, options: AgentOp
         for entry in listed.get("entries") or ()
         if entry.get("description")
     ]
-    named = options.model_copy(
-        update={"name": made.get("name"), "description": made.get("description")}
-    )
-    body = _body(named, str(made.get("model")), str(made.get("system")), blocks)
-    again = await _create(connection, body, False)
-    await connection.request({"type": "agent_delete", "agent_id": agent_id})
-    return again
 
 
 def _check_blocks(blocks: Sequence[MemoryBlock], backend: str) -> None:

@@ -96,6 +96,7 @@ class AppServerBackend:
         reflecting: Decides which agents reflect, where that is possible.
         on_api: Its agents live on a Letta API; a server says so itself once it is connected.
         status: What the server says of its process, if it is ours.
+        memory_in_git: It can keep the memory of agents in git repositories.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class AppServerBackend:
         reflecting: Reflecting | None = None,
         on_api: bool = False,
         status: Callable[[], Awaitable[RuntimeStatus]] | None = None,
+        memory_in_git: bool = True,
     ) -> None:
         self.name = name
         self._status = status
@@ -124,6 +126,7 @@ class AppServerBackend:
         self._reflecting = reflecting or Reflecting(None)
         self._stateless = Stateless(self._reflecting)
         self._on_api = on_api
+        self._memory_in_git = memory_in_git
         self.turn_timeout = turn_timeout
         self.settle_timeout = settle_timeout
         self._link = Link(
@@ -155,6 +158,7 @@ class AppServerBackend:
         connection.observe = self._observe
         connection.ours = self.name == "local"
         connection.state_directory = self.state_directory
+        connection.memory_in_git = self._memory_in_git
         self._on_api = connection.on_api
         self._prepared.clear()
         self._live.clear()

@@ -125,6 +125,8 @@ class Connection:
         self.ours = False
         # Where it keeps its agents, if that is on this machine.
         self.state_directory: Path | None = None
+        # Does the server keep an agent's memory in git? A Letta API server of one's own does not.
+        self.memory_in_git = True
         # Sees every frame of a conversation; ``True`` if no turn of ours is there to take it.
         self.observe: Callable[[Conversation, Frame, bool], None] | None = None
 

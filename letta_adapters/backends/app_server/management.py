@@ -21,6 +21,11 @@ Call = tuple[dict[str, Any], str]
 _Make = Callable[[str, Mapping[str, Any], Mapping[str, Any]], Call]
 
 _COMMAND: Final = re.compile(r"[a-z][a-z_]*")
+# Commands that take an agent's memory from its git repository, and clone that first.
+_IN_GIT: Final = (
+    *("list_memory", "memory_history", "memory_file_at_ref", "memory_commit_diff"),
+    *("read_memory_file", "write_memory_file", "delete_memory_file", "enable_memfs"),
+)
 # Fields of a request's envelope that a caller must not replace.
 _RESERVED: Final = ("type", "request_id")
 
@@ -116,7 +121,16 @@ async def perform(
         UnsupportedOptionError: the App Server has no counterpart.
     """
     if method == "COMMAND":
-        return await connection.request(_command(path, params, body))
+        command = _command(path, params, body)
+        if path in _IN_GIT and not connection.memory_in_git:
+            raise UnsupportedOptionError(
+                path,
+                backend=backend,
+                supported_by=("rest",),
+                reason="a Letta API server of your own keeps an agent's memory in blocks, not in "
+                "git; agents.retrieve() shows them.",
+            )
+        return await connection.request(command)
     for verb, pattern, make in _ROUTES:
         found = re.fullmatch(pattern, path.rstrip("/"))
         if verb == method and found:

@@ -8,7 +8,7 @@ const fs = require("node:fs");
 const { syncBuiltinESMExports } = require("node:module");
 const path = require("node:path");
 
-const folder = path.join(process.cwd(), "git");
+const folder = path.join(globalThis[Symbol.for("letta-adapters.folder")], "git");
 const rules = JSON.parse(fs.readFileSync(path.join(folder, "rules.json"), "utf8"));
 const NETWORK = new Set(["clone", "fetch", "ls-remote", "pull", "push"]);
 const WITH_VALUE = new Set(["-c", "-C", "--git-dir", "--work-tree", "--exec-path", "--namespace"]);
@@ -76,8 +76,12 @@ function ruled(args, cwd, given) {
 }
 
 const original = { spawnSync: childProcess.spawnSync, execFileSync: childProcess.execFileSync };
-// There is no such program, so the caller sees what it sees on a machine without git.
-const NOWHERE = path.join(folder, "not-here", "git");
+// Called in git's place: it fails as git does, with the reason.
+const REFUSAL = [
+  "-e",
+  "console.error('fatal: memory is not kept in git here: no address for it was named " +
+    "(LETTA_MEMFS_BASE_URL in Local(env=...))'); process.exit(128)",
+];
 
 function sync(name) {
   childProcess[name] = function (file, ...rest) {
@@ -85,7 +89,7 @@ function sync(name) {
     const args = Array.isArray(rest[0]) ? rest[0] : [];
     const options = (Array.isArray(rest[0]) ? rest[1] : rest[0]) ?? {};
     const call = ruled(args, options.cwd, options.env ?? process.env);
-    if (call === null) return original[name](NOWHERE, args, options);
+    if (call === null) return original[name](process.execPath, REFUSAL, options);
     return original[name](file, call.args, { ...options, env: call.env });
   };
 }
@@ -101,8 +105,10 @@ childProcess.ChildProcess.prototype.spawn = function (options) {
       return [pair.slice(0, at), pair.slice(at + 1)];
     });
     const call = ruled(options.args.slice(1), options.cwd, Object.fromEntries(pairs));
-    if (call === null) options.file = NOWHERE;
-    else {
+    if (call === null) {
+      options.file = process.execPath;
+      options.args = [process.execPath, ...REFUSAL];
+    } else {
       options.args = [options.args[0], ...call.args];
       options.envPairs = Object.entries(call.env).map(([key, value]) => `${key}=${value}`);
     }

@@ -2,11 +2,12 @@
 // providers, and of the Letta API, come as one line of JSON on stdin, so they are in no environment
 // block and no file. Letta Code finds them in process.env as ever, but they are not listed there:
 // a shell, an MCP server, a hook or git, which get a copy of the listed variables, do not have them.
-// Letta Code's own processes (sub-agents) need them; they get them with this file, in a variable
-// that it takes out of their environment again.
+// Letta Code's own processes (sub-agents) need them; they get them with this file and git.cjs, in a
+// variable that is taken out of their environment again.
 "use strict";
 const childProcess = require("node:child_process");
 const fs = require("node:fs");
+const path = require("node:path");
 
 const HANDED_ON = "LETTA_ADAPTERS_SECRETS";
 const BEFORE = "LETTA_ADAPTERS_NODE_OPTIONS";
@@ -29,15 +30,19 @@ function firstLine() {
 }
 
 const listed = process.env;
-const line = listed[HANDED_ON] ?? firstLine();
-const secrets = new Map(Object.entries(JSON.parse(line || "{}")));
-if (listed[HANDED_ON] !== undefined) {
-  delete listed[HANDED_ON];
+const handedOn = listed[HANDED_ON];
+const { folder, secrets: given } =
+  handedOn === undefined
+    ? { folder: process.cwd(), secrets: JSON.parse(firstLine() || "{}") }
+    : JSON.parse(handedOn);
+const secrets = new Map(Object.entries(given));
+// The directory of letta_adapters' own, for the files that are loaded after this one.
+globalThis[Symbol.for("letta-adapters.folder")] = folder;
+if (handedOn !== undefined) {
   if (listed[BEFORE]) listed.NODE_OPTIONS = listed[BEFORE];
   else delete listed.NODE_OPTIONS;
-  delete listed[BEFORE];
   // What the parent gave by name besides.
-  for (const name of secrets.keys()) delete listed[name];
+  for (const name of [HANDED_ON, BEFORE, ...secrets.keys()]) delete listed[name];
 }
 
 // Letta Code puts variables into the paths that a model asks for, and tells it the path.
@@ -58,17 +63,18 @@ process.env = new Proxy(listed, {
   },
 });
 
+const quoted = (file) => `"${file.replace(/[\\"]/g, "\\$&")}"`;
+const LOADED = [__filename, path.join(__dirname, "git.cjs")].map((file) => `--require ${quoted(file)}`);
 const start = childProcess.ChildProcess.prototype.spawn;
 childProcess.ChildProcess.prototype.spawn = function (options) {
-  if (secrets.size > 0 && options.envPairs?.includes(SUB_AGENT)) {
-    const quoted = `"${__filename.replace(/[\\"]/g, "\\$&")}"`;
-    const others = options.envPairs.filter((pair) => !pair.startsWith("NODE_OPTIONS="));
-    const before = options.envPairs.find((pair) => pair.startsWith("NODE_OPTIONS="))?.slice(13) ?? "";
+  if (options.envPairs?.includes(SUB_AGENT)) {
+    const isOptions = (pair) => pair.startsWith("NODE_OPTIONS=");
+    const before = options.envPairs.find(isOptions)?.slice("NODE_OPTIONS=".length) ?? "";
     options.envPairs = [
-      ...others,
-      `NODE_OPTIONS=${before} --require ${quoted}`,
+      ...options.envPairs.filter((pair) => !isOptions(pair)),
+      `NODE_OPTIONS=${[before, ...LOADED].join(" ")}`,
       `${BEFORE}=${before}`,
-      `${HANDED_ON}=${JSON.stringify(Object.fromEntries(secrets))}`,
+      `${HANDED_ON}=${JSON.stringify({ folder, secrets: Object.fromEntries(secrets) })}`,
     ];
   }
   return start.call(this, options);
