@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -319,3 +320,13 @@ def test_a_turn_reaches_no_host_that_was_not_named(keys, local, spied):
     assert hosts - {"127.0.0.1", "localhost", "::1"} == set()
     assert local.openai_compatible["base_url"].split("/")[2] in spied.hosts, "the spy works"
     assert not [call for call in spied.git if "://" in call]
+
+
+def test_a_shell_does_not_get_the_key_of_letta_cloud_from_the_settings(local, home, shell):
+    """Letta Code keeps what `letta` logged in with in its settings."""
+    settings = home / ".letta" / "settings.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps({"env": {"LETTA_API_KEY": "cloud-" + "key-1234"}}))
+    with LettaClient(local) as client:
+        agent = client.create_agent(name="a", persona="I am P.", model=MODEL)
+        assert "key-1234" not in shell(client, agent, "env")

@@ -71,7 +71,8 @@ class Api:
             blocks = [
                 {"id": f"block-{i}", **b} for i, b in enumerate(given.get("memory_blocks", ()))
             ]
-            self.agents[id_] = {**given, "id": id_, "blocks": blocks, "memory": {"blocks": blocks}}
+            made = {"id": id_, "blocks": blocks, "memory": {"blocks": blocks}, "tools": []}
+            self.agents[id_] = given | made
             return self.agents[id_]
         if path == "/v1/agents":
             return list(self.agents.values())
@@ -115,6 +116,16 @@ def test_an_agent_is_made_without_git_and_without_any_other_host(spec, api, spie
     assert not [call for call in spied.git if KEY in call or "clone" in call or "://" in call]
     assert {host for host in spied.hosts if not host.startswith("127.0.0.1")} == set()
     assert api.url.removeprefix("http://") in spied.hosts, "the spy works"
+
+
+def test_a_prompt_of_ones_own_makes_no_repository_either(spec, api, spied):
+    with LettaClient(spec) as client:
+        agent = client.create_agent(name="mine", system_prompt="S", persona="I am P.", model=MODEL)
+        with pytest.raises(UnsupportedOptionError, match="memfs"):
+            client.create_agent(name="mine", persona="I am P.", model=MODEL, memfs=True)
+    assert list(api.agents) == [agent]
+    assert api.agents[agent]["system"] == "S"
+    assert not [call for call in spied.git if "clone" in call or "init" in call]
 
 
 @pytest.mark.parametrize("nth", [1, 2])

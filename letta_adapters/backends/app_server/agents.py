@@ -11,7 +11,11 @@ from typing import Any, Final
 
 from letta_adapters.backends.app_server import frames
 from letta_adapters.backends.app_server.connection import Connection
-from letta_adapters.backends.app_server.options import check_model, reflection_settings
+from letta_adapters.backends.app_server.options import (
+    check_model,
+    no_memory_in_git,
+    reflection_settings,
+)
 from letta_adapters.backends.base import DEFAULT, Conversation
 from letta_adapters.backends.replies import needed
 from letta_adapters.errors import (
@@ -88,6 +92,8 @@ async def create_agent(connection: Connection, options: AgentOptions, backend: s
     blocks = options.blocks()
     _check_blocks(blocks, backend)
     _check_prompt(options)
+    if options.memfs and not connection.memory_in_git:
+        raise no_memory_in_git("memfs", backend)
     model = await chosen_model(connection, options.model)
     made: list[str] = []
     try:
@@ -190,11 +196,12 @@ def _body(
 
 
 async def _create(connection: Connection, body: Mapping[str, Any], memfs: bool | None) -> str:
+    memfs = memfs is not False and connection.memory_in_git
     # The default conversation is not stored until it is used, so none is left behind.
     answer = await connection.request(
         {
             "type": "runtime_start",
-            "create_agent": {"body": body, "pin_global": False, "memfs": memfs is not False},
+            "create_agent": {"body": body, "pin_global": False, "memfs": memfs},
             "conversation_id": DEFAULT,
             "mode": "strict",
         }
@@ -236,7 +243,8 @@ async def _furnish(
 
 async def _retrieved(connection: Connection, agent_id: str) -> dict[str, Any]:
     answer = await connection.request({"type": "agent_retrieve", "agent_id": agent_id})
-    return needed("agent_retrieve", answer, "agent")
+    found: dict[str, Any] = needed("agent_retrieve", answer, "agent")
+    return found
 
 
 def _other_blocks(agent: Mapping[str, Any], blocks: Sequence[MemoryBlock]) -> list[MemoryBlock]:

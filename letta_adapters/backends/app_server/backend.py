@@ -204,14 +204,14 @@ class AppServerBackend:
         tags = tuple(agent_settings.with_tags(options.tags, settings.restrictions))
         tagged = options if connection.on_api else options.model_copy(update={"tags": tags})
         agent_id = await agents.create_agent(connection, tagged, self.name)
-        if settings != agent_settings.AgentSettings():
-            try:
+        try:
+            if settings != agent_settings.AgentSettings():
                 await self._inherited.store(connection, agent_id, settings)
-            except BaseException:
-                await agents.delete(connection, agent_id)
-                raise
-        if options.sleeptime is not None:
-            await self._reflect(connection, Conversation(agent_id, DEFAULT), options.sleeptime)
+            if options.sleeptime is not None:
+                await self._reflect(connection, Conversation(agent_id, DEFAULT), options.sleeptime)
+        except BaseException:
+            await agents.delete(connection, agent_id)
+            raise
         return agent_id
 
     async def _reflect(

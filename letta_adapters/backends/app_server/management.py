@@ -14,6 +14,7 @@ from urllib.parse import unquote
 
 from letta_adapters._checks import checked_id
 from letta_adapters.backends.app_server.connection import Connection
+from letta_adapters.backends.app_server.options import no_memory_in_git
 from letta_adapters.backends.replies import needed
 from letta_adapters.errors import InvalidInputError, UnsupportedOptionError
 
@@ -123,13 +124,7 @@ async def perform(
     if method == "COMMAND":
         command = _command(path, params, body)
         if path in _IN_GIT and not connection.memory_in_git:
-            raise UnsupportedOptionError(
-                path,
-                backend=backend,
-                supported_by=("rest",),
-                reason="a Letta API server of your own keeps an agent's memory in blocks, not in "
-                "git; agents.retrieve() shows them.",
-            )
+            raise no_memory_in_git(path, backend)
         return await connection.request(command)
     for verb, pattern, make in _ROUTES:
         found = re.fullmatch(pattern, path.rstrip("/"))

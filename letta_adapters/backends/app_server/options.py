@@ -27,6 +27,17 @@ NO_TOOLS: Final[dict[str, Any]] = {"client_toolset": {"base": "none"}}
 _PROTOCOL: Final = "its protocol has no setting for it."
 
 
+def no_memory_in_git(option: str, backend: str) -> UnsupportedOptionError:
+    """Return the refusal of what needs an agent's memory in a git repository."""
+    return UnsupportedOptionError(
+        option,
+        backend=backend,
+        supported_by=("rest",) if option != "memfs" else (),
+        reason="a Letta API server of your own keeps an agent's memory in blocks, not in git; "
+        "agents.retrieve() shows them.",
+    )
+
+
 def refuse(options: AgentOptions | SessionOptions, backend: str, *, on_api: bool = False) -> None:
     """Refuse what no App Server can do (``letta`` 0.34.12), or none over a Letta API."""
     if on_api and getattr(options, "stateless", None):

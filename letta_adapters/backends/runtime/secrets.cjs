@@ -11,6 +11,7 @@ const path = require("node:path");
 
 const HANDED_ON = "LETTA_ADAPTERS_SECRETS";
 const BEFORE = "LETTA_ADAPTERS_NODE_OPTIONS";
+const LETTA = "LETTA_API_KEY";
 const SUB_AGENT = "LETTA_SUBAGENT_LAUNCH=1";
 
 function firstLine() {
@@ -42,8 +43,14 @@ if (handedOn !== undefined) {
   if (listed[BEFORE]) listed.NODE_OPTIONS = listed[BEFORE];
   else delete listed.NODE_OPTIONS;
   // What the parent gave by name besides.
+  if (listed[LETTA]) secrets.set(LETTA, listed[LETTA]);
   for (const name of [HANDED_ON, BEFORE, ...secrets.keys()]) delete listed[name];
 }
+// Letta Code puts the key of Letta Cloud that is in its settings into the environment of a shell.
+const isHidden = (pair) => {
+  const name = pair.slice(0, pair.indexOf("=", 1));
+  return (name === LETTA || secrets.has(name)) && !(name in listed);
+};
 
 // Letta Code puts variables into the paths that a model asks for, and tells it the path.
 const forAPath = () => /\bexpandFilePath\b/.test(new Error().stack);
@@ -76,6 +83,8 @@ childProcess.ChildProcess.prototype.spawn = function (options) {
       `${BEFORE}=${before}`,
       `${HANDED_ON}=${JSON.stringify({ folder, secrets: Object.fromEntries(secrets) })}`,
     ];
+  } else if (options.envPairs) {
+    options.envPairs = options.envPairs.filter((pair) => !isHidden(pair));
   }
   return start.call(this, options);
 };
