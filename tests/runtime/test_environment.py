@@ -135,8 +135,13 @@ async def test_named_variables_reach_the_runtime(start, monkeypatch):
 
 
 @pytest.fixture
-def hostile_configuration(tmp_path, monkeypatch):
-    """A user's git configuration, all of which would show in the memory; the file it runs into."""
+def hostile_configuration(request, tmp_path, monkeypatch):
+    """A user's git configuration, all of which would show in the memory; the file it runs into.
+
+    It stands where the parameter says: in the file that a variable names, or in one of the two
+    usual places.
+    """
+    where = getattr(request, "param", "variable")
     seen, hooks, template = tmp_path / "seen", tmp_path / "hooks", tmp_path / "template"
     for folder in (hooks, template / "hooks"):
         folder.mkdir(parents=True)
@@ -145,16 +150,29 @@ def hostile_configuration(tmp_path, monkeypatch):
             (folder / name).chmod(0o755)
     (template / "config").write_text("[letta]\n\tfrom = template\n")
     (tmp_path / "ignored").write_text("*.md\n")
-    configuration = tmp_path / "gitconfig"
+    users_home = tmp_path / "users-home"
+    places = {
+        "variable": tmp_path / "gitconfig",
+        "home": users_home / ".gitconfig",
+        "xdg": users_home / "xdg" / "git" / "config",
+    }
+    configuration = places[where]
+    configuration.parent.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setenv("HOME", str(users_home))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(users_home / "xdg"))
+    if where == "variable":
+        monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(configuration))
+    else:
+        monkeypatch.delenv("GIT_CONFIG_GLOBAL", raising=False)
     configuration.write_text(
         f"[core]\n\thooksPath = {hooks}\n\texcludesFile = {tmp_path / 'ignored'}\n"
         f"[init]\n\ttemplateDir = {template}\n[commit]\n\tgpgsign = true\n"
         f"[gpg]\n\tprogram = /bin/false\n[user]\n\tname = Alice\n\temail = alice@example.com\n"
     )
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(configuration))
     return seen
 
 
+@pytest.mark.parametrize("hostile_configuration", ["variable", "home", "xdg"], indirect=True)
 def test_the_users_git_configuration_does_not_reach_the_memory(
     hostile_configuration, local, home, shell
 ):

@@ -164,7 +164,7 @@ class Launch:
 
         A runtime that has ended does not read; what became of it is found out elsewhere.
         """
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):  # Windows has another one than BrokenPipeError
             stdin.write(json.dumps(dict(self.secrets)).encode() + b"\n")
             stdin.flush()
 

@@ -70,6 +70,7 @@ function ruled(args, cwd, given) {
     env.GIT_CONFIG_GLOBAL = path.join(folder, "own.gitconfig");
     env.GIT_TEMPLATE_DIR = "";
     if (rules.local) env.GIT_CONFIG_NOSYSTEM = "1";
+    call.args = [...rules.settings.flatMap((setting) => ["-c", setting]), ...call.args];
   }
   if (settings.length > 0) withSettings(env, settings);
   return { args: call.args, env };

@@ -4,7 +4,8 @@ An agent's memory is a git repository. What the user has set for all repositorie
 directory, a template, signing, ignored files, attributes) would run or fail there, so git gets a
 global configuration of ours, which includes the user's and takes these back below the memory's
 directories. What git decides before it knows the repository (a template) only the preload
-``git.cjs`` can see to; it reads ``rules.json``. Needs git 2.32 or later (2021).
+``git.cjs`` can see to; it reads ``rules.json``. Git before 2.32 (2021) ignores the file; what the
+preload does holds there too.
 """
 
 from __future__ import annotations
@@ -22,19 +23,6 @@ _HOOK = """#!/bin/sh
 hook="$(git rev-parse --git-common-dir)/hooks/{name}"
 [ -x "$hook" ] || exit 0
 exec "$hook" "$@"
-"""
-_MEMORY = """[core]
-\thooksPath = {hooks}
-\tattributesFile = {nothing}
-\texcludesFile = {nothing}
-\tfsmonitor = false
-\tautocrlf = false
-[commit]
-\tgpgsign = false
-[tag]
-\tgpgsign = false
-[log]
-\tshowSignature = false
 """
 
 
@@ -63,7 +51,8 @@ class GitFiles:
         hooks.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name in _HOOKS:
             _put(hooks / name, _HOOK.format(name=name), mode=0o700)
-        memory = _MEMORY.format(hooks=_quoted(hooks), nothing=_quoted(Path(os.devnull)))
+        settings = _of_memory(hooks)
+        memory = "".join(_section(key, value) for key, value in settings)
         _put(self.folder / "memory.gitconfig", memory)
         lines = [_setting("include", path) for path in users_files(environ)]
         # A container or a volume may belong to another user than the one who runs in it.
@@ -78,8 +67,24 @@ class GitFiles:
             "memories": [str(root.resolve()) for root in memories],
             "local": remote is None,
             "network": remote is not False,
+            # Also on the command line: git before 2.32 does not read a global file of ours.
+            "settings": [f"{key}={value}" for key, value in settings],
         }
         _put(self.folder / "rules.json", json.dumps(rules))
+
+
+def _of_memory(hooks: Path) -> list[tuple[str, str]]:
+    """Return the settings of memory repositories, over those that the user has for all."""
+    return [
+        ("core.hooksPath", hooks.as_posix()),
+        ("core.attributesFile", os.devnull),
+        ("core.excludesFile", os.devnull),
+        ("core.fsmonitor", "false"),
+        ("core.autocrlf", "false"),
+        ("commit.gpgsign", "false"),
+        ("tag.gpgsign", "false"),
+        ("log.showSignature", "false"),
+    ]
 
 
 def users_files(environ: Mapping[str, str]) -> list[Path]:
@@ -92,11 +97,16 @@ def users_files(environ: Mapping[str, str]) -> list[Path]:
 
 
 def _setting(section: str, path: Path) -> str:
-    return f"[{section}]\n\tpath = {_quoted(path)}\n"
+    return f"[{section}]\n\tpath = {_quoted(path.as_posix())}\n"
 
 
-def _quoted(path: Path) -> str:
-    return '"' + path.as_posix().replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _section(key: str, value: str) -> str:
+    section, _, name = key.partition(".")
+    return f"[{section}]\n\t{name} = {_quoted(value)}\n"
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _literal(path: Path) -> str:

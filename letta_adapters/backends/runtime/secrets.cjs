@@ -22,7 +22,10 @@ function firstLine() {
     try {
       size = fs.readSync(0, part, 0, part.length);
     } catch (error) {
-      if (error.code === "EAGAIN") continue;
+      if (error.code === "EAGAIN") {
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5);
+        continue;
+      }
       if (error.code !== "EOF") throw error;
     }
     parts.push(Buffer.from(part.subarray(0, size)));
