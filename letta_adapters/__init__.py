@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from letta_adapters.errors import TurnCancelledError as TurnCancelledError
     from letta_adapters.errors import TurnFailedError as TurnFailedError
     from letta_adapters.errors import UnsupportedOptionError as UnsupportedOptionError
+    from letta_adapters.errors import WaitsForItselfError as WaitsForItselfError
     from letta_adapters.errors import WrongEventLoopError as WrongEventLoopError
     from letta_adapters.messages import AssistantMessage as AssistantMessage
     from letta_adapters.messages import BootstrapState as BootstrapState
@@ -104,7 +105,7 @@ _HOMES = {
     "ProviderAuthenticationError ProviderRateLimitError RateLimitError ServerError "
     "SessionClosedError StreamTruncatedError "
     "TimeoutAfterAcceptanceError TimeoutBeforeAcceptanceError TurnCancelledError TurnFailedError "
-    "UnsupportedOptionError WrongEventLoopError",
+    "UnsupportedOptionError WaitsForItselfError WrongEventLoopError",
     "messages": "AssistantMessage BootstrapState ErrorMessage InitMessage LoopStatusMessage "
     "Message MessagePage PendingToolCall QueueUpdateMessage ReasoningMessage RecoveryResult "
     "ResultMessage RetryMessage StreamEvent StreamTextDelta ToolCallMessage ToolResultMessage "

@@ -119,7 +119,7 @@ def _is_first(call: Call, agent_id: str) -> bool:
 
     Also a call that goes on by its marker is: what the node asks besides is not.
     """
-    if call.aside or call.place is None or not call.place.keeps:
+    if call.place is None or not call.place.keeps or call.aside or call.scope is not None:
         return False
     told = [str(tool.get("name")) for tool in call.tools]
     return tasks.is_first(agent_id, call.place, call.entries, f"{call.note} {told}")

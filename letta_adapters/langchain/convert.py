@@ -89,7 +89,9 @@ def _entry(message: BaseMessage) -> Entry:
     if isinstance(message, SystemMessage):
         return Entry("system", str(message.text), id=message.id)
     if isinstance(message, HumanMessage):
-        return Entry("user", _content(message.content), id=message.id, name=message.name)
+        summary = message.additional_kwargs.get("lc_source") == "summarization"
+        content = _content(message.content)
+        return Entry("user", content, id=message.id, name=message.name, summary=summary)
     role = _ROLES.get(message.role) if isinstance(message, ChatMessage) else None
     if role is None:
         raise InvalidInputError(

@@ -194,7 +194,7 @@ def _place(
     # What of the node this call alone belongs to: others there have histories of their own.
     within = ""
     if scope == "fresh":
-        within = f"fresh:{task}"
+        within = "fresh"
     elif internal:
         within = f"internal:{metadata.get('lc_source') or ''}:{task}"
     elif run.direct and run.tools:

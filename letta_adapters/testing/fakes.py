@@ -20,6 +20,7 @@ against real servers.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 import threading
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 _URL: Final = "http://letta.fake"
 _CONVERSATION: Final = r"/v1/conversations/([^/]+)"
 _Answer = tuple[int, Any]
+_numbers: Final = itertools.count()
 
 
 class FakeLetta:
@@ -64,6 +66,8 @@ class FakeLetta:
         self._conversations: dict[str, dict[str, Any]] = {}
         self._messages: dict[str, list[dict[str, Any]]] = {}
         self._count = 0
+        # Ids are of one server alone: what a process remembers of another one must not fit.
+        self._number = next(_numbers) % 0x10000
         self._lock = threading.Lock()  # several event loops may talk to it
         self.script(*replies)
 
@@ -107,7 +111,7 @@ class FakeLetta:
 
     def _id(self, kind: str) -> str:
         self._count += 1
-        return f"{kind}-{self._count:08d}-0000-4000-a000-000000000000"
+        return f"{kind}-{self._count:08d}-{self._number:04x}-4000-a000-000000000000"
 
     def _create_agent(self, _: Any, __: Any, body: Mapping[str, Any]) -> _Answer:
         id_ = self._id("agent")
@@ -163,6 +167,9 @@ class FakeLetta:
         if cursor:
             listed = listed[[item["id"] for item in listed].index(cursor) + 1 :]
         return 200, listed[: int(query.get("limit", "100"))]
+
+    def _list_runs(self, _: Any, __: Any, ___: Any) -> _Answer:
+        return 200, []  # none is ever active: a turn is over before it is answered
 
     def _list_models(self, _: Any, __: Any, ___: Any) -> _Answer:
         return 200, [{"handle": self._model, "name": self._model.rpartition("/")[2]}]
@@ -293,6 +300,7 @@ _ROUTES: Final[tuple[tuple[str, str, _Handler], ...]] = (
     ("DELETE", _CONVERSATION, FakeLetta._delete_conversation),
     ("GET", rf"{_CONVERSATION}/messages", FakeLetta._list_messages),
     ("GET", r"/v1/models", FakeLetta._list_models),
+    ("GET", r"/v1/runs", FakeLetta._list_runs),
 )
 
 

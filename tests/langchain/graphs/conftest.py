@@ -21,11 +21,17 @@ from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 class World:
     """One agent of a Letta, whose model says what was scripted, in order."""
 
-    def __init__(self, client: LettaClient, agent_id: str, script: Callable[..., None]) -> None:
+    def __init__(
+        self,
+        client: LettaClient,
+        agent_id: str,
+        script: Callable[..., None],
+        thread: str | None = None,
+    ) -> None:
         self.client = client
         self.agent_id = agent_id
         self.script = script
-        self.thread = f"t{uuid.uuid4().hex[:8]}"
+        self.thread = thread or f"t{uuid.uuid4().hex[:8]}"
         self._before = set(self._summaries())
 
     def model(self, **fields: Any) -> ChatLetta:
@@ -67,6 +73,11 @@ class World:
         stored = self._stored(conversation_id, "user_message")
         texts = [content_text(message["content"]) for message in stored]
         return [text for text in texts if not text.startswith("{")]
+
+    def told(self, conversation_id: str) -> list[str]:
+        """System messages that were told."""
+        stored = self._stored(conversation_id, "system_message")
+        return [content_text(message["content"]) for message in stored]
 
     def results(self, conversation_id: str) -> list[str]:
         """What tools gave, as the server holds it."""
