@@ -26,6 +26,7 @@ async def main(order: dict[str, Any]) -> None:
         data_dir=Path(order["data_dir"]),
         openai_compatible={"base_url": url} if url else None,
         keep_running=order.get("keep_running", 0),
+        **order.get("options", {}),
     )
     handle = await acquire(config)
     told: dict[str, Any] = {"pid": handle.pid, "owned": handle.owned}

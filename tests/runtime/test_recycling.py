@@ -14,6 +14,8 @@ import psutil
 import pytest
 
 from letta_adapters import AsyncLettaClient, LettaClient, Local, RuntimeStatus, tool
+from letta_adapters.backends.app_server import traffic
+from letta_adapters.backends.runtime import manager
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 from tests.runtime.conftest import ROOT, eventually, running
 
@@ -187,4 +189,50 @@ async def test_an_idle_runtime_is_exchanged_by_whoever_comes_next(home, model):
             await _fill(client, agent)
         await eventually(lambda: not psutil.pid_exists(first) or not running(home))
         assert (await client.prompt("hello", agent)).success
+        assert (await client.runtime_status()).pid != first
+
+
+async def test_a_turn_does_not_wait_for_ever_for_one_that_runs(home, answering, monkeypatch):
+    monkeypatch.setattr(traffic, "EXCHANGE_SECONDS", 1.0)
+    release = asyncio.Event()
+
+    @tool
+    async def wait_for_it() -> str:
+        """Wait."""
+        await release.wait()
+        return "done"
+
+    def respond(request):
+        if "slow" in request.last_user_text and request.messages[-1].get("role") != "tool":
+            return Reply(tool_calls=[ToolUse("wait_for_it", {})])
+        return Reply("Yes.")
+
+    model = answering(respond)
+    async with AsyncLettaClient(_spec(home, model)) as client:
+        agent = await client.create_agent(model=MODEL, system_prompt="Be brief.")
+        options = {"tools": [wait_for_it], "allowed_tools": ["wait_for_it"]}
+        async with client.create_session(agent, **options) as slow:
+            turn = asyncio.create_task(slow.run_turn("slow"))
+            await eventually(lambda: model.requests)
+            first = (await _fill(client, agent)).pid
+            assert (await client.prompt("late", agent)).result == "Yes."
+            assert (await client.runtime_status()).pid == first
+            release.set()
+            assert (await turn).success
+
+
+async def test_a_process_that_gives_nothing_back_is_not_waited_for_for_ever(
+    child, home, model, monkeypatch
+):
+    monkeypatch.setattr(manager, "RECYCLING_SECONDS", 1.0)
+    other = child("wait", model_url=model.base_url, options=SMALL)  # has a lease, hears nothing
+    first = other.told()["pid"]
+    async with AsyncLettaClient(_spec(home, model)) as client:
+        agent = await client.create_agent(model=MODEL, system_prompt="Be brief.")
+        assert (await _fill(client, agent)).pid == first
+        assert (await client.prompt("late", agent)).success
+        assert (await client.runtime_status()).pid == first
+        # Without a turn for 30 s it ends all the same.
+        await eventually(lambda: not psutil.pid_exists(first), 90)
+        assert (await client.prompt("later", agent)).success
         assert (await client.runtime_status()).pid != first
