@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import re
 import sys
@@ -38,15 +39,18 @@ def _spec(home: Path, model, **options) -> Local:
     return Local(data_dir=home, openai_compatible={"base_url": model.base_url}, **(SMALL | options))
 
 
-async def _talk(client: AsyncLettaClient, agent: str, name: str, times: int) -> list[str]:
-    """One conversation after another; what the agent answered in each."""
-    answers = []
-    for number in range(times):
+async def _talk(
+    client: AsyncLettaClient, agent: str, name: str, enough: Callable[[int], bool]
+) -> list[str]:
+    """One conversation after another until it is enough; what was said in each."""
+    said: list[str] = []
+    while not enough(len(said)):
         async with client.create_session(agent, skill_sources=[]) as session:
-            result = await session.run_turn(f"{name} {number}")
+            said.append(f"{name} {len(said)}")
+            result = await session.run_turn(said[-1])
             assert result.success, (result.error_code, result.error_detail)
-            answers.append(str(result.result))
-    return answers
+            assert result.result == "It is me."
+    return said
 
 
 _OTHER = """
@@ -56,37 +60,39 @@ from letta_adapters import AsyncLettaClient, Local
 from tests.runtime.test_recycling import SMALL, _talk
 
 async def main():
-    home, url, agent, times = sys.argv[1:]
+    home, url, agent = sys.argv[1:]
     spec = Local(data_dir=Path(home), openai_compatible={"base_url": url}, **SMALL)
     async with AsyncLettaClient(spec) as client:
-        said = await asyncio.gather(*(_talk(client, agent, f"other{n}", int(times)) for n in "ab"))
-    print(json.dumps(said))
+        said = await asyncio.gather(
+            *(_talk(client, agent, f"other{n}", lambda times: times == 3) for n in "ab")
+        )
+    print(json.dumps([*said[0], *said[1]]))
 
 asyncio.run(main())
 """
 
 
-async def test_no_turn_of_any_process_is_lost_while_the_runtime_is_exchanged(home, model):
-    model.script(*[Reply("It is me.", token_delay=0.02) for _ in range(8)])
+async def test_no_turn_of_any_process_is_lost_while_the_runtime_is_exchanged(home, answering):
+    model = answering(lambda _request: Reply("It is me.", token_delay=0.02))
     pids = set()
     async with AsyncLettaClient(_spec(home, model)) as client:
         agent = await client.create_agent(model=MODEL, system_prompt="Be brief.")
-        command = [sys.executable, "-c", _OTHER, str(home), model.base_url, agent, "2"]
+        command = [sys.executable, "-c", _OTHER, str(home), model.base_url, agent]
         other = await asyncio.create_subprocess_exec(
             *command, cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )
-        ours = asyncio.gather(*(_talk(client, agent, f"ours{n}", 2) for n in "ab"))
-        while not ours.done():
-            pids |= {process.pid for process in running(home)}
-            await asyncio.sleep(0.2)
+
+        def enough(times: int) -> bool:
+            with contextlib.suppress(StopIteration, OSError):  # it is being exchanged
+                pids.add(json.loads(next(home.rglob("server.json")).read_text())["pid"])
+            return times >= 2 and len(pids) > 1
+
+        said = await asyncio.gather(*(_talk(client, agent, f"ours{n}", enough) for n in "ab"))
         out, err = await other.communicate()
         assert other.returncode == 0, err.decode()
-        assert await ours == [["It is me."] * 2] * 2
-    assert out.decode().count("It is me.") == 4
-    assert len(pids) > 1, "it was not exchanged"
-    asked = sorted(re.findall(r"\w+ \d+$", request.last_user_text) for request in model.requests)
-    wanted = [[f"{who}{n} {i}"] for who in ("other", "ours") for n in "ab" for i in range(2)]
-    assert asked == sorted(wanted)
+    asked = [re.findall(r"\w+ \d+$", request.last_user_text) for request in model.requests]
+    everything = [*said[0], *said[1], *json.loads(out)]
+    assert sorted(asked) == sorted([text] for text in everything)
     assert running(home) == []
 
 
