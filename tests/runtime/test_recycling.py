@@ -17,6 +17,7 @@ import pytest
 from letta_adapters import AsyncLettaClient, LettaClient, Local, RuntimeStatus, tool
 from letta_adapters.backends.app_server import traffic
 from letta_adapters.backends.runtime import manager
+from letta_adapters.errors import LettaError
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 from tests.runtime.conftest import ROOT, eventually, running
 
@@ -242,3 +243,25 @@ async def test_a_process_that_gives_nothing_back_is_not_waited_for_for_ever(
         await eventually(lambda: not psutil.pid_exists(first), 90)
         assert (await client.prompt("later", agent)).success
         assert (await client.runtime_status()).pid != first
+
+
+async def test_a_turn_waits_until_a_new_runtime_has_found_its_model_again(home, model):
+    async with AsyncLettaClient(_spec(home, model, recycle_at=0.75)) as client:
+        agent = await client.create_agent(model=MODEL, system_prompt="Be brief.")
+        async with client.create_session(agent) as session:
+            assert (await session.run_turn("one")).success
+            first = (await client.runtime_status()).pid
+            psutil.Process(first).kill()
+            await eventually(lambda: not running(home))
+            model.models = ()
+            status = None
+            while status is None:  # until the loss is noticed
+                with contextlib.suppress(LettaError):
+                    status = await client.runtime_status()
+                await asyncio.sleep(0.1)
+            assert status.pid != first
+            turn = asyncio.create_task(session.run_turn("two"))
+            await asyncio.sleep(6)
+            model.models = ("scripted",)
+            result = await turn
+            assert result.success, result.error_detail

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import uuid
@@ -29,6 +30,9 @@ from letta_adapters.options import AgentOptions, MemoryBlock, Sleeptime
 
 # The personality whose agents the Letta Code application makes itself.
 _PERSONALITY: Final = "memo"
+# How often, and with which pauses, a model is looked for that was there before.
+_FIND_TIMES: Final = 8
+_FIND_SECONDS: Final = 1.0
 _SECRET: Final = re.compile(r"[A-Z_][A-Z0-9_]*")
 _DEFAULTS_ID: Final = "agent-letta-adapters-defaults"
 
@@ -50,6 +54,18 @@ async def require_model(connection: Connection, handle: str, what: str = "Model"
     if not known and what == "Model":  # the agent's own may be looked at without one
         raise _no_model(connection, handle)
     check_model(handle, known, what)
+
+
+async def find_model(connection: Connection, handle: str | None) -> None:
+    """Wait until a server that was started anew has found a model again that it had before.
+
+    It asks a model server once, for 2 s (letta 0.34.12), and without an answer fails the turn.
+    """
+    for attempt in range(_FIND_TIMES):
+        if handle is None or handle in await model_handles(connection, force=attempt > 0):
+            return
+        await asyncio.sleep(_FIND_SECONDS)
+    await require_model(connection, str(handle), "The agent's model")
 
 
 async def chosen_model(connection: Connection, asked: str | None) -> str:

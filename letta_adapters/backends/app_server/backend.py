@@ -120,6 +120,7 @@ class AppServerBackend:
     ) -> None:
         self.name = name
         self._status = status
+        self._connections = 0
         self.state_directory = state_directory
         self._system_info = system_info or SystemInfo(None)
         self._permits = Permits(machine)
@@ -155,6 +156,7 @@ class AppServerBackend:
     # -- connection -------------------------------------------------------------------------
 
     def _connected(self, connection: Connection) -> None:
+        self._connections += 1
         connection.observe = self._observe
         connection.ours = self.name == "local"
         connection.state_directory = self.state_directory
@@ -331,8 +333,10 @@ class AppServerBackend:
         tools = list(settings.client_tools)
         if prepared is None or prepared.settings != wanted:
             where = frames.runtime_of(conversation)
-            await self._start(connection, where, wanted, tools, options)
+            answer = await self._start(connection, where, wanted, tools, options)
             await opening.use_toolset(connection, conversation, options)
+            if prepared is None and self._connections > 1:
+                await agents.find_model(connection, opening.model_of(answer))
             return connection
         prepared.options = options
         if prepared.tools != tools:
