@@ -5,7 +5,7 @@ python examples/langchain_streaming.py
 
 from __future__ import annotations
 
-from _agent import connected, find_or_create, heard
+from _agent import connected, find_or_create, heard, is_letta_code
 
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.testing.scripted_model import ModelRequest, Reply, ToolUse
@@ -25,7 +25,9 @@ def stand_in(request: ModelRequest, _asked: str) -> Reply:
 def main() -> None:
     with connected(stand_in) as client:
         agent_id = find_or_create(client, "librarian", "I know my way around files.")
-        model = ChatLetta(agent_id=agent_id, client=client)
+        # A shell runs only where that was said; nobody is asked here.
+        allowed = {"allowed_tools": ["Bash"]} if is_letta_code(client) else {}
+        model = ChatLetta(agent_id=agent_id, client=client, session_options=allowed)
         for chunk in model.stream(QUESTION):
             for block in chunk.content_blocks:
                 if block["type"] == "text":

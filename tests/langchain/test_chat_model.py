@@ -166,7 +166,8 @@ async def test_every_way_of_streaming_knows_the_thread(make: Make, script: Any) 
 @pytest.mark.parametrize("version", ["v0", "v1"])
 def test_output_versions(make: Make, script: Any, version: str) -> None:
     script_of_everything(script)
-    message = make(output_version=version).bind_tools([get_weather]).invoke("go")
+    model = make(output_version=version, session_options={"allowed_tools": ["Bash"]})
+    message = model.bind_tools([get_weather]).invoke("go")
     assert [block["type"] for block in message.content_blocks] == KINDS
     chunks_script = Reply(text="One two.", reasoning="Hm.")
     script(chunks_script)

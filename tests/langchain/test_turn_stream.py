@@ -66,7 +66,8 @@ def answers(events: list[Any]) -> list[list[MessagesData]]:
 
 def test_every_event_of_a_turn(make: Make, script: Any) -> None:
     script_of_the_trace(script)
-    with make(tools=[get_weather]).stream_events("go", version="v3") as stream:
+    agent = make(tools=[get_weather], session_options={"allowed_tools": ["Bash"]})
+    with agent.stream_events("go", version="v3") as stream:
         events = list(stream)
     assert [named(event) for event in events] == TRACE
     for answer in answers(events):
@@ -82,7 +83,8 @@ def test_every_event_of_a_turn(make: Make, script: Any) -> None:
 
 async def test_every_event_of_an_asynchronous_turn(make: Make, script: Any) -> None:
     script_of_the_trace(script)
-    stream = await make(tools=[get_weather]).astream_events("go", version="v3")
+    agent = make(tools=[get_weather], session_options={"allowed_tools": ["Bash"]})
+    stream = await agent.astream_events("go", version="v3")
     async with stream:
         events = [event async for event in stream]
     assert [named(event) for event in events] == TRACE
@@ -199,7 +201,8 @@ def test_other_versions(make: Make) -> None:
 
 def test_tokens_of_a_graphs_own_v3_stream(make: Make, script: Any) -> None:
     script_of_the_trace(script)
-    run = graph_of(make(tools=[get_weather])).stream_events({"messages": "go"}, version="v3")
+    agent = make(tools=[get_weather], session_options={"allowed_tools": ["Bash"]})
+    run = graph_of(agent).stream_events({"messages": "go"}, version="v3")
     texts = [list(message.text) for message in run.messages]
     assert texts == [["Now"], ["All ", "done."]]
     assert run.output["messages"][-1].text == "All done."
@@ -207,7 +210,7 @@ def test_tokens_of_a_graphs_own_v3_stream(make: Make, script: Any) -> None:
 
 async def test_tokens_of_a_graphs_own_asynchronous_v3_stream(make: Make, script: Any) -> None:
     script_of_the_trace(script)
-    graph = graph_of(make(tools=[get_weather]))
+    graph = graph_of(make(tools=[get_weather], session_options={"allowed_tools": ["Bash"]}))
     run = await graph.astream_events({"messages": "go"}, version="v3")
     texts = [[token async for token in message.text] async for message in run.messages]
     assert texts == [["Now"], ["All ", "done."]]
