@@ -58,6 +58,9 @@ class Place:
             (self.cwd / name).write_text(f"{CANARY} {name}\n")
         (self.cwd / "link.txt").symlink_to(outside / "secret.txt")
         (self.cwd / "linked").symlink_to(outside)
+        skill = self.cwd / ".skills" / "leak"
+        skill.mkdir(parents=True)
+        (skill / "SKILL.md").symlink_to(outside / "secret.txt")
         self.settle()
 
     def _git(self) -> None:
@@ -202,6 +205,7 @@ class Place:
         yield Attempt("WatchPR", "WatchPR", url, "network")
         given = {"action": "create", "name": "x", "prompt": "x", "after_seconds": 60}
         yield Attempt("Wake", "Wake", given, "executes", ("wake",))
+        yield Attempt("a skill that is a link", "Skill", {"skill": "leak"}, "reads", (CANARY,))
         yield Attempt("Memory", "Memory", {"path": "persona.md"}, "own_memory", ("persona",))
         given = {"subject": "x", "description": "x"}
         yield Attempt("TaskCreate", "TaskCreate", given, "notes", ("task",))

@@ -184,6 +184,19 @@ def test_what_the_directory_says_is_left_as_it_is(trial: Trial) -> None:
     assert {path.name: path.read_text() for path in folder.iterdir()} == before
 
 
+def test_a_skill_that_is_a_link_to_a_secret_is_not_shown(trial: Trial) -> None:
+    good = trial.place.cwd / ".skills" / "juggling"
+    good.mkdir()
+    text = "---\nname: juggling\ndescription: How to juggle.\n---\n# Juggling\n"
+    (good / "SKILL.md").write_text(text)
+    trial.model.clear()
+    with trial.client.create_session(trial.agent, cwd=trial.place.cwd) as session:
+        session.run_turn("hello")
+    seen = str([request.messages for request in trial.model.requests])
+    assert "How to juggle." in seen
+    assert CANARY not in seen
+
+
 def test_the_table_of_the_documentation_is_what_holds() -> None:
     assert documented() == printed()
 

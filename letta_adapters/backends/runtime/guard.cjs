@@ -10,6 +10,7 @@ const crypto = require("node:crypto");
 const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
+const promises = require("node:fs/promises");
 const { registerHooks, syncBuiltinESMExports } = require("node:module");
 const { promisify } = require("node:util");
 
@@ -70,6 +71,20 @@ fs.writeFileSync = function (file, data, ...rest) {
     whole = JSON.stringify({ ...parsed(file), ...JSON.parse(data) }, null, 2);
   } catch {}
   return writeFileSync.call(this, file, whole, ...rest);
+};
+
+// -- skills ------------------------------------------------------------------------------------------
+
+// The first words of every skill go to the model. One that is a link to some other file is none.
+const { readFile } = promises;
+promises.readFile = async function (file, ...rest) {
+  if (typeof file === "string" && /^skill\.md$/i.test(path.basename(file))) {
+    const real = fs.realpathSync(file);
+    if (!/^skill\.md$/i.test(path.basename(real))) {
+      throw Object.assign(new Error(`ENOENT: no skill, but a link to another file: ${file}`), { code: "ENOENT" });
+    }
+  }
+  return readFile.call(this, file, ...rest);
 };
 
 // -- the runtime's own git in the user's directories -----------------------------------------------
