@@ -27,6 +27,7 @@
     ├── TurnFailedError               an accepted turn ended badly  its stop reason as code
     │   ├── TurnCancelledError                              code "cancelled"
     │   └── ModelProviderError        the model behind the agent    code "provider_error"
+    │       ├── ProviderRefusedError  it will again             code "provider_refused"
     │       ├── ProviderAuthenticationError                 code "provider_authentication"
     │       └── ProviderRateLimitError  (also a RateLimitError)     code "provider_rate_limit"
     ├── SessionClosedError                                  code "session_closed"
@@ -43,6 +44,14 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
 _E = TypeVar("_E", bound="LettaError")
+
+
+def joined(message: str, hint: str) -> str:
+    """Return a message and a hint as sentences: what came from elsewhere has no full stop."""
+    if not message or not hint:
+        return message or hint
+    ended = message.rstrip().endswith((".", "!", "?", ":", "..."))
+    return f"{message.rstrip()}{'' if ended else '.'} {hint}"
 
 
 class LettaError(Exception):
@@ -67,7 +76,7 @@ class LettaError(Exception):
         self.status_code = status_code
         self.run_id = run_id
         self.accepted = accepted
-        super().__init__(f"{message} {self.hint}".strip() if self.hint else message)
+        super().__init__(joined(message, self.hint))
 
     def twin(self, cls: type[_E]) -> _E:
         """The same error as an instance of another class of this tree."""
@@ -279,6 +288,13 @@ class ModelProviderError(TurnFailedError):
     default_code = "provider_error"
 
 
+class ProviderRefusedError(ModelProviderError):
+    """The model provider refused the request itself (its HTTP 400, 404, 413, 422)."""
+
+    default_code = "provider_refused"
+    default_hint = "Sending it again does not help: change the request or the agent's model."
+
+
 class ProviderAuthenticationError(ModelProviderError):
     """The model provider refused *its* key. The Letta API key is fine."""
 
@@ -328,9 +344,9 @@ _BY_CODE: dict[str, type[LettaError]] = {
         ProtocolError,
         TurnCancelledError,
         ModelProviderError,
+        ProviderRefusedError,
         ProviderAuthenticationError,
         ProviderRateLimitError,
-        ServerError,
     )
 }
 
@@ -362,7 +378,7 @@ def is_retryable(error: BaseException) -> bool:
 
     A message that may have been accepted is not safe to send again.
     """
-    lasts = (ProviderAuthenticationError, WaitsForItselfError)
+    lasts = (ProviderAuthenticationError, ProviderRefusedError, WaitsForItselfError)
     if not isinstance(error, _PASSES) or isinstance(error, lasts):
         return False
     return error.accepted is False

@@ -129,10 +129,13 @@ def shaped(
     validate: Callable[[Any], object],
     *,
     tool: str | None,
+    beside: bool = False,
 ) -> Demand:
     """The demand for data of a certain shape: as the arguments of ``tool``, or as JSON text.
 
     Args:
+        beside: The agent may call tools before it answers: what is wanted is told once, as system
+            text is, and an answer that calls is none yet.
         validate: Raises ``ValueError`` (pydantic's is one) for data of another shape.
     """
     if tool is not None:
@@ -143,6 +146,8 @@ def shaped(
             if problem is not None:
                 return problem
             call = next(c for c in answer.reader.tool_calls if c.tool_name == tool)
+            if call.problem:
+                return f"{call.problem} Call {tool} again."
             return _problem(validate, dict(call.tool_input), f"Call {tool} again.")
 
         return replace(demand, check=check_call, final=True)
@@ -155,12 +160,18 @@ def shaped(
     )
 
     def check_text(answer: Answer) -> str | None:
+        if beside and answer.end.pending:
+            return None
         try:
             data = json.loads(json_in(answer.text, schema))
         except ValueError as error:
             return f"That is no JSON: {error}. {note}"
         return _problem(validate, data, note)
 
+    if beside:
+        told = f"When you have what you need: {note[0].lower()}{note[1:]}"
+        standing = f"{demand.standing} {told}".strip()
+        return replace(demand, standing=standing, check=check_text)
     return Demand(note, check=check_text)
 
 

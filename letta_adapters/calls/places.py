@@ -91,6 +91,24 @@ async def model_of(client: AsyncLettaClient, agent_id: str) -> str | None:
     return memo.models[agent_id]
 
 
+async def about_model(
+    client: AsyncLettaClient, agent_id: str | None
+) -> tuple[str, str | None, int | None]:
+    """Return the agent's id, its model's handle and how many tokens that takes, where told.
+
+    Args:
+        agent_id: The agent; ``None``: the backend's default agent.
+    """
+    agent_id = agent_id or await client.backend.default_agent(None)
+    agent = await client.agents.retrieve(agent_id)
+    config = agent.get("llm_config")
+    inner = config.get("context_window") if isinstance(config, Mapping) else None
+    sizes = (agent.get("context_window_limit"), inner)
+    window = next((size for size in sizes if isinstance(size, int) and size > 0), None)
+    model = agent.get("model")
+    return agent_id, model if isinstance(model, str) and model else None, window
+
+
 async def make(
     client: AsyncLettaClient, call: Call, agent_id: str, system: str, summary: str | None
 ) -> Opened:

@@ -17,7 +17,7 @@ from tenacity import (
 from letta_adapters.calls.answer import Answer, Reader
 from letta_adapters.calls.caller import Caller
 from letta_adapters.calls.calling import Calling
-from letta_adapters.calls.model import Call, CallEvent
+from letta_adapters.calls.model import Call, CallEnd, CallEvent
 from letta_adapters.errors import is_retryable
 
 _LONGEST_WAIT = 8.0  # seconds
@@ -36,12 +36,19 @@ class Runner:
 
     def __init__(self, caller: Caller, max_retries: int) -> None:
         self.caller = caller
+        # Handles of the agents' models, as far as answers told them; `None` is the default agent.
+        self.models: dict[str | None, str] = {}
         self._retries: dict[str, Any] = {
             "stop": stop_after_attempt(max_retries + 1),
             "wait": wait_random_exponential(max=_LONGEST_WAIT),
             "retry": retry_if_exception(is_retryable),
             "reraise": True,
         }
+
+    def _learn(self, call: Call, end: CallEnd | None) -> None:
+        """Note the model's handle, which is known by the end of a call."""
+        if end is not None and end.model and call.model is None:
+            self.models[call.agent_id] = end.model
 
     def _events(self, call: Call) -> Generator[CallEvent, None, None]:
         """The events of a call; made again while it was surely not accepted."""
@@ -70,6 +77,7 @@ class Runner:
             except StopIteration as done:
                 answer = cast("Answer", done.value)
                 break
+        self._learn(calling.call, answer.end)
         if calling.leaves_calls(answer):
             answer.settle(self.caller.abandon(answer.end, remove=call.ephemeral))
         return answer
@@ -85,6 +93,7 @@ class Runner:
             except StopIteration as done:
                 answer = cast("Answer", done.value)
                 break
+        self._learn(calling.call, answer.end)
         if calling.leaves_calls(answer):
             answer.settle(await self.caller.aabandon(answer.end, remove=call.ephemeral))
         return answer
@@ -96,10 +105,12 @@ class Runner:
             answer = self.answer(calling)
             yield from make(answer.reader).replay(answer.pieces)
             return
-        maker = make(calling.reader())
+        reader = calling.reader()
+        maker = make(reader)
         with closing(self._events(calling.call)) as events:
             for event in events:
                 yield from maker.feed(event)
+        self._learn(calling.call, reader.end)
         yield from maker.finish()
 
     async def arun(
@@ -110,10 +121,12 @@ class Runner:
             for made in make(answer.reader).replay(answer.pieces):
                 yield made
             return
-        maker = make(calling.reader())
+        reader = calling.reader()
+        maker = make(reader)
         async with aclosing(self._aevents(calling.call)) as events:
             async for event in events:
                 for made in maker.feed(event):
                     yield made
+        self._learn(calling.call, reader.end)
         for made in maker.finish():
             yield made

@@ -14,6 +14,7 @@ from typing import Any
 from letta_adapters.engine.assembler import parse_arguments
 from letta_adapters.engine.outcome import (
     BY_ERROR_TYPE,
+    REFUSED_STATUS,
     SUCCESS_STOP_REASONS,
     Failure,
     failure_from_error_event,
@@ -42,6 +43,7 @@ _BY_STATUS = {
     "403": "provider_authentication",
     "429": "provider_rate_limit",
     "402": "insufficient_credits",
+    **dict.fromkeys(REFUSED_STATUS, "provider_refused"),
 }
 # The local backend forgets to end a run whose client is gone, so this stays until it is restarted.
 _WEDGED = (

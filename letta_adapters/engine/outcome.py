@@ -7,6 +7,7 @@ text tells them apart, so texts are matched (Letta's own clients do the same).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,11 @@ BY_ERROR_TYPE = {
     "llm_insufficient_credits": "insufficient_credits",
     "context_window_overflow_in_system_prompt": "context_window_overflow",
 }
+
+# A provider's HTTP status in the server's words (``Bad request to ...: Error code: 400 - {...}``),
+# which stand before anything that the provider quotes.
+_PROVIDER_STATUS = re.compile(r"\bError code: (\d{3})\b")
+REFUSED_STATUS = frozenset({"400", "404", "413", "422"})
 
 _BY_STOP_REASON = {
     "llm_api_error": "provider_error",
@@ -112,8 +118,15 @@ def failure_from_error_event(event: Mapping[str, Any], stop_reason: str | None) 
         code = classify_text(text) or _BY_STOP_REASON.get(stop_reason or "") or "internal_error"
     elif code in ("provider_error", "provider_rate_limit"):
         # What a provider says may quote the conversation: it cannot mean a state of the server.
-        code = _match(_BY_PROVIDER_TEXT, text) or code
+        code = _match(_BY_PROVIDER_TEXT, text) or _refused(code, text) or code
     return Failure(code, message, error_type, detail, stop_reason)
+
+
+def _refused(code: str, text: str) -> str | None:
+    """The code of a request that the provider will refuse again; else ``None``."""
+    status = _PROVIDER_STATUS.search(text)
+    found = status is not None and status[1] in REFUSED_STATUS
+    return "provider_refused" if found and code == "provider_error" else None
 
 
 def _text(value: Any) -> str | None:

@@ -5,8 +5,7 @@ approvals included, as one step of a chain or a graph.
 """
 
 from letta_adapters.langchain.chat_model import ChatLetta
-from letta_adapters.langchain.create import init_letta_model
 from letta_adapters.langchain.runnable import LettaRunnable
 from letta_adapters.langchain.tool_runs import decide
 
-__all__ = ["ChatLetta", "LettaRunnable", "decide", "init_letta_model"]
+__all__ = ["ChatLetta", "LettaRunnable", "decide"]

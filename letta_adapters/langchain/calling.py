@@ -10,10 +10,11 @@ from langchain_core.runnables import RunnableConfig
 
 from letta_adapters.calls import Call
 from letta_adapters.calls.calling import Calling
-from letta_adapters.calls.demands import choose, shaped
+from letta_adapters.calls.demands import Demand, choose, shaped
 from letta_adapters.calls.scope import SCOPES
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain.convert import check_decisions, to_entries, to_wire_tools
+from letta_adapters.langchain.structured import json_schema_of, validator_of
 from letta_adapters.langchain.where import Seen, seen_by, seen_in
 from letta_adapters.options import SessionOptions
 
@@ -36,6 +37,7 @@ _OWN: Final = frozenset(
         "scope",
         "letta_asks",
         "letta_seen",
+        "response_format",
         "letta_shape",
         "letta_validate",
     }
@@ -75,6 +77,9 @@ def calling_of(
     if shape is not None:
         validate = kwargs["letta_validate"]
         demand = shaped(demand, shape["schema"], validate, tool=shape["tool"])
+    wanted = kwargs.get("response_format")
+    if wanted is not None and shape is None:
+        demand = _formatted(demand, wanted, beside=bool(tools))
     check_decisions(messages)
     call = Call(
         entries=to_entries(messages),
@@ -89,6 +94,7 @@ def calling_of(
         on_mismatch=model.on_mismatch,
         note=demand.note,
         standing=demand.standing,
+        name_model=True,
         session=session,
         asks=bool(kwargs.get("letta_asks")),
     )
@@ -115,6 +121,16 @@ def _where(model: ChatLetta, kwargs: Mapping[str, Any], run_manager: Any) -> dic
     if made["conversation_id"] is None and inherits:
         made["conversation_id"] = seen.conversation_id
     return made
+
+
+def _formatted(demand: Demand, wanted: Any, *, beside: bool) -> Demand:
+    """Return the demand that a ``response_format`` means (``ProviderStrategy`` binds one)."""
+    kind = wanted.get("type") if isinstance(wanted, Mapping) else "json_schema"
+    if kind == "text":
+        return demand
+    schema = {} if kind == "json_object" else json_schema_of(wanted)
+    validate = validator_of(schema or None)
+    return shaped(demand, schema, validate, tool=None, beside=beside)
 
 
 def _given(model: ChatLetta, kwargs: Mapping[str, Any], name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -10,19 +11,22 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
 from langchain_core.language_models import LangSmithParams, LanguageModelInput
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, HumanMessage
+from langchain_core.messages.utils import count_tokens_approximately
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.tools import BaseTool
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
+from typing_extensions import Self
 
 from letta_adapters.calls.answer import Answer
 from letta_adapters.calls.calling import Calling
 from letta_adapters.calls.demands import choose
+from letta_adapters.calls.places import about_model
 from letta_adapters.langchain.calling import calling_of, placed, stop_words
 from letta_adapters.langchain.chunks import ChunkMaker, message_of
 from letta_adapters.langchain.convert import to_wire_tools
@@ -31,6 +35,25 @@ from letta_adapters.langchain.metadata import PROVIDER
 from letta_adapters.langchain.placed import Placed
 from letta_adapters.langchain.protocol import EventMaker
 from letta_adapters.langchain.structured import structured
+
+if TYPE_CHECKING:
+    from langchain_core.language_models import ModelProfile
+
+    from letta_adapters.client import AsyncLettaClient
+
+# What every agent can do, whatever its model.
+_PROFILE: Final[Mapping[str, Any]] = {
+    "image_inputs": True,
+    "tool_calling": True,
+    "tool_choice": True,
+    "structured_output": False,  # of a provider; ours goes through a tool
+    "reasoning_output": True,
+    "text_inputs": True,
+    "text_outputs": True,
+    "pdf_inputs": False,
+    "audio_inputs": False,
+    "video_inputs": False,
+}
 
 
 class ChatLetta(Placed):
@@ -111,7 +134,9 @@ class ChatLetta(Placed):
         }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        model = kwargs.get("model") or self.model or self.agent_id or PROVIDER
+        # The handle, which prices go by, once an answer or `aload_profile` told it. No I/O here.
+        known = self._runner.models.get(self.agent_id)
+        model = kwargs.get("model") or self.model or known or PROVIDER
         params = LangSmithParams(ls_provider=PROVIDER, ls_model_type="chat", ls_model_name=model)
         temperature = kwargs.get("temperature", self.temperature)
         max_tokens = kwargs.get("max_tokens", self.max_tokens)
@@ -124,18 +149,60 @@ class ChatLetta(Placed):
         return params
 
     def _resolve_model_profile(self) -> Any:
-        return {
-            "image_inputs": True,
-            "tool_calling": True,
-            "tool_choice": True,
-            "structured_output": False,  # of a provider; ours goes through a tool
-            "reasoning_output": True,
-            "text_inputs": True,
-            "text_outputs": True,
-            "pdf_inputs": False,
-            "audio_inputs": False,
-            "video_inputs": False,
-        }
+        return dict(_PROFILE)
+
+    @model_validator(mode="after")
+    def _complete_profile(self) -> Self:
+        """Let a profile that is given say what it says, and ours the rest."""
+        self.profile = cast("Any", {**_PROFILE, **(self.profile or {})})
+        return self
+
+    async def aload_profile(self) -> ModelProfile:
+        """Ask the agent for its model and how much that takes; returns the profile.
+
+        `SummarizationMiddleware(trigger=("fraction", ...))` needs to know, and traces and prices go
+        by the model's handle. Nothing is asked without this call: `profile` does no I/O.
+
+        Raises:
+            LettaError: the agent could not be asked.
+        """
+        with langchain_errors():
+            return self._learn(await self._runner.caller.arun(self._about))
+
+    def load_profile(self) -> ModelProfile:
+        """Do the same as `aload_profile`, synchronously."""
+        with langchain_errors():
+            return self._learn(self._runner.caller.run(self._about))
+
+    async def _about(self, client: AsyncLettaClient) -> tuple[str, str | None, int | None]:
+        return await about_model(client, self.agent_id)
+
+    def _learn(self, about: tuple[str, str | None, int | None]) -> ModelProfile:
+        _, handle, window = about
+        if handle is not None:
+            self._runner.models[self.agent_id] = handle
+        told = {} if window is None else {"max_input_tokens": window}
+        self.profile = cast("Any", {**(self.profile or {}), **told})
+        return self.profile or {}
+
+    def get_num_tokens(self, text: str) -> int:
+        """Return about how many tokens a text has, by LangChain's own approximate counter.
+
+        Only the model behind the agent knows for sure; `custom_get_token_ids` counts its way.
+        """
+        if self.custom_get_token_ids is not None:
+            return super().get_num_tokens(text)
+        return count_tokens_approximately([HumanMessage(text)], extra_tokens_per_message=0)
+
+    def get_num_tokens_from_messages(
+        self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
+    ) -> int:
+        """Return about how many tokens messages have (and tools), see `get_num_tokens`."""
+        if self.custom_get_token_ids is not None:
+            return super().get_num_tokens_from_messages(messages, tools)
+        wire = to_wire_tools(tools or ())
+        extra = count_tokens_approximately([HumanMessage(json.dumps(wire))]) if wire else 0
+        return count_tokens_approximately(messages) + extra
 
     # -- calls ------------------------------------------------------------------------------
 

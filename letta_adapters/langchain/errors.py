@@ -23,6 +23,7 @@ from letta_adapters import errors
 _KINDS: Final[tuple[tuple[type[errors.LettaError], type[exceptions.ModelError]], ...]] = (
     (errors.ProviderAuthenticationError, exceptions.ModelAuthenticationError),
     (errors.ProviderRateLimitError, exceptions.ModelRateLimitError),
+    (errors.ProviderRefusedError, exceptions.ModelInvalidRequestError),
     (errors.ModelProviderError, exceptions.ModelAPIError),
     (errors.TurnFailedError, exceptions.ModelError),
     (errors.AuthenticationError, exceptions.ModelAuthenticationError),

@@ -27,6 +27,7 @@ from langchain_core.messages.ai import add_ai_message_chunks
 from langchain_core.runnables import RunnableConfig, patch_config
 from langchain_core.runnables.config import get_executor_for_config
 from langchain_core.runnables.utils import AddableDict
+from langchain_core.tools import BaseTool, StructuredTool
 
 from letta_adapters._invoke import invoke_callable, is_async_callable
 from letta_adapters.errors import TurnFailedError
@@ -36,6 +37,7 @@ from letta_adapters.langchain.tool_runs import (
     NOT_ASKED,
     ServerTools,
     ToolCallbacks,
+    announce,
     decided,
     error_of,
     refusals,
@@ -124,10 +126,11 @@ class Steps:
         todo: Any = next(steps)
         while True:
             if isinstance(todo, _Ask):
-                result: Any = yield from self._ask(todo.messages)
+                result: Any = self._signed((yield from self._ask(todo.messages)))
                 yield result
             else:
                 result = [*self._answer(todo.calls), *todo.refused]
+                announce(self._callbacks, result)
                 yield from result
             try:
                 todo = steps.send(result)
@@ -143,10 +146,11 @@ class Steps:
             if isinstance(todo, _Ask):
                 async with aclosing(self._aask(todo.messages)) as answer:
                     async for item in answer:
-                        yield item
-                        result = item
+                        result = self._signed(item)
+                        yield result
             else:
                 result = [*await self._aanswer(todo.calls), *todo.refused]
+                announce(self._callbacks, result)
                 for item in result:
                     yield item
             try:
@@ -160,6 +164,12 @@ class Steps:
         """The call's arguments; a callback wants to be asked about every tool."""
         asks = {} if self._agent.can_use_tool is None else {"letta_asks": True}
         return {**self._loop.kwargs, **asks}
+
+    def _signed(self, item: Any) -> Any:
+        """The agent's name on a message of its own; a chunk or an event stays what it is."""
+        if type(item) is AIMessage:
+            item.name = self._agent.speaker
+        return item
 
     def _ask(self, messages: list[BaseMessage]) -> Generator[BaseMessage, None, AIMessage]:
         model = self._agent.bound()
@@ -289,7 +299,7 @@ class Steps:
         if tool is None or isinstance(decision, Deny):
             return decided(call, decision)
         try:
-            return result_of(call, tool.invoke(_edited(call, decision), self._config))
+            return result_of(call, _invoked(tool, _edited(call, decision), self._config))
         except Exception as error:
             if _passes_through(error):
                 raise
@@ -305,6 +315,13 @@ class Steps:
             if _passes_through(error):
                 raise
             return error_of(call, error)
+
+
+def _invoked(tool: BaseTool, call: dict[str, Any], config: RunnableConfig) -> Any:
+    """Run a tool in this thread of the executor, an asynchronous one on a loop of its own."""
+    if isinstance(tool, StructuredTool) and tool.func is None:
+        return asyncio.run(tool.ainvoke(call, config))
+    return tool.invoke(call, config)
 
 
 def _edited(call: ToolCall, decision: Allow) -> dict[str, Any]:

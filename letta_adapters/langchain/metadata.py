@@ -22,7 +22,7 @@ def metadata_of(reader: Reader) -> dict[str, Any]:
     assert end is not None
     made: dict[str, Any] = {
         "model_provider": PROVIDER,
-        "model_name": end.model or end.agent_id or PROVIDER,
+        "model_name": end.model or PROVIDER,
         "stop_reason": STOPPED if reader.stopped else end.stop_reason,
         "agent_id": end.agent_id,
         "conversation_id": end.conversation_id,

@@ -12,7 +12,7 @@ from langchain_core.callbacks import (
 )
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
-from langchain_core.tools import BaseTool
+from langchain_core.tools import BaseTool, StructuredTool
 from pydantic import BaseModel, RootModel
 
 from letta_adapters.errors import InvalidInputError
@@ -67,7 +67,7 @@ class LettaRunnable(Runnable[Any, Any]):
         can_use_tool: Asked before any tool runs.
         output: ``"messages"``, ``"message"`` or ``"text"``.
         max_rounds: How often the agent may be answered before the run fails.
-        name: The run's name in traces.
+        name: The run's name in traces, and the ``name`` of the agent's messages.
         model: A :class:`ChatLetta` to use, instead of its arguments.
         fields: Fields of :class:`ChatLetta` (``agent_id``, ``backend``, ``thread_id``, ...).
     """
@@ -91,6 +91,8 @@ class LettaRunnable(Runnable[Any, Any]):
         self.output = output
         self.max_rounds = max_rounds
         self.name = name or "LettaRunnable"
+        # What the agent's messages say of who speaks.
+        self.speaker = name
 
     # -- what goes in and out ---------------------------------------------------------------
 
@@ -280,11 +282,55 @@ class LettaRunnable(Runnable[Any, Any]):
                             yield event
                 yield made_of(loop.new, self.output)
 
+    # -- as a tool of another agent ---------------------------------------------------------
+
+    def as_tool(
+        self,
+        args_schema: type[BaseModel] | None = None,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        arg_types: dict[str, type] | None = None,
+    ) -> BaseTool:
+        """Return a tool with one argument, ``question``, which gives the agent's last answer.
+
+        Args:
+            args_schema: Another schema, whose arguments are then the run's input as they are.
+            name: The tool's name. Default: the run's.
+            description: What the model is told of it.
+            arg_types: See ``args_schema``.
+        """
+        if args_schema is not None or arg_types is not None:
+            return super().as_tool(
+                args_schema, name=name, description=description, arg_types=arg_types
+            )
+
+        def ask(question: str, config: RunnableConfig) -> str:
+            return _answer_of(self.invoke(question, config))
+
+        async def aask(question: str, config: RunnableConfig) -> str:
+            return _answer_of(await self.ainvoke(question, config))
+
+        return StructuredTool.from_function(
+            ask,
+            aask,
+            name=name or self.name,
+            description=description or f"Ask the agent {self.name} a question.",
+        )
+
     # -- what the loop asks -----------------------------------------------------------------
 
     def bound(self) -> Any:
         """The model with the tools it may call."""
         return self.model.bind_tools(self.tools) if self.tools else self.model
+
+
+def _answer_of(output: Any) -> str:
+    """The text of a run's last message, whatever kind of output it is."""
+    if isinstance(output, str):
+        return output
+    last = output["messages"][-1] if isinstance(output, dict) else output
+    return str(last.text)
 
 
 def _check(output: str, max_rounds: int, model: object, fields: dict[str, Any]) -> None:

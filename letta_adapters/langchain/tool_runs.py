@@ -118,6 +118,23 @@ def _as_data(decision: Allow | Deny) -> Any:
     return made
 
 
+def announce(manager: Any, messages: Sequence[ToolMessage]) -> None:
+    """Tell LangGraph's stream of messages what tools gave, now.
+
+    It hears of tokens as they come, and of all else that a node gives at the node's end: a tool's
+    message would follow the answer that was made from it. What it has heard of it tells once.
+    """
+    metadata = getattr(manager, "metadata", None) or {}
+    node = metadata.get("langgraph_node")
+    for handler in getattr(manager, "handlers", ()) if node else ():
+        # LangGraph has no other way to be told, and its class no public name.
+        if not any(cls.__name__ == "StreamMessagesHandler" for cls in type(handler).__mro__):
+            continue
+        run_id = uuid4()
+        handler.on_chain_start({}, {}, run_id=run_id, name=node, metadata=dict(metadata))
+        handler.on_chain_end({"messages": list(messages)}, run_id=run_id)
+
+
 class ServerTools:
     """Child runs for tools that the agent runs itself, in the order of what is seen of them.
 

@@ -29,7 +29,7 @@ from letta_adapters import (
     UnsupportedOptionError,
     errors,
 )
-from letta_adapters.langchain import ChatLetta, init_letta_model
+from letta_adapters.langchain import ChatLetta
 from letta_adapters.langchain.errors import as_langchain
 from letta_adapters.testing.scripted_model import ModelError, Reply, ScriptedModel, ToolUse
 
@@ -407,15 +407,6 @@ def test_errors_are_both(error: Any, kind: type, retryable: bool) -> None:
     again = pickle.loads(pickle.dumps(made))
     assert type(again) is type(made)
     assert as_langchain(made) is made
-
-
-def test_models_by_name() -> None:
-    assert init_letta_model("letta:agent-1").agent_id == "agent-1"
-    assert init_letta_model("agent-1", max_steps=2).max_steps == 2
-    assert init_letta_model("letta:anthropic/claude").model == "anthropic/claude"
-    assert init_letta_model().agent_id is None
-    with pytest.raises(InvalidInputError, match="openai"):
-        init_letta_model("openai:gpt-5")
 
 
 def test_two_ways_to_name_a_backend_are_refused() -> None:
