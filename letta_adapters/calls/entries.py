@@ -11,6 +11,8 @@ from typing import Any, Final, Literal
 from letta_adapters.calls.marker import Marker
 from letta_adapters.messages import PendingToolCall
 
+# What is told with the images of a message that holds text only where it goes.
+IMAGES_BESIDE: Final = "(Images of the message before.)"
 _DIGEST_CHARS: Final = 12
 
 
@@ -120,4 +122,8 @@ def as_messages(entries: Iterable[Entry]) -> list[dict[str, Any]]:
             message["name"] = entry.name
         if message["content"]:  # the server refuses an empty one
             made.append(message)
+        if entry.role != "user" and entry.others:
+            # Images stand in a user's message only.
+            beside = {"type": "text", "text": IMAGES_BESIDE}
+            made.append({"role": "user", "content": [beside, *entry.others]})
     return made

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from letta_adapters.backends.base import ToolAnswer
-from letta_adapters.calls.entries import Entry, as_messages, as_text
+from letta_adapters.calls.entries import IMAGES_BESIDE, Entry, as_messages, as_text
 from letta_adapters.messages import PendingToolCall, ToolCallMessage, broken_arguments
 from letta_adapters.permissions import Deny, normalise_decision
 
@@ -149,7 +149,9 @@ def as_request(
     else:
         at = max((i for i, entry in enumerate(rest) if entry.role == "user"), default=-1)
         history += as_messages(rest[: at + 1])
-        last = as_text(rest[at + 1 :])
+        others = _others(rest[at + 1 :])
+        told = as_text(rest[at + 1 :])
+        last = [_text(told or IMAGES_BESIDE), *others] if others else told
     return Sending(last, tuple(answers), tuple(history))
 
 
@@ -164,7 +166,7 @@ def as_message(entries: Sequence[Entry], system: str) -> Sending:
         parts.append(_text(as_text(before)))
     elif before:
         parts.append(_text(f"<conversation-so-far>\n{as_text(before)}\n</conversation-so-far>"))
-        parts += (dict(part) for entry in before for part in entry.others)
+    parts += _others(before)
     if not parts and tail and isinstance(tail[0].content, str):
         return Sending(tail[0].content)
     for entry in tail:
@@ -174,6 +176,11 @@ def as_message(entries: Sequence[Entry], system: str) -> Sending:
 
 def _text(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
+
+
+def _others(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """The images in entries that become text."""
+    return [dict(part) for entry in entries for part in entry.others]
 
 
 def _parts(entry: Entry) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
+from packaging.requirements import Requirement
 from rich.text import Text
 
 from letta_adapters import __version__
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _BASE: Final = ("httpx", "pydantic", "rich", "websockets")
 _EXTRAS: Final = {
     "langchain-core": "langchain",
+    "mcp": "mcp",
     "llama-index-core": "llama-index",
     "vcrpy": "testing",
 }
@@ -101,7 +103,11 @@ def installed(*, local: bool) -> Iterator[Check]:
     for name in _BASE:
         version = _version(name)
         hint = "" if version else f"Install it: pip install {name}"
-        yield Check("ok" if version else "problem", name, version or "not installed", hint)
+        bad = _unfit(name, version)
+        if bad:
+            yield Check("problem", name, f"{version}, {bad}", f"pip install --upgrade {name}")
+        else:
+            yield Check("ok" if version else "problem", name, version or "not installed", hint)
     missing: Literal["problem", "note"] = "problem" if local else "note"
     try:
         found = find_installation()
@@ -116,8 +122,23 @@ def installed(*, local: bool) -> Iterator[Check]:
         yield Check(missing, "git", error.message, error.hint)
     for name, extra in _EXTRAS.items():
         version = _version(name)
+        bad = _unfit(name, version)
+        if bad:
+            hint = f'It will not do: pip install --upgrade "letta-adapters[{extra}]"'
+            yield Check("note", name, f"{version}, {bad}", hint)
+            continue
         hint = "" if version else f'If you want it: pip install "letta-adapters[{extra}]"'
         yield Check("ok" if version else "note", name, version or "not installed", hint)
+
+
+def _unfit(name: str, version: str) -> str:
+    """Return what a version should be and is not, as this package's own metadata has it; or ""."""
+    for text in importlib.metadata.requires("letta-adapters") or ():
+        wanted = Requirement(text)
+        if version and wanted.name == name and str(wanted.specifier):
+            fits = wanted.specifier.contains(version, prereleases=True)
+            return "" if fits else f"which is not {wanted.specifier}"
+    return ""
 
 
 def _version(name: str) -> str:

@@ -94,7 +94,6 @@ def calling_of(
         on_mismatch=model.on_mismatch,
         note=demand.note,
         standing=demand.standing,
-        name_model=True,
         session=session,
         asks=bool(kwargs.get("letta_asks")),
     )

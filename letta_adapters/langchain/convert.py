@@ -58,6 +58,10 @@ _SILENT: Final = frozenset(
 )
 
 
+_IMAGES: Final = frozenset({"image", "image_url"})
+_MEDIA: Final = frozenset({"audio", "video", "file", "input_audio"})
+
+
 def to_entries(messages: Iterable[BaseMessage]) -> list[Entry]:
     """The history as the history rule reads it.
 
@@ -71,7 +75,7 @@ def _entry(message: BaseMessage) -> Entry:
     if isinstance(message, AIMessage):
         return Entry(
             "assistant",
-            str(message.text),
+            _said(message),
             id=message.id,
             name=message.name,
             marker=marker_of(message),
@@ -87,7 +91,7 @@ def _entry(message: BaseMessage) -> Entry:
             decision=message.additional_kwargs.get(DECISION_KEY),
         )
     if isinstance(message, SystemMessage):
-        return Entry("system", str(message.text), id=message.id)
+        return Entry("system", _system(message), id=message.id)
     if isinstance(message, HumanMessage):
         summary = message.additional_kwargs.get("lc_source") == "summarization"
         content = _content(message.content)
@@ -99,6 +103,37 @@ def _entry(message: BaseMessage) -> Entry:
             hint="Use system, human, ai and tool messages.",
         )
     return Entry(role, _content(message.content), id=message.id, name=message.name)
+
+
+def _said(message: AIMessage) -> str | list[dict[str, Any]]:
+    """What an answer says. Blocks that are a model's own affair (thoughts, its tools) say nothing.
+
+    Raises:
+        InvalidInputError: audio, video or a file, which no Letta message holds.
+    """
+    if isinstance(message.content, str):
+        return str(message.text)
+    kinds = {str(b.get("type")) for b in message.content if isinstance(b, Mapping)}
+    if kinds.isdisjoint(_IMAGES | _MEDIA):
+        return str(message.text)
+    shown = _IMAGES | _MEDIA | {"text"}
+    return _content([b for b in message.content if isinstance(b, str) or b.get("type") in shown])
+
+
+def _system(message: SystemMessage) -> str:
+    """The text of a system message.
+
+    Raises:
+        InvalidInputError: it holds something else.
+    """
+    for block in () if isinstance(message.content, str) else message.content:
+        kind = str(block.get("type")) if isinstance(block, Mapping) else "text"
+        if kind not in _SILENT and _PARTS.get(kind) is not _text:
+            raise InvalidInputError(
+                f"A system message for a Letta agent holds text, not {kind!r}.",
+                hint="Put it into a user's message.",
+            )
+    return str(message.text)
 
 
 def check_decisions(messages: Sequence[BaseMessage]) -> None:
@@ -148,7 +183,7 @@ def raw_arguments(broken: InvalidToolCall) -> str:
     ``chunks.py``.
     """
     given = broken["args"] or ""
-    if broken["error"]:
+    if broken.get("error"):
         return given
     try:
         value = json.loads(given)

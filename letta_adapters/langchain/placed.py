@@ -86,10 +86,10 @@ class Placed(BaseChatModel):
             fields["backend"] = spec_from_data(fields["backend"], given)
         if fields.get("backend") is not None or fields.get("client") is not None:
             for name, alias in _SHORT.items():
+                factory: Any = cls.model_fields[name].default_factory
+                own = factory()
                 for key in (name, alias):
-                    if fields.get(key, ...) == cls.model_fields[name].get_default(
-                        call_default_factory=True, validated_data={}
-                    ):
+                    if fields.get(key, ...) == own:
                         del fields[key]
         return fields
 

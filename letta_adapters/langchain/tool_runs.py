@@ -213,5 +213,5 @@ def refusals(message: AIMessage) -> list[ToolMessage]:
 
 def _refusal(call: InvalidToolCall) -> ToolMessage:
     name, raw = call["name"] or "", raw_arguments(call)
-    text = broken_arguments(name, raw) or f"{name} was not run: {call['error'] or raw}"
+    text = broken_arguments(name, raw) or f"{name} was not run: {call.get('error') or raw}"
     return ToolMessage(text, tool_call_id=call["id"] or "", name=name, status="error")

@@ -180,6 +180,26 @@ def test_without_a_package(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Reachable" not in done.out
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("langchain-core", "- langchain-core 0.0.1, which is not <2,>="),
+        ("llama-index-core", "- llama-index-core 0.0.1, which is not <0.15,>="),
+        ("pydantic", "PROBLEM pydantic 0.0.1, which is not >="),
+    ],
+)
+def test_a_package_that_is_too_old(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, name: str, says: str
+) -> None:
+    version = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda asked: "0.0.1" if asked == name else version(asked)
+    )
+    found = line(cli("doctor", "--base-url", "ws://127.0.0.1:1"), name)
+    assert found.startswith(says)
+    assert "pip install --upgrade" in found
+
+
 def hide(
     monkeypatch: pytest.MonkeyPatch, modules: tuple[str, ...] = (), packages: tuple[str, ...] = ()
 ) -> None:
