@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from letta_adapters._loops import running_task
 from letta_adapters.backends.base import Conversation, TurnSettings
@@ -78,7 +76,6 @@ class Exchange(AsyncIterator[CallEvent]):
 
     async def _run(self) -> AsyncGenerator[CallEvent, None]:
         ending = await self._prepare()
-        asking = self._ask_for_the_model(ending.conversation.agent_id)
         try:
             yield ending.start()
             for message in ending.replay:
@@ -89,25 +86,10 @@ class Exchange(AsyncIterator[CallEvent]):
                         yield message
                 self._stream = await self._next_stream(ending)
             recent.ended(ending.asked, ending.conversation)
-            if asking is not None:
-                with suppress(LettaError):  # it is no reason to lose an answer
-                    await asking
             yield ending.end()
         finally:
-            if asking is not None:
-                asking.cancel()
             if self._call.ephemeral and not ending.pending:
                 await self._client.finish(places.remove(self._client, ending.conversation))
-
-    def _ask_for_the_model(self, agent_id: str) -> asyncio.Future[Any] | None:
-        """Start to look up the handle of the agent's model, if it is wanted and not known."""
-        known = memo_of(self._client).models
-        if not self._call.name_model or self._call.model or not agent_id or agent_id in known:
-            return None
-        asking = asyncio.ensure_future(places.model_of(self._client, agent_id))
-        # Nobody may wait for it in the end.
-        asking.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return asking
 
     async def _prepare(self) -> Ending:
         """Find the place, look at what is there, and send what is new."""

@@ -46,8 +46,6 @@ class Call:
         standing: What to tell it once, to keep to from then on.
         ask_server_tools: Hand out permission questions about the server's own tools as well;
             otherwise they are denied with an explanation.
-        name_model: Tell at the end which model the agent has, by its handle; where nothing told it
-            yet, the agent is asked once, beside the turn.
         session: Further options of the conversation (permission mode, cwd, ...).
         begun: A conversation that an earlier attempt of this call made, and that holds nothing of
             it: used instead of another fresh one.
@@ -77,7 +75,6 @@ class Call:
     note: str = ""
     standing: str = ""
     ask_server_tools: bool = True
-    name_model: bool = False
     session: SessionOptions = field(default_factory=SessionOptions)
     begun: str | None = None
     on_send: Callable[[Conversation, str | None], None] | None = None

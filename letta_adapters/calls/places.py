@@ -106,7 +106,9 @@ async def about_model(
     sizes = (agent.get("context_window_limit"), inner)
     window = next((size for size in sizes if isinstance(size, int) and size > 0), None)
     model = agent.get("model")
-    return agent_id, model if isinstance(model, str) and model else None, window
+    handle = model if isinstance(model, str) and model else None
+    memo_of(client).models[agent_id] = handle
+    return agent_id, handle, window
 
 
 async def make(

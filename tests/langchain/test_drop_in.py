@@ -9,6 +9,7 @@ import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import SummarizationMiddleware
 from langchain.agents.structured_output import ProviderStrategy
+from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.messages import AIMessage, HumanMessage, trim_messages
 from langchain_core.tools import StructuredTool, tool
 from langgraph.graph import START, MessagesState, StateGraph
@@ -63,6 +64,9 @@ async def test_a_profile_is_loaded_when_it_is_asked_for(letta_fake: FakeLetta) -
     assert profile["tool_calling"] is True
     SummarizationMiddleware(model=model, trigger=("fraction", 0.8))
     assert model._get_ls_params()["ls_model_name"] == "big/model"
+    with get_usage_metadata_callback() as used:
+        assert model.invoke("hello").response_metadata["model_name"] == "big/model"
+    assert list(used.usage_metadata) == ["big/model"]
     again = ChatLetta(client=client, agent_id=agent_id)
     assert again.load_profile()["max_input_tokens"] == 30_000
 
