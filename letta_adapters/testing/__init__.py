@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from letta_adapters.testing._kit import LettaCassette
+    from letta_adapters.testing._rehearsal import RehearsalError
     from letta_adapters.testing._save import save_cassette
     from letta_adapters.testing.cassette import (
         Cassette,
@@ -57,6 +58,7 @@ _HOMES = {
     "RecordedRequest": "cassette",
     "RecordedResponse": "cassette",
     "RecordingTransport": "recorder",
+    "RehearsalError": "_rehearsal",
     "Reply": "scripted_model",
     "SanitizeRules": "sanitize",
     "ScriptedModel": "scripted_model",
@@ -86,6 +88,7 @@ __all__ = [
     "RecordedRequest",
     "RecordedResponse",
     "RecordingTransport",
+    "RehearsalError",
     "Reply",
     "SanitizeRules",
     "ScriptedModel",

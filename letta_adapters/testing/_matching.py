@@ -9,7 +9,7 @@ the wrong tool call must not match.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -31,6 +31,20 @@ class RequestKey:
     path: str
     query: tuple[tuple[str, str], ...]
     body: str
+
+    @property
+    def text(self) -> str:
+        """Path, query and body in a row: where a key's ids stand, in order."""
+        return "\n".join((self.path, *(value for _, value in self.query), self.body))
+
+    def renamed(self, rename: Callable[[str], str], ids: Container[str]) -> RequestKey:
+        """The key with ``rename`` applied to each of ``ids`` in it."""
+
+        def other(text: str) -> str:
+            return ID_TOKEN.sub(lambda m: rename(m[0]) if m[0] in ids else m[0], text)
+
+        query = tuple((name, other(value)) for name, value in self.query)
+        return RequestKey(self.method, other(self.path), query, other(self.body))
 
     def score(self, other: RequestKey) -> int:
         """How alike two keys are, for the list of near misses."""

@@ -1,4 +1,4 @@
-"""The only way to write a cassette: sanitize, let the independent scanner look, then write."""
+"""The only way to write a cassette: sanitize, let the independent scanner look, rehearse, write."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from letta_adapters.testing import leaks
+from letta_adapters.testing._rehearsal import rehearse
 from letta_adapters.testing.cassette import Cassette
 from letta_adapters.testing.sanitize import SanitizeRules, sanitize
 
@@ -21,7 +22,9 @@ def save_cassette(
 
     ``secrets`` are further strings to remove, beside those found in the environment and in the
     recording itself. Raises :class:`letta_adapters.testing.LeakError`, writing nothing, if the
-    scanner (which shares no code with the sanitizer) still finds something.
+    scanner (which shares no code with the sanitizer) still finds something, and
+    :class:`letta_adapters.testing.RehearsalError` if the recording does not answer its own
+    requests, in the order they came in and with those that overlapped the other way round.
     """
     known = tuple(secrets)
     clean = sanitize(cassette, rules=rules, secrets=known)
@@ -34,6 +37,7 @@ def save_cassette(
         allow=used.keep,
         patterns=used.patterns,
     )
+    rehearse(cassette, Cassette.loads(text), rules=rules, secrets=known)
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     # newline="": the text is the same bytes on every system.

@@ -99,10 +99,14 @@ class RecordedResponse:
 
 @dataclass(frozen=True)
 class Interaction:
-    """One request with its response."""
+    """One request with its response.
+
+    ``span``: while it is fresh, when it began and ended (seconds on any clock); not in the file.
+    """
 
     request: RecordedRequest
     response: RecordedResponse
+    span: tuple[float, float] | None = field(default=None, compare=False)
 
 
 @dataclass

@@ -60,6 +60,7 @@ class _Take:
     marks: list[tuple[int, float]] = field(default_factory=list)
     outcome: str | None = None
     finished: bool = False
+    ended: float | None = None
     carry: bytes = b""
 
     def begin(self, response: httpx.Response) -> None:
@@ -91,6 +92,7 @@ class _Take:
         if not self.finished:
             self.finished = True
             self.outcome = outcome
+            self.ended = self.clock()
 
     @property
     def _is_sse(self) -> bool:
@@ -112,7 +114,8 @@ class _Take:
             timing=self._timing(body) if timing and self._is_sse else None,
             error=None if outcome is None else RecordedError(outcome, len(body)),
         )
-        return Interaction(self.request, response)
+        ended = self.clock() if self.ended is None else self.ended
+        return Interaction(self.request, response, (self.started, ended))
 
     def _decoded(self) -> tuple[bytes, Headers]:
         body, encoding = bytes(self.body), dict(self.headers).get("content-encoding", "identity")

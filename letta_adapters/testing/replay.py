@@ -11,7 +11,6 @@ import threading
 from bisect import bisect_left
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -21,6 +20,7 @@ import anyio.lowlevel
 import httpx
 
 from letta_adapters.errors import InvalidInputError
+from letta_adapters.testing._binding import Entry, Matcher
 from letta_adapters.testing._matching import RequestKey, differences, request_key, server_made_ids
 from letta_adapters.testing.cassette import (
     CLOSED_BY_CLIENT,
@@ -57,26 +57,13 @@ class CassetteMissError(AssertionError):
     """
 
 
-@dataclass
-class _Entry:
-    number: int
-    request: RecordedRequest
-    response: RecordedResponse
-    key: RequestKey
-    played: bool = False
-
-    @property
-    def label(self) -> str:
-        target = httpx.URL(self.request.uri).raw_path.decode("ascii")
-        return f"#{self.number} {self.request.method} {target}"
-
-
 class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
     """Answer each request with the recorded interaction it equals; each is played once, in order.
 
     Requests match by method, path, query and normalised body (JSON by meaning; ids made by the
-    client and whatever the sanitizer replaces are ignored). A request without a match raises
-    :class:`CassetteMissError`.
+    client and whatever the sanitizer replaces are ignored). Where parallel sessions ask in another
+    order than they did, an id handed out to one of several equal requests is bound when it is first
+    used. A request without a match raises :class:`CassetteMissError`.
 
     Options, each independent of the others:
 
@@ -124,12 +111,11 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         self._server_ids = server_made_ids(self.cassette)
         known = tuple(secrets)
         self._clean = RequestCleaner(rules, known)
-        self._entries: list[_Entry] = []
-        self._waiting: dict[RequestKey, deque[_Entry]] = {}
-        for number, item in enumerate(self.cassette, 1):
-            entry = _Entry(number, item.request, item.response, self._key(item.request))
-            self._entries.append(entry)
-            self._waiting.setdefault(entry.key, deque()).append(entry)
+        self._entries = [
+            Entry(number, item.request, item.response, self._key(item.request))
+            for number, item in enumerate(self.cassette, 1)
+        ]
+        self._matcher = Matcher(self._entries, self._server_ids)
         # What was learned from the recorded requests must not leak into judging live ones.
         self._clean = RequestCleaner(rules, known)
 
@@ -156,56 +142,54 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Answer from the cassette. Raises :class:`CassetteMissError` or the scripted error."""
         request.read()
-        fault, entry = self._next(request)
+        fault, response = self._next(request)
         pause = _Pause(self.first_byte_delay, request)
         if pause.seconds:
             self.sync_sleep(pause.seconds)
         pause.check()
-        if entry is None:
+        if response is None:
             return _fault_response(fault, request)
-        player = _Player(self, entry.response, request)
+        player = _Player(self, response, request)
         player.check_begun()
         return player.answer()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Answer from the cassette. Raises :class:`CassetteMissError` or the scripted error."""
         await request.aread()
-        fault, entry = self._next(request)
+        fault, response = self._next(request)
         pause = _Pause(self.first_byte_delay, request)
         await (self.sleep(pause.seconds) if pause.seconds else anyio.lowlevel.checkpoint())
         pause.check()
-        if entry is None:
+        if response is None:
             return _fault_response(fault, request)
-        player = _Player(self, entry.response, request)
-        if entry.response.status == 0:
+        player = _Player(self, response, request)
+        if response.status == 0:
             await player.wait_if_client_gave_up()
             player.check_begun()
         return player.answer()
 
-    def _next(self, request: httpx.Request) -> tuple[Fault, _Entry | None]:
+    def answer_to(self, request: RecordedRequest) -> RecordedResponse:
+        """Play the answer to ``request``, as it is recorded. Raises :class:`CassetteMissError`."""
+        key = self._key(request)
+        found = self._matcher.take(key)
+        if found is None:
+            error = CassetteMissError(self._explain(key))
+            self._misses.append(error)
+            raise error
+        return found[1]
+
+    def _next(self, request: httpx.Request) -> tuple[Fault, RecordedResponse | None]:
         with self._lock:
             fault = self._faults.popleft() if self._faults else None
             if fault is not None:
                 return fault, None
-            return None, self._match(request)
-
-    def _match(self, request: httpx.Request) -> _Entry:
-        key = self._key(
-            RecordedRequest(
+            recorded = RecordedRequest(
                 method=request.method,
                 uri=str(request.url),
                 headers=tuple(request.headers.multi_items()),
                 body=request.content,
             )
-        )
-        waiting = self._waiting.get(key)
-        if not waiting:
-            error = CassetteMissError(self._explain(key))
-            self._misses.append(error)
-            raise error
-        entry = waiting.popleft()
-        entry.played = True
-        return entry
+            return None, self.answer_to(recorded)
 
     def _key(self, request: RecordedRequest) -> RequestKey:
         return request_key(self._clean(request), self._server_ids.__contains__)

@@ -1,0 +1,288 @@
+"""Which recorded exchange a live request is, where equal requests were answered with ids.
+
+Sessions that run in parallel create their conversations with equal requests, and in another order
+every time. So an id that an answer handed out belongs to no exchange for good: it is bound when it
+is first *used*. As long as the order is the recorded one nothing is renamed. Where a request
+does not fit, the exchanges so far are dealt out anew: each to a recorded one that it equals but for
+ids, with an answer that equals the one given but for ids (and numbers), under one renaming for all
+of them. Answers from then on speak of the ids which the client knows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import httpx
+
+from letta_adapters.testing._matching import RequestKey
+from letta_adapters.testing._patterns import ID_TOKEN
+from letta_adapters.testing.cassette import RecordedRequest, RecordedResponse
+
+# So many attempts to deal out anew; real recordings need a few per exchange.
+_MAX_STEPS = 20_000
+NUMBER = re.compile(r"(?<=[:\s,\[])-?\d+(?:\.\d+)?(?=[,\s}\]]|\Z)")
+Pairs = tuple[tuple[str, str], ...]
+
+
+@dataclass
+class Entry:
+    """One recorded exchange and the key of its request; ``number`` counts from 1."""
+
+    number: int
+    request: RecordedRequest
+    response: RecordedResponse
+    key: RequestKey
+    played: bool = False
+
+    @property
+    def label(self) -> str:
+        """Number, method and path, for messages."""
+        target = httpx.URL(self.request.uri).raw_path.decode("ascii")
+        return f"#{self.number} {self.request.method} {target}"
+
+    @cached_property
+    def text(self) -> str:
+        """The answer's body as text."""
+        return self.response.body.decode("utf-8", "surrogateescape")
+
+
+@dataclass
+class _Past:
+    """A live exchange: its request, and the text of the answer that was given."""
+
+    key: RequestKey
+    entry: Entry
+    given: str | None = None  # None: as recorded
+
+    @property
+    def text(self) -> str:
+        return self.entry.text if self.given is None else self.given
+
+
+@dataclass
+class _Renaming:
+    """One to one, between the ids of the client and those of the recording."""
+
+    recorded: dict[str, str] = field(default_factory=dict)
+    live: dict[str, str] = field(default_factory=dict)
+
+    def bind(self, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]] | None:
+        """Add (live, recorded) pairs; returns the new ones, or ``None`` (adding none)."""
+        added: list[tuple[str, str]] = []
+        for live, recorded in pairs:
+            if self.recorded.get(live) == recorded:
+                continue
+            if live in self.recorded or recorded in self.live:
+                self.undo(added)
+                return None
+            self.recorded[live], self.live[recorded] = recorded, live
+            added.append((live, recorded))
+        return added
+
+    def undo(self, pairs: Iterable[tuple[str, str]]) -> None:
+        for live, recorded in pairs:
+            del self.recorded[live], self.live[recorded]
+
+    def to_recorded(self, live: str) -> str:
+        """The recorded id; one that is free for an id never bound."""
+        return _follow(live, self.recorded, self.live)
+
+    def to_live(self, recorded: str) -> str:
+        """The client's id; one that is free for an id never bound, which is bound by that."""
+        live = _follow(recorded, self.live, self.recorded)
+        self.recorded[live], self.live[recorded] = recorded, live
+        return live
+
+
+def _follow(token: str, known: dict[str, str], taken: dict[str, str]) -> str:
+    found = known.get(token)
+    if found is not None:
+        return found
+    # Its own name, unless that was given away: then the name of the one it was given to.
+    while token in taken:
+        token = taken[token]
+    return token
+
+
+class Matcher:
+    """Deal recorded exchanges out to live requests; each once, equal ones in recorded order.
+
+    ``server_ids``: the ids that are bound; those a client makes up are ``*`` in the keys already.
+    """
+
+    def __init__(self, entries: list[Entry], server_ids: frozenset[str]) -> None:
+        self.entries = entries
+        self._ids = server_ids
+        self._waiting: dict[RequestKey, deque[Entry]] = {}
+        self._past: list[_Past] = []
+        # Nothing is renamed until something must be.
+        self._renaming: _Renaming | None = None
+        self._wait()
+
+    def _wait(self) -> None:
+        self._waiting.clear()
+        for entry in self.entries:
+            if not entry.played:
+                self._waiting.setdefault(entry.key, deque()).append(entry)
+
+    def take(self, key: RequestKey) -> tuple[Entry, RecordedResponse] | None:
+        """The exchange that ``key`` is, and its answer in the client's ids; or ``None``."""
+        entry = self._next(self._translated(key)) or self._dealt_anew(key)
+        if entry is None:
+            return None
+        entry.played = True
+        response, given = self._in_live_ids(entry)
+        self._past.append(_Past(key, entry, given))
+        return entry, response
+
+    def _next(self, key: RequestKey) -> Entry | None:
+        waiting = self._waiting.get(key)
+        return waiting.popleft() if waiting else None
+
+    def _translated(self, key: RequestKey) -> RequestKey:
+        if self._renaming is None:
+            return key
+        return key.renamed(self._renaming.to_recorded, self._ids)
+
+    def _in_live_ids(self, entry: Entry) -> tuple[RecordedResponse, str | None]:
+        renaming = self._renaming
+        if renaming is None:
+            return entry.response, None
+
+        def rename(text: str) -> str:
+            return ID_TOKEN.sub(
+                lambda match: renaming.to_live(match[0]) if match[0] in self._ids else match[0],
+                text,
+            )
+
+        text = rename(entry.text)
+        if text == entry.text:
+            return entry.response, None
+        old = entry.response
+        body = text.encode("utf-8", "surrogateescape")
+        headers = tuple((name, rename(value)) for name, value in old.headers)
+        error = old.error and replace(old.error, after_bytes=len(body))
+        timing = old.timing if len(body) == len(old.body) else None
+        return replace(old, body=body, headers=headers, error=error, timing=timing), text
+
+    def _dealt_anew(self, key: RequestKey) -> Entry | None:
+        groups: dict[RequestKey, list[Entry]] = {}
+        for entry in self.entries:
+            groups.setdefault(self._form(entry.key), []).append(entry)
+        if self._form(key) not in groups:
+            return None
+        renaming, found = _Deal(self, groups).solve(key)
+        if renaming is None:
+            return None
+        self._renaming = renaming
+        for past, entry in zip(self._past, found, strict=False):
+            # The text given stays what it was.
+            past.given, past.entry = past.text, entry
+        for entry in self.entries:
+            entry.played = False
+        for entry in found:
+            entry.played = True
+        self._wait()
+        return found[-1]
+
+    def _form(self, key: RequestKey) -> RequestKey:
+        return key.renamed(lambda _token: "#", self._ids)
+
+    def ids_in(self, text: str) -> list[str]:
+        """The server's ids in a text, in order."""
+        return [token for token in ID_TOKEN.findall(text) if token in self._ids]
+
+    def form_of(self, text: str) -> str:
+        """A text without the server's ids and without numbers."""
+        plain = ID_TOKEN.sub(lambda m: "#" if m[0] in self._ids else m[0], text)
+        return NUMBER.sub("0", plain)
+
+    def past(self) -> list[_Past]:
+        """The live exchanges so far."""
+        return self._past
+
+    def pairs(self, live: RequestKey, recorded: RequestKey) -> list[tuple[str, str]] | None:
+        """The ids of two keys of one form, side by side."""
+        ours, theirs = self.ids_in(live.text), self.ids_in(recorded.text)
+        return list(zip(ours, theirs, strict=True)) if len(ours) == len(theirs) else None
+
+
+class _Deal:
+    """One search for a recorded exchange for each live one, depth first, without recursion."""
+
+    def __init__(self, matcher: Matcher, groups: dict[RequestKey, list[Entry]]) -> None:
+        self._matcher = matcher
+        self._groups = groups
+        self._forms: dict[int, str] = {}
+        self._renaming = _Renaming()
+        self._used: set[int] = set()
+
+    def solve(self, key: RequestKey) -> tuple[_Renaming | None, list[Entry]]:
+        """The renaming, and the entries in the order of the past, that of ``key`` last."""
+        live: list[tuple[RequestKey, _Past | None]] = [(past.key, past) for past in self._past]
+        live.append((key, None))
+        # Whatever has no choice comes first: it decides for the others.
+        order = sorted(range(len(live)), key=lambda i: (self._choices(live[i][0]), -i))
+        found: list[Entry | None] = [None] * len(live)
+        trails: list[tuple[Iterator[tuple[Entry, Pairs]], Entry | None, Pairs]] = []
+        steps = 0
+        while len(trails) < len(order) and steps < _MAX_STEPS:
+            trails.append((self._candidates(*live[order[len(trails)]]), None, ()))
+            while trails and steps < _MAX_STEPS:
+                steps += 1
+                candidates, entry, added = trails.pop()
+                if entry is not None:
+                    self._renaming.undo(added)
+                    self._used.discard(entry.number)
+                step = next(candidates, None)
+                if step is not None:
+                    entry, added = step
+                    self._used.add(entry.number)
+                    found[order[len(trails)]] = entry
+                    trails.append((candidates, entry, added))
+                    break
+            if not trails:
+                return None, []
+        if len(trails) < len(order) or steps >= _MAX_STEPS:
+            return None, []
+        return self._renaming, [entry for entry in found if entry is not None]
+
+    @property
+    def _past(self) -> list[_Past]:
+        return self._matcher.past()
+
+    def _choices(self, key: RequestKey) -> int:
+        return len(self._groups.get(self._matcher._form(key), ()))
+
+    def _candidates(self, key: RequestKey, past: _Past | None) -> Iterator[tuple[Entry, Pairs]]:
+        group = self._groups.get(self._matcher._form(key), [])
+        # As it was dealt before, if that still holds.
+        for entry in sorted(group, key=lambda e: past is not None and e is not past.entry):
+            if entry.number in self._used:
+                continue
+            pairs = self._matcher.pairs(key, entry.key)
+            if pairs is not None and past is not None:
+                pairs = self._with_answer(pairs, past, entry)
+            added = None if pairs is None else self._renaming.bind(pairs)
+            if added is not None:
+                yield entry, tuple(added)
+
+    def _with_answer(
+        self, pairs: list[tuple[str, str]], past: _Past, entry: Entry
+    ) -> list[tuple[str, str]] | None:
+        same = past.entry.response.status == entry.response.status
+        if not same or (entry is not past.entry and self._form(past.entry) != self._form(entry)):
+            return None
+        given, recorded = self._matcher.ids_in(past.text), self._matcher.ids_in(entry.text)
+        if len(given) != len(recorded):
+            return None
+        return [*pairs, *zip(given, recorded, strict=True)]
+
+    def _form(self, entry: Entry) -> str:
+        if entry.number not in self._forms:
+            self._forms[entry.number] = self._matcher.form_of(entry.text)
+        return self._forms[entry.number]

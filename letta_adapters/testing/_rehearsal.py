@@ -1,0 +1,178 @@
+"""A recording played once before it is saved: by its own requests, also in another order.
+
+A recording that its own test could not replay is found where it is made, not in CI. Requests whose
+order is chance (they overlapped, as those of parallel sessions do) are played the other way round
+as well; an order that something enforced is kept: an id must have been handed out before it is
+used, and requests that are equal, or speak of one conversation, follow one another as they did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from letta_adapters.testing._binding import NUMBER
+from letta_adapters.testing._patterns import ID_TOKEN
+from letta_adapters.testing.cassette import Cassette, Interaction, RecordedRequest, is_frame
+from letta_adapters.testing.replay import CassetteMissError, CassetteTransport
+from letta_adapters.testing.sanitize import BASE_URL, SanitizeRules
+
+
+class RehearsalError(AssertionError):
+    """A recording that would not replay: nothing was written."""
+
+
+def rehearse(
+    raw: Cassette,
+    clean: Cassette,
+    *,
+    rules: SanitizeRules | None = None,
+    secrets: Iterable[str] = (),
+) -> None:
+    """Play ``raw``'s requests against ``clean``, its sanitized form, item by item.
+
+    Frames of a WebSocket are left out. Raises :class:`RehearsalError`, naming the request that has
+    no answer.
+    """
+    pairs = [pair for pair in zip(raw, clean, strict=True) if not is_frame(pair[0])]
+    if not pairs:
+        return
+    known = tuple(secrets)
+    ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    recorded = list(range(len(pairs)))
+    for order in (recorded, _reordered(ours)):
+        player = CassetteTransport(Cassette(list(theirs)), rules=rules, secrets=known)
+        try:
+            _play(player, ours, theirs, order, rules)
+        except CassetteMissError as error:
+            raise RehearsalError(_said(error, in_order=order == recorded)) from error
+
+
+def _said(error: CassetteMissError, *, in_order: bool) -> str:
+    if in_order:
+        return f"the recording does not replay; nothing was written: {error}"
+    return (
+        "the recording replays only in the order it was made in, and its requests overlapped: "
+        "equal requests were answered differently, and what followed depends on which came first. "
+        "Make them differ (another text, another name) or send them one by one. "
+        f"Nothing was written: {error}"
+    )
+
+
+def _play(
+    player: CassetteTransport,
+    raw: Sequence[Interaction],
+    clean: Sequence[Interaction],
+    order: Sequence[int],
+    rules: SanitizeRules | None,
+) -> None:
+    numbered = _numbered(raw, clean)
+    given: dict[str, str] = {}
+    base = (rules.base_url if rules else None) or ""
+    for number in order:
+        request = _with_ids(raw[number].request, numbered, given) or clean[number].request
+        if base and request.uri.startswith(base.rstrip("/")):
+            request = replace(request, uri=BASE_URL + request.uri[len(base.rstrip("/")) :])
+        played = player.answer_to(request)
+        expected = _tokens(clean[number].response.body)
+        for token, got in zip(expected, _tokens(played.body), strict=False):
+            given.setdefault(token, got)
+
+
+def _numbered(raw: Sequence[Interaction], clean: Sequence[Interaction]) -> dict[str, str]:
+    """What the sanitizer made of each id."""
+    made: dict[str, str] = {}
+    for before, after in zip(raw, clean, strict=True):
+        sides = (
+            (before.response.body, after.response.body),
+            (before.request.body, after.request.body),
+            (before.request.uri.encode(), after.request.uri.encode()),
+        )
+        for old, new in sides:
+            ids, numbers = _tokens(old), _tokens(new)
+            if len(ids) == len(numbers):
+                for token, number in zip(ids, numbers, strict=True):
+                    made.setdefault(token, number)
+    return made
+
+
+def _with_ids(
+    request: RecordedRequest, numbered: dict[str, str], given: dict[str, str]
+) -> RecordedRequest | None:
+    """The request as a client sends it that was given the player's ids; ``None`` for an odd id."""
+
+    def name(token: str) -> str:
+        number = numbered[token]
+        return given.get(number, number)
+
+    text = request.body.decode("utf-8", "surrogateescape")
+    try:
+        uri = ID_TOKEN.sub(lambda match: name(match[0]), request.uri)
+        body = ID_TOKEN.sub(lambda match: name(match[0]), text)
+    except KeyError:
+        return None
+    return replace(request, uri=uri, body=body.encode("utf-8", "surrogateescape"))
+
+
+def _reordered(items: Sequence[Interaction]) -> list[int]:
+    """The order in which always the latest request goes first that nothing holds back."""
+    waits = _what_waits(items)
+    order: list[int] = []
+    done: set[int] = set()
+    while len(order) < len(items):
+        ready = (n for n in reversed(range(len(items))) if n not in done and waits[n] <= done)
+        number = next(ready)
+        order.append(number)
+        done.add(number)
+    return order
+
+
+def _what_waits(items: Sequence[Interaction]) -> list[set[int]]:
+    introduced: dict[str, int] = {}
+    waits: list[set[int]] = []
+    kinds: list[tuple[object, list[str], str]] = []
+    for number, item in enumerate(items):
+        used = _tokens(item.request.uri.encode() + b" " + item.request.body)
+        known = [token for token in used if token in introduced]
+        kinds.append((_form(item.request), known, _masked(item.response.body)))
+        before = {introduced[token] for token in known}
+        before |= {n for n in range(number) if _keeps_order(items, kinds, n, number)}
+        waits.append(before)
+        for token in used:
+            introduced.setdefault(token, number)
+        for token in _tokens(item.response.body):
+            introduced.setdefault(token, number)
+    return waits
+
+
+def _overlap(first: Interaction, second: Interaction) -> bool:
+    if first.span is None or second.span is None:
+        return False
+    return first.span[0] < second.span[1] and second.span[0] < first.span[1]
+
+
+def _keeps_order(
+    items: Sequence[Interaction],
+    kinds: Sequence[tuple[object, list[str], str]],
+    first: int,
+    second: int,
+) -> bool:
+    (form, ids, answer), (form2, ids2, answer2) = kinds[first], kinds[second]
+    if not _overlap(items[first], items[second]):
+        # What one session says after the other thing it says.
+        return form == form2 or not set(ids).isdisjoint(ids2) or items[second].span is None
+    # The very same question answered in two ways: what a client does next depends on the answer it
+    # was given, and is not known here.
+    return form == form2 and ids == ids2 and answer != answer2
+
+
+def _form(request: RecordedRequest) -> tuple[str, str, str]:
+    return request.method, ID_TOKEN.sub("#", request.uri), _masked(request.body)
+
+
+def _masked(data: bytes) -> str:
+    return NUMBER.sub("0", ID_TOKEN.sub("#", data.decode("utf-8", "replace")))
+
+
+def _tokens(data: bytes) -> list[str]:
+    return ID_TOKEN.findall(data.decode("utf-8", "replace"))
