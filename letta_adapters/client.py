@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
+import threading
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
 from letta_adapters._checks import CONVERSATION, checked_method
+from letta_adapters._locks import NeverFreeError, take
 from letta_adapters._loops import running_loop
 from letta_adapters.backends.base import DEFAULT, Backend, Conversation, Order, Target
 from letta_adapters.changes import Change, change_of
 from letta_adapters.errors import (
+    ConversationBusyError,
     InvalidInputError,
     SessionClosedError,
     WaitsForItselfError,
@@ -23,6 +25,7 @@ from letta_adapters.options import AgentKwargs, AgentOptions, SessionKwargs, Ses
 from letta_adapters.resources import AsyncAgents, AsyncConversations, AsyncModels
 from letta_adapters.session import PAGE_SIZE, AsyncSession, check_page
 from letta_adapters.specs import BackendSpec, Local, Remote, Rest, RuntimeStatus
+from letta_adapters.turns import serves
 from letta_adapters.works import Works
 
 if TYPE_CHECKING:
@@ -74,6 +77,12 @@ def _make_backend(spec: Rest | Local | Remote, http_client: Any) -> Backend:
     return letta_code.local_backend(spec)
 
 
+def _place_of(spec: Rest | Local | Remote) -> Hashable:
+    """Return what two clients have in common whose conversations are the same."""
+    where = {Rest: "base_url", Local: "data_dir", Remote: "url"}[type(spec)]
+    return type(spec).__name__, str(getattr(spec, where) or "")
+
+
 class AsyncLettaClient:
     """Letta agents, for asyncio code.
 
@@ -97,9 +106,9 @@ class AsyncLettaClient:
         self.conversations = AsyncConversations(self)
         self.models = AsyncModels(self)
         self._loop: asyncio.AbstractEventLoop | None = None
-        # The turn that has each conversation, and the locks that put sends in a row.
+        # The turn that has each conversation, and what all clients of one server are known by.
         self.turns: dict[Conversation, Turn] = {}
-        self._locks: WeakValueDictionary[Conversation, asyncio.Lock] = WeakValueDictionary()
+        self._place = _place_of(self.spec) if http_client is None else id(self)
         self._finishing: set[asyncio.Future[Any]] = set()
         # What sessions have on their way.
         self.works = Works()
@@ -300,22 +309,30 @@ class AsyncLettaClient:
     async def enter(self, conversation: Conversation, owner: object) -> Callable[[], None]:
         """Wait until no turn of ours is active on the conversation; the result frees it again.
 
-        First come, first served. A turn that ``owner`` itself left unfinished would be waited for
+        First come, first served, in the whole process: clients of one server on several event loops
+        take turns. A turn that ``owner`` itself left unfinished would be waited for
         in vain: it is aborted.
         """
         turn = self.turns.get(conversation)
-        if turn is not None and turn.waits_for_caller():
+        if (turn is not None and turn.waits_for_caller()) or serves(conversation):
             raise WaitsForItselfError(
                 "The conversation's turn waits for the tool that wants to use it.", accepted=False
             )
         if turn is not None and turn.left_behind(owner):
             await turn.stop("The turn was left unfinished and another message was sent.")
-        lock = self._locks.setdefault(conversation, asyncio.Lock())
-        await lock.acquire()
+        blocks = owner if isinstance(owner, threading.Thread) else None
+        try:
+            give_back = await take((self._place, conversation), blocks)
+        except NeverFreeError as error:
+            raise ConversationBusyError(
+                "Another client of this thread has not ended its turn in this conversation.",
+                hint="Read its stream to the end, or close it.",
+                accepted=False,
+            ) from error
 
         def leave() -> None:
             self.turns.pop(conversation, None)
-            lock.release()
+            give_back()
 
         return leave
 

@@ -39,6 +39,11 @@ _END_SECONDS: Final = 10.0
 _answering: ContextVar[tuple[Turn, ...]] = ContextVar("letta_answering", default=())
 
 
+def serves(conversation: Conversation) -> bool:
+    """Return whether this is called by a tool or a callback of a turn of that conversation."""
+    return any(turn.conversation == conversation for turn in _answering.get())
+
+
 class MessageStream(AsyncIterator[Message]):
     """The messages of one turn, in order, ending with its ``ResultMessage``.
 

@@ -1,0 +1,100 @@
+"""A lock that tasks of several event loops share."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Hashable
+from concurrent.futures import Future, InvalidStateError
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Final
+
+# How often a task that waits looks whether the holder's event loop is gone.
+_LOOK_SECONDS: Final = 1.0
+_guard = threading.Lock()
+_queues: dict[Hashable, deque[_Ticket]] = {}
+
+
+class _Ticket(Future[None]):
+    """A place in the queue. The first one holds the name."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, blocks: threading.Thread | None) -> None:
+        super().__init__()
+        self.loop = loop
+        self.blocks = blocks
+
+
+class NeverFreeError(RuntimeError):
+    """The thread that holds the name waits for it: it would wait for ever."""
+
+
+async def take(name: Hashable, blocks: threading.Thread | None = None) -> Callable[[], None]:
+    """Wait until nobody in this process holds the name, on whatever event loop.
+
+    First come, first served. A task that is cancelled while it waits leaves the queue. What is held
+    on an event loop that was closed is held by nobody.
+
+    Args:
+        name: What is held.
+        blocks: The thread that makes the call and waits for it meanwhile.
+
+    Returns:
+        Gives the name back; to be called on any thread.
+
+    Raises:
+        NeverFreeError: a call of this very thread holds the name.
+    """
+    ticket = _Ticket(asyncio.get_running_loop(), blocks)
+    here = blocks or threading.current_thread()
+    with _guard:
+        queue = _queues.setdefault(name, deque())
+        _wake(queue)
+        if any(other.blocks is here for other in queue):
+            raise NeverFreeError(f"{name} is held by a call that this thread has not ended.")
+        queue.append(ticket)
+        _wake(queue)
+    if ticket.done():
+        return partial(_leave, name, ticket)
+    try:
+        turn = asyncio.wrap_future(ticket)
+        while not turn.done():
+            await asyncio.wait({turn}, timeout=_LOOK_SECONDS)
+            with _guard:
+                _wake(queue)
+    except BaseException:
+        _leave(name, ticket)
+        raise
+    return partial(_leave, name, ticket)
+
+
+@asynccontextmanager
+async def process_lock(name: Hashable) -> AsyncIterator[None]:
+    """Hold a name that one task of this process holds at a time; see :func:`take`."""
+    leave = await take(name)
+    try:
+        yield
+    finally:
+        leave()
+
+
+def _wake(queue: deque[_Ticket]) -> None:
+    """Tell the first in the queue that it holds the name."""
+    while queue and queue[0].loop.is_closed():
+        queue.popleft()
+    if queue and not queue[0].done():
+        with suppress(InvalidStateError):  # it is leaving too, and will wake the one after it
+            queue[0].set_result(None)
+
+
+def _leave(name: Hashable, ticket: _Ticket) -> None:
+    with _guard:
+        queue = _queues.get(name)
+        if queue is None:
+            return
+        if ticket in queue:
+            queue.remove(ticket)
+        _wake(queue)
+        if not queue:
+            del _queues[name]
