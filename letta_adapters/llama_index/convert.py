@@ -36,6 +36,11 @@ _ROLES: Final[Mapping[str, Any]] = {
     "tool": "tool",
     "function": "tool",
 }
+_INSTEAD: Final[Mapping[str, str]] = {
+    "document": "Extract the text of the document first, and send that.",
+    "audio": "Transcribe it first, and send the text.",
+    "video": "Send a description, or some of its frames as images.",
+}
 # Blocks that say nothing to the agent.
 _SILENT: Final = frozenset({"cache", "thinking", "tool_call", "citation"})
 
@@ -128,7 +133,7 @@ def _parts(block: Any, *, keep_blank: bool = False) -> list[TextContent | ImageC
         return []
     raise InvalidInputError(
         f"A Letta agent's messages hold text and images, not {kind!r} blocks.",
-        hint="Extract the text of a document first, and send that.",
+        hint=_INSTEAD.get(kind, "Send what it says as text."),
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from llama_index.core.base.llms.types import (
     AudioBlock,
     ChatMessage,
+    CitableBlock,
     ImageBlock,
     MessageRole,
     TextBlock,
@@ -23,6 +26,7 @@ from letta_adapters.llama_index.convert import to_entries, to_wire_tools
 from letta_adapters.testing import FakeLetta
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(16)
 USER = ChatMessage(role=MessageRole.USER, content="hi")
 
 
@@ -120,3 +124,57 @@ def test_a_memory() -> None:
     memory.put(USER)
     memory.reset()
     assert memory.get_all() == []
+
+
+def showing(blocks: Any) -> Any:
+    def show() -> Any:
+        """Show it."""
+        return blocks
+
+    return FunctionTool.from_defaults(show)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # LlamaIndex' own
+async def test_an_image_that_a_tool_returns_reaches_the_agent(letta_fake: FakeLetta) -> None:
+    client = letta_fake.client()
+    letta_fake.script(Reply(tool_calls=[ToolUse("show", {}, id="show-1")]), "I see.")
+    tool = showing([TextBlock(text="here"), ImageBlock(image=PNG)])
+    agent = LettaAgent(agent_id=client.create_agent(name="a"), client=client, tools=[tool])
+    assert str(await agent.run("show me")) == "I see."
+    (answer,) = letta_fake.requests[-1]["messages"][0]["approvals"]
+    text, image = answer["tool_return"]
+    assert text == {"type": "text", "text": "here"}
+    assert image["source"]["data"] == base64.b64encode(PNG).decode()
+
+
+async def test_an_image_of_a_tool_is_shown_with_a_history_that_is_told_anew(
+    letta_fake: FakeLetta,
+) -> None:
+    client = letta_fake.client()
+    llm = LettaLLM(agent_id=client.create_agent(name="a"), client=client)
+    asked = ToolCallBlock(tool_call_id="c1", tool_name="show", tool_kwargs={})
+    result = ChatMessage(
+        role=MessageRole.TOOL,
+        blocks=[ImageBlock(image=PNG)],
+        additional_kwargs={"tool_call_id": "c1"},
+    )
+    history = [USER, ChatMessage(role=MessageRole.ASSISTANT, blocks=[asked]), result]
+    for messages in (history, [*history, USER]):
+        llm.chat(messages)
+        sent = json.dumps(letta_fake.requests[-1]["messages"])
+        assert base64.b64encode(PNG).decode() in sent
+
+
+@pytest.mark.parametrize("role", [MessageRole.SYSTEM, MessageRole.ASSISTANT])
+def test_text_of_a_citable_block_is_told_and_an_image_there_is_refused(role: MessageRole) -> None:
+    cited = CitableBlock(title="t", source="s", content=[TextBlock(text="FACT")])
+    (entry,) = to_entries([ChatMessage(role=role, blocks=[cited, TextBlock(text=" end")])])
+    assert entry.text == "FACT end"
+    with pytest.raises(InvalidInputError, match=f"{role.value}.*image"):
+        to_entries([ChatMessage(role=role, blocks=[ImageBlock(image=PNG)])])
+
+
+def test_what_is_no_text_or_image_is_refused_by_its_name() -> None:
+    with pytest.raises(InvalidInputError, match="audio") as caught:
+        to_entries([ChatMessage(role=MessageRole.USER, blocks=[AudioBlock(audio=b"AA==")])])
+    assert "document" not in str(caught.value)
