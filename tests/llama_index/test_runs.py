@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -398,3 +399,26 @@ async def test_another_history_is_refused_where_that_is_asked_for(
     with pytest.raises(HistoryMismatchError, match="another one"):
         await run(agent, "Who am I?", ctx, chat_history=_history("I am Bob.", "Hi Bob."))
     assert await world.said_anywhere() == [["I am Alice."]]
+
+
+async def test_stop_in_a_question_of_letta_code_then_ask(
+    embedded: Any, embedded_model: Any, tmp_path: Path
+) -> None:
+    world = World(embedded, embedded, "", embedded_model.script)
+    world.agent_id = world.another("asks")
+    embedded_model.clear()
+    about = {"command": f"touch {tmp_path / 'made'}", "description": "a test"}
+    world.script(Reply(tool_calls=[ToolUse("Bash", about, id="ask-1")]), "Four.", "Six.")
+    agent = world.agent(session_options={"cwd": str(tmp_path)})
+    ctx = Context(agent)
+    await cancelled(agent, ctx, lambda e: isinstance(e, ApprovalRequiredEvent), "Make it.")
+    output, events = await run(agent, "What is 2+2?", ctx)
+    assert str(output) == "Four."
+    assert not [e for e in events if isinstance(e, ApprovalRequiredEvent)]
+    output, _ = await run(agent, "What is 3+3?", ctx)
+    assert str(output) == "Six."
+    assert list(tmp_path.iterdir()) == []
+    (found,) = await world.said_anywhere()
+    said = ["Make it.", "What is 2+2?", "What is 3+3?"]
+    assert [" ".join(found).count(text) for text in said] == [1, 1, 1]
+    assert "denied" not in " ".join(found).lower()
