@@ -46,7 +46,7 @@ def error_from_response(status: int, headers: Mapping[str, str], data: bytes) ->
     if status in (401, 403):
         return AuthenticationError(f"The Letta API refused the request: {text}.", **fields)
     if status == 404:
-        return NotFoundError(text, **fields)
+        return _not_found(text, fields)
     if status == 409:
         return _conflict(body, text, fields)
     if status == 429:
@@ -58,6 +58,17 @@ def error_from_response(status: int, headers: Mapping[str, str], data: bytes) ->
     if status >= 400:
         return InvalidInputError(text, code=classify_text(text) or "invalid_input", **fields)
     return ProtocolError(f"Unexpected answer: HTTP {status}.", **fields)
+
+
+def _not_found(text: str, fields: dict[str, Any]) -> NotFoundError:
+    """Say what is not there: the server adds who asked, and calls a model by its handle."""
+    if re.search(r"\bHandle \S+ not found", text):
+        hint = "Check the model's handle: client.models.list() tells which the server has."
+        return NotFoundError(text.removeprefix("NOT_FOUND: "), hint=hint, **fields)
+    known = re.match(r"(\w+) not found with id='\['?([^'\]]+)'?\]'", text)
+    if known is not None:
+        return NotFoundError(f"{known[1]} {known[2]} was not found.", **fields)
+    return NotFoundError(text, **fields)
 
 
 def _conflict(body: Mapping[str, Any], text: str, fields: dict[str, Any]) -> LettaError:

@@ -174,7 +174,8 @@ class LettaLLM(FunctionCallingLLM):
         if unknown:
             raise InvalidInputError(
                 f"LettaLLM does nothing with {unknown[0]!r}.",
-                hint="Neither the Letta API nor Letta Code has such a setting per call.",
+                hint="Of a model's settings it takes temperature and max_tokens; the others are "
+                "the agent's own (agents.update(agent_id, model_settings=...)).",
             )
         tools, demand = choose(
             kwargs.get("tools") or [],

@@ -178,3 +178,12 @@ def test_what_is_no_text_or_image_is_refused_by_its_name() -> None:
     with pytest.raises(InvalidInputError, match="audio") as caught:
         to_entries([ChatMessage(role=MessageRole.USER, blocks=[AudioBlock(audio=b"AA==")])])
     assert "document" not in str(caught.value)
+
+
+async def test_a_setting_that_no_call_takes_is_refused_with_the_truth(
+    letta_fake: FakeLetta,
+) -> None:
+    llm = LettaLLM(client=letta_fake.client())
+    with pytest.raises(InvalidInputError, match=r"'top_p'.*temperature and max_tokens"):
+        llm.complete("hi", top_p=0.5)
+    assert letta_fake.requests == []
