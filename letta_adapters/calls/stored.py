@@ -112,10 +112,16 @@ async def holds(
         leave()
     if key is not None and after_message(items, key) is not None:
         return True
-    found = [r for item in items for r in _returns(item) if r.get("tool_call_id") in results]
-    if has(client.backend.kind, "durable_pending_calls"):
-        return bool(found)
-    return any(results[r["tool_call_id"]] in content_text(r.get("tool_return")) for r in found)
+    durable = has(client.backend.kind, "durable_pending_calls")
+    for item in reversed(items):
+        # A model may give a later call an earlier one's id: the newest is the one that was meant.
+        told = [r for r in _returns(item) if r.get("tool_call_id") in results]
+        if told:
+            texts = [(results[r["tool_call_id"]], r.get("tool_return")) for r in told]
+            return durable or any(text in content_text(kept) for text, kept in texts)
+        if any(call.get("tool_call_id") in results for call in calls_of(item)):
+            return False
+    return False
 
 
 def _returns(item: _Item) -> Sequence[_Item]:

@@ -337,6 +337,39 @@ async def test_stop_before_the_server_has_said_anything_then_ask(
     assert await world.said_anywhere() == [[*before, "two", "three", "four"]]
 
 
+@pytest.mark.parametrize("taken", [False, True], ids=["not taken", "taken"])
+async def test_a_result_whose_request_was_stopped_is_told_once(
+    letta_fake: FakeLetta, taken: bool
+) -> None:
+    """Also where the model gave both calls one id."""
+    gate = Gate(letta_fake)
+    client = letta_fake.client()
+    world = World(client, client, client.create_agent(name="a"), letta_fake.script)
+
+    def pay(n: int) -> str:
+        """Pay."""
+        if n == 2:
+            gate.shut(taken=taken)
+        return f"paid {n}"
+
+    calls = [Reply(tool_calls=[ToolUse("pay", {"n": n}, id="same")]) for n in (1, 2)]
+    world.script(*calls, *(["I paid."] if taken else []), "Four.")
+    agent = world.agent(tools=[pay])
+    ctx = Context(agent)
+    handler = agent.run("Pay both.", ctx=ctx)
+    while not gate.reached.is_set():
+        await asyncio.sleep(0.01)
+    await handler.cancel_run()
+    with contextlib.suppress(BaseException):
+        await asyncio.wait_for(handler, 20)
+    output, _ = await run(agent, "What is 2+2?", ctx)
+    assert str(output) == "Four."
+    sent = [message for body in letta_fake.requests for message in body["messages"]]
+    told = [a["tool_return"] for m in sent if m["type"] == "approval" for a in m["approvals"]]
+    assert told == ["paid 1", "paid 2"]
+    assert await world.said_anywhere() == [["Pay both.", "What is 2+2?"]]
+
+
 # -- another history --------------------------------------------------------------------------
 
 
