@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from llama_index.core.base.llms.types import ChatMessage, TextBlock
 from llama_index.core.memory import Memory, StaticMemoryBlock
 from llama_index.core.workflow import Context
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from letta_adapters.llama_index import LettaAgent, LettaMemory
 from letta_adapters.testing import FakeLetta
@@ -17,14 +20,22 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:is_running called"),
     pytest.mark.filterwarnings("ignore:Skipping serialization"),  # a Memory cannot be stored
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # LlamaIndex' in-memory database
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 
-def told_by_a_block(method: str) -> Memory:
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncIterator[AsyncEngine]:
+    """A database that is closed again, which LlamaIndex' own is not."""
+    made = create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/memory.db")
+    yield made
+    await made.dispose()
+
+
+def told_by_a_block(method: str, engine: AsyncEngine) -> Memory:
     fact = StaticMemoryBlock(name="facts", static_content=[TextBlock(text="Ada likes tea.")])
-    return Memory.from_defaults(memory_blocks=[fact], insert_method=method, token_limit=4000)
+    return Memory.from_defaults(
+        memory_blocks=[fact], insert_method=method, token_limit=4000, async_engine=engine
+    )
 
 
 async def three_turns(agent: Any, memory: Any, *, one_context: bool) -> None:
@@ -44,9 +55,9 @@ def made(fake: FakeLetta, **fields: Any) -> LettaAgent:
 @contexts
 @pytest.mark.parametrize("method", ["user", "system"])
 async def test_a_memory_that_tells_with_the_users_message_starts_no_conversation_anew(
-    letta_fake: FakeLetta, method: str, one_context: bool
+    letta_fake: FakeLetta, engine: AsyncEngine, method: str, one_context: bool
 ) -> None:
-    await three_turns(made(letta_fake), told_by_a_block(method), one_context=one_context)
+    await three_turns(made(letta_fake), told_by_a_block(method, engine), one_context=one_context)
     assert len(letta_fake._conversations) == 1
     assert [text.count("Ada likes tea.") for text in letta_fake.said] == (
         [1, 1, 1] if method == "user" else [0, 0, 0]
@@ -55,10 +66,11 @@ async def test_a_memory_that_tells_with_the_users_message_starts_no_conversation
 
 @contexts
 async def test_a_state_told_with_the_users_message_starts_no_conversation_anew(
-    letta_fake: FakeLetta, one_context: bool
+    letta_fake: FakeLetta, engine: AsyncEngine, one_context: bool
 ) -> None:
     agent = made(letta_fake, initial_state={"mood": "calm"})
-    await three_turns(agent, Memory.from_defaults(token_limit=4000), one_context=one_context)
+    memory = Memory.from_defaults(token_limit=4000, async_engine=engine)
+    await three_turns(agent, memory, one_context=one_context)
     assert len(letta_fake._conversations) == 1
     assert ["calm" in text for text in letta_fake.said] == [True, True, True]
 
