@@ -36,10 +36,11 @@ def begin_anew(workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     )
     if not found or not asks or _is_live(found[0]):
         return
-    kept = found[0].to_dict()
+    serializer = getattr(found[0]._face, "_serializer", None)
+    kept = found[0].to_dict(serializer)
     fresh = {name: kept[name] for name in _STORE if name in kept}
     # A context is the application's: it is changed in place, as a run does.
-    found[0]._face = Context.from_dict(workflow, fresh)._face
+    found[0]._face = Context.from_dict(workflow, fresh, serializer)._face
 
 
 def _is_live(ctx: Context) -> bool:

@@ -14,9 +14,15 @@ from llama_index.core.agent.workflow import AgentWorkflow
 from llama_index.core.agent.workflow.workflow_events import AgentStream, ToolCall
 from llama_index.core.base.llms.types import ChatMessage, MessageRole
 from llama_index.core.workflow import Context
+from workflows.context import PickleSerializer
 
 from letta_adapters import HistoryMismatchError
-from letta_adapters.llama_index import ApprovalRequiredEvent, LettaAgentWorkflow, LettaMemory
+from letta_adapters.llama_index import (
+    ApprovalRequiredEvent,
+    LettaAgent,
+    LettaAgentWorkflow,
+    LettaMemory,
+)
 from letta_adapters.testing import FakeLetta
 from letta_adapters.testing.llama_index.agents import run
 from letta_adapters.testing.scripted_model import ModelError, Reply, ToolUse
@@ -368,6 +374,19 @@ async def test_a_result_whose_request_was_stopped_is_told_once(
     told = [a["tool_return"] for m in sent if m["type"] == "approval" for a in m["approvals"]]
     assert told == ["paid 1", "paid 2"]
     assert await world.said_anywhere() == [["Pay both.", "What is 2+2?"]]
+
+
+async def test_a_context_with_a_serializer_of_its_own_keeps_what_only_that_can_store(
+    letta_fake: FakeLetta,
+) -> None:
+    client = letta_fake.client()
+    agent = LettaAgent(agent_id=client.create_agent(name="a"), client=client)
+    ctx: Any = Context(agent, serializer=PickleSerializer())
+    await run(agent, "one", ctx)
+    await ctx.store.set("seen", {1, 2})
+    await run(agent, "two", ctx)
+    assert await ctx.store.get("seen") == {1, 2}
+    assert letta_fake.said == ["one", "two"]
 
 
 # -- another history --------------------------------------------------------------------------
