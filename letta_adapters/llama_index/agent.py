@@ -69,15 +69,19 @@ class LettaAgent(BaseWorkflowAgent):
     :class:`ApprovalRequiredEvent`, answered with an :class:`ApprovalResponseEvent`.
 
     Args:
-        agent_id, conversation_id, model, backend, client, api_key, base_url, session_options: See
-            :class:`LettaLLM`.
+        agent_id, conversation_id, model, backend, client, api_key, base_url, session_options,
+            max_steps, temperature, max_tokens: See :class:`LettaLLM`.
         timeout: Seconds a run, and each turn in it, may take.
         on_mismatch: What to do when the history is not the one the conversation has.
         coalesce: Put tokens that are there already into one ``AgentStream`` event.
         llm: For structured output and early stopping. Default: a :class:`LettaLLM` of this agent,
-            whose calls are conversations of their own.
+            which speaks a run's last word in the agent's conversation; its other calls are
+            conversations of their own.
         fields: What ``BaseWorkflowAgent`` takes (``name``, ``description``, ``tools``,
             ``system_prompt``, ``can_handoff_to``, ``output_cls``, ...).
+
+    Raises:
+        InvalidInputError: an argument that nothing takes.
     """
 
     agent_id: str | None = None

@@ -232,7 +232,7 @@ class AgentState:
 
     @property
     def asked(self) -> bool:
-        """Is there a question for a person that has no answer yet?"""
+        """Return whether there is a question for a person that has no answer yet."""
         return bool(self.questions())
 
     def questions(self) -> list[dict[str, Any]]:
@@ -250,7 +250,7 @@ class AgentState:
         self._tell_when_complete()
 
     def _tell_when_complete(self) -> None:
-        """The server wants all answers at once."""
+        """Make results of the answers once all are there: the server wants them together."""
         if any(call["tool_id"] not in self.answers for call in self.pending):
             return
         for call in self.pending:
@@ -300,7 +300,7 @@ class AgentState:
         return CallEnd(marker, calls)
 
     def stands_at(self, marker: Marker) -> None:
-        """The conversation stands there now, after its turn was given up."""
+        """Note where the conversation stands after its turn was given up."""
         for message in reversed(self.said):
             if message.role == MessageRole.ASSISTANT:
                 message.additional_kwargs[MARKER_KEY] = marker.to_dict()
@@ -308,7 +308,7 @@ class AgentState:
 
 
 def _path(name: str) -> str:
-    """The store takes a dot for a step into a nested value."""
+    """Return the key in the store, which takes a dot for a step into a nested value."""
     return f"letta:{name.replace('%', '%25').replace('.', '%2E')}"
 
 
