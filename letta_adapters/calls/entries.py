@@ -106,8 +106,7 @@ def _lines(entry: Entry) -> list[str]:
 def as_messages(entries: Iterable[Entry]) -> list[dict[str, Any]]:
     """Entries as messages of the Letta API, which stores any ``user`` and ``assistant`` text.
 
-    It takes no tool calls and tool results from the outside (0.16.8): they become text, and what
-    the results show besides text is shown with it.
+    It takes no tool calls and tool results from the outside (0.16.8): they become text.
     """
     made: list[dict[str, Any]] = []
     for entry in entries:
@@ -119,8 +118,6 @@ def as_messages(entries: Iterable[Entry]) -> list[dict[str, Any]]:
             plain = entry.role == "assistant" and not entry.tool_calls
             text = entry.text if plain else "\n".join(_lines(entry))
             message = {"role": "user" if entry.role == "tool" else "assistant", "content": text}
-            if entry.others:
-                message["content"] = [{"type": "text", "text": text}, *entry.others]
         if entry.name:
             message["name"] = entry.name
         if message["content"]:  # the server refuses an empty one
