@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _GONE_ON: Final = "the conversation has gone on since that answer"
 _GONE: Final = "the conversation it came from is gone"
+# How long the run of a call that got out of sight is waited for.
+_RUN_SECONDS: Final = 600.0
 _IN_WORK: Final = "a tool that the conversation waits for is still at work"
 
 
@@ -159,6 +161,7 @@ class Exchange(AsyncIterator[CallEvent]):
         where, marker = route.conversation, route.marker
         assert where is not None
         bound = marker is not None and not route.forced
+        await self._wait_for_first_try(route, where)
         try:
             if marker is not None and bound:
                 if stored.is_head(marker, await stored.newest(self._client, where, 1)):
@@ -174,6 +177,25 @@ class Exchange(AsyncIterator[CallEvent]):
         if found is None and route.result_ids and self._answers_are_ours(route):
             found = stored.after_results(items, route.result_ids)
         return found, _GONE_ON if bound and found is None else ""
+
+    async def _wait_for_first_try(self, route: Route, where: Conversation) -> None:
+        """Wait for the run of this very call, if it was made before and got out of sight.
+
+        What an active run was sent is listed only when its step is stored.
+
+        Raises:
+            ConversationBusyError: the run goes on and on.
+        """
+        if not recent.is_out_of_sight(where.agent_id, route.key):
+            return
+        backend = self._client.backend
+        seconds = self._call.timeout or backend.turn_timeout or _RUN_SECONDS
+        if not await backend.wait_until_idle(where, seconds):
+            raise ConversationBusyError(
+                "The run that this call began is still active.",
+                hint="Make the call again later: its answer is then looked up.",
+                accepted=False,
+            )
 
     def _is_a_part(self, route: Route, found: stored.Answered) -> bool:
         """Is that what the agent had said when it was cut off?"""
@@ -276,17 +298,22 @@ class Exchange(AsyncIterator[CallEvent]):
             model=call.model if places.is_rest(client) else None,
         )
         self._tell_where(ending)
-        self._turn = await begin_turn(
-            client,
-            ending.conversation,
-            settings,
-            request.content,
-            _otid(ending.key, ending.conversation),
-            timeout=call.timeout,
-            owner=self._owner,
-            leave=leave,
-            extras=request.extras,
-        )
+        try:
+            self._turn = await begin_turn(
+                client,
+                ending.conversation,
+                settings,
+                request.content,
+                _otid(ending.key, ending.conversation),
+                timeout=call.timeout,
+                owner=self._owner,
+                leave=leave,
+                extras=request.extras,
+            )
+        except LettaError as error:
+            if error.accepted is None:
+                recent.lost_sight(ending.key, ending.conversation)
+            raise
         recent.put(ending.key, ending.conversation)
         return self._turn.stream(self._owner)
 
@@ -298,6 +325,8 @@ class Exchange(AsyncIterator[CallEvent]):
     async def _mended(self, ending: Ending, failure: LettaError) -> MessageStream:
         """The message was refused, for a reason that can be helped: nothing is sent twice."""
         refused, rest = self._refusable, places.is_rest(self._client)
+        if failure.accepted is None:
+            recent.lost_sight(ending.key, ending.conversation)
         if refused is None:
             raise failure
         if rest and failure.code == "pending_approval":

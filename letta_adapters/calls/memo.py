@@ -134,6 +134,8 @@ class RecentCalls:
         self._lock = threading.Lock()
         self._calls: OrderedDict[tuple[str, str], Conversation] = OrderedDict()
         self._unended: set[tuple[str, str]] = set()
+        # Nobody could find out what became of them: their runs may still be active.
+        self._out_of_sight: set[tuple[str, str]] = set()
 
     def get(self, agent_id: str, key: str | None) -> Conversation | None:
         """Where this call of the agent went before."""
@@ -150,7 +152,23 @@ class RecentCalls:
             self._unended.add(call)
             self._calls.move_to_end(call)
             while len(self._calls) > _RECENT_CALLS:
-                self._unended.discard(self._calls.popitem(last=False)[0])
+                self._forget(self._calls.popitem(last=False)[0])
+
+    def lost_sight(self, key: str | None, where: Conversation) -> None:
+        """Nobody can tell whether it was accepted."""
+        self.put(key, where)
+        if key is not None:
+            with self._lock:
+                self._out_of_sight.add((where.agent_id, key))
+
+    def is_out_of_sight(self, agent_id: str, key: str | None) -> bool:
+        """Was it made here, and could nobody find out what became of it?"""
+        with self._lock:
+            return key is not None and (agent_id, key) in self._out_of_sight
+
+    def _forget(self, call: tuple[str, str]) -> None:
+        self._unended.discard(call)
+        self._out_of_sight.discard(call)
 
     def ended(self, key: str | None, where: Conversation) -> None:
         """It was answered there, or waits for its caller."""
@@ -159,14 +177,14 @@ class RecentCalls:
                 call = (where.agent_id, key)
                 if call in self._calls:
                     self._calls[call] = where
-                self._unended.discard(call)
+                self._forget(call)
 
     def drop(self, gone: Callable[[Conversation], bool]) -> None:
         """Forget the calls that went where nothing is any more."""
         with self._lock:
             for call in [call for call, where in self._calls.items() if gone(where)]:
                 del self._calls[call]
-                self._unended.discard(call)
+                self._forget(call)
 
     def was_cut_off(self, agent_id: str, key: str | None) -> bool:
         """Was it begun here and never came to its end?"""

@@ -31,8 +31,11 @@ class Breakable(httpx.AsyncBaseTransport):
     def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
         self._inner = inner
         self._bodies: list[_Body] = []
+        self.away = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self.away:
+            raise httpx.ConnectError("away")
         response = await self._inner.handle_async_request(request)
         assert isinstance(response.stream, httpx.AsyncByteStream)
         self._bodies.append(_Body(response.stream))
@@ -70,6 +73,7 @@ class LettaWorld:
         self.cut_off = cut_off
         self.client = client
         self._agent_id = agent_id
+        self.transport: Any = None
 
     def model(self, **fields: Any) -> ChatLetta:
         return ChatLetta(agent_id=self._agent_id, client=self.client, **fields)
@@ -144,7 +148,33 @@ async def rest_world(letta_cassette: LettaCassette) -> AsyncIterator[LettaWorld]
                 system_prompt="You are a test.",
                 base_tools=False,
             )
-            yield LettaWorld(client, agent_id, letta_cassette.script, transport.cut_off)
+            world = LettaWorld(client, agent_id, letta_cassette.script, transport.cut_off)
+            world.transport = transport
+            yield world
+
+
+@pytest.mark.parametrize("named", [False, True])
+async def test_a_call_is_not_made_twice_while_its_run_goes_on(
+    named: bool, rest_world: LettaWorld
+) -> None:
+    """The network is away for the look-ups too; the server has not stored the message yet."""
+    world = rest_world
+    world.script("Hello.", Reply(text=[f"word{n} " for n in range(12)], token_delay=0.2), "Never.")
+    model = world.model(thread_id="cut" if named else None, max_retries=0)
+    history: list[Any] = [HumanMessage("hello", id="h-0")]
+    history.append(await model.ainvoke(history))
+    history.append(HumanMessage("Count.", id="h-1"))
+    asked = history[-1:] if named else history
+    with pytest.raises(ConnectionError):
+        async for chunk in model.astream(asked):
+            if chunk.content:
+                world.transport.away = True
+                await world.cut_off()
+    world.transport.away = False
+    again = await model.ainvoke(asked)
+    assert again.text.split()[-1] == "word11"
+    assert again.response_metadata["replayed"]
+    assert await world.said(again) == ["hello", "Count."]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)

@@ -203,6 +203,13 @@ class RestBackend:
         """Cancel the active run; ``False`` if there was none."""
         return await runs.cancel(self._http, conversation)
 
+    async def wait_until_idle(self, conversation: Conversation, seconds: float) -> bool:
+        """Wait until no run is active; ``False`` if one still is after that time.
+
+        What an active run was sent is not listed before its step is stored (letta 0.16.8).
+        """
+        return await runs.wait_until_idle(self._http, conversation, seconds)
+
     async def live(self, conversation: Conversation) -> LiveState:
         """Refused: the Letta API has no queue and no device."""
         raise _no("device_status")

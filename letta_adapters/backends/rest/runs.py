@@ -102,6 +102,12 @@ async def wait_for_run(http: Http, run_id: str, seconds: float) -> str | None:
         await asyncio.sleep(_POLL_SECONDS)
 
 
+async def wait_until_idle(http: Http, conversation: Conversation, seconds: float) -> bool:
+    """Wait until no run is active on this conversation, at most ``seconds``; is none?"""
+    run_id = await active_run(http, conversation)
+    return run_id is None or await wait_for_run(http, run_id, seconds) not in _ACTIVE
+
+
 class Settled:
     """What was found out. ``stored``: ``None`` = could not be found out."""
 
