@@ -17,6 +17,7 @@ from typing import Any
 from letta_adapters.engine.app_errors import failure_of
 from letta_adapters.engine.assembler import Assembler, dicts_of, join_text
 from letta_adapters.engine.outcome import DECISIVE_STOP_REASONS, StopReason
+from letta_adapters.engine.shapes import misshapen
 from letta_adapters.engine.turn import TurnState
 from letta_adapters.messages import (
     LoopStatusMessage,
@@ -128,7 +129,7 @@ class AppTurn(TurnState):
                 out.append(_unknown(frame))
         except (AttributeError, KeyError, TypeError, ValueError):
             # A known frame whose fields have other types than those this version knows.
-            out.append(_unknown(frame))
+            self.misread(_unknown(frame).raw, str(kind), "content", out)
         return out
 
     def cut(self) -> list[Message]:
@@ -155,10 +156,14 @@ class AppTurn(TurnState):
 
     def _on_delta(self, frame: dict[str, Any], out: list[Message]) -> None:
         delta = frame["delta"]
+        kind = delta["message_type"]
+        handler = _DELTAS.get(kind)
+        if handler is not None and (field := misshapen(delta)):
+            self.misread(delta, kind, field, out)
+            return
         run_id = delta.get("run_id")
-        if run_id is not None and run_id != self.run_id:
+        if type(run_id) is str and run_id != self.run_id:
             self.note_run(run_id)
-        handler = _DELTAS.get(delta["message_type"])
         if handler is None:
             out.append(UnknownMessage(delta))
         else:

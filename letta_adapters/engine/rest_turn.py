@@ -24,6 +24,7 @@ from letta_adapters.engine.outcome import (
     failure_from_error_event,
     failure_from_stop_reason,
 )
+from letta_adapters.engine.shapes import misshapen
 from letta_adapters.engine.sse import SSEDecoder
 from letta_adapters.engine.turn import TurnState
 from letta_adapters.messages import (
@@ -46,6 +47,11 @@ _ANSWERED_ELSEWHERE = Failure(
     "no_pending_approval",
     "The tool calls the agent waited for are not pending any more.",
     stop_reason="requires_approval",
+)
+
+
+_NO_REASON = Failure(
+    "protocol_error", "The server ended the stream and did not say why the turn stopped."
 )
 
 
@@ -91,23 +97,25 @@ class RestTurn(TurnState):
                 event = self._special(name, data, event, out)
                 if event is None:
                     continue
-            try:
-                kind = event.get("message_type")
-                handler = _HANDLERS.get(kind) if type(kind) is str else None
-                run_id = event.get("run_id")
-                if run_id is not None and run_id != self.run_id:
-                    self.note_run(run_id)
-                seq_id = event.get("seq_id")
-                if seq_id is not None and self._replayed(seq_id):
-                    continue
-                if handler is None:
-                    out.append(UnknownMessage(event))
-                else:
-                    handler(self, event, out)
-            except (AttributeError, TypeError):
-                # A known event whose fields have other types than those this version knows.
-                out.append(UnknownMessage(event))
+            self._take(event, out)
         return out
+
+    def _take(self, event: dict[str, Any], out: list[Message]) -> None:
+        kind = event.get("message_type")
+        handler = _HANDLERS.get(kind) if type(kind) is str else None
+        if handler is not None and (field := misshapen(event)):
+            self.misread(event, str(kind), field, out)
+            return
+        run_id = event.get("run_id")
+        if type(run_id) is str and run_id != self.run_id:
+            self.note_run(run_id)
+        seq_id = event.get("seq_id")
+        if type(seq_id) is int and self._replayed(seq_id):
+            return
+        if handler is None:
+            out.append(UnknownMessage(event))
+        else:
+            handler(self, event, out)
 
     def end_segment(self) -> list[Message]:
         """The response ended (or ``segment_over``): flush, and settle how it ended.
@@ -123,7 +131,9 @@ class RestTurn(TurnState):
                 self.fail(
                     Failure("stream_truncated", "The stream ended before the turn was finished.")
                 )
-            elif stop_reason is not None:
+            elif stop_reason is None:
+                self.fail(_NO_REASON)
+            else:
                 failure = failure_from_stop_reason(self.stop.cause or stop_reason)
                 if failure is not None:
                     self.fail(replace(failure, stop_reason=stop_reason))

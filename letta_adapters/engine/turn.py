@@ -17,6 +17,7 @@ from letta_adapters.messages import (
     StreamEvent,
     ToolCallMessage,
     ToolResultMessage,
+    UnknownMessage,
     Usage,
 )
 
@@ -71,6 +72,12 @@ class TurnState:
         """Return the event as the next fragment of this turn."""
         self._fragments += 1
         return StreamEvent(event, self._fragments)
+
+    def misread(self, event: Mapping[str, Any], kind: str, field: str, out: list[Message]) -> None:
+        """Keep a known event that cannot be read, and fail the turn: what it said is missing."""
+        out.append(UnknownMessage(event))
+        text = f"The server sent a {kind} whose {field} cannot be read."
+        self.fail(Failure("protocol_error", text))
 
     def tool_result(self, message: ToolResultMessage) -> bool:
         """Note a tool's result; ``False`` if that call's result was already handed out.

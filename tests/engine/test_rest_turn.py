@@ -139,18 +139,22 @@ def test_1_1_events_the_engine_does_not_know_are_kept_whole(kind: Any) -> None:
         wire(stop(), usage()),
         wire(stop(), DONE),
         wire(stop()),
-        wire(usage(), DONE),
-        DONE,
     ],
-    ids=["all", "no DONE", "no usage", "stop only", "no stop", "DONE only"],
+    ids=["all", "no DONE", "no usage", "stop only"],
 )
-def test_rule_0_2_done_or_a_stop_reason_is_an_end(tail: bytes) -> None:
+def test_rule_0_2_a_stop_reason_is_an_end(tail: bytes) -> None:
     fed = Fed(wire(ping(), assistant("Hi")) + tail)
     assert (fed.result.success, fed.result.result, fed.result.stop_reason) == (
         True,
         "Hi",
         "end_turn",
     )
+
+
+@pytest.mark.parametrize("tail", [wire(usage(), DONE), DONE], ids=["no stop", "DONE only"])
+def test_a_stream_that_does_not_say_why_it_stopped_is_a_failure(tail: bytes) -> None:
+    fed = Fed(wire(ping(), assistant("Hi")) + tail)
+    assert (fed.result.success, fed.code, fed.result.result) == (False, "protocol_error", None)
 
 
 @pytest.mark.parametrize("partial", [False, True])

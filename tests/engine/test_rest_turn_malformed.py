@@ -150,16 +150,52 @@ def test_no_type_of_a_field_of_a_call_breaks_the_engine(entry: str) -> None:
         odd = call("call_1") | {entry: value}
         fed = Fed(wire(approvals(odd), calls(odd, step=2), stop("requires_approval"), DONE))
         for shown in [*fed.turn.paused, *fed.messages]:
+            if isinstance(shown, UnknownMessage):
+                assert fed.code == "protocol_error"
+                continue
             assert isinstance(shown, ToolCallMessage)
             assert isinstance(shown.tool_call_id, str)
             assert isinstance(shown.raw_arguments, str)
 
 
-def test_a_known_event_that_cannot_be_read_is_kept_whole() -> None:
-    odd = assistant("x", otid={"not": "hashable"})
-    (message, answer) = Fed(ended(odd, assistant("Hi"))).messages
-    assert message == UnknownMessage(odd)
-    assert answer.type == "assistant"
+@pytest.mark.parametrize(
+    "odd",
+    [
+        assistant("x", otid={"not": "hashable"}),
+        assistant("x", id=["a"]),
+        assistant("x", run_id={"a": 1}),
+        assistant("x", seq_id="4"),
+        assistant("x", seq_id=True),
+        assistant(5),
+        assistant(["x"]),
+        assistant([{"type": "text", "text": 5}]),
+        assistant({"text": "x"}),
+        reasoning(2.5),
+        call_delta({"a": 1}, name="f", arguments="{}"),
+        call_delta("call_1", name=["f"], arguments="{}"),
+        call_delta("call_1", name="f", arguments=5),
+        calls("call_1"),
+        tool_return(returned("call_1")) | {"tool_returns": 5},
+        tool_return({"tool_call_id": 5, "tool_return": "x"}),
+        tool_return({"tool_call_id": "call_1", "tool_return": 5}),
+        usage() | {"prompt_tokens": "7"},
+        usage() | {"completion_tokens": 1.5},
+        stop() | {"stop_reason": ["end_turn"]},
+    ],
+    ids=repr,
+)
+def test_a_known_event_that_cannot_be_read_is_kept_whole_and_fails_the_turn(odd: Any) -> None:
+    fed = Fed(ended(odd, assistant("Hi", step=5)))
+    assert UnknownMessage(odd) in fed.messages
+    assert (fed.result.success, fed.code) == (False, "protocol_error")
+    assert str(odd["message_type"]) in str(fed.result.error_detail)
+
+
+def test_an_unknown_field_or_kind_of_event_fails_nothing() -> None:
+    new = {"message_type": "news", "id": 5, "seq_id": "x", "run_id": {}}
+    fed = Fed(ended(assistant("Hi", mood={"a": [1]}), new))
+    assert (fed.result.success, texts(fed.messages)) == (True, ["Hi"])
+    assert UnknownMessage(new) in fed.messages
 
 
 # -- what this side adds ----------------------------------------------------------------------
