@@ -10,13 +10,14 @@ rule for every protocol. Feed one frame at a time and stop while calls are pendi
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from letta_adapters.engine.app_errors import failure_of
 from letta_adapters.engine.assembler import Assembler, dicts_of, join_text
-from letta_adapters.engine.outcome import DECISIVE_STOP_REASONS, StopReason
+from letta_adapters.engine.outcome import DECISIVE_STOP_REASONS, Failure, StopReason
 from letta_adapters.engine.shapes import misshapen
 from letta_adapters.engine.turn import TurnState
 from letta_adapters.messages import (
@@ -31,6 +32,13 @@ from letta_adapters.messages import (
     content_text,
 )
 
+# What is said of a turn that stopped without its end.
+_UNSAID = Failure("protocol_error", "The server stopped and did not say how the turn ended.")
+_PAUSED = Failure(
+    "protocol_error",
+    "The agent waits for the answer to a tool call that the server did not ask about.",
+    stop_reason="requires_approval",
+)
 _Handler = Callable[["AppTurn", dict[str, Any], list[Message]], None]
 
 
@@ -50,6 +58,7 @@ class Verdict:
 Judge = Callable[[str, Mapping[str, Any]], Verdict]
 
 # What a running shell command prints so far; the complete result follows under another id.
+_REMEMBERED_FRAMES = 64
 _PROGRESS_ID = "synthetic-tool-return-stream-"
 
 
@@ -88,6 +97,10 @@ class AppTurn(TurnState):
         self._asking: frozenset[str] = frozenset()
         self._given: set[str] = set()
         self._runs: Mapping[str, Any] = {}
+        # Frames that came lately: after a reconnect the server may send some again.
+        self._seen: deque[str] = deque(maxlen=_REMEMBERED_FRAMES)
+        # The server says that nothing runs any more, but not how the turn ended.
+        self.ending = False
         self._error: dict[str, Any] = {}
         # Of what this side's tools and callbacks raised, by tool call id.
         self._tracebacks: dict[str, str] = {}
@@ -116,7 +129,7 @@ class AppTurn(TurnState):
         out: list[Message] = []
         kind = frame.get("type")
         try:
-            if self.over:
+            if self.over or self._repeated(frame):
                 return out
             if self.queued and not self._starts(frame):
                 if kind == "update_queue":
@@ -132,6 +145,12 @@ class AppTurn(TurnState):
             self.misread(_unknown(frame).raw, str(kind), "content", out)
         return out
 
+    def end_unsaid(self) -> list[Message]:
+        """End a turn of which the server says that nothing runs any more, but not how it ended."""
+        failure = failure_of("error", self._error, None) if self._error else None
+        self.fail(failure or _UNSAID)
+        return self.cut()
+
     def cut(self) -> list[Message]:
         """The connection is gone, or the agent did not stop in time: close what is open."""
         out: list[Message] = []
@@ -141,6 +160,20 @@ class AppTurn(TurnState):
         return self.collect(out)
 
     # -- frames -----------------------------------------------------------------------------
+
+    def _repeated(self, frame: Mapping[str, Any]) -> bool:
+        key = frame.get("idempotency_key")
+        if type(key) is not str:
+            return False
+        if key in self._seen:
+            return True
+        self._seen.append(key)
+        return False
+
+    def _foreign(self, run_id: object) -> bool:
+        """Is this the run of another message? The server names the messages of every run."""
+        messages = self._runs.get(run_id) if type(run_id) is str else None
+        return bool(messages) and self._client_message_id not in (messages or ())
 
     def _starts(self, frame: Mapping[str, Any]) -> bool:
         """Does the queued message's own turn start with this frame?"""
@@ -162,6 +195,8 @@ class AppTurn(TurnState):
             self.misread(delta, kind, field, out)
             return
         run_id = delta.get("run_id")
+        if self._foreign(run_id):
+            return  # the late tail of an earlier turn, or a turn of somebody else
         if type(run_id) is str and run_id != self.run_id:
             self.note_run(run_id)
         if handler is None:
@@ -173,6 +208,7 @@ class AppTurn(TurnState):
         status = frame["loop_status"]
         self._runs = status.get("client_message_ids_by_run_id") or {}
         self._executing = tuple(status.get("executing_tool_call_ids") or ())
+        self.ending = status.get("status") == "WAITING_ON_INPUT" and self.run_id is not None
         if self._status_messages:
             runs = tuple(status.get("active_run_ids") or ())
             out.append(LoopStatusMessage(str(status.get("status") or ""), runs, self._executing))
@@ -246,9 +282,9 @@ class AppTurn(TurnState):
 
     def _on_finished(self, frame: dict[str, Any], out: list[Message]) -> None:
         run_id = frame.get("run_id")
-        of_run = self._runs.get(run_id) if run_id else None
-        if of_run and self._client_message_id not in of_run:
-            return  # the late end of an earlier turn
+        # Of a turn that ran at all the server has named the run before it ends.
+        if self._foreign(run_id) or (run_id and self.run_ids and run_id not in self.run_ids):
+            return  # the end of another turn
         if run_id:
             self.note_run(run_id)
         self.over = True
@@ -256,6 +292,8 @@ class AppTurn(TurnState):
         self.stop = StopReason()
         self.stop.see(reason)
         failure = failure_of(reason, self._error, frame.get("error"))
+        if reason == "requires_approval":  # that is no end: the calls it waits for were not shown
+            failure = _PAUSED
         if failure is not None:
             self.fail(failure)
             if failure.code == "conversation_busy":
@@ -358,6 +396,7 @@ class AppTurn(TurnState):
 
     def _on_error(self, delta: dict[str, Any], out: list[Message]) -> None:
         """Reported before it is known whether the server tries again: ``turn_finished`` decides."""
+        self.ending = self.ending or delta.get("is_terminal") is True
         if delta["message_type"] == "error_message" or not self._error:
             self._error = delta
 
@@ -370,6 +409,7 @@ class AppTurn(TurnState):
         self.assembler = Assembler()
         self._answer.clear()
         self._error = {}
+        self.ending = False
         out.append(
             RetryMessage(
                 str(data.get("message") or data.get("reason") or "The model call failed."),

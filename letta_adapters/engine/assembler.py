@@ -162,12 +162,14 @@ class Assembler:
     ``tool_call_id`` in a later message is a new call (some models count theirs from 0 each step).
     """
 
-    __slots__ = ("_calls", "_done_calls", "_latest", "_step", "_texts")
+    __slots__ = ("_calls", "_done_calls", "_latest", "_pieces", "_step", "_texts")
 
     def __init__(self) -> None:
         self._texts: dict[tuple[str, Any], _Text] = {}
         self._calls: dict[str, _Call] = {}
         self._done_calls: dict[str, Any] = {}
+        # The call that a message's pieces with that index, or without one, belong to.
+        self._pieces: dict[tuple[Any, Any], str] = {}
         self._step: Any = None
         self._latest: tuple[str, Any] | None = None
 
@@ -207,7 +209,7 @@ class Assembler:
     def _fragment(
         self, call: Mapping[str, Any], event: Mapping[str, Any], approval: bool
     ) -> _Call | None:
-        call_id = str(call.get("tool_call_id") or "")
+        call_id = self._call_id(call, event)
         item = self._calls.get(call_id)
         if item is None:
             # An approval request is never late: swallowing one would leave the turn stuck.
@@ -219,6 +221,19 @@ class Assembler:
         item.name = call.get("name") or item.name
         item.parts.append(arguments_of(call))
         return item
+
+    def _call_id(self, call: Mapping[str, Any], event: Mapping[str, Any]) -> str:
+        """Return the id of the call that a piece belongs to.
+
+        Only a call's first piece must have one; the others may have its index in the message, or
+        nothing, which means the call that was written last.
+        """
+        message, index = event.get("id"), call.get("index")
+        call_id = str(call.get("tool_call_id") or "")
+        if not call_id:
+            return self._pieces.get((message, index)) or self._pieces.get((message, None)) or ""
+        self._pieces[message, index] = self._pieces[message, None] = call_id
+        return call_id
 
     def _hand_out(self, call_id: str, out: list[Any]) -> None:
         item = self._calls.pop(call_id)

@@ -264,3 +264,24 @@ def test_3_6_recording_a_denial_ends_at_the_step_limit_with_nothing_said() -> No
 def test_2_3_an_approval_response_is_kept_as_unknown() -> None:
     event = base("approval_response_message", approvals=[])
     assert types(Fed(ended(event)).messages) == ["unknown"]
+
+
+def test_pieces_of_a_call_may_have_its_index_only() -> None:
+    first = call_delta("call_1", name="f", arguments='{"a"')
+    second = call_delta("call_2", name="g", arguments="{")
+    first["tool_call"]["index"], second["tool_call"]["index"] = 0, 1
+    rest = []
+    for index, piece in ((1, '"b": 2'), (0, ": 1"), (0, "}"), (1, "}")):
+        event = call_delta("", name=None, arguments=piece)
+        event["tool_call"] = event["tool_calls"] = {"index": index, "arguments": piece}
+        rest.append(event)
+    made = [m for m in Fed(ended(first, second, *rest)).messages if isinstance(m, ToolCallMessage)]
+    assert {m.tool_call_id: m.tool_input for m in made} == {"call_1": {"a": 1}, "call_2": {"b": 2}}
+
+
+def test_pieces_of_a_call_may_have_nothing_but_their_message() -> None:
+    first = call_delta("call_1", name="f", arguments='{"a"')
+    piece = {"arguments": ": 1}"}
+    rest = call_delta("") | {"tool_call": piece, "tool_calls": piece}
+    (made,) = [m for m in Fed(ended(first, rest)).messages if isinstance(m, ToolCallMessage)]
+    assert (made.tool_call_id, made.tool_name, made.tool_input) == ("call_1", "f", {"a": 1})

@@ -19,7 +19,7 @@ from letta_adapters import (
     UnknownMessage,
 )
 from letta_adapters.engine.app_turn import AppTurn, Verdict
-from tests.engine_app._frames import call, delta, finished, play, recorded, said, turn
+from tests.engine_app._frames import OTID, call, delta, finished, play, recorded, said, turn
 
 
 def of(kind: type, messages: list[Any]) -> list[Any]:
@@ -414,3 +414,96 @@ def test_a_loop_error_counts_if_nothing_better_was_said() -> None:
     text = "Failed to prepare image for model: unsupported image format"
     play(state, [delta("loop_error", message=text, is_terminal=True), finished("error")])
     assert result_of(state).error_code == "invalid_input"
+
+
+# -- whose frames these are -----------------------------------------------------------------------
+
+
+def runs(**of: str) -> dict[str, Any]:
+    """The server names the messages of every run; underscores stand for the hyphens of its id."""
+    named = {run.replace("_", "-"): [message] for run, message in of.items()}
+    status = {"status": "PROCESSING_API_RESPONSE", "client_message_ids_by_run_id": named}
+    return {"type": "update_loop_status", "loop_status": status}
+
+
+def of_run(frame: dict[str, Any], run_id: str) -> dict[str, Any]:
+    return {**frame, "delta": {**frame["delta"], "run_id": run_id}}
+
+
+def test_the_late_tail_of_an_earlier_turn_is_not_this_one_s() -> None:
+    state = turn()
+    frames = [
+        runs(local_run_0="cm-0"),
+        of_run(said("old text", "ui-msg-0"), "local-run-0"),
+        of_run(delta("usage_statistics", completion_tokens=50), "local-run-0"),
+        finished(run_id="local-run-0"),
+        runs(local_run_0="cm-0", local_run_1=OTID),
+        said("new text"),
+        finished(),
+    ]
+    messages = play(state, frames)
+    assert [m.content for m in of(AssistantMessage, messages)] == ["new text"]
+    result = result_of(state)
+    assert (result.result, result.run_ids, result.usage.completion_tokens) == (
+        "new text",
+        ("local-run-1",),
+        0,
+    )
+
+
+def test_the_end_of_another_run_does_not_end_this_turn() -> None:
+    state = turn()
+    play(state, [said("half "), finished(run_id="local-run-other")])
+    assert not state.over
+    play(state, [said("whole"), finished()])
+    assert (state.over, result_of(state).result) == (True, "half whole")
+
+
+def test_a_frame_that_comes_twice_is_taken_once() -> None:
+    state = turn(include_partial_messages=True)
+    frames = [f for frame in recorded("text") for f in (frame, frame)]
+    messages = play(state, frames)
+    assert [m.content for m in of(AssistantMessage, messages)] == ["Hello there my friend."]
+    assert len(of(StreamEvent, messages)) == 7
+    assert result_of(state).usage.total_tokens == 120
+
+
+def test_a_turn_that_waits_for_an_approval_it_did_not_ask_for_is_no_success() -> None:
+    state = turn()
+    play(state, [said("I would like to"), finished("requires_approval")])
+    result = result_of(state)
+    assert (result.success, result.error_code) == (False, "protocol_error")
+    assert result.stop_reason == "requires_approval"
+
+
+def test_a_terminal_error_or_an_idle_server_ends_a_turn_whose_end_does_not_come() -> None:
+    idle = {"type": "update_loop_status", "loop_status": {"status": "WAITING_ON_INPUT"}}
+    quiet = turn()
+    play(quiet, [idle])
+    assert not quiet.ending, "it has not begun"
+    play(quiet, [said("half"), idle])
+    assert quiet.ending
+    quiet.end_unsaid()
+    assert (quiet.over, result_of(quiet).error_code) == (True, "protocol_error")
+
+    failed = turn()
+    error = delta("loop_error", message="insufficient_quota", is_terminal=True)
+    play(failed, [said("half"), error])
+    assert failed.ending
+    failed.end_unsaid()
+    assert result_of(failed).error_code == "insufficient_credits"
+
+
+def test_a_retry_after_an_error_ends_nothing() -> None:
+    state = turn()
+    retry = delta("retry", message="again", attempt=1, max_attempts=3, delay_ms=1)
+    play(state, [delta("loop_error", message="x", is_terminal=True), retry])
+    assert not state.ending
+
+
+def test_a_known_delta_that_cannot_be_read_fails_the_turn() -> None:
+    state = turn()
+    odd = delta("assistant_message", id="ui-msg-1", content=5)
+    messages = play(state, [odd, said("rest"), finished()])
+    assert of(UnknownMessage, messages)[0].raw == odd["delta"]
+    assert result_of(state).error_code == "protocol_error"

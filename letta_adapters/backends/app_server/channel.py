@@ -193,6 +193,8 @@ class AppChannel:
             if await inbox.wait(_LOOK_SECONDS if left is None else left):
                 self._silent = False
                 messages = await self._take(inbox)
+            elif state.ending and self._deadline is None:
+                messages = state.end_unsaid()
             else:
                 messages = await self._look() if left is None else self._give_up()
             if self._shows_images and any(map(_lacks_image, messages)):
@@ -333,6 +335,8 @@ class AppChannel:
     def _seconds_left(self) -> float | None:
         if self._deadline is not None:
             return max(0.0, self._deadline - time.monotonic())
+        if self.state.ending:
+            return _END_SECONDS
         return _SILENCE_SECONDS if self._silent and not self.state.queued else None
 
     def _give_up(self) -> list[Message]:
