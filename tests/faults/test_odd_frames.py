@@ -28,6 +28,7 @@ async def answering(*odd: Any, close: bool = False) -> AsyncIterator[AsyncLettaC
                 "type": "input_accepted" if kind == "input" else f"{kind}_response",
                 "request_id": frame["request_id"],
                 "success": True,
+                "agent": {"id": "agent-1", "tags": []},
                 "accepted": True,
                 "runtime": HERE,
                 "protocol_version": 1,
