@@ -10,7 +10,7 @@ from typing import Any
 
 from letta_adapters._invoke import invoke_callable
 from letta_adapters._raised import report_raised
-from letta_adapters.backends.base import Conversation, ToolAnswer
+from letta_adapters.backends.base import Conversation, DeniedRounds, ToolAnswer
 from letta_adapters.errors import TurnCancelledError, UnsupportedOptionError
 from letta_adapters.messages import ToolCallMessage, ToolResultMessage
 from letta_adapters.permission_policy import question
@@ -33,7 +33,8 @@ class Answerer:
     """How one session answers tool calls.
 
     ``off_loop``: run asynchronous callbacks on a loop of their own in a worker thread (the sync
-    client's loop thread must never run user code).
+    client's loop thread must never run user code). ``rounds``: of this turn; what goes on being
+    denied ends it.
     """
 
     tools: Mapping[str, Tool]
@@ -41,6 +42,7 @@ class Answerer:
     backend: str
     conversation: Conversation
     off_loop: bool
+    rounds: DeniedRounds
 
     async def answer(
         self, calls: Sequence[ToolCallMessage], details: Mapping[str, Mapping[str, Any]]
@@ -54,6 +56,7 @@ class Answerer:
 
         Raises:
             TurnCancelledError: the callback denied with ``interrupt=True``.
+            TurnFailedError: too many steps in a row were denied.
             UnsupportedOptionError: it edited the input of a tool that the server runs.
         """
         decisions = [
@@ -66,6 +69,8 @@ class Answerer:
             if isinstance(decision, Deny) and decision.interrupt:
                 text = decision.message or "The permission callback interrupted the turn."
                 raise TurnCancelledError(text)
+        denied = all(isinstance(decision, Deny) for decision in decisions)
+        self.rounds.see(calls[0].run_id, denied=denied)
         answers = await asyncio.gather(
             *(self._act(call, d) for call, d in zip(calls, decisions, strict=True))
         )
@@ -123,7 +128,11 @@ class Answerer:
         if tool is None:
             edited = decision.updated_input
             return _replace(
-                answer, approve=True, updated_input=edited, suggestion_ids=decision.save
+                answer,
+                approve=True,
+                reason=decision.message,
+                updated_input=edited,
+                suggestion_ids=decision.save,
             )
         edited = decision.updated_input
         arguments = call.raw_arguments if edited is None else edited

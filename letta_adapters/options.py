@@ -239,6 +239,7 @@ class SessionKwargs(TypedDict, total=False):
     can_use_tool: Callable[..., Any]
     model: str
     max_steps: int
+    max_denied_rounds: int
     turn_timeout: float
     recovery_attempts: int
     permission_mode: PermissionMode
@@ -271,6 +272,8 @@ class SessionOptions(Options):
             a tool runs.
         model: Model of the conversation, where it differs from the agent's.
         max_steps: Limit of model calls in one turn.
+        max_denied_rounds: How many steps in a row may consist of denied tool calls only, before
+            the turn ends as failed (``denied_rounds``); a model may insist without end.
         turn_timeout: Seconds a turn may take; overrides the backend's.
         recovery_attempts: How often ``run_turn`` clears an abandoned approval that blocks it.
         permission_mode, toolset, allowed_tools, disallowed_tools, cwd, skill_sources,
@@ -289,6 +292,7 @@ class SessionOptions(Options):
     can_use_tool: Callable[..., Any] | None = None
     model: str | None = Field(default=None, min_length=1)
     max_steps: int | None = Field(default=None, gt=0)
+    max_denied_rounds: int = Field(default=20, ge=0)
     turn_timeout: float | None = Field(default=None, gt=0)
     recovery_attempts: int = Field(default=1, ge=0)
     permission_mode: PermissionMode | None = None
@@ -333,6 +337,13 @@ class SessionOptions(Options):
         if self.stateless and given:
             raise ValueError(f"stateless: it does not go together with {', '.join(given)}")
         return self
+
+    @field_validator("can_use_tool")
+    @classmethod
+    def _callable_with_the_question(cls, value: Callable[..., Any] | None) -> Any:
+        from letta_adapters.permissions import checked_callback
+
+        return None if value is None else checked_callback(value)
 
     @field_validator("mcp_servers", mode="before")
     @classmethod

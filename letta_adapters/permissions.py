@@ -13,14 +13,17 @@ An answer is :class:`Allow`, :class:`Deny`, a bool, or the TypeScript SDK's own 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from letta_adapters._invoke import is_async_callable
 from letta_adapters.errors import InvalidInputError
 
 _HINT = "Return Allow(), Deny('why'), True or False."
-_ALLOW_KEYS = frozenset({"behavior", "updatedInput", "updated_input", "updatedPermissions", "save"})
+_ALLOW_KEYS = frozenset(
+    {"behavior", "message", "save", "updatedInput", "updatedPermissions", "updated_input"}
+)
 _DENY_KEYS = frozenset({"behavior", "message", "interrupt"})
 
 
@@ -31,10 +34,13 @@ class Allow:
     ``save``: ids of the ``context.suggestions`` to remember, so that the same call is not asked
     about again in this conversation, as long as this client lives (Letta Code only). Nothing is
     written to a file.
+
+    ``message``: a word to the agent with it, where the agent's side runs the tool.
     """
 
     updated_input: Mapping[str, Any] | None = None
     save: tuple[str, ...] = ()
+    message: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,43 @@ class PermissionContext:
     default: Allow | Deny = field(default_factory=Deny)
 
 
+def checked_callback(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``callback`` as one that takes a tool's name, its input and the context.
+
+    One that takes two arguments, as in the TypeScript SDK, is called without the context.
+
+    Raises:
+        InvalidInputError: it can be called with neither three nor two arguments. Found out when it
+            is asked, that would deny every tool.
+    """
+    try:
+        signature = inspect.signature(callback)
+    except (TypeError, ValueError):  # in C, or a class that does not tell
+        return callback
+    for count in (3, 2):
+        try:
+            signature.bind(*range(count))
+        except TypeError:
+            continue
+        if count == 3:
+            return callback
+        return _without_context(callback)
+    raise InvalidInputError(
+        f"can_use_tool takes {signature}, and is called with (name, input, context).",
+        hint="Write it as: def can_use_tool(name, input, context): ...",
+    )
+
+
+def _without_context(callback: Callable[..., Any]) -> Callable[..., Any]:
+    def ask(name: str, tool_input: dict[str, Any], _: PermissionContext) -> Any:
+        return callback(name, tool_input)
+
+    async def ask_async(name: str, tool_input: dict[str, Any], _: PermissionContext) -> Any:
+        return await callback(name, tool_input)
+
+    return ask_async if is_async_callable(callback) else ask
+
+
 def normalise_decision(value: object) -> Allow | Deny:
     """The decision in what a ``can_use_tool`` callback returned.
 
@@ -102,7 +145,7 @@ def normalise_decision(value: object) -> Allow | Deny:
     unclear answer allows nothing.
     """
     if isinstance(value, Allow):
-        return _allow(value.updated_input, value.save)
+        return _allow(value.updated_input, value.save, value.message)
     if isinstance(value, Deny):
         return _deny(value.message, value.interrupt)
     if isinstance(value, bool):
@@ -147,24 +190,30 @@ def _from_mapping(value: Mapping[Any, Any]) -> Allow | Deny:
             "can_use_tool returned both 'updatedInput' and 'updated_input'.", hint="Keep one."
         )
     save = value.get("save") or ()
-    # JSON has lists only.
-    return _allow(given[0] if given else None, tuple(save) if isinstance(save, list) else save)
+    message = value.get("message")
+    return _allow(
+        given[0] if given else None,
+        tuple(save) if isinstance(save, list) else save,  # JSON has lists only
+        "" if message is None else message,
+    )
 
 
-def _allow(updated_input: object, save: object = ()) -> Allow:
+def _allow(updated_input: object, save: object, message: object) -> Allow:
+    if not isinstance(message, str):
+        raise InvalidInputError("can_use_tool's allow message is not a string.", hint=_HINT)
     if not isinstance(save, tuple) or not all(isinstance(item, str) for item in save):
         raise InvalidInputError(
             "can_use_tool's 'save' is not a tuple of suggestion ids.",
             hint="Return Allow(save=tuple(s['id'] for s in context.suggestions)).",
         )
     if updated_input is None:
-        return Allow(save=save)
+        return Allow(save=save, message=message)
     if not isinstance(updated_input, Mapping) or not all(isinstance(k, str) for k in updated_input):
         raise InvalidInputError(
             "can_use_tool's updated input is not an object of argument names and values.",
             hint="Return Allow({'argument': value, ...}).",
         )
-    return Allow(updated_input, save)
+    return Allow(updated_input, save, message)
 
 
 def _deny(message: object, interrupt: object) -> Deny:

@@ -12,6 +12,7 @@ from letta_adapters._loops import running_task
 from letta_adapters.answers import Answerer
 from letta_adapters.backends.base import (
     Conversation,
+    DeniedRounds,
     Opened,
     Order,
     Target,
@@ -226,6 +227,7 @@ class AsyncSession(AsyncControls):
             self._client.backend.name,
             conversation,
             self._off_loop,
+            DeniedRounds(self._options.max_denied_rounds),
         )
 
     def stream(self) -> MessageStream:

@@ -7,6 +7,7 @@ import dataclasses
 import pytest
 
 from letta_adapters.errors import InvalidInputError
+from letta_adapters.options import SessionOptions
 from letta_adapters.permissions import Allow, Deny, PermissionContext, normalise_decision
 
 
@@ -20,6 +21,8 @@ from letta_adapters.permissions import Allow, Deny, PermissionContext, normalise
         (Deny("no", interrupt=True), Deny("no", True)),
         ({"behavior": "allow"}, Allow()),
         ({"behavior": "allow", "updatedInput": None}, Allow()),
+        ({"behavior": "allow", "message": "go on"}, Allow(message="go on")),
+        ({"behavior": "allow", "updatedPermissions": []}, Allow()),
         ({"behavior": "allow", "updatedInput": {}}, Allow({})),
         ({"behavior": "allow", "updatedInput": {"a": 1}}, Allow({"a": 1})),
         ({"behavior": "allow", "updated_input": {"a": 1}}, Allow({"a": 1})),
@@ -44,7 +47,7 @@ def test_answers(answer: object, decision: Allow | Deny) -> None:
         ({"behavior": "ask"}, "'ask'"),
         ({"behavior": []}, "behavior"),
         ({"behavior": "allow", "updateInput": {"a": 1}}, "updateInput"),
-        ({"behavior": "allow", "message": "x"}, "message"),
+        ({"behavior": "allow", "message": 5}, "message"),
         ({"behavior": "deny", "updatedInput": {}}, "updatedInput"),
         ({"behavior": "allow", "updatedInput": {}, "updated_input": {}}, "both"),
         ({"behavior": "allow", "updatedInput": "ls"}, "updated input"),
@@ -95,3 +98,36 @@ def test_an_allow_may_save_suggestions() -> None:
     assert normalise_decision(Allow(save=("save-default",))) == Allow(save=("save-default",))
     with pytest.raises(InvalidInputError, match="save"):
         normalise_decision(Allow(save=["save-default"]))  # type: ignore[arg-type]
+
+
+def test_a_callback_with_two_arguments_is_called_without_the_context() -> None:
+    given = SessionOptions(can_use_tool=lambda name, tool_input: (name, tool_input))
+    assert given.can_use_tool is not None
+    context = PermissionContext(tool_call_id="call_1")
+    assert given.can_use_tool("Bash", {"a": 1}, context) == ("Bash", {"a": 1})
+
+
+async def test_an_asynchronous_callback_with_two_arguments_stays_one() -> None:
+    async def ask(name: str, tool_input: dict[str, object]) -> bool:
+        return name == "Bash"
+
+    given = SessionOptions(can_use_tool=ask)
+    assert given.can_use_tool is not None
+    assert await given.can_use_tool("Bash", {}, PermissionContext(tool_call_id="call_1")) is True
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [lambda name, tool_input, context: True, lambda *args: True, lambda a, b, c, d=1: True, bool],
+    ids=["three", "any", "one more", "no signature"],
+)
+def test_a_callback_that_takes_the_question_is_used_as_it_is(callback: object) -> None:
+    assert SessionOptions(can_use_tool=callback).can_use_tool is callback
+
+
+@pytest.mark.parametrize(
+    "callback", [lambda: True, lambda name: True, lambda a, b, c, d: True, lambda *, name: True]
+)
+def test_a_callback_that_cannot_be_asked_is_refused_at_once(callback: object) -> None:
+    with pytest.raises(InvalidInputError, match="name, input, context"):
+        SessionOptions(can_use_tool=callback)

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from letta_adapters._checks import AGENT, CONVERSATION, checked_id
 from letta_adapters.changes import Change
 from letta_adapters.engine.turn import TurnState
-from letta_adapters.errors import UnsupportedOptionError
+from letta_adapters.errors import TurnFailedError, UnsupportedOptionError
 from letta_adapters.messages import Message, MessagePage, PendingToolCall
 from letta_adapters.options import AgentOptions, SessionOptions
 from letta_adapters.specs import RuntimeStatus
@@ -149,7 +149,8 @@ class ToolAnswer:
 
     ``returned``: the client-side tool's result (text, or content parts). ``approve``: let the
     server run it, with ``updated_input`` in place of the model's if given; with ``suggestion_ids``
-    the same call is not asked about again. Neither: denied, with ``reason``. ``traceback``: of what
+    the same call is not asked about again, and ``reason`` is a word with it. Neither: denied, with
+    ``reason``. ``traceback``: of what
     the user's tool or callback raised, which stays on this side.
     """
 
@@ -162,6 +163,40 @@ class ToolAnswer:
     updated_input: Mapping[str, Any] | None = None
     suggestion_ids: Sequence[str] = ()
     traceback: str | None = field(default=None, compare=False, repr=False)
+
+
+class DeniedRounds:
+    """Count the steps in a row of which every call was denied: a model may insist without end.
+
+    Args:
+        limit: How many there may be; the next one ends the turn.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._count = 0
+        self._run_id: str | None = None
+
+    def see(self, run_id: str | None, *, denied: bool) -> None:
+        """Take the answer to a step's calls (of one run: the calls may be asked about one by one).
+
+        Raises:
+            TurnFailedError: with the code ``denied_rounds``, when there were too many.
+        """
+        if not denied:
+            self._count = 0
+            self._run_id = None
+            return
+        if run_id is None or run_id != self._run_id:
+            self._count += 1
+            self._run_id = run_id
+        if self._count > self._limit:
+            raise TurnFailedError(
+                f"The agent went on calling tools that were denied, {self._limit} steps in a row.",
+                code="denied_rounds",
+                hint="Tell the agent in the denial's message what to do instead, or raise "
+                "max_denied_rounds.",
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,3 +212,16 @@ async def test_a_saved_suggestion_is_not_asked_again(
         result = await session.run_turn("go")
     assert result.success
     assert asked == ["Bash"]
+
+
+async def test_a_model_that_insists_on_what_is_refused_beforehand_is_stopped(
+    client: AsyncLettaClient, agent: str, model: ScriptedModel
+) -> None:
+    model.script(*(Reply(tool_calls=[bash(f"echo {n}")]) for n in range(12)))
+    async with client.create_session(agent, max_denied_rounds=3) as session:
+        result = await session.run_turn("go")
+        assert (result.success, result.error_code) == (False, "denied_rounds")
+        asked = len(model.requests)
+        assert asked <= 6
+        model.script("Here I am.")
+        assert (await session.run_turn("and now?")).result == "Here I am."

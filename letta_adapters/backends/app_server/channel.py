@@ -14,7 +14,7 @@ from letta_adapters.backends.app_server.connection import Connection, Inbox
 from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.app_server.settling import Fate
 from letta_adapters.backends.app_server.traffic import Traffic
-from letta_adapters.backends.base import Conversation, ToolAnswer, TurnSettings
+from letta_adapters.backends.base import Conversation, DeniedRounds, ToolAnswer, TurnSettings
 from letta_adapters.damage import explain
 from letta_adapters.engine.app_turn import AppTurn, Judge, Verdict
 from letta_adapters.engine.outcome import Failure
@@ -25,9 +25,11 @@ from letta_adapters.errors import (
     StreamTruncatedError,
     TimeoutAfterAcceptanceError,
     TimeoutBeforeAcceptanceError,
+    TurnFailedError,
 )
 from letta_adapters.images import OMITTED, has_images, with_bytes
 from letta_adapters.messages import AssistantMessage, Message, ToolCallMessage, ToolResultMessage
+from letta_adapters.options import SessionOptions
 
 # A turn that runs says so at once. A message whose id the server knows is accepted, and ignored.
 _SILENCE_SECONDS: Final = 15.0
@@ -113,6 +115,7 @@ class AppChannel:
         self._deadline: float | None = None
         self._aborted = False
         self._silent = True
+        self._rounds = DeniedRounds((settings.session or SessionOptions()).max_denied_rounds)
         self._uncount: Callable[[], None] = _nothing
         self._shows_images = False
 
@@ -243,6 +246,8 @@ class AppChannel:
         """Answer what needs no asking: calls decided beforehand, results that are ready."""
         assert self._connection is not None
         grants, refusals = self.state.grants, self.state.refusals
+        if await self._insists(granted=bool(grants), refused=bool(refusals)):
+            return
         with suppress(LettaError):  # a connection that is gone ends the inbox as well
             while grants:
                 frame = frames.approval(self._conversation, grants.pop(), None)
@@ -252,6 +257,18 @@ class AppChannel:
                 frame = frames.denial(self._conversation, request_id, reason)
                 await self._connection.send(frame)
             await self._send_ready()
+
+    async def _insists(self, *, granted: bool, refused: bool) -> bool:
+        """Does the agent go on calling what is refused beforehand? Then its turn is ended."""
+        try:
+            if granted or refused:
+                self._rounds.see(self.state.run_id, denied=not granted)
+        except TurnFailedError as error:
+            self.state.fail_with(error)
+            with suppress(LettaError):
+                await self.cancel()
+            return True
+        return False
 
     async def _stop_unasked(self) -> None:
         """A tool runs that nobody was asked about: end the turn where that must not be."""

@@ -148,8 +148,11 @@ def approval(conversation: Conversation, request_id: str, answer: ToolAnswer | N
     decision: dict[str, Any] = {"behavior": "allow"}
     if answer is not None and not answer.approve:
         decision = {"behavior": "deny", "message": answer.reason or "Denied."}
-    elif answer is not None and answer.updated_input is not None:
-        decision["updated_input"] = dict(answer.updated_input)
+    elif answer is not None:
+        if answer.updated_input is not None:
+            decision["updated_input"] = dict(answer.updated_input)
+        if answer.reason:
+            decision["message"] = answer.reason
     return {
         "type": "input",
         "runtime": runtime_of(conversation),

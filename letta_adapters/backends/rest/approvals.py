@@ -26,7 +26,7 @@ def approval_of(answer: ToolAnswer) -> dict[str, Any]:
         "tool_call_id": answer.tool_call_id,
         "approve": answer.approve,
     }
-    if not answer.approve:
+    if not answer.approve or answer.reason:
         item["reason"] = answer.reason
     return item
 
