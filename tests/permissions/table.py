@@ -47,12 +47,14 @@ def printed() -> str:
     """The table as Markdown."""
     modes = list(ALLOWS)
     lines = [
-        f"| kind | such as | {' | '.join(f'`{mode}`' for mode in modes)} |",
-        "|---" * (2 + len(modes)) + "|",
+        "| kind | such as | with a `can_use_tool`, in every mode | "
+        + " | ".join(f"without, `{mode}`" for mode in modes)
+        + " |",
+        "|---" * (3 + len(modes)) + "|",
     ]
     for kind, example in _EXAMPLES.items():
         cells = ["runs" if kind in ALLOWS[mode] else "denied" for mode in modes]
-        lines.append(f"| `{kind}` | {example} | {' | '.join(cells)} |")
+        lines.append(f"| `{kind}` | {example} | asked | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
