@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +36,7 @@ from letta_adapters.backends.app_server.permitting import Permits, Session
 from letta_adapters.backends.app_server.reflecting import Reflecting
 from letta_adapters.backends.app_server.settling import Fate, Live
 from letta_adapters.backends.app_server.stateless import Stateless
+from letta_adapters.backends.app_server.strays import Strays
 from letta_adapters.backends.app_server.system_info import SystemInfo
 from letta_adapters.backends.app_server.traffic import counted
 from letta_adapters.backends.base import (
@@ -120,6 +120,7 @@ class AppServerBackend:
     ) -> None:
         self.name = name
         self._status = status
+        self._strays = Strays(name == "local", status)
         self._connections = 0
         self.state_directory = state_directory
         self._system_info = system_info or SystemInfo(None)
@@ -146,7 +147,6 @@ class AppServerBackend:
         self._first_use = asyncio.Lock()
         files = None if own_directory is None else MachineFiles(own_directory)
         self._inherited = Inherited(files, self._system_info)
-        self._background: set[asyncio.Task[None]] = set()
 
     @property
     def kind(self) -> str:
@@ -176,15 +176,13 @@ class AppServerBackend:
             self.stray(conversation, frame)
 
     def stray(self, conversation: Conversation, frame: Frame) -> None:
-        """A question that no turn of ours answers. On a server of our own nobody else will."""
-        connection = self._link.current
-        if self.name != "local" or connection is None:
-            return
-        answer = frames.nobody(conversation, frame)
-        if answer is not None:
-            task = asyncio.ensure_future(_send_quietly(connection, answer))
-            self._background.add(task)
-            task.add_done_callback(self._background.discard)
+        """Take a question that no turn of ours answers."""
+        live = self._live.get(conversation) or Live()
+        self._strays.see(self._link.current, conversation, frame, live.messages)
+
+    def sent(self, client_message_id: str) -> None:
+        """Note a message that a turn of ours sends."""
+        self._strays.sent(client_message_id)
 
     # -- conversations ----------------------------------------------------------------------
 
@@ -582,15 +580,6 @@ class AppServerBackend:
 
     async def aclose(self) -> None:
         """Close the connection, then whatever the backend was given to shut down."""
-        await self._link.aclose(self._background_done)
+        await self._link.aclose(self._strays.done)
         self._stateless.close()
         await self._link.shut_down()
-
-    async def _background_done(self) -> None:
-        if self._background:
-            await asyncio.wait(self._background)
-
-
-async def _send_quietly(connection: Connection, frame: Frame) -> None:
-    with suppress(LettaError):
-        await connection.send(frame)

@@ -52,6 +52,8 @@ class Live:
         self.loop = ""
         self.queue: list[dict[str, Any]] = []
         self.device: dict[str, Any] = {}
+        # The messages whose turn runs.
+        self.messages: tuple[str, ...] = ()
         # The messages that were seen to wait there, since this connection was made.
         self.queued: Bounded[str, None] = Bounded(_QUEUED)
         self._news = asyncio.Event()
@@ -81,7 +83,11 @@ class Live:
         """Take a frame of this conversation."""
         kind = frame.get("type")
         if kind == "update_loop_status":
-            self.loop = str((frame.get("loop_status") or {}).get("status") or "")
+            status = frame.get("loop_status") or {}
+            self.loop = str(status.get("status") or "")
+            of_runs = status.get("client_message_ids_by_run_id") or {}
+            runs = status.get("active_run_ids") or ()
+            self.messages = tuple(str(m) for run in runs for m in of_runs.get(run) or ())
         elif kind == "update_queue":
             self.queue = [item for item in frame.get("queue") or () if isinstance(item, dict)]
             self.queued.update({str(item.get("client_message_id")): None for item in self.queue})
