@@ -10,6 +10,7 @@ from typing import Any
 
 from letta_adapters.testing._dates import EPOCH
 from letta_adapters.testing._edits import Edit, View, applied, fitting, merged, spread
+from letta_adapters.testing._encodings import charset_of, packed_texts
 from letta_adapters.testing._finder import Finder
 from letta_adapters.testing._json_text import Leaf, read_json
 from letta_adapters.testing._patterns import (
@@ -23,6 +24,10 @@ from letta_adapters.testing._patterns import (
 )
 from letta_adapters.testing._secrets import is_sensitive
 
+# Edits up to this rank take out what is private; the others what is volatile.
+_PRIVATE = 5
+# A number under a telling key is no secret if it is shorter: a limit, a count.
+_PIN = 6
 _DATA = re.compile(r"^data: ?([^\r\n]*)", re.MULTILINE)
 _TAIL = re.compile(r"[0-9A-Za-z_-]+\Z")
 _ENDPOINT = "http://endpoint.test/v1"
@@ -82,10 +87,15 @@ class Streams:
 
 def clean_body(body: bytes, is_sse: bool, finder: Finder) -> bytes:
     """``body`` with everything replaced; untouched parts stay byte for byte."""
+    charset = charset_of(body)
     try:
-        text = body.decode("utf-8")
+        text = body.decode(charset or "utf-8")
     except UnicodeDecodeError:
         return _clean_binary(body, finder)
+    if charset is not None:
+        # What says of itself that it is UTF-16 says so again when it is encoded. It may lie.
+        wide = clean_body(text.encode(), is_sse, finder).decode().encode(charset)
+        return _clean_binary(wide, finder)
     edits = sse_edits(text, finder) if is_sse else json_edits(text, finder, 0, len(text))
     tail = _TAIL.search(text)
     if tail is not None and (new := finder.cut_id_of(tail[0])) != tail[0]:
@@ -133,7 +143,8 @@ def _by_key(leaf: Leaf, value: str) -> str | None:
     """What must stand at this place whatever stands there now, or ``None``."""
     key = _last(leaf).lower()
     if leaf.kind == "number":
-        return _number(key, value)
+        secret = is_sensitive(leaf.path) and len(value) >= _PIN
+        return "0" if secret else _number(key, value)
     if leaf.kind == "key" or not value:
         return None
     if is_sensitive(leaf.path):
@@ -163,6 +174,15 @@ def _shifted(finder: Finder, text: str, start: int, end: int) -> list[Edit]:
 
 
 def _clean_binary(body: bytes, finder: Finder) -> bytes:
+    """Bytes with text in them: nothing moves, since lengths stand before what they count."""
     text = body.decode("latin-1")
-    edits = (fitting(edit.start, edit.end, edit.rank) for edit in finder.secrets.edits(text))
+    edits = [
+        edit if edit.rank > _PRIVATE else fitting(edit.start, edit.end, edit.rank)
+        for edit in finder.edits(text)
+        if edit.rank <= _PRIVATE or len(edit.text) == edit.end - edit.start
+    ]
+    for start, end, plain in packed_texts(body):
+        inner = plain.decode("utf-8", "replace")
+        if any(edit.rank <= _PRIVATE for edit in finder.edits(inner)):
+            edits.append(fitting(start, end, 0))
     return applied(text, merged(edits)).encode("latin-1")

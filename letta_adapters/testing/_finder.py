@@ -18,14 +18,15 @@ from pathlib import Path
 from letta_adapters.testing import _edits
 from letta_adapters.testing._dates import DateFinder
 from letta_adapters.testing._edits import Edit, applied, fitting, merged
+from letta_adapters.testing._key_shapes import MAY_HAVE, SHAPES
 from letta_adapters.testing._patterns import (
     EMAIL,
     HARMLESS_VALUE,
     HOME_PATHS,
     ID_TOKEN,
-    KEY_LIKE,
     LOCAL_HOST_PORT,
     LOCAL_URL,
+    MAY_BE_SENSITIVE,
     REDACTED,
     ROOT_HOME,
     SAFE_EMAIL,
@@ -213,14 +214,20 @@ def _decoded(token: str) -> bytes:
 
 
 def _key_like(text: str) -> Iterator[Edit]:
-    for pattern in KEY_LIKE:
+    for pattern in SHAPES if MAY_HAVE.search(text) else ():
         for match in pattern.finditer(text):
-            if not HARMLESS_VALUE.fullmatch(match[0]):
+            if not HARMLESS_VALUE.fullmatch(match[0]) and not ID_TOKEN.fullmatch(match[0]):
                 yield Edit(*match.span(), REDACTED, 2)
-    for match in SENSITIVE_TEXT.finditer(text):
-        group = 1 if match[1] else 2
-        if not HARMLESS_VALUE.fullmatch(match[group]):
+    for match in SENSITIVE_TEXT.finditer(text) if MAY_BE_SENSITIVE.search(text) else ():
+        group = match.lastindex or 0
+        if not HARMLESS_VALUE.fullmatch(match[group].strip()):
             yield Edit(*match.span(group), REDACTED, 2)
+
+
+def without_private_forms(text: str) -> str:
+    """``text`` without what is private by its form alone: the same on every machine."""
+    emails = (Edit(*match.span(), EMAIL_PLACEHOLDER, 3) for match in EMAIL.finditer(text))
+    return applied(text, merged([*_key_like(text), *_home_paths(text), *emails]))
 
 
 def _home_paths(text: str) -> Iterator[Edit]:

@@ -99,7 +99,7 @@ def _body_key(request: RecordedRequest, keep: Callable[[str], bool]) -> str:
     if "x-www-form-urlencoded" in content_type:
         return json.dumps(sorted((k, _mask(v, keep)) for k, v in parse_qsl(text)))
     boundary = MULTIPART_BOUNDARY.search(content_type)
-    return _mask(text.replace(boundary[1], BOUNDARY) if boundary else text, keep)
+    return _mask(text.replace(f"--{boundary[1]}", f"--{BOUNDARY}") if boundary else text, keep)
 
 
 def _mask(text: str, keep: Callable[[str], bool]) -> str:

@@ -41,44 +41,54 @@ HOME_PATHS = (
 URL_BEFORE = re.compile(r"https?://[^\s?#=\"'<>]*\Z")
 ROOT_HOME = re.compile(r"(?<![\w.\\/])/root(?=[/\"'\s:,)\\]|\Z)")
 
-KEY_LIKE = (
-    re.compile(r"(?<![A-Za-z0-9])(?:sk|rk|pk)[-_](?=[\w-]*[0-9])[\w-]{12,}"),
-    re.compile(r"(?<![A-Za-z0-9])(?:gh[oprsu]_[A-Za-z0-9]{16,}|github_pat_\w{20,})"),
-    re.compile(r"(?<![A-Za-z0-9])(?:glpat|pypi|xox[abeprs])-[\w-]{10,}"),
-    re.compile(r"(?<![A-Za-z0-9])(?:hf|npm)_[A-Za-z0-9]{20,}"),
-    re.compile(r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[0-9A-Z]{16}"),
-    re.compile(r"(?<![A-Za-z0-9])(?:AIza|ya29\.)[\w-]{20,}"),
-    re.compile(r"(?<![A-Za-z0-9])eyJ[\w-]{8,}\.eyJ[\w-]{8,}(?:\.[\w-]*)?"),
-    re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?s:.*?)(?:-----END [A-Z ]*KEY-----|\Z)"),
-    re.compile(r"(?<=Bearer )[\w.~+/-]{8,}=*"),
-    re.compile(r"(?<=Basic )(?=[A-Za-z+/]*[0-9A-Z=])[A-Za-z0-9+/]{8,}=*"),
-    # At the end of a cut text the @ may be missing; then host:port must not count.
-    re.compile(r"(?<=://)[^/\s:@\"'\\]+:(?!\d+(?:/|\Z))[^/\s@\"'\\]+(?=@|\Z)"),
-)
+URL_PASSWORD = re.compile(r"://[^/\s:@\"'\\]*:([^/\s@\"'\\]+)@")
 
-URL_PASSWORD = re.compile(r"://[^/\s:@\"'\\]+:([^/\s@\"'\\]+)@")
-
+_PASS_WORDS = r"pass(?:word|wd|phrase|code)?|pwd|kennwort"
 _SECRET_WORDS = (
-    r"(?:api|access|secret|private|auth|encryption)[-_]?key|(?:client|app)?[-_]?secret"
-    r"|pass(?:word|wd|phrase)|(?:auth|access|refresh|bearer|id|session|bot|csrf)[-_]?token|token"
-    r"|authorization|credentials?|cookie|dsn|connection[-_]?string"
+    r"(?:api|access|secret|private|auth|encryption|signing|master|shared|account|storage|service"
+    r"|deploy|license|ssh|client|app|application|consumer|instrumentation|subscription|host)"
+    r"[-_ ]?key"
+    r"|(?:client|app|webhook|signing|shared|consumer|jwt)?[-_]?secret|api[-_]?token|jwt"
+    r"|(?:auth|access|refresh|bearer|id|session|bot|csrf|personal|deploy|user)[-_ ]?token|token"
+    r"|authorization|credentials?|cookie|session[-_]?id|dsn|connection[-_]?string"
 )
 # Squashed: lower case, without - and _.
 SENSITIVE_KEY = re.compile(
-    r"(?:.*(?:apikey|accesskey|secretkey|privatekey|authkey|encryptionkey|secret|password|passwd"
-    r"|passphrase|authtoken|accesstoken|refreshtoken|bearertoken|sessiontoken|bottoken|csrftoken)"
+    r"(?:.*(?:apikey|accesskey|secretkey|privatekey|authkey|encryptionkey|signingkey|masterkey"
+    r"|sharedkey|accountkey|storagekey|licensekey|deploykey|sshkey|consumerkey|subscriptionkey"
+    r"|secret|password|passwd|passphrase|passcode|pwd"
+    r"|authtoken|accesstoken|refreshtoken|bearertoken|sessiontoken|bottoken|csrftoken|apitoken)"
+    r"|(?:db|user|smtp|admin|root|sql|mysql|pg|redis|ftp|imap|mail|my|new|old)?pass"
     r"|token|idtoken|xtoken|credentials?|authorization|authheader|(?:set)?cookie|dsn"
-    r"|connectionstring|proxyauthorization|xbarepassword)"
+    r"|connectionstring|proxyauthorization|xbarepassword|clientsecret|jwt)"
 )
 SENSITIVE_CONTAINERS = frozenset(
     {"secrets", "env", "env_vars", "environment_variables", "custom_headers"}
     | {"tool_exec_environment_variables", "env_vars_json"}
 )
-# In prose, source code, query strings and JSON nobody could parse: the value is group 1 or 2.
+MAY_BE_SENSITIVE = re.compile(
+    r"(?i)pass|pwd|kennwort|key|secret|token|jwt|auth|cred|cook|sess|dsn|conn"
+)
+_NAMED = rf"(?i:{_SECRET_WORDS}|{_PASS_WORDS})"
+_FRONT = r"(?<![A-Za-z0-9])(?:[\w-]{0,40}[-_])?"
+_PLAIN_VALUE = r"[^\s&\"',;(){}\[\]\\<>]"
+_MIXED = r"[A-Za-z][0-9]|[0-9][A-Za-z]|[a-z][A-Z]|[A-Za-z0-9][!@#$%^*+~?][A-Za-z0-9]"
+_OPAQUE_VALUE = rf"(?={_PLAIN_VALUE}*?(?:{_MIXED}|[a-z0-9]{{24}}|[0-9]{{8}})){_PLAIN_VALUE}{{6,}}"
+# In prose, source code, query strings, forms and JSON nobody could parse: the value is the group
+# that is there.
 SENSITIVE_TEXT = re.compile(
-    rf"(?<![A-Za-z])(?:[\w-]*[-_])?(?:{_SECRET_WORDS})[\"']?\s*(?:"
-    r"[:=]\s*[\"']([^\"'\s\\][^\"'\\]{2,})|=([^\s&\"',;(){}\[\]\\<>]{4,}))",
-    re.IGNORECASE,
+    rf"{_FRONT}{_NAMED}[\"'\]]*\s*(?:"
+    r"(?:[:=]|:=|=>)\s*[bfru]?[\"']([^\"'\s\\][^\"'\\]{2,})"
+    rf"|=[ \t]?({_PLAIN_VALUE}{{4,}})"
+    rf"|(?::[ \t]?|[ \t](?:is|was)[ \t])({_OPAQUE_VALUE}))"
+    # A password may be a word; what is said about passwords is no assignment.
+    rf"|{_FRONT}(?i:{_PASS_WORDS})[\"'\]]*:[ \t]?(?![a-z]+ |(?:str|string|bool|int)\b)"
+    rf"({_PLAIN_VALUE}{{4,}})"
+    rf"|--?{_NAMED}[ =]({_PLAIN_VALUE}{{4,}})"
+    # A form's part, an element, an attribute, an argument.
+    rf"|name=\"(?:[\w-]{{0,40}}[-_])?{_NAMED}\"(?:\r?\n[\w-]+:[^\r\n]*)*\r?\n\r?\n([^\r\n]+)"
+    rf"|<(?:[\w-]*[-_:])?{_NAMED}>([^<]+)<"
+    rf"|[\"'](?:[\w-]{{0,40}}[-_])?{_NAMED}[\"'],?\s*(?:value=|,\s*)[\"']([^\"'\\]{{3,}})"
 )
 HARMLESS_VALUE = re.compile(
     r"(?:REDACTED)+\w{0,7}|none|null|true|false|string|str|object|optional|required|\d{1,7}"
@@ -88,7 +98,10 @@ HARMLESS_VALUE = re.compile(
     re.IGNORECASE,
 )
 ENV_SECRET = re.compile(
-    r".*(?:API_?KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|PRIVATE_KEY|ACCESS_KEY|CREDENTIALS?)S?",
+    r".*(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|PASSCODE|CREDENTIAL|WEBHOOK|DSN|JWT|COOKIE)S?"
+    r"|.*(?:API|SECRET|PRIVATE|ACCESS|SIGNING|ENCRYPTION|MASTER|SHARED|ACCOUNT|STORAGE|SERVICE"
+    r"|DEPLOY|LICENSE|AUTH|CLIENT|SSH)_?KEYS?|(?:.+_)?PASS|.+_(?:PWD|PW|AUTH)"
+    r"|.*CONN(?:ECTION)?_?STR(?:ING)?",
     re.IGNORECASE,
 )
 SECRET_HEADER = re.compile(

@@ -116,9 +116,12 @@ class Secrets:
                 yield fitting(start, len(text), 9)
 
     def learn_environment(self, environment: Mapping[str, str] | None = None) -> None:
-        """Learn the values of variables named like ``*_API_KEY``, ``*_TOKEN``, ``*_PASSWORD``."""
+        """Learn the values of variables named like ``*_KEY``, ``*_TOKEN``, ``*_PASS``, and the
+        passwords of every URL, whatever its variable is called (``DATABASE_URL``)."""
         source = os.environ if environment is None else environment
         for name, value in source.items():
+            for password in URL_PASSWORD.findall(value):
+                self.add(password, certain=not HARMLESS_VALUE.fullmatch(password))
             if ENV_SECRET.fullmatch(name) and len(value) >= 6:
                 self.add(value, certain=not HARMLESS_VALUE.fullmatch(value))
 
@@ -149,7 +152,7 @@ class Secrets:
             self.learn_json(value)
             return
         for match in SENSITIVE_TEXT.finditer(text):
-            self.add(match[1] or match[2])
+            self.add(match[match.lastindex or 0])
 
     def _watch_ends(self, needle: str, window: int) -> None:
         # An end without digits or mixed case is a word that any text may have: take more of it.

@@ -22,6 +22,7 @@ import os
 import re
 import socket
 import sys
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import yaml
+
+from letta_adapters.testing._leak_shapes import keys_in
 
 _HEADERS = {
     "request": {"accept", "content-type"},
@@ -134,6 +137,7 @@ class _Scan:
 
     def findings(self, reading: str) -> Iterator[tuple[str, str]]:
         yield from (("secret", secret) for secret in self.secrets if secret in reading)
+        yield from (("key", key) for key in keys_in(reading))
         for kind, pattern in _PATTERNS.items():
             for match in pattern.finditer(reading):
                 if kind != "time" or not _CONSTANT_TIME.fullmatch(match[0]):
@@ -157,14 +161,27 @@ class _Scan:
 
     def body(self, line: int, body: Any) -> None:
         if isinstance(body, bytes):
-            for secret in self.secrets:
-                if secret.encode() in body:
-                    self.report(line, "secret", secret)
+            self.binary(line, body)
             return
         events = [_json(text) for text in _data_lines(body or "")] or [_json(body or "")]
         for event in events:
             self.values(line, event)
         self.joined(line, events)
+
+    def binary(self, line: int, body: bytes) -> None:
+        """Bytes, as what they may be: one letter each, two, four, or compressed."""
+        readings = [body.decode("latin-1")]
+        if body.count(0) * 5 > len(body):
+            readings += [body.replace(b"\0", b"").decode("latin-1")]
+        for window in (31, 15, -15):
+            with contextlib.suppress(zlib.error):
+                inflated = zlib.decompressobj(window).decompress(body, 10_000_000)
+                readings.append(inflated.decode("latin-1"))
+        for reading in readings:
+            for kind, found in self.findings(reading):
+                # Of a picture's bytes some look like a date, an id or a name.
+                if kind in ("secret", "key", "e-mail"):
+                    self.report(line, kind, found)
 
     def joined(self, line: int, events: list[Any]) -> None:
         for joined in _joined(events):

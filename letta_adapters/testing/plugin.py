@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 MODES = ("none", "once", "rewrite", "all")
 _MARK = "letta_cassette"
 # What pytest-xdist's processes tell one another.
+_MAX_NAME = 200
 _WHOLE = "letta_whole_suite"
 _ORPHANS = "letta_orphans"
 
@@ -278,9 +279,22 @@ def _spec(item: pytest.Item) -> CassetteSpec:
 
 
 def _file_name(name: str) -> str:
-    plain = re.sub(r"[^\w.\[\]=,+-]", "_", name)
+    plain = re.sub(r"[^\w.\[\]=,+-]", "_", _without_secrets(name))
+    if len(plain.encode()) > _MAX_NAME:
+        # File systems allow 255 bytes, with `.yaml` and what stands before it while it is written.
+        plain = plain.encode()[:_MAX_NAME].decode("utf-8", "ignore")
     # Parameters `a/b` and `a:b` must not end in one file.
     return plain if plain == name else f"{plain}-{zlib.crc32(name.encode()):08x}"
+
+
+def _without_secrets(name: str) -> str:
+    """A test's name; what its parameters say belongs into no file's name if it is private."""
+    if "[" not in name:
+        return name
+    from letta_adapters.testing._finder import without_private_forms
+
+    test, bracket, parameters = name.partition("[")
+    return test + bracket + without_private_forms(parameters)
 
 
 def _is_parallel(config: pytest.Config) -> bool:

@@ -26,6 +26,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.testing._bodies import Streams, clean_body
 from letta_adapters.testing._dates import DateFinder
+from letta_adapters.testing._encodings import charset_of, unpacked
 from letta_adapters.testing._finder import Finder
 from letta_adapters.testing._ids import IdMap
 from letta_adapters.testing._json_text import read_json
@@ -168,7 +169,7 @@ class _Stream:
 
     @property
     def body(self) -> bytes:
-        return _SEAM.join(_without_boundary(item) for _, item in self.items)
+        return _SEAM.join(_readable(item) for _, item in self.items)
 
     def apart(self, body: bytes) -> dict[int, bytes]:
         """The parts of the joined ``body``, by their interaction's number."""
@@ -211,7 +212,7 @@ class _Writer:
             method=request.method,
             uri=self._uri(request.uri),
             headers=headers,
-            body=clean_body(_without_boundary(request), False, self.finder),
+            body=clean_body(_readable(request), False, self.finder),
         )
 
     def response(self, response: RecordedResponse, body: bytes) -> RecordedResponse:
@@ -247,11 +248,14 @@ class _Writer:
         return origin + self.finder.clean(uri[len(origin) :])
 
 
-def _without_boundary(message: RecordedRequest | RecordedResponse) -> bytes:
+def _readable(message: RecordedRequest | RecordedResponse) -> bytes:
+    """The body, unpacked, with a multipart boundary that is always the same."""
+    body = unpacked(message.body, message.header("content-encoding"))
     boundary = MULTIPART_BOUNDARY.search(message.header("content-type"))
-    return (
-        message.body.replace(boundary[1].encode(), BOUNDARY.encode()) if boundary else message.body
-    )
+    if boundary is None:
+        return body
+    # With its dashes: a short one may be part of anything.
+    return body.replace(f"--{boundary[1]}".encode(), f"--{BOUNDARY}".encode())
 
 
 def _timing(response: RecordedResponse, body: bytes) -> tuple[tuple[int, int], ...] | None:
@@ -288,11 +292,11 @@ def _learn_request(secrets: Secrets, request: RecordedRequest) -> None:
     for name, value in parse_qsl(parts.query):
         if is_sensitive((name,)):
             secrets.add(value)
-    _learn_body(secrets, request.body, is_sse=False)
+    _learn_body(secrets, _readable(request), is_sse=False)
 
 
 def _learn_body(secrets: Secrets, body: bytes, *, is_sse: bool) -> None:
-    text = body.decode("utf-8", "replace")
+    text = body.decode(charset_of(body) or "utf-8", "replace")
     if not is_sse:
         secrets.learn_text(text)
         return

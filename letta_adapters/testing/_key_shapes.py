@@ -1,0 +1,83 @@
+"""The shapes of keys and tokens that services hand out.
+
+Shapes are facts; these are the published ones (the rule sets of gitleaks, the services' own
+documentation), each as the beginning that tells it and the letters that may follow. Lengths are
+shorter than the services', since a stream or a log may cut a key. The leak scanner has its own.
+"""
+
+from __future__ import annotations
+
+import re
+
+# What follows has at least twelve letters, some of them digits or of both cases.
+_PREFIXES = """
+sk- sk_ rk- rk_ pk- pk_ csk- whsec_ sk.ey pk.ey
+gho_ ghp_ ghr_ ghs_ ghu_ github_pat_ GR1348941
+glagent- glcbt- gldt- glffct- glft- glimt- gloas- glpat- glptt- glrt- glsoat- _gitlab_session=
+pypi- npm_ rubygems_ CLOJARS_
+hf_ api_org_ gsk_ xai- r8_ fw_ pplx- tvly- lsv2_pt_ lsv2_sk_ ls__
+jina_ pcsk_ llx- nvapi- e2b_
+xoxa- xoxb- xoxc- xoxd- xoxe- xoxe. xoxo- xoxp- xoxr- xoxs- xapp-
+ABSK bedrock-api-key- AIza GOCSPX- ya29. 1//0
+LTAI AKID AKCp cmVmd AQVN y0_
+doo_v1_ dop_v1_ dor_v1_ dp.pt. dp.st. dp.ct. dp.sa. dp.scim. dp.audit.
+duffel_test_ duffel_live_ dt0c01. dt0s16.
+EZAK EZTK EAAA EAAC EAAM FLWSECK FLWPUBK fo1_ fm1a_ fm1r_ fm2_ fio-u- glc_ glsa_ eyJrIjoi
+HRKU- ico- lin_api_ lin_oauth_ ntn_ secret_ PMAK- pnu_ pul- rdme_ tk-us- SG. xkeysib- xsmtpsib-
+sntrys_ sntryu_ sm_aat_ sm_pat_ sm_sat_ shippo_test_ shippo_live_ shpat_ shpca_ shppa_ shpss_ sgp_
+sq0atp- sq0csp- sq0idp- hvs. hvb. hvr. pscale_tkn_ pscale_oauth_ pscale_pw_ sha256~
+AGE-SECRET-KEY-1 ops_eyJ p8e- API- figd_ figu_ sbp_ sb_secret_ nfp_ rnd_ CFPAT- dckr_pat_ dckr_oat_
+ATATT3 ATCTT3 ATBB tfp_ bkua_ CCIPAT_ NRAK- NRJS- NRII- NRRA- phc_ phx_ pnu_ pnb_ tskey- atlasv1.
+v1.0- access-sandbox- access-development- access-production- pat-na1- pat-eu1-
+"""
+_STARTS = "|".join(map(re.escape, sorted(set(_PREFIXES.split()), key=len, reverse=True)))
+# Nothing of a word or a longer token before; an escape's letter (\n) may stand there.
+_BEFORE = r"(?:(?<![A-Za-z0-9_])|(?<=\\[nrtbf])|(?<=_)(?<=\W_))"
+# Words between hyphens have neither digits nor capitals in them.
+_RANDOM = r"(?=[\w./+=~-]*?(?:[A-Za-z][0-9]|[0-9][A-Za-z]|[a-z][A-Z]|[A-Za-z]{24}|[0-9]{9}))"
+
+# What every shape has: most texts are short words, and looking for each shape takes time.
+MAY_HAVE = re.compile(r"[\w+/.~|%-]{12}|://|PRIVATE KEY|(?i:bearer |basic |token )")
+SHAPES = (
+    re.compile(rf"{_BEFORE}(?:{_STARTS}){_RANDOM}[A-Za-z0-9_+/~-]{{12,}}(?:[.][\w+/=~-]{{6,}})*=*"),
+    re.compile(rf"{_BEFORE}(?:A3T[A-Z0-9]|AKIA|ASIA|ABIA|ACCA|AROA|AIDA)[A-Z0-9]{{12,}}"),
+    re.compile(rf"{_BEFORE}A3-[A-Z0-9]{{6}}(?:-[A-Z0-9]{{5,11}}){{3,6}}"),
+    re.compile(rf"{_BEFORE}(?:dapi|SK|key-|fc-|4b1d)[0-9a-f]{{24,}}"),
+    re.compile(r"(?<![\w.-])(?:s\.|pa-|cio|oy2|su)(?=[a-z]*[0-9A-Z])[A-Za-z0-9]{24,}(?![\w.-])"),
+    re.compile(r"(?<![\w.-])t1\.[\w-]{10,}[=]*\.[\w-]{40,}=*"),
+    # JSON web tokens, whole or as their first parts.
+    re.compile(rf"{_BEFORE}ey[A-Za-z0-9]{{8,}}\.ey[\w/-]{{8,}}(?:\.[\w/-]*)?"),
+    # A bot's number and its token; Discord's, Airtable's, Terraform's, Harness's three parts.
+    re.compile(r"(?<![\w-])\d{7,10}:A[A-Za-z0-9_-]{30,}"),
+    re.compile(r"(?<![\w-])[MNO][\w-]{22,27}\.[\w-]{6}\.[\w-]{25,}"),
+    re.compile(r"(?<![\w-])pat[A-Za-z0-9]{14}\.[a-f0-9]{32,}"),
+    re.compile(r"(?<![\w-])[A-Za-z0-9]{14}\.atlasv1\.[\w=-]{30,}"),
+    re.compile(r"(?<![\w-])(?:pat|sat)\.[\w-]{22}\.[A-Za-z0-9]{24}\.[A-Za-z0-9]{20}"),
+    re.compile(
+        r"(?<![\w-])(?:sc|ext|scauth|authress)_[a-z0-9]{5,}\.[a-z0-9]{4,6}\.acc[\w.+/=-]{20,}"
+    ),
+    # Azure's client secrets, MaxMind's, Mailchimp's, Facebook's.
+    re.compile(r"(?<![\w~.-])[\w~.]{3}\dQ~[\w~.-]{28,}"),
+    re.compile(r"(?<![\w-])[A-Za-z0-9]{6}_[A-Za-z0-9]{29}_mmk"),
+    re.compile(r"(?<![\w-])[0-9a-f]{32}-us\d{1,2}(?!\w)"),
+    re.compile(r"(?<![\w-])\d{15,16}[|%][\w-]{27,40}"),
+    # Addresses that are secrets themselves.
+    re.compile(r"(?<=hooks\.slack\.com/)(?:services|workflows|triggers)/[\w+/]{20,}"),
+    re.compile(r"(?<=/api/webhooks/)\d{10,}/[\w-]{30,}"),
+    re.compile(r"(?<=\.webhook\.office\.com/)webhookb2/[\w@/-]{40,}"),
+    re.compile(r"(?<=[?&;](?:sig|sas|sv1))=[\w%+/=-]{20,}"),
+    re.compile(r"(?:(?<=X-Amz-Signature=)|(?<=X-Goog-Signature=))[0-9a-f]{16,}"),
+    # Keys in armour, whole, cut, or one line of escapes.
+    re.compile(
+        r"-----BEGIN[ A-Z0-9_-]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+        r"(?s:.*?)(?:-----END[ A-Z0-9_-]{0,40}KEY(?: BLOCK)?-----|\Z)"
+    ),
+    re.compile(r"PuTTY-User-Key-File-\d: (?s:.*?)(?:Private-MAC: [0-9a-f]+|\Z)"),
+    # What authenticates a request.
+    re.compile(r"(?i:(?<=bearer )|(?<=token )(?=[\w.~+/-]*\d))[\w.~+/-]{8,}=*"),
+    re.compile(r"(?i:(?<=basic ))(?=[A-Za-z+/]*[0-9A-Z=])[A-Za-z0-9+/]{8,}=*"),
+    # At the end of a cut text the @ may be missing; then host:port must not count.
+    re.compile(r"(?<=://)[^/\s:@\"'\\]*:(?!\d+(?:/|\Z))[^/\s@\"'\\]+(?=@|\Z)"),
+    # A name alone before the host, when it is no name.
+    re.compile(r"(?<=://)(?=[^/\s:@\"'\\]*\d)[^/\s:@\"'\\]{16,}(?=@)"),
+)
