@@ -18,7 +18,7 @@ from functools import cached_property
 
 import httpx
 
-from letta_adapters.testing._matching import RequestKey
+from letta_adapters.testing._matching import RequestKey, covers
 from letta_adapters.testing._patterns import ID_TOKEN
 from letta_adapters.testing.cassette import RecordedRequest, RecordedResponse
 
@@ -132,6 +132,7 @@ class Matcher:
     def take(self, key: RequestKey) -> tuple[Entry, RecordedResponse] | None:
         """The exchange that ``key`` is, and its answer in the client's ids; or ``None``."""
         entry = self._next(self._translated(key)) or self._dealt_anew(key)
+        entry = entry or self._covering(self._translated(key))
         if entry is None:
             return None
         entry.played = True
@@ -142,6 +143,14 @@ class Matcher:
     def _next(self, key: RequestKey) -> Entry | None:
         waiting = self._waiting.get(key)
         return waiting.popleft() if waiting else None
+
+    def _covering(self, key: RequestKey) -> Entry | None:
+        """The first exchange left whose placeholders hide what differs."""
+        left = (entry for entry in self.entries if not entry.played)
+        entry = next((entry for entry in left if covers(entry.key, key)), None)
+        if entry is not None:
+            self._waiting[entry.key].remove(entry)
+        return entry
 
     def _translated(self, key: RequestKey) -> RequestKey:
         if self._renaming is None:

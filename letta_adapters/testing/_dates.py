@@ -17,12 +17,14 @@ class DateFinder:
     """Finds dates. One with a time of day always counts.
 
     A mere day counts if it is ``volatile``: the day of the recording, as its timestamps tell (or
-    today, for a live request). Somebody's birthday in a prompt is part of the test and stays.
+    today, for a live request), and is none of ``but``. Somebody's birthday in a prompt is part of
+    the test and stays.
     """
 
-    def __init__(self, volatile: Iterable[date] = ()) -> None:
+    def __init__(self, volatile: Iterable[date] = (), but: Iterable[date] = ()) -> None:
         # A day each side: time zones.
-        self._days = {day + timedelta(shift) for day in volatile for shift in (-1, 0, 1)}
+        around = {day + timedelta(shift) for day in volatile for shift in (-1, 0, 1)}
+        self._days = around.difference(but)
         self.seen: set[date] = set()
 
     def edits(self, text: str) -> Iterator[Edit]:
@@ -50,6 +52,19 @@ class DateFinder:
             self.seen.add(day)
             return True
         return day in self._days
+
+
+def days_in(text: str) -> Iterator[date]:
+    """The mere days, without a time, that ``text`` names."""
+    for match in ISO_DATE.finditer(text):
+        day = _day(*match["date"].split("-"))
+        if day is not None and not match["clock"]:
+            yield day
+    for match in PROSE_DATE.finditer(text):
+        number = str(_MONTHS.index((match["month"] or match["month2"])[:3].lower()) + 1)
+        day = _day(match["year"] or match["year2"], number, match["day"] or match["day2"])
+        if day is not None and not match["clock"]:
+            yield day
 
 
 def _day(year: str, month: str, day: str) -> date | None:

@@ -72,10 +72,11 @@ class Finder:
     _memo_secrets: int = field(init=False, default=0, repr=False)
 
     def __post_init__(self) -> None:
-        names = [(name, HOST) for name in (*local_host_names(), *self.hosts)]
+        names = [(name, HOST) for name in local_host_names()]
         names += [(name, USER) for name in local_user_names()]
-        self.words = tuple((_word(name), text) for name, text in names)
-        for name, _ in names:
+        given = [(_word(name), HOST) for name in self.hosts]
+        self.words = (*((_own_name(name), text) for name, text in names), *given)
+        for name in (*(name for name, _ in names if not name.isalpha()), *self.hosts):
             self.secrets.watch_cut(name)
 
     def edits(self, text: str, depth: int = 0) -> list[Edit]:
@@ -196,6 +197,18 @@ def _word(name: str) -> re.Pattern[str]:
     around = r"(?<!\w)", r"(?!\w)"
     before, after = around if len(name) < 8 else ("", "")
     return re.compile(before + re.escape(name) + after, re.IGNORECASE)
+
+
+def _own_name(name: str) -> re.Pattern[str]:
+    """A name of this machine or its user: anywhere if nobody else can mean it.
+
+    One of letters alone is a word (Grace, Athena): a recording that hides it in a question is
+    missed on any other machine. It counts where it stands as a machine writes it.
+    """
+    if not name.isalpha():
+        return _word(name)
+    word = re.escape(name)
+    return re.compile(rf"(?<=[/\\=@~]){word}(?!\w)|(?<!\w){word}(?=[@/\\]|:\d)", re.IGNORECASE)
 
 
 _RUNS = re.compile(r"[\x20-\x7e]{4,}")

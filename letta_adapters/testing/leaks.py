@@ -402,8 +402,13 @@ def _this_machine() -> re.Pattern[str] | None:
     names = {socket.gethostname(), socket.gethostname().split(".")[0], Path.home().name}
     with contextlib.suppress(KeyError, OSError):  # a user without a name
         names.add(getpass.getuser())
-    telling = [re.escape(n) for n in sorted(names) if len(n) > 3 and n.lower() not in _ANYBODY]
-    return re.compile(rf"(?i)(?<!\w)(?:{'|'.join(telling)})(?!\w)") if telling else None
+    telling = [n for n in sorted(names) if len(n) > 3 and n.lower() not in _ANYBODY]
+    # Letters alone may be anybody's name in a sentence; in a path, an address, a setting they are
+    # not.
+    alone = [rf"(?<!\w){re.escape(n)}(?!\w)" for n in telling if not n.isalpha()]
+    within = [n for n in telling if n.isalpha()]
+    alone += [rf"[/\\=@~]{n}(?!\w)|(?<!\w){n}(?:[@/\\]|:\d)" for n in within]
+    return re.compile(f"(?i){'|'.join(alone)}") if alone else None
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.testing._bodies import Streams, clean_body
-from letta_adapters.testing._dates import DateFinder
+from letta_adapters.testing._dates import DateFinder, days_in
 from letta_adapters.testing._encodings import charset_of, unpacked
 from letta_adapters.testing._finder import Finder
 from letta_adapters.testing._ids import IdMap
@@ -144,9 +144,17 @@ def _round(cassette: Cassette, rules: SanitizeRules, secrets: Secrets) -> Casset
     reader = Finder(secrets, dates, _noting(ids), origins=origins, **_of_user(rules))
     _Writer(reader, rules).cassette(cassette)
     ids.number()
-    known = DateFinder(dates.seen)
-    writer = Finder(secrets, known, ids.get, ids.get_cut, origins, **_of_user(rules))
-    return _Writer(writer, rules).cassette(cassette)
+    # A test asserts on what was answered: a day that it asked about stays there, even today.
+    said = {
+        day
+        for item in cassette
+        for day in days_in(_readable(item.request).decode("utf-8", "ignore"))
+    }
+    asked, answered = (
+        Finder(secrets, found, ids.get, ids.get_cut, origins, **_of_user(rules))
+        for found in (DateFinder(dates.seen), DateFinder(dates.seen, but=said))
+    )
+    return _Writer(asked, rules, answered).cassette(cassette)
 
 
 def _noting(ids: IdMap) -> Callable[[str], str]:
@@ -192,11 +200,13 @@ class _Writer:
 
     finder: Finder
     rules: SanitizeRules
+    answers: Finder | None = None
 
     def cassette(self, cassette: Cassette) -> Cassette:
         bodies: dict[int, bytes] = {}
         for stream in _streams(cassette):
-            bodies |= stream.apart(clean_body(stream.body, stream.is_sse, self.finder))
+            finder = self.answers or self.finder
+            bodies |= stream.apart(clean_body(stream.body, stream.is_sse, finder))
         return Cassette(
             [
                 Interaction(

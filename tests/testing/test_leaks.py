@@ -111,12 +111,21 @@ def test_sees_keys_headers_hosts_and_epochs() -> None:
 
 def test_sees_this_machine_and_user(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "wolke7.corp.lan")
-    monkeypatch.setattr("getpass.getuser", lambda: "theodora")
+    monkeypatch.setattr("getpass.getuser", lambda: "theodora9")
     assert kinds(file_of({"t": "on WOLKE7 now"})) == {"host"}
-    assert kinds(file_of({"t": "theodora said"})) == {"host"}
+    assert kinds(file_of({"t": "theodora9 said"})) == {"host"}
     assert kinds(file_of({"t": "wolke71"})) == set()
     monkeypatch.setattr("getpass.getuser", _no_user)
-    assert kinds(file_of({"t": "theodora said"})) == set()
+    assert kinds(file_of({"t": "theodora9 said"})) == set()
+
+
+def test_a_login_that_is_a_word_counts_where_machines_write_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("getpass.getuser", lambda: "grace")
+    assert kinds(file_of({"t": "Who was Grace Hopper?"})) == set()
+    for text in ("in /srv/grace/x", "USER=grace", "ssh grace@box"):
+        assert kinds(file_of({"t": text})) == {"host"}
 
 
 def _no_user() -> str:

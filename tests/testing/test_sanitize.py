@@ -292,12 +292,21 @@ def test_times(text: str, clean: str) -> None:
     assert answer_of({"t": text})["t"] == clean
 
 
-def test_days_count_if_they_are_those_of_the_recording() -> None:
+def test_days_in_a_request_count_if_they_are_those_of_the_recording() -> None:
     text = "Today is November 22, 2026 (2026-11-22); Christmas is 2026-12-25, born May 17, 1990."
-    clean = answer_of({"created_at": "2026-11-22T23:59:00Z", "t": text})["t"]
-    assert clean == (
+    answer = {"created_at": "2026-11-22T23:59:00Z", "t": text}
+    (item,) = sanitize_cassette(Cassette([exchange(answer, {"t": text})]))
+    assert json.loads(item.request.body)["t"] == (
         "Today is January 1, 2026 (2026-01-01); Christmas is 2026-12-25, born May 17, 1990."
     )
+    # What was answered is what the test asserts on.
+    assert json.loads(item.response.body)["t"] == text
+
+
+def test_a_login_that_is_a_word_stays_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("getpass.getuser", lambda: "grace")
+    text = "Who was Grace Hopper? See /srv/grace/notes"
+    assert answer_of({"t": text})["t"] == "Who was Grace Hopper? See /srv/user/notes"
 
 
 def test_numbers_that_are_times() -> None:
