@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 from urllib.parse import parse_qsl
@@ -128,15 +129,16 @@ def same_request(ours: RecordedRequest, theirs: RecordedRequest) -> bool:
     An id that is not in the sanitizer's numbered form was made up by the client just now, and
     matches any id; two numbered ids must be equal.
     """
-    ours_ids, theirs_ids = _ids_in_order(ours), _ids_in_order(theirs)
     if key_of(ours) != key_of(theirs):
         return False
+    ours_ids, theirs_ids = _ids_in_order(ours), _ids_in_order(theirs)
     return len(ours_ids) == len(theirs_ids) and all(
         a == b or not (is_numbered(a) and is_numbered(b))
         for a, b in zip(ours_ids, theirs_ids, strict=True)
     )
 
 
+@lru_cache(maxsize=4096)
 def key_of(request: RecordedRequest) -> RequestKey:
     """The key of a (cleaned) request with all ids masked."""
     return request_key(request, lambda _token: False)

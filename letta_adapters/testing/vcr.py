@@ -44,9 +44,18 @@ def matchers(rules: SanitizeRules | None = None, secrets: Iterable[str] = ()) ->
     sent as such, then within a message), so every ``VCR`` needs its own.
     """
     cleaner = RequestCleaner(rules, secrets)
+    # vcrpy compares every request with every recorded one. The request is kept as well: as long as
+    # it lives, nothing else has its number.
+    seen: dict[tuple[int, str], tuple[Any, RecordedRequest]] = {}
+
+    def clean(request: Any, what: str) -> RecordedRequest:
+        number = id(request), what
+        if number not in seen:
+            seen[number] = request, cleaner(_part(request, what))
+        return seen[number][1]
 
     def check(what: str, r1: Any, r2: Any) -> None:
-        ours, theirs = (cleaner(_part(request, what)) for request in (r1, r2))
+        ours, theirs = clean(r1, what), clean(r2, what)
         if not same_request(ours, theirs):
             raise AssertionError(
                 "\n".join(differences(key_of(ours), key_of(theirs))) or "ids differ"

@@ -26,6 +26,8 @@ from letta_adapters.testing import (
     save_cassette,
     use_letta_vcr,
 )
+from letta_adapters.testing.cassette import RecordedRequest
+from letta_adapters.testing.sanitize import RequestCleaner
 from letta_adapters.testing.vcr import matchers
 
 EVENTS = [b'data: {"t": "\xe2\x80\xa8 %d"}\n\n' % n for n in range(3)] + [b"data: [DONE]\n\n"]
@@ -176,3 +178,30 @@ def test_matchers_say_what_differs() -> None:
     text = request("http://a.test/")
     text.body = f"text {UUID}".encode()
     one["letta_body"](text, text)
+
+
+def test_every_request_is_cleaned_once_however_often_it_is_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cleaned: list[RecordedRequest] = []
+    clean = RequestCleaner.__call__
+
+    def counting(self: RequestCleaner, request: RecordedRequest) -> RecordedRequest:
+        cleaned.append(request)
+        return clean(self, request)
+
+    monkeypatch.setattr(RequestCleaner, "__call__", counting)
+    same_body = matchers()["letta_body"]
+    typed = {"content-type": "application/json"}
+    requests = [
+        vcrpy.request.Request("POST", "http://letta.test/x", json.dumps({"n": number}), typed)
+        for number in range(10)
+    ]
+    for one in requests:
+        for other in requests:
+            if one is other:
+                same_body(one, other)
+            else:
+                with pytest.raises(AssertionError):
+                    same_body(one, other)
+    assert len(cleaned) == len(requests)
