@@ -1,4 +1,8 @@
-"""Just enough of the App Server protocol for a turn: raw frames, no backend."""
+"""Just enough of the App Server protocol for a turn: raw frames, no backend.
+
+The runtime asks about every tool, in every mode. A conversation whose mode is ``unrestricted`` is
+answered here as the backend would answer.
+"""
 
 from __future__ import annotations
 
@@ -25,11 +29,22 @@ class Wire:
         self._socket = socket
         self._numbers = itertools.count()
         self.frames: list[Frame] = []
+        self._allows = False
 
     async def pump(self) -> None:
         with contextlib.suppress(websockets.ConnectionClosed):
             async for text in self._socket:
-                self.frames.append(json.loads(text))
+                frame = json.loads(text)
+                self.frames.append(frame)
+                if self._allows and frame.get("type") == "control_request":
+                    await self._allow(frame)
+
+    async def _allow(self, question: Frame) -> None:
+        decision = {"behavior": "allow"}
+        request_id = question["request_id"]
+        payload = {"kind": "approval_response", "request_id": request_id, "decision": decision}
+        frame = {"type": "input", "runtime": question["runtime"], "payload": payload}
+        await self._socket.send(json.dumps({"request_id": f"a-{request_id}", **frame}))
 
     async def until(self, wanted: Callable[[Frame], bool], seconds: float = 10.0) -> Frame:
         deadline = time.monotonic() + seconds
@@ -46,6 +61,7 @@ class Wire:
         return await self.until(lambda frame: frame.get("request_id") == number)
 
     async def new_conversation(self, mode: str = "standard") -> dict[str, str]:
+        self._allows = mode == "unrestricted"
         agent = {"body": {"name": "test", "model": MODEL, "system": "Be brief."}, "memfs": True}
         answer = await self.ask("runtime_start", create_agent=agent, mode=mode, skill_sources=[])
         assert answer["success"], answer

@@ -21,6 +21,12 @@ SLOW = Reply("too late", delay=5, when="hello")
 SLEEP = ToolUse("Bash", {"command": "python3 -c 'import time; time.sleep(60)'", "description": "x"})
 
 
+def _sleeps(home: Path) -> bool:
+    """Does the agent's own shell command run?"""
+    commands = [process.cmdline() for process in running(home)]
+    return any("time.sleep(60)" in " ".join(command) for command in commands)
+
+
 async def _run_again(start, model, runtime) -> list[str]:
     """What the model is asked once the conversation is open again, and then told something new."""
     model.script("fine")
@@ -57,7 +63,7 @@ async def test_after_a_crash_of_everything_the_next_owner_clears_up(child, start
     model.script(Reply("", tool_calls=[SLEEP], when="hello"))
     one = child("wait", model_url=model.base_url, say="hello", mode="unrestricted")
     told = one.told()
-    await eventually(lambda: len(running(home)) > 1)  # the agent's own shell command
+    await eventually(lambda: _sleeps(home))
     psutil.Process(one.process.pid).suspend()  # it cannot notice...
     psutil.Process(told["pid"]).kill()
     one.process.kill()
@@ -76,7 +82,7 @@ async def test_a_crash_ends_what_the_agent_had_started(start, home, model):
     async with connected(handle) as wire:
         runtime = await wire.new_conversation("unrestricted")
         await wire.say(runtime, "hello", "cm-1")
-        await eventually(lambda: len(running(home)) > 1)
+        await eventually(lambda: _sleeps(home))
         psutil.Process(handle.pid).kill()
         assert not await handle.alive()
     assert running(home) == []
