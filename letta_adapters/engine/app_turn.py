@@ -32,6 +32,7 @@ from letta_adapters.messages import (
     content_text,
 )
 
+_TAKEN_OUT = "The message was taken out of the queue before its turn began."
 # What is said of a turn that stopped without its end.
 _UNSAID = Failure("protocol_error", "The server stopped and did not say how the turn ended.")
 _PAUSED = Failure(
@@ -179,13 +180,23 @@ class AppTurn(TurnState):
         """Does the queued message's own turn start with this frame?"""
         mine = self._client_message_id
         if frame.get("type") == "update_queue":
-            left = [i.get("client_message_id") for i in dicts_of(frame.get("removed"))]
-            self.queued = mine not in left
+            for item in dicts_of(frame.get("removed")):
+                if item.get("client_message_id") == mine:
+                    return self._left(str(item.get("disposition")))
         elif frame.get("type") == "stream_delta":
             self.queued = frame["delta"].get("otid") != mine
         if not self.queued:
             self.input_stored = True
         return not self.queued
+
+    def _left(self, disposition: str) -> bool:
+        """The message is not in the queue any more: its turn starts, or it will never be said."""
+        self.queued = False
+        self.input_stored = disposition != "cancelled"
+        if not self.input_stored:
+            self.over = True
+            self.fail(Failure("cancelled", _TAKEN_OUT, stop_reason="cancelled"))
+        return self.input_stored
 
     def _on_delta(self, frame: dict[str, Any], out: list[Message]) -> None:
         delta = frame["delta"]

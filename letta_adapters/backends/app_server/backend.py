@@ -411,6 +411,17 @@ class AppServerBackend:
             self._permits.warn_unasked(names)
         return self.name == "local"
 
+    def shared(self, conversation: Conversation, client_message_id: str) -> bool:
+        """Is the message said in one turn with somebody else's?"""
+        return self._live.setdefault(conversation, Live()).shared(client_message_id)
+
+    @counted
+    async def unqueue(self, conversation: Conversation, client_message_id: str) -> bool:
+        """Take a message that waits out of the queue; ``True`` if its turn has begun instead."""
+        connection = await self._up_to_date(conversation)
+        live = self._live.setdefault(conversation, Live())
+        return not await settling.unqueue(connection, conversation, client_message_id, live)
+
     @counted
     async def settle(
         self, conversation: Conversation, client_message_id: str, seconds: float

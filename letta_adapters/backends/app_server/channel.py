@@ -77,6 +77,8 @@ class Home(Protocol):
     def ran_unasked(self, conversation: Conversation, names: Sequence[str]) -> bool: ...
     def stray(self, conversation: Conversation, frame: Frame) -> None: ...
     def sent(self, client_message_id: str) -> None: ...
+    def shared(self, conversation: Conversation, client_message_id: str) -> bool: ...
+    async def unqueue(self, conversation: Conversation, client_message_id: str) -> bool: ...
     async def settle(
         self, conversation: Conversation, client_message_id: str, seconds: float
     ) -> Fate: ...
@@ -366,18 +368,28 @@ class AppChannel:
         return self.state.cut()
 
     async def cancel(self) -> None:
-        """Abort the turn, and answer what it waits for: otherwise it would not end."""
+        """Abort the turn, and answer what it waits for: otherwise it would not end.
+
+        Only what is given up here: a message that waits behind somebody else's turn is taken out
+        of the queue, and a turn that says somebody else's message as well goes on.
+        """
         connection = self._connection
         if connection is None or self.state.over or self._aborted:
             return
         self._aborted = True
-        self._deadline = time.monotonic() + _END_SECONDS
+        runs = not self.state.queued or await self._home.unqueue(self._conversation, self._otid)
+        alone = not self._home.shared(self._conversation, self._otid)
+        self._deadline = time.monotonic() + (_END_SECONDS if alone or not runs else 0.0)
         if self._inbox is not None:
             self._inbox.poke()
-        # Frames are handled in order: the answers below must not start another model call.
-        await connection.send(
-            {"type": "abort_message", "runtime": frames.runtime_of(self._conversation)}
-        )
+        if not runs:
+            return
+        runtime = frames.runtime_of(self._conversation)
+        if alone:
+            # Frames are handled in order: the answers below must not start another model call.
+            await connection.send({"type": "abort_message", "runtime": runtime})
+            # An abort puts on hold what waits behind the turn: messages of other clients.
+            await connection.send({"type": "resume_queue", "runtime": runtime})
         external = self.state.external
         while external:
             _, request_id = external.popitem()

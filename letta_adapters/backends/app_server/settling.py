@@ -56,6 +56,8 @@ class Live:
         self.messages: tuple[str, ...] = ()
         # The messages that were seen to wait there, since this connection was made.
         self.queued: Bounded[str, None] = Bounded(_QUEUED)
+        # Those that left the queue together: the server says them in one turn.
+        self._together: Bounded[str, None] = Bounded(_QUEUED)
         self._news = asyncio.Event()
 
     @property
@@ -91,9 +93,22 @@ class Live:
         elif kind == "update_queue":
             self.queue = [item for item in frame.get("queue") or () if isinstance(item, dict)]
             self.queued.update({str(item.get("client_message_id")): None for item in self.queue})
+            left = [item for item in frame.get("removed") or () if isinstance(item, dict)]
+            begun = [item for item in left if item.get("disposition") == "dequeued"]
+            if len(begun) > 1:
+                ids = (str(item.get("client_message_id")) for item in begun)
+                self._together.update(dict.fromkeys(ids))
         elif kind == "update_device_status":
             self.device = frame.get("device_status") or {}
         self._news.set()
+
+    def shared(self, client_message_id: str) -> bool:
+        """Is the message said in one turn with others, which are not its sender's?"""
+        return client_message_id in self._together
+
+    def others(self, client_message_id: str) -> bool:
+        """Is what runs now the turn of somebody else's message, or of that one and others?"""
+        return bool(set(self.messages) - {client_message_id})
 
     async def reaches(self, what: Callable[[], bool], seconds: float) -> bool:
         """Wait, for a bounded time, until ``what()`` holds."""
@@ -112,15 +127,21 @@ class Live:
 
 
 async def quiet_down(
-    connection: Connection, conversation: Conversation, live: Live, seconds: float
+    connection: Connection,
+    conversation: Conversation,
+    live: Live,
+    seconds: float,
+    client_message_id: str = "",
 ) -> bool:
     """Wait until nothing runs there; abort what still runs then. Was anything aborted?
+
+    With a ``client_message_id`` a turn of other messages is left alone.
 
     A turn goes on by itself while another client watches it, and a server that was restarted in
     the middle of a turn runs its message again.
     """
     await live.reaches(lambda: live.idle or bool(live.questions), seconds)
-    if live.idle:
+    if live.idle or (client_message_id and live.others(client_message_id)):
         return False
     await abort(connection, conversation)
     await live.reaches(lambda: live.idle, _ABORT_SECONDS)
@@ -145,11 +166,14 @@ async def fate_of(
     """Leave nothing running and find out whether the message is stored."""
     # A restarted server shows a moment later that it runs the message again.
     await live.reaches(lambda: not live.idle, _AGAIN_SECONDS)
-    removed = await _unqueue(connection, conversation, client_message_id, live)
+    removed = await unqueue(connection, conversation, client_message_id, live)
     if client_message_id in live.queued and not removed:
         # Between the queue and the turn the conversation looks idle.
         await live.reaches(lambda: live.loop not in ("", IDLE), _BEGIN_SECONDS)
-    aborted = await quiet_down(connection, conversation, live, seconds)
+    # What runs while the message waited is somebody else's turn.
+    aborted = not removed and await quiet_down(
+        connection, conversation, live, seconds, client_message_id
+    )
     # A Letta API finishes a turn whose client is gone, and stores its message only then.
     until = time.monotonic() + (seconds if connection.on_api else 0.0)
     while True:
@@ -161,10 +185,13 @@ async def fate_of(
     return Fate(None) if unknown else Fate(stored, answered, aborted or removed)
 
 
-async def _unqueue(
+async def unqueue(
     connection: Connection, conversation: Conversation, client_message_id: str, live: Live
 ) -> bool:
-    """A restarted server keeps the message of the turn it was in and would run it once more."""
+    """Take the message out of the queue; ``False`` if it is not in it (any more).
+
+    A restarted server keeps the message of the turn it was in and would run it once more.
+    """
     removed = False
     for item in live.queue:
         if item.get("client_message_id") != client_message_id:
