@@ -128,7 +128,10 @@ class UnsupportedOptionError(InvalidInputError):
 
 
 class UnsupportedImageError(InvalidInputError):
-    """The message shows an image, and its model cannot see one. The message is stored."""
+    """The message shows an image, and its model cannot see one.
+
+    ``accepted=False``: known before, so that nothing was sent. Otherwise the message is stored.
+    """
 
     default_code = "unsupported_image"
 

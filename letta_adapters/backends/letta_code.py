@@ -20,8 +20,14 @@ from letta_adapters.backends.app_server.backend import AppServerBackend
 from letta_adapters.backends.app_server.connection import Endpoint, no_space
 from letta_adapters.backends.app_server.reflecting import Reflecting
 from letta_adapters.backends.app_server.system_info import SystemInfo
+from letta_adapters.backends.app_server.vision import Vision
 from letta_adapters.backends.base import inside_a_turn
-from letta_adapters.backends.runtime.environment import Places, RuntimeConfig, find_places
+from letta_adapters.backends.runtime.environment import (
+    Places,
+    RuntimeConfig,
+    find_places,
+    model_server,
+)
 from letta_adapters.backends.runtime.errors import RuntimeCrashedError, RuntimeStartError
 from letta_adapters.backends.runtime.manager import RuntimeHandle, acquire
 from letta_adapters.damage import corrupt, find_damage
@@ -95,6 +101,7 @@ def local_backend(spec: Local) -> AppServerBackend:
         memory_in_git=config.remote_memory is not False,
     )
     runtime.retire = backend.retire
+    backend.vision = Vision(lambda: model_server(config))
     return backend
 
 

@@ -267,10 +267,10 @@ def embeddings_body(body: Mapping[str, Any]) -> dict[str, Any]:
     return {"object": "list", "data": data, "model": body.get("model"), "usage": usage}
 
 
-def models_body(models: Sequence[str]) -> dict[str, Any]:
-    """The answer of ``GET /v1/models``."""
+def models_body(models: Sequence[str], **about: str) -> dict[str, Any]:
+    """The answer of ``GET /v1/models``, with more ``about`` each."""
     data = [
-        {"id": name, "object": "model", "created": CREATED, "owned_by": "scripted"}
+        {"id": name, "object": "model", "created": CREATED, "owned_by": "scripted", **about}
         for name in models
     ]
     return {"object": "list", "data": data}

@@ -30,6 +30,7 @@ class LocalLetta:
     Args:
         respond: What the model says when nothing is scripted; default: it repeats.
         models: The ids it has; handles are ``lmstudio/<id>``.
+        vision: They see images, and say so.
 
     Raises:
         RuntimeUnavailableError: the ``letta`` wheel or ``git`` is missing; it says what to install.
@@ -39,8 +40,9 @@ class LocalLetta:
         self,
         respond: Callable[[ModelRequest], Reply] | None = None,
         models: Sequence[str] = ("scripted",),
+        vision: bool = True,
     ) -> None:
-        self.model = ScriptedModel(respond=respond, models=tuple(models))
+        self.model = ScriptedModel(respond=respond, models=tuple(models), vision=vision)
         self._home = tempfile.TemporaryDirectory(
             prefix="letta-adapters-test-", ignore_cleanup_errors=True
         )

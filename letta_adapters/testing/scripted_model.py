@@ -56,7 +56,8 @@ class ScriptedModel:
     """The server; a context manager. ``port=0`` lets the system choose a free port.
 
     ``respond`` maps a request to a reply once the queue is empty; it runs on a server thread,
-    and an exception in it is answered as HTTP 500 with the exception's text.
+    and an exception in it is answered as HTTP 500 with the exception's text. ``vision``: say, as
+    LM Studio does, that the models see images.
     """
 
     def __init__(
@@ -66,8 +67,10 @@ class ScriptedModel:
         host: str = "127.0.0.1",
         port: int = 0,
         models: Sequence[str] = ("scripted",),
+        vision: bool = False,
     ) -> None:
         self.models = tuple(models)
+        self.vision = vision
         self._respond = respond
         self._address = (host, port)
         self._lock = threading.Lock()
@@ -231,9 +234,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: a test's output belongs to the test."""
 
     def do_GET(self) -> None:
-        """``/v1/models`` and ``/requests``."""
+        """``/v1/models``, ``/api/v0/models`` and ``/requests``."""
         if self._path() == "/v1/models":
             self._send(200, models_body(self.server.model.models))
+        elif self._path() == "/api/v0/models" and self.server.model.vision:
+            self._send(200, models_body(self.server.model.models, type="vlm"))
         elif self._path() == "/requests":
             self._send(200, [request.body for request in self.server.model.requests])
         else:

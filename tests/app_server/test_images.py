@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
-from letta_adapters import AsyncLettaClient, InvalidInputError, image_from_bytes, image_from_url
-from letta_adapters.testing.scripted_model import ScriptedModel
+from letta_adapters import (
+    AsyncLettaClient,
+    InvalidInputError,
+    image_from_bytes,
+    image_from_url,
+)
+from letta_adapters.backends.app_server.vision import Vision, sees
+from letta_adapters.errors import UnsupportedImageError
+from letta_adapters.testing.local import LocalLetta
+from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
+from tests.app_server._server import AppServer
 
 PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c4944415408d763f8"
@@ -32,3 +44,68 @@ async def test_an_image_that_the_model_was_not_shown(
         assert (result.success, result.error_code) == (False, "unsupported_image")
         assert "vision" in str(result.error_detail)
         assert (await session.run_turn("in words then")).success
+
+
+def knowing(client: AsyncLettaClient, url: str) -> AsyncLettaClient:
+    """The client, told which model server the runtime uses, as :class:`Local` tells it."""
+    client.backend.vision = Vision(lambda: (url, ""))  # type: ignore[attr-defined]
+    return client
+
+
+async def test_an_image_for_a_model_without_vision_is_refused_before_anything_is_sent(
+    connect: Callable[..., AsyncLettaClient], server: AppServer, agent: str, model: ScriptedModel
+) -> None:
+    async with connect(server) as client:
+        knowing(client, model.base_url)
+        for session in (client.create_session(agent), client.resume_session(agent_id=agent)):
+            async with session:
+                with pytest.raises(UnsupportedImageError, match="lmstudio/scripted") as caught:
+                    await session.send(["what is it?", image_from_bytes(PNG)])
+                assert caught.value.accepted is False
+                assert model.requests == []
+                assert (await session.run_turn("in words then")).success
+                said = str(model.requests[-1].messages)
+                assert "what is it?" not in said and "in words then" in said
+                model.clear()
+
+
+async def test_a_tools_image_that_the_model_was_not_shown_fails_the_turn(
+    connect: Callable[..., AsyncLettaClient], server: AppServer, agent: str, model: ScriptedModel
+) -> None:
+    def look() -> Any:
+        """Looks."""
+        return [image_from_bytes(PNG)]
+
+    async with connect(server) as client:
+        knowing(client, model.base_url)
+        model.script(Reply(tool_calls=[ToolUse("look", {})]), "A cat, surely.")
+        async with client.create_session(agent, tools=[look]) as session:
+            result = await session.run_turn("look at it")
+            assert "image_url" not in str(model.requests[-1].messages)
+            assert (result.success, result.error_code) == (False, "unsupported_image")
+            assert (await session.run_turn("in words then")).success
+
+
+def test_what_a_model_server_says_of_its_models() -> None:
+    with ScriptedModel(models=("scripted",), vision=True) as seeing:
+        assert sees(seeing.base_url, "", "scripted") is True
+        assert sees(seeing.url, "", "scripted") is True
+        assert sees(seeing.base_url, "", "another") is None
+    assert sees("http://127.0.0.1:9/v1", "", "scripted") is None
+    with ScriptedModel(models=("scripted",)) as blind:
+        assert sees(blind.base_url, "", "scripted") is False
+        assert sees(blind.base_url, "", "another") is None
+
+
+async def test_the_embedded_runtime_knows_its_model_server() -> None:
+    with LocalLetta() as letta:
+        async with AsyncLettaClient(letta.spec) as client:
+            agent = await client.create_agent(model="lmstudio/scripted", system_prompt="Test.")
+            letta.model.script("A dot.")
+            async with client.create_session(agent) as session:
+                assert (await session.run_turn(["see", image_from_bytes(PNG)])).success
+            assert "image_url" in str(letta.model.requests[-1].messages[-1])
+            letta.model.vision = False
+            async with client.create_session(agent) as session:
+                with pytest.raises(UnsupportedImageError):
+                    await session.send(["see", image_from_bytes(PNG)])

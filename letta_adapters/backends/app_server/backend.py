@@ -39,6 +39,7 @@ from letta_adapters.backends.app_server.stateless import Stateless
 from letta_adapters.backends.app_server.strays import Strays
 from letta_adapters.backends.app_server.system_info import SystemInfo
 from letta_adapters.backends.app_server.traffic import counted
+from letta_adapters.backends.app_server.vision import Vision
 from letta_adapters.backends.base import (
     DEFAULT,
     ON_API,
@@ -122,6 +123,7 @@ class AppServerBackend:
         self._status = status
         self._strays = Strays(name == "local", status)
         self._connections = 0
+        self.vision = Vision(None)
         self.state_directory = state_directory
         self._system_info = system_info or SystemInfo(None)
         self._permits = Permits(machine)

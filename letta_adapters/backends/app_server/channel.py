@@ -14,6 +14,7 @@ from letta_adapters.backends.app_server.connection import Connection, Inbox
 from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.app_server.settling import Fate
 from letta_adapters.backends.app_server.traffic import Traffic
+from letta_adapters.backends.app_server.vision import Vision
 from letta_adapters.backends.base import Conversation, DeniedRounds, ToolAnswer, TurnSettings
 from letta_adapters.damage import explain
 from letta_adapters.engine.app_turn import AppTurn, Judge, Verdict
@@ -26,6 +27,7 @@ from letta_adapters.errors import (
     TimeoutAfterAcceptanceError,
     TimeoutBeforeAcceptanceError,
     TurnFailedError,
+    UnsupportedImageError,
 )
 from letta_adapters.images import OMITTED, has_images, with_bytes
 from letta_adapters.messages import AssistantMessage, Message, ToolCallMessage, ToolResultMessage
@@ -48,8 +50,8 @@ _UNASKED: Final = (
 )
 _UNSEEN: Final = Failure(
     "unsupported_image",
-    "The model cannot see images: Letta Code left out the one of this message. Use a model with "
-    "vision.",
+    "The model cannot see images: Letta Code left out the one of this message, or of a tool's "
+    "result. Use a model with vision.",
 )
 _REPEATED: Final = Failure(
     "conflict", "The server has a message with this otid already and did not run it again."
@@ -69,6 +71,7 @@ class Home(Protocol):
     """What a turn needs of its backend."""
 
     settle_timeout: float
+    vision: Vision
 
     @property
     def traffic(self) -> Traffic: ...
@@ -121,6 +124,8 @@ class AppChannel:
         self._rounds = DeniedRounds((settings.session or SessionOptions()).max_denied_rounds)
         self._uncount: Callable[[], None] = _nothing
         self._shows_images = False
+        # A tool's result showed an image to a model that cannot see it.
+        self._unseen = False
 
     # -- the message ------------------------------------------------------------------------
 
@@ -147,6 +152,8 @@ class AppChannel:
 
     async def _send(self, content: Any, otid: str) -> None:
         connection = await self._home.prepare(self._conversation, self._settings)
+        if self._shows_images:
+            await self._home.vision.check(connection, self._conversation)
         frame = frames.user_message(self._conversation, content, otid, self._select())
         self._connection = connection
         self.state.on_api = connection.on_api
@@ -204,7 +211,7 @@ class AppChannel:
                 messages = state.end_unsaid()
             else:
                 messages = await self._look() if left is None else self._give_up()
-            if self._shows_images and any(map(_lacks_image, messages)):
+            if self._unseen or (self._shows_images and any(map(_lacks_image, messages))):
                 self.state.fail(_UNSEEN)
             if messages:
                 yield messages
@@ -307,6 +314,7 @@ class AppChannel:
         assert self._connection is not None
         state = self.state
         self._note(answers)
+        await self._look_at_images(answers)
         for answer in answers:
             request_id = state.permissions.get(answer.tool_call_id)
             if request_id is None:
@@ -320,6 +328,17 @@ class AppChannel:
                 continue  # not asked any more: somebody else answered, or the turn ends
         state.resolve(answer.tool_call_id for answer in answers)
         await self._send_ready()
+
+    async def _look_at_images(self, answers: Sequence[ToolAnswer]) -> None:
+        """Notice a result that shows an image. The tool has run: the turn goes on, and fails."""
+        if not any(has_images(answer.returned) for answer in answers):
+            return
+        self._shows_images = True
+        assert self._connection is not None
+        try:
+            await self._home.vision.check(self._connection, self._conversation)
+        except UnsupportedImageError:
+            self._unseen = True
 
     def _note(self, answers: Sequence[ToolAnswer]) -> None:
         """Say which calls are allowed. An edited one was not allowed as it is."""

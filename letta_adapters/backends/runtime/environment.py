@@ -223,6 +223,13 @@ def build_launch(
     return Launch(argv, env, places.meet, token, runtime_id, secrets)
 
 
+def model_server(config: RuntimeConfig) -> tuple[str, str]:
+    """Return the base URL and the key of the model server that the runtime is told of, or ""."""
+    env = runtime_environment(config)
+    key = env.get("LMSTUDIO_API_KEY", "")
+    return env.get("LMSTUDIO_BASE_URL", ""), "" if key == "none" else key
+
+
 def runtime_environment(config: RuntimeConfig) -> dict[str, str]:
     """Return what the runtime gets: of the caller's environment what is listed or named."""
     env = runtime_env.taken_over(os.environ, named=config.inherit_env, providers=config.api is None)
