@@ -130,13 +130,14 @@ def checked_url(url: str, schemes: tuple[str, ...], secret: str) -> str:
     """
     url = url.strip()
     kinds = " or ".join(f"{scheme}://" for scheme in schemes)
+    article = "an" if kinds.startswith("h") else "a"
     try:
         parts = urlsplit(url)
         good = parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a broken IPv6 address, a port that is no number
         good = False
     if not good or _CONTROL.search(url.partition("#")[0]):
-        raise InvalidInputError(f"must be a {kinds} URL")
+        raise InvalidInputError(f"must be {article} {kinds} URL")
     if parts.username is not None or parts.password is not None:
         raise InvalidInputError(
             f"must hold no user name and no password: an address is shown in errors and logs; "

@@ -78,7 +78,7 @@ def test_module_functions(server: Server, rest: MakeRest, client: LettaClient) -
 
 
 def test_another_model_for_a_conversation(server: Server, client: LettaClient) -> None:
-    server.override("PATCH", "/v1/conversations/", status(200, {}), 1)
+    server.override("PATCH", "/v1/conversations/", status(200, {"id": ev.CONV}), 1)
     session = client.resume_session(ev.CONV, model="other/model")
     assert session.initialize().model == "other/model"
     with client.create_session(ev.AGENT, model="other/model") as fresh:

@@ -94,8 +94,9 @@ async def test_a_required_tool(world: World) -> None:
 # -- without a backend --------------------------------------------------------------------------
 
 
-def test_serialization_without_secrets() -> None:
+def test_serialization_without_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     llm = LettaLLM(agent_id="agent-1", api_key=KEY, base_url="http://letta.test")
+    monkeypatch.setenv("LETTA_API_KEY", KEY)  # where it is loaded it comes from the environment
     again = LettaLLM.from_dict(llm.to_dict())
     assert again.agent_id == "agent-1"
     assert llm.class_name() == "letta_llm"
