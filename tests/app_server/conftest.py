@@ -58,7 +58,9 @@ def connect(
         backend = AppServerBackend(name, endpoint, **options)
         with monkeypatch.context() as patch:
             patch.setattr(letta_adapters.client, "_make_backend", lambda *_: backend)
-            return AsyncLettaClient()
+            made = AsyncLettaClient()
+        made._place = id(made)  # each as in a process of its own: else they take turns here
+        return made
 
     return make
 

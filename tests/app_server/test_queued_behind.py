@@ -18,22 +18,10 @@ THEIRS = ["theirs "] * 30
 
 
 @pytest.fixture
-def elsewhere(
+async def other(
     connect: Callable[..., AsyncLettaClient], server: AppServer
-) -> Callable[..., AsyncLettaClient]:
-    """Makes clients as of processes of their own: those of one process wait for each other."""
-
-    def make(name: str = "remote", **options: Any) -> AsyncLettaClient:
-        made = connect(server, name=name, **options)
-        made._place = id(made)
-        return made
-
-    return make
-
-
-@pytest.fixture
-async def other(elsewhere: Callable[..., AsyncLettaClient]) -> AsyncIterator[AsyncLettaClient]:
-    async with elsewhere() as made:
+) -> AsyncIterator[AsyncLettaClient]:
+    async with connect(server, name="remote") as made:
         yield made
 
 
@@ -93,7 +81,8 @@ WAYS = (close_session, close_client, cancel_task, abandon_stream, run_out_of_tim
 
 @pytest.mark.parametrize("give_up", WAYS)
 async def test_a_queued_message_that_is_given_up_leaves_the_running_turn_alone(
-    elsewhere: Callable[..., AsyncLettaClient],
+    connect: Callable[..., AsyncLettaClient],
+    server: AppServer,
     client: AsyncLettaClient,
     other: AsyncLettaClient,
     agent: str,
@@ -101,7 +90,7 @@ async def test_a_queued_message_that_is_given_up_leaves_the_running_turn_alone(
     give_up: Callable[[AsyncSession, AsyncLettaClient], Any],
 ) -> None:
     options: dict[str, Any] = {"turn_timeout": 1.0} if give_up is run_out_of_time else {}
-    async with elsewhere("local") as mine:
+    async with connect(server) as mine:
         session = mine.create_session(agent, **options)
         theirs, turn = await running(other, agent, session, model)
         await give_up(session, mine)
@@ -117,14 +106,15 @@ async def test_a_queued_message_that_is_given_up_leaves_the_running_turn_alone(
 
 
 async def test_a_turn_that_says_two_clients_messages_goes_on_when_one_of_them_gives_up(
-    elsewhere: Callable[..., AsyncLettaClient],
+    connect: Callable[..., AsyncLettaClient],
+    server: AppServer,
     client: AsyncLettaClient,
     other: AsyncLettaClient,
     agent: str,
     model: ScriptedModel,
 ) -> None:
     """The server says in one turn what waited together."""
-    async with elsewhere() as third:
+    async with connect(server, name="remote") as third:
         session = client.create_session(agent)
         _, first = await running(other, agent, session, model)
         model.script(Reply(THEIRS, token_delay=0.1))
@@ -161,12 +151,13 @@ async def test_what_waits_behind_a_turn_that_is_stopped_goes_on(
 
 
 async def test_a_queued_message_whose_connection_was_lost_leaves_the_running_turn_alone(
-    elsewhere: Callable[..., AsyncLettaClient],
+    connect: Callable[..., AsyncLettaClient],
+    server: AppServer,
     other: AsyncLettaClient,
     agent: str,
     model: ScriptedModel,
 ) -> None:
-    async with elsewhere("local", settle_timeout=0.2) as mine:
+    async with connect(server, settle_timeout=0.2) as mine:
         session = mine.create_session(agent)
         _, first = await running(other, agent, session, model)
         waiting = asyncio.ensure_future(session.run_turn("second"))
