@@ -12,22 +12,22 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import Required, TypedDict
 
 from letta_adapters.errors import ProtocolError
 
-_LOOSE: Final = ConfigDict(extra="allow", strict=True)
+_loose = with_config(ConfigDict(extra="allow", strict=True))
 
 
+@_loose
 class _Tool(TypedDict, total=False):
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]  # pydantic's documented place for it
     name: Required[str]
     tool_type: str | None
 
 
+@_loose
 class _Agent(TypedDict, total=False):
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
     id: Required[str]
     name: str | None
     description: str | None
@@ -40,8 +40,8 @@ class _Agent(TypedDict, total=False):
     tool_rules: list[dict[str, Any]] | None
 
 
+@_loose
 class _Conversation(TypedDict, total=False):
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
     id: Required[str]
     agent_id: str | None
     model: str | None
@@ -49,17 +49,17 @@ class _Conversation(TypedDict, total=False):
     created_at: str | None
 
 
+@_loose
 class _Call(TypedDict, total=False):
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
     tool_call_id: str | None
     name: str | None
     arguments: str | None
 
 
+@_loose
 class _Row(TypedDict, total=False):
     """A stored message."""
 
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
     id: Required[str]
     message_type: Required[str]
     otid: str | None
@@ -71,22 +71,22 @@ class _Row(TypedDict, total=False):
     approvals: list[dict[str, Any]] | None
 
 
+@_loose
 class _Run(TypedDict, total=False):
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
     id: Required[str]
     status: str | None
     conversation_id: str | None
     stop_reason: str | None
 
 
+@_loose
 class _Model(TypedDict, total=False):
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
     handle: Required[str]
     model_type: str | None
 
 
+@_loose
 class _Runtime(TypedDict, total=False):
-    __pydantic_config__ = _LOOSE  # type: ignore[misc]
     agent_id: str | None
     conversation_id: str | None
 
