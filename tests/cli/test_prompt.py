@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from letta_adapters import LettaClient, Local
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 from tests.cli.conftest import Done, needs_wheel, spawn
 from tests.faults import _events as ev
@@ -211,3 +212,24 @@ def test_commands_are_denied_unless_the_options_say_otherwise(
     done = cli("prompt", "go", "--data-dir", str(tmp_path / "state"), *options)
     assert (done.code, done.out) == (0, "Done.\n")
     assert made.exists() is runs
+
+
+def test_an_agent_keeps_what_restricts_it_on_the_command_line(
+    cli: Cli, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It was made strict by another client; a command that says nothing does not loosen it."""
+    (tmp_path / "note.txt").write_text("read me")
+    monkeypatch.chdir(tmp_path)
+    with LettaClient(Local(data_dir=tmp_path / "state")) as client:
+        agent = client.create_agent(permission_mode="strict", disallowed_tools=["Bash"])
+    read = ToolUse("Read", {"file_path": str(tmp_path / "note.txt")})
+    model.script(Reply(tool_calls=[read], when="go"), Reply("Done.", repeat=True))
+    done = cli("prompt", "go", "--agent", agent, "--data-dir", str(tmp_path / "state"))
+    assert (done.code, done.out) == (0, "Done.\n")
+    assert "read me" not in str([request.messages for request in model.requests])
+    loosened = cli(
+        "prompt", "go", "--agent", agent, "--data-dir", str(tmp_path / "state"),
+        "--permission-mode", "unrestricted",
+    )  # fmt: skip
+    assert loosened.code == 1
+    assert "permission_mode" in loosened.err
