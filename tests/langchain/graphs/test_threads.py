@@ -14,7 +14,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from letta_adapters._locks import process_lock
 from letta_adapters.calls import memo, places
 from letta_adapters.langchain import ChatLetta
-from tests.langchain.graphs.conftest import World
+from tests.langchain.graphs.conftest import World, asynchronous_nodes
 
 
 async def test_ten_calls_that_start_a_thread_at_once_share_it(world: World) -> None:
@@ -27,6 +27,7 @@ async def test_ten_calls_that_start_a_thread_at_once_share_it(world: World) -> N
     assert sorted(held["T"]) == texts
 
 
+@asynchronous_nodes
 async def test_ten_runs_of_a_graph_that_start_its_thread_at_once(fake_world: World) -> None:
     world = fake_world
     model = world.model()

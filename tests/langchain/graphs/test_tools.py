@@ -16,7 +16,7 @@ from langgraph.prebuilt import ToolNode
 
 from letta_adapters.errors import WaitsForItselfError
 from letta_adapters.langchain import ChatLetta, LettaRunnable
-from tests.langchain.graphs.conftest import World, calls
+from tests.langchain.graphs.conftest import World, asynchronous_nodes, calls
 
 
 def ask(text: str) -> Any:
@@ -81,6 +81,7 @@ def test_a_tool_may_hand_its_configuration_on(world: World, saver: InMemorySaver
     assert world.holds() == {"T/model": ["one"], "?": ["inner?"]}
 
 
+@asynchronous_nodes
 async def test_asynchronous_tools_too(world: World, saver: InMemorySaver) -> None:
     model = world.model()
 
@@ -177,6 +178,7 @@ def test_a_tool_that_names_the_conversation_that_waits_for_it_is_told_at_once(
     assert world.results(world.id_of("T")) != []
 
 
+@asynchronous_nodes
 async def test_nobody_denies_a_call_that_is_being_answered(
     world: World, saver: InMemorySaver
 ) -> None:
