@@ -198,6 +198,8 @@ class AppServerWorld(World):
     def _client(self, url: str, key: str | None) -> Any:
         token: Any = TOKEN if key is None else key
         made = self._face(Remote(url=url, auth_token=token, settle_timeout=self.settle))
+        core = getattr(made, "_core", made)
+        core._place = id(core)  # as in a process of its own: those of one process take turns
         self._made.append(made.close)
         return made
 

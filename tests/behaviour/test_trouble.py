@@ -11,12 +11,12 @@ from letta_adapters import (
     AuthenticationError,
     ConversationBusyError,
     ErrorMessage,
-    ModelProviderError,
     ProviderAuthenticationError,
     StreamEvent,
     TurnFailedError,
     UnsupportedOptionError,
 )
+from letta_adapters.errors import ProviderRefusedError
 from letta_adapters.testing.scripted_model import ModelError, Reply, ToolUse
 from tests.behaviour._say import result_of, said, streamed_text, turn, types
 from tests.behaviour._world import World
@@ -39,7 +39,7 @@ async def test_each_provider_error_has_its_type(client: Any, agent: str, world: 
     if world.has("final_refusals"):
         expected += [
             (KEY, ProviderAuthenticationError, "provider_authentication"),
-            (BROKEN, ModelProviderError, "provider_error"),
+            (BROKEN, ProviderRefusedError, "provider_refused"),
         ]
     for error, raised, code in expected:
         async with client.create_session(agent) as session:

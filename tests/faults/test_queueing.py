@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from letta_adapters import LettaClient, Rest
+from letta_adapters import LettaClient, Rest, _locks
 from letta_adapters.client import AsyncLettaClient
 from letta_adapters.errors import ConversationBusyError, SessionClosedError
 from tests.faults import _events as ev
@@ -190,6 +190,7 @@ async def test_two_clients_at_once_on_a_server_that_locks(server: Server, rest: 
     busy = {"detail": ev.BUSY.format(run=ev.run_id(1)), "run_id": ev.run_id(1)}
     server.script(stream(ev.ping(), held(go_on), ev.text("first"), ev.ending()))
     async with AsyncLettaClient(rest()) as one, AsyncLettaClient(rest()) as two:
+        two._place = id(two)  # as in another process: those of one process take turns
         first = asyncio.create_task(resume(one).run_turn("one"))
         await until(lambda: server.active)
         server.script(status(409, busy))
@@ -260,7 +261,7 @@ async def test_locks_of_conversations_that_are_done_are_forgotten(
         await client.prompt("hello", ev.AGENT)
     gc.collect()
     assert not client.turns
-    assert not len(client._locks)
+    assert not _locks._queues
 
 
 async def test_two_sessions_answer_tool_calls_one_after_the_other(
