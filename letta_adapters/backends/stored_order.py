@@ -16,26 +16,26 @@ def _is_oldest_first(messages: list[dict[str, Any]]) -> bool:
     """letta 0.16.8 lists a page of the *default* conversation oldest first whatever was asked.
 
     Dates decide; they have seconds only, so a page of one second is told by what cannot come
-    later: the system message, or the input of the same run.
+    later: the input of the same run, or else the system message (one may also be told later).
     """
     if len(messages) < 2:
         return False
     first, last = messages[0], messages[-1]
     if first.get("date") != last.get("date"):
         return str(first.get("date")) < str(last.get("date"))
-    if "system_message" in (first.get("message_type"), last.get("message_type")):
-        return bool(first.get("message_type") == "system_message")
-    return _input_comes_first(messages)
+    by_run = _input_comes_first(messages)
+    return first.get("message_type") == "system_message" if by_run is None else by_run
 
 
-def _input_comes_first(messages: list[dict[str, Any]]) -> bool:
+def _input_comes_first(messages: list[dict[str, Any]]) -> bool | None:
+    """Return whether a run's input stands before its answer; ``None`` if no run shows both."""
     seen: dict[Any, Any] = {}
     for message in messages:
         run = message.get("run_id")
         earlier = seen.setdefault(run, message.get("message_type"))
         if run is not None and earlier != message.get("message_type"):
             return bool(earlier == "user_message")
-    return False
+    return None
 
 
 def _reversed(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

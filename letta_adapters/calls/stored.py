@@ -113,14 +113,15 @@ async def holds(
     if key is not None and after_message(items, key) is not None:
         return True
     durable = has(client.backend.kind, "durable_pending_calls")
+    open_: set[str] = set()
     for item in reversed(items):
-        # A model may give a later call an earlier one's id: the newest is the one that was meant.
-        told = [r for r in _returns(item) if r.get("tool_call_id") in results]
-        if told:
-            texts = [(results[r["tool_call_id"]], r.get("tool_return")) for r in told]
-            return durable or any(text in content_text(kept) for text, kept in texts)
-        if any(call.get("tool_call_id") in results for call in calls_of(item)):
-            return False
+        for kept in _returns(item):
+            id_ = str(kept.get("tool_call_id"))
+            # A model may give a later call an earlier one's id: the newest is the one meant.
+            told = durable or results.get(id_, "\0") in content_text(kept.get("tool_return"))
+            if id_ in results and id_ not in open_ and told:
+                return True
+        open_.update(str(call.get("tool_call_id")) for call in calls_of(item))
     return False
 
 
