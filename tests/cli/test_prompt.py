@@ -214,6 +214,7 @@ def test_commands_are_denied_unless_the_options_say_otherwise(
     assert made.exists() is runs
 
 
+@needs_wheel
 def test_an_agent_keeps_what_restricts_it_on_the_command_line(
     cli: Cli, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
