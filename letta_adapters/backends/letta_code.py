@@ -101,7 +101,8 @@ def local_backend(spec: Local) -> AppServerBackend:
         memory_in_git=config.remote_memory is not False,
     )
     runtime.retire = backend.retire
-    backend.vision = Vision(lambda: model_server(config))
+    told = None if places.on_api else places.images_told
+    backend.vision = Vision(lambda: model_server(config), told=told)
     return backend
 
 

@@ -40,6 +40,12 @@ _PAUSED = Failure(
     "The agent waits for the answer to a tool call that the server did not ask about.",
     stop_reason="requires_approval",
 )
+#: The model did not see what the turn showed it.
+UNSEEN = Failure(
+    "unsupported_image",
+    "The model cannot see images: Letta Code left out the one of this message, or of a tool's "
+    "result. Use a model with vision.",
+)
 _Handler = Callable[["AppTurn", dict[str, Any], list[Message]], None]
 
 
@@ -89,6 +95,8 @@ class AppTurn(TurnState):
         self.unasked: tuple[str, ...] = ()
         # The message waits behind a turn of somebody else.
         self.queued = False
+        # The model is not shown an image of the message.
+        self.unseen = False
         self._client_tools = frozenset(client_tools)
         self._judge = judge
         self._status_messages = include_status_messages
@@ -411,11 +419,22 @@ class AppTurn(TurnState):
         if delta["message_type"] == "error_message" or not self._error:
             self._error = delta
 
+    def _on_event(self, delta: dict[str, Any], out: list[Message]) -> None:
+        handler = _EVENTS.get(str(delta.get("event_type")))
+        if handler is None:
+            out.append(UnknownMessage(delta))
+        else:
+            handler(self, delta, out)
+
+    def _on_omitted(self, delta: dict[str, Any], _: list[Message]) -> None:
+        """Images that the model is not shown: is one of them this turn's?"""
+        data = delta["event_data"]
+        self.unseen = self._client_message_id in (data.get("otids") or ())
+        if self.unseen or not self._calls.keys().isdisjoint(data.get("tool_call_ids") or ()):
+            self.fail(UNSEEN)
+
     def _on_retry(self, delta: dict[str, Any], out: list[Message]) -> None:
         data = delta.get("event_data") or delta
-        if delta["message_type"] == "event_message" and delta.get("event_type") != "retry":
-            out.append(UnknownMessage(delta))
-            return
         # Whatever the failed attempt said is void, and so are the calls it was going to make.
         self.assembler = Assembler()
         self._answer.clear()
@@ -458,10 +477,15 @@ _DELTAS: dict[str, _Handler] = {
     "error_message": AppTurn._on_error,
     "loop_error": AppTurn._on_error,
     "retry": AppTurn._on_retry,
-    "event_message": AppTurn._on_retry,
+    "event_message": AppTurn._on_event,
     "stop_reason": AppTurn._on_nothing,
     "client_tool_start": AppTurn._on_nothing,
     "client_tool_end": AppTurn._on_nothing,
+}
+
+_EVENTS: dict[str, _Handler] = {
+    "retry": AppTurn._on_retry,
+    "letta_adapters_images_omitted": AppTurn._on_omitted,
 }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -109,3 +111,69 @@ async def test_the_embedded_runtime_knows_its_model_server() -> None:
             async with client.create_session(agent) as session:
                 with pytest.raises(UnsupportedImageError):
                     await session.send(["see", image_from_bytes(PNG)])
+
+
+@pytest.fixture
+def seen_by_nobody() -> Iterator[LocalLetta]:
+    """The embedded runtime; its model has no vision, and no server says so beforehand."""
+    with LocalLetta(vision=False) as letta:
+        yield letta
+
+
+@contextlib.asynccontextmanager
+async def not_asking(letta: LocalLetta) -> AsyncIterator[AsyncLettaClient]:
+    """A client that knows as much as it knows of any provider's models: nothing."""
+    async with AsyncLettaClient(letta.spec) as client:
+        backend: Any = client.backend
+        backend.vision = Vision(None, told=backend.vision._told)
+        yield client
+
+
+async def test_what_the_models_of_any_provider_were_not_shown_fails_the_turn(
+    seen_by_nobody: LocalLetta, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = seen_by_nobody.model
+    (tmp_path / "dot.png").write_bytes(PNG)
+    async with not_asking(seen_by_nobody) as client:
+        agent = await client.create_agent(model="lmstudio/scripted", system_prompt="Test.")
+        async with client.create_session(agent, cwd=tmp_path, toolset="default") as session:
+            model.script("A cat, surely.")
+            result = await session.run_turn(["what is it?", image_from_bytes(PNG)])
+            assert (result.success, result.error_code) == (False, "unsupported_image")
+            model.clear()
+            # The next turn has nothing to do with it, though the history still has the image.
+            assert (await session.run_turn("in words then")).success
+            read = ToolUse("Read", {"file_path": str(tmp_path / "dot.png")})
+            model.script(Reply(tool_calls=[read]), "A cat, surely.")
+            result = await session.run_turn("look at the file")
+            assert (result.success, result.error_code) == (False, "unsupported_image")
+            assert (await session.run_turn("in words then")).success
+            assert "images_omitted" not in str(await session.list_messages())
+    assert not [r for r in caplog.records if "sees images" in r.getMessage()]
+
+
+async def test_what_a_model_with_vision_was_shown_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "dot.png").write_bytes(PNG)
+    with LocalLetta() as letta:
+        async with not_asking(letta) as client:
+            agent = await client.create_agent(model="lmstudio/scripted", system_prompt="Test.")
+            async with client.create_session(agent, cwd=tmp_path, toolset="default") as session:
+                assert (await session.run_turn(["what?", image_from_bytes(PNG)])).success
+                read = ToolUse("Read", {"file_path": str(tmp_path / "dot.png")})
+                letta.model.script(Reply(tool_calls=[read]), "A dot.")
+                assert (await session.run_turn("look at the file")).success
+        assert "image_url" in str(letta.model.requests[-1].messages)
+
+
+async def test_a_server_that_does_not_tell_is_warned_of(
+    client: AsyncLettaClient, agent: str, model: ScriptedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An App Server elsewhere: an image may be left out, and the model need not say so."""
+    async with client.create_session(agent) as session:
+        model.script("A cat, surely.", "Another one.")
+        result = await session.run_turn(["what is it?", image_from_bytes(PNG)])
+        assert "image_url" not in str(model.requests[-1].messages)
+        assert result.success  # nothing tells that the model answered blindly
+        await session.run_turn(["and this?", image_from_bytes(PNG)])
+    warned = [r for r in caplog.records if "whether the model sees images" in r.getMessage()]
+    assert [(r.name, r.levelname) for r in warned] == [("letta_adapters", "WARNING")]

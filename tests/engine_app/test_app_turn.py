@@ -507,3 +507,27 @@ def test_a_known_delta_that_cannot_be_read_fails_the_turn() -> None:
     messages = play(state, [odd, said("rest"), finished()])
     assert of(UnknownMessage, messages)[0].raw == odd["delta"]
     assert result_of(state).error_code == "protocol_error"
+
+
+@pytest.mark.parametrize(
+    ("named", "unseen", "failed"),
+    [
+        ({"otids": [OTID], "tool_call_ids": []}, True, True),
+        ({"otids": ["cm-0"], "tool_call_ids": ["call_1"]}, False, True),
+        ({"otids": ["cm-0"], "tool_call_ids": ["call_0"]}, False, False),
+        ({}, False, False),
+    ],
+)
+def test_images_that_were_left_out_are_those_of_the_turn(
+    named: dict[str, Any], unseen: bool, failed: bool
+) -> None:
+    """What the embedded runtime tells: of this turn's message, of its tools, or of neither."""
+    state = turn()
+    event = delta("event_message", event_type="letta_adapters_images_omitted", event_data=named)
+    classified = delta("approval_classification_end", user_input_tool_call_ids=[])
+    messages = play(state, [call("call_1"), classified, event])
+    assert state.unseen is unseen
+    assert not of(UnknownMessage, messages)
+    play(state, [said("A cat."), finished()])
+    result = result_of(state)
+    assert (result.success, result.error_code == "unsupported_image") == (not failed, failed)

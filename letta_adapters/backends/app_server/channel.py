@@ -17,7 +17,7 @@ from letta_adapters.backends.app_server.traffic import Traffic
 from letta_adapters.backends.app_server.vision import Vision
 from letta_adapters.backends.base import Conversation, DeniedRounds, ToolAnswer, TurnSettings
 from letta_adapters.damage import explain
-from letta_adapters.engine.app_turn import AppTurn, Judge, Verdict
+from letta_adapters.engine.app_turn import UNSEEN, AppTurn, Judge, Verdict
 from letta_adapters.engine.outcome import Failure
 from letta_adapters.errors import (
     ConflictError,
@@ -47,11 +47,6 @@ _STOPPED: Final = "The turn was stopped."
 _UNASKED: Final = (
     "Letta Code ran {names} without asking, although it was told to ask about every tool. "
     "The turn was stopped."
-)
-_UNSEEN: Final = Failure(
-    "unsupported_image",
-    "The model cannot see images: Letta Code left out the one of this message, or of a tool's "
-    "result. Use a model with vision.",
 )
 _REPEATED: Final = Failure(
     "conflict", "The server has a message with this otid already and did not run it again."
@@ -212,7 +207,7 @@ class AppChannel:
             else:
                 messages = await self._look() if left is None else self._give_up()
             if self._unseen or (self._shows_images and any(map(_lacks_image, messages))):
-                self.state.fail(_UNSEEN)
+                self.state.fail(UNSEEN)
             if messages:
                 yield messages
         if state.over:
@@ -251,6 +246,10 @@ class AppChannel:
                 await self._answer_known()
             if state.unasked:
                 await self._stop_unasked()
+            if state.unseen and not self._aborted:
+                # What the agent does now it does without what it was asked about.
+                with suppress(LettaError):
+                    await self.cancel()
         return messages
 
     async def _answer_known(self) -> None:

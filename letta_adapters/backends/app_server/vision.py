@@ -1,9 +1,11 @@
 """Can a conversation's model see images? Asked where Letta Code asks, as it does not tell.
 
-It replaces an image that a model cannot see by a line of text, and no frame says so. Of the models
-of ``Local(openai_compatible=...)`` it decides by ``GET <server>/api/v0/models`` (LM Studio's: type
-``vlm``, or the capability ``vision``); a server without that route has no model with vision
-(``letta`` 0.34.12, ``parseLmStudioModels``). Of other models nothing can be known here.
+It replaces an image that a model cannot see by a line of text; no frame, no list of models and no
+stored message says so (``letta`` 0.34.12). Of the models of ``Local(openai_compatible=...)`` it decides
+by ``GET <server>/api/v0/models`` (LM Studio's: type ``vlm``, or the capability ``vision``); a server
+without that route has no model with vision (``parseLmStudioModels``). Of any other model of the embedded
+runtime an event tells in the turn itself what was left out (``runtime/vision.cjs``). Of an App Server
+elsewhere, and of models of a Letta API, nothing can be known here.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import logging
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -25,35 +29,54 @@ _SECONDS: Final = 2.0
 _MAX_BYTES: Final = 2**24
 _PREFIX: Final = "lmstudio/"
 
+log = logging.getLogger("letta_adapters")
+
 
 class Vision:
     """Knows the model server of an embedded runtime.
 
     Args:
         server: Its base URL and key (either may be ``""``); ``None``: nothing is known.
+        told: A file that is there if the runtime tells a turn which images it leaves out.
     """
 
-    def __init__(self, server: Callable[[], tuple[str, str]] | None) -> None:
+    def __init__(
+        self, server: Callable[[], tuple[str, str]] | None, *, told: Path | None = None
+    ) -> None:
         self._server = server
+        self._told = told
+        self._warned = False
 
     async def check(self, connection: Connection, conversation: Conversation) -> None:
         """Refuse an image for a model that is known not to see it.
 
+        Where that is not known, and an image that is left out would not be told either, say so
+        (WARNING, once).
+
         Raises:
             UnsupportedImageError: nothing was sent.
         """
+        seen = await self._sees(connection, conversation)
+        if seen is None and not self._warned and (self._told is None or not self._told.exists()):
+            self._warned = True
+            log.warning(
+                "It cannot be known whether the model sees images: Letta Code leaves them out for "
+                "one without vision, and this server does not tell. Use a model with vision."
+            )
+
+    async def _sees(self, connection: Connection, conversation: Conversation) -> bool | None:
         url, key = ("", "") if self._server is None else self._server()
-        if not url:
-            return
-        model = await _model(connection, conversation)
+        model = await _model(connection, conversation) if url else ""
         if not model.startswith(_PREFIX):
-            return
-        if await asyncio.to_thread(sees, url, key, model[len(_PREFIX) :]) is False:
+            return None
+        seen = await asyncio.to_thread(sees, url, key, model[len(_PREFIX) :])
+        if seen is False:
             raise UnsupportedImageError(
                 f"The model {model} cannot see images: nothing was sent.",
                 hint="Use a model with vision (LM Studio's type 'vlm'), or say it in words.",
                 accepted=False,
             )
+        return seen
 
 
 async def _model(connection: Connection, conversation: Conversation) -> str:

@@ -31,6 +31,7 @@ GIT = Path(__file__).with_name("git.cjs")
 SECRETS = Path(__file__).with_name("secrets.cjs")
 GUARD = Path(__file__).with_name("guard.cjs")
 DAMAGE = Path(__file__).with_name("damage.cjs")
+VISION = Path(__file__).with_name("vision.cjs")
 
 _QUIET = {
     "LETTA_CODE_TELEM": "0",
@@ -135,6 +136,11 @@ class Places:
         return list(dict.fromkeys([self.state / "memfs", letta / "agents"]))
 
     @property
+    def images_told(self) -> Path:
+        """A file that is there if the runtime tells which images it leaves out (``vision.cjs``)."""
+        return self.meet / "images-told"
+
+    @property
     def reflection(self) -> Path:
         """Where the runtime is told which agents reflect (``guard.cjs``)."""
         return self.meet / "reflection"
@@ -214,6 +220,8 @@ def build_launch(
         str(GUARD),
         "--require",
         str(DAMAGE),
+        "--require",
+        str(VISION),
         str(found.app),
         *("--backend", backend, "server", "--listen"),
         *("--ws-auth", "capability-token", "--ws-token-sha256", digest),
