@@ -19,12 +19,13 @@ from typing import Final, Literal
 
 from letta_adapters.errors import CorruptStateError
 
-Kind = Literal["agent", "conversation", "messages", "ledger"]
+Kind = Literal["agent", "conversation", "messages", "ledger", "settings"]
 _NAMES: Final = {
     "agent": "the agent",
     "conversation": "the conversation",
     "messages": "the messages of the conversation",
     "ledger": "the ledger of accepted messages",
+    "settings": "what this machine was told of the agent",
 }
 # How Node says that a file holds no JSON.
 _NO_JSON: Final = re.compile(r"JSON input|in JSON|valid JSON|JSON at position|Expected .* JSON")

@@ -51,12 +51,19 @@ def remote_backend(spec: Remote) -> AppServerBackend:
         request_timeout=spec.request_timeout,
         turn_timeout=spec.turn_timeout,
         settle_timeout=spec.settle_timeout,
-        own_directory=_of_remote(where.url),
+        own_directory=own_directory(spec),
     )
 
 
-def _of_remote(url: str) -> Path | None:
-    """Where this machine keeps what it was told of the agents of a server elsewhere."""
+def own_directory(spec: Local | Remote) -> Path | None:
+    """Return where this machine keeps what it was told of a server's agents; ``None``: nowhere.
+
+    Raises:
+        ConfigurationError: a server elsewhere is not named, or there is no home directory here.
+    """
+    if isinstance(spec, Local):
+        return _places(_config(spec)).meet
+    url = _socket_url(app_server_address(spec)[0])
     name = hashlib.sha256(url.encode()).hexdigest()[:16]
     try:
         return Path.home() / ".letta" / "letta-adapters" / name
@@ -70,9 +77,8 @@ def _socket_url(url: str) -> str:
     return urlunsplit(parts._replace(path="/ws")) if parts.path in ("", "/") else url
 
 
-def local_backend(spec: Local) -> AppServerBackend:
-    """The embedded runtime. It starts with the first connection and stops with the last user."""
-    config = RuntimeConfig(
+def _config(spec: Local) -> RuntimeConfig:
+    return RuntimeConfig(
         data_dir=spec.data_dir,
         env=spec.env,
         inherit_env=spec.inherit_env,
@@ -83,6 +89,11 @@ def local_backend(spec: Local) -> AppServerBackend:
         keep_running=spec.keep_running,
         recycle_at=spec.recycle_at,
     )
+
+
+def local_backend(spec: Local) -> AppServerBackend:
+    """The embedded runtime. It starts with the first connection and stops with the last user."""
+    config = _config(spec)
     places = _places(config)
     runtime = _Runtime(config, places)
     backend = AppServerBackend(

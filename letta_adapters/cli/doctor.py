@@ -18,6 +18,8 @@ from packaging.requirements import Requirement
 from rich.text import Text
 
 from letta_adapters import __version__
+from letta_adapters.backends.app_server.inherited import MachineFiles
+from letta_adapters.backends.letta_code import own_directory
 from letta_adapters.backends.runtime.directories import open_to_others
 from letta_adapters.backends.runtime.environment import (
     RuntimeConfig,
@@ -28,12 +30,14 @@ from letta_adapters.backends.runtime.find import check_git, find_installation
 from letta_adapters.backends.runtime.rendezvous import Meeting
 from letta_adapters.cli import FAILED, OK, backend_of
 from letta_adapters.cli.render import clean, make_console, progress, show_hint
-from letta_adapters.damage import find_damage, set_aside
+from letta_adapters.damage import Damage, find_damage, set_aside
 from letta_adapters.errors import LettaError
 from letta_adapters.specs import CLOUD_URL, Local, Remote, Rest
 from letta_adapters.sync import LettaClient
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rich.console import Console
 
 _BASE: Final = ("httpx", "pydantic", "rich", "websockets")
@@ -66,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     spec = backend_of(args)
     good = _show(console, "Installed", installed(local=isinstance(spec, Local)))
     good &= _show(console, "Configured", configured(spec))
-    if isinstance(spec, Local) and spec.api is None:
+    if isinstance(spec, Local | Remote):
         good &= _show(console, "State", whole(spec, aside=args.set_aside))
     if good:
         with progress(make_console(stderr=True), "Connecting"):
@@ -194,30 +198,45 @@ def _public(url: str) -> str:
 # -- what is stored -------------------------------------------------------------------------------
 
 
-def whole(spec: Local, *, aside: bool) -> Iterator[Check]:
-    """Look for torn files; ``aside`` moves them where they harm nobody."""
-    places = find_places(RuntimeConfig(data_dir=spec.data_dir, inherit_env=spec.inherit_env))
-    found = list(find_damage(places.state, places.ledgers))
-    if not found:
-        yield Check("ok", "Files", f"whole, in {places.state}")
+def whole(spec: Local | Remote, *, aside: bool) -> Iterator[Check]:
+    """Look for files that cannot be used; ``aside`` moves them where they harm nobody."""
+    try:
+        ours = own_directory(spec)
+    except LettaError as error:
+        yield Check("problem", "Files", error.message, error.hint)
         return
-    meeting = Meeting(places.meet)
-    if aside and not (meeting.alone() and meeting.try_own()):
+    found = list(MachineFiles(ours).damaged()) if ours is not None else []
+    state = ours.parents[1] if ours is not None else None
+    meeting = None
+    if isinstance(spec, Local):
+        places = find_places(RuntimeConfig(data_dir=spec.data_dir, inherit_env=spec.inherit_env))
+        meeting = Meeting(places.meet)
+        if spec.api is None:
+            state = places.state
+            found += find_damage(places.state, places.ledgers)
+    if not found or state is None:
+        yield Check("ok", "Files", f"whole, in {state}")
+        return
+    if aside and meeting is not None and not (meeting.alone() and meeting.try_own()):
         yield Check("problem", "Files", "torn, and in use", "End what uses the runtime first.")
         return
     try:
-        for damage in found:
-            if aside:
-                kept = set_aside(damage, places.state)
-                yield Check("note", "Set aside", f"{damage}", f"It is kept as {kept}")
-            else:
-                hint = "To move it where it harms nobody: letta-adapters doctor --set-aside"
-                yield Check("problem", "Torn file", f"{damage}", hint)
+        yield from (_set_aside(damage, state) if aside else _torn(damage) for damage in found)
     except OSError as error:
         yield Check("problem", "Set aside", f"it failed: {error}")
     finally:
-        if aside:
+        if aside and meeting is not None:
             meeting.disown()
+
+
+def _torn(damage: Damage) -> Check:
+    hint = "To move it where it harms nobody: letta-adapters doctor --set-aside"
+    return Check("problem", "Torn file", f"{damage}", hint)
+
+
+def _set_aside(damage: Damage, state: Path) -> Check:
+    kept = set_aside(damage, state)
+    return Check("note", "Set aside", f"{damage}", f"It is kept as {kept}")
 
 
 # -- what is reachable ----------------------------------------------------------------------------

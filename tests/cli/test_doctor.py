@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from letta_adapters.agent_settings import MachineSettings
+from letta_adapters.backends.app_server.inherited import MachineFiles
+from letta_adapters.backends.letta_code import own_directory
+from letta_adapters.specs import Remote
 from letta_adapters.testing.scripted_model import ScriptedModel
 from tests.cli.conftest import Done, needs_wheel
 from tests.faults._server import Server, closed_port
@@ -216,3 +220,53 @@ def hide(
 
     monkeypatch.setattr(importlib.util, "find_spec", find_spec)
     monkeypatch.setattr(importlib.metadata, "version", version_of)
+
+
+@pytest.fixture(params=["here", "elsewhere"])
+def told(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[list[str], MachineFiles]:
+    """The options of a backend, and what this machine was told of its agents."""
+    if request.param == "elsewhere":
+        url = f"ws://127.0.0.1:{closed_port()}"
+        ours = own_directory(Remote(url=url))
+        assert ours is not None
+        return ["--base-url", url], MachineFiles(ours)
+    state = tmp_path / "state"
+    ours = state / ".letta" / "lc-local-backend" / "letta-adapters"
+    return ["--backend", "local", "--data-dir", str(state)], MachineFiles(ours)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+@pytest.mark.parametrize(
+    ("text", "mode", "why"),
+    [
+        ('{"permission_mode": "unrestr', 0o600, "Unterminated string"),
+        ("[]", 0o600, "it holds no JSON object"),
+        ('{"permission_mode": "root"}', 0o600, "permission_mode"),
+        ('{"permission_mode": "unrestricted"}', 0o666, "other users may write it"),
+    ],
+)
+def test_what_was_told_of_an_agent_and_cannot_be_used(
+    cli: Cli, told: tuple[list[str], MachineFiles], text: str, mode: int, why: str
+) -> None:
+    options, files = told
+    for agent in ("agent-local-1", "agent-local-2"):
+        files.save(agent, MachineSettings(permission_mode="unrestricted"))
+    (bad,) = files.folder.glob("*-1.json")
+    bad.write_text(text)
+    bad.chmod(mode)
+    done = cli("doctor", *options)
+    assert done.code == 1
+    shown = " ".join(done.out.split())
+    assert why in shown
+    assert "what this machine was told of the agent agent-local-1" in shown
+    assert "agent-local-2" not in shown
+    assert "".join(str(bad).split()) in "".join(done.out.split())
+    assert "Set aside" in cli("doctor", *options, "--set-aside").out
+    assert not bad.exists()
+    assert [kept.read_text() for kept in _home_of(files).rglob("set-aside/**/*.json")] == [text]
+    assert "Torn file" not in cli("doctor", *options).out
+    assert files.load("agent-local-2").permission_mode == "unrestricted"
+
+
+def _home_of(files: MachineFiles) -> Path:
+    return next(parent for parent in files.folder.parents if parent.name == ".letta")

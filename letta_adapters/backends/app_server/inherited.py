@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +30,7 @@ from letta_adapters.agent_settings import (
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.app_server.system_info import SystemInfo
 from letta_adapters.backends.replies import needed
+from letta_adapters.damage import Damage
 from letta_adapters.errors import ConfigurationError, InvalidInputError, LettaError
 from letta_adapters.options import SessionOptions
 
@@ -37,6 +38,7 @@ from letta_adapters.options import SessionOptions
 _FRESH_SECONDS: Final = 30.0
 _LOCK_SECONDS: Final = 30.0
 _PLAIN_ID: Final = re.compile(r"agent-[A-Za-z0-9_-]{1,128}")
+_UNREADABLE: Final = (OSError, ValueError, TypeError, RecursionError, InvalidInputError)
 _NO_FOLDER: Final = "there is no directory of ours for it."
 
 log = logging.getLogger("letta_adapters.agents")
@@ -46,12 +48,12 @@ class MachineFiles:
     """The files of one place where agents live. ``folder``: ours, mode 0700."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / "agents"
+        self.folder = folder / "agents"
 
     @property
     def lock(self) -> Path:
         """Held while an agent's tags are read and written anew."""
-        return self._folder / "lock"
+        return self.folder / "lock"
 
     def load(self, agent_id: str) -> MachineSettings:
         """Return what was said of the agent on this machine.
@@ -63,19 +65,21 @@ class MachineFiles:
         if path is None:
             return MachineSettings()
         try:
-            text = path.read_text("utf-8")
-            if not is_ours_alone(path):
-                raise _unreadable(path, "other users may write it")
-            found = json.loads(text)
-            return MachineSettings(**found)
+            return _read(path)
         except (FileNotFoundError, NotADirectoryError):
             return MachineSettings()
-        except (OSError, ValueError, TypeError, InvalidInputError) as error:
+        except _UNREADABLE as error:
             raise _unreadable(path, str(error)) from error
+
+    def damaged(self) -> Iterator[Damage]:
+        """Return the files that :meth:`load` refuses, and why."""
+        for path in sorted(self.folder.glob("*.json")):
+            if why := _why_not(path):
+                yield Damage(path, "settings", path.stem, why)
 
     def check_writable(self) -> None:
         """Raise, before anything else is done, if nothing can be kept."""
-        make_private_folder(self._folder)
+        make_private_folder(self.folder)
 
     def save(self, agent_id: str, settings: MachineSettings) -> None:
         """Keep what was said, or nothing. Raises ConfigurationError."""
@@ -101,7 +105,7 @@ class MachineFiles:
 
     def _path(self, agent_id: str) -> Path | None:
         # The id comes from a server: it must not lead anywhere else.
-        return self._folder / f"{agent_id}.json" if _PLAIN_ID.fullmatch(agent_id) else None
+        return self.folder / f"{agent_id}.json" if _PLAIN_ID.fullmatch(agent_id) else None
 
 
 class Inherited:
@@ -234,6 +238,28 @@ def _restricting(
         return {"metadata": with_metadata(agent.get("metadata"), restrictions)}
     tags = [str(tag) for tag in agent.get("tags") or ()]
     return {"tags": with_tags(tags, restrictions)}
+
+
+def _read(path: Path) -> MachineSettings:
+    """Return what a file holds. Raises one of ``_UNREADABLE``, which says why it is not used."""
+    text = path.read_text("utf-8")
+    if not is_ours_alone(path):
+        raise ValueError("other users may write it")
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError("it holds no JSON object")
+    return MachineSettings(**found)
+
+
+def _why_not(path: Path) -> str:
+    """Return why a file is not used; ``""`` if it is, or is gone meanwhile."""
+    try:
+        _read(path)
+    except FileNotFoundError:
+        return ""
+    except _UNREADABLE as error:
+        return str(error)
+    return ""
 
 
 def _unreadable(path: Path, why: str) -> LettaError:

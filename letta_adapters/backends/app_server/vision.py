@@ -1,11 +1,11 @@
 """Can a conversation's model see images? Asked where Letta Code asks, as it does not tell.
 
 It replaces an image that a model cannot see by a line of text; no frame, no list of models and no
-stored message says so (``letta`` 0.34.12). Of the models of ``Local(openai_compatible=...)`` it decides
-by ``GET <server>/api/v0/models`` (LM Studio's: type ``vlm``, or the capability ``vision``); a server
-without that route has no model with vision (``parseLmStudioModels``). Of any other model of the embedded
-runtime an event tells in the turn itself what was left out (``runtime/vision.cjs``). Of an App Server
-elsewhere, and of models of a Letta API, nothing can be known here.
+stored message says so (``letta`` 0.34.12). Of models of ``Local(openai_compatible=...)`` it decides
+by ``GET <server>/api/v0/models`` (LM Studio's: type ``vlm``, or the capability ``vision``); a
+server without that route has no model with vision (``parseLmStudioModels``). Of any other model of
+the embedded runtime an event tells in the turn itself what was left out (``runtime/vision.cjs``).
+Of an App Server elsewhere, and of models of a Letta API, nothing can be known here.
 """
 
 from __future__ import annotations
