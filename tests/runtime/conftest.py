@@ -43,6 +43,18 @@ def running(home: Path) -> list[psutil.Process]:
     return found
 
 
+def servers(home: Path) -> list[int]:
+    """Process ids of the runtimes of that home, without what they have started (git, shells)."""
+    found = running(home)
+    ids = {process.pid for process in found}
+    mains = []
+    for process in found:
+        with contextlib.suppress(psutil.Error):
+            if process.ppid() not in ids:
+                mains.append(process.pid)
+    return mains
+
+
 def wait_gone(home: Path, seconds: float = 5.0) -> None:
     deadline = time.monotonic() + seconds
     while running(home):

@@ -15,7 +15,7 @@ from letta_adapters.backends.runtime.environment import Places
 from letta_adapters.backends.runtime.leftovers import clear_leftovers
 from letta_adapters.testing.scripted_model import Reply, ToolUse
 from tests.runtime._wire import connected
-from tests.runtime.conftest import eventually, running, wait_gone
+from tests.runtime.conftest import eventually, running, servers, wait_gone
 
 SLOW = Reply("too late", delay=5, when="hello")
 SLEEP = ToolUse("Bash", {"command": "python3 -c 'import time; time.sleep(60)'", "description": "x"})
@@ -68,7 +68,7 @@ async def test_after_a_crash_of_everything_the_next_owner_clears_up(child, start
     psutil.Process(told["pid"]).kill()
     one.process.kill()
     handle = await start(openai_compatible={"base_url": model.base_url})
-    assert [process.pid for process in running(home)] == [handle.pid]
+    assert servers(home) == [handle.pid]
     (leftover,) = handle.leftovers
     assert leftover.neutralised and leftover.client_message_id == "cm-child"
     assert leftover.conversation_id == told["runtime"]["conversation_id"]

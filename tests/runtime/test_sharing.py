@@ -16,7 +16,7 @@ from letta_adapters.backends.runtime import lease, manager
 from letta_adapters.backends.runtime.errors import RuntimeOccupiedError, RuntimeVersionError
 from letta_adapters.backends.runtime.lease import Door, ask, take_lease
 from letta_adapters.testing.scripted_model import Reply
-from tests.runtime.conftest import eventually, running, wait_gone
+from tests.runtime.conftest import eventually, running, servers, wait_gone
 
 ANSWER = "one two three four five six seven eight nine ten eleven twelve "
 
@@ -48,7 +48,7 @@ async def test_a_stream_loses_nothing_when_the_process_that_started_the_server_e
             assert result.success and result.result == ANSWER
             model.script("fine")
             assert (await session.run_turn("again")).result == "fine"
-        assert [process.pid for process in running(home)] == [told["pid"]]
+        assert servers(home) == [told["pid"]]
     assert running(home) == []
 
 
@@ -57,7 +57,7 @@ async def test_whoever_joined_may_leave_first(child, start, home):
     joined = await start()
     assert not joined.owned and joined.pid == told["pid"]
     await joined.release()
-    assert [process.pid for process in running(home)] == [told["pid"]]
+    assert servers(home) == [told["pid"]]
 
 
 @pytest.mark.parametrize("end", ["return", "SIGKILL"])
@@ -82,7 +82,7 @@ async def test_the_last_one_out_stops_it_who_did_not_start_it(child, start, home
 async def test_it_stays_for_as_long_as_it_was_asked_to(start, home):
     first = await start(keep_running=30)
     await first.release()
-    assert [process.pid for process in running(home)] == [first.pid]
+    assert servers(home) == [first.pid]
     again = await start(keep_running=0.3)
     assert again.pid == first.pid
     await again.release()
@@ -107,7 +107,7 @@ async def test_an_idle_server_with_other_settings_is_replaced(start, home):
     await first.release()
     other = await start(env={"SOMETHING": "else"})
     assert other.pid != first.pid
-    assert [process.pid for process in running(home)] == [other.pid]
+    assert servers(home) == [other.pid]
 
 
 @pytest.mark.parametrize("what", ["version", "adapters"])
@@ -124,7 +124,7 @@ async def test_an_idle_server_of_another_version_is_replaced_and_one_in_use_shar
     user.let_end()
     user.process.wait(10)
     assert (await start()).pid != told["pid"]
-    assert len(running(home)) == 1
+    assert len(servers(home)) == 1
 
 
 async def test_one_in_use_with_other_settings_says_by_whom(child, start, home):
@@ -133,7 +133,7 @@ async def test_one_in_use_with_other_settings_says_by_whom(child, start, home):
     with pytest.raises(RuntimeOccupiedError, match=f"in use by process {user.process.pid}") as info:
         await start(env={"SOMETHING": "else"})
     assert info.value.owner_pid == user.process.pid
-    assert [process.pid for process in running(home)] == [told["pid"]]
+    assert servers(home) == [told["pid"]]
 
 
 async def test_a_record_of_another_version_with_nobody_alive_is_no_obstacle(start, home):
@@ -165,7 +165,7 @@ async def test_a_stopped_server_that_nobody_uses_is_killed_and_replaced(start, h
     await handle.release()
     psutil.Process(handle.pid).suspend()
     again = await start()
-    assert again.pid != handle.pid and [p.pid for p in running(home)] == [again.pid]
+    assert again.pid != handle.pid and servers(home) == [again.pid]
 
 
 async def test_a_stopped_server_that_others_use_is_not_killed(child, start, home):
