@@ -62,6 +62,7 @@ MOVES: Final = frozenset({"SetWorkingDirectory", "EnterWorktree", "ExitWorktree"
 _PATH_KEYS: Final = ("file_path", "path", "notebook_path", "absolute_path", "filePath")
 
 _PATCH_FILE: Final = re.compile(r"\*\*\* (?:Add File|Update File|Delete File|Move to): *(.+)")
+_AROUND: Final = re.compile(r"^[\s\ufeff]+|[\s\ufeff]+$")
 _PATCH_OTHER: Final = re.compile(r"\*\*\* (?:Begin Patch|End Patch|End of File)")
 _SKILL: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*")
 _AGENT_ID: Final = re.compile(r"[A-Za-z0-9][\w-]*")
@@ -223,6 +224,8 @@ def kind_of(name: str, tool_input: Mapping[str, Any], ground: Ground) -> CallKin
         return _memory(tool_input, ground)
     if name == "Skill":
         return _skill(tool_input, ground)
+    if name in _SEARCHES and _gives_options(tool_input):
+        return "executes"
     if name in _READS | _SEARCHES:
         return _reads(_paths(tool_input), ground)
     if name in _LISTS:
@@ -234,6 +237,9 @@ def kind_of(name: str, tool_input: Mapping[str, Any], ground: Ground) -> CallKin
     return "executes"
 
 
+# A chain of more links is one without an end; Linux gives up as early.
+_MOST_LINKS: Final = 40
+
 # -- paths --------------------------------------------------------------------------------------
 
 
@@ -242,19 +248,27 @@ def _paths(tool_input: Mapping[str, Any]) -> list[Any]:
     return [tool_input[key] for key in _PATH_KEYS if tool_input.get(key) is not None]
 
 
+def _gives_options(tool_input: Mapping[str, Any]) -> bool:
+    """Might ``rg`` take one for an option? ``--pre`` runs a command, ``-f`` reads a file."""
+    given = [v for key, v in tool_input.items() if v is not None and not key.startswith("-")]
+    return any(not isinstance(v, str | int | float) or str(v).startswith("-") for v in given)
+
+
 def _patched(tool_input: Mapping[str, Any]) -> list[Any]:
     """The files of a patch; ``[None]`` if a line of it is not understood."""
     text = tool_input.get("input", tool_input.get("patch"))
     if not isinstance(text, str):
         return [None]
     found: list[Any] = []
-    for line in text.splitlines():
-        if not line.lstrip().startswith("***"):
+    # As JavaScript does: other characters end no line, and more of them are space around a header.
+    for line in text.split("\n"):
+        header = _AROUND.sub("", line)
+        if not header.startswith("***"):
             continue
-        file = _PATCH_FILE.fullmatch(line.strip())
+        file = _PATCH_FILE.fullmatch(header)
         if file is not None:
-            found.append(file[1].strip())
-        elif _PATCH_OTHER.fullmatch(line.strip()) is None:
+            found.append(file[1])
+        elif _PATCH_OTHER.fullmatch(header) is None:
             return [None]
     return found
 
@@ -266,7 +280,9 @@ def _memory(tool_input: Mapping[str, Any], ground: Ground) -> CallKind:
         return "reads"
     if ground.memory is None:
         return "own_memory"
-    found = Path(os.path.realpath(ground.memory / path))
+    found = _followed(ground.memory / path)
+    if found is None:
+        return "reads"
     inside = found == _real(ground.memory) or _below(found, ground.memory)
     return "own_memory" if inside and not _is_private(found, ground.memory) else "reads"
 
@@ -306,7 +322,7 @@ def _writes(paths: Iterable[Any], ground: Ground) -> CallKind:
 
 def _write(given: Any, ground: Ground) -> CallKind:
     path = _resolved(given, ground)
-    if path is None or not (_is_plain_file(path) or not os.path.lexists(path)):
+    if path is None or not (_is_plain_file(path, alone=True) or not os.path.lexists(path)):
         return "writes"
     if _below(path, ground.memory) and not _is_private(path, ground.memory):
         # Notes are Markdown; anything else that an agent keeps there might be loaded and run.
@@ -357,17 +373,54 @@ def _resolved(given: Any, ground: Ground) -> Path | None:
     """The real file behind a path; ``None`` if that is not certain."""
     if not isinstance(given, str) or ground.cwd is None or _is_odd(given):
         return None
+    path = ground.cwd / given
+    found = _followed(path)
+    # `..` behind a link: the system goes up from where the link leads, Node (of a relative path)
+    # from where it stands.
+    if ".." in path.parts and found != _followed(Path(os.path.normpath(path))):
+        return None
+    return found
+
+
+def _followed(path: Path) -> Path | None:
+    """The path without links; ``None`` if another process may find something else there.
+
+    ``/proc/self`` is another directory for each process, and so is what links to it.
+    """
+    if os.name == "nt":
+        return _real(path)
+    links = 0
+    here, ahead = Path(path.anchor), list(reversed(path.parts[1:]))
+    while ahead:
+        part = ahead.pop()
+        here = here.parent if part == ".." else here / part
+        if here.parts[1:2] == ("proc",) or here.parts[1:3] == ("dev", "fd"):
+            return None
+        target = _target(here)
+        if target is not None:
+            links += 1
+            if links > _MOST_LINKS:
+                return None
+            here = Path(target.anchor) if target.is_absolute() else here.parent
+            ahead += reversed(target.parts[1:] if target.is_absolute() else target.parts)
+    return here
+
+
+def _target(path: Path) -> Path | None:
+    """Where a link leads; ``None`` if it is none."""
     try:
-        return Path(os.path.realpath(ground.cwd / given))
+        return path.readlink()
     except (OSError, ValueError):
         return None
 
 
-def _is_plain_file(path: Path) -> bool:
+def _is_plain_file(path: Path, *, alone: bool = False) -> bool:
+    """Is it a file? ``alone``: it has no other name, in no other place."""
     try:
-        return stat.S_ISREG(path.lstat().st_mode)
+        found = path.lstat()
     except OSError:
         return False
+    return stat.S_ISREG(found.st_mode) and not (alone and found.st_nlink > 1)
 
 
 def _folded(path: Path) -> tuple[str, ...]:

@@ -39,6 +39,15 @@ def ground(tmp_path: Path) -> Ground:
     (cwd / "inner.txt").symlink_to(cwd / "plain.txt")
     (cwd / "hidden.txt").symlink_to(cwd / ".env")
     (cwd / "up").symlink_to(tmp_path)
+    # Behind `deep`, the system and Node go up from different places.
+    (cwd / "one" / "two").mkdir(parents=True)
+    (cwd / "deep").symlink_to(cwd / "one" / "two")
+    for name in ("project/outside.txt", "outside.txt"):
+        (tmp_path / name).write_text("x")
+    (cwd / "again").symlink_to("again")
+    (cwd / "process").symlink_to("/proc/self/cwd")
+    (cwd / "two-names.txt").write_text("x")
+    os.link(cwd / "two-names.txt", tmp_path / "store.txt")
     os.mkfifo(cwd / "pipe")
     return Ground(cwd, memory, (state,), (tmp_path / "home",))
 
@@ -55,6 +64,16 @@ def ground(tmp_path: Path) -> Ground:
         ("hidden.txt", "reads"),
         ("up/outside.txt", "reads"),
         ("up/project/plain.txt", "reads_cwd"),
+        ("deep/../../plain.txt", "reads"),
+        ("deep/../../outside.txt", "reads"),
+        ("src/../outside.txt", "reads_cwd"),
+        ("again", "reads"),
+        ("again/plain.txt", "reads"),
+        ("two-names.txt", "reads_cwd"),
+        ("file:///etc/passwd", "reads"),
+        ("/etc/../etc/passwd", "reads"),
+        ("x/" * 2000 + "plain.txt", "reads"),
+        ("x" * 5000, "reads"),
         ("../outside.txt", "reads"),
         ("/etc/passwd", "reads"),
         (".env", "reads"),
@@ -89,6 +108,21 @@ def test_what_a_read_reads(ground: Ground, path: Any, kind: str) -> None:
     assert kind_of("Read", {"file_path": path}, ground) == kind
 
 
+@pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="the system has no such files")
+@pytest.mark.parametrize("path", ["/proc/self/cwd/plain.txt", "process/plain.txt"])
+@pytest.mark.parametrize("tool", ["Read", "Write", "Grep", "LS"])
+def test_what_is_another_file_for_another_process(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, path: str, tool: str
+) -> None:
+    """For the runtime it leads to the directory that holds the server's token."""
+    assert ground.cwd is not None
+    monkeypatch.chdir(ground.cwd)
+    given = {"path": str(Path(path).parent)} if tool == "LS" else {"file_path": path}
+    assert kind_of(tool, given, ground) == ("writes" if tool == "Write" else "reads")
+    everywhere = Path("/proc", str(os.getpid()), "cwd", "plain.txt")
+    assert kind_of(tool, {"file_path": str(everywhere)}, ground) in ("reads", "writes")
+
+
 def test_all_arguments_that_name_a_file_count(ground: Ground) -> None:
     both = {"file_path": "plain.txt", "path": "/etc/passwd"}
     assert kind_of("Read", both, ground) == "reads"
@@ -116,6 +150,9 @@ def test_all_arguments_that_name_a_file_count(ground: Ground) -> None:
         (".husky/pre-commit", "writes"),
         ("pipe", "writes"),
         ("src", "writes"),
+        ("deep/../../outside.txt", "writes"),
+        # Such as a file that a package manager shares with other projects.
+        ("two-names.txt", "writes"),
     ],
 )
 @pytest.mark.parametrize("tool", ["Write", "Edit", "write_file", "MultiEdit"])
@@ -132,6 +169,12 @@ def test_what_a_write_writes(ground: Ground, tool: str, path: str, kind: str) ->
         (["*** Add File: a.txt", "+x", "*** Delete File: /etc/hosts"], "writes"),
         (["*** Rename File: a.txt"], "writes"),
         (["*** Add File: .git/hooks/x", "+x"], "writes"),
+        (["*** Add File: a.txt", "+x", "\ufeff*** Add File: /tmp/x", "+x"], "writes"),
+        (["*** Add File: a.txt", "+x", "\u00a0*** Add File: /tmp/x", "+x"], "writes"),
+        (["*** Add File: a.txt\x0b/../../../tmp/x", "+x"], "writes"),
+        (["*** Add File: a.txt\u2028/../../../tmp/x", "+x"], "writes"),
+        (["*** Add File: a.txt\r/../../../tmp/x", "+x"], "writes"),
+        (["*** Add File: a.txt\r", "+\ufeff*** not a header\r"], "writes_cwd"),
         ([], "writes"),
     ],
 )
@@ -212,6 +255,26 @@ def test_a_directory_is_listed_and_a_file_searched(ground: Ground) -> None:
     assert kind_of("LS", {"path": "up"}, ground) == "reads"
     assert kind_of("Grep", {"pattern": "x", "path": "plain.txt"}, ground) == "reads_cwd"
     assert kind_of("Grep", {"pattern": "x", "path": "src"}, ground) == "reads"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"pattern": "--pre=./run.sh"},
+        {"pattern": "-f/etc/passwd"},
+        {"pattern": "-f", "output_mode": "content"},
+        {"pattern": ["--pre=./run.sh"]},
+        {"pattern": "x", "glob": "--pre=./run.sh"},
+        {"pattern": "x", "type": "--type-add=x:*"},
+    ],
+)
+@pytest.mark.parametrize("tool", ["Grep", "Glob", "GrepFiles"])
+def test_a_search_whose_pattern_is_an_option(
+    ground: Ground, tool: str, given: dict[str, Any]
+) -> None:
+    assert kind_of(tool, {**given, "path": "plain.txt"}, ground) == "executes"
+    options = {"pattern": "x", "path": "plain.txt", "-A": 2, "-i": True, "head_limit": 5}
+    assert kind_of("Grep", options, ground) == "reads_cwd"
 
 
 def test_where_nothing_is_read_unasked(tmp_path: Path) -> None:

@@ -58,6 +58,14 @@ class Place:
             (self.cwd / name).write_text(f"{CANARY} {name}\n")
         (self.cwd / "link.txt").symlink_to(outside / "secret.txt")
         (self.cwd / "linked").symlink_to(outside)
+        # From behind this link the runtime and the system go up to different places.
+        for notes in (outside, self.cwd / "outside"):
+            notes.mkdir(exist_ok=True)
+            (notes / "notes.txt").write_text(
+                f"{CANARY} notes\n" if notes == outside else "nothing\n"
+            )
+        (self.cwd / "one" / "two").mkdir(parents=True)
+        (self.cwd / "deep").symlink_to(self.cwd / "one" / "two")
         skill = self.cwd / ".skills" / "leak"
         skill.mkdir(parents=True)
         (skill / "SKILL.md").symlink_to(outside / "secret.txt")
@@ -169,6 +177,11 @@ class Place:
         yield read("Read through ..", "../outside/secret.txt")
         yield read("Read through a link", self.cwd / "link.txt")
         yield read("Read through a linked directory", self.cwd / "linked" / "secret.txt")
+        yield read("Read up from a link", "deep/../../outside/notes.txt")
+        yield read("Read of the process's directory", "/proc/self/cwd/server.json")
+        pattern = {"pattern": "-f../outside/notes.txt", "output_mode": "content"}
+        given = {**pattern, "path": str(self.cwd / "plain.txt")}
+        yield Attempt("Grep with an option", "Grep", given, "executes")
         yield read("Read through a variable", "$HOME/.letta/settings.json")
         yield read("Read through ~", "~/.letta/settings.json")
         yield read("Read of the memory", self.memory / "persona.md", "own_memory")
@@ -182,6 +195,9 @@ class Place:
         patch = f"*** Begin Patch\n*** Add File: {self.root}/outside/p.txt\n+x\n*** End Patch"
         given = {"input": patch}
         yield Attempt("ApplyPatch outside", "ApplyPatch", given, "writes", ("Success",), "codex")
+        odd = patch.replace("*** Add", "*** Add File: new.txt\n+x\n\ufeff*** Add")
+        given = {"input": odd}
+        yield Attempt("ApplyPatch, hidden", "ApplyPatch", given, "writes", ("Success",), "codex")
 
     def _others(self) -> Iterator[Attempt]:
         given = {"description": "d", "prompt": "do it", "subagent_type": "general-purpose"}
