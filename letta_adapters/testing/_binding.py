@@ -131,8 +131,13 @@ class Matcher:
 
     def take(self, key: RequestKey) -> tuple[Entry, RecordedResponse] | None:
         """The exchange that ``key`` is, and its answer in the client's ids; or ``None``."""
-        entry = self._next(self._translated(key)) or self._dealt_anew(key)
-        entry = entry or self._covering(self._translated(key))
+        entry = self._found(key)
+        if entry is None:
+            for known in self._covering(key):
+                entry = self._found(known)
+                if entry is not None:
+                    key = known
+                    break
         if entry is None:
             return None
         entry.played = True
@@ -140,17 +145,24 @@ class Matcher:
         self._past.append(_Past(key, entry, given))
         return entry, response
 
+    def _found(self, key: RequestKey) -> Entry | None:
+        return self._next(self._translated(key)) or self._dealt_anew(key)
+
     def _next(self, key: RequestKey) -> Entry | None:
         waiting = self._waiting.get(key)
         return waiting.popleft() if waiting else None
 
-    def _covering(self, key: RequestKey) -> Entry | None:
-        """The first exchange left whose placeholders hide what differs."""
-        left = (entry for entry in self.entries if not entry.played)
-        entry = next((entry for entry in left if covers(entry.key, key)), None)
-        if entry is not None:
-            self._waiting[entry.key].remove(entry)
-        return entry
+    def _covering(self, key: RequestKey) -> Iterator[RequestKey]:
+        """``key`` as it is recorded, where placeholders hide what differs; with its own ids."""
+        form, ids, tried = self._form(key), self.ids_in(key.text), set()
+        for entry in self.entries:
+            if entry.played or entry.key in tried:
+                continue
+            tried.add(entry.key)
+            recorded = self.ids_in(entry.key.text)
+            if len(recorded) == len(ids) and covers(self._form(entry.key), form):
+                live = dict(zip(recorded, ids, strict=True))
+                yield entry.key.renamed(live.__getitem__, self._ids)
 
     def _translated(self, key: RequestKey) -> RequestKey:
         if self._renaming is None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-from letta_adapters.testing._dates import EPOCH
+from letta_adapters.testing._dates import EPOCH, Place
 from letta_adapters.testing._edits import Edit, View, applied, fitting, merged, spread
 from letta_adapters.testing._encodings import charset_of, packed_texts
 from letta_adapters.testing._finder import Finder
@@ -21,8 +21,9 @@ from letta_adapters.testing._patterns import (
     ID_TOKEN,
     OWNER_KEYS,
     REDACTED,
+    STAMP_KEY,
 )
-from letta_adapters.testing._secrets import is_sensitive
+from letta_adapters.testing._secrets import Path, is_sensitive
 
 # Edits up to this rank take out what is private; the others what is volatile.
 _PRIVATE = 5
@@ -35,6 +36,17 @@ _ENDPOINT = "http://endpoint.test/v1"
 _WHOLE = re.compile(
     r"(?:.*_)?id|otid|.*_at|date|name|message_type|type|status|role|source|.*_reason|model|object"
 )
+
+
+# Who speaks in a message of this type.
+_SPEAKERS = {
+    "assistant_message": Place.MODEL,
+    "reasoning_message": Place.MODEL,
+    "hidden_reasoning_message": Place.MODEL,
+    "tool_call_message": Place.MODEL,
+    "approval_request_message": Place.MODEL,
+    "user_message": Place.ECHO,
+}
 
 
 @dataclass
@@ -70,11 +82,12 @@ class Streams:
 
     def edits(self, finder: Finder) -> Iterator[Edit]:
         """What shows only across events, as edits of the body."""
-        for views in self.groups.values():
+        for (kind, *_), views in self.groups.items():
             if len(views) < 2:
                 continue
             ends = list(accumulate(len(view.text) for view in views))
-            for edit in merged(finder.edits("".join(view.text for view in views))):
+            place = _SPEAKERS.get(kind, Place.SERVER)
+            for edit in merged(finder.edits("".join(view.text for view in views), 0, place)):
                 for number, piece in spread(edit, ends):
                     # Ranked first: in a conflict with what one event alone shows, this knows more.
                     yield views[number].back([piece._replace(rank=edit.rank - 100)])[0]
@@ -85,18 +98,19 @@ class Streams:
             yield "".join(view.text for view in views)
 
 
-def clean_body(body: bytes, is_sse: bool, finder: Finder) -> bytes:
+def clean_body(body: bytes, is_sse: bool, finder: Finder, place: Place = Place.SERVER) -> bytes:
     """``body`` with everything replaced; untouched parts stay byte for byte."""
     charset = charset_of(body)
     try:
         text = body.decode(charset or "utf-8")
     except UnicodeDecodeError:
-        return _clean_binary(body, finder)
+        return _clean_binary(body, finder, place)
     if charset is not None:
         # What says of itself that it is UTF-16 says so again when it is encoded. It may lie.
-        wide = clean_body(text.encode(), is_sse, finder).decode().encode(charset)
-        return _clean_binary(wide, finder)
-    edits = sse_edits(text, finder) if is_sse else json_edits(text, finder, 0, len(text))
+        wide = clean_body(text.encode(), is_sse, finder, place).decode().encode(charset)
+        return _clean_binary(wide, finder, place)
+    span = 0, len(text)
+    edits = sse_edits(text, finder) if is_sse else json_edits(text, finder, span, place)
     tail = _TAIL.search(text)
     if tail is not None and (new := finder.cut_id_of(tail[0])) != tail[0]:
         edits.append(Edit(*tail.span(), new, 6))
@@ -109,30 +123,52 @@ def sse_edits(text: str, finder: Finder) -> list[Edit]:
     edits: list[Edit] = []
     position = 0
     for match in _DATA.finditer(text):
-        edits += _shifted(finder, text, position, match.start(1))
+        edits += _shifted(finder, text, (position, match.start(1)), Place.SERVER)
         position = match.end()
-        edits += json_edits(text, finder, *match.span(1), streams)
-    return [*edits, *_shifted(finder, text, position, len(text)), *streams.edits(finder)]
+        edits += json_edits(text, finder, match.span(1), Place.SERVER, streams)
+    rest = _shifted(finder, text, (position, len(text)), Place.SERVER)
+    return [*edits, *rest, *streams.edits(finder)]
 
 
 def json_edits(
-    text: str, finder: Finder, start: int, end: int, streams: Streams | None = None
+    text: str,
+    finder: Finder,
+    span: tuple[int, int],
+    place: Place,
+    streams: Streams | None = None,
 ) -> list[Edit]:
-    """The edits of the JSON (or other) text in ``text[start:end]``."""
+    """The edits of the JSON (or other) text in this span of ``text``."""
+    start, end = span
     if text[start : start + 1] not in '{["':
-        return _shifted(finder, text, start, end)
+        return _shifted(finder, text, span, place)
     leaves, stop = read_json(text, start, end)
     views = [leaf.view(text) for leaf in leaves]
+    speakers = {
+        leaf.path[:-1]: _SPEAKERS[view.text]
+        for leaf, view in zip(leaves, views, strict=True)
+        if _last(leaf) == "message_type" and view.text in _SPEAKERS
+    }
     edits: list[Edit] = []
     for leaf, view in zip(leaves, views, strict=True):
         by_key = _by_key(leaf, view.text)
         if by_key is not None:
             edits.append(Edit(leaf.start, leaf.end, by_key, -1000))
         elif leaf.kind != "number":
-            edits += view.back(finder.edits(view.text))
+            edits += view.back(finder.edits(view.text, 0, _place(leaf, speakers, place)))
     if streams is not None:
         streams.add(leaves, views, cut=not text[start:end].endswith("}"))
-    return edits + _shifted(finder, text, stop, end)
+    return edits + _shifted(finder, text, (stop, end), place)
+
+
+def _place(leaf: Leaf, speakers: dict[Path, Place], default: Place) -> Place:
+    """Who said what stands at ``leaf``: the nearest message around it tells."""
+    if STAMP_KEY.fullmatch(_last(leaf)):
+        return Place.STAMP
+    if speakers and default is not Place.REQUEST:
+        for size in range(len(leaf.path) - 1, -1, -1):
+            if leaf.path[:size] in speakers:
+                return speakers[leaf.path[:size]]
+    return default
 
 
 def _last(leaf: Leaf) -> str:
@@ -164,21 +200,23 @@ def _number(key: str, value: str) -> str | None:
     return None
 
 
-def _shifted(finder: Finder, text: str, start: int, end: int) -> list[Edit]:
+def _shifted(finder: Finder, text: str, span: tuple[int, int], place: Place) -> list[Edit]:
+    start, end = span
     part = text[start:end]
     if not part.strip():
         return []
     return [
-        edit._replace(start=edit.start + start, end=edit.end + start) for edit in finder.edits(part)
+        edit._replace(start=edit.start + start, end=edit.end + start)
+        for edit in finder.edits(part, 0, place)
     ]
 
 
-def _clean_binary(body: bytes, finder: Finder) -> bytes:
+def _clean_binary(body: bytes, finder: Finder, place: Place) -> bytes:
     """Bytes with text in them: nothing moves, since lengths stand before what they count."""
     text = body.decode("latin-1")
     edits = [
         edit if edit.rank > _PRIVATE else fitting(edit.start, edit.end, edit.rank)
-        for edit in finder.edits(text)
+        for edit in finder.edits(text, 0, place)
         if edit.rank <= _PRIVATE or len(edit.text) == edit.end - edit.start
     ]
     for start, end, plain in packed_texts(body):

@@ -4,67 +4,100 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta, timezone
+from enum import Enum
 
 from letta_adapters.testing._edits import Edit
 from letta_adapters.testing._patterns import DATETIME_REPR, ISO_DATE, PROSE_DATE
 
 EPOCH = 1767225600  # 2026-01-01T00:00:00Z, a Thursday
+_CONSTANT_DAY = date(2026, 1, 1)
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 
-class DateFinder:
-    """Finds dates. One with a time of day always counts.
+def today() -> date:
+    """The day it is, in UTC."""
+    return datetime.now(timezone.utc).date()
 
-    A mere day counts if it is ``volatile``: the day of the recording, as its timestamps tell (or
-    today, for a live request), and is none of ``but``. Somebody's birthday in a prompt is part of
-    the test and stays.
+
+class Place(Enum):
+    """Who said a text, which decides whether a point in time in it is the recording's or meant."""
+
+    STAMP = "under a key that holds points in time"
+    SERVER = "said by the server"
+    REQUEST = "said by the test"
+    ECHO = "said by the test, and by the server in its name"
+    MODEL = "said by the model"
+
+
+class DateFinder:
+    """Finds points in time that belong to the recording and not to what was said.
+
+    What the server says with a clock, and what a stamp says, is always the recording's. In what the
+    test said, and in a mere day, it is if it is ``volatile``: the days of the recording, as its
+    stamps tell (or today, for a live request). What the model said stays: tests assert on it. So
+    does what was ``asked``, wherever it comes back. Somebody's birthday is nobody's noise.
     """
 
-    def __init__(self, volatile: Iterable[date] = (), but: Iterable[date] = ()) -> None:
+    def __init__(self, volatile: Iterable[date] = (), asked: Iterable[str] = ()) -> None:
         # A day each side: time zones.
-        around = {day + timedelta(shift) for day in volatile for shift in (-1, 0, 1)}
-        self._days = around.difference(but)
-        self.seen: set[date] = set()
+        self._days = {day + timedelta(shift) for day in volatile for shift in (-1, 0, 1)}
+        self._asked = frozenset(asked)
+        self._stamped: set[date] = set()
+        self._told: set[date] = set()
 
-    def edits(self, text: str) -> Iterator[Edit]:
-        """Edits which make every date in ``text`` the constant; notes days with times in seen."""
+    @property
+    def seen(self) -> set[date]:
+        """The days of the recording: those of its stamps; without any, of other times."""
+        return self._stamped or self._told
+
+    def edits(self, text: str, place: Place = Place.SERVER) -> Iterator[Edit]:
+        """Edits which make the recording's times in ``text`` the constant; notes their days."""
+        if place is Place.MODEL:
+            return
         for match in ISO_DATE.finditer(text):
             day = _day(*match["date"].split("-"))
-            if day is not None and self._counts(match, day):
+            if day is not None and self._counts(match, day, place):
                 yield Edit(*match.span("date"), "2026-01-01", 7)
                 yield from _clock_edits(match)
         if " 1" not in text and " 2" not in text:
             return
-        for match in DATETIME_REPR.finditer(text):
+        for match in DATETIME_REPR.finditer(text) if place is not Place.REQUEST else ():
             clock = ", 0" * match[2].count(",")
             yield Edit(*match.span(), f"2026, 1, 1{clock}", 7)
         for match in PROSE_DATE.finditer(text):
-            month = match["month"] or match["month2"]
-            number = str(_MONTHS.index(month[:3].lower()) + 1)
-            day = _day(match["year"] or match["year2"], number, match["day"] or match["day2"])
-            if day is not None and self._counts(match, day):
-                yield Edit(match.start(), _end(match), _constant(match, month), 7)
+            day = _prose_day(match)
+            if day is not None and self._counts(match, day, place):
+                yield Edit(match.start(), _end(match), _constant(match), 7)
                 yield from _clock_edits(match)
 
-    def _counts(self, match: re.Match[str], day: date) -> bool:
-        if match["clock"]:
-            self.seen.add(day)
+    def _counts(self, match: re.Match[str], day: date, place: Place) -> bool:
+        if not match["clock"]:
+            return day in self._days and (place is Place.REQUEST or str(day) not in self._asked)
+        if day != _CONSTANT_DAY:
+            (self._stamped if place is Place.STAMP else self._told).add(day)
+        if place is Place.STAMP:
             return True
-        return day in self._days
+        if place is Place.REQUEST:
+            return day in self._days
+        return match[0] not in self._asked and (place is Place.SERVER or day in self._days)
 
 
-def days_in(text: str) -> Iterator[date]:
-    """The mere days, without a time, that ``text`` names."""
+def times_in(text: str) -> Iterator[str]:
+    """What ``text`` says of time: each point as it stands, each mere day as an ISO date."""
     for match in ISO_DATE.finditer(text):
         day = _day(*match["date"].split("-"))
-        if day is not None and not match["clock"]:
-            yield day
+        if day is not None:
+            yield match[0] if match["clock"] else str(day)
     for match in PROSE_DATE.finditer(text):
-        number = str(_MONTHS.index((match["month"] or match["month2"])[:3].lower()) + 1)
-        day = _day(match["year"] or match["year2"], number, match["day"] or match["day2"])
-        if day is not None and not match["clock"]:
-            yield day
+        day = _prose_day(match)
+        if day is not None:
+            yield match[0] if match["clock"] else str(day)
+
+
+def _prose_day(match: re.Match[str]) -> date | None:
+    month = str(_MONTHS.index((match["month"] or match["month2"])[:3].lower()) + 1)
+    return _day(match["year"] or match["year2"], month, match["day"] or match["day2"])
 
 
 def _day(year: str, month: str, day: str) -> date | None:
@@ -92,7 +125,8 @@ def _end(match: re.Match[str]) -> int:
     return max(match.end(name) for name in ("year", "year2"))
 
 
-def _constant(match: re.Match[str], month: str) -> str:
+def _constant(match: re.Match[str]) -> str:
+    month = match["month"] or match["month2"]
     weekday = match["weekday"]
     comma = "," if "," in match[0] else ""
     name = "Jan" if len(month) == 3 and month != "May" else "January"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from letta_adapters.testing import _edits
-from letta_adapters.testing._dates import DateFinder
+from letta_adapters.testing._dates import DateFinder, Place
 from letta_adapters.testing._edits import Edit, applied, fitting, merged
 from letta_adapters.testing._key_shapes import MAY_HAVE, SHAPES
 from letta_adapters.testing._patterns import (
@@ -40,11 +40,15 @@ _MAX_DEPTH = 3
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
 _PATH_BEFORE = re.compile(r"(?:[A-Za-z]:)?[\w./\\~-]*\Z")
 _PRINTABLE = re.compile(r"[\t\n\r\x20-\x7e\xa0-\U0010ffff]*")
-_GENERIC_NAME = re.compile(
+_GENERIC_WORD = (
     "root|users?|admin|ubuntu|debian|runner|docker|node|app|letta|agent|tests?|host|main|server"
-    "|guest|public|shared|default|home|vscode|codespace|python|localhost|localdomain|.{0,3}",
-    re.IGNORECASE,
+    "|guest|public|shared|default|home|vscode|codespace|python|localhost|localdomain|web|dev|build"
+    "|db|data|ci|box|machine|worker|desktop|laptop"
 )
+_GENERIC_NAME = re.compile(rf"(?:{_GENERIC_WORD})(?:-(?:{_GENERIC_WORD}))*|.{{0,3}}", re.IGNORECASE)
+# What says that the next is a name of a machine or its user.
+_TELLING = ("hostname", "host", "username", "user", "login", "whoami", "computername", "nodename")
+_GAPS = (" ", ": ", ":", " is ", '": "', "': '", "\\t")
 USER = "user"
 EMAIL_PLACEHOLDER = "user@example.com"
 HOST = "host.test"
@@ -68,7 +72,9 @@ class Finder:
     patterns: Mapping[str, str] = field(default_factory=dict)
     words: tuple[tuple[re.Pattern[str], str], ...] = field(init=False, default=())
 
-    _memo: dict[tuple[str, int], list[Edit]] = field(init=False, default_factory=dict, repr=False)
+    _memo: dict[tuple[str, int, Place], list[Edit]] = field(
+        init=False, default_factory=dict, repr=False
+    )
     _memo_secrets: int = field(init=False, default=0, repr=False)
 
     def __post_init__(self) -> None:
@@ -79,7 +85,7 @@ class Finder:
         for name in (*(name for name, _ in names if not name.isalpha()), *self.hosts):
             self.secrets.watch_cut(name)
 
-    def edits(self, text: str, depth: int = 0) -> list[Edit]:
+    def edits(self, text: str, depth: int = 0, place: Place = Place.SERVER) -> list[Edit]:
         """Everything to replace in ``text``; the spans may overlap."""
         if len(text) < 4:
             return []
@@ -87,32 +93,32 @@ class Finder:
             self._memo.clear()
             self._memo_secrets = len(self.secrets)
         # A stream says most of its strings in every event.
-        known = self._memo.get((text, depth))
+        known = self._memo.get((text, depth, place))
         if known is None:
-            known = self._memo[text, depth] = self._edits(text, depth)
+            known = self._memo[text, depth, place] = self._edits(text, depth, place)
         return known
 
-    def _edits(self, text: str, depth: int) -> list[Edit]:
+    def _edits(self, text: str, depth: int, place: Place) -> list[Edit]:
         found = [
             edit
-            for edit in self._plain(text)
+            for edit in self._plain(text, place)
             if (was := text[edit.start : edit.end]) != edit.text and was not in self.keep
         ]
         if depth < _MAX_DEPTH:
             for view in (_edits.unescaped(text), _edits.unquoted(text)):
                 if view is not None:
-                    found += view.back(self.edits(view.text, depth + 1))
-            found += self._base64(text, depth)
+                    found += view.back(self.edits(view.text, depth + 1, place))
+            found += self._base64(text, depth, place)
             wrapped = _edits.unwrapped(text)
             if wrapped is not None:
-                found += wrapped.back(self._base64(wrapped.text, depth))
+                found += wrapped.back(self._base64(wrapped.text, depth, place))
         return found
 
-    def clean(self, text: str) -> str:
+    def clean(self, text: str, place: Place = Place.SERVER) -> str:
         """``text`` with everything replaced."""
-        return applied(text, merged(self.edits(text)))
+        return applied(text, merged(self.edits(text, 0, place)))
 
-    def _plain(self, text: str) -> Iterator[Edit]:
+    def _plain(self, text: str, place: Place) -> Iterator[Edit]:
         yield from self.secrets.edits(text)
         for pattern, replacement in self.patterns.items():
             for match in re.finditer(pattern, text):
@@ -132,7 +138,7 @@ class Finder:
             new = self.id_of(match[0])
             if new != match[0]:
                 yield Edit(*match.span(), new, 6)
-        yield from self.dates.edits(text)
+        yield from self.dates.edits(text, place)
 
     def _hosts(self, text: str) -> Iterator[Edit]:
         for origin, replacement in self.origins.items():
@@ -146,19 +152,19 @@ class Finder:
             for match in pattern.finditer(text):
                 yield Edit(*match.span(), replacement, 5)
 
-    def _base64(self, text: str, depth: int) -> Iterator[Edit]:
+    def _base64(self, text: str, depth: int, place: Place) -> Iterator[Edit]:
         for match in _BASE64.finditer(text):
             token = match[0]
             if ID_TOKEN.fullmatch(token) or (token.isalpha() and token.islower()):
                 continue
-            whole = self._base64_text(token, depth)
+            whole = self._base64_text(token, depth, place)
             if whole is not None:
                 yield Edit(*match.span(), whole, -1)
                 continue
-            for start, end in self._base64_fragments(token, depth):
+            for start, end in self._base64_fragments(token, depth, place):
                 yield fitting(match.start() + start, match.start() + end, 1)
 
-    def _base64_text(self, token: str, depth: int) -> str | None:
+    def _base64_text(self, token: str, depth: int, place: Place) -> str | None:
         """The token with the text in it cleaned; ``None`` if it holds none, or nothing to clean."""
         try:
             text = _decoded(token).decode("utf-8")
@@ -166,7 +172,7 @@ class Finder:
             return None
         if not _PRINTABLE.fullmatch(text):
             return None
-        edits = merged(self.edits(text, depth + 1))
+        edits = merged(self.edits(text, depth + 1, place))
         if not edits:
             return None
         coded = base64.b64encode(applied(text, edits).encode("utf-8")).decode("ascii")
@@ -174,14 +180,14 @@ class Finder:
             coded = coded.replace("+", "-").replace("/", "_")
         return coded if token.endswith("=") or len(token) % 4 == 0 else coded.rstrip("=")
 
-    def _base64_fragments(self, token: str, depth: int) -> Iterator[tuple[int, int]]:
+    def _base64_fragments(self, token: str, depth: int, place: Place) -> Iterator[tuple[int, int]]:
         # What stands before the text may be base64 letters too (a path, a prefix), or the text may
         # be a piece of a longer run: then it begins at any of four alignments.
         for shift in range(4):
             content = _decoded(token[shift:]).decode("latin-1")
             printable = sum(map(len, _RUNS.findall(content)))
             look = self.edits if printable > 0.8 * len(content) else _only_secrets(self.secrets)
-            for edit in look(content, depth + 1):
+            for edit in look(content, depth + 1, place):
                 # With what leads to it: filler behind `/home/` would decode to somebody's name.
                 start = edit.start if edit.text != USER else _path_start(content, edit.start)
                 yield shift + start * 4 // 3, min(shift + -(-edit.end * 4 // 3), len(token))
@@ -208,14 +214,17 @@ def _own_name(name: str) -> re.Pattern[str]:
     if not name.isalpha():
         return _word(name)
     word = re.escape(name)
-    return re.compile(rf"(?<=[/\\=@~]){word}(?!\w)|(?<!\w){word}(?=[@/\\]|:\d)", re.IGNORECASE)
+    told = "|".join(rf"(?<=\b{before}{gap})" for before in _TELLING for gap in _GAPS)
+    return re.compile(
+        rf"(?:(?<=[/\\=@~])|{told}){word}(?!\w)|(?<!\w){word}(?=[@/\\]|:\d)", re.IGNORECASE
+    )
 
 
 _RUNS = re.compile(r"[\x20-\x7e]{4,}")
 
 
-def _only_secrets(secrets: Secrets) -> Callable[[str, int], Iterable[Edit]]:
-    return lambda text, _depth: secrets.edits(text)
+def _only_secrets(secrets: Secrets) -> Callable[[str, int, Place], Iterable[Edit]]:
+    return lambda text, _depth, _place: secrets.edits(text)
 
 
 def _decoded(token: str) -> bytes:

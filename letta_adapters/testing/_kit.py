@@ -20,7 +20,7 @@ from letta_adapters.testing._save import save_cassette
 from letta_adapters.testing.cassette import Cassette, is_frame
 from letta_adapters.testing.recorder import RecordingTransport
 from letta_adapters.testing.replay import CassetteMissError, CassetteTransport
-from letta_adapters.testing.sanitize import SanitizeRules
+from letta_adapters.testing.sanitize import RequestCleaner, SanitizeRules
 
 if TYPE_CHECKING:
     from letta_adapters.specs import Remote
@@ -248,6 +248,8 @@ class VcrCassette(LettaCassette):
             record_mode="once" if recording else "none",
             ignore_existing=recording,
             rules=self.rules,
+            # A test may still change them.
+            cleaner=lambda: RequestCleaner(self.rules, self.secrets),
         )
         self._context: AbstractContextManager[Any] = configured.use_cassette(str(path))
         self._played: Any = self._context.__enter__()

@@ -140,6 +140,8 @@ DATETIME_REPR = re.compile(r"(?<=datetime\()(\d{4}, \d{1,2}, \d{1,2})((?:, \d{1,
 # Made anew in every run (``tempfile``).
 TEMP_DIR = re.compile(r"(?:(?<=/tmp/)|(?<=/T/)|(?<=[\\/]Temp[\\/]))tmp[a-z0-9_]{8}(?![A-Za-z0-9_])")
 EPOCH_KEY = re.compile(r"created|updated|timestamp|time|.*_at|.*_time(?:stamp)?")
+# Strings: whatever is a point in time under it was made by a clock.
+STAMP_KEY = re.compile(r"date|created|updated|timestamp|.*_at|.*_time(?:stamp)?")
 DURATION_KEY = re.compile(r".*_ns|(?:.*_)?(?:duration|elapsed|latency)(?:_\w+)?|execution_time.*")
 ENDPOINT_KEY = re.compile(
     r"(?:model|embedding|api)_(?:endpoint|base)|base_url|server_url|callback_url|endpoint_url"

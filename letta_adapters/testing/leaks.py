@@ -61,10 +61,13 @@ _PATTERNS = {
         r"|\b(?:call|toolu|srvtoolu)_(?!00000000)(?=[A-Za-z]*\d)[0-9A-Za-z]{8,}\b"
         r"|(?<![\w-])(?!00000000)(?=\d*[a-f])(?=[a-f]*\d)[0-9a-f]{32,64}\b"
     ),
-    "time": re.compile(
-        r"\b(?:19|20)\d\d-[01]\d-[0-3]\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?: [AP]M)?"
-    ),
 }
+_TIME = re.compile(r"\b(?:19|20)\d\d-[01]\d-[0-3]\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?: [AP]M)?")
+# Whose words stay as they were said.
+_PEOPLE = {"user_message", "assistant_message", "reasoning_message", "tool_call_message"} | {
+    "approval_request_message", "hidden_reasoning_message"
+}  # fmt: skip
+_STAMPS = re.compile(r"date|created|updated|timestamp|\w+_at|\w+_time")
 _CONSTANT_TIME = re.compile(r"2026-01-01[T ](?:00:00(?::00(?:\.0+)?)?|12:00(?::00)? AM)")
 _TELLING = re.compile(
     r"(?i)(?:.*[-_])?(?:api[-_]?key|access[-_]?key|private[-_]?key|secret(?:[-_]key)?|password|passwd"
@@ -84,8 +87,11 @@ _MASKED = re.compile(
 _ENVIRONMENT = re.compile(
     r"(?i).*(?:api_?key|token|secret|password|passwd|passphrase|private_key|access_key)s?"
 )
+_ORDINARY = "[A-Za-z][a-z]{0,14}|[A-Z]{1,15}"
 _ANYBODY = {"root", "user", "runner", "ubuntu", "debian", "admin", "letta", "agent", "test"} | {
-    "localhost", "host", "main", "server", "docker", "node", "python", "default", "home"
+    "localhost", "host", "main", "server", "docker", "node", "python", "default", "home", "users",
+    "localdomain", "web", "dev", "build", "db", "data", "ci", "box", "machine", "worker", "desktop",
+    "laptop", "app", "guest", "public", "shared", "vscode", "codespace", "tests",
 }  # fmt: skip
 _SOCKET_METHODS = {"WEBSOCKET", "SEND"}
 # Events with the same of these continue one another.
@@ -121,6 +127,7 @@ class _Scan:
     secrets: Collection[str]
     allow: Collection[str]
     patterns: Mapping[str, str] = field(default_factory=dict)
+    asked: frozenset[str] = frozenset()
     machine: re.Pattern[str] | None = field(default_factory=lambda: _this_machine())
     found: dict[Leak, None] = field(default_factory=dict)
 
@@ -135,13 +142,18 @@ class _Scan:
             for kind, found in self.findings(reading):
                 self.report(line, kind, found)
 
+    def times(self, line: int, text: str) -> None:
+        """Points in time that are no constant, nor what a request asked about."""
+        for reading in _readings(text):
+            for match in _TIME.finditer(reading):
+                if match[0] not in self.asked and not _CONSTANT_TIME.fullmatch(match[0]):
+                    self.report(line, "time", match[0])
+
     def findings(self, reading: str) -> Iterator[tuple[str, str]]:
         yield from (("secret", secret) for secret in self.secrets if secret in reading)
         yield from (("key", key) for key in keys_in(reading))
         for kind, pattern in _PATTERNS.items():
-            for match in pattern.finditer(reading):
-                if kind != "time" or not _CONSTANT_TIME.fullmatch(match[0]):
-                    yield kind, match[0]
+            yield from ((kind, match[0]) for match in pattern.finditer(reading))
         for rule, replacement in self.patterns.items():
             found = (match[0] for match in re.finditer(rule, reading))
             yield from (("pattern", text) for text in found if text != replacement)
@@ -164,6 +176,8 @@ class _Scan:
             self.binary(line, body)
             return
         events = [_json(text) for text in _data_lines(body or "")] or [_json(body or "")]
+        if events == [None]:
+            self.times(line, body or "")
         for event in events:
             self.values(line, event)
         self.joined(line, events)
@@ -187,6 +201,8 @@ class _Scan:
         for joined in _joined(events):
             self.text(line, joined)
             self.values(line, _json(joined))
+        for joined in _joined([event for event in events if not _is_said(event)]):
+            self.times(line, joined)
 
     def sockets(self, numbered: list[tuple[int, Mapping[str, Any]]]) -> None:
         """What a WebSocket's frames say together, whatever its client sent between them."""
@@ -201,18 +217,21 @@ class _Scan:
         for name, line in lines.items():
             self.joined(line, events[name])
 
-    def values(self, line: int, value: Any, path: tuple[str, ...] = ()) -> None:
+    def values(self, line: int, value: Any, path: tuple[str, ...] = (), said: bool = False) -> None:
         if isinstance(value, dict):
+            said = said or value.get("message_type") in _PEOPLE
             for key, item in value.items():
-                self.values(line, item, (*path, str(key)))
+                self.values(line, item, (*path, str(key)), said)
         elif isinstance(value, list):
             for item in value:
-                self.values(line, item, path)
+                self.values(line, item, path, said)
         elif isinstance(value, str):
+            if not said or _STAMPS.fullmatch(path[-1] if path else ""):
+                self.times(line, value)
             if _is_telling(path) and not _MASKED.fullmatch(value):
                 self.report(line, "sensitive", f"{path[-1]}={value}")
             if value[:1] in ("{", "["):
-                self.values(line, _json(value))
+                self.values(line, _json(value), said=said)
         elif isinstance(value, (int, float)) and _is_epoch(path, value):
             self.report(line, "time", str(value))
 
@@ -233,7 +252,11 @@ def scan_text(
     findings, as whole texts, that are none.
     """
     variables = os.environ if environment is None else environment
-    values = {value for name, value in variables.items() if _ENVIRONMENT.fullmatch(name)}
+    values = {
+        value
+        for name, value in variables.items()
+        if _ENVIRONMENT.fullmatch(name) and not re.fullmatch(_ORDINARY, value)
+    }
     known = {value for value in {*values, *secrets} if len(value) >= 6}
     hunted = [value for value in known if not _MASKED.fullmatch(value)]
     scan = _Scan(source, hunted, allow, patterns or {})
@@ -243,6 +266,7 @@ def scan_text(
     starts = [number for number, line in enumerate(lines, 1) if line.startswith("- request:")]
     items = _interactions(text) if starts else []
     numbered = list(zip(starts, items, strict=False))
+    scan.asked = _times_asked(items)
     for number, item in numbered:
         scan.interaction(number, item)
     scan.sockets(numbered)
@@ -331,6 +355,21 @@ def _base64_text(token: str) -> str:
     return text if readable > 0.9 * len(text) else ""
 
 
+def _is_said(event: Any) -> bool:
+    inner = event.get("delta", event) if isinstance(event, dict) else None
+    return isinstance(inner, dict) and inner.get("message_type") in _PEOPLE
+
+
+def _times_asked(items: Iterable[Any]) -> frozenset[str]:
+    texts = (f"{item['request']['uri']} {item['request'].get('body')}" for item in items)
+    return frozenset(
+        match[0]
+        for text in texts
+        for reading in _readings(text)
+        for match in _TIME.finditer(reading)
+    )
+
+
 def _interactions(text: str) -> list[Any]:
     try:
         data = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -402,7 +441,9 @@ def _this_machine() -> re.Pattern[str] | None:
     names = {socket.gethostname(), socket.gethostname().split(".")[0], Path.home().name}
     with contextlib.suppress(KeyError, OSError):  # a user without a name
         names.add(getpass.getuser())
-    telling = [n for n in sorted(names) if len(n) > 3 and n.lower() not in _ANYBODY]
+    telling = [
+        n for n in sorted(names) if len(n) > 3 and not _ANYBODY.issuperset(n.lower().split("-"))
+    ]
     # Letters alone may be anybody's name in a sentence; in a path, an address, a setting they are
     # not.
     alone = [rf"(?<!\w){re.escape(n)}(?!\w)" for n in telling if not n.isalpha()]

@@ -17,15 +17,15 @@ authentication header, nor under a telling key. Pass such values as ``secrets``.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timezone
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.testing._bodies import Streams, clean_body
-from letta_adapters.testing._dates import DateFinder, days_in
+from letta_adapters.testing._dates import DateFinder, Place, times_in, today
 from letta_adapters.testing._encodings import charset_of, unpacked
 from letta_adapters.testing._finder import Finder
 from letta_adapters.testing._ids import IdMap
@@ -97,8 +97,9 @@ def sanitize(
     """
     used = rules or SanitizeRules()
     known = _known(used, secrets)
+    times = _times_asked(cassette)
     for _ in range(_MAX_ROUNDS):
-        before, cassette = cassette, _round(cassette, used, known)
+        before, cassette = cassette, _round(cassette, used, known, times)
         if cassette == before:
             break
     return cassette
@@ -107,13 +108,13 @@ def sanitize(
 class RequestCleaner:
     """Clean single requests as :func:`sanitize` does, but leave ids alone (see ``_matching``).
 
-    It learns secrets from the requests it is given, as the sanitizer does from a recording's. Days
-    that count as volatile are today's and the sanitizer's own constant.
+    It learns secrets from the requests it is given, as the sanitizer does from a recording's. The
+    day of the recording is today.
     """
 
     def __init__(self, rules: SanitizeRules | None = None, secrets: Iterable[str] = ()) -> None:
         self._rules = rules or SanitizeRules()
-        dates = DateFinder([datetime.now(timezone.utc).date(), date(2026, 1, 1)])
+        dates = DateFinder([today()])
         self._finder = Finder(_known(self._rules, secrets), dates, **_of_user(self._rules))
 
     def __call__(self, request: RecordedRequest) -> RecordedRequest:
@@ -134,7 +135,9 @@ def _known(rules: SanitizeRules, secrets: Iterable[str]) -> Secrets:
     return known
 
 
-def _round(cassette: Cassette, rules: SanitizeRules, secrets: Secrets) -> Cassette:
+def _round(
+    cassette: Cassette, rules: SanitizeRules, secrets: Secrets, times: frozenset[str]
+) -> Cassette:
     for interaction in cassette:
         _learn_request(secrets, interaction.request)
         secrets.learn_headers(interaction.response.headers)
@@ -143,18 +146,21 @@ def _round(cassette: Cassette, rules: SanitizeRules, secrets: Secrets) -> Casset
     ids, dates, origins = IdMap(), DateFinder(), _origins(cassette, rules)
     reader = Finder(secrets, dates, _noting(ids), origins=origins, **_of_user(rules))
     _Writer(reader, rules).cassette(cassette)
+    for item in cassette:
+        # Not kept; it says best when the recording was made.
+        deque(dates.edits(item.response.header("date"), Place.STAMP), maxlen=0)
     ids.number()
-    # A test asserts on what was answered: a day that it asked about stays there, even today.
-    said = {
-        day
-        for item in cassette
-        for day in days_in(_readable(item.request).decode("utf-8", "ignore"))
-    }
     asked, answered = (
         Finder(secrets, found, ids.get, ids.get_cut, origins, **_of_user(rules))
-        for found in (DateFinder(dates.seen), DateFinder(dates.seen, but=said))
+        for found in (DateFinder(dates.seen), DateFinder(dates.seen, times))
     )
     return _Writer(asked, rules, answered).cassette(cassette)
+
+
+def _times_asked(cassette: Cassette) -> frozenset[str]:
+    # A test asserts on what was answered: what it asked about stays there, even today's date.
+    texts = (_readable(item.request).decode("utf-8", "ignore") for item in cassette)
+    return frozenset(time for text in texts for time in times_in(text))
 
 
 def _noting(ids: IdMap) -> Callable[[str], str]:
@@ -220,9 +226,9 @@ class _Writer:
         headers = self._headers(request.headers, REQUEST_HEADERS | self.rules.request_headers)
         return RecordedRequest(
             method=request.method,
-            uri=self._uri(request.uri),
+            uri=self._uri(request.uri, Place.REQUEST),
             headers=headers,
-            body=clean_body(_readable(request), False, self.finder),
+            body=clean_body(_readable(request), False, self.finder, Place.REQUEST),
         )
 
     def response(self, response: RecordedResponse, body: bytes) -> RecordedResponse:
@@ -249,13 +255,13 @@ class _Writer:
                 kept.append((name.lower(), clean))
         return tuple(sorted(kept))
 
-    def _uri(self, uri: str) -> str:
+    def _uri(self, uri: str, place: Place = Place.SERVER) -> str:
         for origin in sorted(self.finder.origins, key=len, reverse=True):
             if uri.startswith(origin):
-                return self.finder.origins[origin] + self.finder.clean(uri[len(origin) :])
+                return self.finder.origins[origin] + self.finder.clean(uri[len(origin) :], place)
         parts = urlsplit(uri)
         origin = f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
-        return origin + self.finder.clean(uri[len(origin) :])
+        return origin + self.finder.clean(uri[len(origin) :], place)
 
 
 def _readable(message: RecordedRequest | RecordedResponse) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +19,7 @@ import vcr as vcrpy
 from vcr.persisters.filesystem import CassetteNotFoundError
 from vcr.serialize import deserialize
 
-from letta_adapters.testing._matching import differences, key_of, same_request
+from letta_adapters.testing._matching import RequestKey, differences, key_of, same_request
 from letta_adapters.testing._save import save_cassette
 from letta_adapters.testing.cassette import (
     Cassette,
@@ -36,41 +37,67 @@ MATCH_ON = ("method", "path", "query", "letta_body")
 Matcher = Callable[[Any, Any], None]
 
 
-def matchers(rules: SanitizeRules | None = None, secrets: Iterable[str] = ()) -> dict[str, Matcher]:
+def matchers(
+    rules: SanitizeRules | None = None,
+    secrets: Iterable[str] = (),
+    recorded: Iterable[Any] = (),
+    cleaner: Callable[[], RequestCleaner] | None = None,
+) -> dict[str, Matcher]:
     """vcrpy matchers for paths, queries and bodies, which compare what the sanitizer leaves.
 
-    Bodies are equal by meaning; ids made by the client are ignored. A matcher raises
+    Bodies are equal by meaning; ids made by the client are ignored, and what a placeholder hides
+    may be anything, unless one of ``recorded`` is the request exactly. A matcher raises
     ``AssertionError`` if the requests differ. They remember the secrets they saw in requests (a key
-    sent as such, then within a message), so every ``VCR`` needs its own.
+    sent as such, then within a message), so every ``VCR`` needs its own. ``cleaner`` is asked when
+    the first request is compared.
     """
-    cleaner = RequestCleaner(rules, secrets)
-    # vcrpy compares every request with every recorded one. The request is kept as well: as long as
-    # it lives, nothing else has its number.
-    seen: dict[tuple[int, str], tuple[Any, RecordedRequest]] = {}
+    comparison = _Comparison(cleaner or (lambda: RequestCleaner(rules, secrets)), recorded)
 
-    def clean(request: Any, what: str) -> RecordedRequest:
-        number = id(request), what
-        if number not in seen:
-            seen[number] = request, cleaner(_part(request, what))
-        return seen[number][1]
-
-    def check(what: str, r1: Any, r2: Any) -> None:
-        ours, theirs = clean(r1, what), clean(r2, what)
-        if not same_request(ours, theirs):
-            raise AssertionError(
-                "\n".join(differences(key_of(ours), key_of(theirs))) or "ids differ"
-            )
-
+    # vcrpy's errors say the functions' names.
     def path(r1: Any, r2: Any) -> None:
-        check("path", r1, r2)
+        comparison.check("path", r1, r2)
 
     def query(r1: Any, r2: Any) -> None:
-        check("query", r1, r2)
+        comparison.check("query", r1, r2)
 
     def letta_body(r1: Any, r2: Any) -> None:
-        check("body", r1, r2)
+        comparison.check("body", r1, r2)
 
     return {"path": path, "query": query, "letta_body": letta_body}
+
+
+class _Comparison:
+    """Cleaned requests, part by part: vcrpy compares every request with every recorded one."""
+
+    def __init__(self, make: Callable[[], RequestCleaner], recorded: Iterable[Any]) -> None:
+        self._make, self._recorded = make, recorded
+        # The request is kept as well: as long as it lives, nothing else has its number.
+        self._seen: dict[tuple[int, str], tuple[Any, RecordedRequest]] = {}
+
+    @cached_property
+    def _clean(self) -> RequestCleaner:
+        return self._make()
+
+    @cached_property
+    def _exact(self) -> set[tuple[RequestKey, ...]]:
+        return {self._keys(request) for request in self._recorded}
+
+    def check(self, what: str, live: Any, recorded: Any) -> None:
+        ours, theirs = self._part(live, what), self._part(recorded, what)
+        if not same_request(ours, theirs):
+            said = "\n".join(differences(key_of(ours), key_of(theirs)))
+            raise AssertionError(said or "ids differ")
+        if key_of(ours) != key_of(theirs) and self._keys(live) in self._exact:
+            raise AssertionError("another recorded request is this one exactly")
+
+    def _part(self, request: Any, what: str) -> RecordedRequest:
+        number = id(request), what
+        if number not in self._seen:
+            self._seen[number] = request, self._clean(_part(request, what))
+        return self._seen[number][1]
+
+    def _keys(self, request: Any) -> tuple[RequestKey, ...]:
+        return tuple(key_of(self._part(request, what)) for what in ("path", "query", "body"))
 
 
 class LettaSerializer:
@@ -104,13 +131,16 @@ class LettaPersister:
         self.rules = rules
         self.secrets = tuple(secrets)
         self.ignore_existing = ignore_existing
+        self.loaded: list[Any] = []
 
     def load_cassette(self, cassette_path: str | Path, serializer: Any) -> Any:
         """vcrpy's (requests, responses). Raises ``CassetteNotFoundError``."""
         path = Path(cassette_path)
         if self.ignore_existing or not path.is_file():
             raise CassetteNotFoundError
-        return deserialize(path.read_text(encoding="utf-8"), serializer)
+        requests, responses = deserialize(path.read_text(encoding="utf-8"), serializer)
+        self.loaded[:] = requests
+        return requests, responses
 
     def save_cassette(
         self, cassette_path: str | Path, cassette_dict: dict[str, Any], serializer: Any
@@ -126,11 +156,13 @@ def letta_vcr(
     rules: SanitizeRules | None = None,
     secrets: Iterable[str] = (),
     ignore_existing: bool = False,
+    cleaner: Callable[[], RequestCleaner] | None = None,
 ) -> Any:
     """A ``vcr.VCR`` for Letta cassettes: strict matching, sanitized saving, nothing played twice.
 
     ``record_mode`` is vcrpy's (``none`` by default: whatever is not recorded fails). A block that
-    raises saves nothing.
+    raises saves nothing. ``cleaner`` makes what requests are cleaned with, at the first one; by
+    default of ``rules`` and ``secrets``.
     """
     # At INFO it prints every raw response, unsanitized.
     logging.getLogger("vcr.cassette").setLevel(logging.WARNING)
@@ -143,10 +175,9 @@ def letta_vcr(
     )
     known = tuple(secrets)
     configured.register_serializer("letta", LettaSerializer)
-    configured.register_persister(
-        LettaPersister(rules=rules, secrets=known, ignore_existing=ignore_existing)
-    )
-    for name, matcher in matchers(rules, known).items():
+    persister = LettaPersister(rules=rules, secrets=known, ignore_existing=ignore_existing)
+    configured.register_persister(persister)
+    for name, matcher in matchers(rules, known, persister.loaded, cleaner).items():
         configured.register_matcher(name, matcher)
     return configured
 

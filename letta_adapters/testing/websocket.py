@@ -21,6 +21,7 @@ from typing import Any, Final
 from websockets.exceptions import ConnectionClosedError
 
 from letta_adapters.backends.app_server import connection as app_server
+from letta_adapters.testing._wildcards import same_value
 from letta_adapters.testing.cassette import (
     OPENED,
     SENT,
@@ -301,9 +302,9 @@ class _Played:
             raise self._player.missed(f"nothing more was sent, but now: {text[:300]}")
         request = self._scene[0].request
         recorded = json.loads(request.body)
-        # As the sanitizer would have written it.
-        clean = self._player.clean(replace(request, body=text.encode()))
-        difference = _difference(recorded, json.loads(clean.body), "")
+        # Both as the sanitizer would write them here and today.
+        was, now = map(self._player.clean, (request, replace(request, body=text.encode())))
+        difference = _difference(json.loads(was.body), json.loads(now.body), "")
         if difference:
             raise self._player.missed(f"another frame was sent than recorded: {difference}")
         self._fresh |= _fresh(recorded, json.loads(text), "")
@@ -356,7 +357,7 @@ def _difference(recorded: Any, sent: Any, path: str) -> str:
     elif isinstance(recorded, list) and isinstance(sent, list) and len(recorded) == len(sent):
         numbered = enumerate(zip(recorded, sent, strict=True))
         parts = [(a, b, f"{path}[{n}]") for n, (a, b) in numbered]
-    elif recorded == sent or (_is_fresh(path) and type(recorded) is type(sent) is str):
+    elif same_value(recorded, sent) or (_is_fresh(path) and type(recorded) is type(sent) is str):
         return ""
     else:
         return f"{path} is {sent!r} instead of {recorded!r}"

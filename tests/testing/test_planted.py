@@ -142,7 +142,7 @@ def test_the_gate_reads_bytes() -> None:
 
 def test_what_a_placeholder_covers_is_anything_at_replay() -> None:
     text = "Mail user@example.com about /home/user/x on 2026-01-01: password: REDACTED, user Hopper"
-    live = "Mail ada.l@x.org about /home/ada/x on 2031-05-06: password: q9!x, Grace Hopper"
+    live = "Mail ada.l@x.org about /home/ada/x on 2031-05-06: password: q9!x, grace7 Hopper"
     cassette = request(json.dumps({"content": text}).encode())
     with httpx.Client(transport=CassetteTransport(cassette)) as client:
         assert client.post("http://letta.test/v1/x", json={"content": live}).json() == {}
@@ -155,6 +155,7 @@ def test_what_no_placeholder_covers_must_be_equal() -> None:
             {"content": "On 2031-05-06: no", "role": "user"},
             {"content": "On 2031-05-06: yes", "role": "system"},
             {"content": "On Monday: yes", "role": "user"},
+            {"content": "On 2031-05-06: yes", "role": "admin"},
         ):
             with pytest.raises(CassetteMissError):
                 client.post("http://letta.test/v1/x", json=body)

@@ -1,0 +1,113 @@
+"""What stood where the sanitizer put a placeholder: anything of its kind, at replay.
+
+A recording does not say what was taken out of it, and that differs by the machine and the day. So a
+placeholder in a recorded request stands for whatever is sent in its place; all else must be equal.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+_CLOCK = (
+    r"\d{1,2}:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:\s?[AP]M)?"
+    r"(?:Z|\s?(?:UTC|GMT)?[+-]\d\d:?\d\d|\s(?:UTC|GMT))?"
+)
+_CONSTANT_CLOCK = (
+    r"(?:00:00|12:00)(?::00(?:\.0+)?)?(?:\s?AM)?(?:Z|\s?(?:UTC|GMT)?[+-]00:?00|\s(?:UTC|GMT))?"
+)
+_PROSE = r"(?:Thu(?:rsday)?,? )?(?:Jan(?:uary)?\.? 1,? 2026|1 Jan(?:uary)?,? 2026)"
+# By kind: the placeholder, and what it may stand for; nothing for REDACTED: any text.
+_KINDS = {
+    "secret": (r"(?:REDACTED)+(?:R(?:E(?:D(?:A(?:C(?:T(?:E)?)?)?)?)?)?)?", ""),
+    "moment": (rf"2026-01-01[T ]{_CONSTANT_CLOCK}", rf"(?:19|20)\d\d-\d\d-\d\d[T ]{_CLOCK}"),
+    "day": (r"2026-01-01", r"(?:19|20)\d\d-\d\d-\d\d"),
+    "prose_moment": (
+        rf"{_PROSE},? (?:at )?{_CONSTANT_CLOCK}",
+        rf"[A-Z0-9][A-Za-z0-9., ]{{6,40}}?(?:19|20)\d\d,? (?:at )?{_CLOCK}",
+    ),
+    "prose_day": (_PROSE, r"[A-Z0-9][A-Za-z0-9., ]{6,40}?(?:19|20)\d\d"),
+    "python_date": (r"(?<=datetime\()2026, 1, 1(?:, 0)*(?=[,)])", r"\d{4}(?:, \d{1,6}){2,6}"),
+    "mail": (r"user@example\.com", r"[^\s@\"'<>]+@[^\s@\"'<>]+"),
+    "origin": (r"http://(?:letta\d*|host|endpoint)\.test(?:/v1)?", r"\w{2,8}://[^\s\"'<>]+?"),
+    "host": (r"(?:host|letta\d*)\.test", r"[^\s\"'<>/@]+"),
+    # A login, where a machine writes one, or in a sentence: then one that is no word.
+    "login": (
+        r"(?<=[/\\=@~])user(?!\w)|(?<!\w)user(?=[@/\\]|:\d)",
+        r"[^\s/\\\"'<>@:=]+",
+    ),
+    "name": (r"(?<![\w.\"'-])user(?![\w\"'-])", r"(?:user|(?=[A-Za-z.]*[^\sA-Za-z.])[\w.-]+)"),
+}
+_PLACEHOLDER = re.compile("|".join(f"(?P<{kind}>{form})" for kind, (form, _) in _KINDS.items()))
+
+
+def same_text(recorded: str, live: str) -> bool:
+    """Whether two texts are equal but for what stands where a placeholder is.
+
+    Either may have one: what nobody hid on the one machine is somebody's name on the other.
+    """
+    return recorded == live or _covers(recorded, live) or _covers(live, recorded)
+
+
+def _covers(recorded: str, live: str) -> bool:
+    pieces = _pieces(recorded)
+    if pieces is None:
+        return False
+    # Between two that stand for any text the next piece is where it is first found: no later one
+    # could do better. So the time is the text's length, whatever is in it.
+    first, *rest = pieces
+    found = first.match(live)
+    for number, piece in enumerate(rest, 1):
+        if found is None:
+            return False
+        # A placeholder was put for something.
+        start = found.end() + 1
+        found = _at_end(piece, live, start) if number == len(rest) else piece.search(live, start)
+    return found is not None and (bool(rest) or found.end() == len(live))
+
+
+def _at_end(piece: re.Pattern[str], live: str, start: int) -> re.Match[str] | None:
+    # The last piece ends the text, so its first occurrence may be too early.
+    found = piece.search(live, start)
+    while found is not None and found.end() != len(live):
+        found = piece.search(live, found.start() + 1)
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _pieces(recorded: str) -> tuple[re.Pattern[str], ...] | None:
+    """Patterns of what stands between the placeholders for any text; ``None`` without any."""
+    parts: list[list[str]] = [[]]
+    position = 0
+    for match in _PLACEHOLDER.finditer(recorded):
+        parts[-1].append(re.escape(recorded[position : match.start()]))
+        if match.lastgroup == "secret":
+            parts.append([])
+        else:
+            parts[-1].append(_KINDS[str(match.lastgroup)][1])
+        position = match.end()
+    if not position:
+        return None
+    parts[-1].append(re.escape(recorded[position:]))
+    return tuple(re.compile("".join(part), re.DOTALL) for part in parts)
+
+
+def same_value(recorded: Any, live: Any) -> bool:
+    """Whether two JSON values are equal but for what stands where placeholders are."""
+    if isinstance(recorded, str) and isinstance(live, str):
+        return same_text(recorded, live)
+    if isinstance(recorded, list) and isinstance(live, list):
+        pairs = zip(recorded, live, strict=False)
+        return len(recorded) == len(live) and all(same_value(a, b) for a, b in pairs)
+    if isinstance(recorded, Mapping) and isinstance(live, Mapping):
+        if recorded.keys() == live.keys():
+            return all(same_value(recorded[key], live[key]) for key in recorded)
+        # A key may be a path or a name as well.
+        ours, theirs = sorted(recorded.items()), sorted(live.items())
+        return len(ours) == len(theirs) and all(
+            same_text(a, b) and same_value(x, y)
+            for (a, x), (b, y) in zip(ours, theirs, strict=True)
+        )
+    return type(recorded) is type(live) and bool(recorded == live)
