@@ -284,10 +284,10 @@ def test_no_path_that_the_model_asks_for_holds_a_key(keys, local, model):
     assert "key-1234" not in told
 
 
-def eventually_written(file: Path, seconds: float = 20.0) -> None:
-    """Return when ``file`` is written: a sub-agent may work in the background."""
+def eventually_written(file: Path, seconds: float = 60.0) -> None:
+    """Return when ``file`` is there: a sub-agent is a process more, and may work on its own."""
     deadline = time.monotonic() + seconds
-    while not (file.exists() and file.read_text()):
+    while not file.exists():
         assert time.monotonic() < deadline, "nothing was written"
         time.sleep(0.05)
 
@@ -312,7 +312,9 @@ def test_a_sub_agent_has_the_key_and_its_shell_has_not(local, model, authorizati
     )
     ask = {"subagent_type": "general-purpose", "prompt": "CHILD", "description": "x"}
     out = tmp_path / "env.txt"
-    look = ToolUse("Bash", {"command": f"env > '{out}'", "description": "x"})
+    # Written whole: a file that is there is not read before its end is.
+    command = f"env > '{out}.part' && mv '{out}.part' '{out}'"
+    look = ToolUse("Bash", {"command": command, "description": "x"})
     model.script(
         Reply(tool_calls=[ToolUse("Agent", ask)], when="go"),
         Reply(tool_calls=[look], when="CHILD"),
