@@ -14,11 +14,11 @@ from letta_adapters.beginning import begin_turn
 from letta_adapters.calls import places, sending, stored
 from letta_adapters.calls.checks import checked
 from letta_adapters.calls.ending import Ending
-from letta_adapters.calls.entries import Entry
+from letta_adapters.calls.entries import Entry, digest_of
 from letta_adapters.calls.live import calls_in_work, given
 from letta_adapters.calls.memo import HELD_SECONDS, Held, memo_of, recent
 from letta_adapters.calls.model import ID_PREFIX, Call, CallEvent
-from letta_adapters.calls.route import Route, make_route, mismatched
+from letta_adapters.calls.route import Route, make_route, mismatched, retold
 from letta_adapters.calls.rule import Plan, make_plan
 from letta_adapters.engine.otids import sent_as
 from letta_adapters.errors import (
@@ -109,12 +109,9 @@ class Exchange(AsyncIterator[CallEvent]):
         leave: Callable[[], None] | None = None
         if route.conversation is not None and not route.fresh:
             if (held := self._held(route.conversation)) is not None:
-                if (said := held.since(route.key)) is not None:
-                    turn = held.turn
-                    ending = Ending(client, call, plan, route)
-                    return ending.replays(said, turn.pending, turn.details)
-                if _resumable(held, route):
-                    return self._resume(plan, route, held)
+                ending = await self._of_held(plan, route, held, agent_id)
+                if ending is not None:
+                    return ending
             leave = await client.enter(route.conversation, self._owner)
             try:
                 found, reason = await self._look(route)
@@ -221,6 +218,33 @@ class Exchange(AsyncIterator[CallEvent]):
             return None
         return held
 
+    async def _of_held(self, plan: Plan, route: Route, held: Held, agent_id: str) -> Ending | None:
+        """Go on with a turn that waits, if this call does."""
+        if (said := held.since(route.key)) is not None:
+            turn = held.turn
+            ending = Ending(self._client, self._call, plan, route)
+            return ending.replays(said, turn.pending, turn.details)
+        if _resumable(held, route, self._call) and not self._needs_anew(plan, route):
+            return self._resume(plan, route, held)
+        if self._call.ephemeral:
+            return await self._send(plan, await self._anew(plan, held), agent_id, None)
+        return None
+
+    def _needs_anew(self, plan: Plan, route: Route) -> bool:
+        """Does a call of its own conversation bring other instructions than the turn it goes on?
+
+        What the first ones said would hold beside them there.
+        """
+        return self._call.ephemeral and bool(route.instructions(plan, self._call))
+
+    async def _anew(self, plan: Plan, held: Held) -> Route:
+        """Give up a turn whose conversation was for it alone, and tell the history anew."""
+        where = held.turn.conversation
+        memo_of(self._client).held.pop(where, None)
+        await held.turn.stop("The application goes on elsewhere.")
+        await self._client.finish(places.remove(self._client, where))
+        return retold(self._call, plan)
+
     def _resume(self, plan: Plan, route: Route, held: Held) -> Ending:
         turn = held.turn
         del memo_of(self._client).held[turn.conversation]
@@ -228,8 +252,10 @@ class Exchange(AsyncIterator[CallEvent]):
         questions = None if route.marker is None else route.marker.questions
         own = self._own_tools()
         answers = sending.answers_to(turn.pending, route.send, own, questions, plan.edited)
+        answers = sending.instructing(answers, route.instructions(plan, self._call))
         ending = Ending(self._client, self._call, plan, route, used=turn.usage)
-        ending.told_nothing()
+        if all(answer.returned is None for answer in answers):
+            ending.told_nothing()
         self._tell_where(ending)
         self._turn = turn
         self._before = held
@@ -251,7 +277,8 @@ class Exchange(AsyncIterator[CallEvent]):
         if places.can(self._client, "durable_pending_calls"):
             turn.let_go()
         else:
-            held = Held.of(turn, ending.key, ending.seen, self._before)
+            tools = _digests(self._call)
+            held = Held.of(turn, ending.key, ending.seen, self._before, tools)
             for other in memo_of(self._client).hold(held):
                 self._client.finish_later(other.stop("Nobody answered its calls in time."))
         return None
@@ -394,8 +421,17 @@ def _otid(key: str | None, where: Conversation) -> str:
     return sent_as(key, where.agent_id, where.conversation_id) if key else str(uuid.uuid4())
 
 
-def _resumable(held: Held, route: Route) -> bool:
-    """Do the entries answer the calls it waits for, and will the server still take them?"""
+def _digests(call: Call) -> frozenset[str]:
+    return frozenset(digest_of(dict(tool)) for tool in call.tools)
+
+
+def _resumable(held: Held, route: Route, call: Call) -> bool:
+    """Do the entries answer the calls it waits for, and will the server still take them?
+
+    A turn keeps the tools it was begun with: a call that offers others needs another one.
+    """
+    if not _digests(call) <= held.tools:
+        return False
     waited = time.monotonic() - (held.turn.paused_at or 0.0)
     if waited > HELD_SECONDS or not held.turn.connected:
         return False

@@ -30,12 +30,14 @@ class Held:
     """A turn that is paused on an App Server, where nobody but this connection can resume it.
 
     ``log``: what it said so far. ``began``: where in it each call of the turn begins, by the call's
-    key: the same call again gets all that was said since then.
+    key: the same call again gets all that was said since then. ``tools``: digests of the
+    client-side tools it was begun with, which are its tools to its end.
     """
 
     turn: Turn
     log: tuple[Message, ...]
     began: Mapping[str, int]
+    tools: frozenset[str]
 
     def since(self, key: str | None) -> tuple[Message, ...] | None:
         """What was said since that call; ``None`` if it is none of the turn's."""
@@ -43,13 +45,20 @@ class Held:
         return None if at is None else self.log[at:]
 
     @classmethod
-    def of(cls, turn: Turn, key: str | None, said: Sequence[Message], before: Held | None) -> Held:
-        """The turn pauses (again) after a call."""
+    def of(
+        cls,
+        turn: Turn,
+        key: str | None,
+        said: Sequence[Message],
+        before: Held | None,
+        tools: frozenset[str],
+    ) -> Held:
+        """The turn pauses (again) after a call that brought these tools."""
         log = before.log if before is not None else ()
         began = dict(before.began) if before is not None else {}
         if key is not None:
             began[key] = len(log)
-        return cls(turn, (*log, *said), began)
+        return cls(turn, (*log, *said), began, tools if before is None else before.tools)
 
 
 class Memo:

@@ -181,8 +181,12 @@ def mismatched(call: Call, plan: Plan, reason: str, *, occupied: bool = False) -
     if call.on_mismatch == "continue" and marker is not None and not occupied:
         where = Conversation(marker.agent_id, marker.conversation_id)
         return Route(plan.new, where, forced=True, forked=reason)
-    key = _key(call, plan, plan.whole, "fork")
-    return Route(plan.whole, key=key, forked=reason)
+    return replace(retold(call, plan), forked=reason)
+
+
+def retold(call: Call, plan: Plan) -> Route:
+    """The whole history is told in a fresh conversation."""
+    return Route(plan.whole, key=_key(call, plan, plan.whole, "fork"))
 
 
 def _key(call: Call, plan: Plan, send: tuple[Entry, ...], where: str) -> str | None:

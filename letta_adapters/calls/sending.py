@@ -105,6 +105,19 @@ def _telling(answer: ToolAnswer, arguments: str | None) -> ToolAnswer:
     return replace(answer, returned=[_text(said), *answer.returned])
 
 
+def instructing(answers: Sequence[ToolAnswer], text: str) -> tuple[ToolAnswer, ...]:
+    """Return the answers with instructions behind the last result; nothing else can bring them."""
+    made = list(answers)
+    at = max((i for i, answer in enumerate(made) if answer.returned is not None), default=None)
+    if at is None or not text:
+        return tuple(made)
+    given = made[at].returned
+    parts = [_text(given)] if isinstance(given, str) else list(given or ())
+    labelled = _text(f"<instructions>\n{text}\n</instructions>")
+    made[at] = replace(made[at], returned=[*parts, labelled])
+    return tuple(made)
+
+
 def _answer(call: ToolCallMessage | PendingToolCall, entry: Entry | None, own: bool) -> ToolAnswer:
     id_, name = call.tool_call_id, call.tool_name
     if entry is None:
