@@ -30,7 +30,9 @@ class NeverFreeError(RuntimeError):
     """The thread that holds the name waits for it: it would wait for ever."""
 
 
-async def take(name: Hashable, blocks: threading.Thread | None = None) -> Callable[[], None]:
+async def take(
+    name: Hashable, blocks: threading.Thread | None = None, *, waits: bool = False
+) -> Callable[[], None]:
     """Wait until nobody in this process holds the name, on whatever event loop.
 
     First come, first served. A task that is cancelled while it waits leaves the queue. What is held
@@ -39,6 +41,7 @@ async def take(name: Hashable, blocks: threading.Thread | None = None) -> Callab
     Args:
         name: What is held.
         blocks: The thread that makes the call and waits for it meanwhile.
+        waits: The thread does not wait for it: it can end what it holds meanwhile.
 
     Returns:
         Gives the name back; to be called on any thread.
@@ -51,7 +54,7 @@ async def take(name: Hashable, blocks: threading.Thread | None = None) -> Callab
     with _guard:
         queue = _queues.setdefault(name, deque())
         _wake(queue)
-        if any(other.blocks is here for other in queue):
+        if not waits and any(other.blocks is here for other in queue):
             raise NeverFreeError(f"{name} is held by a call that this thread has not ended.")
         queue.append(ticket)
         _wake(queue)

@@ -36,11 +36,60 @@ async def begin_turn(
     Raises:
         LettaError: the server refused it. The conversation is free again.
     """
-    backend = client.backend
-    turn = backend.turn(conversation, settings)
+    started = await _start(client, conversation, settings, content, otid, leave, extras or {})
+    made = Turn(
+        started,
+        conversation,
+        answerer,
+        init=init,
+        timeout=timeout or client.backend.turn_timeout,
+        owner=owner,
+        release=leave,
+    )
+    client.turns[conversation] = made
+    return made
+
+
+async def begin_in_line(
+    client: AsyncLettaClient,
+    turn: Turn,
+    settings: Callable[[], TurnSettings],
+    content: Any,
+    otid: str,
+    init: Callable[[], InitMessage | None],
+) -> None:
+    """Send the message of a turn that waits, as soon as its conversation is free.
+
+    Args:
+        client: Whose backend it goes to.
+        turn: What waits.
+        settings, init: Asked when it begins: what they say may change until then.
+        content, otid: The message.
+
+    Raises:
+        LettaError: the server refused it. The conversation is free again.
+    """
+    place = turn.conversation
+    leave = await client.enter(place, turn.owner, in_line=True)
+    turn.on_its_way = True
+    started = await _start(client, place, settings(), content, otid, leave, {})
+    client.turns[place] = turn
+    turn.begin(started, init(), leave)
+
+
+async def _start(
+    client: AsyncLettaClient,
+    conversation: Conversation,
+    settings: TurnSettings,
+    content: Any,
+    otid: str,
+    leave: Callable[[], None],
+    extras: Mapping[str, Any],
+) -> BackendTurn:
+    turn = client.backend.turn(conversation, settings)
     try:
         client.check_usable()
-        await turn.start(content, otid, **(extras or {}))
+        await turn.start(content, otid, **extras)
     except asyncio.CancelledError:
         # The request may have arrived: leave nothing running.
         await client.finish(_abandon(turn, leave))
@@ -48,17 +97,7 @@ async def begin_turn(
     except BaseException:
         leave()
         raise
-    made = Turn(
-        turn,
-        conversation,
-        answerer,
-        init=init,
-        timeout=timeout or backend.turn_timeout,
-        owner=owner,
-        release=leave,
-    )
-    client.turns[conversation] = made
-    return made
+    return turn
 
 
 async def _abandon(turn: BackendTurn, leave: Callable[[], None]) -> None:

@@ -22,6 +22,7 @@ from letta_adapters.errors import (
 )
 from letta_adapters.messages import MessagePage, ResultMessage
 from letta_adapters.options import AgentKwargs, AgentOptions, SessionKwargs, SessionOptions
+from letta_adapters.outbox import unread_error, withdraw
 from letta_adapters.resources import AsyncAgents, AsyncConversations, AsyncModels
 from letta_adapters.session import PAGE_SIZE, AsyncSession, check_page
 from letta_adapters.specs import BackendSpec, Local, Remote, Rest, RuntimeStatus
@@ -108,6 +109,8 @@ class AsyncLettaClient:
         self._loop: asyncio.AbstractEventLoop | None = None
         # The turn that has each conversation, and what all clients of one server are known by.
         self.turns: dict[Conversation, Turn] = {}
+        # The turns that wait for one of them, in the order they were sent.
+        self.queue: list[Turn] = []
         self._place = _place_of(self.spec) if http_client is None else id(self)
         self._finishing: set[asyncio.Future[Any]] = set()
         # What sessions have on their way.
@@ -245,6 +248,7 @@ class AsyncLettaClient:
         if self._closed:
             return
         self._closed = True
+        await withdraw(tuple(self.queue), "client")
         await self.works.end()
         for turn in tuple(self.turns.values()):
             await turn.stop("The client was closed.")
@@ -271,7 +275,7 @@ class AsyncLettaClient:
     @property
     def busy(self) -> bool:
         """Does a turn run or wait, an MCP server serve, or a clean-up go on?"""
-        return bool(self.turns or self.mcp_hosts or self._finishing)
+        return bool(self.turns or self.queue or self.mcp_hosts or self._finishing)
 
     @property
     def closed(self) -> bool:
@@ -306,23 +310,28 @@ class AsyncLettaClient:
         for watcher in self._watchers:
             watcher(change)
 
-    async def enter(self, conversation: Conversation, owner: object) -> Callable[[], None]:
+    async def enter(
+        self, conversation: Conversation, owner: object, *, in_line: bool = False
+    ) -> Callable[[], None]:
         """Wait until no turn of ours is active on the conversation; the result frees it again.
 
         First come, first served, in the whole process: clients of one server on several event loops
-        take turns. A turn that ``owner`` itself left unfinished would be waited for
-        in vain: it is aborted.
+        take turns. A turn that was given up is aborted.
+
+        Args:
+            conversation: What is entered.
+            owner: The task or thread that does so.
+            in_line: The owner does not wait for it: it may read the turn that is in the way.
+
+        Raises:
+            ConversationBusyError: it would be waited for in vain: for a turn that the owner itself
+                would have to read.
         """
-        turn = self.turns.get(conversation)
-        if (turn is not None and turn.waits_for_caller()) or serves(conversation):
-            raise WaitsForItselfError(
-                "The conversation's turn waits for the tool that wants to use it.", accepted=False
-            )
-        if turn is not None and turn.left_behind(owner):
-            await turn.stop("The turn was left unfinished and another message was sent.")
+        self.check_outside(conversation)
+        await self._make_way(conversation, None if in_line else owner)
         blocks = owner if isinstance(owner, threading.Thread) else None
         try:
-            give_back = await take((self._place, conversation), blocks)
+            give_back = await take((self._place, conversation), blocks, waits=in_line)
         except NeverFreeError as error:
             raise ConversationBusyError(
                 "Another client of this thread has not ended its turn in this conversation.",
@@ -335,6 +344,31 @@ class AsyncLettaClient:
             give_back()
 
         return leave
+
+    def check_outside(self, conversation: Conversation) -> None:
+        """Raise if a tool of the conversation's turn, which waits for it, wants to use it."""
+        turn = self.turns.get(conversation)
+        if (turn is not None and turn.waits_for_caller()) or serves(conversation):
+            raise WaitsForItselfError(
+                "The conversation's turn waits for the tool that wants to use it.", accepted=False
+            )
+
+    async def make_way(self, waiting: Turn) -> None:
+        """Stop what is in the way of a turn that waits, if whoever reads that has given it up.
+
+        Raises:
+            ConversationBusyError: the reader would have to read another turn first.
+        """
+        await self._make_way(waiting.conversation, waiting.owner)
+
+    async def _make_way(self, conversation: Conversation, owner: object) -> None:
+        turn = self.turns.get(conversation)
+        if turn is None:
+            return
+        if turn.given_up(owner):
+            await turn.stop("The turn was left unfinished and another message was sent.")
+        elif owner is not None and turn.unread and turn.left_behind(owner):
+            raise unread_error()
 
     async def finish(self, work: Awaitable[None]) -> None:
         """Run clean-up to its end even if the caller is cancelled; ``close`` waits for it."""

@@ -6,22 +6,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from letta_adapters.backends.base import Conversation, Opened, check_supported
+from letta_adapters.backends.base import Conversation, Opened, check_supported, has
 from letta_adapters.errors import InvalidInputError, ServerError
 from letta_adapters.options import PermissionMode, SessionOptions, Toolset
 
 if TYPE_CHECKING:
     from letta_adapters.client import AsyncLettaClient
+    from letta_adapters.outbox import Outbox
 
 
 class AsyncControls:
     """The part of :class:`~letta_adapters.session.AsyncSession` that is not about messages.
 
-    All but :meth:`update_model` exist in Letta Code only; the Letta API refuses them by name.
+    All but :meth:`update_model`, :meth:`queued` and :meth:`remove_queued` exist in Letta Code only;
+    the Letta API refuses them by name.
     """
 
     _client: AsyncLettaClient
     _options: SessionOptions
+    _outbox: Outbox
 
     async def _open(self) -> Opened:
         raise NotImplementedError
@@ -82,11 +85,31 @@ class AsyncControls:
         return dict((await self._client.backend.live(await self._place())).device)
 
     async def queued(self) -> tuple[Mapping[str, Any], ...]:
-        """The messages that wait behind a running turn; each has an ``id`` and its ``content``."""
-        return (await self._client.backend.live(await self._place())).queue
+        """The messages that wait behind a running turn; each has an ``id`` and its ``content``.
+
+        Those of other clients, which wait at the server (Letta Code), then those of this client.
+        """
+        where = await self._place()
+        ours = tuple(turn.item for turn in self._client.queue if turn.conversation == where)
+        if not has(self._client.backend.kind, "shared_queue"):
+            return ours
+        return (*(await self._client.backend.live(where)).queue, *ours)
 
     async def remove_queued(self, item_id: str) -> bool:
-        """Take a message out of the queue. ``False`` if it is not (any more) in it."""
+        """Take a message out of the queue. ``False`` if it is not (any more) in it.
+
+        No stream is owed for a message of this session that was taken out.
+        """
+        where = await self._place()
+        for turn in tuple(self._client.queue):
+            if turn.conversation == where and turn.item["id"] == item_id:
+                if turn.on_its_way:
+                    return False
+                await turn.stop("The message was taken out of the queue.")
+                self._outbox.remove(turn)
+                return True
+        if not has(self._client.backend.kind, "shared_queue"):
+            return False
         try:
             await self._command("remove_queue_item", item_id=item_id)
         except ServerError:

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 from letta_adapters._loops import running_task
 from letta_adapters.answers import Answerer
@@ -18,7 +19,7 @@ from letta_adapters.backends.base import (
     Target,
     TurnSettings,
 )
-from letta_adapters.beginning import begin_turn
+from letta_adapters.beginning import begin_in_line, begin_turn
 from letta_adapters.content import to_wire
 from letta_adapters.controls import AsyncControls
 from letta_adapters.errors import (
@@ -35,6 +36,7 @@ from letta_adapters.messages import (
     ResultMessage,
 )
 from letta_adapters.options import SessionOptions
+from letta_adapters.outbox import Outbox, withdraw
 from letta_adapters.tools import Tool, as_tools
 from letta_adapters.turns import MessageStream, Turn
 
@@ -73,7 +75,9 @@ class AsyncSession(AsyncControls):
         self._opened: Opened | None = None
         self._opening = asyncio.Lock()
         self._session_id: str | None = None
-        self._turn: Turn | None = None
+        self._outbox = Outbox()
+        # How many messages are on their way that the server has not accepted yet.
+        self._sending = 0
         self._init_pending = True
         self._closed = False
 
@@ -160,8 +164,11 @@ class AsyncSession(AsyncControls):
     async def send(self, message: Any, *, otid: str | None = None) -> None:
         """Send a message; returns once the server has accepted it. Read on with :meth:`stream`.
 
-        Turns of one conversation run one after the other: a send from another task waits. A turn
-        that the same task (or one that has ended) left unfinished is aborted first.
+        Turns of one conversation run one after the other. While an earlier message of this session
+        is not answered to its end, or one that the same task has sent in this conversation, this
+        one waits in line: ``send`` returns at once, the message goes out when it is its turn, and
+        what the server refuses then is the error of its stream. :meth:`queued` shows what waits.
+        Behind another task's turn in another session ``send`` itself waits.
 
         Args:
             message: Text, an image, or a sequence of text and image parts.
@@ -171,23 +178,73 @@ class AsyncSession(AsyncControls):
 
         Raises:
             InvalidInputError: before any I/O.
+            ConversationBusyError: 100 messages of this session wait already.
             LettaError: the server refused the message, or could not be reached (``accepted`` says
                 whether the message may have arrived).
         """
         await self._send(message, otid, running_task())
 
     async def _send(self, message: Any, otid: str | None, owner: object) -> None:
+        opened, content, otid = await self._prepare(message, otid)
+        place = opened.conversation
+        ahead = self._client.turns.get(place)
+        own = ahead is not None and ahead.left_behind(owner) and not ahead.given_up(None)
+        if self._outbox.busy or self._sending or own:
+            self._client.check_outside(place)
+            self._outbox.check_room()
+            self._stand_in_line(opened, content, otid, owner)
+        else:
+            await self._send_now(opened, content, otid, owner)
+
+    async def _prepare(self, message: Any, otid: str | None) -> tuple[Opened, Any, str]:
         self._check_usable()
         content = to_wire(message)
         if otid is not None and not otid.strip():
             raise InvalidInputError("otid must not be empty.")
-        opened = await self._open()
-        beginning = self._begin(opened, content, otid or str(uuid.uuid4()), owner)
-        self._turn = await self._client.works.run(self, beginning)
+        return await self._open(), content, otid or str(uuid.uuid4())
+
+    async def _send_now(self, opened: Opened, content: Any, otid: str, owner: object) -> Turn:
+        beginning = self._begin(opened, content, otid, owner)
+        self._sending += 1
+        try:
+            turn = await self._client.works.run(self, beginning)
+        finally:
+            self._sending -= 1
         if self._closed:  # just now: close() did not see the turn yet
-            await self._turn.stop(_CLOSED)
+            await turn.stop(_CLOSED)
             self._check_usable()
         self._init_pending = False
+        turn.keeper = ref(self)
+        self._outbox.add(turn)
+        return turn
+
+    def _stand_in_line(self, opened: Opened, content: Any, otid: str, owner: object) -> None:
+        client, place = self._client, opened.conversation
+        turn = Turn(
+            client.backend.turn(place, self._turn_settings()),
+            place,
+            self._answerer(place),
+            init=None,
+            timeout=self._options.turn_timeout or client.backend.turn_timeout,
+            owner=owner,
+            release=None,
+        )
+        turn.keeper = ref(self)
+        item = {"id": otid, "client_message_id": otid, "kind": "message", "content": content}
+        beginning = client.works.start(
+            self, begin_in_line(client, turn, self._turn_settings, content, otid, self._first_init)
+        )
+        turn.wait(item, beginning, client.make_way)
+        client.queue.append(turn)
+        beginning.add_done_callback(lambda _: client.queue.remove(turn))
+        self._outbox.add(turn)
+
+    def _first_init(self) -> InitMessage | None:
+        """Return what the session's first stream begins with; for that one only."""
+        if not self._init_pending or self._opened is None:
+            return None
+        self._init_pending = False
+        return self._init_message(self._opened)
 
     async def _begin(self, opened: Opened, content: Any, otid: str, owner: object) -> Turn:
         leave = await self._client.enter(opened.conversation, owner)
@@ -233,16 +290,35 @@ class AsyncSession(AsyncControls):
     def stream(self) -> MessageStream:
         """The messages of the turn that :meth:`send` started; ends with its ``ResultMessage``.
 
+        Each call is for one message that was sent, oldest first: those of this task, or else (and
+        when the task that sent them has ended) any. An earlier stream that this task has not read
+        to its end is given up when the next one is read.
+
         Raises:
-            InvalidInputError: nothing was sent, or that turn's stream was already taken.
+            InvalidInputError: nothing was sent, or the streams of all that was are taken.
         """
         self._check_usable()
         return self._stream(running_task())
 
     def _stream(self, owner: object) -> MessageStream:
-        if self._turn is None or self._turn.streamed:
+        turn = self._outbox.next(owner)
+        if turn is None:
             raise InvalidInputError("There is no turn to stream: call send() first.")
-        return self._turn.stream(owner)
+        return turn.stream(owner)
+
+    @property
+    def closed(self) -> bool:
+        """Was it closed? That is final."""
+        return self._closed
+
+    @property
+    def unsent(self) -> tuple[Mapping[str, Any], ...]:
+        """The messages that waited to be sent and never will be, as :meth:`queued` showed them.
+
+        Because the session or the client was closed, or because they were refused and nobody has
+        read that in their stream.
+        """
+        return self._outbox.unsent
 
     async def run_turn(self, message: Any, *, otid: str | None = None) -> ResultMessage:
         """Send and wait for the result.
@@ -251,6 +327,7 @@ class AsyncSession(AsyncControls):
         again (it was refused, so nothing is sent twice), ``recovery_attempts`` times at most.
 
         Raises:
+            ConversationBusyError: this task has sent messages before whose streams nobody has read.
             LettaError: the server refused the message. A turn that failed later is *returned* as a
                 result with ``success=False``.
         """
@@ -288,8 +365,10 @@ class AsyncSession(AsyncControls):
         return tuple(c.tool_call_id for c in waiting), f"It waits for: {names}." if names else ""
 
     async def _one_turn(self, message: Any, otid: str | None, owner: object) -> ResultMessage:
-        await self._send(message, otid, owner)
-        async with self._stream(owner) as stream:
+        opened, content, otid = await self._prepare(message, otid)
+        self._outbox.check_read(owner)
+        turn = await self._send_now(opened, content, otid, owner)
+        async with turn.stream(owner) as stream:
             async for item in stream:
                 if isinstance(item, ResultMessage):
                     return item
@@ -298,11 +377,12 @@ class AsyncSession(AsyncControls):
     async def abort(self) -> None:
         """Stop the agent's current turn. The stream then ends with a ``cancelled`` result.
 
-        Nothing to stop is not an error.
+        Nothing to stop is not an error. Messages that wait in line go on: see ``remove_queued``.
         """
         opened = await self._open()
-        if self._turn is not None and not self._turn.finished:
-            await self._turn.abort()
+        turn = self._outbox.current
+        if turn is not None:
+            await turn.abort()
         else:
             await self._client.backend.abort(opened.conversation)
 
@@ -361,14 +441,19 @@ class AsyncSession(AsyncControls):
         return RecoveryResult(pending)
 
     async def close(self) -> None:
-        """Stop a turn that is running, and close for good. Can be called more than once."""
+        """Stop a turn that is running, and close for good. Can be called more than once.
+
+        Messages that still wait are not sent: a warning is logged, and :attr:`unsent` holds them.
+        """
         if self._closed:
             return
         self._closed = True
         try:
+            turns = self._outbox.turns
+            await withdraw(turns, "session")
             await self._client.works.end(self)
-            if self._turn is not None:
-                await self._turn.stop(_CLOSED)
+            for turn in turns:
+                await turn.stop(_CLOSED)
         finally:
             try:
                 if self._mcp is not None:

@@ -215,6 +215,16 @@ class Session(_Bridged[AsyncSession], Controls):
         return self._core.session_id
 
     @property
+    def closed(self) -> bool:
+        """Was it closed? That is final."""
+        return self._core.closed
+
+    @property
+    def unsent(self) -> tuple[Mapping[str, Any], ...]:
+        """The messages that waited to be sent and never will be."""
+        return self._core.unsent
+
+    @property
     def mcp_problems(self) -> Mapping[str, LettaError]:
         """The servers of ``mcp_servers`` that are not connected, each with the reason."""
         return self._core.mcp_problems
@@ -224,7 +234,11 @@ class Session(_Bridged[AsyncSession], Controls):
         return self._run(self._core.initialize())
 
     def send(self, message: Any, *, otid: str | None = None) -> None:
-        """Send a message; returns once the server has accepted it. Read on with :meth:`stream`."""
+        """Send a message; returns once the server has accepted it. Read on with :meth:`stream`.
+
+        Behind an earlier message that is not answered to its end it waits in line, and ``send``
+        returns at once.
+        """
         self._run(self._core._send(message, otid, threading.current_thread()))
 
     def stream(self) -> Generator[Message, None, None]:

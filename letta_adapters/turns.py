@@ -16,8 +16,10 @@ from collections.abc import (
 from contextlib import suppress
 from contextvars import ContextVar
 from threading import Thread
-from typing import Any, Final
+from typing import Any, Final, Protocol
+from weakref import ReferenceType, ref
 
+from letta_adapters._loops import running_task
 from letta_adapters._waiting import ended, within
 from letta_adapters.answers import Answerer
 from letta_adapters.backends.base import BackendTurn, Conversation, ToolAnswer, inside_a_turn
@@ -34,6 +36,8 @@ from letta_adapters.messages import (
 
 # How long another reader of the stream gets to see the end of a turn that was stopped.
 _END_SECONDS: Final = 10.0
+# How often a turn that waits in line looks whether what is in the way will ever move.
+_LOOK_SECONDS: Final = 1.0
 
 # The turns whose tools and callbacks the current code is part of.
 _answering: ContextVar[tuple[Turn, ...]] = ContextVar("letta_answering", default=())
@@ -48,10 +52,11 @@ class MessageStream(AsyncIterator[Message]):
     """The messages of one turn, in order, ending with its ``ResultMessage``.
 
     Leaving the loop early stops the agent: at once when the stream is closed (``aclose()``, ``async
-    with``) or no longer referenced, at the latest with the session's next ``send()``.
+    with``) or no longer referenced, at the latest when its reader reads another turn of the
+    conversation.
     """
 
-    __slots__ = ("_messages", "_next", "_stop")
+    __slots__ = ("__weakref__", "_messages", "_next", "_stop")
 
     def __init__(
         self, messages: AsyncGenerator[Message, None], stop: Callable[[], Awaitable[None]]
@@ -83,11 +88,22 @@ class MessageStream(AsyncIterator[Message]):
         await self.aclose()
 
 
+class Keeper(Protocol):
+    """What a turn belongs to."""
+
+    @property
+    def closed(self) -> bool:
+        """Was it closed?"""
+
+
 class Turn:
     """An accepted turn. Holds its conversation until it is over.
 
     Without an ``answerer`` it pauses at calls that wait for an answer: its stream ends there,
     without a result, and goes on with :meth:`resume` (or the turn is given up with :meth:`stop`).
+
+    One that waits in line (:meth:`wait`) is not sent yet; its stream waits for it to begin. It is
+    not a turn of the server's queue, which would say all messages that wait there in one turn.
     """
 
     def __init__(
@@ -99,16 +115,18 @@ class Turn:
         init: InitMessage | None,
         timeout: float | None,
         owner: object,
-        release: Callable[[], None],
+        release: Callable[[], None] | None,
     ) -> None:
         self._turn = backend_turn
         self._state = backend_turn.state
         self.conversation = conversation
         self._answerer = answerer
         self._init = init
+        # Whether it was sent and accepted. If not it holds nothing that could be released.
+        self.begun = release is not None
         self._release = release
         self._timeout = timeout
-        self._deadline = Deadline(timeout)
+        self._deadline = Deadline(timeout if self.begun else None)
         self._started = time.monotonic()
         self._done = asyncio.Event()
         # Set while no task waits for the next batch.
@@ -120,8 +138,19 @@ class Turn:
         # When it began to wait for the caller's answers, by time.monotonic().
         self.paused_at: float | None = None
         self.streamed = False
+        self._read: ReferenceType[MessageStream] | None = None
+        self._reading_began = False
         # The task or thread that sent it, then the one that reads it: see AsyncSession.send.
         self.owner = owner
+        # The session it belongs to; ``None`` for a turn that is read by whoever has sent it.
+        self.keeper: Callable[[], Keeper | None] | None = None
+        # Of a turn that waits, or has waited: its message as the queue shows it, what sends it once
+        # the conversation is free, and what makes way for it when it is read.
+        self.item: Mapping[str, Any] = {}
+        self._beginning: asyncio.Future[None] | None = None
+        self._make_way: Callable[[Turn], Awaitable[None]] | None = None
+        self.on_its_way = False
+        self.aborted = False
 
     @property
     def finished(self) -> bool:
@@ -153,14 +182,47 @@ class Turn:
         """Can the server still be told anything about it?"""
         return self._turn.connected
 
-    def left_behind(self, sender: object) -> bool:
-        """Has nobody but the sender an interest in the turn?"""
-        owner = self.owner
-        if owner is sender or owner is None:
+    @property
+    def unread(self) -> bool:
+        """Is it not over, and has nobody begun to read its stream or given it up?"""
+        return not (self.finished or self._reading_began or self.given_up(None))
+
+    @property
+    def unsent(self) -> bool:
+        """Was it given up, or refused, before it began?"""
+        return self.finished and not self.begun and self._state.input_stored is False
+
+    def given_up(self, by: object) -> bool:
+        """Return whether nobody wants to know the turn's end.
+
+        That is so when its stream was dropped or its reader has ended, when nobody has asked for
+        its stream and its session is closed or gone, and when it was aborted before. A turn that
+        was merely sent is not given up: somebody may read it yet.
+
+        Args:
+            by: The task or thread that is about to wait for another turn of the conversation: what
+                it has half read it does not read on. ``None`` for a message that waits in line.
+        """
+        if self.owner is None:
             return True
+        if self._read is not None:
+            moved_on = self._reading_began and by is not None and self.owner is by
+            dropped = self._read() is None or moved_on or self._owner_ended()
+            return dropped and self._idle.is_set()
+        if self.keeper is None:
+            return by is not None and self.left_behind(by)
+        keeper = self.keeper()
+        return self.aborted or keeper is None or keeper.closed
+
+    def _owner_ended(self) -> bool:
+        owner = self.owner
         if isinstance(owner, asyncio.Task):
             return owner.done()
         return isinstance(owner, Thread) and not owner.is_alive()
+
+    def left_behind(self, sender: object) -> bool:
+        """Has nobody but the sender an interest in the turn?"""
+        return self.owner is sender or self.owner is None or self._owner_ended()
 
     def waits_for_caller(self) -> bool:
         """Is this called by a tool or a callback of the turn, which goes on when it returns?"""
@@ -169,15 +231,88 @@ class Turn:
     def stream(self, owner: object) -> MessageStream:
         """The turn's messages; once. ``owner`` is the task or thread that reads them."""
         self.streamed = True
+        return self._reading(self._messages(), owner)
+
+    def _reading(self, messages: AsyncGenerator[Message, None], owner: object) -> MessageStream:
         self.owner = owner
-        return MessageStream(self._messages(), self._stop_reading)
+        made = MessageStream(messages, self._stop_reading)
+        self._read = ref(made)
+        return made
+
+    def wait(
+        self,
+        item: Mapping[str, Any],
+        beginning: asyncio.Future[None],
+        make_way: Callable[[Turn], Awaitable[None]],
+    ) -> None:
+        """Stand in line.
+
+        Args:
+            item: The message as the queue shows it: ``id``, ``content``, ...
+            beginning: Calls :meth:`begin` when it is this turn's time. Cancelled if the turn is
+                given up before.
+            make_way: Called again and again while the turn's reader waits: stops what the reader
+                has given up; raises where waiting is in vain.
+        """
+        self.item = item
+        self._beginning = beginning
+        self._make_way = make_way
+        beginning.add_done_callback(self._began)
+
+    def begin(
+        self, backend_turn: BackendTurn, init: InitMessage | None, release: Callable[[], None]
+    ) -> None:
+        """Its message was accepted."""
+        self._turn = backend_turn
+        self._state = backend_turn.state
+        self._init = init
+        self._release = release
+        self._deadline = Deadline(self._timeout)
+        self._started = time.monotonic()
+        self.begun = True
+
+    def _began(self, beginning: asyncio.Future[None]) -> None:
+        """Its time in line is over: it has begun, or was refused, or given up."""
+        if self.begun or self.finished:
+            return
+        error = None if beginning.cancelled() else beginning.exception()
+        if isinstance(error, LettaError):
+            self._state.fail_with(error)
+            self._state.input_stored = error.accepted
+        elif error is None:
+            self._state.fail(Failure("cancelled", self._stop_reason))
+            self._state.input_stored = None if self.on_its_way else False
+        self._done.set()
+
+    async def _wait_in_line(self) -> None:
+        """Wait until it has begun, or never will."""
+        beginning, make_way = self._beginning, self._make_way
+        if beginning is None or make_way is None:
+            return
+        while not beginning.done():
+            if await self._in_vain(make_way):
+                await ended(beginning)
+            else:
+                await asyncio.wait({beginning}, timeout=_LOOK_SECONDS)
+        self._began(beginning)
+        if not self.begun and not beginning.cancelled():
+            raised = beginning.exception()
+            if raised is not None and not isinstance(raised, LettaError):
+                raise raised
+
+    async def _in_vain(self, make_way: Callable[[Turn], Awaitable[None]]) -> bool:
+        try:
+            await make_way(self)
+        except LettaError as error:
+            self._state.fail_with(error)
+            return True
+        return False
 
     def resume(self, answers: Sequence[ToolAnswer], owner: object) -> MessageStream:
         """Answer all calls of a paused turn; the messages that follow."""
         self.paused_at = None
-        self.owner = owner
         self._deadline = Deadline(self._timeout)
-        return MessageStream(self._messages(answers), self._stop_reading)
+        return self._reading(self._messages(answers), owner)
 
     def let_go(self) -> None:
         """Forget a paused turn whose calls the server keeps, and free the conversation."""
@@ -221,8 +356,12 @@ class Turn:
 
     async def _opening(self, answers: Sequence[ToolAnswer] | None) -> Sequence[Message]:
         """What comes before the server says anything."""
+        self._reading_began = True
+        if isinstance(self.owner, asyncio.Task):
+            self.owner = running_task()  # which need not be the one that asked for the stream
         if answers is not None:
             return await self._answer(answers)
+        await self._wait_in_line()
         return () if self._init is None else (self._init,)
 
     async def _respond(self) -> list[ToolResultMessage] | None:
@@ -316,7 +455,14 @@ class Turn:
         self._deadline.stop()
         if not self._done.is_set():
             self._done.set()
-            self._release()
+            if self._release is not None:
+                self._release()
+
+    def withdraw(self, reason: str) -> None:
+        """Take its message back, if it is not sent yet; :meth:`stop` waits until that is done."""
+        if self._beginning is not None and not self._beginning.done():
+            self._stop_reason = reason
+            self._beginning.cancel()
 
     async def stop(self, reason: str = "The turn was aborted.") -> None:
         """Stop the agent, wait until it has stopped, and free the conversation.
@@ -332,6 +478,11 @@ class Turn:
         await asyncio.shield(self._stopping)
 
     async def _stop(self) -> None:
+        if self._beginning is not None and not self.begun:
+            await ended(self._beginning)
+            if not self.begun:
+                self._began(self._beginning)
+                return
         self._turn.wanted = False
         try:
             if not self._idle.is_set():
@@ -355,6 +506,7 @@ class Turn:
         """Ask the agent to stop. The stream then ends with a ``cancelled`` result."""
         if self.finished:
             return
+        self.aborted = True
         if self._state.pending:  # it waits for us, so no run is active that could be cancelled
             await self.stop()
         else:

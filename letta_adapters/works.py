@@ -28,9 +28,7 @@ class Works:
         Raises:
             SessionClosedError: the owner was closed meanwhile.
         """
-        task = asyncio.ensure_future(work)
-        self._running[task] = owner
-        task.add_done_callback(self._ended)
+        task = self.start(owner, work)
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError:
@@ -39,6 +37,13 @@ class Works:
         if task.cancelled():
             raise SessionClosedError("The session was closed meanwhile.")
         return task.result()
+
+    def start(self, owner: object, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Let ``work`` run beside everything else; what it raises is its own affair."""
+        task = asyncio.ensure_future(work)
+        self._running[task] = owner
+        task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         del self._running[task]

@@ -123,7 +123,6 @@ async def test_the_letta_api_refuses_them_by_name() -> None:
         session = client.resume_session(agent_id="agent-1", conversation_id="conv-1")
         for call, name in (
             (session.device_status(), "device_status"),
-            (session.queued(), "device_status"),
             (session.update_toolset("none"), "toolset"),
             (session.change_device_state(permission_mode="strict"), "permission_mode"),
             (client.connect_provider("openai", api_key="k"), "connect_provider"),

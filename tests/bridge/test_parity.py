@@ -21,7 +21,17 @@ PAIRS = [
     (resources.AsyncModels, sync_resources.Models),
 ]
 # What other parts of the package need of an async object, and users of the sync one do not.
-INTERNAL = {"busy", "check_usable", "enter", "finish", "finish_later", "notice", "watch"}
+INTERNAL = {
+    "busy",
+    "check_outside",
+    "check_usable",
+    "enter",
+    "finish",
+    "finish_later",
+    "make_way",
+    "notice",
+    "watch",
+}
 
 
 def public(cls: type) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 from letta_adapters import Rest
 from letta_adapters.client import AsyncLettaClient
 from letta_adapters.errors import (
+    ConversationBusyError,
     InvalidInputError,
     SessionClosedError,
 )
@@ -60,7 +61,7 @@ async def test_break_and_drop(server: Server, client: AsyncLettaClient) -> None:
 
 
 async def test_break_while_the_stream_is_kept(server: Server, client: AsyncLettaClient) -> None:
-    """``break`` closes nothing; the next ``send()`` first aborts what was left unfinished."""
+    """``break`` closes nothing; the next turn's reader first aborts what it left unfinished."""
     server.script(LONG)
     session = resume(client)
     await session.send("hello")
@@ -88,19 +89,16 @@ async def test_a_stream_that_is_closed_before_it_is_read(
     await stopped_once(session, server)
 
 
-async def test_send_without_stream_then_send(server: Server, client: AsyncLettaClient) -> None:
-    server.script(LONG)
-    session = resume(client)
-    await session.send("hello")
-    await stopped_once(session, server)
-
-
-async def test_another_session_is_not_blocked_by_what_its_task_left(
-    server: Server, client: AsyncLettaClient
+@pytest.mark.parametrize("gives_up", ["abort", "close"])
+async def test_another_session_is_not_blocked_by_what_its_task_gave_up(
+    server: Server, client: AsyncLettaClient, gives_up: str
 ) -> None:
     server.script(LONG)
     left = resume(client)
     await left.send("hello")
+    with pytest.raises(ConversationBusyError, match="have not been read"):
+        await resume(client).run_turn("again")
+    await (left.abort() if gives_up == "abort" else left.close())
     await stopped_once(resume(client), server)
 
 

@@ -129,21 +129,36 @@ async def test_a_turn_sent_by_a_task_that_ended_belongs_to_its_reader(
     assert server.cancels == 0
 
 
-async def test_a_turn_whose_task_ended_is_left_behind(
+async def test_a_reader_whose_task_ended_has_left_its_turn_behind(
     server: Server, client: AsyncLettaClient
 ) -> None:
     server.script(stream(ev.ping(), hang))
     session = resume(client)
-    await asyncio.create_task(session.send("one"))
+    kept: list[Any] = []
+
+    async def begins() -> None:
+        await session.send("one")
+        kept.append(session.stream())
+        await anext(kept[0])
+
+    await asyncio.create_task(begins())
     assert (await resume(client).run_turn("two")).success
     assert [run.status for run in server.runs] == ["cancelled", "completed"]
 
 
-def test_a_turn_whose_thread_ended_is_left_behind(server: Server, rest: MakeRest) -> None:
+def test_a_reader_whose_thread_ended_has_left_its_turn_behind(
+    server: Server, rest: MakeRest
+) -> None:
     server.script(stream(ev.ping(), hang))
+    kept: list[Any] = []
     with LettaClient(rest()) as client:
         session = resume(client)
-        thread = threading.Thread(target=session.send, args=("one",))
+
+        def begins() -> None:
+            session.send("one")
+            kept.append(session.stream())
+
+        thread = threading.Thread(target=begins)
         thread.start()
         thread.join()
         assert session.run_turn("two").success
