@@ -1,4 +1,4 @@
-"""``python -m benchmarks [streaming|memory|calls|imports|frameworks|sessions|all] [--quick]``."""
+"""``python -m benchmarks [NAME|all] [--quick]``; the names are those of the modules here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 from importlib import import_module
 
-NAMES = ("imports", "streaming", "memory", "calls", "frameworks", "sessions")
+NAMES = ("imports", "streaming", "memory", "calls", "frameworks", "sessions", "replaying")
 
 
 def main() -> int:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -114,7 +114,7 @@ class Matcher:
     ``server_ids``: the ids that are bound; those a client makes up are ``*`` in the keys already.
     """
 
-    def __init__(self, entries: list[Entry], server_ids: frozenset[str]) -> None:
+    def __init__(self, entries: list[Entry], server_ids: Container[str]) -> None:
         self.entries = entries
         self._ids = server_ids
         self._waiting: dict[RequestKey, deque[Entry]] = {}

@@ -19,10 +19,14 @@ from urllib.parse import parse_qsl
 import httpx
 
 from letta_adapters.testing._patterns import BOUNDARY, CLIENT_ID_KEYS, ID_TOKEN, MULTIPART_BOUNDARY
-from letta_adapters.testing._wildcards import same_text, same_value
-from letta_adapters.testing.cassette import Cassette, RecordedRequest
+from letta_adapters.testing._wildcards import may_stand_for_something, same_text, same_value
+from letta_adapters.testing.cassette import Interaction, RecordedRequest
 
 Cleaner = Callable[[RecordedRequest], RecordedRequest]
+
+# Of a body that is longer the ids are looked for one by one.
+_LONG_BODY = 50_000
+_LONGEST_PREFIX = 72
 
 
 @dataclass(frozen=True)
@@ -58,16 +62,52 @@ class RequestKey:
         )
 
 
-def server_made_ids(cassette: Cassette) -> frozenset[str]:
-    """Ids that occur in a response before they occur in any request."""
-    from_client: set[str] = set()
-    from_server: set[str] = set()
-    for interaction in cassette:
-        request, response = interaction.request, interaction.response
-        sent = f"{request.uri} {request.body.decode('utf-8', 'replace')}"
-        from_client |= set(ID_TOKEN.findall(sent)) - from_server
-        from_server |= set(ID_TOKEN.findall(response.body.decode("utf-8", "replace"))) - from_client
-    return frozenset(from_server)
+class ServerIds:
+    """The ids that occur in a response before they occur in any request: ``token in ids``.
+
+    Of a long body (a stream repeats its ids in every event) nothing is read until an id is asked
+    for: finding all of them takes longer than playing it.
+    """
+
+    def __init__(self, cassette: Iterable[Interaction]) -> None:
+        self._sent: dict[str, int] = {}
+        self._came: dict[str, int] = {}
+        self._long: list[tuple[dict[str, int], int, str]] = []
+        self._known: dict[str, bool] = {}
+        for number, interaction in enumerate(cassette):
+            request, response = interaction.request, interaction.response
+            sent = f"{request.uri} {request.body.decode('utf-8', 'replace')}"
+            self._note(self._sent, number, sent)
+            self._note(self._came, number, response.body.decode("utf-8", "replace"))
+
+    def __contains__(self, token: object) -> bool:
+        name = str(token)
+        if name not in self._known:
+            for first, number, text in self._long:
+                if number < first.get(name, number + 1) and _holds(text, name):
+                    first[name] = number
+            came, sent = self._came.get(name), self._sent.get(name)
+            self._known[name] = came is not None and (sent is None or came < sent)
+        return self._known[name]
+
+    def _note(self, first: dict[str, int], number: int, text: str) -> None:
+        if len(text) > _LONG_BODY:
+            self._long.append((first, number, text))
+            return
+        for token in ID_TOKEN.findall(text):
+            first.setdefault(token, number)
+
+
+def _holds(text: str, token: str) -> bool:
+    start = text.find(token)
+    while start >= 0:
+        # With what stands before: it may be the end of a longer id.
+        before = max(start - _LONGEST_PREFIX, 0)
+        found = ID_TOKEN.finditer(text, before, start + len(token) + 1)
+        if any(match.start() == start and match[0] == token for match in found):
+            return True
+        start = text.find(token, start + 1)
+    return False
 
 
 def request_key(request: RecordedRequest, keep: Callable[[str], bool]) -> RequestKey:
@@ -90,6 +130,12 @@ def json_body(body: bytes) -> Any:
         return json.loads(body)
     except ValueError:
         return None
+
+
+@lru_cache(maxsize=2048)
+def _parsed(body: str) -> Any:
+    """A key's body as JSON; not to be changed. Keys are compared over and over."""
+    return json_body(body.encode("utf-8", "replace"))
 
 
 def _body_key(request: RecordedRequest, keep: Callable[[str], bool]) -> str:
@@ -123,26 +169,28 @@ def _mask_json(value: Any, keep: Callable[[str], bool]) -> Any:
     return value
 
 
-def same_request(ours: RecordedRequest, theirs: RecordedRequest) -> bool:
-    """Compare two cleaned requests without a cassette at hand (vcrpy's matchers get none).
+class Compared:
+    """A cleaned request as it is compared without a cassette at hand (vcrpy's matchers get none).
 
-    ``theirs`` is the recorded one; what a placeholder hides may be anything. An id that is not in
-    the sanitizer's numbered form was made up by the client just now, and matches any id; two
-    numbered ids must be equal.
+    All ids are masked in ``key``. One that is not in the sanitizer's numbered form was made up by
+    the client just now, and matches any id; two numbered ids must be equal.
     """
-    if not covers(key_of(theirs), key_of(ours)):
-        return False
-    ours_ids, theirs_ids = _ids_in_order(ours), _ids_in_order(theirs)
-    return len(ours_ids) == len(theirs_ids) and all(
-        a == b or not (is_numbered(a) and is_numbered(b))
-        for a, b in zip(ours_ids, theirs_ids, strict=True)
-    )
 
+    def __init__(self, request: RecordedRequest) -> None:
+        self.key = request_key(request, lambda _token: False)
+        self._ids = _ids_in_order(request)
+        self._is_open = may_stand_for_something(self.key.text)
 
-@lru_cache(maxsize=4096)
-def key_of(request: RecordedRequest) -> RequestKey:
-    """The key of a (cleaned) request with all ids masked."""
-    return request_key(request, lambda _token: False)
+    def equals(self, other: Compared) -> bool:
+        """Whether the two are one request, but for what placeholders hide."""
+        if self.key != other.key and not (
+            (self._is_open or other._is_open) and covers(other.key, self.key)
+        ):
+            return False
+        return len(self._ids) == len(other._ids) and all(
+            a == b or not (is_numbered(a) and is_numbered(b))
+            for a, b in zip(self._ids, other._ids, strict=True)
+        )
 
 
 def is_numbered(token: str) -> bool:
@@ -157,7 +205,7 @@ def differences(ours: RequestKey, theirs: RequestKey) -> Iterable[str]:
         if asked != recorded:
             yield f"{name}: {asked!r} was asked, {recorded!r} is recorded"
     if ours.body != theirs.body:
-        a, b = json_body(ours.body.encode()), json_body(theirs.body.encode())
+        a, b = _parsed(ours.body), _parsed(theirs.body)
         if a is None or b is None:
             yield f"body: {_short(ours.body)} was asked, {_short(theirs.body)} is recorded"
         else:
@@ -178,7 +226,7 @@ def covers(recorded: RequestKey, live: RequestKey) -> bool:
         a[0] == b[0] and same_text(a[1], b[1]) for a, b in queries
     ):
         return False
-    ours, theirs = json_body(recorded.body.encode()), json_body(live.body.encode())
+    ours, theirs = _parsed(recorded.body), _parsed(live.body)
     if ours is None or theirs is None:
         return same_text(recorded.body, live.body)
     return same_value(ours, theirs)

@@ -43,6 +43,11 @@ _KINDS = {
 _PLACEHOLDER = re.compile("|".join(f"(?P<{kind}>{form})" for kind, (form, _) in _KINDS.items()))
 
 
+def may_stand_for_something(text: str) -> bool:
+    """Whether there is a placeholder in ``text``."""
+    return _PLACEHOLDER.search(text) is not None
+
+
 def same_text(recorded: str, live: str) -> bool:
     """Whether two texts are equal but for what stands where a placeholder is.
 

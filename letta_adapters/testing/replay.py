@@ -21,7 +21,7 @@ import httpx
 
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.testing._binding import Entry, Matcher
-from letta_adapters.testing._matching import RequestKey, differences, request_key, server_made_ids
+from letta_adapters.testing._matching import RequestKey, ServerIds, differences, request_key
 from letta_adapters.testing.cassette import (
     CLOSED_BY_CLIENT,
     Cassette,
@@ -108,7 +108,7 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         self._faults = deque(faults)
         self._misses: list[CassetteMissError] = []
         self._lock = threading.Lock()
-        self._server_ids = server_made_ids(self.cassette)
+        self._server_ids = ServerIds(self.cassette)
         known = tuple(secrets)
         self._clean = RequestCleaner(rules, known)
         self._entries = [
@@ -258,12 +258,21 @@ class _Player:
             },
         )
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether all of the body comes at once, and then its end."""
+        delays = self.owner.scale and self.response.timing
+        return not delays and self.cut is None and self.response.error is None
+
+    def chunks(self) -> list[bytes]:
+        """The body, cut as it is to be handed on."""
+        return self._chunks(self.response.body)
+
     def script(self) -> Iterator[tuple[float, bytes]]:
         """(seconds to wait, chunk), then whatever ends the body ill, as ``final`` has it."""
-        body = self.response.body
         cut = self.cut
         offset = 0
-        for chunk in self._chunks(body):
+        for chunk in self.chunks():
             piece = chunk if cut is None else chunk[: max(cut - offset, 0)]
             if piece:
                 yield self._delay(offset, offset + len(piece)), piece
@@ -320,6 +329,9 @@ class _PlayedStream(httpx.AsyncByteStream, httpx.SyncByteStream):
 
     def __iter__(self) -> Iterator[bytes]:
         player = self._player
+        if player.is_plain:
+            yield from player.chunks()
+            return
         for delay, chunk in player.script():
             pause = _Pause(delay, player.request)
             if pause.seconds:
@@ -331,9 +343,16 @@ class _PlayedStream(httpx.AsyncByteStream, httpx.SyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         player = self._player
+        if player.is_plain:
+            for number, chunk in enumerate(player.chunks()):
+                # Other tasks must get their turn, as they do with a real socket; of which a read
+                # brings many events, once they come fast.
+                if number < _ONE_BY_ONE or number % _AT_ONCE == 0:
+                    await _checkpoint()
+                yield chunk
+            return
         for delay, chunk in player.script():
             pause = _Pause(delay, player.request)
-            # Even without a delay other tasks must get their turn, as they do with a real socket.
             await (player.owner.sleep(pause.seconds) if pause.seconds else _checkpoint())
             pause.check()
             yield chunk
@@ -351,6 +370,9 @@ class _PlayedStream(httpx.AsyncByteStream, httpx.SyncByteStream):
             self._closed.set()
 
 
+# So many events of a stream come one by one, then so many at a time.
+_ONE_BY_ONE = 200
+_AT_ONCE = 16
 _checkpoint = anyio.lowlevel.checkpoint
 
 

@@ -19,7 +19,7 @@ import vcr as vcrpy
 from vcr.persisters.filesystem import CassetteNotFoundError
 from vcr.serialize import deserialize
 
-from letta_adapters.testing._matching import RequestKey, differences, key_of, same_request
+from letta_adapters.testing._matching import Compared, RequestKey, differences
 from letta_adapters.testing._save import save_cassette
 from letta_adapters.testing.cassette import (
     Cassette,
@@ -72,7 +72,7 @@ class _Comparison:
     def __init__(self, make: Callable[[], RequestCleaner], recorded: Iterable[Any]) -> None:
         self._make, self._recorded = make, recorded
         # The request is kept as well: as long as it lives, nothing else has its number.
-        self._seen: dict[tuple[int, str], tuple[Any, RecordedRequest]] = {}
+        self._seen: dict[tuple[int, str], tuple[Any, Compared]] = {}
 
     @cached_property
     def _clean(self) -> RequestCleaner:
@@ -84,20 +84,19 @@ class _Comparison:
 
     def check(self, what: str, live: Any, recorded: Any) -> None:
         ours, theirs = self._part(live, what), self._part(recorded, what)
-        if not same_request(ours, theirs):
-            said = "\n".join(differences(key_of(ours), key_of(theirs)))
-            raise AssertionError(said or "ids differ")
-        if key_of(ours) != key_of(theirs) and self._keys(live) in self._exact:
+        if not ours.equals(theirs):
+            raise AssertionError("\n".join(differences(ours.key, theirs.key)) or "ids differ")
+        if ours.key != theirs.key and self._keys(live) in self._exact:
             raise AssertionError("another recorded request is this one exactly")
 
-    def _part(self, request: Any, what: str) -> RecordedRequest:
+    def _part(self, request: Any, what: str) -> Compared:
         number = id(request), what
         if number not in self._seen:
-            self._seen[number] = request, self._clean(_part(request, what))
+            self._seen[number] = request, Compared(self._clean(_part(request, what)))
         return self._seen[number][1]
 
     def _keys(self, request: Any) -> tuple[RequestKey, ...]:
-        return tuple(key_of(self._part(request, what)) for what in ("path", "query", "body"))
+        return tuple(self._part(request, what).key for what in ("path", "query", "body"))
 
 
 class LettaSerializer:

@@ -457,3 +457,23 @@ def test_works_on_every_event_loop() -> None:
         assert asyncio.run(chunks_of(transport)) == EVENTS
     with pytest.raises(httpx.ReadTimeout):
         asyncio.run(chunks_of(transport, timeout=0.01))
+
+
+def test_an_id_that_a_long_stream_handed_out_is_the_only_one_that_fits() -> None:
+    first, second = (f"call_0000000000{number:02d}" for number in (1, 2))
+    ids = "".join(f'data: {{"n": {n}, "call": "{first}"}}\n\n' for n in range(3000))
+    long = f'{ids}data: {{"call": "x-{second}"}}\n\ndata: {{"call": "{second}"}}\n\n'.encode()
+    url = "http://letta.test/v1/x"
+    stream = RecordedResponse(200, "OK", (("content-type", "text/event-stream"),), long)
+    done = RecordedResponse(200, "OK", (("content-type", "application/json"),), b"{}")
+    typed = (("content-type", "application/json"),)
+    items = [
+        Interaction(RecordedRequest("POST", url, typed, b'{"ask": 1}'), stream),
+        Interaction(RecordedRequest("POST", url, typed, f'{{"r": "{first}"}}'.encode()), done),
+    ]
+    with httpx.Client(transport=CassetteTransport(Cassette(items))) as client:
+        assert client.post(url, json={"ask": 1}).content == long
+        for wrong in (second, "call_999999999999"):
+            with pytest.raises(CassetteMissError):
+                client.post(url, json={"r": wrong})
+        assert client.post(url, json={"r": first}).json() == {}
