@@ -234,4 +234,4 @@ class Answer:
 
     def _remember(self) -> None:
         if self.reader.start is not None:
-            given.put(self.reader.start.id, self.end.marker)
+            given.put(self.reader.start.id, self.end.marker, self.text)

@@ -154,7 +154,8 @@ class Ending:
         if self.pending:
             stop_reason = "requires_approval"
         marker = self._marker()
-        given.put(self.id, marker)
+        texts = (message.content for message in self.seen if isinstance(message, AssistantMessage))
+        given.put(self.id, marker, "".join(texts))
         return CallEnd(
             marker,
             self.pending,

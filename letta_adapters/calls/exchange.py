@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -16,10 +16,11 @@ from letta_adapters.calls.checks import checked
 from letta_adapters.calls.ending import Ending
 from letta_adapters.calls.entries import Entry, digest_of
 from letta_adapters.calls.live import calls_in_work, given
+from letta_adapters.calls.marker import Marker
 from letta_adapters.calls.memo import HELD_SECONDS, Held, memo_of, recent
 from letta_adapters.calls.model import ID_PREFIX, Call, CallEvent
 from letta_adapters.calls.route import Route, make_route, mismatched, retold
-from letta_adapters.calls.rule import Plan, make_plan
+from letta_adapters.calls.rule import Plan, inputs_of, make_plan
 from letta_adapters.engine.otids import sent_as
 from letta_adapters.errors import (
     ConversationBusyError,
@@ -102,7 +103,7 @@ class Exchange(AsyncIterator[CallEvent]):
         if self._owner is None:
             self._owner = running_task()
         agent_id = await places.agent_of(client, call)
-        entries = [_remembered(entry, agent_id) for entry in call.entries]
+        entries = _remembered(call.entries, agent_id)
         # One conversation for the whole thread is of no place in it.
         plan = make_plan(entries, agent_id, None if call.scope == "thread" else call.place)
         route = self._left_alone(plan, await make_route(client, call, plan, agent_id))
@@ -171,7 +172,9 @@ class Exchange(AsyncIterator[CallEvent]):
                 raise
             return None, _GONE
         found = stored.after_message(items, route.key) if route.key else None
-        if found is None and route.result_ids and self._answers_are_ours(route):
+        # Results that are stored are the whole call only if nothing is said after them.
+        only_results = route.send[-1].role == "tool" if route.send else False
+        if found is None and only_results and self._answers_are_ours(route):
             found = stored.after_results(items, route.result_ids)
         return found, _GONE_ON if bound and found is None else ""
 
@@ -408,13 +411,25 @@ class Exchange(AsyncIterator[CallEvent]):
         return [str(tool["name"]) for tool in self._call.tools]
 
 
-def _remembered(entry: Entry, agent_id: str) -> Entry:
-    """An answer of ours that lost what it said of itself, as it was."""
-    if entry.role != "assistant" or entry.marker is not None:
-        return entry
-    name = (entry.id or "").removeprefix(ID_PREFIX)
-    names = (name, *(call.tool_call_id for call in entry.tool_calls))
-    return replace(entry, marker=given.find(agent_id, names))
+def _remembered(entries: Iterable[Entry], agent_id: str) -> list[Entry]:
+    """The history, with answers of ours that lost what they said of themselves as they were."""
+    made: list[Entry] = []
+    before: Marker | None = None
+    since: list[Entry] = []
+    for entry in entries:
+        if entry.role == "assistant" and entry.marker is None:
+            name = (entry.id or "").removeprefix(ID_PREFIX)
+            names = (name, *(call.tool_call_id for call in entry.tool_calls))
+            known = given.find(agent_id, names)
+            if known is None and before is not None:
+                known = given.follower(before, inputs_of(since)[0], entry.text)
+            entry = replace(entry, marker=known)
+        made.append(entry)
+        if entry.marker is not None and entry.marker.agent_id == agent_id:
+            before, since = entry.marker, []
+        elif entry.role != "system":
+            since.append(entry)
+    return made
 
 
 def _otid(key: str | None, where: Conversation) -> str:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from letta_adapters._bounded import Bounded
 from letta_adapters.backends.base import Conversation
+from letta_adapters.calls.entries import digest_of
 from letta_adapters.calls.marker import Marker
 
 _GIVEN: Final = 4096
@@ -21,17 +22,22 @@ _GIVEN: Final = 4096
 class Given:
     """Answers given lately, by the names they can be known by. Threads share it; bounded.
 
-    A framework may drop what a message says of itself; its id and those of its calls remain.
+    A framework may drop what a message says of itself; its id and those of its calls remain. Where
+    not even these do, an answer is known by what it says and by the answer before it, which names
+    the conversation.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._markers: Bounded[tuple[str, str], Marker] = Bounded(_GIVEN)
 
-    def put(self, name: str, marker: Marker) -> None:
-        """Note an answer: by the message's id, and by its calls."""
+    def put(self, name: str, marker: Marker, said: str) -> None:
+        """Note an answer: by the message's id, by its calls, and by what it followed and said."""
+        names = [name, *(id_ for id_, _ in marker.pending)]
+        if marker.previous is not None:
+            names.append(_following(marker.previous, marker.inputs, said))
         with self._lock:
-            for known in (name, *(id_ for id_, _ in marker.pending)):
+            for known in names:
                 self._markers[marker.agent_id, known] = marker
 
     def find(self, agent_id: str, names: Iterable[str | None]) -> Marker | None:
@@ -39,6 +45,20 @@ class Given:
         with self._lock:
             found = (self._markers.get((agent_id, name)) for name in names if name)
             return next((marker for marker in found if marker is not None), None)
+
+    def follower(self, before: Marker, inputs: Sequence[str], said: str) -> Marker | None:
+        """The marker of the answer that said this to these inputs, in the conversation of another.
+
+        Args:
+            before: The answer before it.
+            inputs: Digests of what stands between the two, as a marker's ``inputs``.
+            said: Its text.
+        """
+        return self.find(before.agent_id, [_following(before.key, inputs, said)])
+
+
+def _following(previous: str, inputs: Sequence[str], said: str) -> str:
+    return digest_of(previous, list(inputs), said.strip())
 
 
 given = Given()

@@ -88,6 +88,51 @@ def test_in_another_process_a_thread_s_results_still_find_their_calls(fake_world
     assert world.results(world.id_of("T")) == ["sunny"]
 
 
+def said_after_a_tool(world: World, drop: Any) -> list[Any]:
+    """A history of a question, a call, its result and an answer, as it was kept elsewhere."""
+    model = world.model().bind_tools([weather])
+    question = HumanMessage("Rome?")
+    asked = model.invoke([question])
+    result = ToolMessage("sunny", tool_call_id=asked.tool_calls[0]["id"])
+    answer = model.invoke([question, drop(asked), result])
+    return [question, drop(asked), result, drop(answer)]
+
+
+def test_an_answer_is_known_by_what_it_says_and_follows(world: World) -> None:
+    world.script(calls("weather", city="Rome"), "Sunny.", "Twenty.", "Tomorrow too.")
+    model = world.model().bind_tools([weather])
+    history = said_after_a_tool(world, without_id)
+    for text in ("How warm?", "And tomorrow?"):
+        history += [HumanMessage(text), without_id(model.invoke([*history, HumanMessage(text)]))]
+    assert [message.text for message in history[4:]] == [
+        *("How warm?", "Twenty.", "And tomorrow?", "Tomorrow too.")
+    ]
+    (place,) = [name for name, said in world.holds().items() if said]
+    assert world.holds()[place] == ["Rome?", "How warm?", "And tomorrow?"]
+
+
+def test_another_answer_in_its_place_is_not_taken_for_it(world: World) -> None:
+    world.script(calls("weather", city="Rome"), "Sunny.", "Twenty.")
+    model = world.model().bind_tools([weather])
+    history = said_after_a_tool(world, without_id)
+    history[-1] = AIMessage("It rains.")
+    answer = model.invoke([*history, HumanMessage("How warm?")])
+    assert answer.text == "Twenty."
+    assert answer.response_metadata["forked"]
+
+
+@pytest.mark.parametrize("keeps_call", [True, False])
+def test_a_new_question_is_asked_whatever_its_history_lost(world: World, keeps_call: bool) -> None:
+    """In another process the answers are not known: the results that are stored answer nothing."""
+    world.script(calls("weather", city="Rome"), "Sunny.", "Twenty.")
+    model = world.model().bind_tools([weather])
+    history = said_after_a_tool(world, lambda message: message)
+    history[1] = history[1] if keeps_call else without_id(history[1])
+    history[3] = without_id(history[3])
+    world.as_another_process()
+    assert model.invoke([*history, HumanMessage("How warm?")]).text == "Twenty."
+
+
 @pytest.mark.parametrize("kept", [False, True])
 def test_the_agent_is_told_that_its_call_was_edited(world: World, kept: bool) -> None:
     world.script(calls("weather", city="San Francisco"), "Sunny.")
