@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import httpx
 import pytest
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 from langchain_openai import ChatOpenAI
@@ -19,30 +20,44 @@ from tests.rest.conftest import MODEL
 from tests.tutorials.control import Line, Stage
 
 Tutorial = Callable[[Any], Any]
-WITH_RECORDING = pytest.mark.parametrize(
-    "performed",
-    ["fake", "real", pytest.param("recorded", marks=pytest.mark.letta_cassette)],
-    indirect=True,
-)
+Perform = Callable[[Tutorial, Sequence[Line]], Any]
+
+
+def recorded(kind: str = "recorded") -> Any:
+    """Return the parameter for a performance over a recording of the Letta API."""
+    return pytest.param(kind, marks=pytest.mark.letta_cassette)
+
+
+def performed_by(*kinds: Any) -> Any:
+    """Return the mark for a test that is performed by other kinds of Letta than the usual two."""
+    return pytest.mark.parametrize("performed", kinds, indirect=True)
+
+
+WITH_RECORDING = performed_by("fake", "real", recorded())
+# Of an agent that may call several tools at once, which agents of the Letta API are told to.
+WITH_PARALLEL_CALLS = performed_by("fake", "real", recorded("recorded, parallel calls"))
 
 
 class Performed:
     """Runs a tutorial with the control, and with a new agent of one kind of Letta."""
 
-    def __init__(self, stage: Stage, control_url: str, letta: Callable[[Any], Any]) -> None:
+    def __init__(self, kind: str, stage: Stage, control_url: str, letta: Perform) -> None:
+        self.kind = kind
         self._stage = stage
         self._control_url = control_url
         self._letta = letta
 
-    def both(self, tutorial: Tutorial, script: Sequence[Line]) -> tuple[Any, Any]:
-        """Return what the control gives, and what ChatLetta gives."""
-        self._stage.set(script)
-        control = ChatOpenAI(
-            base_url=self._control_url, api_key="x", model="scripted", max_retries=0
-        )
-        wanted = plain(tutorial(control))
+    def both(
+        self, tutorial: Tutorial, script: Sequence[Line], control: Sequence[Line] | None = None
+    ) -> tuple[Any, Any]:
+        """Return what the control gives, and what ChatLetta gives.
+
+        ``control``: the control's script, where it is asked something else.
+        """
+        self._stage.set(script if control is None else control)
+        wanted = plain(tutorial(_control(self._control_url)))
         self._stage.end()
-        return wanted, plain(self._letta(script)(tutorial))
+        return wanted, plain(self._letta(tutorial, script))
 
     def same(self, tutorial: Tutorial, script: Sequence[Line]) -> Any:
         """Return what both give."""
@@ -51,12 +66,24 @@ class Performed:
         return control
 
 
+def _control(url: str) -> ChatOpenAI:
+    """The other model. It keeps no connection, which an event loop that ends would leave open."""
+    limits = httpx.Limits(max_keepalive_connections=0)
+    return ChatOpenAI(
+        base_url=url,
+        api_key="x",
+        model="scripted",
+        max_retries=0,
+        http_async_client=httpx.AsyncClient(limits=limits),
+    )
+
+
 @pytest.fixture(params=["fake", "real"])
 def performed(
     request: pytest.FixtureRequest, stage: Stage, control_url: str
 ) -> Iterator[Performed]:
     """A tutorial's stage: a Letta in memory, the real runtime, a recording of the Letta API."""
-    yield from _KINDS[request.param](request, stage, control_url)
+    yield from _KINDS.get(request.param, _recorded)(request, stage, control_url)
 
 
 def _fake(request: pytest.FixtureRequest, stage: Stage, url: str) -> Iterator[Performed]:
@@ -64,30 +91,34 @@ def _fake(request: pytest.FixtureRequest, stage: Stage, url: str) -> Iterator[Pe
     with fake.client() as client:
         agent_id = client.create_agent()
 
-        def perform(script: Sequence[Line]) -> Callable[[Tutorial], Any]:
+        def perform(tutorial: Tutorial, script: Sequence[Line]) -> Any:
             fake.script(*(line.static() for line in script))
-            return lambda tutorial: tutorial(ChatLetta(agent_id=agent_id, client=client))
+            given = tutorial(ChatLetta(agent_id=agent_id, client=client))
+            assert not fake._replies
+            return given
 
-        yield Performed(stage, url, perform)
-    assert not fake._replies
+        yield Performed(request.param, stage, url, perform)
 
 
 def _real(request: pytest.FixtureRequest, stage: Stage, url: str) -> Iterator[Performed]:
     letta = request.getfixturevalue("tutorials_letta")
 
-    def perform(script: Sequence[Line]) -> Callable[[Tutorial], Any]:
-        stage.set(script)
+    def perform(tutorial: Tutorial, script: Sequence[Line]) -> Any:
         agent_id = letta.agent(f"tutorial-{uuid.uuid4().hex[:8]}")
-        return lambda tutorial: tutorial(ChatLetta(agent_id=agent_id, client=letta.client))
+        stage.set(script)
+        given = tutorial(ChatLetta(agent_id=agent_id, client=letta.client))
+        stage.end()
+        return given
 
-    yield Performed(stage, url, perform)
-    stage.end()
+    yield Performed(request.param, stage, url, perform)
 
 
 def _recorded(request: pytest.FixtureRequest, stage: Stage, url: str) -> Iterator[Performed]:
     cassette = request.getfixturevalue("letta_cassette")
     rest = Rest(base_url=cassette.base_url, api_key=cassette.api_key or "")
     http_client = cassette.http_client()
+    settings = {"provider_type": "openai", "parallel_tool_calls": True}
+    more = {"model_settings": settings} if "parallel" in request.param else {}
     with LettaClient(rest, http_client=http_client) as client:
         agent_id = client.create_agent(
             name="tutorial",
@@ -95,17 +126,18 @@ def _recorded(request: pytest.FixtureRequest, stage: Stage, url: str) -> Iterato
             persona="I am a test.",
             system_prompt="You are a test.",
             base_tools=False,
+            **more,
         )
 
-        def perform(script: Sequence[Line]) -> Callable[[Tutorial], Any]:
+        def perform(tutorial: Tutorial, script: Sequence[Line]) -> Any:
             cassette.script(*(line.static() for line in script))
-            return lambda tutorial: tutorial(ChatLetta(agent_id=agent_id, client=client))
+            return tutorial(ChatLetta(agent_id=agent_id, client=client))
 
-        yield Performed(stage, url, perform)
+        yield Performed(request.param, stage, url, perform)
     get_bridge().call(http_client.aclose())
 
 
-_KINDS = {"fake": _fake, "real": _real, "recorded": _recorded}
+_KINDS = {"fake": _fake, "real": _real}
 
 
 def plain(value: Any) -> Any:
