@@ -36,6 +36,8 @@ from letta_adapters.llama_index.shapes import (
     checked,
     only_json,
     output_tool,
+    runnable,
+    unbroken,
     with_shape,
 )
 from letta_adapters.llama_index.spans import own_span
@@ -185,6 +187,8 @@ class LettaLLM(FunctionCallingLLM):
         )
         if kwargs.get("shape") is not None:
             demand = with_shape(demand, kwargs["shape"], tools)
+        elif demand.final:
+            demand = unbroken(demand)
         conversation_id = kwargs.get("conversation_id") or self.conversation_id
         call = Call(
             entries=to_entries(messages),
@@ -326,6 +330,9 @@ class LettaLLM(FunctionCallingLLM):
     ) -> list[ToolSelection]:
         """The calls that wait for the caller.
 
+        One whose arguments are no JSON object must not be run with a tool's defaults: its selection
+        has the name of no tool, but says what is wrong, and no arguments.
+
         Raises:
             ValueError: there is none, unless ``error_on_no_tool_call=False``.
         """
@@ -415,6 +422,8 @@ def _maker(calling: Calling, shape: Any) -> Callable[[Reader], ResponseMaker]:
 
 
 def _response(calling: Calling, answer: Answer, shape: Any = None) -> ChatResponse:
+    if calling.demand.final:
+        runnable(answer)
     pieces = answer.pieces if shape is None else only_json(checked(calling, answer).pieces)
     return response_of(answer.reader, pieces, ephemeral=calling.call.ephemeral)
 

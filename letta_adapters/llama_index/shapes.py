@@ -51,6 +51,38 @@ def with_shape(demand: Demand, wanted: Any, tools: Sequence[Mapping[str, Any]]) 
     return made if name is not None else replace(made, note=demand.note)
 
 
+def unbroken(demand: Demand) -> Demand:
+    """Return the demand for calls that can be run: one that cannot may be mended once."""
+    before = demand.check
+
+    def check(answer: Answer) -> str | None:
+        problem = before(answer) if before is not None else None
+        return problem or _broken(answer) or None
+
+    return replace(demand, check=check)
+
+
+def runnable(answer: Answer) -> Answer:
+    """Return the answer if all of its calls can be run.
+
+    Raises:
+        TurnFailedError: the arguments of one are no JSON object, also after it was to be mended.
+    """
+    problem = _broken(answer)
+    if not problem:
+        return answer
+    raise TurnFailedError(
+        problem,
+        code="invalid_tool_call",
+        accepted=True,
+        hint="Ask again, or give the agent another model.",
+    )
+
+
+def _broken(answer: Answer) -> str:
+    return next((call.problem for call in answer.reader.tool_calls if call.problem), "")
+
+
 def checked(calling: Calling, answer: Answer) -> Answer:
     """Return the answer if it is what was demanded.
 
