@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Generator, Iterable, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 
-from letta_adapters.calls.answer import Answer, Piece, Reader
+from letta_adapters.calls.answer import Answer, Reader
 from letta_adapters.calls.demands import Demand
 from letta_adapters.calls.entries import Entry
-from letta_adapters.calls.model import Call, CallEvent
+from letta_adapters.calls.model import Call
 from letta_adapters.engine.assembler import parse_arguments
 from letta_adapters.messages import ToolCallMessage
 
@@ -25,26 +25,18 @@ class Calling:
         """Does the turn wait for answers to calls that nobody will answer?"""
         return self.demand.final and bool(answer.end.pending)
 
-    def attempts(self) -> Generator[Call, Answer, Answer]:
-        """Calls to make until the answer is what was demanded (whole messages, no fragments)."""
-        return self.demand.attempts(_whole(self.call))
+    def attempts(self, *, whole: bool = True) -> Generator[Call, Answer, Answer]:
+        """Calls to make until the answer is what was demanded.
+
+        Args:
+            whole: As whole messages, without fragments.
+        """
+        return self.demand.attempts(replace(self.call, partial=False) if whole else self.call)
 
     def reader(self, call: Call | None = None) -> Reader:
         """Reads the events of the call."""
         call = call or self.call
         return Reader((str(t["name"]) for t in call.tools), _answered(call.entries), self.stop)
-
-    def collect(self, call: Call, events: Iterable[CallEvent]) -> Answer:
-        """The whole answer."""
-        reader = self.reader(call)
-        pieces: list[Piece] = []
-        for event in events:
-            pieces += reader.read(event)
-        return Answer(reader, tuple(pieces))
-
-    async def acollect(self, call: Call, events: AsyncIterable[CallEvent]) -> Answer:
-        """The whole answer."""
-        return self.collect(call, [event async for event in events])
 
 
 def _answered(entries: Sequence[Entry]) -> list[ToolCallMessage]:
@@ -65,7 +57,3 @@ def _answered(entries: Sequence[Entry]) -> list[ToolCallMessage]:
                 if call.tool_call_id in ids
             ]
     return []
-
-
-def _whole(call: Call) -> Call:
-    return replace(call, partial=False)

@@ -14,7 +14,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from letta_adapters.calls.answer import Answer, Reader
+from letta_adapters.calls.answer import Answer, Piece, Reader
 from letta_adapters.calls.caller import Caller
 from letta_adapters.calls.calling import Calling
 from letta_adapters.calls.model import Call, CallEnd, CallEvent
@@ -29,6 +29,13 @@ class Maker(Protocol):
     def feed(self, event: Any) -> list[Any]: ...
     def finish(self) -> list[Any]: ...
     def replay(self, pieces: Any) -> list[Any]: ...
+
+
+class Drafter(Protocol):
+    """Makes a framework's form of an answer that is not known to be good yet."""
+
+    def begin(self) -> None: ...
+    def feed(self, pieces: Any) -> list[Any]: ...
 
 
 class Runner:
@@ -67,43 +74,86 @@ class Runner:
 
     def answer(self, calling: Calling) -> Answer:
         """A whole answer that meets the call's demand."""
-        attempts = calling.attempts()
+        *_, answer = self._attempted(calling)
+        return cast("Answer", answer)
+
+    async def aanswer(self, calling: Calling) -> Answer:
+        async with aclosing(self._aattempted(calling)) as parts:
+            answer = [part async for part in parts][-1]
+        return cast("Answer", answer)
+
+    def _attempted(
+        self, calling: Calling, draft: Drafter | None = None
+    ) -> Generator[Any, None, None]:
+        """What the draft shows until the answer is what was demanded; at the end the answer.
+
+        Args:
+            draft: What is told of the pieces, also of those of an answer that has to be mended.
+        """
+        attempts = calling.attempts(whole=draft is None)
         call = next(attempts)
         while True:
+            reader, pieces = calling.reader(call), list[Piece]()
+            if draft is not None:
+                draft.begin()
             with closing(self._events(call)) as events:
-                answer = calling.collect(call, events)
+                for event in events:
+                    pieces += (new := reader.read(event))
+                    if draft is not None:
+                        yield from draft.feed(new)
             try:
-                call = attempts.send(answer)
+                call = attempts.send(Answer(reader, tuple(pieces)))
             except StopIteration as done:
                 answer = cast("Answer", done.value)
                 break
         self._learn(calling.call, answer.end)
         if calling.leaves_calls(answer):
             answer.settle(self.caller.abandon(answer.end, remove=call.ephemeral))
-        return answer
+        yield answer
 
-    async def aanswer(self, calling: Calling) -> Answer:
-        attempts = calling.attempts()
+    async def _aattempted(
+        self, calling: Calling, draft: Drafter | None = None
+    ) -> AsyncGenerator[Any, None]:
+        attempts = calling.attempts(whole=draft is None)
         call = next(attempts)
         while True:
+            reader, pieces = calling.reader(call), list[Piece]()
+            if draft is not None:
+                draft.begin()
             async with aclosing(self._aevents(call)) as events:
-                answer = await calling.acollect(call, events)
+                async for event in events:
+                    pieces += (new := reader.read(event))
+                    for shown in draft.feed(new) if draft is not None else ():
+                        yield shown
             try:
-                call = attempts.send(answer)
+                call = attempts.send(Answer(reader, tuple(pieces)))
             except StopIteration as done:
                 answer = cast("Answer", done.value)
                 break
         self._learn(calling.call, answer.end)
         if calling.leaves_calls(answer):
             answer.settle(await self.caller.aabandon(answer.end, remove=call.ephemeral))
-        return answer
+        yield answer
 
-    def run(self, calling: Calling, make: Callable[[Reader], Maker]) -> Generator[Any, None, None]:
-        """A streamed answer, in the form that ``make`` gives it."""
+    def run(
+        self,
+        calling: Calling,
+        make: Callable[[Reader], Maker],
+        draft: Drafter | None = None,
+    ) -> Generator[Any, None, None]:
+        """A streamed answer, in the form that ``make`` gives it.
+
+        Args:
+            draft: Shows an answer that may have to be mended while it comes; without it such an
+                answer is shown when it is good.
+        """
         if calling.demand.check is not None:
-            # It may have to be mended, so it is shown when it is good.
-            answer = self.answer(calling)
-            yield from make(answer.reader).replay(answer.pieces)
+            with closing(self._attempted(calling, draft)) as parts:
+                for part in parts:
+                    if isinstance(part, Answer):
+                        yield from make(part.reader).replay(part.pieces)
+                    else:
+                        yield part
             return
         reader = calling.reader()
         maker = make(reader)
@@ -114,12 +164,19 @@ class Runner:
         yield from maker.finish()
 
     async def arun(
-        self, calling: Calling, make: Callable[[Reader], Maker]
+        self,
+        calling: Calling,
+        make: Callable[[Reader], Maker],
+        draft: Drafter | None = None,
     ) -> AsyncGenerator[Any, None]:
         if calling.demand.check is not None:
-            answer = await self.aanswer(calling)
-            for made in make(answer.reader).replay(answer.pieces):
-                yield made
+            async with aclosing(self._aattempted(calling, draft)) as parts:
+                async for part in parts:
+                    if not isinstance(part, Answer):
+                        yield part
+                        continue
+                    for made in make(part.reader).replay(part.pieces):
+                        yield made
             return
         reader = calling.reader()
         maker = make(reader)

@@ -32,8 +32,12 @@ from letta_adapters.llama_index.convert import to_entries, to_wire_tools
 from letta_adapters.llama_index.observe import Observation
 from letta_adapters.llama_index.responses import ResponseMaker, as_completion, response_of
 from letta_adapters.llama_index.shapes import (
+    Draft,
     ObjectMaker,
+    Shape,
+    agood_at_last,
     checked,
+    good_at_last,
     only_json,
     output_tool,
     runnable,
@@ -242,14 +246,14 @@ class LettaLLM(FunctionCallingLLM):
         """One answer, token by token."""
         calling = self._calling(messages, kwargs)
         seen = Observation(self, messages, kwargs, self.stream_chat)
-        return seen.stream(self._runner.run(calling, _maker(calling, kwargs.get("shape"))))
+        return seen.stream(self._runner.run(calling, *_makers(calling, kwargs.get("shape"))))
 
     @own_span
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> AsyncChatGen:
         """One answer, token by token."""
         calling = await self._acalling(messages, kwargs)
         seen = Observation(self, messages, kwargs, self.astream_chat)
-        return seen.astream(self._runner.arun(calling, _maker(calling, kwargs.get("shape"))))
+        return seen.astream(self._runner.arun(calling, *_makers(calling, kwargs.get("shape"))))
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """One answer to a prompt."""
@@ -280,7 +284,7 @@ class LettaLLM(FunctionCallingLLM):
         """One answer to a prompt, token by token."""
         calling = self._calling(_prompt(prompt), kwargs)
         seen = Observation(self, prompt, kwargs, self.stream_complete)
-        responses = self._runner.run(calling, _maker(calling, kwargs.get("shape")))
+        responses = self._runner.run(calling, *_makers(calling, kwargs.get("shape")))
         return seen.stream(_completions(responses))
 
     @own_span
@@ -290,7 +294,7 @@ class LettaLLM(FunctionCallingLLM):
         """One answer to a prompt, token by token."""
         calling = self._calling(_prompt(prompt), kwargs)
         seen = Observation(self, prompt, kwargs, self.astream_complete)
-        responses = self._runner.arun(calling, _maker(calling, kwargs.get("shape")))
+        responses = self._runner.arun(calling, *_makers(calling, kwargs.get("shape")))
         return seen.astream(_acompletions(responses))
 
     # -- tools ------------------------------------------------------------------------------
@@ -311,7 +315,7 @@ class LettaLLM(FunctionCallingLLM):
         elif user_msg is not None:
             messages.append(user_msg)
         shape = output_tool(tools)
-        given: dict[str, Any] = {} if shape is None else {"shape": shape}
+        given: dict[str, Any] = {} if shape is None else {"shape": Shape(shape)}
         if tools and (tool_required or shape is not None):
             given["tool_choice"] = "any"
         return {
@@ -371,26 +375,34 @@ class LettaLLM(FunctionCallingLLM):
     def stream_structured_predict(
         self, output_cls: type[Model], prompt: Any, llm_kwargs: Any = None, **prompt_args: Any
     ) -> Any:
-        """Return a stream of the object, which comes when it is good."""
+        """Return a stream of the object while it grows; its last one is good.
+
+        An answer that is mended begins anew.
+
+        Raises:
+            StructuredOutputError: the second answer is none either.
+        """
         asked = self._asking(output_cls, llm_kwargs)
-        return super().stream_structured_predict(
+        objects = super().stream_structured_predict(
             output_cls, prompt, llm_kwargs=asked, **prompt_args
         )
+        return good_at_last(objects, asked.get("shape"))
 
     @own_span
     async def astream_structured_predict(
         self, output_cls: type[Model], prompt: Any, llm_kwargs: Any = None, **prompt_args: Any
     ) -> Any:
-        """Return a stream of the object, which comes when it is good."""
+        """Return a stream of the object; see :meth:`stream_structured_predict`."""
         asked = self._asking(output_cls, llm_kwargs)
-        return await super().astream_structured_predict(
+        objects = await super().astream_structured_predict(
             output_cls, prompt, llm_kwargs=asked, **prompt_args
         )
+        return agood_at_last(objects, asked.get("shape"))
 
     def _asking(self, output_cls: type[Any], llm_kwargs: Any) -> dict[str, Any]:
         """Tell the call which object its answer has to be; a program's tool tells it already."""
         by_text = self.pydantic_program_mode == PydanticProgramMode.LLM
-        return {**(llm_kwargs or {}), **({"shape": output_cls} if by_text else {})}
+        return {**(llm_kwargs or {}), **({"shape": Shape(output_cls)} if by_text else {})}
 
     # -- calling tools ----------------------------------------------------------------------
 
@@ -414,11 +426,14 @@ def _selection(call: ToolCallBlock) -> ToolSelection:
     )
 
 
-def _maker(calling: Calling, shape: Any) -> Callable[[Reader], ResponseMaker]:
+def _makers(
+    calling: Calling, shape: Shape | None
+) -> tuple[Callable[[Reader], ResponseMaker], Draft | None]:
     ephemeral = calling.call.ephemeral
     if shape is None:
-        return partial(ResponseMaker, ephemeral=ephemeral)
-    return partial(ObjectMaker, calling, ephemeral=ephemeral)
+        return partial(ResponseMaker, ephemeral=ephemeral), None
+    draft = None if calling.call.tools else Draft()
+    return partial(ObjectMaker, calling, ephemeral=ephemeral), draft
 
 
 def _response(calling: Calling, answer: Answer, shape: Any = None) -> ChatResponse:

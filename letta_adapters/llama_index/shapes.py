@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
+from contextlib import aclosing, closing
 from dataclasses import replace
 from typing import Any, Final
 
 from llama_index.core.base.llms.types import ChatResponse
+from llama_index.core.llms.utils import parse_partial_json
 from llama_index.core.tools import BaseTool, FunctionTool
 from pydantic import BaseModel
 
@@ -14,6 +17,7 @@ from letta_adapters.calls.answer import Answer, Piece
 from letta_adapters.calls.calling import Calling
 from letta_adapters.calls.demands import Demand, json_in, shaped
 from letta_adapters.errors import TurnFailedError
+from letta_adapters.llama_index.convert import assistant_message
 from letta_adapters.llama_index.responses import ResponseMaker
 
 # Where LlamaIndex' FunctionCallingProgram makes the tool that stands for an object.
@@ -38,16 +42,16 @@ def output_tool(tools: Sequence[BaseTool]) -> type[BaseModel] | None:
     return schema if made_by == _MADE_BY and isinstance(schema, type) else None
 
 
-def with_shape(demand: Demand, wanted: Any, tools: Sequence[Mapping[str, Any]]) -> Demand:
+def with_shape(demand: Demand, wanted: Shape, tools: Sequence[Mapping[str, Any]]) -> Demand:
     """Return the demand for an object of this class: one bad answer may be mended.
 
     Args:
         demand: What is demanded besides.
-        wanted: The class; the prompt has told its schema already.
+        wanted: Its class; the prompt has told its schema already.
         tools: The tool whose arguments are the object; without one it is JSON text.
     """
     name = str(tools[0]["name"]) if tools else None
-    made = shaped(demand, {}, wanted.model_validate, tool=name)
+    made = shaped(demand, {}, wanted.validate, tool=name)
     return made if name is not None else replace(made, note=demand.note)
 
 
@@ -106,6 +110,82 @@ def only_json(pieces: Iterable[Piece]) -> list[Piece]:
     text = "".join(value for kind, value in pieces if kind == "text")
     rest = [piece for piece in pieces if piece[0] != "text"]
     return [*rest, ("text", json_in(text))]
+
+
+class Shape:
+    """The class whose object a call asks for, and the object that it came to."""
+
+    def __init__(self, wanted: Any) -> None:
+        self.wanted = wanted
+        self.made: Any = None
+
+    def validate(self, data: Any) -> Any:
+        """Return the object.
+
+        Raises:
+            ValueError: the data is none.
+        """
+        self.made = self.wanted.model_validate(data)
+        return self.made
+
+
+def good_at_last(objects: Generator[Any, None, None], shape: Shape | None) -> Any:
+    """Yield the objects, and at the end the good one.
+
+    LlamaIndex keeps whichever object of a stream has more fields, also where an answer was mended.
+    """
+    last: Any = None
+    with closing(objects):
+        for last in objects:  # the last one is looked at
+            yield last
+    if shape is not None and last != shape.made:
+        yield shape.made
+
+
+async def agood_at_last(objects: AsyncGenerator[Any, None], shape: Shape | None) -> Any:
+    """Yield the objects; see :func:`good_at_last`."""
+    last: Any = None
+    async with aclosing(objects):
+        async for last in objects:
+            yield last
+    if shape is not None and last != shape.made:
+        yield shape.made
+
+
+class Draft:
+    """Shows an object while it comes: each response has what is there so far, as JSON."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Another answer begins."""
+        self._text = ""
+        self._shown: Any = None
+
+    def feed(self, pieces: Iterable[Piece]) -> list[ChatResponse]:
+        """Return what new pieces add."""
+        text = "".join(value for kind, value in pieces if kind == "text")
+        self._text += text
+        start = self._text.find("{")
+        if not text or start < 0:
+            return []
+        try:
+            found, _ = json.JSONDecoder().raw_decode(self._text[start:])
+        except ValueError:
+            found = _begun(self._text[start:])
+        if not isinstance(found, dict) or found == self._shown:
+            return []
+        self._shown = found
+        return [ChatResponse(message=assistant_message(json.dumps(found)), delta="")]
+
+
+def _begun(text: str) -> Any:
+    """Return the data of a JSON text that is not at its end; ``None`` where that is no JSON."""
+    try:
+        return parse_partial_json(text)
+    except ValueError:
+        return None
 
 
 class ObjectMaker(ResponseMaker):

@@ -22,7 +22,7 @@ from letta_adapters.backends.base import has
 from letta_adapters.calls.answer import Answer, Reader
 from letta_adapters.calls.calling import Calling
 from letta_adapters.calls.model import Call
-from letta_adapters.calls.running import Maker, Runner
+from letta_adapters.calls.running import Drafter, Maker, Runner
 from letta_adapters.llama_index.convert import to_entries
 from letta_adapters.llama_index.llm import LettaLLM
 from letta_adapters.llama_index.runs import has_reached_limit, run_of
@@ -49,10 +49,13 @@ class _LastWords(Runner):
             raise
 
     async def arun(
-        self, calling: Calling, make: Callable[[Reader], Maker]
+        self,
+        calling: Calling,
+        make: Callable[[Reader], Maker],
+        draft: Drafter | None = None,
     ) -> AsyncGenerator[Any, None]:
         try:
-            async with aclosing(super().arun(calling, make)) as responses:
+            async with aclosing(super().arun(calling, make, draft)) as responses:
                 async for response in responses:
                     yield response
         except BaseException:

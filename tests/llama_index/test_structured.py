@@ -120,6 +120,70 @@ async def test_two_answers_that_are_no_object_are_an_error(
     assert len(letta_fake.requests) == 2
 
 
+ORCHESTRA = '{"name": "Trio", "players": [{"name": "Ada", "age": 36}, {"name": "Bob", "age": 4}]}'
+
+
+class Group(BaseModel):
+    """Several persons."""
+
+    name: str
+    players: list[Person]
+
+
+async def _parts(llm: LettaLLM) -> list[Any]:
+    return list(llm.stream_structured_predict(Group, PromptTemplate("Who?")))
+
+
+async def _parts_async(llm: LettaLLM) -> list[Any]:
+    stream = await llm.astream_structured_predict(Group, PromptTemplate("Who?"))
+    return [made async for made in stream]
+
+
+async def _parts_of_structured_llm(llm: LettaLLM) -> list[Any]:
+    return [made.raw for made in llm.as_structured_llm(Group).stream_chat([ChatMessage("Who?")])]
+
+
+in_parts = pytest.mark.parametrize("ask", (_parts, _parts_async, _parts_of_structured_llm))
+
+
+@in_parts
+async def test_an_object_is_shown_while_it_comes(
+    llm: LettaLLM, letta_fake: FakeLetta, ask: Ask
+) -> None:
+    letta_fake.script(f"Here it is:\n```json\n{ORCHESTRA}\n```\nDone.")
+    parts = await ask(llm)
+    assert [len(part.players or []) for part in parts if part.name] == sorted(
+        len(part.players or []) for part in parts if part.name
+    )
+    assert {len(part.players or []) for part in parts} == {0, 1, 2}
+    assert parts[-1] == Group.model_validate_json(ORCHESTRA)
+    assert isinstance(parts[-1], Group)
+
+
+@in_parts
+async def test_the_last_object_is_the_mended_one(
+    llm: LettaLLM, letta_fake: FakeLetta, ask: Ask
+) -> None:
+    """LlamaIndex keeps the one with more fields, which is the bad one here."""
+    bad = '{"name": "Trio", "players": [{"name": "A", "age": "old"}], "x": 1, "y": 2, "z": 3}'
+    letta_fake.script(bad, '{"name": "Solo", "players": []}')
+    parts = await ask(llm)
+    assert parts[-1] == Group(name="Solo", players=[])
+    assert len(letta_fake.requests) == 2
+
+
+async def test_leaving_an_object_early_stops_the_agent(
+    llm: LettaLLM, letta_fake: FakeLetta
+) -> None:
+    letta_fake.script(Reply(ORCHESTRA, token_delay=0.05))
+    stream = llm.stream_structured_predict(Group, PromptTemplate("Who?"))
+    assert next(part.name for part in stream if part.name)
+    stream.close()
+    letta_fake.script("Again.")
+    assert llm.complete("again").text == "Again."
+    assert letta_fake._conversations == {}
+
+
 @by_tool
 async def test_an_object_as_the_arguments_of_a_tool(
     llm: LettaLLM, letta_fake: FakeLetta, ask: Ask

@@ -101,6 +101,7 @@ BREAD = {"name": "bread", "price": 1.0}
     Fill("Menu", {"restaurant": "Moe's", "dishes": [BREAD]}),
     Fill("Dish", SOUP),
     Fill("Menu", {"restaurant": "Chez Max", "dishes": [SOUP, BREAD]}),
+    recorded=True,
 )
 def structured_outputs(stage: Stage) -> Any:
     """Answers that are objects."""
@@ -118,7 +119,8 @@ def structured_outputs(stage: Stage) -> Any:
         "chat": chat.raw,
         "text": text.raw,
         "predicted": dish,
-        "streamed": Menu.model_validate(parts[-1].model_dump()),
+        "streamed": parts[-1],
+        "grows": sorted({len(part.dishes or ()) for part in parts}),
     }
 
 
