@@ -312,7 +312,7 @@ class RuntimeStatus:
         version: Letta Code's version.
         started_at: When it was started (UTC).
         clients: How many processes use it.
-        heap_mb: What its heap held after the last full collection, in MiB.
+        heap_mb: What its heap holds, garbage left out, in MiB; a moment old, if asked often.
         heap_limit_mb: ``Local(max_memory_mb=...)`` of the process that started it.
         recycle_at_mb: At this much it is exchanged for a new one, between turns.
         recycling: Is that under way?

@@ -188,6 +188,18 @@ def test_the_runtime_tells_its_memory(home, model):
         )
 
 
+async def test_what_the_heap_holds_is_told_as_it_is_now(home, answering):
+    """Not as it was when the runtime began: conversations fill it long before it is too full."""
+    model = answering(lambda _: Reply("It is me."))
+    async with AsyncLettaClient(_spec(home, model, max_memory_mb=1024, recycle_at=0.75)) as client:
+        agent = await client.create_agent(model=MODEL, system_prompt="t")
+        await _talk(client, agent, "warm up", lambda times: times == 1)
+        before = (await client.runtime_status()).heap_mb
+        await _talk(client, agent, "one", lambda times: times == 30)
+        after = (await client.runtime_status()).heap_mb
+    assert after > before + 1
+
+
 async def test_an_idle_runtime_is_exchanged_by_whoever_comes_next(home, model):
     async with AsyncLettaClient(_spec(home, model)) as client:
         agent = await client.create_agent(model=MODEL, system_prompt="Be brief.")

@@ -70,8 +70,8 @@ module.exports = class Leases {
     if (!this.used) this.finish();
   }
 
-  status() {
-    return { ...this.describe(), clients: this.held.size, recycling: this.recycling };
+  status(anew = false) {
+    return { ...this.describe(anew), clients: this.held.size, recycling: this.recycling };
   }
 
   tell(event) {
@@ -123,7 +123,7 @@ module.exports = class Leases {
     else if (!asked || !this.knows(asked.token)) socket.destroy();
     else if (asked.do === "lease") this.grant(socket, asked);
     else if (asked.do === "retire") this.retire(socket);
-    else socket.end(line({ status: this.status() }));
+    else socket.end(line({ status: this.status(true) }));
   }
 
   grant(socket, { pid, birth: said, keep, insist }) {

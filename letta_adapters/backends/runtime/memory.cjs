@@ -61,7 +61,9 @@ module.exports = class Memory {
     tell();
   }
 
-  status() {
+  // `anew`: somebody asks, who is told what is so now.
+  status(anew) {
+    if (anew && this.base !== null && Date.now() >= this.next) this.measure();
     const used = v8.getHeapStatistics().used_heap_size;
     return {
       heap_mb: (this.live || used) / MB,

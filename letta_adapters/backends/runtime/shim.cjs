@@ -144,7 +144,7 @@ const leases = new Leases({
   record,
   end: close,
   begun: () => memory.begin(),
-  status: () => ({ started_at: startedAt, ...memory.status() }),
+  status: (anew) => ({ started_at: startedAt, ...memory.status(anew) }),
   idle: () => !anyOpen(),
 });
 
