@@ -160,10 +160,14 @@ def test_the_answer_to_a_question_may_be_the_default(trial: Trial) -> None:
     trial.place.left_behind()
 
 
-def test_nothing_reflects_that_was_not_asked_to(trial: Trial) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"permission_mode": "strict"}, {"toolset": "none"}, {"disallowed_tools": ["Bash"]}],
+)
+def test_nothing_reflects_that_was_not_asked_to(trial: Trial, options: dict[str, Any]) -> None:
     """By default Letta Code reflects after 25 turns, and the directory asks for one."""
     seen: list[ModelRequest] = []
-    with trial.client.create_session(trial.agent, cwd=trial.place.cwd) as session:
+    with trial.client.create_session(trial.agent, cwd=trial.place.cwd, **options) as session:
         trial.model.clear()
         trial.model.script(Reply("Hm.", repeat=True))
         for number in range(27):
