@@ -94,8 +94,20 @@ _SOURCE: Final = frozenset(
         ".rst", ".html", ".css", ".scss", ".vue", ".sql",
     }
 )  # fmt: skip
-# What is there runs without being called: at a commit, or when an editor opens the folder.
-_RUNNING_FOLDERS: Final = frozenset({".husky", ".githooks", ".vscode", ".idea", ".devcontainer"})
+# What is there runs without being called: at a commit, or when an editor or another agent's program
+# opens the folder.
+_RUNNING_FOLDERS: Final = frozenset(
+    {
+        ".husky", ".githooks", ".vscode", ".idea", ".devcontainer", ".zed", ".fleet", ".cursor",
+        ".claude", ".codex", ".gemini", ".windsurf",
+    }
+)  # fmt: skip
+_RUNNING_FILES: Final = frozenset(
+    {
+        ".pre-commit-config.yaml", "lefthook.yml", ".lefthook.yml", "lefthook-local.yml",
+        ".mise.toml", "mise.toml", ".mcp.json", ".gitmodules", ".gitattributes",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +339,8 @@ def _write(given: Any, ground: Ground) -> CallKind:
     if _below(path, ground.memory) and not _is_private(path, ground.memory):
         # Notes are Markdown; anything else that an agent keeps there might be loaded and run.
         return "own_memory" if path.suffix.lower() == ".md" else "writes"
-    runs = not _RUNNING_FOLDERS.isdisjoint(_folded(path))
+    parts = _folded(path)
+    runs = not _RUNNING_FOLDERS.isdisjoint(parts) or parts[-1] in _RUNNING_FILES
     return "writes_cwd" if _is_open(path, ground) and not runs else "writes"
 
 
