@@ -265,3 +265,35 @@ async def test_agents_and_conversations_are_managed(client: Any, agent: str, wor
     await client.agents.delete(agent)
     with pytest.raises(NotFoundError):
         await client.agents.retrieve(agent)
+
+
+@pytest.mark.behaviour("sends_in_a_row")
+async def test_messages_sent_in_a_row_are_answered_one_by_one(
+    client: Any, agent: str, world: World
+) -> None:
+    world.script(Reply(text="One."), Reply(text="Two."), Reply(text="Three."))
+    async with client.create_session(agent) as session:
+        for text in ("first", "second", "third"):
+            await session.send(text)
+        assert [item["content"] for item in await session.queued()] == ["second", "third"]
+        for answer in ("One.", "Two.", "Three."):
+            assert result_of([m async for m in session.stream()]).result == answer
+        page = await session.list_messages(order="asc")
+    assert said(page, "user_message") == ["first", "second", "third"]
+    assert said(page, "assistant_message") == ["One.", "Two.", "Three."]
+
+
+@pytest.mark.behaviour("abandoned_before_another", timing=True)
+async def test_a_stream_that_was_left_is_stopped_and_the_message_behind_it_answered(
+    client: Any, agent: str, world: World
+) -> None:
+    world.script(world.slow(9), Reply(text="Two."))
+    async with client.create_session(agent, include_partial_messages=True) as session:
+        await session.send("first")
+        await session.send("second")
+        stream = session.stream()
+        async for message in stream:
+            if isinstance(message, StreamEvent):
+                break
+        await stream.aclose()
+        assert result_of([m async for m in session.stream()]).result == "Two."
