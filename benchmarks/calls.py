@@ -14,17 +14,17 @@ import itertools
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
-from websockets.asyncio.server import ServerConnection, serve
 
 from benchmarks.report import show, versions
-from letta_adapters import AsyncLettaClient, Remote, Rest
+from letta_adapters import AsyncLettaClient, Rest
+from tools.fake_app_server import Frame, fake_app_server, reply
 
 CALLS = 10_000
 QUICK_CALLS = 2_000
@@ -140,25 +140,15 @@ def _frames(frame: dict[str, Any], number: int) -> list[dict[str, Any]]:
     return [{"accepted": True}, *({**item, "runtime": where} for item in told)]
 
 
-@asynccontextmanager
-async def _app_server() -> AsyncIterator[AsyncLettaClient]:
+def _app_server() -> AbstractAsyncContextManager[AsyncLettaClient]:
     number = itertools.count(1)
 
-    async def handle(socket: ServerConnection) -> None:
-        async for text in socket:
-            frame = json.loads(text)
-            kind = "input_accepted" if frame["type"] == "input" else f"{frame['type']}_response"
-            for sent in _frames(frame, next(number)):
-                if "type" not in sent:
-                    sent = {"success": True, **sent, "type": kind}
-                    sent["request_id"] = frame.get("request_id")
-                    sent.setdefault("runtime", frame.get("runtime"))
-                await socket.send(json.dumps(sent))
+    def play(frame: Frame) -> Iterator[Frame]:
+        for sent in _frames(frame, next(number)):
+            runtime = {"runtime": frame["runtime"]} if "runtime" in frame else {}
+            yield sent if "type" in sent else reply(frame, **{**runtime, **sent})
 
-    async with serve(handle, "127.0.0.1", 0, max_size=None) as server:
-        port = server.sockets[0].getsockname()[1]
-        async with AsyncLettaClient(Remote(url=f"ws://127.0.0.1:{port}/ws")) as client:
-            yield client
+    return fake_app_server(play)
 
 
 # -- a process of its own -------------------------------------------------------------------------

@@ -210,6 +210,9 @@ class AppTurn(TurnState):
         delta = frame["delta"]
         kind = delta["message_type"]
         handler = _DELTAS.get(kind)
+        if type(kind) is not str:
+            self.misread(delta, "stream_delta", "message_type", out)
+            return
         if handler is not None and (field := misshapen(delta)):
             self.misread(delta, kind, field, out)
             return
@@ -307,7 +310,9 @@ class AppTurn(TurnState):
         if run_id:
             self.note_run(run_id)
         self.over = True
-        reason = str(frame.get("stop_reason") or "end_turn")
+        reason = frame.get("stop_reason")
+        if type(reason) is not str:  # without a reason it is not known to be a success
+            raise TypeError("stop_reason")
         self.stop = StopReason()
         self.stop.see(reason)
         failure = failure_of(reason, self._error, frame.get("error"))

@@ -50,6 +50,12 @@ _ANSWERED_ELSEWHERE = Failure(
 )
 
 
+# How many of the last numbered events are known again.
+_REMEMBERED_EVENTS = 256
+# One event of a stream: no answer, tool result or image comes near it.
+MAX_EVENT_BYTES = 256 << 20
+_TORN = Failure("protocol_error", "The server sent a line that is no part of an event.")
+_ENDLESS = Failure("protocol_error", "The server sent an event of more than 256 MiB.")
 _NO_REASON = Failure(
     "protocol_error", "The server ended the stream and did not say why the turn stopped."
 )
@@ -65,6 +71,8 @@ class RestTurn(TurnState):
         self._done = False
         self._resumed = False
         self._spoke = False
+        # The last numbered events, by number.
+        self._taken: dict[int, dict[str, Any]] = {}
 
     def begin_segment(self, *, resumed: bool = False) -> None:
         """A new response starts; ``resumed`` when it goes on where a lost one broke off.
@@ -85,6 +93,7 @@ class RestTurn(TurnState):
             # for events that never come.
             self.run_id = None
             self.last_seq_id = None
+            self._taken.clear()
 
     def feed(self, chunk: bytes) -> list[Message]:
         """Take body bytes, cut anywhere; return the messages they complete, in order."""
@@ -98,11 +107,19 @@ class RestTurn(TurnState):
                 if event is None:
                     continue
             self._take(event, out)
+        if self._sse.held > MAX_EVENT_BYTES:
+            self.fail(_ENDLESS)
+            self.segment_over = True
+        if self._sse.torn:
+            self.fail(_TORN)
         return out
 
     def _take(self, event: dict[str, Any], out: list[Message]) -> None:
         kind = event.get("message_type")
         handler = _HANDLERS.get(kind) if type(kind) is str else None
+        if type(kind) is not str and kind is not None:
+            self.misread(event, "event", "message_type", out)
+            return
         if handler is not None and (field := misshapen(event)):
             self.misread(event, str(kind), field, out)
             return
@@ -110,7 +127,7 @@ class RestTurn(TurnState):
         if type(run_id) is str and run_id != self.run_id:
             self.note_run(run_id)
         seq_id = event.get("seq_id")
-        if type(seq_id) is int and self._replayed(seq_id):
+        if type(seq_id) is int and self._replayed(seq_id, event):
             return
         if handler is None:
             out.append(UnknownMessage(event))
@@ -190,12 +207,19 @@ class RestTurn(TurnState):
 
     # -- events -----------------------------------------------------------------------------
 
-    def _replayed(self, seq_id: Any) -> bool:
-        """Note the position of a numbered event; was it taken before the stream was resumed?"""
+    def _replayed(self, seq_id: int, event: dict[str, Any]) -> bool:
+        """Note a numbered event and its position; was it taken before?
+
+        Numbers order the events of a stream that is resumed. In one that is not, a number says
+        nothing by itself (a ping repeats the last one), but one event that comes twice is one.
+        """
         last = self.last_seq_id
         if last is not None and seq_id <= last:
-            return self._resumed  # else it is a ping, which repeats the last number
+            return self._resumed or self._taken.get(seq_id) == event
         self.last_seq_id = seq_id
+        self._taken[seq_id] = event
+        if len(self._taken) > _REMEMBERED_EVENTS:
+            del self._taken[next(iter(self._taken))]
         return False
 
     def _special(

@@ -7,13 +7,16 @@ LF / CR cannot cut a UTF-8 sequence, so decoding is left to the JSON parser.
 
 from __future__ import annotations
 
+import re
+
 _BOM = b"\xef\xbb\xbf"
+_NAME = re.compile(rb"[A-Za-z0-9_-]+")
 
 
 class SSEDecoder:
     """Incremental decoder of ``text/event-stream`` (WHATWG HTML, section 9.2)."""
 
-    __slots__ = ("_after_cr", "_data", "_event", "_first", "_partial")
+    __slots__ = ("_after_cr", "_data", "_event", "_first", "_partial", "held", "torn")
 
     def __init__(self) -> None:
         self._partial: list[bytes] = []  # pieces of the line that has not ended yet
@@ -21,6 +24,11 @@ class SSEDecoder:
         self._event: bytes | None = None
         self._after_cr = False
         self._first = True
+        # Bytes of the event that has not ended yet.
+        self.held = 0
+        # Did a line come that is no field of any name? The standard passes it over; here it would
+        # be a piece of an answer that is missing.
+        self.torn = False
 
     def feed(self, chunk: bytes) -> list[tuple[str | None, bytes]]:
         """Take the next bytes; return the events they complete as ``(event name, data)``."""
@@ -41,6 +49,7 @@ class SSEDecoder:
         if b"\n" not in chunk:
             if chunk:
                 self._partial.append(chunk)
+                self.held += len(chunk)
             return []
         return self._lines(chunk)
 
@@ -73,6 +82,7 @@ class SSEDecoder:
                 self._event = None
             else:
                 self._event = None
+        self.held = len(rest) + sum(map(len, self._data))
         return events
 
     def _field(self, line: bytes) -> None:
@@ -83,4 +93,6 @@ class SSEDecoder:
             self._data.append(value)
         elif name == b"event":
             self._event = value
+        elif name and not _NAME.fullmatch(name):
+            self.torn = True
         # `id`, `retry` and comments carry nothing in Letta's streams.

@@ -62,6 +62,25 @@ def test_an_event_that_is_no_json_object_fails_the_turn(data: bytes) -> None:
     assert fed.turn.feed(after) == []
 
 
+@pytest.mark.parametrize("line", [b'data[ {"id"', b"{}", b'data {"a": 1}', b"\xff\xff: x"])
+def test_a_line_that_is_no_field_fails_the_turn(line: bytes) -> None:
+    fed = Fed(ended(assistant("Hi"), line + b"\n\n"))
+    assert (fed.result.success, fed.code) == (False, "protocol_error")
+
+
+@pytest.mark.parametrize("line", [b": comment", b"retry: 5", b"id", b"x-new: 5", b"foo"])
+def test_a_field_of_another_name_fails_nothing(line: bytes) -> None:
+    assert Fed(ended(assistant("Hi"), line + b"\n\n")).result.result == "Hi"
+
+
+@pytest.mark.parametrize("kind", [5, True, ["assistant_message"], {}])
+def test_an_event_whose_kind_cannot_be_read_fails_the_turn(kind: Any) -> None:
+    odd = assistant("mean") | {"message_type": kind}
+    fed = Fed(ended(assistant("Hi", step=5), odd))
+    assert UnknownMessage(odd) in fed.messages
+    assert (fed.result.success, fed.code) == (False, "protocol_error")
+
+
 def test_an_event_without_data_says_nothing() -> None:
     fed = Fed(wire(ping(), b"data:\n\n", assistant("Hi"), b"data\n\n", stop(), DONE))
     assert (texts(fed.messages), fed.result.success) == (["Hi"], True)

@@ -177,6 +177,17 @@ def test_5_numbers_only_matter_once_a_stream_is_resumed() -> None:
     assert texts(fed.messages) == ["ab"]
 
 
+def test_5_a_numbered_event_that_comes_twice_is_taken_once() -> None:
+    one, two = assistant("a", seq_id=2), assistant("b", seq_id=3)
+    fed = Fed(wire(ping(seq_id=1), one, one, two, one, two, ping(seq_id=3), stop()))
+    assert texts(fed.messages) == ["ab"]
+
+
+def test_5_a_piece_without_a_number_may_be_said_twice() -> None:
+    fed = Fed(wire(ping(), assistant("ha"), assistant("ha"), stop()))
+    assert texts(fed.messages) == ["haha"]
+
+
 def test_5_each_run_counts_its_own_events() -> None:
     turn = RestTurn()
     turn.feed(wire(ping(seq_id=1), stop()))

@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
-from websockets.asyncio.server import ServerConnection, serve
 
-from letta_adapters import AsyncLettaClient, Remote
+from letta_adapters import AsyncLettaClient
 from letta_adapters.errors import ProtocolError
+from tools.fake_app_server import CLOSE, HERE, Frame, accept, fake_app_server
 
-HERE = {"agent_id": "agent-1", "conversation_id": "conv-1"}
 
-
-@asynccontextmanager
-async def answering(*odd: Any, close: bool = False) -> AsyncIterator[AsyncLettaClient]:
+def answering(*odd: Any) -> AbstractAsyncContextManager[AsyncLettaClient]:
     """A client of a server that accepts everything and follows a message with ``odd`` frames."""
 
-    async def handle(socket: ServerConnection) -> None:
-        async for text in socket:
-            frame = json.loads(text)
-            kind = frame["type"]
-            answer = {
-                "type": "input_accepted" if kind == "input" else f"{kind}_response",
-                "request_id": frame["request_id"],
-                "success": True,
-                "agent": {"id": "agent-1", "tags": []},
-                "accepted": True,
-                "runtime": HERE,
-                "protocol_version": 1,
-                "backend": "local",
-            }
-            await socket.send(json.dumps(answer))
-            if kind == "input":
-                for item in odd:
-                    await socket.send(item if isinstance(item, str) else json.dumps(item))
-                if close:
-                    await socket.close()
+    def play(frame: Frame) -> list[Any]:
+        return [accept(frame), *(odd if frame["type"] == "input" else ())]
 
-    async with serve(handle, "127.0.0.1", 0) as server:
-        port = server.sockets[0].getsockname()[1]
-        place = Remote(url=f"ws://127.0.0.1:{port}/ws", settle_timeout=0.1, request_timeout=3)
-        async with AsyncLettaClient(place) as client:
-            yield client
+    return fake_app_server(play, settle_timeout=0.1, request_timeout=3)
 
 
 @pytest.mark.parametrize(
@@ -72,16 +45,61 @@ async def test_a_connection_that_was_given_up_is_made_anew() -> None:
             assert result.error_code == "protocol_error"
 
 
-@pytest.mark.parametrize("text", ["5", "[]", "no json", "null", '"x"', "{}", '{"runtime": []}'])
-async def test_what_is_no_frame_at_all_is_passed_over(text: str) -> None:
-    finished = {"type": "turn_finished", "stop_reason": "end_turn", "runtime": HERE}
-    async with answering(text, finished) as client:
+DELTA = {
+    "type": "stream_delta",
+    "delta": {"message_type": "assistant_message", "id": "m-1", "content": "mean"},
+}
+FINISHED = {"type": "turn_finished", "stop_reason": "end_turn", "runtime": HERE}
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *("5", "[]", "no json", "null", '"x"', "{}", '{"type": 5}', "[" * 9000 + "]" * 9000),
+        '{"type": "stream_delta", "delta": {"message_type": "assist',
+        {"type": "stream_delta", "runtime": []},
+        DELTA,
+        DELTA | {"runtime": HERE | {"conversation_id": ["conv-1"]}},
+        DELTA | {"type": ["stream_delta"], "runtime": HERE},
+    ],
+)
+async def test_what_cannot_be_told_for_whom_it_is_fails_the_turn(odd: Any) -> None:
+    """It may be a piece of the answer, which would be shorter without a word."""
+    async with answering(odd, FINISHED) as client:
         result = await client.resume_session(**HERE).run_turn("hello")
-        assert result.success
+        assert (result.success, result.error_code) == (False, "protocol_error")
+
+
+@pytest.mark.parametrize("kind", [5, ["assistant_message"], None, {}])
+async def test_an_event_without_a_readable_kind_fails_the_turn(kind: Any) -> None:
+    delta = DELTA["delta"] | {"message_type": kind}
+    async with answering(DELTA | {"delta": delta, "runtime": HERE}, FINISHED) as client:
+        result = await client.resume_session(**HERE).run_turn("hello")
+        assert (result.success, result.error_code) == (False, "protocol_error")
+
+
+@pytest.mark.parametrize("odd", [5, "x", [5], True])
+async def test_an_odd_state_of_the_device_is_not_kept(odd: Any) -> None:
+    state = {"type": "update_device_status", "runtime": HERE, "device_status": odd}
+    plays = iter([[state], [FINISHED]])
+
+    def play(frame: Frame) -> list[Any]:
+        return [accept(frame), *(next(plays) if frame["type"] == "input" else ())]
+
+    async with fake_app_server(play, settle_timeout=0.1, request_timeout=3) as client:
+        session = client.resume_session(**HERE)
+        assert (await session.run_turn("hello")).error_code == "protocol_error"
+        assert (await session.run_turn("again")).success
+
+
+@pytest.mark.parametrize("other", [{"type": "of_tomorrow"}, {"type": "x", "runtime": HERE}])
+async def test_a_kind_of_frame_that_is_not_known_is_no_fault(other: Any) -> None:
+    async with answering(other, FINISHED) as client:
+        assert (await client.resume_session(**HERE).run_turn("hello")).success
 
 
 async def test_a_closed_socket_is_noticed_after_an_odd_frame() -> None:
     odd = {"type": "update_queue", "queue": 5, "runtime": HERE}
-    async with answering(odd, close=True) as client:
+    async with answering(odd, CLOSE) as client:
         result = await client.resume_session(**HERE).run_turn("hello")
         assert result.error_code == "protocol_error"

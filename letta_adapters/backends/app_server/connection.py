@@ -54,6 +54,10 @@ _PONG_SECONDS: Final = 60.0
 _log = logging.getLogger("letta_adapters")
 # A message that is not accepted because the server could not note it.
 _NOT_STORED: Final = "rejected by the queue"
+# Frames that say a part of an answer, or its end: which conversation's must be said.
+_OF_A_TURN: Final = ("stream_delta", "turn_finished")
+# Histories and images come in one frame each.
+_MAX_FRAME_BYTES: Final = 256 << 20
 _LOST: Final = "The connection to the App Server was lost"
 _CONNECT_ERRORS: Final = (OSError, websockets.WebSocketException, EOFError)
 
@@ -155,7 +159,7 @@ class Connection:
             socket = await connect(
                 endpoint.url,
                 additional_headers=headers,
-                max_size=None,  # histories and images come in one frame
+                max_size=_MAX_FRAME_BYTES,
                 open_timeout=connect_timeout,
                 ping_interval=_PING_SECONDS,
                 ping_timeout=_PONG_SECONDS,
@@ -278,9 +282,9 @@ class Connection:
         frame: Frame | None = None
         try:
             async for text in self._socket:
+                frame = None
                 frame = _parse(text)
-                if frame is not None:
-                    self._route(frame)
+                self._route(frame)
             self._lose(None)
         except _CONNECT_ERRORS as error:
             self._lose(error)
@@ -290,10 +294,11 @@ class Connection:
 
     async def _give_up(self, error: Exception, frame: Frame | None) -> None:
         """End what waits on this connection: what a frame means is not known, so nothing is."""
-        kind = repr((frame or {}).get("type"))
+        what = "something that is no frame"
+        if frame is not None:
+            what = f"a frame of type {repr(frame['type'])[:80]} that this package cannot take"
         self.lost = self.lost or ProtocolError(
-            f"The App Server sent a frame of type {kind[:80]} that this package cannot take "
-            f"({type(error).__name__}).",
+            f"The App Server sent {what} ({type(error).__name__}).",
             hint="Install matching versions of letta-adapters and letta.",
         )
         self._lose(None)
@@ -342,15 +347,33 @@ class Connection:
             await ended(self._reader)
 
 
-def _parse(text: str | bytes) -> Frame | None:
+def _parse(text: str | bytes) -> Frame:
+    """Return the frame.
+
+    Raises:
+        ValueError: it is none, or does not say what and whose it is. It may be a torn one, and what
+            it held would be missing from an answer.
+    """
     try:
         value = from_json(text)
     except ValueError:
-        try:
-            value = json.loads(text)  # accepts lone surrogates, which from_json does not
-        except (ValueError, RecursionError):
-            return None
-    return value if isinstance(value, dict) else None
+        value = json.loads(text)  # accepts lone surrogates, which from_json does not
+    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+        raise ValueError("no frame")
+    runtime = value.get("runtime")
+    if runtime is None:
+        if value["type"] in _OF_A_TURN:
+            raise ValueError("nobody's turn")
+    elif not _is_runtime(runtime):
+        raise ValueError("no runtime")
+    return value
+
+
+def _is_runtime(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    ids = (value.get("agent_id"), value.get("conversation_id"))
+    return all(id_ is None or isinstance(id_, str) for id_ in ids)
 
 
 def _refused(status: int, url: str) -> LettaError:

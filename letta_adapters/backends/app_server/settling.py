@@ -82,7 +82,11 @@ class Live:
         return [q for q in waiting if isinstance(q, dict)] if isinstance(waiting, list) else []
 
     def see(self, frame: dict[str, Any]) -> None:
-        """Take a frame of this conversation."""
+        """Take a frame of this conversation.
+
+        Raises:
+            TypeError: it is of another shape than those this version knows; nothing is kept.
+        """
         kind = frame.get("type")
         if kind == "update_loop_status":
             status = frame.get("loop_status") or {}
@@ -99,7 +103,10 @@ class Live:
                 ids = (str(item.get("client_message_id")) for item in begun)
                 self._together.update(dict.fromkeys(ids))
         elif kind == "update_device_status":
-            self.device = frame.get("device_status") or {}
+            device = frame.get("device_status") or {}
+            if not isinstance(device, dict):
+                raise TypeError("device_status")
+            self.device = device
         self._news.set()
 
     def shared(self, client_message_id: str) -> bool:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import os
 import platform
 import ssl
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 
@@ -24,6 +26,7 @@ from letta_adapters._waiting import within
 from letta_adapters.backends.api_errors import error_from_response
 from letta_adapters.backends.proxies import is_loopback, proxy_of, proxy_variables
 from letta_adapters.backends.replies import check_api
+from letta_adapters.deadline import Deadline
 from letta_adapters.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -42,6 +45,8 @@ from letta_adapters.specs import CLOUD_URL, Rest, api_address
 READ_ATTEMPTS: Final = 3
 # After the last event the server closes the response; waiting for it keeps the connection reusable.
 _DRAIN_SECONDS: Final = 0.5
+# A page of a thousand messages with images in them.
+MAX_REPLY_BYTES: Final = 256 << 20
 # A server that mends a path (a slash at its end) needs one.
 _REDIRECTS: Final = 3
 # The request never left this machine: it is certain that the server did not take it.
@@ -175,16 +180,14 @@ class Http:
     ) -> Any:
         """One request, never repeated. Returns the decoded JSON (``None`` for an empty body)."""
         request = self._request(method, path, params, body, self._timeout)
-        response = await self._open(request)
         try:
-            try:
-                data = await response.aread()
-            except STREAM_ERRORS as cause:
-                raise _error_before_answer(cause, self.base_url, self._via) from cause
-        finally:
-            await response.aclose()
+            async with _limit(self._rest.request_timeout + self._rest.connect_timeout):
+                response = await self._open(request)
+                data = await _body(response)
+        except STREAM_ERRORS as cause:
+            raise _error_before_answer(cause, self.base_url, self._via) from cause
         try:
-            decoded = response.json() if data else None
+            decoded = json.loads(data) if data else None
         except (ValueError, RecursionError) as cause:
             raise ProtocolError(
                 f"{method} {path} answered with something that is no JSON.",
@@ -196,7 +199,11 @@ class Http:
     async def stream(self, path: str, body: Mapping[str, Any]) -> ByteStream:
         """POST, never repeated; returns once the server has accepted it (response headers)."""
         request = self._request("POST", path, None, body, self._stream_timeout)
-        response = await self._open(request)
+        try:
+            async with _limit(self._rest.idle_timeout + self._rest.connect_timeout):
+                response = await self._open(request)
+        except STREAM_ERRORS as cause:
+            raise _error_before_answer(cause, self.base_url, self._via) from cause
         content_type = response.headers.get("content-type", "")
         if not content_type.startswith("text/event-stream"):
             await response.aclose()
@@ -229,14 +236,13 @@ class Http:
     async def _open(self, request: httpx.Request) -> httpx.Response:
         """Send; return a 2xx response whose body is not read yet, or raise the typed error.
 
+        What the transport raises is the caller's to translate.
+
         A redirect is followed only to the same scheme, host and port: another place would be sent
         the message and be believed.
         """
         for _ in range(1 + _REDIRECTS):
-            try:
-                response = await self._client.send(request, stream=True, follow_redirects=False)
-            except STREAM_ERRORS as cause:
-                raise _error_before_answer(cause, self.base_url, self._via) from cause
+            response = await self._client.send(request, stream=True, follow_redirects=False)
             if response.next_request is None:
                 break
             await response.aclose()
@@ -248,17 +254,55 @@ class Http:
         if response.is_success:
             return response
         try:
-            data = await response.aread()
-        except STREAM_ERRORS:
+            data = await _body(response)
+        except (ProtocolError, *STREAM_ERRORS):
             data = b""
-        finally:
-            await response.aclose()
         raise error_from_response(response.status_code, response.headers, data)
 
     async def aclose(self) -> None:
         """Close the pool, unless it was injected."""
         if self._owns_client:
             await self._client.aclose()
+
+
+@asynccontextmanager
+async def _limit(seconds: float) -> AsyncIterator[None]:
+    """Raise what httpx raises for silence when something takes longer in all.
+
+    Its own time limits begin anew with every byte.
+    """
+    deadline = Deadline(seconds)
+    deadline.enter()
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not deadline.absorbs_cancel():
+            raise
+        raise httpx.ReadTimeout(f"not complete after {seconds:g} seconds") from None
+    finally:
+        deadline.leave()
+        deadline.stop()
+
+
+async def _body(response: httpx.Response) -> bytes:
+    """Read a reply to its end, within bounds, and close it.
+
+    Raises:
+        ProtocolError: it is larger than any reply.
+    """
+    pieces, size = [], 0
+    try:
+        async for piece in response.aiter_bytes():
+            pieces.append(piece)
+            size += len(piece)
+            if size > MAX_REPLY_BYTES:
+                raise ProtocolError(
+                    f"The server sent a reply of more than {MAX_REPLY_BYTES >> 20} MiB.",
+                    status_code=response.status_code,
+                )
+    finally:
+        await response.aclose()
+    return b"".join(pieces)
 
 
 def _headers(rest: Rest, key: str) -> dict[str, str]:
