@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 _GONE_ON: Final = "the conversation has gone on since that answer"
 _GONE: Final = "the conversation it came from is gone"
-# How long the run of a call that got out of sight is waited for.
-_RUN_SECONDS: Final = 600.0
 _IN_WORK: Final = "a tool that the conversation waits for is still at work"
 
 
@@ -186,16 +184,8 @@ class Exchange(AsyncIterator[CallEvent]):
         Raises:
             ConversationBusyError: the run goes on and on.
         """
-        if not recent.is_out_of_sight(where.agent_id, route.key):
-            return
-        backend = self._client.backend
-        seconds = self._call.timeout or backend.turn_timeout or _RUN_SECONDS
-        if not await backend.wait_until_idle(where, seconds):
-            raise ConversationBusyError(
-                "The run that this call began is still active.",
-                hint="Make the call again later: its answer is then looked up.",
-                accepted=False,
-            )
+        if recent.is_out_of_sight(where.agent_id, route.key):
+            await stored.until_idle(self._client, where, self._call.timeout)
 
     def _is_a_part(self, route: Route, found: stored.Answered) -> bool:
         """Is that what the agent had said when it was cut off?"""

@@ -12,7 +12,7 @@ from letta_adapters.calls.sending import GO_ON
 from letta_adapters.engine.assembler import arguments_of, dicts_of, parse_arguments
 from letta_adapters.engine.otids import of_call, same_call
 from letta_adapters.engine.rows import CALLS, calls_of, oldest_first, text_of
-from letta_adapters.errors import NotFoundError
+from letta_adapters.errors import ConversationBusyError, NotFoundError
 from letta_adapters.messages import (
     AssistantMessage,
     Message,
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Stored messages that are looked through for a repeated call.
 RECENT: Final = 50
+# How long the run of a call that got out of sight is waited for.
+_RUN_SECONDS: Final = 600.0
 
 _Item = Mapping[str, Any]
 
@@ -91,20 +93,27 @@ async def holds(
     conversation: Conversation,
     key: str | None,
     results: Mapping[str, str],
+    seconds: float | None = None,
 ) -> bool | None:
     """Ask the server whether a message that was sent under this key is in the conversation.
 
-    A turn of ours that is still being stopped there is waited for.
+    A turn of ours that is still being stopped there is waited for, and so is a run that is active:
+    what it was sent is listed only when its step is stored.
 
     Args:
+        seconds: How long a run is waited for. Default: as long as the client's turns may take.
         results: What was sent with it for tool calls: texts, by the calls' ids. Where a server
             answers calls itself when their turn ends, only these texts are the caller's.
 
     Returns:
         ``None`` if the conversation is gone.
+
+    Raises:
+        ConversationBusyError: a run there goes on and on.
     """
     leave = await client.enter(conversation, None)
     try:
+        await until_idle(client, conversation, seconds)
         items = await newest(client, conversation, RECENT)
     except NotFoundError:
         return None
@@ -123,6 +132,23 @@ async def holds(
                 return True
         open_.update(str(call.get("tool_call_id")) for call in calls_of(item))
     return False
+
+
+async def until_idle(
+    client: AsyncLettaClient, conversation: Conversation, seconds: float | None
+) -> None:
+    """Wait for a run of ours that got out of sight, before what it was sent is looked up.
+
+    Raises:
+        ConversationBusyError: the run goes on and on.
+    """
+    allowed = seconds or client.backend.turn_timeout or _RUN_SECONDS
+    if not await client.backend.wait_until_idle(conversation, allowed):
+        raise ConversationBusyError(
+            "The run that this call began is still active.",
+            hint="Make the call again later: its answer is then looked up.",
+            accepted=False,
+        )
 
 
 def _returns(item: _Item) -> Sequence[_Item]:

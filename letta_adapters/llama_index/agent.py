@@ -347,7 +347,7 @@ class LettaAgent(BaseWorkflowAgent):
         where = Conversation(sent["agent_id"], sent["conversation_id"])
         key, results = sent["key"], sent["results"]
         found = await self._letta._runner.caller.arun(
-            lambda client: stored.holds(client, where, key, results)
+            lambda client: stored.holds(client, where, key, results, self._turn_timeout)
         )
         if found is None:
             state.sent = None
