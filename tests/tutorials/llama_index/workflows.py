@@ -2,9 +2,11 @@
 
 import contextlib
 import io
+import re
 from typing import Any
 
 from llama_index.core.agent.workflow import CodeActAgent, ReActAgent
+from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.response_synthesizers import get_response_synthesizer
 from llama_index.core.tools import FunctionTool, QueryEngineTool, QueryPlanTool
 from llama_index.core.tools.query_plan import QueryPlan
@@ -195,6 +197,32 @@ async def a_code_act_agent(stage: Stage) -> Any:
 
     agent = CodeActAgent(code_execute_fn=execute, llm=stage.llm(), tools=[add])
     return str(await agent.run("What is the double of 1 + 2 + 3 + 4?"))
+
+
+@tutorial(
+    "<execute>\nprint(sum(range(11)))\n</execute>",
+    "<execute>\nprint(55 * 2)\n</execute>",
+    "Twice the sum is 110.",
+)
+async def code_act_from_scratch(stage: Stage) -> Any:
+    """The same by a loop of one's own, which notes what a program printed as the assistant's."""
+    llm = stage.llm()
+    history = [
+        ChatMessage(role="system", content="Write programs between <execute> and </execute>."),
+        ChatMessage(role="user", content="What is twice the sum of 1 to 10?"),
+    ]
+    while True:
+        response = await llm.achat(history)
+        history.append(response.message)
+        found = re.search(r"<execute>(.*)</execute>", str(response.message.content), re.DOTALL)
+        if found is None:
+            return history
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(found[1], {})
+        stage.note("execute", found[1])
+        output = f"The program printed: {printed.getvalue()}"
+        history.append(ChatMessage(role="assistant", content=output))
 
 
 @tutorial(
