@@ -37,7 +37,7 @@ from letta_adapters.testing import (
     leaks,
     sanitize_cassette,
 )
-from letta_adapters.testing.plugin import _file_name
+from letta_adapters.testing._session import file_name
 
 ALNUM = string.ascii_letters + string.digits
 HEX = "0123456789abcdef"
@@ -341,7 +341,7 @@ def plant(seed: int, *, every: int = 1, verbose: bool = False) -> Counter[str]:
 
 def _outcome(secret: str, text: str, place: str, rules: SanitizeRules) -> str:
     saved = sanitize_cassette(Cassette([PLACES[place](text)]), rules=rules).dumps()
-    name = _file_name(f"test_it[{text}]") if place == "file name" else ""
+    name = file_name(f"test_it[{text}]") if place == "file name" else ""
     if not survives(secret, saved) and secret[:24] not in name:
         return "gone"
     try:

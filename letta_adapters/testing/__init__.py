@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from letta_adapters.testing._kit import LettaCassette
     from letta_adapters.testing._rehearsal import RehearsalError
-    from letta_adapters.testing._save import save_cassette
+    from letta_adapters.testing._save import CassetteSaveError, save_cassette
     from letta_adapters.testing.cassette import (
         Cassette,
         CassetteFormatError,
@@ -46,6 +46,7 @@ _HOMES = {
     "Cassette": "cassette",
     "CassetteFormatError": "cassette",
     "CassetteMissError": "replay",
+    "CassetteSaveError": "_save",
     "CassetteTransport": "replay",
     "FakeLetta": "fakes",
     "Interaction": "cassette",
@@ -76,6 +77,7 @@ __all__ = [
     "Cassette",
     "CassetteFormatError",
     "CassetteMissError",
+    "CassetteSaveError",
     "CassetteTransport",
     "FakeLetta",
     "Interaction",

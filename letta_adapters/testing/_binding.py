@@ -145,6 +145,12 @@ class Matcher:
         self._past.append(_Past(key, entry, given))
         return entry, response
 
+    def knows(self, key: RequestKey) -> bool:
+        """Whether an exchange that is left may be ``key``."""
+        form = self._form(key)
+        left = (self._form(entry.key) for entry in self.entries if not entry.played)
+        return any(covers(other, form) for other in left)
+
     def _found(self, key: RequestKey) -> Entry | None:
         return self._next(self._translated(key)) or self._dealt_anew(key)
 

@@ -10,11 +10,13 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import httpx
 from pydantic import SecretStr
 
+from letta_adapters.testing._closing import Opened
+from letta_adapters.testing._extending import ExtendingTransport
 from letta_adapters.testing._offline import offline
 from letta_adapters.testing._save import save_cassette
 from letta_adapters.testing.cassette import Cassette, is_frame
@@ -26,9 +28,14 @@ if TYPE_CHECKING:
     from letta_adapters.specs import Remote
     from letta_adapters.testing.websocket import WebSocketPlayer, WebSocketRecorder
 
+Transport: TypeAlias = "RecordingTransport | CassetteTransport | ExtendingTransport"
+
 REPLAY_URL = "http://letta.test"
 REPLAY_KEY = "test-key"
 REPLAY_SOCKET = "ws://letta.test/ws"
+
+
+Scope = Literal["function", "module", "session"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,8 @@ class CassetteSpec:
     name). ``shared``: several tests use the one file, which needs a ``name``. ``base_url_env`` and
     ``model_env``: the environment variables with the server's and the scripted model's URL while
     recording. ``player``: our own transport, or vcrpy patching httpx. ``timing``: record delays.
-    ``network``: the test may reach other hosts while it replays.
+    ``network``: the test may reach other hosts while it replays. ``scope``: one cassette for each
+    test (``"function"``), or for all tests of a module or a session.
     """
 
     name: str | None = None
@@ -49,16 +57,20 @@ class CassetteSpec:
     player: Literal["transport", "vcr"] = "transport"
     timing: bool = False
     network: bool = False
+    scope: Scope = "function"
 
     def __post_init__(self) -> None:
         if self.shared and self.name is None:
             raise ValueError("letta_cassette(shared=True) needs a name")
         if self.player not in ("transport", "vcr"):
             raise ValueError(f"letta_cassette(player={self.player!r}): 'transport' or 'vcr'")
+        if self.scope not in ("function", "module", "session"):
+            scopes = "'function', 'module' or 'session'"
+            raise ValueError(f"letta_cassette(scope={self.scope!r}): {scopes}")
 
 
 class LettaCassette:
-    """One test's cassette: being recorded (``recording``) or played.
+    """One test's cassette: being recorded (``recording``) or played; both, if it is ``extending``.
 
     ``path``: the file. ``base_url``, ``api_key``: what to give to the client under test; the real
     ones while recording (``api_key`` may then be ``None``), fixed ones otherwise. ``rules`` and
@@ -66,9 +78,12 @@ class LettaCassette:
     first request.
     """
 
-    def __init__(self, path: Path, spec: CassetteSpec, *, recording: bool) -> None:
+    def __init__(
+        self, path: Path, spec: CassetteSpec, *, recording: bool, extending: bool = False
+    ) -> None:
         self.path = path
         self.recording = recording
+        self.extending = extending
         self.base_url = REPLAY_URL
         self.api_key: str | None = REPLAY_KEY
         self.secrets: list[str] = []
@@ -90,23 +105,22 @@ class LettaCassette:
         return nullcontext() if free else offline(self._refuse)
 
     def _refuse(self, host: str) -> CassetteMissError:
-        text = f"a recording is being played, and the test tried to reach {host!r}"
-        hint = "give letta_cassette.http_client() to the client, or mark the test with network=True"
-        error = CassetteMissError(f"{text}; {hint}")
+        return refused(host, self)
+
+    def note_refused(self, error: CassetteMissError) -> None:
+        """Fail at the end as well: the code under test may swallow the error."""
         if not _in_background():
-            # Noted as well: the code under test may swallow the error.
             self._refused.append(error)
-        return error
 
     @property
-    def transport(self) -> RecordingTransport | CassetteTransport:
+    def transport(self) -> Transport:
         """The transport behind every client of this test (with ``player="vcr"``: none)."""
         raise NotImplementedError
 
-    def make_transport(self) -> RecordingTransport | CassetteTransport:
+    def make_transport(self) -> Transport:
         """A transport a client may own and close: one per client and per event loop."""
         transport = self.transport
-        return transport.sibling() if isinstance(transport, RecordingTransport) else transport
+        return transport if isinstance(transport, CassetteTransport) else transport.sibling()
 
     def http_client(self, **options: Any) -> httpx.AsyncClient:
         """An async httpx client that records or replays; ``options`` are httpx's."""
@@ -121,7 +135,7 @@ class LettaCassette:
         """The App Server to talk to: ``LETTA_APP_SERVER_URL``'s while recording."""
         from letta_adapters.specs import Remote
 
-        if not self.recording:
+        if not self.recording or (self.extending and not os.environ.get("LETTA_APP_SERVER_URL")):
             return Remote(url=REPLAY_SOCKET, auth_token=SecretStr(REPLAY_KEY))
         token = SecretStr(os.environ.get("LETTA_APP_SERVER_TOKEN", ""))
         return Remote(url=_environment("LETTA_APP_SERVER_URL"), auth_token=token)
@@ -151,7 +165,11 @@ class LettaCassette:
         self._require_all_played = require_all_played
 
     def leave(self) -> None:
-        """The test's fixtures are torn down now: stop patching, if anything was patched."""
+        """The test's fixtures are torn down: close and unpatch what is still open or patched."""
+
+    def only_in_part(self) -> None:
+        """Not all who use this cassette were run: they need not have played all of it."""
+        self._require_all_played = False
 
     def finish(self) -> None:
         """The test passed: write the recording, or check that all of it was played.
@@ -178,25 +196,25 @@ class LettaCassette:
 class TransportCassette(LettaCassette):
     """Recording and replaying by transport: streams stay streams."""
 
-    _transport: RecordingTransport | CassetteTransport | None = None
+    _transport: Transport | None = None
     _recorder: WebSocketRecorder | None = None
     _player: WebSocketPlayer | None = None
 
     @property
-    def transport(self) -> RecordingTransport | CassetteTransport:
+    def transport(self) -> Transport:
         """The one recorder or player of this test, made at first use."""
         if self._transport is None:
-            self._transport = (
-                RecordingTransport(timing=self._spec.timing)
-                if self.recording
-                else CassetteTransport(
-                    self._part(frames=False),
-                    rules=self.rules,
-                    secrets=self.secrets,
-                    **self._options,
-                )
-            )
+            self._transport = self._opened()
         return self._transport
+
+    def _opened(self) -> Transport:
+        recorder = RecordingTransport(timing=self._spec.timing)
+        if self.recording and not self.extending:
+            return recorder
+        options = {} if self.extending else self._options
+        part = self._part(frames=False)
+        player = CassetteTransport(part, rules=self.rules, secrets=self.secrets, **options)
+        return ExtendingTransport(player, recorder, self.base_url) if self.extending else player
 
     def replay_options(self, *, require_all_played: bool = True, **options: Any) -> None:
         """See :meth:`LettaCassette.replay_options`."""
@@ -204,17 +222,33 @@ class TransportCassette(LettaCassette):
             raise RuntimeError("replay_options() comes before the first use of the transport")
         super().replay_options(require_all_played=require_all_played, **options)
 
+    def leave(self) -> None:
+        """Close the connections that clients left open."""
+        if self._transport is not None and not isinstance(self._transport, CassetteTransport):
+            self._transport.release()
+
     def _finish(self) -> None:
         transport = self.transport
-        if isinstance(transport, RecordingTransport):
-            frames = self._recorder.cassette if self._recorder is not None else ()
-            self._save(Cassette([*transport.cassette, *frames]))
-        elif self._require_all_played:
-            transport.assert_all_played()
-            if self._player is not None:
-                self._player.assert_all_played()
-            elif self._part(frames=True).interactions:
-                raise AssertionError("the recorded WebSocket was not used")
+        if isinstance(transport, CassetteTransport):
+            self._check_played(transport)
+            return
+        if isinstance(transport, ExtendingTransport):
+            self._check_played(transport.player)
+            if not transport.has_more and self._recorder is None:
+                return
+        frames = self._recorder.cassette if self._recorder is not None else ()
+        if self._player is not None:
+            frames = self._part(frames=True)
+        self._save(Cassette([*transport.cassette, *frames]))
+
+    def _check_played(self, transport: CassetteTransport) -> None:
+        if not self._require_all_played:
+            return
+        transport.assert_all_played()
+        if self._player is not None:
+            self._player.assert_all_played()
+        elif self._part(frames=True).interactions:
+            raise AssertionError("the recorded WebSocket was not used")
 
     def websocket(self, **options: Any) -> WebSocketRecorder | WebSocketPlayer:
         """See :meth:`LettaCassette.websocket`."""
@@ -222,7 +256,7 @@ class TransportCassette(LettaCassette):
 
         if self._recorder is not None or self._player is not None:
             raise RuntimeError("letta_cassette.websocket() is for once a test: it would begin anew")
-        if self.recording:
+        if self.recording and not (self.extending and self._part(frames=True).interactions):
             self._recorder = WebSocketRecorder()
             return self._recorder
         given = {"rules": self.rules, "secrets": self.secrets, **options}
@@ -240,38 +274,52 @@ class TransportCassette(LettaCassette):
 class VcrCassette(LettaCassette):
     """Recording and replaying by vcrpy, which patches httpx while the test runs."""
 
-    def __init__(self, path: Path, spec: CassetteSpec, *, recording: bool) -> None:
-        super().__init__(path, spec, recording=recording)
+    def __init__(
+        self, path: Path, spec: CassetteSpec, *, recording: bool, extending: bool = False
+    ) -> None:
+        super().__init__(path, spec, recording=recording, extending=extending)
         from letta_adapters.testing.vcr import letta_vcr
 
+        mode = "new_episodes" if extending else "once" if recording else "none"
         configured = letta_vcr(
-            record_mode="once" if recording else "none",
-            ignore_existing=recording,
+            record_mode=mode,
+            ignore_existing=recording and not extending,
             rules=self.rules,
             # A test may still change them.
             cleaner=lambda: RequestCleaner(self.rules, self.secrets),
         )
         self._context: AbstractContextManager[Any] = configured.use_cassette(str(path))
         self._played: Any = self._context.__enter__()
+        self._recorded = len(self._played)
+        self._connections = Opened()
+
+    def http_client(self, **options: Any) -> httpx.AsyncClient:
+        """See :meth:`LettaCassette.http_client`."""
+        return super().http_client(**{"transport": self._connections.asynchronous(), **options})
+
+    def sync_http_client(self, **options: Any) -> httpx.Client:
+        """See :meth:`LettaCassette.sync_http_client`."""
+        return super().sync_http_client(**{"transport": self._connections.sync(), **options})
 
     @property
-    def transport(self) -> RecordingTransport | CassetteTransport:
+    def transport(self) -> Transport:
         """There is none: raises ``RuntimeError``."""
         raise RuntimeError('letta_cassette(player="vcr") has no transport: use any httpx client')
 
     def leave(self) -> None:
         """Stop patching. Saving is left to :meth:`finish`, hence the made-up exception."""
+        self._connections.close()
         error = AssertionError("not now")
         self._context.__exit__(type(error), error, None)
 
     def _finish(self) -> None:
         from letta_adapters.testing.vcr import recorded_by_vcr
 
-        if self.recording:
+        unplayed = self._recorded - len(self._played.play_counts)
+        if (self.extending or not self.recording) and self._require_all_played and unplayed > 0:
+            raise AssertionError(f"{unplayed} recorded interactions were not played")
+        if self.recording and not (self.extending and len(self._played) == self._recorded):
             self._save(recorded_by_vcr(self._played))
-        elif self._require_all_played and not self._played.all_played:
-            count = len(self._played) - len(self._played.play_counts)
-            raise AssertionError(f"{count} recorded interactions were not played")
 
     def _client_options(self, options: dict[str, Any]) -> dict[str, Any]:
         return {"base_url": self.base_url, **options}
@@ -281,6 +329,16 @@ KINDS: dict[str, Callable[..., LettaCassette]] = {
     "transport": TransportCassette,
     "vcr": VcrCassette,
 }
+
+
+def refused(host: str, kit: LettaCassette | None) -> CassetteMissError:
+    """Return the error of a test that plays ``kit`` and tried to reach a host."""
+    text = f"a recording is being played, and the test tried to reach {host!r}"
+    hint = "give letta_cassette.http_client() to the client, or mark the test with network=True"
+    error = CassetteMissError(f"{text}; {hint}")
+    if kit is not None:
+        kit.note_refused(error)
+    return error
 
 
 def _in_background() -> bool:

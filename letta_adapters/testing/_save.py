@@ -1,9 +1,14 @@
-"""The only way to write a cassette: sanitize, let the independent scanner look, rehearse, write."""
+"""The only way to write a cassette: sanitize, let the independent scanner look, rehearse, write.
+
+A file is there whole or as it was before: what is written goes beside it first.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 from letta_adapters.testing import leaks
 from letta_adapters.testing._rehearsal import rehearse
@@ -25,6 +30,7 @@ def save_cassette(
     scanner (which shares no code with the sanitizer) still finds something, and
     :class:`letta_adapters.testing.RehearsalError` if the recording does not answer its own
     requests, in the order they came in and with those that overlapped the other way round.
+    :class:`letta_adapters.testing.CassetteSaveError` if the file cannot be written.
     """
     known = tuple(secrets)
     clean = sanitize(cassette, rules=rules, secrets=known)
@@ -38,9 +44,30 @@ def save_cassette(
         patterns=used.patterns,
     )
     rehearse(cassette, Cassette.loads(text), rules=rules, secrets=known)
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # newline="": the text is the same bytes on every system.
-    with target.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
+    _write(text, Path(path))
     return clean
+
+
+class CassetteSaveError(AssertionError):
+    """A recording that could not be written; the file of that name is as it was."""
+
+
+def _write(text: str, target: Path) -> None:
+    beside = target.parent / f".letta-{uuid4().hex}.tmp"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            # newline="": the text is the same bytes on every system.
+            with beside.open("x", encoding="utf-8", newline="") as file:
+                file.write(text)
+            beside.replace(target)
+        except BaseException:
+            with suppress(OSError):
+                beside.unlink()
+            raise
+    except OSError as error:
+        raise CassetteSaveError(
+            f"the recording could not be written to {target}: {error.strerror or error}; "
+            "what was there before is as it was. Make room, or let the folder be written to, and "
+            "record again."
+        ) from error

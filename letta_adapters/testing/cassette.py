@@ -222,9 +222,12 @@ def as_bytes(body: Any) -> bytes:
         return body.encode("utf-8")
     if hasattr(body, "read"):
         return as_bytes(body.read())
-    if isinstance(body, Iterable) and not isinstance(body, (bytes, bytearray, memoryview)):
+    if isinstance(body, (bytes, bytearray, memoryview)):
+        return bytes(body)
+    if isinstance(body, Iterable) and not isinstance(body, Mapping):
         return b"".join(as_bytes(part) for part in body)
-    return bytes(body)
+    # A file that was edited by hand: bytes(5) would be five zeros.
+    raise TypeError(f"a body is text or bytes, not {body!r}")
 
 
 def _header(headers: Headers, name: str) -> str:

@@ -3,8 +3,11 @@
 Installed with the package; it does nothing until a test uses it. A test takes the fixture
 ``letta_cassette`` (see :class:`letta_adapters.testing._kit.LettaCassette`), with the marker of the
 same name for options; the marker alone is enough for ``player="vcr"``. The file is
-``cassettes/<module>/<test>.yaml`` below the root directory (ini option ``letta_cassette_dir``), or
+``cassettes/<folder>/<module>/<test>.yaml`` below the root directory (ini option
+``letta_cassette_dir``; the folder is the module's, without ``tests/``), or
 ``cassettes/<name>.yaml``.
+Several tests may share one: by ``shared=True`` and a name they all play the same, and by
+``scope="module"`` or ``"session"`` each its part of one conversation.
 
 Two more fixtures need no recording: ``letta_fake``, a Letta in memory
 (:class:`~letta_adapters.testing.fakes.FakeLetta`), and ``letta_local``, the real embedded runtime
@@ -17,105 +20,36 @@ attempt to reach another host all fail the test. A file that no test uses fails 
 the whole suite was collected or on request (``--letta-check-orphans``). Cassettes of
 pytest-recording's and pytest-vcr's tests may lie beside ours.
 
-``--letta-record``: ``once`` records what has no file yet, ``rewrite`` (also called ``all``) records
-every selected test anew. A failing test writes nothing. Refused where ``CI`` is set.
+``--letta-record``: ``once`` records what has no file yet, ``new_episodes`` also what a file does
+not hold, ``rewrite`` (also called ``all``) records every selected test anew. A test that fails or
+skips writes nothing, and the run's summary says so. Refused where ``CI`` is set.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import zlib
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from letta_adapters.testing._session import MARK, WIDE, CassetteSession, spec_of, wide_in
+
 # Everything else is imported when it is used: this module is loaded in every test run of an
 # environment that has the package.
 if TYPE_CHECKING:
-    from letta_adapters.testing._kit import CassetteSpec, LettaCassette
+    from letta_adapters.testing._kit import LettaCassette
     from letta_adapters.testing.fakes import FakeLetta
     from letta_adapters.testing.local import LocalLetta
 
-MODES = ("none", "once", "rewrite", "all")
-_MARK = "letta_cassette"
+MODES = ("none", "once", "new_episodes", "rewrite", "all")
 # What pytest-xdist's processes tell one another.
-_MAX_NAME = 200
 _WHOLE = "letta_whole_suite"
 _ORPHANS = "letta_orphans"
 
 
-class _Session:
-    """What this pytest run knows about cassettes."""
-
-    def __init__(self, config: pytest.Config) -> None:
-        self.config = config
-        self.mode: str = config.getoption("--letta-record")
-        self.folder = config.rootpath / str(config.getini("letta_cassette_dir"))
-        self.users: dict[Path, dict[str, bool]] = {}
-        self.fresh: set[Path] = set()
-        self.others: set[Path] = set()  # cassettes, and folders of them, of other plugins
-        self.orphans: list[Path] = []
-        worker = getattr(config, "workerinput", None)
-        self.whole = _is_whole_suite(config) if worker is None else worker.get(_WHOLE, False)
-
-    def open(self, item: pytest.Item) -> LettaCassette:
-        from letta_adapters.testing._kit import KINDS
-
-        spec = _spec(item)
-        path = self.path(item, spec)
-        self.note_user(item)
-        others = [node for node, shared in self.users[path].items() if not shared]
-        if len(self.users[path]) > 1 and others:
-            used_by = ", ".join(self.users[path])
-            pytest.fail(f"{path}: several tests without shared=True: {used_by}", pytrace=False)
-        recording = self.records(path)
-        if not recording and not path.is_file():
-            how = "record it with --letta-record=once against a server"
-            pytest.fail(f"no cassette {path}; {how}", pytrace=False)
-        kit = KINDS[spec.player](path, spec, recording=recording)
-        item.stash[_KIT] = kit
-        return kit
-
-    def records(self, path: Path) -> bool:
-        if path in self.fresh or self.mode == "none":
-            return False
-        return self.mode != "once" or not path.is_file()
-
-    def finish(self, kit: LettaCassette) -> None:
-        kit.finish()
-        if kit.recording:
-            self.fresh.add(kit.path)
-
-    def path(self, item: pytest.Item, spec: CassetteSpec) -> Path:
-        if spec.name is not None:
-            return self.folder / f"{spec.name}.yaml"
-        module = item.path.stem.removeprefix("test_")
-        # The class belongs to the name: two classes may have tests of one name.
-        name = ".".join(item.nodeid.split("::")[1:]) or item.name
-        return self.folder / module / f"{_file_name(name)}.yaml"
-
-    def note_user(self, item: pytest.Item) -> None:
-        spec = _spec(item)
-        self.users.setdefault(self.path(item, spec), {})[item.nodeid] = spec.shared
-
-    def note_other(self, item: pytest.Item) -> None:
-        # Where pytest-recording and pytest-vcr put theirs.
-        folder = item.path.parent / "cassettes"
-        self.others |= {folder / item.path.stem, folder / f"{item.name}.yaml"}
-
-    def find_orphans(self) -> None:
-        ours = (
-            path
-            for path in self.folder.rglob("*.yaml")
-            if path not in self.users and self.others.isdisjoint({path, *path.parents})
-        )
-        self.orphans = sorted(ours)
-
-
-_SESSION = pytest.StashKey[_Session]()
+_SESSION = pytest.StashKey[CassetteSession]()
 _KIT = pytest.StashKey["LettaCassette"]()
 _PASSED = pytest.StashKey[bool]()
 
@@ -123,22 +57,48 @@ _PASSED = pytest.StashKey[bool]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the ``--letta-*`` options and the ini option ``letta_cassette_dir``."""
     group = parser.getgroup("letta", "Letta cassettes")
-    group.addoption("--letta-record", choices=MODES, default="none", help="record cassettes")
-    group.addoption("--letta-record-force", action="store_true", help="record even where CI is set")
     group.addoption(
-        "--letta-check-orphans", action="store_true", help="fail for cassettes that no test uses"
+        "--letta-record",
+        choices=MODES,
+        default="none",
+        help="none: replay only (default); once: record what has no cassette yet; new_episodes: "
+        "replay, and record what is missing at a cassette's end; rewrite (or all): record every "
+        "selected test anew. Needs LETTA_BASE_URL (and LETTA_API_KEY), or LETTA_APP_SERVER_URL "
+        "(and LETTA_APP_SERVER_TOKEN). A test that fails or skips writes nothing",
     )
-    parser.addini("letta_cassette_dir", "the cassettes' folder below rootdir", default="cassettes")
+    group.addoption(
+        "--letta-record-force",
+        action="store_true",
+        help="record even where the environment variable CI is set, which is refused otherwise",
+    )
+    group.addoption(
+        "--letta-check-orphans",
+        action="store_true",
+        help="fail for cassettes that no collected test uses, even if not the whole suite was "
+        "collected (then it is done anyway)",
+    )
+    parser.addini(
+        "letta_cassette_dir",
+        "the folder of the Letta cassettes, below rootdir (default: cassettes)",
+        default="cassettes",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker; refuse to record in CI or in parallel."""
     config.addinivalue_line(
         "markers",
-        f"{_MARK}(name=None, *, shared=False, base_url_env, model_env, player, timing, network): "
-        "replay this test's HTTP traffic from a cassette",
+        f"{MARK}(name=None, shared=False, base_url_env='LETTA_BASE_URL', "
+        "model_env='LETTA_RIG_MODEL', player='transport', timing=False, network=False, "
+        "scope='function'): replay this test's traffic with Letta from a cassette (name: its file; "
+        "shared: by several tests; base_url_env, model_env: where the server's and the scripted "
+        "model's URL stand while recording; player: 'transport' or 'vcr'; timing: record delays; "
+        "network: other hosts may be reached on replay; scope: one cassette for each 'function', "
+        "'module' or 'session')",
     )
-    session = config.stash[_SESSION] = _Session(config)
+    session = config.stash[_SESSION] = CassetteSession(config)
+    worker = getattr(config, "workerinput", None)
+    session.whole = _is_whole_suite(config) if worker is None else worker.get(_WHOLE, False)
     if session.mode == "none":
         return
     if os.environ.get("CI") and not config.getoption("--letta-record-force"):
@@ -152,8 +112,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Note who uses which file, before anything is deselected."""
     session = config.stash[_SESSION]
     for item in items:
-        if _MARK in getattr(item, "fixturenames", ()) or item.get_closest_marker(_MARK):
-            session.note_user(item)
+        session.note_user(item)
         if item.get_closest_marker("vcr"):
             session.note_other(item)
 
@@ -185,6 +144,24 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let nothing but this machine be reached by a test that plays a shared cassette."""
+    session = item.config.stash[_SESSION]
+    played = [
+        wide
+        for wide in wide_in(item, session)
+        if not wide.spec.network and not session.records(session.path(item, wide.spec))
+    ]
+    if not played:
+        return (yield)
+    from letta_adapters.testing._kit import refused
+    from letta_adapters.testing._offline import offline
+
+    with offline(lambda host: refused(host, played[0].kit)):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
@@ -192,6 +169,7 @@ def pytest_runtest_makereport(
     report = yield
     if call.when == "call":
         item.stash[_PASSED] = report.passed
+    item.config.stash[_SESSION].note_outcome(item, report)
     return report
 
 
@@ -199,11 +177,13 @@ def pytest_runtest_makereport(
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
     """After the last fixture (which may still have talked to Letta): save, or check."""
     result = yield
+    session = item.config.stash[_SESSION]
     kit = item.stash.get(_KIT, None)
     if kit is not None:
         del item.stash[_KIT]
         if item.stash.get(_PASSED, False):
-            item.config.stash[_SESSION].finish(kit)
+            session.finish(kit)
+    session.finish_wide()
     return result
 
 
@@ -219,8 +199,12 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Name the orphans."""
+    """Say what was recorded, and what was not; name the orphans."""
     state = config.stash[_SESSION]
+    if state.told:
+        terminalreporter.section("letta recordings")
+        for line in state.told:
+            terminalreporter.line(line)
     if state.orphans:
         terminalreporter.section("cassettes that no test uses", red=True)
         for path in state.orphans:
@@ -229,11 +213,40 @@ def pytest_terminal_summary(
 
 @pytest.fixture
 def letta_cassette(request: pytest.FixtureRequest) -> Iterator[LettaCassette]:
-    """This test's recorded conversation with Letta: see :class:`LettaCassette`."""
-    kit = request.config.stash[_SESSION].open(request.node)
+    """This test's recorded conversation with Letta: see :class:`LettaCassette`.
+
+    With ``letta_cassette(scope="module")`` (or ``"session"``) as a marker, that of all its tests.
+    """
+    spec = spec_of(request.node)
+    if spec.scope != "function":
+        yield request.getfixturevalue(WIDE[spec.scope])
+        return
+    kit = request.config.stash[_SESSION].open(request.node, spec)
+    request.node.stash[_KIT] = kit
     with kit.guard():
         yield kit
     kit.leave()
+
+
+@pytest.fixture(scope="module")
+def letta_cassette_module(request: pytest.FixtureRequest) -> Iterator[LettaCassette]:
+    """One recorded conversation for all tests of a module, and its fixtures of that scope."""
+    yield from _wide(request, "module")
+
+
+@pytest.fixture(scope="session")
+def letta_cassette_session(request: pytest.FixtureRequest) -> Iterator[LettaCassette]:
+    """One recorded conversation for all tests that use it, and fixtures of the session."""
+    yield from _wide(request, "session")
+
+
+def _wide(request: pytest.FixtureRequest, scope: str) -> Iterator[LettaCassette]:
+    session = request.config.stash[_SESSION]
+    kit = session.open_wide(request._pyfuncitem, scope)
+    yield kit
+    kit.leave()
+    # Saved or checked once all fixtures of this scope are gone.
+    session.closing.append((kit.path, kit))
 
 
 @pytest.fixture
@@ -262,39 +275,8 @@ def letta_local(letta_runtime: LocalLetta) -> LocalLetta:
 
 @pytest.fixture(autouse=True)
 def _letta_cassette_for_marked(request: pytest.FixtureRequest) -> None:
-    if request.node.get_closest_marker(_MARK) is not None:
-        request.getfixturevalue(_MARK)
-
-
-def _spec(item: pytest.Item) -> CassetteSpec:
-    from letta_adapters.testing._kit import CassetteSpec
-
-    mark = item.get_closest_marker(_MARK)
-    if mark is None:
-        return CassetteSpec()
-    try:
-        return CassetteSpec(*mark.args, **mark.kwargs)
-    except (TypeError, ValueError) as error:
-        raise pytest.UsageError(f"{item.nodeid}: {error}") from error
-
-
-def _file_name(name: str) -> str:
-    plain = re.sub(r"[^\w.\[\]=,+-]", "_", _without_secrets(name))
-    if len(plain.encode()) > _MAX_NAME:
-        # File systems allow 255 bytes, with `.yaml` and what stands before it while it is written.
-        plain = plain.encode()[:_MAX_NAME].decode("utf-8", "ignore")
-    # Parameters `a/b` and `a:b` must not end in one file.
-    return plain if plain == name else f"{plain}-{zlib.crc32(name.encode()):08x}"
-
-
-def _without_secrets(name: str) -> str:
-    """A test's name; what its parameters say belongs into no file's name if it is private."""
-    if "[" not in name:
-        return name
-    from letta_adapters.testing._finder import without_private_forms
-
-    test, bracket, parameters = name.partition("[")
-    return test + bracket + without_private_forms(parameters)
+    if request.node.get_closest_marker(MARK) is not None:
+        request.getfixturevalue(MARK)
 
 
 def _is_parallel(config: pytest.Config) -> bool:

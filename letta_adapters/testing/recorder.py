@@ -23,6 +23,7 @@ from typing import cast
 
 import httpx
 
+from letta_adapters.testing._closing import Opened
 from letta_adapters.testing.cassette import (
     CLOSED_BY_CLIENT,
     Cassette,
@@ -213,6 +214,7 @@ class RecordingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         self._clock = clock
         self._takes: list[_Take] = []
         self._lock = threading.Lock()
+        self._opened = Opened()
 
     def sibling(self) -> RecordingTransport:
         """A second transport with connections of its own that records into this one.
@@ -220,8 +222,16 @@ class RecordingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         For several clients: each closes its own, and each may live on an event loop of its own.
         """
         other = RecordingTransport(self._given, timing=self._timing, clock=self._clock)
-        other._takes, other._lock = self._takes, self._lock
+        other._takes, other._lock, other._opened = self._takes, self._lock, self._opened
         return other
+
+    def release(self) -> None:
+        """Close every connection that this one and its siblings opened; to be called at the end.
+
+        For clients that were not closed, or do not close what they were given. What ran on an event
+        loop that is closed already is left.
+        """
+        self._opened.close()
 
     @property
     def cassette(self) -> Cassette:
@@ -237,7 +247,7 @@ class RecordingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         """Send ``request``; the answer's body is recorded while the caller reads it."""
         request.read()
         if self._sync is None:
-            self._sync = httpx.HTTPTransport()
+            self._sync = self._opened.sync()
         take = self._take(request)
         try:
             response = self._sync.handle_request(_plain(request))
@@ -251,7 +261,7 @@ class RecordingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         """Send ``request``; the answer's body is recorded while the caller reads it."""
         await request.aread()
         if self._async is None:
-            self._async = httpx.AsyncHTTPTransport()
+            self._async = self._opened.asynchronous()
         take = self._take(request)
         try:
             response = await self._async.handle_async_request(_plain(request))

@@ -173,23 +173,29 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         key = self._key(request)
         found = self._matcher.take(key)
         if found is None:
-            error = CassetteMissError(self._explain(key))
-            self._misses.append(error)
-            raise error
+            raise self.missed(self._explain(key))
         return found[1]
+
+    def missed(self, text: str) -> CassetteMissError:
+        """Note a miss; returns the error to raise."""
+        self._misses.append(CassetteMissError(text))
+        return self._misses[-1]
+
+    def holds(self, request: httpx.Request) -> bool:
+        """Whether there is an answer left to ``request`` (whose body is read)."""
+        with self._lock:
+            return self._matcher.knows(self._key(_recorded(request)))
+
+    def made(self, token: str) -> bool:
+        """Whether an id is one that the recording's server made."""
+        return token in self._server_ids
 
     def _next(self, request: httpx.Request) -> tuple[Fault, RecordedResponse | None]:
         with self._lock:
             fault = self._faults.popleft() if self._faults else None
             if fault is not None:
                 return fault, None
-            recorded = RecordedRequest(
-                method=request.method,
-                uri=str(request.url),
-                headers=tuple(request.headers.multi_items()),
-                body=request.content,
-            )
-            return None, self.answer_to(recorded)
+            return None, self.answer_to(_recorded(request))
 
     def _key(self, request: RecordedRequest) -> RequestKey:
         return request_key(self._clean(request), self._server_ids.__contains__)
@@ -207,6 +213,15 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
             lines.append(f"  near: {entry.label}{' (played already)' if entry.played else ''}")
             lines.extend(f"    {line}" for line in differences(key, entry.key))
         return "\n".join(lines)
+
+
+def _recorded(request: httpx.Request) -> RecordedRequest:
+    return RecordedRequest(
+        method=request.method,
+        uri=str(request.url),
+        headers=tuple(request.headers.multi_items()),
+        body=request.content,
+    )
 
 
 class _Pause:

@@ -133,10 +133,15 @@ class LettaPersister:
         self.loaded: list[Any] = []
 
     def load_cassette(self, cassette_path: str | Path, serializer: Any) -> Any:
-        """vcrpy's (requests, responses). Raises ``CassetteNotFoundError``."""
+        """vcrpy's (requests, responses).
+
+        Raises ``CassetteNotFoundError``, or
+        :class:`letta_adapters.testing.CassetteFormatError` for a file that is none.
+        """
         path = Path(cassette_path)
         if self.ignore_existing or not path.is_file():
             raise CassetteNotFoundError
+        Cassette.load(path)  # vcrpy's own error for a bad file says neither where nor what
         requests, responses = deserialize(path.read_text(encoding="utf-8"), serializer)
         self.loaded[:] = requests
         return requests, responses

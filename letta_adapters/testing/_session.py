@@ -1,0 +1,306 @@
+"""What one pytest run knows about cassettes: which file is whose, and what became of it.
+
+Loaded in every test run of an environment that has the package, so it imports little.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from letta_adapters.testing._kit import CassetteSpec, LettaCassette
+
+MARK = "letta_cassette"
+# The fixtures of a wider scope, by the scope.
+WIDE = {"module": "letta_cassette_module", "session": "letta_cassette_session"}
+# File systems allow 255 bytes, with `.yaml` and what stands before it while it is written.
+_MAX_NAME = 200
+_LARGE = 100_000
+# Folders without tests, and with very many files.
+_NO_TESTS = {"node_modules", "__pycache__", "venv", "build", "dist", "site-packages"}
+
+
+@dataclass
+class _Wide:
+    """A cassette of several tests: who has used it so far, and how it went."""
+
+    spec: CassetteSpec
+    kit: LettaCassette | None = None
+    ran: set[str] = field(default_factory=set)
+    failed: list[str] = field(default_factory=list)
+
+
+class CassetteSession:
+    """This run's cassettes."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.mode: str = config.getoption("--letta-record")
+        self.folder = config.rootpath / str(config.getini("letta_cassette_dir"))
+        self.users: dict[Path, dict[str, bool]] = {}
+        self.wide: dict[Path, _Wide] = {}
+        self.fresh: set[Path] = set()
+        self.others: set[Path] = set()  # cassettes, and folders of them, of other plugins
+        self.orphans: list[Path] = []
+        self.told: list[str] = []
+        self.closing: list[tuple[Path, LettaCassette]] = []
+        self.whole = False
+        self._paths: dict[tuple[str, str], Path] = {}
+
+    # Which file ----------------------------------------------------------------------------------
+
+    def path(self, item: pytest.Item, spec: CassetteSpec) -> Path:
+        """Return the file of a test, or of the module or session that it belongs to."""
+        if spec.name is not None:
+            return self.folder / f"{spec.name}.yaml"
+        if spec.scope == "session":
+            return self.folder / "_session.yaml"
+        key = item.nodeid, spec.scope
+        if key not in self._paths:
+            # The class belongs to the name: two classes may have tests of one name.
+            name = ".".join(item.nodeid.split("::")[1:]) or item.name
+            module = spec.scope == "module"
+            self._paths[key] = self._of(item.path, "_module" if module else file_name(name))
+        return self._paths[key]
+
+    def _of(self, module: Path, name: str) -> Path:
+        own = self.folder / self._place(module) / f"{name}.yaml"
+        # Where recordings were before modules of one name in two folders had one each.
+        old = self._old(own)
+        if own == old or own.exists() or not old.exists() or self._namesakes[module.name] > 1:
+            return own
+        return old
+
+    def _place(self, module: Path) -> Path:
+        stem = module.stem.removeprefix("test_")
+        try:
+            parts = list(module.parent.relative_to(self.config.rootpath).parts)
+        except ValueError:  # above the root directory
+            parts = []
+        roots = self.config.getini("testpaths")
+        if parts and (parts[0] == "tests" or roots == [parts[0]]):
+            del parts[0]
+        return Path(*parts, stem)
+
+    def _old(self, path: Path) -> Path:
+        return self.folder / path.parent.name / path.name
+
+    @cached_property
+    def _namesakes(self) -> dict[str, int]:
+        """How many modules there are of each name."""
+        counts: dict[str, int] = {}
+        roots = [self.config.rootpath / root for root in self.config.getini("testpaths")]
+        for root in roots or [self.config.rootpath]:
+            for _, folders, files in os.walk(root):
+                folders[:] = [name for name in folders if name[0] != "." and name not in _NO_TESTS]
+                for name in files:
+                    if name.endswith(".py"):
+                        counts[name] = counts.get(name, 0) + 1
+        return counts
+
+    def note_user(self, item: pytest.Item) -> None:
+        """Note that ``item`` uses its file, and those of its module and session."""
+        for spec in _specs(item):
+            path = self.path(item, spec)
+            shared = spec.shared or spec.scope != "function"
+            self.users.setdefault(path, {})[item.nodeid] = shared
+            if spec.scope != "function":
+                self.wide.setdefault(path, _Wide(spec))
+
+    def note_other(self, item: pytest.Item) -> None:
+        """Note where pytest-recording and pytest-vcr put theirs."""
+        folder = item.path.parent / "cassettes"
+        self.others |= {folder / item.path.stem, folder / f"{item.name}.yaml"}
+
+    def find_orphans(self) -> None:
+        """Look for files that no test uses."""
+        ours = (
+            path
+            for path in self.folder.rglob("*.yaml")
+            if path not in self.users and self.others.isdisjoint({path, *path.parents})
+        )
+        self.orphans = sorted(ours)
+
+    # Recording and replaying ---------------------------------------------------------------------
+
+    def open(self, item: pytest.Item, spec: CassetteSpec) -> LettaCassette:
+        """Open the file of ``item``. Fails it if there is none, or several tests claim it."""
+        from letta_adapters.testing._kit import KINDS
+
+        path = self.path(item, spec)
+        self.note_user(item)
+        others = [node for node, shared in self.users[path].items() if not shared]
+        if len(self.users[path]) > 1 and others:
+            used_by = ", ".join(self.users[path])
+            pytest.fail(f"{path}: several tests without shared=True: {used_by}", pytrace=False)
+        recording = self.records(path)
+        if not recording and not path.is_file():
+            pytest.fail(self._missing(path), pytrace=False)
+        if recording and not _can_write(path):
+            pytest.fail(f"the recording could not be written to {path}: no permission", False)
+        extending = recording and self.mode == "new_episodes" and path.is_file()
+        return KINDS[spec.player](path, spec, recording=recording, extending=extending)
+
+    def open_wide(self, item: pytest.Item, scope: str) -> LettaCassette:
+        """Open the file of all tests of a module or session, for the first of them."""
+        spec = next(spec for spec in _specs(item) if spec.scope == scope)
+        kit = self.open(item, spec)
+        self.wide[kit.path].kit = kit
+        return kit
+
+    def _missing(self, path: Path) -> str:
+        old = self._old(path)
+        hint = "record it with --letta-record=once against a server"
+        if old != path and old.exists():
+            module = f"test_{path.parent.name}.py"
+            several = f"{old} may be it, but several modules are called {module}"
+            hint = f"{several}: move it there, or {hint}"
+        return f"no cassette {path}; {hint}"
+
+    def records(self, path: Path) -> bool:
+        """Tell whether the file is to be recorded, or gone on with, by whoever opens it now."""
+        if path in self.fresh or self.mode == "none":
+            return False
+        return self.mode != "once" or not path.is_file()
+
+    def finish(self, kit: LettaCassette) -> None:
+        """Save what was recorded, or check that all was played."""
+        before = _stamp(kit.path)
+        kit.finish()
+        if kit.recording:
+            self.fresh.add(kit.path)
+            self._tell_saved(kit, before)
+
+    def finish_wide(self) -> None:
+        """Finish what a module's or the session's fixture has closed."""
+        while self.closing:
+            path, kit = self.closing.pop()
+            state = self.wide[path]
+            left = set(self.users[path]) - state.ran
+            if state.failed:
+                self.tell_dropped(path, f"{state.failed[0]} failed")
+            elif kit.recording and left:
+                self.tell_dropped(path, f"not all of its tests were run: {min(left)}")
+            else:
+                if left:
+                    kit.only_in_part()
+                self.finish(kit)
+
+    def note_outcome(self, item: pytest.Item, report: pytest.TestReport) -> None:
+        """Remember how a test went that shares a cassette; say what was not recorded."""
+        for spec in _specs(item):
+            path = self.path(item, spec)
+            if spec.scope != "function":
+                state = self.wide[path]
+                if report.failed:
+                    state.failed.append(item.nodeid)
+                if report.when == "call" or report.skipped:
+                    state.ran.add(item.nodeid)
+            elif self.records(path) and not report.passed and report.when != "teardown":
+                self.tell_dropped(path, f"{item.nodeid} {_reason(report)}")
+
+    # What is said at the end ---------------------------------------------------------------------
+
+    def _tell_saved(self, kit: LettaCassette, before: object) -> None:
+        after = _stamp(kit.path)
+        if after == before:
+            self.told.append(f"all of it was recorded before: {self._short(kit.path)}")
+            return
+        size = kit.path.stat().st_size
+        self.told.append(f"recorded: {self._short(kit.path)} ({size / 1000:.1f} kB)")
+        if size > _LARGE:
+            self.told.append(
+                "  that is large for a repository, and for whoever reviews it: use a test for each "
+                "scenario, shorter answers, or include_partial_messages=False"
+            )
+
+    def tell_dropped(self, path: Path, why: str) -> None:
+        """Say at the end that ``path`` was not written."""
+        what = "is as it was" if path.is_file() else "was not made"
+        self.told.append(f"not recorded: {self._short(path)} {what}, because {why}")
+
+    def _short(self, path: Path) -> str:
+        root = self.config.rootpath
+        return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def spec_of(item: pytest.Item) -> CassetteSpec:
+    """Return what the nearest marker says. Raises ``UsageError`` for one that makes no sense."""
+    from letta_adapters.testing._kit import CassetteSpec
+
+    mark = item.get_closest_marker(MARK)
+    if mark is None:
+        return CassetteSpec()
+    try:
+        return CassetteSpec(*mark.args, **mark.kwargs)
+    except (TypeError, ValueError) as error:
+        raise pytest.UsageError(f"{item.nodeid}: {error}") from error
+
+
+def _specs(item: pytest.Item) -> Iterator[CassetteSpec]:
+    """The cassettes that a test uses: its own, its module's, the session's."""
+    fixtures = getattr(item, "fixturenames", ())
+    marked = item.get_closest_marker(MARK) is not None
+    wide = [scope for scope, name in WIDE.items() if name in fixtures]
+    if not (marked or wide or MARK in fixtures):
+        return
+    from letta_adapters.testing._kit import CassetteSpec
+
+    spec = spec_of(item)
+    if marked or MARK in fixtures:
+        yield spec
+    for scope in wide:
+        if scope != spec.scope:
+            yield CassetteSpec(scope=scope)  # type: ignore[arg-type]
+
+
+def wide_in(item: pytest.Item, session: CassetteSession) -> list[_Wide]:
+    """Return the shared cassettes that a test plays."""
+    paths = [(spec, session.path(item, spec)) for spec in _specs(item)]
+    return [session.wide[path] for spec, path in paths if spec.scope != "function"]
+
+
+def file_name(name: str) -> str:
+    """Return a test's name as a file's: short, portable, and without what is private in it."""
+    name = unicodedata.normalize("NFC", name)
+    plain = re.sub(r"[^\w.\[\]=,+-]", "_", _without_secrets(name))
+    if len(plain.encode()) > _MAX_NAME:
+        plain = plain.encode()[:_MAX_NAME].decode("utf-8", "ignore")
+    # Parameters `a/b` and `a:b` must not end in one file.
+    return plain if plain == name else f"{plain}-{zlib.crc32(name.encode()):08x}"
+
+
+def _without_secrets(name: str) -> str:
+    """A test's name; what its parameters say belongs into no file's name if it is private."""
+    if "[" not in name:
+        return name
+    from letta_adapters.testing._finder import without_private_forms
+
+    test, bracket, parameters = name.partition("[")
+    return test + bracket + without_private_forms(parameters)
+
+
+def _can_write(path: Path) -> bool:
+    folder = next(parent for parent in path.parents if parent.exists())
+    return os.access(folder, os.W_OK)
+
+
+def _stamp(path: Path) -> Any:
+    return path.stat().st_ino if path.is_file() else None
+
+
+def _reason(report: pytest.TestReport) -> str:
+    if not report.skipped:
+        return "failed"
+    said = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
+    return f"was skipped ({said.removeprefix('Skipped: ')})" if said else "was skipped"
