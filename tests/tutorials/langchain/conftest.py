@@ -35,7 +35,7 @@ def performed_by(*kinds: Any) -> Any:
 
 WITH_RECORDING = performed_by("fake", "real", recorded())
 # Of an agent that may call several tools at once, which agents of the Letta API are told to.
-WITH_PARALLEL_CALLS = performed_by("fake", "real", recorded("recorded, parallel calls"))
+WITH_PARALLEL_CALLS = performed_by("fake", "real", recorded("recorded-parallel"))
 
 
 class Performed:
@@ -117,8 +117,6 @@ def _recorded(request: pytest.FixtureRequest, stage: Stage, url: str) -> Iterato
     cassette = request.getfixturevalue("letta_cassette")
     rest = Rest(base_url=cassette.base_url, api_key=cassette.api_key or "")
     http_client = cassette.http_client()
-    settings = {"provider_type": "openai", "parallel_tool_calls": True}
-    more = {"model_settings": settings} if "parallel" in request.param else {}
     with LettaClient(rest, http_client=http_client) as client:
         agent_id = client.create_agent(
             name="tutorial",
@@ -126,8 +124,10 @@ def _recorded(request: pytest.FixtureRequest, stage: Stage, url: str) -> Iterato
             persona="I am a test.",
             system_prompt="You are a test.",
             base_tools=False,
-            **more,
         )
+        if "parallel" in request.param:
+            settings = {"provider_type": "openai", "parallel_tool_calls": True}
+            client.agents.update(agent_id, model_settings=settings)
 
         def perform(tutorial: Tutorial, script: Sequence[Line]) -> Any:
             cassette.script(*(line.static() for line in script))

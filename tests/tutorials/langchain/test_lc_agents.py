@@ -19,8 +19,11 @@ from pydantic import BaseModel
 
 from tests.tutorials.control import call_all, calls, gives, line
 from tests.tutorials.langchain.conftest import (
+    WITH_PARALLEL_CALLS,
     WITH_RECORDING,
     Performed,
+    performed_by,
+    recorded,
 )
 
 THREAD: Any = {"configurable": {"thread_id": "1"}}
@@ -59,6 +62,7 @@ def agent_with_memory(model: Any) -> Any:
 BOTH = call_all(("get_weather", {"city": "Rome"}), ("get_weather", {"city": "Oslo"}))
 
 
+@WITH_PARALLEL_CALLS
 def test_an_agent_with_a_memory(performed: Performed) -> None:
     script = [
         line("in Rome and in Oslo?", BOTH, knows="You speak of the weather."),
@@ -69,6 +73,22 @@ def test_an_agent_with_a_memory(performed: Performed) -> None:
     assert asked == ["Oslo", "Rome"]
     kinds = ["human", "ai", "tool", "tool", "ai", "human", "ai"]
     assert [next(iter(message)) for message in state["messages"]] == kinds
+
+
+@performed_by(recorded())
+def test_one_call_at_a_time(performed: Performed) -> None:
+    """The Letta API takes one call of an answer, unless the agent is told to call in parallel."""
+    letta = [
+        line("in Rome and in Oslo?", BOTH),
+        line("sunny in Rome", calls("get_weather", city="Oslo")),
+        line("sunny in Oslo", "Both are sunny."),
+        line("Where was that?", "Rome and Oslo."),
+    ]
+    control = [letta[0], line(["sunny in Rome", "sunny in Oslo"], "Both are sunny."), letta[-1]]
+    (expected, ran), (state, same) = performed.both(agent_with_memory, letta, control)
+    assert [len(m.get("calls", ())) for m in expected["messages"] if "ai" in m] == [2, 0, 0]
+    assert [len(m.get("calls", ())) for m in state["messages"] if "ai" in m] == [1, 1, 0, 0]
+    assert ran == same == ["Oslo", "Rome"]
 
 
 class Report(BaseModel):
@@ -263,6 +283,7 @@ def reviewed_calls(model: Any) -> Any:
 
 @WITH_RECORDING
 def test_calls_that_a_person_reviews(performed: Performed) -> None:
+    """An agent keeps the call that it made: it reads in the result what was run instead."""
     script = [
         line("Question 0", calls("get_weather", city="Rome")),
         line("sunny in Rome.", "Sunny."),
@@ -271,7 +292,10 @@ def test_calls_that_a_person_reviews(performed: Performed) -> None:
         line("Question 2", calls("get_weather", city="Rome")),
         line("Ask in Celsius.", "In Celsius, then."),
     ]
-    seen, asked = performed.same(reviewed_calls, script)
+    told = line(["with other arguments", "sunny in Rome, Italy."], "Sunny there.")
+    control, letta = performed.both(reviewed_calls, [*script[:3], told, *script[4:]], script)
+    assert letta == control
+    seen, asked = letta
     assert asked == ["Rome", "Rome, Italy"]
     assert [said[-1] for _, said in seen] == [
         *({"ai": text} for text in ("Sunny.", "Sunny there.", "In Celsius, then."))

@@ -26,7 +26,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from tests.tutorials.control import call_all, calls, gives, line
-from tests.tutorials.langchain.conftest import Performed
+from tests.tutorials.langchain.conftest import WITH_PARALLEL_CALLS, WITH_RECORDING, Performed
 
 SERVER = Path(__file__).parents[2] / "mcp_fixtures" / "everything.py"
 THREAD: Any = {"configurable": {"thread_id": "1"}}
@@ -85,6 +85,7 @@ def human_in_the_loop(model: Any) -> Any:
     return [seen, sorted(mail.did)]
 
 
+@WITH_PARALLEL_CALLS
 def test_human_in_the_loop(performed: Performed) -> None:
     both = call_all(("read", {"folder": "inbox"}), ("send", {"to": "Ada"}))
     script = [
@@ -202,6 +203,7 @@ def context_engineering(model: Any) -> Any:
     return agent.invoke(ask("What is left?"), THREAD)
 
 
+@WITH_RECORDING
 def test_prompts_of_the_moment(performed: Performed) -> None:
     todo = {"content": "tea", "status": "pending"}
     script = [

@@ -18,7 +18,7 @@ from langgraph_supervisor import create_supervisor
 from typing_extensions import TypedDict
 
 from tests.tutorials.control import calls, line
-from tests.tutorials.langchain.conftest import Performed
+from tests.tutorials.langchain.conftest import WITH_RECORDING, Performed
 
 THREAD: Any = {"configurable": {"thread_id": "1"}}
 
@@ -114,6 +114,7 @@ def handoffs(model: Any) -> Any:
     return [app.invoke(ask("Which bed was it?"), THREAD), ran]
 
 
+@WITH_RECORDING
 def test_handoffs(performed: Performed) -> None:
     script = [
         line("A flight to Rome", calls("to_hotels"), knows="You book flights."),
@@ -189,6 +190,7 @@ def subgraphs(model: Any) -> Any:
     return [app.invoke(ask("Long notes on ants."), THREAD), steps]
 
 
+@WITH_RECORDING
 def test_graphs_in_graphs(performed: Performed) -> None:
     script = [
         line("Sum up: Long notes on bees.", "Bees hum."),

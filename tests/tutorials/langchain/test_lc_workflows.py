@@ -358,8 +358,8 @@ def time_travel(model: Any) -> Any:
 
     graph = StateGraph(MessagesState).add_node(answer).add_edge(START, "answer")
     app = graph.compile(checkpointer=InMemorySaver())
-    for text in ("Tell me of Rome.", "How old is it?"):
-        app.invoke({"messages": [HumanMessage(text)]}, THREAD)
+    for number, text in enumerate(["Tell me of Rome.", "How old is it?"]):
+        app.invoke({"messages": [HumanMessage(text, id=f"asked-{number}")]}, THREAD)
 
     history = list(app.get_state_history(THREAD))
     before = next(s for s in history if s.next and len(s.values["messages"]) == 3)
@@ -368,7 +368,8 @@ def time_travel(model: Any) -> Any:
     asked = before.values["messages"][-1]
     other = HumanMessage("How big is it?", id=asked.id)
     forked = app.invoke(None, app.update_state(before.config, {"messages": [other]}))
-    on = app.invoke({"messages": [HumanMessage("And the first thing I asked?")]}, THREAD)
+    last = HumanMessage("And the first thing I asked?", id="asked-2")
+    on = app.invoke({"messages": [last]}, THREAD)
     return {
         "steps": [list(state.next) for state in history],
         "replayed": replayed["messages"],
@@ -377,6 +378,7 @@ def time_travel(model: Any) -> Any:
     }
 
 
+@WITH_RECORDING
 def test_time_travel(performed: Performed) -> None:
     """An agent is not asked twice: what runs on from a checkpoint gets the answer it gave."""
     script = [
