@@ -111,6 +111,8 @@ class AppTurn(TurnState):
         # The server says that nothing runs any more, but not how the turn ended.
         self.ending = False
         self._error: dict[str, Any] = {}
+        # Has the agent said or called anything since its tools' last results?
+        self._spoke = False
         # Of what this side's tools and callbacks raised, by tool call id.
         self._tracebacks: dict[str, str] = {}
 
@@ -153,6 +155,24 @@ class AppTurn(TurnState):
             # A known frame whose fields have other types than those this version knows.
             self.misread(_unknown(frame).raw, str(kind), "content", out)
         return out
+
+    @property
+    def silent(self) -> bool:
+        """Did the turn end well, and show no message of the agent?"""
+        return self.failure is None and not self._spoke
+
+    def take_stored(self, items: Iterable[dict[str, Any]]) -> list[Message]:
+        """Take what the server stored of a turn that showed nothing of it, oldest first."""
+        told: list[dict[str, Any]] = []
+        for item in items:
+            told = [] if item.get("message_type") == "tool_return_message" else [*told, item]
+        out: list[Message] = []
+        for item in told:
+            if item.get("message_type") in _TEXTS:
+                self._on_text(dict(item), out)
+        end = len(out)
+        self.assembler.flush(out)
+        return [*out[:end], *self.collect(out[end:])]
 
     def end_unsaid(self) -> list[Message]:
         """End a turn of which the server says that nothing runs any more, but not how it ended."""
@@ -298,6 +318,7 @@ class AppTurn(TurnState):
         shown = self._calls.get(call_id)
         if shown is not None and shown.tool_name == name:
             return shown
+        self._spoke = True
         tool_input = given if isinstance(given, dict) else {}
         raw = json.dumps(tool_input)
         return ToolCallMessage(call_id, name, tool_input, raw, True, run_id=self.run_id)
@@ -332,6 +353,7 @@ class AppTurn(TurnState):
     # -- deltas -----------------------------------------------------------------------------
 
     def _on_text(self, delta: dict[str, Any], out: list[Message]) -> None:
+        self._spoke = True
         self._flush_calls(out)
         # The id of a delta is the stored message's own and names one text.
         delta.setdefault("otid", delta.get("id"))
@@ -342,6 +364,7 @@ class AppTurn(TurnState):
             out.append(self.fragment(delta))
 
     def _on_call(self, delta: dict[str, Any], out: list[Message]) -> None:
+        self._spoke = True
         start = len(out)
         self.assembler.call(delta, out, approval=True)
         self.collect(out, start)
@@ -378,6 +401,7 @@ class AppTurn(TurnState):
         return not self._judge(call.tool_name, call.tool_input).granted
 
     def _on_return(self, delta: dict[str, Any], out: list[Message]) -> None:
+        self._spoke = False
         if str(delta.get("id")).startswith(_PROGRESS_ID):
             if self.partial:
                 out.append(self.fragment(delta))
@@ -470,6 +494,7 @@ _FRAMES: dict[str, _Handler] = {
     "turn_finished": AppTurn._on_finished,
 }
 
+_TEXTS = ("assistant_message", "reasoning_message")
 _DELTAS: dict[str, _Handler] = {
     "assistant_message": AppTurn._on_text,
     "reasoning_message": AppTurn._on_text,

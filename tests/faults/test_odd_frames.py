@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
 
 from letta_adapters import AsyncLettaClient
-from letta_adapters.errors import ProtocolError
+from letta_adapters.errors import ProtocolError, ServerError
+from letta_adapters.langchain import ChatLetta
 from tools.fake_app_server import CLOSE, HERE, Frame, accept, fake_app_server
 
 
-def answering(*odd: Any) -> AbstractAsyncContextManager[AsyncLettaClient]:
-    """A client of a server that accepts everything and follows a message with ``odd`` frames."""
+def asked(name: str) -> dict[str, Any]:
+    """A stored message of the user."""
+    return {"message_type": "user_message", "id": "m1", "otid": name, "content": "hello"}
+
+
+def answering(
+    *odd: Any, stored: Callable[[str], list[Any]] = lambda name: [asked(name)]
+) -> AbstractAsyncContextManager[AsyncLettaClient]:
+    """A client of a server that accepts everything and follows a message with ``odd`` frames.
+
+    ``stored``: what it holds then, newest first; it is given the message's own name.
+    """
+    named: list[str] = []
 
     def play(frame: Frame) -> list[Any]:
-        return [accept(frame), *(odd if frame["type"] == "input" else ())]
+        answer = accept(frame)
+        if frame["type"] == "input":
+            named.extend(re.findall(r'"client_message_id": "([^"]+)"', json.dumps(frame)))
+            return [answer, *odd]
+        if frame["type"] == "conversation_messages_list":
+            answer["messages"] = stored(named[-1])
+        return [answer]
 
     return fake_app_server(play, settle_timeout=0.1, request_timeout=3)
 
@@ -103,3 +124,36 @@ async def test_a_closed_socket_is_noticed_after_an_odd_frame() -> None:
     async with answering(odd, CLOSE) as client:
         result = await client.resume_session(**HERE).run_turn("hello")
         assert result.error_code == "protocol_error"
+
+
+USAGE = {"message_type": "usage_statistics", "prompt_tokens": 9, "completion_tokens": 7}
+SHOWS_NOTHING: list[Any] = [
+    {"type": "stream_delta", "runtime": HERE, "delta": USAGE},
+    {"type": "turn_finished", "runtime": HERE, "stop_reason": "end_turn"},
+]
+
+
+def told(text: str) -> dict[str, Any]:
+    return {"message_type": "assistant_message", "id": "m2", "content": text}
+
+
+async def test_an_answer_that_a_turn_did_not_show_is_read_from_the_conversation() -> None:
+    async with answering(*SHOWS_NOTHING, stored=lambda name: [told("Hi."), asked(name)]) as client:
+        result = await client.prompt("hello", "agent-1")
+    assert (result.success, result.result) == (True, "Hi.")
+
+
+async def test_a_turn_of_which_the_server_has_nothing_is_a_failure() -> None:
+    earlier = [told("Before."), asked("another")]
+    async with answering(*SHOWS_NOTHING, stored=lambda _: earlier) as client:
+        result = await client.prompt("hello", "agent-1")
+        assert (result.success, result.error_code) == (False, "server_error")
+        assert result.input_stored is False
+        with pytest.raises(ServerError, match="stored nothing"):
+            await ChatLetta(agent_id="agent-1", client=client, max_retries=0).ainvoke("hello")
+
+
+async def test_an_agent_of_letta_code_that_said_nothing_said_nothing() -> None:
+    async with answering(*SHOWS_NOTHING) as client:
+        result = await client.prompt("hello", "agent-1")
+    assert (result.success, result.result) == (True, "")

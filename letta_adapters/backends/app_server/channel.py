@@ -40,6 +40,7 @@ _SILENCE_SECONDS: Final = 15.0
 _END_SECONDS: Final = 3.0
 # How often a silent turn is looked at: can the server still store anything?
 _LOOK_SECONDS: Final = 10.0
+_NOTHING_SHOWN: Final = "The turn ended without a message."
 _QUESTIONS: Final = ("control_request", "external_tool_call_request")
 # How a turn failed that may go on where it runs.
 _CUT: Final = ("stream_truncated", "protocol_error")
@@ -210,8 +211,8 @@ class AppChannel:
                 self.state.fail(UNSEEN)
             if messages:
                 yield messages
-        if state.over:
-            await self._finished()
+        if state.over and (messages := await self._finished()):
+            yield messages
 
     async def _look(self) -> list[Message]:
         """Nothing came for a while: the server may be unable to go on.
@@ -350,11 +351,39 @@ class AppChannel:
 
     # -- the end ----------------------------------------------------------------------------
 
-    async def _finished(self) -> None:
+    async def _finished(self) -> list[Message]:
         await self.release()
+        if self.wanted and self.state.silent:
+            return await self._look_for_the_answer()
+        if self.wanted and self.state.failure is not None:
+            await self._find_out()
+        return []
+
+    async def _look_for_the_answer(self) -> list[Message]:
+        """Read what the turn stored, when it ended well and showed nothing.
+
+        The message is stored at once, or with its answer: so without it the turn was lost, and
+        with it alone the model really said nothing.
+        """
+        state, connection = self.state, self._connection
+        assert connection is not None
+        try:
+            items = await history.since(connection, self._conversation, self._otid)
+        except LettaError as error:
+            state.fail(Failure("server_error", f"{_NOTHING_SHOWN} Looking for it failed: {error}"))
+            return []
+        if items is None:
+            state.fail(
+                Failure("server_error", f"{_NOTHING_SHOWN} The server stored nothing of it.")
+            )
+            state.input_stored = False
+            return []
+        return state.take_stored(items)
+
+    async def _find_out(self) -> None:
+        """Tell what the failure means, and what became of the message."""
         state = self.state
-        if state.failure is None or not self.wanted:
-            return
+        assert state.failure is not None
         where = self._connection.state_directory if self._connection is not None else None
         if where is not None and (torn := explain(where, state.failure.message)) is not None:
             state.failure = replace(state.failure, code=torn.code, message=torn.message)

@@ -13,6 +13,7 @@ from letta_adapters.errors import InvalidInputError, ProtocolError
 from letta_adapters.messages import MessagePage
 
 _OPEN: Final = "<system-reminder>"
+_NEWEST: Final = 50
 _CLOSE: Final = "</system-reminder>"
 
 
@@ -111,11 +112,22 @@ def _is_reminder(text: Any) -> bool:
     return bare.startswith(_OPEN) and bare.endswith(_CLOSE)
 
 
+async def since(
+    connection: Connection, conversation: Conversation, client_message_id: str
+) -> list[dict[str, Any]] | None:
+    """What is stored after this message, oldest first; ``None``: the message is not stored."""
+    newest = await _list(connection, conversation, {"order": "desc", "limit": _NEWEST})
+    for at, message in enumerate(newest):
+        if same_call(message.get("otid"), client_message_id):
+            return newest[:at][::-1]
+    return None
+
+
 async def is_stored(
     connection: Connection, conversation: Conversation, client_message_id: str
 ) -> tuple[bool, bool]:
     """Does the conversation hold this message, and does an answer follow it?"""
-    query = {"order": "desc", "limit": 50}
+    query = {"order": "desc", "limit": _NEWEST}
     newest = await _list(connection, conversation, query)
     answered = False
     for message in newest:
