@@ -20,6 +20,7 @@ from letta_adapters.errors import (
     WaitsForItselfError,
     WrongEventLoopError,
 )
+from letta_adapters.handles import Handles
 from letta_adapters.messages import MessagePage, ResultMessage
 from letta_adapters.options import AgentKwargs, AgentOptions, SessionKwargs, SessionOptions
 from letta_adapters.outbox import unread_error, withdraw
@@ -120,6 +121,7 @@ class AsyncLettaClient:
         self._closed = False
         # Who remembers something of agents and conversations; set up once per client.
         self._watchers: list[Callable[[Change], None]] = []
+        self.handles = Handles()
 
     # -- the face ---------------------------------------------------------------------------
 
@@ -143,7 +145,10 @@ class AsyncLettaClient:
         """
         checked = AgentOptions(**dict[str, Any](**options))
         self.check_usable()
-        return await self.backend.create_agent(checked)
+        agent_id = await self.backend.create_agent(checked)
+        if checked.model:
+            self.handles.note(agent_id, checked.model)
+        return agent_id
 
     def create_session(
         self, agent_id: str | None = None, **options: Unpack[SessionKwargs]
@@ -307,6 +312,8 @@ class AsyncLettaClient:
     def notice(self, change: Change) -> None:
         """What was remembered of an agent or a conversation is not true any more."""
         self.backend.notice(change)
+        if change.agent_id:
+            self.handles.forget(change.agent_id)
         for watcher in self._watchers:
             watcher(change)
 

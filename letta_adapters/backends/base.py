@@ -95,6 +95,19 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
+class Sent:
+    """A message that may have been sent before.
+
+    ``otid``: its name, or ``""``. ``after``: the run of the newest answer that its sender knows.
+    ``seconds``: how long its run is waited for.
+    """
+
+    otid: str
+    after: str | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
     """A conversation that is open, with what is known of its agent."""
 
@@ -290,7 +303,12 @@ class Backend(Protocol):
         self, conversation: Conversation, calls: Sequence[PendingToolCall], reason: str
     ) -> None: ...
     async def abort(self, conversation: Conversation) -> bool: ...
-    async def wait_until_idle(self, conversation: Conversation, seconds: float) -> bool: ...
+    async def wait_until_idle(self, conversation: Conversation, sent: Sent) -> bool | None:
+        """Wait, before a message is sent (again), for a run of it that somebody else began.
+
+        ``None``: nothing has run since the answer that is known. ``False``: it is still active.
+        """
+
     async def live(self, conversation: Conversation) -> LiveState: ...
     async def set_model(self, conversation: Conversation, model: str) -> None: ...
     async def change_state(self, conversation: Conversation, options: SessionOptions) -> None: ...

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from letta_adapters.calls.entries import arguments_digest, digest_of
 from letta_adapters.calls.live import given
 from letta_adapters.calls.marker import Marker
-from letta_adapters.calls.memo import memo_of
 from letta_adapters.calls.model import Call, CallEnd, CallStart
 from letta_adapters.calls.route import Route, settings_digest
 from letta_adapters.calls.rule import Plan, inputs_of
@@ -168,8 +167,7 @@ class Ending:
         )
 
     def _model(self) -> str | None:
-        known = memo_of(self._client).models.get(self.conversation.agent_id)
-        return self._call.model or known
+        return self._call.model or self._client.handles.get(self.conversation.agent_id)
 
     def _marker(self) -> Marker:
         plan, before = self._plan, self._route.marker

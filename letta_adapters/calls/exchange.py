@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -9,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from letta_adapters._loops import running_task
+from letta_adapters._waiting import ended
 from letta_adapters.backends.base import Conversation, TurnSettings
 from letta_adapters.beginning import begin_turn
 from letta_adapters.calls import places, sending, stored
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 _GONE_ON: Final = "the conversation has gone on since that answer"
 _GONE: Final = "the conversation it came from is gone"
+# How long the end of an answer waits for the name of its model.
+_NAME_SECONDS: Final = 2.0
 _IN_WORK: Final = "a tool that the conversation waits for is still at work"
 
 
@@ -77,6 +81,7 @@ class Exchange(AsyncIterator[CallEvent]):
 
     async def _run(self) -> AsyncGenerator[CallEvent, None]:
         ending = await self._prepare()
+        asked = self._ask_for_model(ending)
         try:
             yield ending.start()
             for message in ending.replay:
@@ -87,10 +92,32 @@ class Exchange(AsyncIterator[CallEvent]):
                         yield message
                 self._stream = await self._next_stream(ending)
             recent.ended(ending.asked, ending.conversation)
+            if asked is not None:
+                await asyncio.wait({asked}, timeout=_NAME_SECONDS)
             yield ending.end()
         finally:
+            if asked is not None and not asked.done():
+                await ended(asked)
             if self._call.ephemeral and not ending.pending:
                 await self._client.finish(places.remove(self._client, ending.conversation))
+
+    def _ask_for_model(self, ending: Ending) -> asyncio.Future[None] | None:
+        """Ask for the model's handle, which callbacks count and price by, beside the turn.
+
+        Neither the stream nor the conversation says which model answers (letta 0.16.8).
+        """
+        client, agent_id = self._client, ending.conversation.agent_id
+        wanted = self._call.name_model and not self._call.model and agent_id
+        if not wanted or client.handles.knows(agent_id):
+            return None
+
+        async def ask() -> None:
+            try:
+                await places.model_of(client, agent_id)
+            except LettaError:
+                client.handles.note(agent_id, None)  # an answer can do without it
+
+        return asyncio.ensure_future(ask())
 
     async def _prepare(self) -> Ending:
         """Find the place, look at what is there, and send what is new."""
@@ -127,7 +154,7 @@ class Exchange(AsyncIterator[CallEvent]):
                 leave = None
             elif found is not None:
                 route = route.going_on()
-        return await self._send(plan, route, agent_id, leave)
+        return await self._send_there(plan, route, agent_id, leave)
 
     def _left_alone(self, plan: Plan, route: Route) -> Route:
         """Nobody denies a call that another caller of this process is about to answer.
@@ -157,35 +184,44 @@ class Exchange(AsyncIterator[CallEvent]):
         where, marker = route.conversation, route.marker
         assert where is not None
         bound = marker is not None and not route.forced
-        await self._wait_for_first_try(route, where)
+        if not bound and route.key is None:
+            return None, ""
+        # The Letta API lists what a run was sent when its step is stored, Letta Code at once.
+        listed_late = places.can(self._client, "whole_answers_only")
         try:
-            if marker is not None and bound:
-                if stored.is_head(marker, await stored.newest(self._client, where, 1)):
-                    return None, ""
-            elif route.key is None:
+            asks = listed_late and not recent.knows(where)
+            if asks and not await self._has_run(route, where):
                 return None, ""
-            items = await stored.newest(self._client, where, stored.RECENT)
+            head = await stored.newest(self._client, where, 1) if bound else []
+            if marker is not None and stored.is_head(marker, head):
+                return None, ""
+            found = await self._find(route, where)
+            if found is not None and not listed_late:
+                await self._has_run(route, where)
+                found = await self._find(route, where)
         except NotFoundError:
             if not bound:
                 raise
             return None, _GONE
+        return found, _GONE_ON if bound and found is None else ""
+
+    async def _find(self, route: Route, where: Conversation) -> stored.Answered | None:
+        """Look for this call among what the conversation holds."""
+        items = await stored.newest(self._client, where, stored.RECENT)
         found = stored.after_message(items, route.key) if route.key else None
         # Results that are stored are the whole call only if nothing is said after them.
         only_results = route.send[-1].role == "tool" if route.send else False
         if found is None and only_results and self._answers_are_ours(route):
             found = stored.after_results(items, route.result_ids)
-        return found, _GONE_ON if bound and found is None else ""
+        return found
 
-    async def _wait_for_first_try(self, route: Route, where: Conversation) -> None:
-        """Wait for the run of this very call, if it was made before and got out of sight.
-
-        What an active run was sent is listed only when its step is stored.
-
-        Raises:
-            ConversationBusyError: the run goes on and on.
-        """
-        if recent.is_out_of_sight(where.agent_id, route.key):
-            await stored.until_idle(self._client, where, self._call.timeout)
+    async def _has_run(self, route: Route, where: Conversation) -> bool:
+        """Wait for a run of this very call; has anything run since the answer it goes on from?"""
+        after = None if route.marker is None or route.forced else route.marker.run_id
+        seconds = self._call.timeout
+        return await stored.wait_for_runs(
+            self._client, where, route.key, after=after, seconds=seconds
+        )
 
     def _is_a_part(self, route: Route, found: stored.Answered) -> bool:
         """Is that what the agent had said when it was cut off?"""
@@ -278,6 +314,17 @@ class Exchange(AsyncIterator[CallEvent]):
 
     # -- the turn ---------------------------------------------------------------------------
 
+    async def _send_there(
+        self, plan: Plan, route: Route, agent_id: str, leave: Callable[[], None] | None
+    ) -> Ending:
+        try:
+            return await self._send(plan, route, agent_id, leave)
+        except NotFoundError:
+            if route.marker is None or route.forced:
+                raise
+        # Its runs may be listed still, so it was not seen before that it is gone.
+        return await self._send(plan, mismatched(self._call, plan, _GONE), agent_id, None)
+
     async def _send(
         self, plan: Plan, route: Route, agent_id: str, leave: Callable[[], None] | None
     ) -> Ending:
@@ -332,9 +379,9 @@ class Exchange(AsyncIterator[CallEvent]):
             )
         except LettaError as error:
             if error.accepted is None:
-                recent.lost_sight(ending.key, ending.conversation)
+                recent.lost(ending.key, ending.conversation)
             raise
-        recent.put(ending.key, ending.conversation)
+        recent.begun(ending.key, ending.conversation)
         return self._turn.stream(self._owner)
 
     def _tell_where(self, ending: Ending) -> None:
@@ -346,7 +393,7 @@ class Exchange(AsyncIterator[CallEvent]):
         """The message was refused, for a reason that can be helped: nothing is sent twice."""
         refused, rest = self._refusable, places.is_rest(self._client)
         if failure.accepted is None:
-            recent.lost_sight(ending.key, ending.conversation)
+            recent.lost(ending.key, ending.conversation)
         if refused is None:
             raise failure
         if rest and failure.code == "pending_approval":

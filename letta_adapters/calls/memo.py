@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _RECENT_CALLS: Final = BOUND
 _DEFAULT_SECONDS: Final = 30.0
+_MOMENT: Final = 30.0  # seconds
 # The App Server gives a client-side tool 300 s; a later answer would be told to nobody.
 HELD_SECONDS: Final = 290.0
 
@@ -70,7 +71,6 @@ class Memo:
         self.threads: Bounded[tuple[str, str], str] = Bounded()
         # Its id, and when it was asked for.
         self.default_agent: tuple[str, float] | None = None
-        self.models: Bounded[str, str | None] = Bounded()
         # What conversations were told, by digest: the system text, and what to keep to.
         self.told: Bounded[Conversation, tuple[str | None, str | None]] = Bounded()
         # Conversations that a call gave a model of its own.
@@ -101,8 +101,6 @@ class Memo:
 
     def notice(self, change: Change) -> None:
         """Forget what is not true any more."""
-        if change.agent_id:
-            self.models.pop(change.agent_id, None)
         if change.conversation_id or change.gone:
             known = self.threads
             gone = [key for key in known if change.concerns(key[0], known[key])]
@@ -143,8 +141,8 @@ class RecentCalls:
         self._lock = threading.Lock()
         self._calls: OrderedDict[tuple[str, str], Conversation] = OrderedDict()
         self._unended: set[tuple[str, str]] = set()
-        # Nobody could find out what became of them: their runs may still be active.
-        self._out_of_sight: set[tuple[str, str]] = set()
+        # Conversations by when this process last knew all that happens in them.
+        self._seen: Bounded[Conversation, float] = Bounded()
 
     def get(self, agent_id: str, key: str | None) -> Conversation | None:
         """Where this call of the agent went before."""
@@ -161,39 +159,47 @@ class RecentCalls:
             self._unended.add(call)
             self._calls.move_to_end(call)
             while len(self._calls) > _RECENT_CALLS:
-                self._forget(self._calls.popitem(last=False)[0])
+                self._unended.discard(self._calls.popitem(last=False)[0])
 
-    def lost_sight(self, key: str | None, where: Conversation) -> None:
-        """Nobody can tell whether it was accepted."""
+    def begun(self, key: str | None, where: Conversation) -> None:
+        """The server has taken it."""
         self.put(key, where)
-        if key is not None:
-            with self._lock:
-                self._out_of_sight.add((where.agent_id, key))
-
-    def is_out_of_sight(self, agent_id: str, key: str | None) -> bool:
-        """Was it made here, and could nobody find out what became of it?"""
         with self._lock:
-            return key is not None and (agent_id, key) in self._out_of_sight
+            self._seen[where] = time.monotonic()
 
-    def _forget(self, call: tuple[str, str]) -> None:
-        self._unended.discard(call)
-        self._out_of_sight.discard(call)
+    def lost(self, key: str | None, where: Conversation) -> None:
+        """Nobody can tell whether it was taken: its run may be active."""
+        self.put(key, where)
+        with self._lock:
+            self._seen.pop(where, None)
+
+    def knows(self, where: Conversation) -> bool:
+        """Did this process see all that happens there a moment ago?
+
+        Loops of tools ask the server once less then: that another process is asked meanwhile, loses
+        its connection, and its call comes here, takes longer.
+        """
+        with self._lock:
+            seen = self._seen.get(where)
+            return seen is not None and time.monotonic() - seen < _MOMENT
 
     def ended(self, key: str | None, where: Conversation) -> None:
         """It was answered there, or waits for its caller."""
-        if key is not None:
-            with self._lock:
+        with self._lock:
+            self._seen[where] = time.monotonic()
+            if key is not None:
                 call = (where.agent_id, key)
                 if call in self._calls:
                     self._calls[call] = where
-                self._forget(call)
+                self._unended.discard(call)
 
     def drop(self, gone: Callable[[Conversation], bool]) -> None:
         """Forget the calls that went where nothing is any more."""
         with self._lock:
+            self._seen.drop(gone)
             for call in [call for call, where in self._calls.items() if gone(where)]:
                 del self._calls[call]
-                self._forget(call)
+                self._unended.discard(call)
 
     def was_cut_off(self, agent_id: str, key: str | None) -> bool:
         """Was it begun here and never came to its end?"""

@@ -52,6 +52,7 @@ class Call:
         on_send: Told where the message goes and under which key, just before it does. Whoever
             keeps that can ask later whether the conversation holds it
             (:func:`~letta_adapters.calls.stored.holds`). Called in the client's thread.
+        name_model: Say which model answered; it is asked for beside the turn where nobody told it.
         asks: Hand out a question about every tool that the server runs, also where the session's
             mode would let it run.
     """
@@ -78,6 +79,7 @@ class Call:
     session: SessionOptions = field(default_factory=SessionOptions)
     begun: str | None = None
     on_send: Callable[[Conversation, str | None], None] | None = None
+    name_model: bool = False
     asks: bool = False
 
 

@@ -80,15 +80,13 @@ async def agent_of(client: AsyncLettaClient, call: Call) -> str:
 
 
 async def model_of(client: AsyncLettaClient, agent_id: str) -> str | None:
-    """The agent's model handle, asked once."""
-    memo = memo_of(client)
+    """The agent's model handle, asked where it was not told lately."""
     if not agent_id:
         return None
-    if agent_id not in memo.models:
+    if not client.handles.knows(agent_id):
         agent = await client.agents.retrieve(agent_id)
-        model = agent.get("model")
-        memo.models[agent_id] = model if isinstance(model, str) and model else None
-    return memo.models[agent_id]
+        client.handles.note(agent_id, agent.get("model"))
+    return client.handles.get(agent_id)
 
 
 async def about_model(
@@ -105,10 +103,8 @@ async def about_model(
     inner = config.get("context_window") if isinstance(config, Mapping) else None
     sizes = (agent.get("context_window_limit"), inner)
     window = next((size for size in sizes if isinstance(size, int) and size > 0), None)
-    model = agent.get("model")
-    handle = model if isinstance(model, str) and model else None
-    memo_of(client).models[agent_id] = handle
-    return agent_id, handle, window
+    client.handles.note(agent_id, agent.get("model"))
+    return agent_id, client.handles.get(agent_id), window
 
 
 async def make(
@@ -167,8 +163,8 @@ def note_made(client: AsyncLettaClient, call: Call, opened: Opened) -> None:
     if not is_rest(client):
         if call.model:
             memo.changed[where] = call.model
-        elif opened.model:
-            memo.models.setdefault(where.agent_id, opened.model)
+        elif opened.model and not client.handles.knows(where.agent_id):
+            client.handles.note(where.agent_id, opened.model)
 
 
 async def set_up(

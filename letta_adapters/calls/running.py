@@ -14,6 +14,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from letta_adapters._bounded import Bounded
 from letta_adapters.calls.answer import Answer, Piece, Reader
 from letta_adapters.calls.caller import Caller
 from letta_adapters.calls.calling import Calling
@@ -44,7 +45,7 @@ class Runner:
     def __init__(self, caller: Caller, max_retries: int) -> None:
         self.caller = caller
         # Handles of the agents' models, as far as answers told them; `None` is the default agent.
-        self.models: dict[str | None, str] = {}
+        self.models: Bounded[str | None, str] = Bounded()
         self._retries: dict[str, Any] = {
             "stop": stop_after_attempt(max_retries + 1),
             "wait": wait_random_exponential(max=_LONGEST_WAIT),

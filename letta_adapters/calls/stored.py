@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from letta_adapters.backends.base import Conversation, has
+from letta_adapters.backends.base import Conversation, Sent, has
 from letta_adapters.calls.marker import Marker
 from letta_adapters.calls.sending import GO_ON
 from letta_adapters.engine.assembler import arguments_of, dicts_of, parse_arguments
-from letta_adapters.engine.otids import of_call, same_call
+from letta_adapters.engine.otids import of_call, same_call, sent_as
 from letta_adapters.engine.rows import CALLS, calls_of, oldest_first, text_of
 from letta_adapters.errors import ConversationBusyError, NotFoundError
 from letta_adapters.messages import (
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Stored messages that are looked through for a repeated call.
 RECENT: Final = 50
-# How long the run of a call that got out of sight is waited for.
+# How long the run of a call is waited for that may have been made before.
 _RUN_SECONDS: Final = 600.0
 
 _Item = Mapping[str, Any]
@@ -88,6 +88,42 @@ class Answered:
         return bool(self.pending) or any(isinstance(m, AssistantMessage) for m in self.messages)
 
 
+async def wait_for_runs(
+    client: AsyncLettaClient,
+    conversation: Conversation,
+    key: str | None,
+    *,
+    after: str | None = None,
+    seconds: float | None = None,
+) -> bool:
+    """Wait for a run that may be of this very call, made before, here or elsewhere.
+
+    Args:
+        key: What the call is known by.
+        after: The run of the answer that the call goes on from.
+        seconds: How long at most; ``None``: as long as a turn may take.
+
+    Returns:
+        Has anything run since ``after``, as far as the server tells?
+
+    Raises:
+        ConversationBusyError: the run goes on and on.
+    """
+    backend = client.backend
+    seconds = seconds or backend.turn_timeout or _RUN_SECONDS
+    place = conversation.agent_id, conversation.conversation_id
+    sent = Sent(sent_as(key, *place) if key else "", after, seconds)
+    idle = await backend.wait_until_idle(conversation, sent)
+    if idle is False:
+        raise ConversationBusyError(
+            "A run is active in the conversation, perhaps of this very call.",
+            hint="Make the call again later: if it was made before, its answer is looked up. "
+            "A run that never ends is stopped by abort() of a session of that conversation.",
+            accepted=False,
+        )
+    return idle is True
+
+
 async def holds(
     client: AsyncLettaClient,
     conversation: Conversation,
@@ -113,7 +149,7 @@ async def holds(
     """
     leave = await client.enter(conversation, None)
     try:
-        await until_idle(client, conversation, seconds)
+        await wait_for_runs(client, conversation, key, seconds=seconds)
         items = await newest(client, conversation, RECENT)
     except NotFoundError:
         return None
@@ -132,23 +168,6 @@ async def holds(
                 return True
         open_.update(str(call.get("tool_call_id")) for call in calls_of(item))
     return False
-
-
-async def until_idle(
-    client: AsyncLettaClient, conversation: Conversation, seconds: float | None
-) -> None:
-    """Wait for a run of ours that got out of sight, before what it was sent is looked up.
-
-    Raises:
-        ConversationBusyError: the run goes on and on.
-    """
-    allowed = seconds or client.backend.turn_timeout or _RUN_SECONDS
-    if not await client.backend.wait_until_idle(conversation, allowed):
-        raise ConversationBusyError(
-            "The run that this call began is still active.",
-            hint="Make the call again later: its answer is then looked up.",
-            accepted=False,
-        )
 
 
 def _returns(item: _Item) -> Sequence[_Item]:

@@ -131,7 +131,7 @@ class LettaLLM(FunctionCallingLLM):
             num_output=self.num_output,
             is_chat_model=True,
             is_function_calling_model=True,
-            model_name=self.model or self.agent_id or "letta",
+            model_name=self.model or "letta",
             system_role=MessageRole.SYSTEM,
         )
 
@@ -142,8 +142,11 @@ class LettaLLM(FunctionCallingLLM):
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What LlamaIndex wants to know of a model; no I/O."""
-        return self._metadata
+        """What LlamaIndex wants to know of a model; no I/O: a call may tell the agent's model."""
+        handle = self._runner.models.get(self.agent_id)
+        if self.model or not handle:
+            return self._metadata
+        return self._metadata.model_copy(update={"model_name": handle})
 
     # -- copies and dumps -------------------------------------------------------------------
 

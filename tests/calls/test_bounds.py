@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx
 import pytest
+from langchain_core.messages import HumanMessage
 
 from letta_adapters import AsyncLettaClient, Rest
 from letta_adapters._bounded import BOUND, Bounded
@@ -21,7 +23,7 @@ CALLS = 1_100
 
 def sizes(memo: Memo) -> dict[str, int]:
     found = {name: len(value) for name, value in vars(memo).items() if hasattr(value, "__len__")}
-    assert {"held", "threads", "models", "told", "changed"} <= set(found)
+    assert {"held", "threads", "told", "changed"} <= set(found)
     return found
 
 
@@ -62,12 +64,37 @@ async def test_many_calls_leave_every_cache_at_its_bound(
             await asyncio.gather(*(ask(number) for number in range(start, start + 50)))
         found = sizes(memo_of(client))
         assert max(found.values()) <= BOUND, found
+        assert len(client.handles) == 1
         if not thread:
             assert found["told"] == found["threads"] == 0
         assert len(recent._calls) <= BOUND
         assert len(recent._unended) <= BOUND
+        assert len(recent._seen) <= BOUND
         assert not client.turns
         assert not client.busy
+
+
+@pytest.mark.parametrize("away", [False, True])
+async def test_runs_of_others_are_looked_for_after_a_moment(
+    monkeypatch: pytest.MonkeyPatch, away: bool
+) -> None:
+    """What this process did a moment ago it knows; then another one may have been asked."""
+    letta = FakeLetta()
+    http_client = letta.http_client()
+    asked: list[str] = []
+
+    async def note(request: httpx.Request) -> None:
+        asked.append(request.url.path)
+
+    http_client.event_hooks["request"].append(note)
+    async with AsyncLettaClient(Rest(base_url="http://letta.fake"), http_client=http_client) as it:
+        model = ChatLetta(agent_id=await it.create_agent(), client=it)
+        history: list[Any] = [HumanMessage("one", id="1")]
+        history.append(await model.ainvoke(history))
+        if away:
+            monkeypatch.setattr("letta_adapters.calls.memo._MOMENT", -1.0)
+        await model.ainvoke([*history, HumanMessage("two", id="2")])
+    assert (asked.count("/v1/runs/") == 1) is away
 
 
 async def test_what_is_deleted_is_let_go_of(letta_fake: FakeLetta) -> None:

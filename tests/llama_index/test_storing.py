@@ -84,6 +84,14 @@ def test_a_copy_with_another_address_asks_that_one() -> None:
         llm.model_copy(update={"max_retries": -1})
 
 
+def test_a_model_is_called_by_its_handle_and_not_by_its_agent(letta_fake: FakeLetta) -> None:
+    client = letta_fake.client()
+    llm = LettaLLM(client=client, agent_id=client.create_agent(name="ada", model="big/model"))
+    assert llm.metadata.model_name == "letta"
+    llm.complete("hello")
+    assert llm.metadata.model_name == "big/model"
+
+
 def test_a_copy_with_other_session_options_has_them() -> None:
     llm = LettaLLM(backend=Local(), session_options={"permission_mode": "plan"})
     assert llm.model_copy(update={"session_options": {}})._session.permission_mode is None

@@ -47,6 +47,7 @@ from letta_adapters.backends.base import (
     LiveState,
     Opened,
     Order,
+    Sent,
     Target,
     TurnSettings,
     check_supported,
@@ -461,13 +462,9 @@ class AppServerBackend:
         limit: int,
     ) -> MessagePage:
         """One page of stored messages."""
+        link = await self.connection()
         return await history.fetch_page(
-            await self.connection(),
-            conversation,
-            before=before,
-            after=after,
-            order=order,
-            limit=limit,
+            link, conversation, before=before, after=after, order=order, limit=limit
         )
 
     @counted
@@ -498,9 +495,11 @@ class AppServerBackend:
         """Cancel the active turn; ``False`` if there was none."""
         return await settling.abort(await self._known(conversation), conversation)
 
-    async def wait_until_idle(self, conversation: Conversation, seconds: float) -> bool:
-        """Nothing to wait for: a turn ends with the connection, and its input is listed at once."""
-        return True
+    @counted
+    async def wait_until_idle(self, conversation: Conversation, sent: Sent) -> bool | None:
+        """See :class:`~letta_adapters.backends.base.Backend`; it waits for no other message."""
+        await self._up_to_date(conversation)
+        return await self._live.setdefault(conversation, Live()).is_over(sent.otid, sent.seconds)
 
     @counted
     async def live(self, conversation: Conversation) -> LiveState:

@@ -117,6 +117,22 @@ class Live:
         """Is what runs now the turn of somebody else's message, or of that one and others?"""
         return bool(set(self.messages) - {client_message_id})
 
+    def says(self, client_message_id: str) -> bool:
+        """Is the turn of this message active, or does it wait for its turn?"""
+        queued = (item.get("client_message_id") for item in self.queue)
+        return not self.idle and client_message_id in (*self.messages, *queued)
+
+    async def is_over(self, client_message_id: str, seconds: float) -> bool:
+        """Wait, for a bounded time, until this message has had its turn; has it?
+
+        A turn ends with its connection, so what is active is of a client that lives. One that asks
+        a person may wait for as long as it takes.
+        """
+        await self.reaches(
+            lambda: not self.says(client_message_id) or bool(self.questions), seconds
+        )
+        return not self.says(client_message_id)
+
     async def reaches(self, what: Callable[[], bool], seconds: float) -> bool:
         """Wait, for a bounded time, until ``what()`` holds."""
         until = time.monotonic() + seconds

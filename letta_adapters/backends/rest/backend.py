@@ -16,6 +16,7 @@ from letta_adapters.backends.base import (
     LiveState,
     Opened,
     Order,
+    Sent,
     Target,
     TurnSettings,
     check_supported,
@@ -203,12 +204,12 @@ class RestBackend:
         """Cancel the active run; ``False`` if there was none."""
         return await runs.cancel(self._http, conversation)
 
-    async def wait_until_idle(self, conversation: Conversation, seconds: float) -> bool:
-        """Wait until no run is active; ``False`` if one still is after that time.
+    async def wait_until_idle(self, conversation: Conversation, sent: Sent) -> bool | None:
+        """See :class:`~letta_adapters.backends.base.Backend`; no list says what a run was sent.
 
         What an active run was sent is not listed before its step is stored (letta 0.16.8).
         """
-        return await runs.wait_until_idle(self._http, conversation, seconds)
+        return await runs.wait_until_idle(self._http, conversation, sent.seconds, sent.after)
 
     async def live(self, conversation: Conversation) -> LiveState:
         """Refused: the Letta API has no queue and no device."""

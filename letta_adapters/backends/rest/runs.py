@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from letta_adapters._checks import checked_id
@@ -64,8 +64,8 @@ async def cancel(http: Http, conversation: Conversation) -> bool:
     return True
 
 
-async def active_run(http: Http, conversation: Conversation) -> str | None:
-    """The id of a run that is active on this conversation, or ``None``."""
+async def _newest_runs(http: Http, conversation: Conversation) -> list[Mapping[str, Any]]:
+    """The newest runs of this conversation, the newest first."""
     default = conversation.conversation_id == DEFAULT
     params: dict[str, Any] = {"limit": _RECENT, "order": "desc"}
     params |= (
@@ -73,12 +73,18 @@ async def active_run(http: Http, conversation: Conversation) -> str | None:
         if default
         else {"conversation_id": conversation.conversation_id}
     )
-    for run in await http.read("/v1/runs/", params):
-        # Runs of the default conversation have no conversation id, so its query names the agent.
-        mine = not default or run.get("conversation_id") in (None, DEFAULT)
-        if mine and run.get("status") in _ACTIVE:
-            return str(run["id"])
-    return None
+    runs = await http.read("/v1/runs/", params)
+    # Runs of the default conversation have no conversation id, so its query names the agent.
+    return [run for run in runs if not default or run.get("conversation_id") in (None, DEFAULT)]
+
+
+async def active_run(http: Http, conversation: Conversation) -> str | None:
+    """The id of a run that is active on this conversation, or ``None``."""
+    return _active(await _newest_runs(http, conversation))
+
+
+def _active(runs: Sequence[Mapping[str, Any]]) -> str | None:
+    return next((str(run["id"]) for run in runs if run.get("status") in _ACTIVE), None)
 
 
 async def is_stored(http: Http, conversation: Conversation, otid: str) -> bool:
@@ -102,9 +108,17 @@ async def wait_for_run(http: Http, run_id: str, seconds: float) -> str | None:
         await asyncio.sleep(_POLL_SECONDS)
 
 
-async def wait_until_idle(http: Http, conversation: Conversation, seconds: float) -> bool:
-    """Wait until no run is active on this conversation, at most ``seconds``; is none?"""
-    run_id = await active_run(http, conversation)
+async def wait_until_idle(
+    http: Http, conversation: Conversation, seconds: float, after: str | None
+) -> bool | None:
+    """Wait until no run is active on this conversation, at most ``seconds``; is none?
+
+    ``None``: nothing has run since the run ``after``.
+    """
+    runs = await _newest_runs(http, conversation)
+    if after is not None and runs and runs[0].get("id") == after:
+        return None
+    run_id = _active(runs)
     return run_id is None or await wait_for_run(http, run_id, seconds) not in _ACTIVE
 
 

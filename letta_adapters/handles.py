@@ -1,0 +1,38 @@
+"""Which model each agent has, as far as a client was told lately."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from letta_adapters._bounded import Bounded
+
+# Others may give an agent another model.
+_SECONDS: Final = 600.0
+
+
+class Handles:
+    """Handles of agents' models, by agent; bounded. A client and all that use it share one."""
+
+    def __init__(self) -> None:
+        self._known: Bounded[str, tuple[str | None, float]] = Bounded()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def note(self, agent_id: str, handle: object) -> None:
+        """Keep what was told of an agent's model: its handle, or that it has none."""
+        told = handle if isinstance(handle, str) and handle else None
+        self._known[agent_id] = (told, time.monotonic())
+
+    def forget(self, agent_id: str) -> None:
+        """Let go of what is perhaps not true any more."""
+        self._known.pop(agent_id, None)
+
+    def knows(self, agent_id: str) -> bool:
+        """Is it known, and was that told lately?"""
+        return agent_id in self._known and time.monotonic() - self._known[agent_id][1] < _SECONDS
+
+    def get(self, agent_id: str) -> str | None:
+        """The handle; ``None`` if there is none, or none is known."""
+        return self._known[agent_id][0] if agent_id in self._known else None
