@@ -12,9 +12,10 @@ from langgraph.types import Command
 
 from letta_adapters import AsyncLettaClient, InvalidInputError, Rest, UnsupportedOptionError
 from letta_adapters.calls import memo
+from letta_adapters.errors import ProviderRefusedError
 from letta_adapters.langchain import ChatLetta, LettaRunnable
 from letta_adapters.testing import LettaCassette
-from letta_adapters.testing.scripted_model import Reply, ToolUse
+from letta_adapters.testing.scripted_model import ModelError, Reply, ToolUse
 from tests.langchain.test_runnable import get_weather, graph_of, thread
 from tests.rest._server_tool import attach
 from tests.rest.conftest import MODEL
@@ -75,6 +76,23 @@ async def test_settings_of_a_conversation(
         await model.ainvoke("hi", conversation_id="default")
     with pytest.raises(InvalidInputError, match="top_p"):
         await model.ainvoke("hi", top_p=0.5)
+
+
+async def test_what_a_provider_refused_is_asked_once(
+    client: AsyncLettaClient, agent: str, letta_cassette: LettaCassette
+) -> None:
+    """By whatever way: a second try would get the same answer and costs time."""
+    model = ChatLetta(agent_id=agent, client=client, max_retries=2)
+    refused = Reply(error=ModelError(400, "that is no picture", type="invalid_request_error"))
+    for stream in (False, True):
+        letta_cassette.script(refused, "Asked again.")
+        with pytest.raises(ProviderRefusedError, match="400") as error:
+            if stream:
+                async for _ in model.astream("look at it"):
+                    pass
+            else:
+                await model.ainvoke("look at it")
+        assert error.value.is_retryable is False  # type: ignore[attr-defined]
 
 
 async def test_a_call_that_waits_survives_the_process(
