@@ -14,6 +14,7 @@ from letta_adapters.llama_index import LettaAgent, LettaLLM
 from letta_adapters.messages import content_text
 from letta_adapters.testing import FakeLetta, LettaCassette
 from letta_adapters.testing.scripted_model import ScriptedModel
+from tests.live._rig import rig_script, rig_server
 from tests.rest.conftest import MODEL
 
 _USER = "user_message"
@@ -90,7 +91,21 @@ def _about(name: str, world: World) -> dict[str, Any]:
     return {"name": name, "persona": "I am a test.", "system_prompt": "You are a test.", **about}
 
 
-@pytest.fixture(params=[pytest.param("rest", marks=pytest.mark.letta_cassette), "embedded"])
+_REST = pytest.param("rest", marks=pytest.mark.letta_cassette)
+_LIVE = pytest.param("live", marks=pytest.mark.live)
+
+
+async def live() -> AsyncIterator[World]:
+    """An agent of the rig's Letta API."""
+    sync = LettaClient(rig_server())
+    async with AsyncLettaClient(rig_server()) as client_here:
+        made = World(sync, client_here, "", rig_script())
+        made.agent_id = made.another("llama")
+        yield made
+    sync.close()
+
+
+@pytest.fixture(params=[_REST, "embedded", _LIVE])
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     """The Letta API (recorded from a real server), and the real embedded runtime."""
     if request.param == "embedded":
@@ -98,6 +113,10 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
         client: LettaClient = request.getfixturevalue("embedded")
         model.clear()
         yield World(client, client, request.getfixturevalue("embedded_agent"), model.script)
+        return
+    if request.param == "live":
+        async for made in live():
+            yield made
         return
     async for made in recorded(request.getfixturevalue("letta_cassette")):
         yield made
@@ -117,7 +136,7 @@ async def recorded(cassette: LettaCassette) -> AsyncIterator[World]:
         await get_bridge().acall(own.aclose())
 
 
-@pytest.fixture(params=["fake", pytest.param("rest", marks=pytest.mark.letta_cassette), "embedded"])
+@pytest.fixture(params=["fake", _REST, "embedded", _LIVE])
 async def own_world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     """A world with an agent of its own: in memory, recorded, and on the real embedded runtime."""
     if request.param == "fake":
@@ -133,6 +152,10 @@ async def own_world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
         made = World(embedded, embedded, "", model.script)
         made.agent_id = made.another("llama")
         yield made
+        return
+    if request.param == "live":
+        async for made in live():
+            yield made
         return
     async for world in recorded(request.getfixturevalue("letta_cassette")):
         yield world

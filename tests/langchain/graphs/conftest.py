@@ -6,7 +6,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from langgraph.checkpoint.memory import InMemorySaver
@@ -17,6 +17,8 @@ from letta_adapters.langchain import ChatLetta
 from letta_adapters.messages import content_text
 from letta_adapters.testing.fakes import FakeLetta
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
+from tests.live._rig import rig_script, rig_server
+from tests.rest.conftest import MODEL
 
 # docs/langchain.md, "Inside a LangGraph graph": there a call sees nothing of its place.
 asynchronous_nodes = pytest.mark.skipif(
@@ -99,6 +101,7 @@ class World:
     def as_another_process(self) -> None:
         """Forget what this process knows of calls."""
         memo.recent._calls.clear()
+        memo.recent._seen.clear()
         live.given._markers.clear()
         scope.tasks._first.clear()
         known = memo.memo_of(self.client._core)
@@ -106,14 +109,29 @@ class World:
         known.told.clear()
 
 
+# An agent of the Letta API without tools and memory of Letta's own.
+BARE: Final[dict[str, Any]] = {
+    "model": MODEL,
+    "persona": "I am a test.",
+    "system_prompt": "You are a test.",
+    "base_tools": False,
+}
+
+
 def calls(name: str, id: str | None = None, **arguments: Any) -> Reply:
     """A reply that calls a tool."""
     return Reply(tool_calls=[ToolUse(name, arguments, id=id or f"call-{uuid.uuid4().hex[:8]}")])
 
 
-@pytest.fixture(params=["fake", "embedded"])
+@pytest.fixture(params=["fake", "embedded", pytest.param("live", marks=pytest.mark.live)])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    """An agent in memory, and one of the real embedded runtime."""
+    """An agent in memory, one of the real embedded runtime, and one of the rig's Letta API."""
+    if request.param == "live":
+        with LettaClient(rig_server()) as client:
+            agent_id = client.create_agent(name="graphs", **BARE)
+            yield World(client, agent_id, rig_script())
+            client.agents.delete(agent_id)
+        return
     if request.param == "fake":
         letta = FakeLetta()
         with letta.client() as client:

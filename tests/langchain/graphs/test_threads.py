@@ -14,6 +14,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from letta_adapters._locks import process_lock
 from letta_adapters.calls import memo, places
 from letta_adapters.langchain import ChatLetta
+from letta_adapters.testing.fakes import FakeLetta
 from tests.langchain.graphs.conftest import World, asynchronous_nodes
 
 
@@ -94,6 +95,73 @@ async def test_a_lock_is_handed_on_past_those_who_left() -> None:
     async with process_lock("a name"):
         order.append(4)
     assert order == [0, 3, 4]
+
+
+# An answer as version 0.1 stored it in a checkpoint, and what the server holds of it.
+AGENT = "agent-00000001-0000-4000-a000-000000000000"
+CONVERSATION = "conv-00000002-0000-4000-a000-000000000000"
+RUN = "run-00000003-0000-4000-a000-000000000000"
+QUESTION = "message-00000004-0000-4000-a000-000000000000"
+ANSWER = "message-00000005-0000-4000-a000-000000000000"
+STORED = {
+    "content": "First.",
+    "id": "letta-15d0aa95a11b",
+    "response_metadata": {
+        "model_provider": "letta",
+        "model_name": AGENT,
+        "stop_reason": "end_turn",
+        "agent_id": AGENT,
+        "conversation_id": CONVERSATION,
+        "run_ids": [RUN],
+        "letta": {
+            "v": 1,
+            "backend": "rest",
+            "agent_id": AGENT,
+            "conversation_id": CONVERSATION,
+            "head": [ANSWER, ANSWER],
+            "inputs": ["1ed1e29c0c22"],
+            "earlier": False,
+            "previous": None,
+            "run_id": RUN,
+            "pending": [],
+            "system": None,
+            "settings": None,
+        },
+    },
+}
+HELD = [
+    {"id": QUESTION, "message_type": "user_message", "content": "one"},
+    {"id": ANSWER, "message_type": "assistant_message", "content": "First."},
+]
+OTIDS = {QUESTION: "00000000-0671-5af4-be53-efbb15275781", ANSWER: ANSWER}
+
+
+@pytest.mark.parametrize("way", ["outside", "node"])
+@pytest.mark.parametrize("question", ["one", "edited"])
+def test_an_answer_that_an_earlier_version_stored_goes_on(way: str, question: str) -> None:
+    letta = FakeLetta("Second.")
+    where = {"id": CONVERSATION, "agent_id": AGENT, "summary": "thread:t"}
+    letta._agents[AGENT] = {"id": AGENT, "name": "ada", "model": "fake/model", "tags": []}
+    letta._conversations[CONVERSATION] = where
+    letta._messages[CONVERSATION] = [
+        {**item, "otid": OTIDS[item["id"]], "run_id": RUN, "name": None} for item in HELD
+    ]
+    model = ChatLetta(agent_id=AGENT, client=letta.client())
+    history: list[Any] = [HumanMessage(question, id="1"), AIMessage(**STORED)]
+    history.append(HumanMessage("two", id="2"))
+    if way == "node":
+        graph = StateGraph(MessagesState)
+        graph.add_node("chat", lambda state: {"messages": [model.invoke(state["messages"])]})
+        app = graph.add_edge(START, "chat").compile(checkpointer=InMemorySaver())
+        config: Any = {"configurable": {"thread_id": "t"}}
+        answer = app.invoke({"messages": history}, config)["messages"][-1]
+    else:
+        answer = model.invoke(history)
+    goes_on = answer.response_metadata["conversation_id"] == CONVERSATION
+    assert goes_on == (question == "one")
+    if goes_on:
+        said = [m for m in letta.requests[-1]["messages"] if m.get("role") == "user"]
+        assert [message["content"] for message in said] == ["two"]
 
 
 # As the version before places stored it, in ``response_metadata["letta"]``.
