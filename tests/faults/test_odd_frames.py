@@ -102,7 +102,9 @@ async def test_an_event_without_a_readable_kind_fails_the_turn(kind: Any) -> Non
 @pytest.mark.parametrize("odd", [5, "x", [5], True])
 async def test_an_odd_state_of_the_device_is_not_kept(odd: Any) -> None:
     state = {"type": "update_device_status", "runtime": HERE, "device_status": odd}
-    plays = iter([[state], [FINISHED]])
+    answer = {"message_type": "assistant_message", "id": "m2", "content": "Hi."}
+    says = {"type": "stream_delta", "runtime": HERE, "delta": answer}
+    plays = iter([[state], [says, FINISHED]])
 
     def play(frame: Frame) -> list[Any]:
         return [accept(frame), *(next(plays) if frame["type"] == "input" else ())]
