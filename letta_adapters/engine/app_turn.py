@@ -248,7 +248,10 @@ class AppTurn(TurnState):
 
     def _on_loop(self, frame: dict[str, Any], out: list[Message]) -> None:
         status = frame["loop_status"]
-        self._runs = status.get("client_message_ids_by_run_id") or {}
+        runs_of = status.get("client_message_ids_by_run_id") or {}
+        if not all(type(messages) is list for messages in runs_of.values()):
+            raise TypeError("client_message_ids_by_run_id")
+        self._runs = runs_of
         self._executing = tuple(status.get("executing_tool_call_ids") or ())
         self.ending = status.get("status") == "WAITING_ON_INPUT" and self.run_id is not None
         if self._status_messages:

@@ -176,7 +176,7 @@ class Assembler:
     def text(self, event: Mapping[str, Any], out: list[Any]) -> None:
         """Take a text or reasoning fragment."""
         kind = event["message_type"]
-        key = (kind, event.get("otid") or event.get("id"))
+        key = (kind, event.get("otid") or self._part_of(kind, event.get("id")))
         if key != self._latest:
             step = event.get("id")
             if key not in self._texts:
@@ -189,6 +189,16 @@ class Assembler:
         item.parts.append(content_text(event.get(TEXT_FIELD[kind])))
         if kind == "reasoning_message":
             item.signature = event.get("signature") or item.signature
+
+    def _part_of(self, kind: str, message: Any) -> Any:
+        """Return what the message's open text of that kind is known by; the message's id if none.
+
+        A piece without an otid goes on with the text that was begun, not after it.
+        """
+        for known in reversed(self._texts):
+            if known[0] == kind and self._texts[known].first.get("id") == message:
+                return known[1]
+        return message
 
     def call(self, event: Mapping[str, Any], out: list[Any], *, approval: bool) -> None:
         """Take a tool call event: a list of whole calls (step mode), or one fragment."""

@@ -50,7 +50,14 @@ def is_content(value: Any) -> bool:
         return True
     if type(value) is not list:
         return False
-    return all(type(p) is dict and type(p.get("text", "")) in (str, type(None)) for p in value)
+    return all(type(part) is dict and _is_part(part) for part in value)
+
+
+def _is_part(part: _Event) -> bool:
+    kind, text = part.get("type"), part.get("text")
+    if type(kind) is not str:
+        return False
+    return type(text) is str if kind == "text" else text is None or type(text) is str
 
 
 def _calls(event: _Event) -> str | None:

@@ -188,6 +188,13 @@ def test_5_a_piece_without_a_number_may_be_said_twice() -> None:
     assert texts(fed.messages) == ["haha"]
 
 
+def test_a_piece_without_an_otid_stays_in_its_place() -> None:
+    bare = assistant("b") | {"otid": None}
+    assert texts(Fed(wire(ping(), assistant("a"), bare, assistant("c"), stop())).messages) == [
+        "abc"
+    ]
+
+
 def test_5_each_run_counts_its_own_events() -> None:
     turn = RestTurn()
     turn.feed(wire(ping(seq_id=1), stop()))

@@ -115,6 +115,22 @@ async def test_an_odd_state_of_the_device_is_not_kept(odd: Any) -> None:
         assert (await session.run_turn("again")).success
 
 
+async def test_runs_that_name_no_messages_fail_the_turn() -> None:
+    """Whose run it is decides whether its text is taken."""
+    loop = {"status": "x", "client_message_ids_by_run_id": {"run-1": {"a": 1}}}
+    odd = {"type": "update_loop_status", "loop_status": loop, "runtime": HERE}
+    async with answering(odd, FINISHED) as client:
+        result = await client.resume_session(**HERE).run_turn("hello")
+        assert (result.success, result.error_code) == (False, "protocol_error")
+
+
+@pytest.mark.parametrize("reason", [None, 5, {}])
+async def test_an_end_without_a_reason_is_no_success(reason: Any) -> None:
+    async with answering(FINISHED | {"stop_reason": reason}) as client:
+        result = await client.resume_session(**HERE).run_turn("hello")
+        assert (result.success, result.error_code) == (False, "protocol_error")
+
+
 @pytest.mark.parametrize("other", [{"type": "of_tomorrow"}, {"type": "x", "runtime": HERE}])
 async def test_a_kind_of_frame_that_is_not_known_is_no_fault(other: Any) -> None:
     async with answering(other, FINISHED) as client:

@@ -11,6 +11,7 @@ import asyncio
 import copy
 import json
 import random
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -21,7 +22,7 @@ from letta_adapters import AsyncLettaClient, Rest
 from letta_adapters.backends.app_server import settling
 from letta_adapters.backends.rest import runs
 from tools.attack.judge import Tally, nothing_left
-from tools.attack.streams import ANSWER, REST_TURN, app_frames, rest_events, sse
+from tools.attack.streams import ANSWER, PIECES, REST_TURN, app_frames, rest_events, sse
 from tools.fake_app_server import CLOSE, HERE, Frame, accept, fake_app_server
 
 # What stands in place of a value: of every kind that JSON has, and some that it has not.
@@ -102,8 +103,13 @@ def _torn(data: bytes, rng: random.Random) -> tuple[bytes, str]:
 
 
 def _scrambled(data: bytes, rng: random.Random) -> tuple[bytes, str]:
-    """Change one byte of the JSON's own punctuation."""
-    marks = [n for n, byte in enumerate(data) if byte in b'{}[]":,']
+    """Change one byte of the punctuation, of the JSON or of the stream, but not of the text."""
+    texts = [match.span() for piece in PIECES for match in re.finditer(piece.encode(), data)]
+    marks = [
+        n
+        for n, byte in enumerate(data)
+        if byte in b'{}[]":,' and not any(start <= n < end for start, end in texts)
+    ]
     at = rng.choice(marks)
     new = rng.choice(b"{}[]:,\x00\xff \\")
     return data[:at] + bytes([new]) + data[at + 1 :], f"byte {at} = {bytes([new])!r}"

@@ -9,7 +9,7 @@ from typing import Any, Final
 from tools.fake_app_server import HERE
 
 ANSWER: Final = "The answer is forty-two, and that is all."
-_PIECES: Final = ("The answer ", "is forty-two, ", "and that ", "is all.")
+PIECES: Final = ("The answer ", "is forty-two, ", "and that ", "is all.")
 RUN: Final = "run-00000000-0000-4000-8000-000000000001"
 _BASE: Final = {
     "date": "2026-11-23T17:18:27+00:00",
@@ -46,7 +46,7 @@ def rest_events() -> list[dict[str, Any]]:
         },
         *(
             {"message_type": "assistant_message", "id": "message-3", "otid": "o4", "content": piece}
-            for piece in _PIECES
+            for piece in PIECES
         ),
     ]
     numbered = [{**_BASE, **event, "seq_id": n} for n, event in enumerate(said, 1)]
@@ -83,7 +83,7 @@ def app_frames(message_id: str) -> list[dict[str, Any]]:
                 "id": "ui-msg-2:assistant:1",
                 "content": [{"type": "text", "text": piece}],
             }
-            for piece in _PIECES
+            for piece in PIECES
         ),
         {**_USAGE, "id": "letta-msg-28"},
         dict(_STOP),
