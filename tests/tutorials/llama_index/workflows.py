@@ -203,6 +203,7 @@ async def a_code_act_agent(stage: Stage) -> Any:
     "<execute>\nprint(sum(range(11)))\n</execute>",
     "<execute>\nprint(55 * 2)\n</execute>",
     "Twice the sum is 110.",
+    recorded=True,
 )
 async def code_act_from_scratch(stage: Stage) -> Any:
     """The same by a loop of one's own, which notes what a program printed as the assistant's."""
