@@ -10,7 +10,9 @@ const { registerHooks } = require("node:module");
 
 const told = path.join(process.cwd(), "images-told");
 const begins = "const result = this.runStream(";
-const needed = ["async* streamOnce(input) {", "function providerLettaChunk(", "input.uiMessages"];
+// What stands before it, in the same class.
+const needed = ["async* streamOnce(input) {", "yield providerLettaChunk({", "toPiMessages(input.uiMessages)"];
+const WINDOW = 12000;
 
 const shows = (message) =>
   Array.isArray(message.content) && message.content.some((part) => part?.type === "image");
@@ -41,7 +43,8 @@ const hooks = registerHooks?.({
     const at = source.indexOf(begins);
     if (at < 0 || source.indexOf(begins, at + 1) >= 0) return loaded;
     const call = /^\((\w+)\.model, /.exec(source.toString("latin1", at + begins.length - 1, at + begins.length + 80));
-    if (!call || needed.some((text) => source.indexOf(text) < 0)) return loaded;
+    const ahead = source.toString("latin1", Math.max(0, at - WINDOW), at);
+    if (!call || needed.some((text) => !ahead.includes(text))) return loaded;
     const event = 'message_type: "event_message", event_type: "letta_adapters_images_omitted"';
     const telling =
       `const omittedImages = globalThis[Symbol.for("letta-adapters.images")](${call[1]}.model, input.uiMessages); ` +
