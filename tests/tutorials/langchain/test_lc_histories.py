@@ -31,6 +31,7 @@ from langgraph.prebuilt import ToolNode, create_react_agent, tools_condition
 from langgraph.types import Command, interrupt
 from pydantic import BaseModel, Field
 
+from tests.langchain.graphs.conftest import asynchronous_nodes
 from tests.tutorials.control import call_all, calls, line
 from tests.tutorials.langchain.conftest import Performed
 
@@ -330,6 +331,7 @@ def events(model: Any) -> Any:
     return asyncio.run(follow())
 
 
+@asynchronous_nodes
 def test_events(performed: Performed) -> None:
     script = [
         line("Rome?", calls("weather", city="Rome")),
