@@ -13,6 +13,7 @@ from letta_adapters._bridge import get_bridge
 from letta_adapters.testing import FakeLetta, LettaCassette
 from letta_adapters.testing.scripted_model import ModelRequest, Reply, ScriptedModel
 from tests.rest.conftest import MODEL
+from tests.tutorials.llama_index.stage import Tutorial, control
 
 
 @dataclass
@@ -32,11 +33,33 @@ class Letta:
     requests: Callable[[], list[ModelRequest]] | None = None
 
 
+@dataclass(frozen=True)
+class Played:
+    """What came of a tutorial, and what the model was asked in it."""
+
+    seen: dict[str, Any]
+    requests: list[ModelRequest]
+
+
 @pytest.fixture(scope="session")
 def control_model() -> Iterator[ScriptedModel]:
     """The model behind LlamaIndex' own LLM."""
     with ScriptedModel(respond=_nothing_left) as model:
         yield model
+
+
+@pytest.fixture(scope="session")
+def control_of(control_model: ScriptedModel) -> Callable[[Tutorial], Played]:
+    """Plays a tutorial with LlamaIndex' own LLM, once."""
+    played: dict[str, Played] = {}
+
+    def play(tutorial: Tutorial) -> Played:
+        if tutorial.name not in played:
+            seen = control(tutorial, control_model)
+            played[tutorial.name] = Played(seen, control_model.requests)
+        return played[tutorial.name]
+
+    return play
 
 
 def _nothing_left(request: ModelRequest) -> Reply:

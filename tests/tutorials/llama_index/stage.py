@@ -18,12 +18,16 @@ from typing import Any, Final
 import httpx
 from llama_index.core.agent.workflow import FunctionAgent
 from llama_index.core.base.llms.types import ChatMessage, ToolCallBlock
-from llama_index.llms.openai_like import OpenAILike
 
 from letta_adapters.llama_index import LettaAgent, LettaLLM
 from letta_adapters.testing.scripted_model import ModelRequest, Reply, ScriptedModel, ToolUse
 
-_NONE_KEPT: Final = httpx.Limits(max_keepalive_connections=0)
+# Its endpoint is on this machine: no certificate is looked at, and none need be read.
+_PLAIN: Final[dict[str, Any]] = {
+    "limits": httpx.Limits(max_keepalive_connections=0),
+    "verify": False,
+    "trust_env": False,
+}
 
 
 @dataclass(frozen=True)
@@ -153,6 +157,8 @@ def _arguments(given: Any) -> Any:
 
 def control(tutorial: Tutorial, model: ScriptedModel) -> dict[str, Any]:
     """Play a tutorial with LlamaIndex' own LLM and its own agent."""
+    from llama_index.llms.openai_like import OpenAILike
+
     model.clear()
     model.script(*script(tutorial.lines, by_function=True))
 
@@ -166,8 +172,8 @@ def control(tutorial: Tutorial, model: ScriptedModel) -> dict[str, Any]:
             context_window=128_000,
             max_retries=0,
             # It has no way to be closed: what it does not keep need not be.
-            http_client=httpx.Client(limits=_NONE_KEPT),
-            async_http_client=httpx.AsyncClient(limits=_NONE_KEPT),
+            http_client=httpx.Client(**_PLAIN),
+            async_http_client=httpx.AsyncClient(**_PLAIN),
             **fields,
         )
 

@@ -1,12 +1,9 @@
 """What differs from another LLM by design; docs/llama-index.md names each, with its reason."""
 
-import pytest
-
-pytest.importorskip("llama_index.llms.openai_like")
-
 from typing import Any
 
 import pydantic
+import pytest
 from llama_index.core.base.llms.types import ChatMessage, TextBlock
 from llama_index.core.program import FunctionCallingProgram
 from llama_index.core.tools import FunctionTool

@@ -7,15 +7,11 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("llama_index.llms.openai_like")
-
-from letta_adapters.testing.scripted_model import ScriptedModel
 from tests.tutorials.llama_index import agents, basics, engines, workflows
-from tests.tutorials.llama_index.conftest import Letta
+from tests.tutorials.llama_index.conftest import Letta, Played
 from tests.tutorials.llama_index.stage import (
     Stage,
     Tutorial,
-    control,
     missing,
     perform,
     script,
@@ -32,6 +28,7 @@ pytestmark = [
 ]
 
 Make = Callable[[Any, Callable[[str], str]], Stage]
+Control = Callable[[Tutorial], Played]
 
 TUTORIALS = [
     made
@@ -62,11 +59,12 @@ def play(tutorial: Tutorial, letta: Letta, make: Make) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("tutorial", "make"), cases())
 def test_on_letta_code(
-    tutorial: Tutorial, make: Make, letta_code: Letta, control_model: ScriptedModel
+    tutorial: Tutorial, make: Make, letta_code: Letta, control_of: Control
 ) -> None:
-    expected = control(tutorial, control_model)
-    assert play(tutorial, letta_code, make) == expected
-    theirs, ours = control_model.requests, letta_code.requests()
+    control = control_of(tutorial)
+    assert play(tutorial, letta_code, make) == control.seen
+    assert letta_code.requests is not None
+    theirs, ours = control.requests, letta_code.requests()
     assert len(ours) == len(theirs) == len(tutorial.lines)
     if not tutorial.parallel:
         assert missing(theirs, ours, tutorial.objects) == []
@@ -74,15 +72,13 @@ def test_on_letta_code(
 
 @pytest.mark.parametrize(("tutorial", "make"), cases(recorded=True))
 def test_on_the_letta_api(
-    tutorial: Tutorial, make: Make, letta_api: Letta, control_model: ScriptedModel
+    tutorial: Tutorial, make: Make, letta_api: Letta, control_of: Control
 ) -> None:
-    expected = control(tutorial, control_model)
-    assert play(tutorial, letta_api, make) == expected
+    assert play(tutorial, letta_api, make) == control_of(tutorial).seen
 
 
 @pytest.mark.parametrize(("tutorial", "make"), cases())
 def test_in_memory(
-    tutorial: Tutorial, make: Make, letta_in_memory: Letta, control_model: ScriptedModel
+    tutorial: Tutorial, make: Make, letta_in_memory: Letta, control_of: Control
 ) -> None:
-    expected = control(tutorial, control_model)
-    assert play(tutorial, letta_in_memory, make) == expected
+    assert play(tutorial, letta_in_memory, make) == control_of(tutorial).seen

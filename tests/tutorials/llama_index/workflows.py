@@ -92,9 +92,9 @@ class ParallelFlow(Workflow):
 
 
 @tutorial(
-    Reply("ett", when="one", delay=0.1),
-    Reply("två", when="two", delay=0.1),
-    Reply("tre", when="three"),
+    Reply("ett", when="Translate: one", delay=0.1),
+    Reply("två", when="Translate: two", delay=0.1),
+    Reply("tre", when="Translate: three"),
     parallel=True,
 )
 async def parallel_steps(stage: Stage) -> Any:
