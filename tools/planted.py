@@ -110,6 +110,49 @@ PREFIXED = {
     "twilio": ("SK", HEX, 32),
     "mailgun": ("key-", HEX, 32),
 }
+# What the sanitizer has no shapes of, and was not tuned on: from TruffleHog's detectors, the shapes
+# alone, each as it may be said beside its service's name.
+HELD_OUT: dict[str, tuple[tuple[str, str, int], ...]] = {
+    "carboninterface": (("", ALNUM, 21),),
+    "storyblok": (("", ALNUM, 22), ("tt-", string.digits, 6), ("-", URLSAFE, 20)),
+    "jira": (("", ALNUM, 24),),
+    "sugester": (("", ALNUM, 32),),
+    "bitbucket": (("BBDC-", ALNUM, 44),),
+    "apifonica": tuple(("-" * (n > 0), LOWER, size) for n, size in enumerate((11, 4, 4, 4, 12))),
+    "lark": (("t-", ALNUM, 40),),
+    "brandfetch": (("", ALNUM, 40),),
+    "fastly": (("", URLSAFE, 32),),
+    "volcengine": (("AKLT", ALNUM, 43),),
+    "newrelic": (("NRBR-", ALNUM, 20),),
+    "easypost": (("live_", URLSAFE, 40),),
+    "launchdarkly": tuple(
+        ("-" if n else "api-", LOWER, size) for n, size in enumerate((8, 4, 4, 4, 12))
+    ),
+    "hotwire": (("", LOWER, 24),),
+    "hasura": (("", ALNUM, 64),),
+    "ayrshare": tuple(("-" * (n > 0), UPPER, 8) for n in range(4)),
+    "accuweather": (("", ALNUM, 32),),
+    "twitch": (("", LOWER, 30),),
+    "wandb": (("", HEX, 40),),
+    "geocode": (("", LOWER, 28),),
+    "lokalise": (("", LOWER, 40),),
+    "spectral": (("spu-", LOWER, 32),),
+    "entra": (("0.A", URLSAFE, 60), (".Ag", URLSAFE, 260)),
+    "rancher": (("", LOWER, 54),),
+    "amplitude": (("", HEX, 32),),
+    "pusher": (("", LOWER, 20),),
+    "auth0": (("", URLSAFE, 64),),
+    "cloudflare": (("", URLSAFE, 37),),
+    "apimatic": (("", URLSAFE, 64),),
+    "appsync": (("da2-", LOWER, 26),),
+    "netsuite": (("", ALNUM, 64),),
+    "faceplusplus": (("", URLSAFE, 32),),
+    "roaring": (("", URLSAFE, 28),),
+    "smooch": (("", URLSAFE, 86),),
+    "solarwinds": (("", URLSAFE, 71),),
+    "azure-batch": (("", ALNUM + "+/", 86), ("==", "", 0)),
+    "aws-secret": (("", ALNUM + "+/", 40),),
+}
 # Passwords nobody could know by their form: what stands around them tells.
 AROUND = {
     "redis-url": "redis://:{}@cache.internal:6379/0",
@@ -165,6 +208,15 @@ def kinds(rng: random.Random) -> dict[str, tuple[str, str]]:
     hook = f"T{letters(rng, UPPER, 10)}/B{letters(rng, UPPER, 10)}/{letters(rng, ALNUM, 24)}"
     made["slack-hook"] = hook, f"https://hooks.slack.com/services/{hook}"
     made["mail"] = (mail := f"{letters(rng, LOWER, 9)}@{letters(rng, LOWER, 8)}.org"), mail
+    return made
+
+
+def held_out(rng: random.Random) -> dict[str, tuple[str, str]]:
+    """The same of the formats that are not on the sanitizer's list."""
+    made: dict[str, tuple[str, str]] = {}
+    for name, parts in HELD_OUT.items():
+        secret = "".join(start + letters(rng, alphabet, size) for start, alphabet, size in parts)
+        made[name] = secret, f"{name} {secret}"
     return made
 
 
@@ -273,6 +325,21 @@ ORDINARY = [
     "author: Ada Lovelace",
     "key: value",
     "Authentication: how it works in {n} steps",
+    # What looks a little like what a machine made up.
+    "Call getUserByIdentifier{n}FromDatabase in src/components/UserProfileCard{n}.tsx",
+    "IMG_20240101_12{n}_edited.jpg and Screenshot-2024-01-01-at-12.{n}.png",
+    "https://github.com/letta-ai/letta-code/pull/{n}/files#discussion_r{n}",
+    "claude-3-5-sonnet-20241022 beats gpt-4o-mini-2024-07-18 in {n} of 9 cases",
+    "built for x86_64-unknown-linux-gnu, aarch64-apple-darwin{n} and manylinux_2_17_x86_64",
+    "letta_adapters-0.3.{n}-cp311-cp311-manylinux_2_17_x86_64.whl",
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk",
+    "row1-col2-row3-col4-row5-col{n}",
+    "org.springframework.boot.autoconfigure.web.servlet.WebMvcConfig{n}",
+    "rs{n} GGATCCGATTACAGATTACAGGCCTTAAGGCC",
+    "The address is 0x7f53b1c2d3e4 at line {n}",
+    "test_a_call_is_not_made_twice_while_its_run_goes_on_{n}",
+    "supercalifragilisticexpialidocious",
+    "Donaudampfschifffahrtsgesellschaft{n}",
 ]
 
 
@@ -314,12 +381,14 @@ def inflated(body: bytes) -> list[bytes]:
     return found
 
 
-def plant(seed: int, *, every: int = 1, verbose: bool = False) -> Counter[str]:
+def plant(
+    seed: int, *, every: int = 1, unlisted: bool = False, verbose: bool = False
+) -> Counter[str]:
     """The figures for one seed; with ``every=5`` one in five of them."""
     rng = random.Random(seed)
     counts: Counter[str] = Counter()
     rules = SanitizeRules(environment={})
-    made = kinds(rng).items()
+    made = (held_out(rng) if unlisted else kinds(rng)).items()
     planted = [(kind, *texts, place) for kind, texts in made for place in PLACES]
     for kind, secret, text, place in planted[::every]:
         outcome = _outcome(secret, text, place, rules)
@@ -357,14 +426,17 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--verbose", action="store_true")
     given = parser.parse_args()
-    counts = plant(given.seed, verbose=given.verbose)
-    sys.stdout.write(
-        f"planted {counts['planted']}, survived unseen {counts['survived']}, "
-        f"refused by the gate {counts['refused']}; "
-        f"ordinary texts {counts['ordinary']}, altered {counts['altered']}\n"
-    )
-    return int(counts["survived"] > 0)
+    survived = 0
+    for name, unlisted in (("listed formats", False), ("formats held out", True)):
+        counts = plant(given.seed, unlisted=unlisted, verbose=given.verbose)
+        survived += 0 if unlisted else counts["survived"]
+        sys.stdout.write(
+            f"{name}: planted {counts['planted']}, survived unseen {counts['survived']}, "
+            f"refused by the gate {counts['refused']}; "
+            f"ordinary texts {counts['ordinary']}, altered {counts['altered']}\n"
+        )
+    return 1 if survived else 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    sys.exit(main())

@@ -19,6 +19,7 @@ from letta_adapters.testing import _edits
 from letta_adapters.testing._dates import DateFinder, Place
 from letta_adapters.testing._edits import Edit, applied, fitting, merged
 from letta_adapters.testing._key_shapes import MAY_HAVE, SHAPES
+from letta_adapters.testing._made_up import made_up
 from letta_adapters.testing._patterns import (
     EMAIL,
     HARMLESS_VALUE,
@@ -49,6 +50,7 @@ _GENERIC_NAME = re.compile(rf"(?:{_GENERIC_WORD})(?:-(?:{_GENERIC_WORD}))*|.{{0,
 # What says that the next is a name of a machine or its user.
 _TELLING = ("hostname", "host", "username", "user", "login", "whoami", "computername", "nodename")
 _GAPS = (" ", ": ", ":", " is ", '": "', "': '", "\\t")
+_HASH = re.compile(r"(?<![0-9A-Za-z])[0-9a-fA-F]{32,}(?![0-9A-Za-z])")
 USER = "user"
 EMAIL_PLACEHOLDER = "user@example.com"
 HOST = "host.test"
@@ -240,6 +242,9 @@ def _key_like(text: str) -> Iterator[Edit]:
         for match in pattern.finditer(text):
             if not HARMLESS_VALUE.fullmatch(match[0]) and not ID_TOKEN.fullmatch(match[0]):
                 yield Edit(*match.span(), REDACTED, 2)
+    for start, end in made_up(text):
+        if not ID_TOKEN.search(text, start, end):
+            yield Edit(start, end, REDACTED, 5)
     for match in SENSITIVE_TEXT.finditer(text) if MAY_BE_SENSITIVE.search(text) else ():
         group = match.lastindex or 0
         if not HARMLESS_VALUE.fullmatch(match[group].strip()):
@@ -249,7 +254,9 @@ def _key_like(text: str) -> Iterator[Edit]:
 def without_private_forms(text: str) -> str:
     """``text`` without what is private by its form alone: the same on every machine."""
     emails = (Edit(*match.span(), EMAIL_PLACEHOLDER, 3) for match in EMAIL.finditer(text))
-    return applied(text, merged([*_key_like(text), *_home_paths(text), *emails]))
+    # In a body these are ids, and numbered.
+    hashes = (Edit(*match.span(), REDACTED, 5) for match in _HASH.finditer(text))
+    return applied(text, merged([*_key_like(text), *_home_paths(text), *emails, *hashes]))
 
 
 def _home_paths(text: str) -> Iterator[Edit]:

@@ -45,6 +45,28 @@ def test_no_planted_secret_survives_and_ordinary_texts_stay() -> None:
     assert counts["altered"] <= counts["ordinary"] // 50
 
 
+def test_nearly_all_keys_of_services_that_nobody_listed_go_too() -> None:
+    counts = plant(2718, every=4, unlisted=True)
+    assert counts["planted"] > 200
+    assert counts["survived"] * 20 <= counts["planted"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "getUserByIdentifier42FromDatabase",
+        "claude-3-5-sonnet-20241022",
+        "manylinux_2_17_x86_64-cp311-cp311",
+        "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk",
+        "row1-col2-row3-col4-row5-col6",
+        "test_a_call_is_not_made_twice_while_its_run_goes_on_2",
+        "https://github.com/letta-ai/letta-code/pull/42/files#discussion_r1234567",
+    ],
+)
+def test_names_made_of_words_stay(text: str) -> None:
+    assert text in saved(request(json.dumps({"content": text}).encode()))
+
+
 @pytest.mark.parametrize(
     "text",
     [
