@@ -80,6 +80,8 @@ class AsyncAgents:
         settings = {name: fields.pop(name) for name in SETTINGS if name in fields}
         found = await self._client.backend.update_agent(_checked(agent_id), fields, settings)
         self._client.notice(Change(agent_id=agent_id))
+        if found.get("model"):
+            self._client.handles.note(agent_id, found["model"])
         return without_own(found)
 
     async def settings(self, agent_id: str) -> dict[str, Any]:

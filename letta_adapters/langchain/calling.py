@@ -95,6 +95,7 @@ def calling_of(
         note=demand.note,
         standing=demand.standing,
         session=session,
+        name_model=True,
         asks=bool(kwargs.get("letta_asks")),
     )
     return Calling(call, demand, stop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx
 import pytest
 from langchain.agents import create_agent
 from langchain.agents.middleware import SummarizationMiddleware
@@ -15,7 +16,7 @@ from langchain_core.tools import StructuredTool, tool
 from langgraph.graph import START, MessagesState, StateGraph
 from pydantic import BaseModel
 
-from letta_adapters import Allow, InvalidInputError
+from letta_adapters import Allow, AsyncLettaClient, InvalidInputError, Rest
 from letta_adapters.errors import LettaError, ProviderRefusedError, error_for_code
 from letta_adapters.langchain import ChatLetta, LettaRunnable
 from letta_adapters.testing.fakes import FakeLetta
@@ -49,6 +50,66 @@ def test_a_model_of_the_call_s_own_is_what_it_is_called(letta_fake: FakeLetta) -
 
 def test_before_anything_is_known_no_agent_is_taken_for_a_model() -> None:
     assert ChatLetta(agent_id="agent-1")._get_ls_params()["ls_model_name"] == "letta"
+
+
+@pytest.mark.parametrize("way", ["invoke", "stream", "graph"])
+async def test_the_first_call_is_counted_by_the_model_s_handle(
+    letta_fake: FakeLetta, way: str
+) -> None:
+    agent_id = letta_fake.client().create_agent(name="ada", model="big/model")
+    # A client that has not heard of that agent.
+    model: Any = ChatLetta(client=letta_fake.client(), agent_id=agent_id)
+    with get_usage_metadata_callback() as used:
+        if way == "stream":
+            names = [c.response_metadata.get("model_name") async for c in model.astream("hello")]
+            assert [name for name in names if name] == ["big/model"]
+        elif way == "graph":
+            agent: Any = create_agent(model)
+            agent.invoke({"messages": [HumanMessage("hello")]})
+        else:
+            assert model.invoke("hello").response_metadata["model_name"] == "big/model"
+    assert list(used.usage_metadata) == ["big/model"]
+    assert model._get_ls_params()["ls_model_name"] == "big/model"
+
+
+async def test_the_model_s_handle_is_asked_for_once_and_beside_the_answer() -> None:
+    letta = FakeLetta(Reply("One."), Reply(text=["Two ", "words."], token_delay=0.2), "Three.")
+    asked: list[str] = []
+    answers = letta.http_client()
+
+    async def count(request: httpx.Request) -> None:
+        asked.append(f"{request.method} {request.url.path.split('-')[0]}")
+
+    agent_id = letta.client().create_agent(name="ada", model="big/model")
+    answers.event_hooks["request"].append(count)
+    async with AsyncLettaClient(Rest(base_url="http://letta.fake"), http_client=answers) as client:
+        model = ChatLetta(client=client, agent_id=agent_id)
+        for _ in range(3):
+            answer = await model.ainvoke("hello")
+            assert answer.response_metadata["model_name"] == "big/model"
+    assert asked.count("GET /v1/agents/agent") == 1
+    assert asked.index("GET /v1/agents/agent") < len(asked) // 2
+
+
+async def test_another_model_of_the_agent_is_another_name(letta_fake: FakeLetta) -> None:
+    client = letta_fake.client()
+    agent_id = client.create_agent(name="ada", model="big/model")
+    model = ChatLetta(client=client, agent_id=agent_id)
+    names = [model.invoke("hello").response_metadata["model_name"]]
+    client.agents.update(agent_id, model="small/model")
+    names.append(model.invoke("hello").response_metadata["model_name"])
+    client.request("PATCH", f"/v1/agents/{agent_id}", body={"model": "other/model"})
+    names.append(model.invoke("hello").response_metadata["model_name"])
+    assert names == ["big/model", "small/model", "other/model"]
+
+
+async def test_an_answer_can_do_without_the_name_of_its_model() -> None:
+    letta = FakeLetta("One.")
+    client = letta.async_client()
+    agent_id = await client.create_agent(name="ada")
+    letta._agents.clear()  # it may not be read
+    answer = await ChatLetta(client=client, agent_id=agent_id).ainvoke("hello")
+    assert (answer.text, answer.response_metadata["model_name"]) == ("One.", "letta")
 
 
 async def test_a_profile_is_loaded_when_it_is_asked_for(letta_fake: FakeLetta) -> None:

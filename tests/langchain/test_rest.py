@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from langchain_core.callbacks import get_usage_metadata_callback
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
@@ -93,6 +94,17 @@ async def test_what_a_provider_refused_is_asked_once(
             else:
                 await model.ainvoke("look at it")
         assert error.value.is_retryable is False  # type: ignore[attr-defined]
+
+
+async def test_the_first_answer_of_a_new_process_names_its_model(
+    new_client: NewClient, agent: str, letta_cassette: LettaCassette
+) -> None:
+    letta_cassette.script("Hello.", "Hello again.")
+    model = ChatLetta(agent_id=agent, client=new_client())
+    with get_usage_metadata_callback() as used:
+        await model.ainvoke("hello")
+        await model.ainvoke("hello")
+    assert list(used.usage_metadata) == [MODEL]
 
 
 async def test_a_call_that_waits_survives_the_process(
