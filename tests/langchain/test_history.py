@@ -14,7 +14,8 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from letta_adapters import AsyncLettaClient, ConversationBusyError, LettaClient, Rest
 from letta_adapters._bridge import get_bridge
 from letta_adapters.backends.app_server.backend import AppServerBackend
-from letta_adapters.calls.memo import memo_of
+from letta_adapters.calls.live import given
+from letta_adapters.calls.memo import memo_of, recent
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.messages import content_text
 from letta_adapters.testing import LettaCassette
@@ -153,11 +154,21 @@ async def rest_world(letta_cassette: LettaCassette) -> AsyncIterator[LettaWorld]
             yield world
 
 
+def know_nothing() -> None:
+    """Be another process."""
+    recent._calls.clear()
+    recent._seen.clear()
+    recent._unended.clear()
+    given._markers.clear()
+
+
+@pytest.mark.parametrize("by", ["the same", "another"])
 @pytest.mark.parametrize("named", [False, True])
 async def test_a_call_is_not_made_twice_while_its_run_goes_on(
-    named: bool, rest_world: LettaWorld
+    named: bool, by: str, rest_world: LettaWorld, letta_cassette: LettaCassette
 ) -> None:
     """The network is away for the look-ups too; the server has not stored the message yet."""
+    know_nothing()  # recordings have the same ids
     world = rest_world
     world.script("Hello.", Reply(text=[f"word{n} " for n in range(12)], token_delay=0.2), "Never.")
     model = world.model(thread_id="cut" if named else None, max_retries=0)
@@ -171,7 +182,15 @@ async def test_a_call_is_not_made_twice_while_its_run_goes_on(
                 world.transport.away = True
                 await world.cut_off()
     world.transport.away = False
-    again = await model.ainvoke(asked)
+    if by == "another":
+        know_nothing()
+        http_client = letta_cassette.http_client()
+        rest = Rest(base_url=letta_cassette.base_url, api_key=letta_cassette.api_key or "")
+        async with http_client, AsyncLettaClient(rest, http_client=http_client) as client:
+            model = model.model_copy(update={"client": client})
+            again = await model.ainvoke(asked)
+    else:
+        again = await model.ainvoke(asked)
     assert again.text.split()[-1] == "word11"
     assert again.response_metadata["replayed"]
     assert await world.said(again) == ["hello", "Count."]

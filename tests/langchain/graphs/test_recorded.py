@@ -10,9 +10,15 @@ from langgraph.checkpoint.memory import InMemorySaver
 from letta_adapters import LettaClient, Rest
 from letta_adapters._bridge import get_bridge
 from letta_adapters.testing import LettaCassette
-from tests.langchain.graphs import test_identity, test_middleware, test_places, test_tools
-from tests.langchain.graphs.conftest import World
-from tests.rest.conftest import MODEL
+from tests.langchain.graphs import (
+    test_identity,
+    test_middleware,
+    test_places,
+    test_teams,
+    test_threads,
+    test_tools,
+)
+from tests.langchain.graphs.conftest import BARE, World
 
 pytestmark = pytest.mark.letta_cassette
 
@@ -22,14 +28,10 @@ def rest_world(letta_cassette: LettaCassette) -> Iterator[World]:
     rest = Rest(base_url=letta_cassette.base_url, api_key=letta_cassette.api_key or "")
     http_client = letta_cassette.http_client()
     with LettaClient(rest, http_client=http_client) as client:
-        agent_id = client.create_agent(
-            name="graphs",
-            model=MODEL,
-            persona="I am a test.",
-            system_prompt="You are a test.",
-            base_tools=False,
-        )
-        yield World(client, agent_id, letta_cassette.script, thread="t0000000")
+        agent_id = client.create_agent(name="graphs", **BARE)
+        world = World(client, agent_id, letta_cassette.script, thread="t0000000")
+        world.as_another_process()  # recordings have the same ids
+        yield world
     get_bridge().call(http_client.aclose())
 
 
@@ -50,6 +52,35 @@ def test_a_router_and_an_answer(rest_world: World, saver: InMemorySaver) -> None
     test_places.test_a_router_does_not_speak_in_the_conversation_of_the_answer(
         rest_world, saver, structured=True
     )
+
+
+# langgraph-supervisor still uses what LangGraph 1 deprecates.
+@pytest.mark.filterwarnings("ignore:create_react_agent has been moved")
+@pytest.mark.parametrize("workers", ["agents", "runnables"])
+def test_a_supervisor(rest_world: World, database: str, workers: str) -> None:
+    test_teams.test_a_supervisor_and_its_workers(rest_world, database, workers)
+
+
+def test_a_swarm(rest_world: World, database: str) -> None:
+    test_teams.test_a_swarm_with_handoffs(rest_world, database)
+
+
+def test_a_worker_in_a_tool(rest_world: World, database: str) -> None:
+    test_teams.test_a_worker_in_a_tool_of_its_supervisor(rest_world, database)
+
+
+def test_branches(rest_world: World, saver: InMemorySaver) -> None:
+    rest_world.script(*(f"Read {n}." for n in range(4)))
+    test_places.test_branches_do_not_see_each_other(rest_world, saver)
+
+
+def test_sub_graphs(rest_world: World, saver: InMemorySaver) -> None:
+    test_places.test_a_sub_graph_has_its_own(rest_world, saver, called=False)
+
+
+async def test_ten_at_once(rest_world: World) -> None:
+    rest_world.script(*(f"Yes {n}." for n in range(10)))
+    await test_threads.test_ten_calls_that_start_a_thread_at_once_share_it(rest_world)
 
 
 def test_an_edited_call(rest_world: World) -> None:
