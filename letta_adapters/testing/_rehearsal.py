@@ -12,10 +12,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from letta_adapters.testing._binding import NUMBER
+from letta_adapters.testing._comparing import frames_differ
+from letta_adapters.testing._lanes import Lanes, play_through
 from letta_adapters.testing._patterns import ID_TOKEN
-from letta_adapters.testing.cassette import Cassette, Interaction, RecordedRequest, is_frame
+from letta_adapters.testing.cassette import (
+    Cassette,
+    Interaction,
+    RecordedRequest,
+    connections,
+    is_frame,
+)
 from letta_adapters.testing.replay import CassetteMissError, CassetteTransport
-from letta_adapters.testing.sanitize import BASE_URL, SanitizeRules
+from letta_adapters.testing.sanitize import BASE_URL, RequestCleaner, SanitizeRules
 
 
 class RehearsalError(AssertionError):
@@ -31,13 +39,14 @@ def rehearse(
 ) -> None:
     """Play ``raw``'s requests against ``clean``, its sanitized form, item by item.
 
-    Frames of a WebSocket are left out. Raises :class:`RehearsalError`, naming the request that has
-    no answer.
+    Raises :class:`RehearsalError`, naming the request, or the frame of a WebSocket, that has no
+    answer.
     """
+    known = tuple(secrets)
+    _rehearse_frames(clean, rules, known)
     pairs = [pair for pair in zip(raw, clean, strict=True) if not is_frame(pair[0])]
     if not pairs:
         return
-    known = tuple(secrets)
     ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     recorded = list(range(len(pairs)))
     for order in (recorded, _reordered(ours)):
@@ -46,6 +55,22 @@ def rehearse(
             _play(player, ours, theirs, order, rules)
         except CassetteMissError as error:
             raise RehearsalError(_said(error, in_order=order == recorded)) from error
+
+
+def _rehearse_frames(clean: Cassette, rules: SanitizeRules | None, secrets: Sequence[str]) -> None:
+    for scene in connections(clean):
+        items = [clean.interactions[number] for number in scene[1:]]
+        differ = frames_differ(RequestCleaner(rules, tuple(secrets)))
+        if not Lanes(items, differ).several:
+            continue  # one conversation is played in its order
+        for reordered in (False, True):
+            if missed := play_through(items, differ, reordered=reordered):
+                raise RehearsalError(
+                    "the recorded conversations do not replay "
+                    f"{'in another order' if reordered else 'in the order they were made in'}; "
+                    "nothing was written. Use a test, or a client, for each, or send one after the "
+                    f"other. No conversation goes on with: {missed[:300]}"
+                )
 
 
 def _said(error: CassetteMissError, *, in_order: bool) -> str:

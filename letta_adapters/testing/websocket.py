@@ -15,13 +15,13 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any, Final
 
 from websockets.exceptions import ConnectionClosedError
 
 from letta_adapters.backends.app_server import connection as app_server
-from letta_adapters.testing._wildcards import same_value
+from letta_adapters.testing._comparing import frames_differ, fresh_texts
+from letta_adapters.testing._lanes import Lanes, Timed, renamed, timed_frames
 from letta_adapters.testing.cassette import (
     OPENED,
     SENT,
@@ -31,7 +31,6 @@ from letta_adapters.testing.cassette import (
     RecordedRequest,
     RecordedResponse,
     connections,
-    split_events,
 )
 from letta_adapters.testing.recorder import coarse
 from letta_adapters.testing.replay import CassetteMissError, Timing, scale_of
@@ -50,8 +49,6 @@ _DEVICE: Final = frozenset(
         "pending_control_requests",
     }
 )
-# Made anew in every run: whatever stands there now takes the place of what was recorded.
-_FRESH: Final = frozenset({"request_id", "client_message_id", "cwd"})
 
 
 @contextmanager
@@ -198,6 +195,8 @@ class _Tee:
 class WebSocketPlayer:
     """Plays a recording to every connection that is opened in its block, in their order.
 
+    Of several conversations on one connection (parallel sessions) each is played by itself.
+
     Frames of ours are compared with the recorded ones; what is made anew in every run (request and
     message ids, the working directory) may differ and is put into the server's frames.
 
@@ -288,41 +287,49 @@ class _Played:
         self._coming: deque[tuple[float, str]] = deque()
         self._news = asyncio.Event()
         self._closed = self._broken = False
-        self._release(scene.popleft())
+        self._differ = frames_differ(player.clean)
+        self._release(timed_frames(scene.popleft()))
+        self._lanes = Lanes(list(scene), self._differ)
 
     @property
     def unsent(self) -> list[str]:
         """The recorded frames that the client has not sent yet."""
+        if self._lanes.several:
+            return self._lanes.unsent
         return [interaction.request.body.decode() for interaction in self._scene]
 
     async def send(self, text: str) -> None:
         if self._closed or self._broken:
             raise ConnectionClosedError(None, None)
+        if self._lanes.several:
+            self._send_in_a_lane(text)
+            return
         if not self._scene:
             raise self._player.missed(f"nothing more was sent, but now: {text[:300]}")
-        request = self._scene[0].request
-        recorded = json.loads(request.body)
-        # Both as the sanitizer would write them here and today.
-        was, now = map(self._player.clean, (request, replace(request, body=text.encode())))
-        difference = _difference(json.loads(was.body), json.loads(now.body), "")
-        if difference:
+        recorded = self._scene[0].request.body.decode()
+        if difference := self._differ(recorded, text):
             raise self._player.missed(f"another frame was sent than recorded: {difference}")
-        self._fresh |= _fresh(recorded, json.loads(text), "")
-        self._release(self._scene.popleft())
+        self._fresh |= fresh_texts(json.loads(recorded), json.loads(text))
+        self._release(timed_frames(self._scene.popleft()))
 
-    def _release(self, interaction: Interaction) -> None:
+    def _send_in_a_lane(self, text: str) -> None:
+        lane = self._lanes.take(text)
+        if lane is None:
+            raise self._player.missed(
+                f"no recorded conversation goes on with this frame: {text[:300]}"
+            )
+        step = lane.steps[lane.at]
+        recorded = renamed(step.sent, lane.names)
+        self._fresh |= fresh_texts(json.loads(recorded), json.loads(text))
+        came = [(delay, renamed(frame, lane.names)) for delay, frame in step.came]
+        self._release(came)
+        self._lanes.given(lane, (frame for _, frame in came))
+
+    def _release(self, frames: Iterable[Timed]) -> None:
         """What came after this frame comes now."""
-        response = interaction.response
-        events = split_events(response.body)
-        timing = response.timing or ((0, 0),) * len(events)
-        for event, (delay, _) in zip(events, timing, strict=True):
-            text = event.decode().removeprefix("data: ").rstrip("\n")
-            if self._fresh:
-                # At once: what is put in may look like something to replace.
-                known = "|".join(map(re.escape, sorted(self._fresh, key=len, reverse=True)))
-                text = re.sub(
-                    rf"(?<![\w-])(?:{known})(?![\w-])", lambda found: self._fresh[found[0]], text
-                )
+        for delay, frame in frames:
+            # At once: what is put in may look like something to replace.
+            text = renamed(frame, self._fresh)
             self._coming.append((delay / 1000 * self._player.scale, text))
         self._news.set()
 
@@ -346,36 +353,3 @@ class _Played:
     async def close(self) -> None:
         self._closed = True
         self._news.set()
-
-
-def _difference(recorded: Any, sent: Any, path: str) -> str:
-    """How a (cleaned) frame differs from the recorded one, or ``""``."""
-    if isinstance(recorded, Mapping) and isinstance(sent, Mapping):
-        if recorded.keys() != sent.keys():
-            return f"{path or 'the frame'} has {sorted(sent)} instead of {sorted(recorded)}"
-        parts = [(recorded[name], sent[name], f"{path}.{name}") for name in recorded]
-    elif isinstance(recorded, list) and isinstance(sent, list) and len(recorded) == len(sent):
-        numbered = enumerate(zip(recorded, sent, strict=True))
-        parts = [(a, b, f"{path}[{n}]") for n, (a, b) in numbered]
-    elif same_value(recorded, sent) or (_is_fresh(path) and type(recorded) is type(sent) is str):
-        return ""
-    else:
-        return f"{path} is {sent!r} instead of {recorded!r}"
-    return next((found for part in parts if (found := _difference(*part))), "")
-
-
-def _fresh(recorded: Any, sent: Any, path: str) -> dict[str, str]:
-    """What stands for each recorded text that is made anew in every run, within JSON."""
-    if isinstance(recorded, Mapping):
-        parts = [(recorded[name], sent[name], f"{path}.{name}") for name in recorded]
-    elif isinstance(recorded, list):
-        parts = [(a, b, path) for a, b in zip(recorded, sent, strict=True)]
-    elif _is_fresh(path) and recorded != sent:
-        return {recorded: json.dumps(sent)[1:-1]}
-    else:
-        return {}
-    return {was: now for part in parts for was, now in _fresh(*part).items()}
-
-
-def _is_fresh(path: str) -> bool:
-    return path.rpartition(".")[2] in _FRESH

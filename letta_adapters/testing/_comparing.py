@@ -1,0 +1,64 @@
+"""Compare frames of a WebSocket with recorded ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from letta_adapters.testing._wildcards import same_value
+from letta_adapters.testing.cassette import SENT, RecordedRequest
+
+# Made anew in every run: whatever stands there now takes the place of what was recorded.
+_FRESH: Final = frozenset({"request_id", "client_message_id", "cwd"})
+
+
+def frames_differ(
+    clean: Callable[[RecordedRequest], RecordedRequest],
+) -> Callable[[str, str], str]:
+    """Return what compares a recorded frame with one that is sent: ``""``, or how they differ.
+
+    Args:
+        clean: Writes a request as the sanitizer would here and today.
+    """
+
+    def differ(recorded: str, sent: str) -> str:
+        request = RecordedRequest(SENT, "", (("content-type", "application/json"),), b"")
+        was, now = (clean(replace(request, body=text.encode())) for text in (recorded, sent))
+        return _difference(json.loads(was.body), json.loads(now.body), "")
+
+    return differ
+
+
+def _difference(recorded: Any, sent: Any, path: str) -> str:
+    """How a (cleaned) frame differs from the recorded one, or ``""``."""
+    if isinstance(recorded, Mapping) and isinstance(sent, Mapping):
+        if recorded.keys() != sent.keys():
+            return f"{path or 'the frame'} has {sorted(sent)} instead of {sorted(recorded)}"
+        parts = [(recorded[name], sent[name], f"{path}.{name}") for name in recorded]
+    elif isinstance(recorded, list) and isinstance(sent, list) and len(recorded) == len(sent):
+        numbered = enumerate(zip(recorded, sent, strict=True))
+        parts = [(a, b, f"{path}[{n}]") for n, (a, b) in numbered]
+    elif same_value(recorded, sent) or (_is_fresh(path) and type(recorded) is type(sent) is str):
+        return ""
+    else:
+        return f"{path} is {sent!r} instead of {recorded!r}"
+    return next((found for part in parts if (found := _difference(*part))), "")
+
+
+def fresh_texts(recorded: Any, sent: Any, path: str = "") -> dict[str, str]:
+    """What stands for each recorded text that is made anew in every run, within JSON."""
+    if isinstance(recorded, Mapping):
+        parts = [(recorded[name], sent[name], f"{path}.{name}") for name in recorded]
+    elif isinstance(recorded, list):
+        parts = [(a, b, path) for a, b in zip(recorded, sent, strict=True)]
+    elif _is_fresh(path) and recorded != sent:
+        return {recorded: json.dumps(sent)[1:-1]}
+    else:
+        return {}
+    return {was: now for part in parts for was, now in fresh_texts(*part).items()}
+
+
+def _is_fresh(path: str) -> bool:
+    return path.rpartition(".")[2] in _FRESH

@@ -1,0 +1,307 @@
+"""Several conversations on one recorded connection: each is a lane that is played by itself.
+
+Parallel sessions send in another order in every run. Within a conversation the order is what it
+was; a server's frame comes when the conversation's own frame before it was sent. Which recorded
+conversation a live one is shows with the first frame in which they differ: until then, those that
+were the same so far are dealt in order, and change places when it turns out otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from letta_adapters.testing.cassette import Interaction, split_events
+
+Timed = tuple[float, str]
+# ``local-conv-12``, ``ui-msg-7``, ``turn-<uuid>``, a uuid: not a word, not a date.
+_ID = re.compile(
+    r"[a-z]+(?:[-_][0-9A-Za-z]+)*[-_]\d[0-9A-Za-z-]*|[0-9a-f]{8}(?:-[0-9a-f]{4,12}){4}"
+)
+# How a recorded frame and one that is sent differ; ``""`` if they do not.
+Differ = Callable[[str, str], str]
+
+
+@dataclass
+class Step:
+    """A frame of ours, and what came of it in its conversation, each with its delay in ms."""
+
+    sent: str
+    came: list[Timed] = field(default_factory=list)
+
+
+@dataclass
+class Lane:
+    """A recorded conversation, or a request that belongs to none (``conversation`` is ``""``)."""
+
+    conversation: str
+    steps: list[Step] = field(default_factory=list)
+    at: int = 0
+    # The conversation's id in this run; what stands for recorded texts; what was given to it.
+    live: str = ""
+    names: dict[str, str] = field(default_factory=dict)
+    given: list[str] = field(default_factory=list)
+
+    @property
+    def next(self) -> str | None:
+        """The frame that the client sends next, in the names of this run."""
+        return renamed(self.steps[self.at].sent, self.names) if self.at < len(self.steps) else None
+
+
+def timed_frames(interaction: Interaction) -> Iterator[Timed]:
+    """Yield what came after a frame of ours: the delay in ms, and the text."""
+    events = split_events(interaction.response.body)
+    timing = interaction.response.timing or ((0, 0),) * len(events)
+    for event, (delay, _) in zip(events, timing, strict=True):
+        yield delay, event.decode().removeprefix("data: ").rstrip("\n")
+
+
+def lanes_of(items: Sequence[Interaction]) -> list[Lane]:
+    """Return the lanes of a connection, in the order they begin.
+
+    Args:
+        items: The frames of ours on it, each with the frames that came until the next one.
+    """
+    places = _places(items)
+    lanes: dict[str, Lane] = {}
+    requests: dict[str, Lane] = {}
+    for number, item in enumerate(items):
+        text = item.request.body.decode()
+        place = places[number]
+        lane = lanes.setdefault(place or f"#{number}", Lane(place))
+        lane.steps.append(Step(text))
+        if isinstance(request_id := _read(text).get("request_id"), str):
+            requests[request_id] = lane
+        for delay, came in timed_frames(item):
+            frame = _read(came)
+            of_request = requests.get(str(frame.get("request_id")))
+            of_place = lanes.get(_conversation(frame))
+            (of_request or of_place or lane).steps[-1].came.append((delay, came))
+    return list(lanes.values())
+
+
+def _places(items: Sequence[Interaction]) -> list[str]:
+    """The conversation of each frame of ours: it says so, or its answer or its question does."""
+    asked: dict[str, str] = {}
+    for item in items:
+        for _, text in timed_frames(item):
+            frame = _read(text)
+            if place := _conversation(frame):
+                asked.setdefault(str(frame.get("request_id")), place)
+    frames = [_read(item.request.body.decode()) for item in items]
+    return [_conversation(f) or asked.get(str(f.get("request_id")), "") for f in frames]
+
+
+def _read(text: str) -> dict[str, Any]:
+    frame = json.loads(text)
+    return frame if isinstance(frame, dict) else {}
+
+
+def _conversation(frame: dict[str, Any]) -> str:
+    runtime = frame.get("runtime")
+    place = runtime.get("conversation_id") if isinstance(runtime, dict) else None
+    agent = runtime.get("agent_id") if isinstance(runtime, dict) else None
+    # An agent's default conversation is called the same for every agent.
+    return f"{agent or ''} {place}" if isinstance(place, str) and place else ""
+
+
+def renamed(text: str, names: dict[str, str]) -> str:
+    """Return a frame's text with other texts in place of those that are named, all at once."""
+    if not names:
+        return text
+    known = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
+    return re.sub(rf"(?<![\w-])(?:{known})(?![\w-])", lambda found: names[found[0]], text)
+
+
+class Lanes:
+    """Finds, for each frame that is sent, the lane that goes on with it.
+
+    Args:
+        items: As for :func:`lanes_of`.
+        differ: Compares a recorded frame with a sent one.
+    """
+
+    def __init__(self, items: Sequence[Interaction], differ: Differ) -> None:
+        self.lanes = lanes_of(items)
+        self._differ = differ
+
+    @property
+    def several(self) -> bool:
+        """Is there more than one conversation?"""
+        return len({lane.conversation for lane in self.lanes} - {""}) > 1
+
+    @property
+    def unsent(self) -> list[str]:
+        """The recorded frames that were not sent."""
+        return [step.sent for lane in self.lanes for step in lane.steps[lane.at :]]
+
+    def take(self, text: str) -> Lane | None:
+        """Return the lane whose next frame this is; ``None`` if there is none."""
+        lane = self._in_its_lane(text)
+        if lane is None:
+            fresh = (one for one in self.lanes if not one.live and self._fits(one, text))
+            lane = next(fresh, None)
+        return lane
+
+    def given(self, lane: Lane, texts: Iterable[str]) -> None:
+        """Note what the client was given of the lane's step, which is over."""
+        lane.at += 1
+        for text in texts:
+            lane.given.append(text)
+            if lane.conversation and not lane.live:
+                lane.live = _conversation(_read(text))
+
+    def _fits(self, lane: Lane, text: str) -> bool:
+        expected = lane.next
+        return expected is not None and not self._differ(expected, text)
+
+    def _in_its_lane(self, text: str) -> Lane | None:
+        frame = _read(text)
+        place, request_id = _conversation(frame), frame.get("request_id")
+        for lane in self.lanes:
+            if not lane.live:
+                continue
+            if place == lane.live or (not place and _asked(lane, request_id)):
+                return lane if self._fits(lane, text) else self._exchanged(lane, text)
+        return None
+
+    def _exchanged(self, lane: Lane, text: str) -> Lane | None:
+        """Let a lane go on as another one that was the same so far, and that one as this."""
+        for other in self.lanes:
+            if other is lane or other.at != lane.at or not other.live:
+                continue
+            if not self._same_so_far(lane, other):
+                continue
+            self._exchange(lane, other)
+            if self._fits(lane, text):
+                return lane
+            self._exchange(lane, other)
+        return None
+
+    def _same_so_far(self, lane: Lane, other: Lane) -> bool:
+        pairs = zip(lane.steps[: lane.at], other.steps[: other.at], strict=True)
+        names = _pairs(other.given, lane.given)
+        return all(
+            not self._differ(one.sent, renamed(two.sent, names)) for one, two in pairs
+        ) and _said(lane.given) == _said(other.given)
+
+    def _exchange(self, lane: Lane, other: Lane) -> None:
+        ours = {**lane.names, **_recorded(lane)}
+        theirs = {**other.names, **_recorded(other)}
+        to_ours, to_theirs = _pairs(other.given, lane.given), _pairs(lane.given, other.given)
+        at = lane.at
+        lane.steps[at:], other.steps[at:] = other.steps[at:], lane.steps[at:]
+        lane.names = {was: to_ours.get(now, now) for was, now in theirs.items()} | to_ours
+        other.names = {was: to_theirs.get(now, now) for was, now in ours.items()} | to_theirs
+
+
+def _recorded(lane: Lane) -> dict[str, str]:
+    return {} if not lane.live else {lane.live.rpartition(" ")[2]: lane.live.rpartition(" ")[2]}
+
+
+def _asked(lane: Lane, request_id: Any) -> bool:
+    return any(
+        _read(text).get("request_id") == request_id and "runtime" in _read(text)
+        for text in lane.given
+    )
+
+
+def _pairs(ours: Sequence[str], theirs: Sequence[str]) -> dict[str, str]:
+    """The texts that stand at the same places of two conversations' frames, where they differ."""
+    found: dict[str, str] = {}
+    one, two = _by_type(ours), _by_type(theirs)
+    for kind in one.keys() & two.keys():
+        _pair(one[kind], two[kind], found)
+    return found
+
+
+def _by_type(texts: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for text in texts:
+        frame = _read(text)
+        found.setdefault(str(frame.get("type")), []).append(frame)
+    return found
+
+
+def _pair(one: Any, two: Any, found: dict[str, str]) -> None:
+    if isinstance(one, dict) and isinstance(two, dict):
+        for name in one.keys() & two.keys():
+            _pair(one[name], two[name], found)
+    elif isinstance(one, list) and isinstance(two, list):
+        for first, second in zip(one, two, strict=False):
+            _pair(first, second, found)
+    elif isinstance(one, str) and isinstance(two, str) and one != two and _ID.fullmatch(one):
+        found.setdefault(json.dumps(one)[1:-1], json.dumps(two)[1:-1])
+
+
+def _said(texts: Sequence[str]) -> list[Any]:
+    deltas = (_read(text).get("delta") for text in texts)
+    fields = ("message_type", "content", "reasoning", "tool_return", "stop_reason")
+    return [tuple(map(str, map(d.get, fields))) for d in deltas if isinstance(d, dict)]
+
+
+def play_through(items: Sequence[Interaction], differ: Differ, *, reordered: bool) -> str:
+    """Send a recording's own frames, as a client does that is given what the lanes give.
+
+    Args:
+        items: As for :func:`lanes_of`.
+        differ: As for :class:`Lanes`.
+        reordered: Let the conversation that began last go first wherever nothing holds it back: a
+            frame that belongs to no conversation keeps its place.
+
+    Returns:
+        The frame that found no lane; ``""`` if all did.
+    """
+    recorded, played = lanes_of(items), Lanes(items, differ)
+    # What each recorded conversation is called here: by what it was given in place of its frames.
+    names: list[dict[str, str]] = [{} for _ in recorded]
+    for number in _order(recorded, items, reordered=reordered):
+        lane = recorded[number]
+        step = lane.steps[lane.at]
+        text = renamed(step.sent, names[number])
+        found = played.take(text)
+        if found is None:
+            return text
+        came = [renamed(frame, found.names) for _, frame in found.steps[found.at].came]
+        played.given(found, came)
+        names[number] |= _pairs([frame for _, frame in step.came], came)
+        lane.at += 1
+    return ""
+
+
+def _order(
+    lanes: Sequence[Lane], items: Sequence[Interaction], *, reordered: bool
+) -> Iterator[int]:
+    """Yield the lane of each frame of ours, in the order they are sent."""
+    of = {item.request.body: n for n, lane in enumerate(lanes) for item in _items_of(lane, items)}
+    in_order = [of[item.request.body] for item in items]
+    if not reordered:
+        yield from in_order
+        return
+    # Runs of conversations' frames, between frames that belong to none.
+    run: list[int] = []
+    for number in in_order:
+        if lanes[number].conversation:
+            run.append(number)
+        else:
+            yield from _last_first(run)
+            run = []
+            yield number
+    yield from _last_first(run)
+
+
+def _last_first(run: list[int]) -> Iterator[int]:
+    """Yield each lane's frames in turns, the lane that began last first."""
+    left = list(run)
+    while left:
+        for number in sorted(set(left), reverse=True):
+            left.remove(number)
+            yield number
+
+
+def _items_of(lane: Lane, items: Sequence[Interaction]) -> list[Interaction]:
+    texts = {step.sent.encode() for step in lane.steps}
+    return [item for item in items if item.request.body in texts]
