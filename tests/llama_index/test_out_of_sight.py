@@ -120,7 +120,7 @@ async def test_a_run_that_goes_on_and_on_is_an_error_that_says_so(world: World, 
     await run(agent, "one", ctx)
     await lost(agent, ctx, away)
     away.endless = True
-    with pytest.raises(ConversationBusyError, match="still active"):
+    with pytest.raises(ConversationBusyError, match="run is active"):
         await run(agent, "three", ctx)
     away.endless = False
     await run(agent, "four", ctx)

@@ -53,7 +53,9 @@ async def an_agent_that_remembers(stage: Stage) -> Any:
     memory = ChatMemoryBuffer.from_defaults(token_limit=4000)
     first = await agent.run("I am Grace.", ctx=ctx, memory=memory)
     second = await agent.run("Who am I?", ctx=ctx, memory=memory)
-    return {"answers": [str(first), str(second)], "memory": memory.get_all()}
+    # A context may keep a copy of the memory that it was given.
+    kept = await ctx.store.get("memory")
+    return {"answers": [str(first), str(second)], "memory": kept.get_all()}
 
 
 @tutorial(
@@ -88,7 +90,7 @@ async def a_context_that_is_stored(stage: Stage) -> Any:
     said = [ChatMessage.model_validate_json(message) for message in kept]
     memory = ChatMemoryBuffer.from_defaults(chat_history=said)
     second = await agent.run("Where do I sit?", ctx=ctx, memory=memory)
-    seat = await ctx.store.get("notes-seat")
+    seat, memory = await ctx.store.get("notes-seat"), await ctx.store.get("memory")
     return {"answers": [str(first), str(second)], "seat": seat, "memory": memory.get_all()}
 
 
