@@ -19,6 +19,12 @@ _CONSTANT_CLOCK = (
     r"(?:00:00|12:00)(?::00(?:\.0+)?)?(?:\s?AM)?(?:Z|\s?(?:UTC|GMT)?[+-]00:?00|\s(?:UTC|GMT))?"
 )
 _PROSE = r"(?:Thu(?:rsday)?,? )?(?:Jan(?:uary)?\.? 1,? 2026|1 Jan(?:uary)?,? 2026)"
+_MONTH = r"[A-Z][a-z]{2,8}\.?"
+# Nothing in it fits in two ways: a text with many of them, and a difference, is read once.
+_ANY_PROSE = (
+    rf"(?:[A-Z][a-z]{{2,8}},? )?(?:{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? (?:19|20)\d\d"
+    rf"|\d{{1,2}}(?:st|nd|rd|th)? {_MONTH},? (?:19|20)\d\d)"
+)
 # By kind: the placeholder, and what it may stand for; nothing for REDACTED: any text.
 _KINDS = {
     "secret": (r"(?:REDACTED)+(?:R(?:E(?:D(?:A(?:C(?:T(?:E)?)?)?)?)?)?)?", ""),
@@ -26,12 +32,15 @@ _KINDS = {
     "day": (r"2026-01-01", r"(?:19|20)\d\d-\d\d-\d\d"),
     "prose_moment": (
         rf"{_PROSE},? (?:at )?{_CONSTANT_CLOCK}",
-        rf"[A-Z0-9][A-Za-z0-9., ]{{6,40}}?(?:19|20)\d\d,? (?:at )?{_CLOCK}",
+        rf"{_ANY_PROSE},? (?:at )?{_CLOCK}",
     ),
-    "prose_day": (_PROSE, r"[A-Z0-9][A-Za-z0-9., ]{6,40}?(?:19|20)\d\d"),
+    "prose_day": (_PROSE, _ANY_PROSE),
     "python_date": (r"(?<=datetime\()2026, 1, 1(?:, 0)*(?=[,)])", r"\d{4}(?:, \d{1,6}){2,6}"),
     "mail": (r"user@example\.com", r"[^\s@\"'<>]+@[^\s@\"'<>]+"),
-    "origin": (r"http://(?:letta\d*|host|endpoint)\.test(?:/v1)?", r"\w{2,8}://[^\s\"'<>]+?"),
+    "origin": (
+        r"http://(?:letta\d*|host|endpoint)\.test(?:/v1)?",
+        r"\w{2,8}://[^\s\"'<>/]+(?:/[^\s\"'<>/]+){0,2}?",
+    ),
     "host": (r"(?:host|letta\d*)\.test", r"[^\s\"'<>/@]+"),
     # A login, where a machine writes one, or in a sentence: then one that is no word.
     "login": (

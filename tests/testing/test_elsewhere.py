@@ -25,6 +25,7 @@ from letta_adapters.testing import (
     scan_file,
     use_letta_vcr,
 )
+from letta_adapters.testing._wildcards import same_text
 from letta_adapters.testing.websocket import WebSocketPlayer, WebSocketRecorder
 
 JSON = (("content-type", "application/json"),)
@@ -271,3 +272,20 @@ def test_what_the_server_says_of_time_is_constant_and_what_the_model_says_is_not
     assert first["content"] == said["messages"][0]["content"]
     assert first["date"] == "2026-01-01T00:00:00Z"
     assert second["tool_return"] == "time: 2026-01-01 00:00:00"
+
+
+@pytest.mark.parametrize(
+    ("recorded", "live"),
+    [
+        ("REDACTED a ", "b a "),
+        ("/srv/user/ ", "/srv/abc/ "),
+        ("2026-01-01T00:00:00Z ", "2030-01-01T10:20:30Z "),
+        ("Jan 1, 2026 ", "May 10, 2027 "),
+        ("user@example.com ", "ada@x.org "),
+        ("http://host.test/x ", "http://abc:80/x "),
+        ("user at host.test ", "grace7 at box "),
+    ],
+)
+def test_many_placeholders_and_a_difference_are_told_at_once(recorded: str, live: str) -> None:
+    assert same_text(recorded * 300 + "x", live * 300 + "x")
+    assert not same_text(recorded * 300 + "x", live * 300 + "y")
