@@ -55,6 +55,7 @@ class CassetteSession:
         self.told: list[str] = []
         self.closing: list[tuple[Path, LettaCassette]] = []
         self.whole = False
+        self.item: pytest.Item | None = None  # the test that is being run
         self._paths: dict[tuple[str, str], Path] = {}
 
     # Which file ----------------------------------------------------------------------------------
@@ -151,8 +152,10 @@ class CassetteSession:
         extending = recording and self.mode == "new_episodes" and path.is_file()
         return KINDS[spec.player](path, spec, recording=recording, extending=extending)
 
-    def open_wide(self, item: pytest.Item, scope: str) -> LettaCassette:
+    def open_wide(self, scope: str) -> LettaCassette:
         """Open the file of all tests of a module or session, for the first of them."""
+        item = self.item
+        assert item is not None, "a fixture is set up for a test"
         spec = next(spec for spec in _specs(item) if spec.scope == scope)
         kit = self.open(item, spec)
         self.wide[kit.path].kit = kit

@@ -147,6 +147,7 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Let nothing but this machine be reached by a test that plays a shared cassette."""
     session = item.config.stash[_SESSION]
+    session.item = item
     played = [
         wide
         for wide in wide_in(item, session)
@@ -242,7 +243,7 @@ def letta_cassette_session(request: pytest.FixtureRequest) -> Iterator[LettaCass
 
 def _wide(request: pytest.FixtureRequest, scope: str) -> Iterator[LettaCassette]:
     session = request.config.stash[_SESSION]
-    kit = session.open_wide(request._pyfuncitem, scope)
+    kit = session.open_wide(scope)
     yield kit
     kit.leave()
     # Saved or checked once all fixtures of this scope are gone.
