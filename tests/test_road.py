@@ -20,7 +20,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("backends",),
     (
         "client", "session", "beginning", "controls", "providers", "resources", "turns", "answers",
-        "deadline", "works",
+        "outbox", "works",
     ),
     ("sync", "sync_controls", "sync_resources", "_bridge", "calls"),
     ("langchain", "llama_index"),
