@@ -53,6 +53,7 @@ class TestChatLettaRest(Standard):
         )
         own_http_client = cassette.http_client()
         asynchronous = AsyncLettaClient(rest, http_client=own_http_client)
+        asynchronous.handles.note(agent_id, MODEL)  # as the client that made it knows
         used = asynchronous if asyncio.iscoroutinefunction(request.function) else client
         type(self).params = {"agent_id": agent_id, "client": used}
         yield ChatLetta(**self.params)
