@@ -54,13 +54,6 @@ def test_a_router_and_an_answer(rest_world: World, saver: InMemorySaver) -> None
     )
 
 
-# langgraph-supervisor still uses what LangGraph 1 deprecates.
-@pytest.mark.filterwarnings("ignore:create_react_agent has been moved")
-@pytest.mark.parametrize("workers", ["agents", "runnables"])
-def test_a_supervisor(rest_world: World, database: str, workers: str) -> None:
-    test_teams.test_a_supervisor_and_its_workers(rest_world, database, workers)
-
-
 def test_a_swarm(rest_world: World, database: str) -> None:
     test_teams.test_a_swarm_with_handoffs(rest_world, database)
 
