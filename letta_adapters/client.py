@@ -115,7 +115,7 @@ class AsyncLettaClient:
         self._place = _place_of(self.spec) if http_client is None else id(self)
         self._finishing: set[asyncio.Future[Any]] = set()
         # What sessions have on their way.
-        self.works = Works()
+        self.works = Works(self.finish)
         # The MCP servers of sessions that are not closed.
         self.mcp_hosts: set[McpHost] = set()
         self._closed = False

@@ -207,7 +207,7 @@ class AsyncSession(AsyncControls):
         beginning = self._begin(opened, content, otid, owner)
         self._sending += 1
         try:
-            turn = await self._client.works.run(self, beginning)
+            turn = await self._client.works.run(self, beginning, _undo)
         finally:
             self._sending -= 1
         if self._closed:  # just now: close() did not see the turn yet
@@ -493,3 +493,8 @@ def check_page(before: str | None, after: str | None, order: str, limit: int) ->
         raise InvalidInputError(f"limit must be between 1 and {_MAX_PAGE}, not {limit}.")
     if before is not None and after is not None:
         raise InvalidInputError("Give either before or after, not both.")
+
+
+async def _undo(turn: Turn) -> None:
+    """Stop a turn whose sender was cancelled just as it was accepted."""
+    await turn.stop("The message was given up as it was accepted.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from letta_adapters._loops import running_task
@@ -13,17 +13,29 @@ T = TypeVar("T")
 
 
 class Works:
-    """The openings and sends of a client's sessions, each under its session."""
+    """The openings and sends of a client's sessions, each under its session.
 
-    def __init__(self) -> None:
+    Args:
+        finish: Runs clean-up to its end, even if its caller is cancelled.
+    """
+
+    def __init__(self, finish: Callable[[Awaitable[None]], Awaitable[None]]) -> None:
+        self._finish = finish
         self._running: dict[asyncio.Task[Any], object] = {}
 
-    async def run(self, owner: object, work: Coroutine[Any, Any, T]) -> T:
-        """Await ``work``; cancelling the caller cancels it, and waits until it has cleaned up.
+    async def run(
+        self,
+        owner: object,
+        work: Coroutine[Any, Any, T],
+        undo: Callable[[T], Awaitable[None]] | None = None,
+    ) -> T:
+        """Await ``work``; cancelling the caller cancels it, and waits for its clean-up.
 
         Args:
             owner: Whose it is: the session.
             work: What to do. Starts with the event loop's next round.
+            undo: Called with what ``work`` returned where the caller never gets it: it was
+                cancelled as ``work`` ended.
 
         Raises:
             SessionClosedError: the owner was closed meanwhile.
@@ -32,7 +44,8 @@ class Works:
         try:
             await asyncio.wait({task})
         except asyncio.CancelledError:
-            await _end({task})
+            # Whoever cancels a second time does not wait for the clean-up.
+            await self._finish(_cleaned(task, undo))
             raise
         if task.cancelled():
             raise SessionClosedError("The session was closed meanwhile.")
@@ -58,6 +71,13 @@ class Works:
         me = running_task()
         of = [task for task, whose in self._running.items() if owner is None or whose is owner]
         await _end({task for task in of if task is not me})
+
+
+async def _cleaned(task: asyncio.Task[T], undo: Callable[[T], Awaitable[None]] | None) -> None:
+    task.cancel()
+    await asyncio.wait({task})
+    if undo is not None and not task.cancelled() and task.exception() is None:
+        await undo(task.result())
 
 
 async def _end(tasks: set[asyncio.Task[Any]]) -> None:

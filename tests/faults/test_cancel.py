@@ -114,6 +114,29 @@ async def test_recovery_after_an_unfinished_turn_does_not_wait_for_itself(
     await stopped_once(session, server)
 
 
+@pytest.mark.parametrize("what", ["send", "run_turn"])
+async def test_a_cancel_that_comes_as_the_message_is_accepted(
+    server: Server, client: AsyncLettaClient, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """The sender never learns that it was, so nobody would read the turn, or stop it."""
+    server.script(LONG)
+    session = resume(client)
+    begin = session._begin
+
+    async def begin_and_cancel(*args: Any) -> Any:
+        turn = await begin(*args)
+        asyncio.get_running_loop().call_soon(sending.cancel)  # before anybody learns of the turn
+        return turn
+
+    monkeypatch.setattr(session, "_begin", begin_and_cancel)
+    sending = asyncio.create_task(getattr(session, what)("hello"))
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    monkeypatch.undo()
+    assert [run.status for run in server.runs] == ["cancelled"]
+    await stopped_once(session, server)
+
+
 async def test_leaving_after_the_result_stops_nothing(
     server: Server, rest: MakeRest, face: Any
 ) -> None:
