@@ -22,6 +22,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pydantic.warnings.PydanticDeprecationWarning"),
     pytest.mark.filterwarnings("ignore:is_running called"),
 ]
+# What the model is asked by a turn that is being stopped takes none of these.
+ANSWERS = [Reply("Four.", when="2+2"), Reply("Six.", when="3+3")]
 SAID = ["Tell a long story.", "What is 2+2?", "What is 3+3?"]
 
 
@@ -77,7 +79,7 @@ async def test_stop_letta_code_before_it_has_the_message(local: World, make: Any
 async def test_stop_letta_code_before_the_first_token(
     local: World, embedded_model: ScriptedModel, make: Any
 ) -> None:
-    local.script(Reply("A story.", delay=5), "Four.", "Six.")
+    local.script(Reply("A story.", delay=5), *ANSWERS)
     agent = local.agent(name="a", description="Tells.")
     asked = agent if make is None else make(agents=[agent])
     ctx = Context(asked)
@@ -94,7 +96,7 @@ async def test_stop_letta_code_before_the_first_token(
 async def test_stop_the_letta_api_in_a_question(in_memory: World) -> None:
     """A tool that is none of the application's asks for a permission."""
     asks = Reply(tool_calls=[ToolUse("run_code", {"code": "1"}, id="ask-1")])
-    in_memory.script(asks, "Four.", "Six.")
+    in_memory.script(asks, *ANSWERS)
     agent = in_memory.agent()
     ctx = Context(agent)
     await stopped(agent, ctx, lambda event: isinstance(event, ApprovalRequiredEvent))
