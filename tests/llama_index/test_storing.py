@@ -141,7 +141,8 @@ async def test_settings_of_the_model_and_steps_reach_the_letta_api(letta_fake: F
 async def test_names_with_dots_are_two_agents(letta_fake: FakeLetta) -> None:
     client = letta_fake.client()
     there = ToolUse("handoff", {"to_agent": "a.b", "reason": "It knows."}, id="handoff-1")
-    letta_fake.script(Reply(tool_calls=[there]), "I am a.b.")
+    back = ToolUse("handoff", {"to_agent": "a", "reason": "It asked."}, id="handoff-2")
+    letta_fake.script(Reply(tool_calls=[there]), Reply(tool_calls=[back]), "I am a.")
     agents = [
         LettaAgent(
             name=name,
@@ -153,4 +154,4 @@ async def test_names_with_dots_are_two_agents(letta_fake: FakeLetta) -> None:
     ]
     workflow = AgentWorkflow(agents=agents, root_agent="a")
     output, _ = await run(workflow, "go", Context(workflow))
-    assert (str(output), output.current_agent_name) == ("I am a.b.", "a.b")
+    assert (str(output), output.current_agent_name) == ("I am a.", "a")
