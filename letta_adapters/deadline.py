@@ -10,6 +10,10 @@ import asyncio
 
 from letta_adapters.errors import TimeoutAfterAcceptanceError
 
+# Since Python 3.11 a task counts its cancellations. Below, one of another class may do so (that of
+# ``backports.asyncio.runner``), but those who cancel it do not take back what they have counted.
+_COUNTED = hasattr(asyncio.Task, "uncancel")
+
 
 class Deadline:
     """Cancels the task that waits inside :meth:`enter` … :meth:`leave` when time is up."""
@@ -37,8 +41,8 @@ class Deadline:
         if self.seconds is not None:
             self._task = task = asyncio.current_task()
             # A cancel that somebody caught earlier still counts, and is not ours.
-            cancelling = getattr(task, "cancelling", None)  # 3.11+
-            self._cancels_before = cancelling() if cancelling else 0
+            counted = getattr(task, "cancelling", None) if _COUNTED else None
+            self._cancels_before = counted() if counted is not None else 0
 
     def leave(self) -> None:
         """The current task stopped waiting."""
@@ -49,7 +53,7 @@ class Deadline:
         task = self._task
         if not self.expired or task is None:
             return False
-        uncancel = getattr(task, "uncancel", None)  # 3.11+
+        uncancel = getattr(task, "uncancel", None) if _COUNTED else None
         return uncancel is None or uncancel() <= self._cancels_before
 
     def error(self) -> TimeoutAfterAcceptanceError:

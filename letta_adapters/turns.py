@@ -216,7 +216,7 @@ class Turn:
 
     def _owner_ended(self) -> bool:
         owner = self.owner
-        if isinstance(owner, asyncio.Task):
+        if asyncio.isfuture(owner):  # a task, of whichever class the event loop makes
             return owner.done()
         return isinstance(owner, Thread) and not owner.is_alive()
 
@@ -357,7 +357,7 @@ class Turn:
     async def _opening(self, answers: Sequence[ToolAnswer] | None) -> Sequence[Message]:
         """What comes before the server says anything."""
         self._reading_began = True
-        if isinstance(self.owner, asyncio.Task):
+        if asyncio.isfuture(self.owner):
             self.owner = running_task()  # which need not be the one that asked for the stream
         if answers is not None:
             return await self._answer(answers)
