@@ -10,11 +10,31 @@ from typing import Any
 import pytest
 
 from letta_adapters import AsyncLettaClient, InvalidInputError
+from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 from tests.app_server._server import MODEL, AppServer
 
 Connect = Callable[..., AsyncLettaClient]
 TIMES = 20
+
+
+async def test_a_change_of_the_mode_says_nothing_of_the_directory(
+    client: AsyncLettaClient, agent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server would set it in its own time, perhaps after the directory that comes next."""
+    sent: list[Any] = []
+    send = Connection.send
+
+    async def spy(self: Connection, frame: Any) -> None:
+        sent.append(frame)
+        await send(self, frame)
+
+    async with client.create_session(agent) as session:
+        await session.initialize()
+        monkeypatch.setattr(Connection, "send", spy)
+        await session.change_device_state(permission_mode="acceptEdits")
+    changes = [frame["payload"] for frame in sent if frame["type"] == "change_device_state"]
+    assert [list(payload) for payload in changes] == [["mode"]]
 
 
 async def test_mode_and_directory(

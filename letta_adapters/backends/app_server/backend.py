@@ -530,10 +530,12 @@ class AppServerBackend:
             connection, conversation.agent_id, options, fresh=True
         )
         settings = self._settings(conversation.agent_id, options)
-        await connection.send(frames.device_state(conversation, settings))
+        prepared = self._prepared[conversation]
+        live = self._live.setdefault(conversation, Live())
+        news = opening.changed(settings, prepared.settings, live.directory)
+        await connection.send(frames.device_state(conversation, news))
         await self._taken(conversation, settings)
         await opening.use_toolset(connection, conversation, options)
-        prepared = self._prepared[conversation]
         prepared.settings, prepared.options = settings, options
 
     async def _taken(self, conversation: Conversation, settings: Mapping[str, Any]) -> None:

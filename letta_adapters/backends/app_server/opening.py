@@ -103,6 +103,19 @@ def same_directory(asked: str, used: str) -> bool:
     return asked == used or Path(asked).resolve() == Path(used)
 
 
+def changed(
+    settings: Mapping[str, Any], before: Mapping[str, Any], directory: str
+) -> Mapping[str, Any]:
+    """Leave out a directory that is not changed.
+
+    The server looks at each in its own time: one that is merely said again could be set after the
+    one that comes next (``handleCwdChange`` of ``letta`` 0.34.12).
+    """
+    asked = settings.get("cwd")
+    same = asked and asked == before.get("cwd") and same_directory(asked, directory)
+    return {**settings, "cwd": None} if same else settings
+
+
 def working_directory() -> Path:
     """Return this process's. Raises ConfigurationError if it was deleted under it."""
     try:
