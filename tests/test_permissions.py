@@ -118,7 +118,7 @@ async def test_an_asynchronous_callback_with_two_arguments_stays_one() -> None:
 
 @pytest.mark.parametrize(
     "callback",
-    [lambda name, tool_input, context: True, lambda *args: True, lambda a, b, c, d=1: True, bool],
+    [lambda name, tool_input, context: True, lambda *args: True, lambda a, b, c, d=1: True, max],
     ids=["three", "any", "one more", "no signature"],
 )
 def test_a_callback_that_takes_the_question_is_used_as_it_is(callback: object) -> None:
