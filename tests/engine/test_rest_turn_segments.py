@@ -183,6 +183,12 @@ def test_5_a_numbered_event_that_comes_twice_is_taken_once() -> None:
     assert texts(fed.messages) == ["ab"]
 
 
+def test_only_the_latest_numbers_are_remembered() -> None:
+    many = [assistant("a", seq_id=n) for n in range(2, 302)]
+    fed = Fed(wire(ping(seq_id=1), *many, many[-1], stop()))
+    assert texts(fed.messages) == ["a" * 300]
+
+
 def test_5_a_piece_without_a_number_may_be_said_twice() -> None:
     fed = Fed(wire(ping(), assistant("ha"), assistant("ha"), stop()))
     assert texts(fed.messages) == ["haha"]

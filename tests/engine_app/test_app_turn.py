@@ -246,6 +246,20 @@ def test_a_queued_message_may_start_with_the_queue() -> None:
     assert result_of(state).result == "ours"
 
 
+def test_a_queued_message_that_is_taken_out_ends_its_turn() -> None:
+    state = turn(queued=True)
+    removed = [{"client_message_id": "cm-1", "disposition": "cancelled"}]
+    state.feed({"type": "update_queue", "queue": [], "removed": removed})
+    assert (state.over, state.input_stored) == (True, False)
+    assert result_of(state).error_code == "cancelled"
+
+
+def test_the_server_reports_a_result_and_this_side_only_what_was_raised() -> None:
+    state = turn()
+    mine = ToolResultMessage("c-1", "boom", is_error=True, id=None, traceback="Traceback: boom")
+    assert not state.tool_result(mine)
+
+
 def test_the_late_end_of_an_earlier_turn_ends_nothing() -> None:
     state = turn()
     runs = {"local-run-1": ["cm-0"]}
