@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import TypeVar
+from collections.abc import Awaitable, Collection
+from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 
@@ -47,3 +47,21 @@ async def ended(task: asyncio.Future[_T]) -> None:
     await asyncio.wait({task})
     if not task.cancelled():
         task.exception()  # nobody else will look at it
+
+
+async def all_ended(tasks: Collection[asyncio.Future[Any]]) -> None:
+    """Wait until all have ended. A cancellation of the caller waits for that too, and is raised."""
+    cancelled: asyncio.CancelledError | None = None
+    while waiting := {task for task in tasks if not task.done()}:
+        cancelled = await _interruption(waiting) or cancelled
+    if cancelled is not None:
+        raise cancelled
+
+
+async def _interruption(tasks: Collection[asyncio.Future[Any]]) -> asyncio.CancelledError | None:
+    """Return what ended the wait for these tasks, if they did not."""
+    try:
+        await asyncio.wait(tasks)
+    except asyncio.CancelledError as error:
+        return error
+    return None

@@ -25,6 +25,7 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from letta_adapters._mcp_link import Link, McpHttp, McpServer, McpStdio
+from letta_adapters._waiting import all_ended
 from letta_adapters.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -200,11 +201,5 @@ class McpHost:
         """
         self._closed = True
         ending = asyncio.gather(*(link.end() for link in self._links.values()))
-        cancelled: asyncio.CancelledError | None = None
-        while not ending.done():
-            try:
-                await asyncio.shield(ending)
-            except asyncio.CancelledError as error:  # noqa: PERF203  # once a cancellation
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
+        await all_ended({ending})
+        ending.result()

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from letta_adapters._loops import running_task
+from letta_adapters._waiting import all_ended, ended
 from letta_adapters.errors import SessionClosedError
 
 T = TypeVar("T")
@@ -70,24 +71,13 @@ class Works:
         """
         me = running_task()
         of = [task for task, whose in self._running.items() if owner is None or whose is owner]
-        await _end({task for task in of if task is not me})
+        ending = [task for task in of if task is not me]
+        for task in ending:
+            task.cancel()
+        await all_ended(ending)
 
 
 async def _cleaned(task: asyncio.Task[T], undo: Callable[[T], Awaitable[None]] | None) -> None:
-    task.cancel()
-    await asyncio.wait({task})
+    await ended(task)
     if undo is not None and not task.cancelled() and task.exception() is None:
         await undo(task.result())
-
-
-async def _end(tasks: set[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    cancelled: asyncio.CancelledError | None = None
-    while waiting := {task for task in tasks if not task.done()}:
-        try:
-            await asyncio.wait(waiting)
-        except asyncio.CancelledError as error:  # noqa: PERF203  # once a cancellation
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from langchain_core.language_models import BaseChatModel
 from langchain_core.load.serializable import SerializedConstructor, SerializedNotImplemented
@@ -168,14 +168,14 @@ class Placed(BaseChatModel):
             place = self._place()
         except InvalidInputError:  # a secret that nothing stands for: it can be traced, not loaded
             return self.to_json_not_implemented()
-        made: Any = super().to_json()
+        made = cast("SerializedConstructor", super().to_json())
         kwargs = {k: v for k, v in made["kwargs"].items() if k not in _ABOUT_THE_PLACE}
         if place is not None:
             kwargs["backend"] = place
             if any(variable == _KEY for _, variable in place.get("withheld", ())):
                 kwargs["letta_api_key"] = {"lc": 1, "type": "secret", "id": [_KEY]}
         made["kwargs"] = kwargs
-        return made  # type: ignore[no-any-return]  # what super() gave, but for its kwargs
+        return made
 
     @model_serializer(mode="wrap")
     def _with_place(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

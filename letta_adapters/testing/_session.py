@@ -9,7 +9,7 @@ import os
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from letta_adapters.testing._kit import CassetteSpec, LettaCassette
+    from letta_adapters.testing._kit import CassetteSpec, LettaCassette, Scope
 
 MARK = "letta_cassette"
 # The fixtures of a wider scope, by the scope.
-WIDE = {"module": "letta_cassette_module", "session": "letta_cassette_session"}
+WIDE: Mapping[Scope, str] = {"module": "letta_cassette_module", "session": "letta_cassette_session"}
 # File systems allow 255 bytes, with `.yaml` and what stands before it while it is written.
 _MAX_NAME = 200
 _LARGE = 100_000
@@ -264,7 +264,7 @@ def _specs(item: pytest.Item) -> Iterator[CassetteSpec]:
         yield spec
     for scope in wide:
         if scope != spec.scope:
-            yield CassetteSpec(scope=scope)  # type: ignore[arg-type]
+            yield CassetteSpec(scope=scope)
 
 
 def wide_in(item: pytest.Item, session: CassetteSession) -> list[_Wide]:

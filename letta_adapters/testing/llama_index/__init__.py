@@ -16,15 +16,14 @@ The model behind the LLM must be one that says what it is told to
 (:class:`~letta_adapters.testing.scripted_model.ScriptedModel`, or a recording of one).
 """
 
-# ruff: noqa: E402
 import pytest
 
-# So that a failed assertion says what was compared.
+# So that a failed assertion says what was compared: before they are imported, or it is too late.
 pytest.register_assert_rewrite(f"{__name__}.agents", f"{__name__}.llms")
 
-from letta_adapters.testing.llama_index.agents import AgentConformance, AgentSubject
-from letta_adapters.testing.llama_index.llms import LLMConformance, LLMSubject
-from letta_adapters.testing.llama_index.watching import Spans, watching
+from letta_adapters.testing.llama_index.agents import AgentConformance, AgentSubject  # noqa: E402
+from letta_adapters.testing.llama_index.llms import LLMConformance, LLMSubject  # noqa: E402
+from letta_adapters.testing.llama_index.watching import Spans, watching  # noqa: E402
 
 __all__ = [
     "AgentConformance",
