@@ -12,13 +12,13 @@ from letta_adapters import LettaClient
 from letta_adapters.testing.local import LocalLetta
 from letta_adapters.testing.obliging import oblige
 from letta_adapters.testing.scripted_model import ScriptedModel
-from tests.app_server._server import AppServer, payload
+from tests._wheel import require_wheel
+from tests.app_server._server import AppServer
 
 
 @pytest.fixture(scope="session")
 def _embedded_letta() -> Iterator[LocalLetta]:
-    if payload() is None:
-        pytest.skip("the letta wheel is not installed")
+    require_wheel()
     with LocalLetta(respond=oblige, models=("scripted", "scripted-two")) as letta:
         yield letta
 
@@ -51,8 +51,7 @@ def shared_model() -> Iterator[ScriptedModel]:
 @pytest.fixture(scope="session")
 def app_server(shared_model: ScriptedModel) -> Iterator[AppServer]:
     """One real App Server for all tests that do not stop it."""
-    if payload() is None:
-        pytest.skip("the letta wheel is not installed")
+    require_wheel()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         server = AppServer(Path(home), shared_model.base_url).start()
         yield server

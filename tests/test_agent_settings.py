@@ -101,7 +101,7 @@ def test_no_combination_of_tags_loosens_what_one_of_them_restricts() -> None:
     found = Restrictions.of_agent({"tags": [ONLY + tag for tag in tags]})
     assert found == Restrictions(True, frozenset({"Bash"}), ())
     both = {"tags": [f"{ONLY}skills:agent,project"], "metadata": {"letta_adapters": {"only": []}}}
-    both["metadata"]["letta_adapters"]["only"] = ["skills:agent"]  # type: ignore[call-overload]
+    both["metadata"]["letta_adapters"]["only"] = ["skills:agent"]
     assert Restrictions.of_agent(both).skill_sources == ("agent",)
 
 

@@ -28,7 +28,7 @@ REFUSED: dict[str, AgentOptions | SessionOptions] = {
     "memfs": SessionOptions(memfs=False),
     "memfs_startup": SessionOptions(memfs_startup="skip"),
     "permission_mode": SessionOptions(permission_mode="plan"),
-    "sleeptime": SessionOptions(sleeptime={"behavior": "reminder"}),  # type: ignore[arg-type]
+    "sleeptime": SessionOptions(sleeptime={"behavior": "reminder"}),
     "system_info_reminder": SessionOptions(system_info_reminder=False),
 }
 VALUES: dict[str, Any] = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import needs_wheel
+from tests._wheel import needs_wheel
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SAYS = {

@@ -21,9 +21,7 @@ from letta_adapters.errors import NotFoundError
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.testing import FakeLetta
 from letta_adapters.testing.scripted_model import ScriptedModel
-from tests.app_server._server import payload
-
-needs_wheel = pytest.mark.skipif(payload() is None, reason="the letta wheel is not installed")
+from tests._wheel import needs_wheel
 
 _PROMPT = """
 import sys

@@ -32,7 +32,7 @@ def serve() -> Iterator[Serve]:
     ) -> str:  # fmt: skip
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self.server.seen.append(dict(self.headers))  # type: ignore[attr-defined]
+                self.server.seen.append(dict(self.headers))
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
                 if location:
@@ -50,7 +50,7 @@ def serve() -> Iterator[Serve]:
                     super().handle()
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.seen = []  # type: ignore[attr-defined]
+        server.seen = []
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         servers.append(server)

@@ -281,9 +281,9 @@ async def test_images_structured_content_and_errors(host: McpHost, stdio: Any) -
     assert '"note": null' in str(rows.content) or '"note":null' in str(rows.content)
     assert str(rows.content).count("rows") == 1
     picture = await tools["mcp__e__picture"].run({})
-    assert picture.content[0]["source"]["media_type"] == "image/png"  # type: ignore[index]
+    assert picture.content[0]["source"]["media_type"] == "image/png"
     both = (await tools["mcp__e__both"].run({})).content
-    assert [part["type"] for part in both] == ["text", "image"]  # type: ignore[index]
+    assert [part["type"] for part in both] == ["text", "image"]
     fail = await tools["mcp__e__fail"].run({})
     assert fail.is_error
     assert "fail" in str(fail.content)
@@ -616,7 +616,7 @@ async def test_a_server_at_a_url(host: McpHost, served: Served) -> None:
     assert (await tools["mcp__e__add"].run({"a": 1, "b": 2})).content == "3"
     assert (await tools["mcp__e__fail"].run({})).is_error
     picture = (await tools["mcp__e__picture"].run({})).content
-    assert picture[0]["type"] == "image"  # type: ignore[index]
+    assert picture[0]["type"] == "image"
     results = await asyncio.gather(*(tools["mcp__e__add"].run({"a": i}) for i in range(5)))
     assert [result.content for result in results] == ["1", "2", "3", "4", "5"]
 

@@ -147,7 +147,7 @@ def test_letta_code_options_are_refused_by_name_with_the_backend_that_can(option
 def test_letta_code_session_options_too(option: str) -> None:
     value: Any = "skip" if option == "memfs_startup" else ["Bash"]
     with pytest.raises(UnsupportedOptionError, match=option):
-        create_session("agent-1", backend=NOWHERE, **{option: value})  # type: ignore[misc]
+        create_session("agent-1", backend=NOWHERE, **{option: value})
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_memory_blocks_come_in_order() -> None:
     options = AgentOptions(
         persona="p",
         human="h",
-        memory=({"label": "project", "value": "x"},),  # type: ignore[arg-type]
+        memory=({"label": "project", "value": "x"},),
     )
     assert [(b.label, b.value) for b in options.blocks()] == [
         ("persona", "p"),
@@ -197,7 +197,7 @@ def test_memory_blocks_come_in_order() -> None:
     ]
     assert MemoryBlock(label="x").value == ""
     assert Sleeptime().trigger == "step-count"
-    assert SessionOptions(cwd="/tmp").cwd == Path("/tmp")  # type: ignore[arg-type]
+    assert SessionOptions(cwd="/tmp").cwd == Path("/tmp")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_bad_ids_are_refused_before_any_io(
     args: tuple[str, ...], kwargs: dict[str, str], text: str
 ) -> None:
     with pytest.raises(InvalidInputError, match=text):
-        resume_session(*args, backend=NOWHERE, **kwargs)  # type: ignore[arg-type]
+        resume_session(*args, backend=NOWHERE, **kwargs)
 
 
 def test_ids_are_none_until_a_session_is_open() -> None:

@@ -55,9 +55,9 @@ def test_answers(answer: object, decision: Allow | Deny) -> None:
         ({"behavior": "allow", "updatedPermissions": [{"id": "x"}]}, "updatedPermissions"),
         ({"behavior": "deny", "message": 3}, "message"),
         ({"behavior": "deny", "interrupt": "yes"}, "interrupt"),
-        (Allow(["a"]), "updated input"),  # type: ignore[arg-type]
-        (Deny(None), "message"),  # type: ignore[arg-type]
-        (Deny("", "no"), "interrupt"),  # type: ignore[arg-type]
+        (Allow(["a"]), "updated input"),
+        (Deny(None), "message"),
+        (Deny("", "no"), "interrupt"),
     ],
 )
 def test_an_unclear_answer_allows_nothing(answer: object, named: str) -> None:
@@ -71,7 +71,7 @@ async def test_a_coroutine_that_nobody_awaited_is_named_and_closed() -> None:
         return True
 
     class Promise:
-        def __await__(self):  # type: ignore[no-untyped-def]
+        def __await__(self):
             yield
 
     for answer in (ask(), Promise()):
@@ -89,15 +89,15 @@ def test_context_is_frozen_and_keyword_only() -> None:
         (),
     )
     with pytest.raises(dataclasses.FrozenInstanceError):
-        context.tool_call_id = "x"  # type: ignore[misc]
+        context.tool_call_id = "x"
     with pytest.raises(TypeError):
-        PermissionContext("call_1")  # type: ignore[misc]
+        PermissionContext("call_1")
 
 
 def test_an_allow_may_save_suggestions() -> None:
     assert normalise_decision(Allow(save=("save-default",))) == Allow(save=("save-default",))
     with pytest.raises(InvalidInputError, match="save"):
-        normalise_decision(Allow(save=["save-default"]))  # type: ignore[arg-type]
+        normalise_decision(Allow(save=["save-default"]))
 
 
 def test_a_callback_with_two_arguments_is_called_without_the_context() -> None:

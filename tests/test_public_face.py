@@ -63,7 +63,7 @@ def test_every_listed_name_can_be_imported() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        _ = letta_adapters.nonsense  # type: ignore[attr-defined]
+        _ = letta_adapters.nonsense
 
 
 def test_the_async_functions_have_the_sync_ones_names_and_parameters() -> None:

@@ -157,7 +157,7 @@ def test_which_addresses_are_this_machines(
 @pytest.mark.parametrize("path", ["~no-such-user-here/x", "a\0b"])
 def test_a_path_that_can_be_none(path: str) -> None:
     makers: list[Callable[[], object]] = [
-        lambda: Local(data_dir=path),  # type: ignore[arg-type]
+        lambda: Local(data_dir=path),
         lambda: SessionOptions(cwd=path),
         lambda: AgentOptions(cwd=path),
         lambda: image_from_file(path),

@@ -56,7 +56,7 @@ class Opaque:
 
 
 def properties(fn: Callable[..., Any]) -> dict[str, Any]:
-    return tool(fn).parameters["properties"]  # type: ignore[no-any-return]
+    return tool(fn).parameters["properties"]
 
 
 def refused(call: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
@@ -113,7 +113,7 @@ def test_types() -> None:
         a: list[int],
         b: dict[str, float],
         c: str | None,
-        d: Union[int, str],  # noqa: UP007
+        d: Union[int, str],  # noqa: UP007  # the old spellings are asked about, too
         e: bool = False,
         f: Optional[int] = None,  # noqa: UP045
         g: Any = None,
@@ -152,7 +152,7 @@ def test_nested_types_keep_their_definitions_and_lose_their_titles() -> None:
         via: list[Point],
         options: Options,
         unit: Unit = Unit.CELSIUS,
-        home: Point = Point(1.0),  # noqa: B008
+        home: Point = Point(1.0),  # noqa: B008  # a default that is no JSON
     ) -> None:
         """Go.
 
@@ -201,7 +201,7 @@ def test_nested_types_keep_their_definitions_and_lose_their_titles() -> None:
 
 
 def test_unannotated_parameters_take_anything() -> None:
-    def fn(a, b=5):  # type: ignore[no-untyped-def]
+    def fn(a, b=5):
         return a, b
 
     assert tool(fn).parameters == {
@@ -278,8 +278,8 @@ def test_field_defaults_and_aliases() -> None:
 
 def test_none_as_default_may_be_said() -> None:
     def fn(
-        a: int = None,  # type: ignore[assignment]  # noqa: RUF013
-        b: Annotated[int, Field(ge=2)] = None,  # type: ignore[assignment]  # noqa: RUF013
+        a: int = None,  # noqa: RUF013  # what many write, and mean None too
+        b: Annotated[int, Field(ge=2)] = None,  # noqa: RUF013
     ) -> None: ...
 
     assert properties(fn)["a"] == {
@@ -370,8 +370,9 @@ class Tracker:
 def test_what_cannot_be_described() -> None:
     def opaque(a: int, b: Opaque) -> None: ...
     def call(a: Callable[[], int]) -> None: ...
-    def lost(a: Nowhere) -> None: ...  # type: ignore[name-defined]  # noqa: F821
-    def inner(a: list[Nowhere]) -> None: ...  # type: ignore[name-defined]  # noqa: F821
+    # A name that nothing defines is what is refused.
+    def lost(a: Nowhere) -> None: ...  # noqa: F821
+    def inner(a: list[Nowhere]) -> None: ...  # noqa: F821
 
     message = refused(tool, opaque)
     assert message.startswith("Parameter 'b' of 'opaque' has no JSON schema: ")
@@ -379,7 +380,7 @@ def test_what_cannot_be_described() -> None:
     assert "'a' of 'call'" in refused(tool, call)
     assert "name 'Nowhere' is not defined" in refused(tool, lost)
     assert "at module level" in refused(tool, inner)
-    inner.__annotations__["a"] = list["Nowhere"]  # type: ignore[name-defined]  # noqa: F821
+    inner.__annotations__["a"] = list["Nowhere"]  # noqa: F821
     assert "'a' of 'inner'" in refused(tool, inner)
     assert "Nowhere" in refused(tool, inner)
 
@@ -419,7 +420,7 @@ def test_a_failure_that_is_no_single_parameters(monkeypatch: pytest.MonkeyPatch)
 def test_typing_typeddict_says_what_to_use() -> None:
     import typing
 
-    old = typing.TypedDict("old", {"a": int})  # noqa: UP013
+    old = typing.TypedDict("old", {"a": int})  # noqa: UP013  # what is refused
 
     def fn(a: int) -> None: ...
 
@@ -466,7 +467,7 @@ def test_arguments_are_coerced_as_json() -> None:
 def test_defaults_are_the_functions_own_objects() -> None:
     shared: list[int] = []
 
-    def fn(a: list[int] = shared, b: int = "odd") -> None: ...  # type: ignore[assignment]
+    def fn(a: list[int] = shared, b: int = "odd") -> None: ...
 
     parsed = tool(fn).parse_arguments("{}")
     assert parsed["a"] is shared
@@ -491,7 +492,7 @@ def test_defaults_are_the_functions_own_objects() -> None:
     ],
 )
 def test_errors_are_short_and_name_the_field(raw: str, message: Any) -> None:
-    def look_up(city: str, places: list[Place] = []) -> None: ...  # noqa: B006
+    def look_up(city: str, places: list[Place] = []) -> None: ...  # noqa: B006  # never run
 
     with pytest.raises(InvalidInputError) as caught:
         tool(look_up).parse_arguments(raw)

@@ -71,7 +71,7 @@ class Greeter:
 
 
 class AsyncGreeter(Greeter):
-    async def __call__(self, name: str) -> str:  # type: ignore[override]
+    async def __call__(self, name: str) -> str:
         """Greet later."""
         return self.greet(name)
 
@@ -156,7 +156,7 @@ async def test_a_schema_of_ones_own_takes_over() -> None:
     assert await made.run("{}") == ToolOutcome(
         "Invalid arguments for anything: a: is required", is_error=True
     )
-    assert (await made.run("[1]")).content.endswith("must be a JSON object")  # type: ignore[union-attr]
+    assert (await made.run("[1]")).content.endswith("must be a JSON object")
     assert (await made.run('{"a"')).is_error
     assert (await made.run('{"a":' * 100_000)).is_error
     changed = tool(tool(greet), parameters={"properties": {}})
@@ -403,7 +403,7 @@ def test_look_alikes_that_are_not() -> None:
     def fn(a: int) -> int:
         return a
 
-    fn.metadata = {"name": "x"}  # type: ignore[attr-defined]
+    fn.metadata = {"name": "x"}
     assert as_tool(fn).name == "fn"
     nameless = LlamaLike(Metadata(name=None))
     assert "takes *args" in refused(as_tool, nameless)
@@ -425,7 +425,7 @@ async def test_no_arguments(raw: Any) -> None:
 async def test_arguments_as_an_object() -> None:
     assert await tool(greet).run({"name": "Ada", "times": "2"}) == ToolOutcome("hello Ada Ada")
     assert (await tool(greet).run({"name": {1: 2}})).is_error
-    assert (await tool(greet).run({(1,): 2})).is_error  # type: ignore[dict-item]
+    assert (await tool(greet).run({(1,): 2})).is_error
 
 
 async def test_surrogates_in_arguments_reach_the_model_cleaned() -> None:

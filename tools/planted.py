@@ -225,8 +225,8 @@ Place = Callable[[str], Interaction]
 
 def exchange(body: bytes = b"", answer: bytes = b"{}", **other: object) -> Interaction:
     uri = str(other.get("uri", "http://127.0.0.1:8283/v1/x"))
-    sent = tuple(other.get("sent", JSON))  # type: ignore[arg-type]
-    got = tuple(other.get("got", JSON))  # type: ignore[arg-type]
+    sent = tuple(other.get("sent", JSON))
+    got = tuple(other.get("got", JSON))
     return Interaction(
         RecordedRequest("POST", uri, sent, body), RecordedResponse(200, "OK", got, answer)
     )

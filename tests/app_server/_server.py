@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import re
 import subprocess
@@ -12,18 +11,10 @@ from pathlib import Path
 
 from letta_adapters.backends.runtime.environment import GUARD
 from letta_adapters.permission_policy import Machine
+from tests._wheel import payload
 
 TOKEN = "test-token"
 MODEL = "lmstudio/scripted"
-
-
-def payload() -> Path | None:
-    """Where the wheel keeps Letta Code; ``None`` if it is not installed."""
-    spec = importlib.util.find_spec("letta_code")
-    if spec is None or spec.origin is None:
-        return None
-    found = Path(spec.origin).parent / "_payload"
-    return found if found.is_dir() else None
 
 
 class AppServer:

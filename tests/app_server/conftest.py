@@ -14,17 +14,15 @@ from letta_adapters.backends.app_server.backend import AppServerBackend
 from letta_adapters.backends.app_server.connection import Endpoint
 from letta_adapters.backends.app_server.reflecting import Reflecting
 from letta_adapters.testing.scripted_model import ScriptedModel
-from tests.app_server._server import MODEL, TOKEN, AppServer, payload
+from tests._wheel import needs_wheel
+from tests.app_server._server import MODEL, TOKEN, AppServer
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Without the wheel there is nothing to test against."""
-    if payload() is not None:
-        return
-    skip = pytest.mark.skip(reason="the letta wheel is not installed")
     for item in items:
         if item.path.parent == Path(__file__).parent:
-            item.add_marker(skip)
+            item.add_marker(needs_wheel)
 
 
 @pytest.fixture

@@ -166,7 +166,7 @@ async def test_a_session_may_restrict_and_not_loosen(
         ("allowed_tools", ["Write"]),
     ):
         with pytest.raises(InvalidInputError, match=option):
-            await client.create_session(restricted, **{option: value}).initialize()  # type: ignore[arg-type]
+            await client.create_session(restricted, **{option: value}).initialize()
     assert len(await client.conversations.list(restricted)) == before
     model.script("done")
     async with client.create_session(restricted, disallowed_tools=["Bash"]) as session:

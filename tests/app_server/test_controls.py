@@ -61,7 +61,7 @@ async def test_sets_of_tools(client: AsyncLettaClient, agent: str, model: Script
         assert {"exec_command", "Read"} <= tools_of(model)
         assert "Bash" not in tools_of(model)
     with pytest.raises(InvalidInputError, match="toolset"):
-        client.create_session(agent, toolset="mine")  # type: ignore[arg-type]
+        client.create_session(agent, toolset="mine")
 
 
 async def test_the_mode_and_the_directory_of_a_running_session(
@@ -177,7 +177,7 @@ async def test_a_hidden_agent_is_in_no_list(client: AsyncLettaClient, own: Any) 
 async def test_personalities(client: AsyncLettaClient, model: ScriptedModel) -> None:
     prompts = {}
     for personality in ("memo", "linus"):
-        made = await client.create_agent(model=MODEL, personality=personality)  # type: ignore[arg-type]
+        made = await client.create_agent(model=MODEL, personality=personality)
         await client.prompt("hi", made)
         prompts[personality] = str(model.requests[-1].messages[0]["content"])
         await client.agents.delete(made)

@@ -50,7 +50,7 @@ async def test_an_image_that_the_model_was_not_shown(
 
 def knowing(client: AsyncLettaClient, url: str) -> AsyncLettaClient:
     """The client, told which model server the runtime uses, as :class:`Local` tells it."""
-    client.backend.vision = Vision(lambda: (url, ""))  # type: ignore[attr-defined]
+    client.backend.vision = Vision(lambda: (url, ""))
     return client
 
 

@@ -170,7 +170,7 @@ async def test_pages_over_the_letta_api_ask_for_what_follows_in_the_list() -> No
     asked = Asked()
     where = Conversation("agent-1", "conv-1")
     page = await history.fetch_page(
-        asked,  # type: ignore[arg-type]
+        asked,
         where,
         before="message-9",
         after=None,

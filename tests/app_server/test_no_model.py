@@ -10,7 +10,8 @@ import pytest
 
 from letta_adapters import AsyncLettaClient, ConfigurationError
 from letta_adapters.testing.scripted_model import ScriptedModel
-from tests.app_server._server import AppServer, payload
+from tests._wheel import require_wheel
+from tests.app_server._server import AppServer
 
 Connect = Callable[..., AsyncLettaClient]
 
@@ -18,8 +19,7 @@ Connect = Callable[..., AsyncLettaClient]
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AppServer]:
     """A server whose model server lists nothing."""
-    if payload() is None:
-        pytest.skip("the letta wheel is not installed")
+    require_wheel()
     with ScriptedModel(models=()) as nothing:
         server = AppServer(Path(tmp_path_factory.mktemp("bare")), nothing.base_url).start()
         yield server

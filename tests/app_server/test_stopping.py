@@ -262,7 +262,7 @@ async def test_the_queue_and_the_loop_are_told_on_request(
             mine = [m async for m in session.stream()]
             seen = [m async for m in theirs.stream()]
             await theirs.close()
-    assert mine[-1].result == "ours"  # type: ignore[union-attr]
+    assert mine[-1].result == "ours"
     for messages in (mine, seen):
         queues = [m for m in messages if isinstance(m, QueueUpdateMessage)]
         assert [i["content"] for i in queues[0].items] == ["second"]

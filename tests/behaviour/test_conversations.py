@@ -121,7 +121,7 @@ async def test_without_partial_messages_the_same_messages_arrive_whole(
     async with client.create_session(agent) as session:
         messages = await turn(session, "What is the answer?")
     assert types(messages) == ["init", "reasoning", "assistant", "result"]
-    assert [m.content for m in messages[1:3]] == ["I know that one.", "The answer is 42."]  # type: ignore[union-attr]
+    assert [m.content for m in messages[1:3]] == ["I know that one.", "The answer is 42."]
 
 
 @pytest.mark.behaviour("unicode")

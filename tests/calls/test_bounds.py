@@ -134,7 +134,7 @@ async def test_an_application_with_a_key_for_each_user_keeps_some_clients(
     home = asyncio.get_running_loop()
     made: list[AsyncLettaClient] = []
     for number in range(10):
-        spec = Rest(base_url="http://127.0.0.1:1", api_key=f"key{number}")  # type: ignore[arg-type]
+        spec = Rest(base_url="http://127.0.0.1:1", api_key=f"key{number}")
         made.append(caller._shared(home, spec))
         await asyncio.sleep(0.01)
     assert len(caller._clients[home]) == 3

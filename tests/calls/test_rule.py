@@ -199,7 +199,7 @@ def test_a_note_goes_last() -> None:
 
 def test_images_go_along() -> None:
     image = {"type": "image", "source": {"type": "url", "url": "http://letta.test/x.png"}}
-    entry = user([{"type": "text", "text": "Look."}, image])  # type: ignore[arg-type]
+    entry = user([{"type": "text", "text": "Look."}, image])
     content = as_message([entry, Entry("assistant", "A dot."), user("And?")], "").content
     assert isinstance(content, list)
     assert image in content

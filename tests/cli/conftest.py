@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import subprocess
 import sys
@@ -18,10 +17,6 @@ from letta_adapters.cli import main
 from letta_adapters.cli.demo import _PROVIDERS
 from letta_adapters.testing.scripted_model import ScriptedModel
 from tests.faults._server import Server
-
-needs_wheel = pytest.mark.skipif(
-    importlib.util.find_spec("letta_code") is None, reason="the 'letta' wheel is not installed"
-)
 
 
 class Terminal(io.StringIO):

@@ -19,7 +19,8 @@ from letta_adapters.errors import LettaError
 from letta_adapters.messages import ResultMessage, Usage
 from letta_adapters.sync import Session
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
-from tests.cli.conftest import Done, Terminal, needs_wheel
+from tests._wheel import needs_wheel
+from tests.cli.conftest import Done, Terminal
 from tests.faults import _events as ev
 from tests.faults._server import Server
 from tests.faults._wire import PlayedError, Wire, asks, hang, status, stream

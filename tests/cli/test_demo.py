@@ -13,7 +13,8 @@ from letta_adapters.cli import demo
 from letta_adapters.errors import ConfigurationError, InvalidInputError
 from letta_adapters.messages import ResultMessage, Usage
 from letta_adapters.testing.scripted_model import ModelRequest, Reply, ScriptedModel, ToolUse
-from tests.cli.conftest import Done, needs_wheel, spawn
+from tests._wheel import needs_wheel
+from tests.cli.conftest import Done, spawn
 from tests.faults._server import closed_port
 
 Cli = Callable[..., Done]

@@ -16,7 +16,8 @@ from letta_adapters.backends.app_server.inherited import MachineFiles
 from letta_adapters.backends.letta_code import own_directory
 from letta_adapters.specs import Remote
 from letta_adapters.testing.scripted_model import ScriptedModel
-from tests.cli.conftest import Done, needs_wheel
+from tests._wheel import needs_wheel
+from tests.cli.conftest import Done
 from tests.faults._server import Server, closed_port
 from tests.faults._wire import status
 

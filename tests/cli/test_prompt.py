@@ -13,7 +13,8 @@ import pytest
 
 from letta_adapters import LettaClient, Local
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
-from tests.cli.conftest import Done, needs_wheel, spawn
+from tests._wheel import needs_wheel
+from tests.cli.conftest import Done, spawn
 from tests.faults import _events as ev
 from tests.faults._server import Server, closed_port
 from tests.faults._wire import Wire, hang, status, stream

@@ -235,7 +235,7 @@ async def test_background_is_for_the_cloud_unless_asked_for(server: Server, rest
         await resume(client).run_turn("hello")
     assert "background" not in server.sent()[0].body
     cloud = AsyncLettaClient(Rest(api_key="sk-let-x"))
-    assert cloud.backend._background.on  # type: ignore[attr-defined]
+    assert cloud.backend._background.on
     await cloud.close()
 
 

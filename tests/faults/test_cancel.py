@@ -240,7 +240,7 @@ async def test_closing_the_session_while_another_task_reads(
 
     async def read() -> None:
         async for message in session.stream():
-            seen.append(message)  # noqa: PERF401 - one by one
+            seen.append(message)  # noqa: PERF401  # when it comes: it is looked at meanwhile
 
     reading = asyncio.create_task(read())
     await until(lambda: len(seen) > 10)

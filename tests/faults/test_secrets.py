@@ -46,7 +46,7 @@ def test_what_the_environment_means(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LETTA_BASE_URL", "http://127.0.0.1:9/")
     assert type(resolve_backend(None)).__name__ == "Rest"
     with pytest.raises(InvalidInputError, match="'nowhere'"):
-        resolve_backend("nowhere")  # type: ignore[arg-type]
+        resolve_backend("nowhere")
 
 
 async def test_base_url_and_key_from_the_environment(

@@ -201,7 +201,7 @@ async def a_system_message_is_told_once_and_again_when_it_changes(world: World) 
     turns += [second, HumanMessage("three")]
     third = await model.ainvoke([SystemMessage("Be long."), *turns])
     assert place(first) == place(second) == place(third)
-    told = await world.told(third)  # type: ignore[attr-defined]
+    told = await world.told(third)
     assert (told.count("Be brief."), told.count("Be long.")) == (1, 1)
 
 
@@ -225,7 +225,7 @@ async def system_text_alone_is_a_call(world: World) -> None:
     world.script("Hello.")
     answer = await world.model().ainvoke([SystemMessage("Greet the user.")])
     assert answer.text == "Hello."
-    assert "Greet the user." in await world.told(answer)  # type: ignore[attr-defined]
+    assert "Greet the user." in await world.told(answer)
 
 
 @case
@@ -340,7 +340,7 @@ async def a_call_nobody_answers_does_not_block(world: World) -> None:
 async def a_batch_is_as_many_conversations(world: World) -> None:
     world.script(*[Reply(f"Answer {n}.", when=f"question {n}") for n in range(4)])
     questions = [f"question {n}" for n in range(4)]
-    answers = await world.model().abatch(questions)  # type: ignore[arg-type]
+    answers = await world.model().abatch(questions)
     assert [answer.text for answer in answers] == [f"Answer {n}." for n in range(4)]
     assert len({place(answer) for answer in answers}) == 4
 

@@ -79,7 +79,7 @@ def test_an_image_a_tool_gave(make: Make, script: Any) -> None:
     model = make().bind_tools([get_weather])
     history: list[Any] = [HumanMessage("Show me Rome")]
     history.append(model.invoke(history))
-    history.append(ToolMessage(IMAGES[0:1], tool_call_id="img-1"))  # type: ignore[arg-type]
+    history.append(ToolMessage(IMAGES[0:1], tool_call_id="img-1"))
     assert model.invoke(history).text == "I see it."
 
 
@@ -366,7 +366,7 @@ def test_a_server_that_is_not_there() -> None:
     with pytest.raises(exceptions.ModelConnectionError) as caught:
         model.invoke("x")
     assert isinstance(caught.value, ConnectionFailedError)
-    assert caught.value.is_retryable is True  # type: ignore[attr-defined]
+    assert caught.value.is_retryable is True
 
 
 def test_settings_that_letta_code_has_not(make: Make) -> None:

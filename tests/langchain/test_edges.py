@@ -257,10 +257,10 @@ def test_a_demand_is_met_in_every_way_of_calling(model: MakeModel, script: Any) 
     bound = model().bind_tools([look], tool_choice="look")
     call = Reply(tool_calls=[ToolUse("look", {"city": "Rome"})])
     script("I would rather not.", call)
-    assert bound.stream_events("a", version="v3").output.tool_calls[0]["name"] == "look"  # type: ignore[call-overload]
+    assert bound.stream_events("a", version="v3").output.tool_calls[0]["name"] == "look"
     script("I would rather not.", call)
     chunks = list(bound.stream("b"))
-    assert [c["name"] for chunk in chunks for c in chunk.tool_call_chunks] == ["look"]  # type: ignore[attr-defined]
+    assert [c["name"] for chunk in chunks for c in chunk.tool_call_chunks] == ["look"]
 
 
 # -- structure ----------------------------------------------------------------------------------
@@ -315,7 +315,7 @@ def test_messages_without_a_place(message: Any) -> None:
 
 def test_parts_that_say_nothing_are_left_out() -> None:
     silent = [{"type": "reasoning", "reasoning": "hm"}, {"type": "text", "text": " "}]
-    (entry,) = to_entries([HumanMessage(silent)])  # type: ignore[arg-type]
+    (entry,) = to_entries([HumanMessage(silent)])
     assert entry.content == ""
     call = invalid_tool_call(name="f", args="{", id="1", error="")
     broken = AIMessage("", invalid_tool_calls=[call])

@@ -93,7 +93,7 @@ async def test_what_a_provider_refused_is_asked_once(
                     pass
             else:
                 await model.ainvoke("look at it")
-        assert error.value.is_retryable is False  # type: ignore[attr-defined]
+        assert error.value.is_retryable is False
 
 
 async def test_the_first_answer_of_a_new_process_names_its_model(

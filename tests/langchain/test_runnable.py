@@ -105,13 +105,13 @@ def test_input_that_is_none(make: Make, bad: Any) -> None:
 
 def test_bad_arguments() -> None:
     with pytest.raises(InvalidInputError, match="output"):
-        LettaRunnable(output="xml")  # type: ignore[arg-type]
+        LettaRunnable(output="xml")
     with pytest.raises(InvalidInputError, match="Two tools"):
         LettaRunnable(tools=[get_weather, get_weather])
     with pytest.raises(InvalidInputError, match="not a tool"):
-        LettaRunnable(tools=[3])  # type: ignore[list-item]
+        LettaRunnable(tools=[3])
     with pytest.raises(InvalidInputError, match="list"):
-        LettaRunnable(tools="abc")  # type: ignore[arg-type]
+        LettaRunnable(tools="abc")
     with pytest.raises(InvalidInputError, match="max_rounds"):
         LettaRunnable(max_rounds=0)
 

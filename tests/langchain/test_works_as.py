@@ -284,7 +284,7 @@ def test_a_queue_is_a_note_of_the_message() -> None:
     events: list[Any] = [CallStart("1", "agent-1", "conv-1", "local"), queue, end]
     maker = ChunkMaker(reader)
     chunks = [chunk.message for event in events for chunk in maker.feed(event)]
-    whole = add_ai_message_chunks(*chunks, *[c.message for c in maker.finish()])  # type: ignore[arg-type]
+    whole = add_ai_message_chunks(*chunks, *[c.message for c in maker.finish()])
     assert whole.content == ""
     (note,) = whole.response_metadata["letta_notes"]
     assert (note["type"], note["items"][0]["content"]) == ("letta_queue", "wait")

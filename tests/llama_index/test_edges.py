@@ -43,7 +43,7 @@ async def test_what_the_agent_ran_itself_is_told(
             response = [chunk async for chunk in await llm.astream_chat([USER])][-1]
         else:
             response = await llm.achat([USER])
-        called, returned = response.raw["server_tools"]  # type: ignore[index]
+        called, returned = response.raw["server_tools"]
         assert (called["tool_name"], called["tool_kwargs"]["command"]) == ("Bash", "echo seen")
         assert ("seen" in returned["output"], returned["is_error"]) == (True, False)
         assert [b for b in response.message.blocks if isinstance(b, ToolCallBlock)] == []
@@ -104,7 +104,7 @@ def test_messages_of_every_kind() -> None:
 
 def test_what_is_no_tool() -> None:
     with pytest.raises(InvalidInputError, match="tool"):
-        to_wire_tools(["add"])  # type: ignore[list-item]
+        to_wire_tools(["add"])
 
     def add(a: int) -> int:
         """Add."""

@@ -31,7 +31,7 @@ class Away:
         self._taken: httpx.Request | None = None
         self._looks = 0
         self.armed = self.gone = self.endless = False
-        fake._handle = self._through  # type: ignore[method-assign]
+        fake._handle = self._through
 
     async def _through(self, request: httpx.Request) -> httpx.Response:
         if self.gone:

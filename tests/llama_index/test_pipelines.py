@@ -161,13 +161,13 @@ def test_a_query_with_a_shape(llm: Asked, model: ScriptedModel, index: VectorSto
 
 
 def test_refine(llm: Asked, model: ScriptedModel) -> None:
-    made = get_response_synthesizer(llm=llm, response_mode="refine")  # type: ignore[arg-type]
+    made = get_response_synthesizer(llm=llm, response_mode="refine")
     assert str(made.synthesize("Rome?", nodes(6))) == ANSWER
     check(llm, model, ("chat", SU), *[("chat", U)] * 5)
 
 
 def test_accumulate(llm: Asked, model: ScriptedModel) -> None:
-    made = get_response_synthesizer(llm=llm, response_mode="accumulate")  # type: ignore[arg-type]
+    made = get_response_synthesizer(llm=llm, response_mode="accumulate")
     assert str(made.synthesize("Rome?", nodes(6))).count(ANSWER) == 6
     check(llm, model, *[("chat", SU)] * 6)
 
@@ -190,7 +190,7 @@ def test_one_call(llm: Asked, model: ScriptedModel, mode: Any, roles: list[str])
 
 def test_synthesizers_that_make_event_loops(llm: Asked, model: ScriptedModel) -> None:
     """``use_async`` runs an event loop of its own for every query."""
-    made = get_response_synthesizer(llm=llm, response_mode="accumulate", use_async=True)  # type: ignore[arg-type]
+    made = get_response_synthesizer(llm=llm, response_mode="accumulate", use_async=True)
     for _ in range(2):
         assert str(made.synthesize("Rome?", nodes(3))).count(ANSWER) == 3
     check(llm, model, *[("achat", SU)] * 6)
@@ -216,9 +216,9 @@ def test_a_structured_llm(llm: Asked, model: ScriptedModel) -> None:
 async def test_streamed_structure(llm: Asked, model: ScriptedModel) -> None:
     model.script(ADA, ADA)
     prompt = PromptTemplate("Who is {who}?")
-    assert list(llm.stream_structured_predict(Person, prompt, who="A"))[-1].name == "Ada"  # type: ignore[union-attr]
+    assert list(llm.stream_structured_predict(Person, prompt, who="A"))[-1].name == "Ada"
     stream = await llm.astream_structured_predict(Person, prompt, who="A")
-    assert [item async for item in stream][-1].age == 36  # type: ignore[union-attr]
+    assert [item async for item in stream][-1].age == 36
     check(llm, model, ("stream_chat", U), ("astream_chat", U))
 
 
@@ -258,7 +258,7 @@ def test_a_streaming_chat_engine(llm: Asked, model: ScriptedModel, index: Vector
 
 async def test_ingestion(llm: Asked, model: ScriptedModel) -> None:
     steps = [SentenceSplitter(), TitleExtractor(llm=llm, show_progress=False)]
-    pipeline = IngestionPipeline(transformations=steps)  # type: ignore[arg-type]
+    pipeline = IngestionPipeline(transformations=steps)
     documents = [Document(text=f"About {city}.") for city in ("Rome", "Oslo")]
     made = await pipeline.arun(documents=documents)
     assert [node.metadata["document_title"] for node in made] == [ANSWER] * 2

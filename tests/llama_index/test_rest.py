@@ -32,7 +32,7 @@ async def new_client(letta_cassette: LettaCassette) -> AsyncIterator[NewClient]:
         memo.recent._calls.clear()
         http_client = letta_cassette.http_client()
         made.append((AsyncLettaClient(rest, http_client=http_client), http_client))
-        return made[-1][0]  # type: ignore[no-any-return]
+        return made[-1][0]
 
     yield make
     for client, http_client in made:

@@ -144,7 +144,7 @@ async def test_a_timeout_leaves_nothing_that_the_next_run_does(
     letta_fake: FakeLetta, make: Callable[..., Any]
 ) -> None:
     class Slow(Payments):
-        async def pay(self, n: int) -> str:  # type: ignore[override]
+        async def pay(self, n: int) -> str:
             """Pay."""
             self.made.append(n)
             await asyncio.sleep(30)
@@ -302,7 +302,7 @@ class Gate:
         self.reached = threading.Event()
         self._handle = fake._handle
         self._taken: bool | None = None
-        fake._handle = self._through  # type: ignore[method-assign]
+        fake._handle = self._through
 
     def shut(self, *, taken: bool) -> None:
         """The next message is held back."""

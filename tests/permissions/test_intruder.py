@@ -14,7 +14,7 @@ import pytest
 
 from letta_adapters import Deny, LettaClient, Local, PermissionContext, ToolResultMessage
 from letta_adapters.testing.scripted_model import ModelRequest, Reply, ScriptedModel, ToolUse
-from tests.app_server._server import payload
+from tests._wheel import require_wheel
 from tests.permissions._intruder import CANARY, KEY, Attempt, Place
 from tests.permissions.table import ALLOWS, documented, printed
 
@@ -60,8 +60,7 @@ class Trial:
 
 @pytest.fixture(scope="module")
 def trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trial]:
-    if payload() is None:
-        pytest.skip("the letta wheel is not installed")
+    require_wheel()
     root = tmp_path_factory.mktemp("intruder")
     home = root / "home"
     with ScriptedModel() as model:

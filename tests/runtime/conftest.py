@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import subprocess
 import sys
@@ -19,17 +18,16 @@ import pytest
 from letta_adapters.backends.runtime.environment import MARKER, RuntimeConfig
 from letta_adapters.backends.runtime.manager import RuntimeHandle, acquire
 from letta_adapters.testing.scripted_model import ScriptedModel
+from tests._wheel import needs_wheel
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if importlib.util.find_spec("letta_code") is None:
-        skip = pytest.mark.skip(reason="the 'letta' wheel is not installed")
-        for item in items:
-            if HERE in item.path.parents and not item.get_closest_marker("no_wheel"):
-                item.add_marker(skip)
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(needs_wheel)
 
 
 def running(home: Path) -> list[psutil.Process]:

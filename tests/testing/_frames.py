@@ -105,7 +105,7 @@ class Session:
 
         sent = self._send(start)
         agent = {"id": self.maker.ids["host"], "system": f"{system} {self.maker.some()}"}
-        agent["llm_config"] = {"model_endpoint": "http://127.0.0.1:8399/v1"}  # type: ignore[assignment]
+        agent["llm_config"] = {"model_endpoint": "http://127.0.0.1:8399/v1"}
         conversation = {"id": "local-conv-1", "created_at": self._moment()}
         self._answer(sent, agent=agent, conversation=conversation, cwd=sent["cwd"])
         self._told(

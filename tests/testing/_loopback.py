@@ -26,7 +26,7 @@ class Exchange(BaseHTTPRequestHandler):
         route = self.server.routes[self.path.partition("?")[0]]
         route(self)
 
-    do_POST = do_PUT = do_GET  # noqa: N815
+    do_POST = do_PUT = do_GET  # noqa: N815  # the names that http.server asks for
 
     def log_message(self, *_args: Any) -> None:
         """Say nothing."""

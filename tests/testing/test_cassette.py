@@ -56,7 +56,7 @@ def one(text: str | bytes, **response: object) -> Cassette:
         [
             Interaction(
                 RecordedRequest("POST", "http://letta.test/v1/?a=b&c=%20d", headers, body),
-                RecordedResponse(200, "OK", headers[1:], body, **response),  # type: ignore[arg-type]
+                RecordedResponse(200, "OK", headers[1:], body, **response),
             )
         ]
     )

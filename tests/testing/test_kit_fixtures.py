@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import pytest
 
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.testing.fakes import FakeLetta
 from letta_adapters.testing.local import LocalLetta
 from letta_adapters.testing.scripted_model import Reply, ToolUse
+from tests._wheel import needs_wheel
 
 pytest_plugins = ["pytester"]
-
-needs_wheel = pytest.mark.skipif(find_spec("letta_code") is None, reason="needs the letta wheel")
 
 
 def test_a_letta_in_memory(letta_fake: FakeLetta) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import httpx
 import pytest
-import vcr as vcrpy  # type: ignore[import-untyped]
+import vcr as vcrpy
 from _loopback import Exchange, Loopback
-from vcr.errors import (  # type: ignore[import-untyped]
+from vcr.errors import (
     CannotOverwriteExistingCassetteException,
 )
 

@@ -8,7 +8,7 @@ import pytest
 
 from letta_adapters.testing.local import LocalLetta
 from letta_adapters.testing.scripted_model import ScriptedModel
-from tests.app_server._server import payload
+from tests._wheel import require_wheel
 from tests.tutorials.control import Stage
 
 
@@ -28,7 +28,6 @@ def control_url(stage: Stage) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def tutorials_letta(stage: Stage) -> Iterator[LocalLetta]:
     """The real embedded runtime, behind which the same script is spoken."""
-    if payload() is None:
-        pytest.skip("the letta wheel is not installed")
+    require_wheel()
     with LocalLetta(respond=stage) as letta:
         yield letta

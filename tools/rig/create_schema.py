@@ -8,7 +8,7 @@ Usage: ``python create_schema.py postgresql+psycopg2:///…``
 
 import sys
 
-import letta.orm  # noqa: F401  registers every table
+import letta.orm  # noqa: F401  # registers every table
 from letta.orm.base import Base
 from sqlalchemy import create_engine, text
 

@@ -156,7 +156,7 @@ def resilience(model: Any) -> Any:
     def down(_: Any) -> Any:
         raise ConnectionError("down")
 
-    class Down(type(model)):  # type: ignore[misc]
+    class Down(type(model)):
         """A model of the same class that cannot be reached."""
 
         def _generate(self, *args: Any, **kwargs: Any) -> Any:

@@ -324,7 +324,7 @@ def functional(model: Any) -> Any:
 
     @entrypoint(checkpointer=InMemorySaver())
     def chat(said: list[BaseMessage], *, previous: Any = None) -> Any:
-        history = add_messages(previous or [], said)  # type: ignore[arg-type]
+        history = add_messages(previous or [], said)
         answer = model.invoke(history)
         return entrypoint.final(value=answer, save=add_messages(history, [answer]))
 
