@@ -27,11 +27,24 @@ MakeRest = Callable[..., Rest]
 
 
 async def read(session: Any) -> ResultMessage:
-    """Read the next stream; it ends with one result, and nothing follows."""
-    said = [message async for message in session.stream()]
+    """Read the next stream."""
+    return await end_of(session.stream())
+
+
+async def end_of(reading: Any) -> ResultMessage:
+    """Read a stream; it ends with one result, and nothing follows."""
+    said = [message async for message in reading]
     results = [message for message in said if isinstance(message, ResultMessage)]
     assert results == said[-1:]
     return results[0]
+
+
+async def sent(client: Any, *texts: str) -> Any:
+    """Make a session that has sent these, one after the other."""
+    session = resume(client)
+    for text in texts:
+        await session.send(text)
+    return session
 
 
 def first_waits(go_on: threading.Event, text: str = "first") -> Any:
@@ -46,9 +59,7 @@ async def test_each_stream_is_the_turn_of_one_message_in_order(
 ) -> None:
     server.script(*[alone(server)] * 3)
     async with face(rest()) as client:
-        session = resume(client)
-        for text in ("one", "two", "three"):
-            await session.send(text)
+        session = await sent(client, "one", "two", "three")
         results = [await read(session) for _ in range(3)]
     assert [result.result for result in results] == [f"You said: {t}" for t in server.texts()]
     assert server.texts() == ["one", "two", "three"]
@@ -57,9 +68,7 @@ async def test_each_stream_is_the_turn_of_one_message_in_order(
 
 
 async def test_there_is_one_stream_a_message(server: Server, client: AsyncLettaClient) -> None:
-    session = resume(client)
-    await session.send("one")
-    await session.send("two")
+    session = await sent(client, "one", "two")
     assert [m.type async for m in session.stream()] == ["init", "assistant", "result"]
     assert [m.type async for m in session.stream()] == ["assistant", "result"]
     with pytest.raises(InvalidInputError, match="call send"):
@@ -71,9 +80,7 @@ async def test_a_message_that_waits_is_sent_when_the_turn_before_it_is_over(
 ) -> None:
     """Not when its stream is read: by then the answer is there."""
     async with face(rest()) as client:
-        session = resume(client)
-        await session.send("one")
-        await session.send("two")
+        session = await sent(client, "one", "two")
         assert server.texts() == ["one"]
         await read(session)
         await until(lambda: server.texts() == ["one", "two"])
@@ -83,9 +90,7 @@ async def test_a_message_that_waits_is_sent_when_the_turn_before_it_is_over(
 async def test_a_turn_can_be_read_before_it_has_begun(
     server: Server, client: AsyncLettaClient
 ) -> None:
-    session = resume(client)
-    await session.send("one")
-    await session.send("two")
+    session = await sent(client, "one", "two")
     first, second = session.stream(), session.stream()
 
     async def texts(reading: Any) -> list[str]:
@@ -101,8 +106,7 @@ async def test_a_send_from_inside_the_loop_leaves_its_turn_alone(
     server: Server, rest: MakeRest, face: Any
 ) -> None:
     async with face(rest()) as client:
-        session = resume(client)
-        await session.send("one")
+        session = await sent(client, "one")
         async for message in session.stream():
             if isinstance(message, AssistantMessage):
                 await session.send("two")
@@ -176,9 +180,7 @@ async def test_what_the_server_refuses_of_a_message_that_waited_is_in_its_stream
 ) -> None:
     server.script(echo, status(422, {"detail": "Messages must not be empty"}), echo)
     async with face(rest()) as client:
-        session = resume(client)
-        for text in ("one", "two", "three"):
-            await session.send(text)
+        session = await sent(client, "one", "two", "three")
         first, second, third = [await read(session) for _ in range(3)]
     assert (first.result, third.result) == ("You said: one", "You said: three")
     assert (second.success, second.input_stored) == (False, False)
@@ -204,9 +206,7 @@ async def test_a_failed_first_turn_lets_the_second_go(
     server: Server, client: AsyncLettaClient
 ) -> None:
     server.script(stream(ev.ping(), ev.internal_error("broken"), keep=False), echo)
-    session = resume(client)
-    await session.send("one")
-    await session.send("two")
+    session = await sent(client, "one", "two")
     assert not (await read(session)).success
     assert (await read(session)).result == "You said: two"
 
@@ -314,9 +314,7 @@ async def test_a_reader_that_is_cancelled_takes_its_message_back(
 ) -> None:
     go_on = threading.Event()
     server.script(first_waits(go_on))
-    session = resume(client)
-    await session.send("one")
-    await session.send("never")
+    session = await sent(client, "one", "never")
     first, second = session.stream(), session.stream()
     reading = asyncio.ensure_future(anext(second))
     await asyncio.sleep(0)
@@ -335,9 +333,7 @@ async def test_an_abort_stops_the_turn_that_runs_alone(
 ) -> None:
     server.script(stream(ev.ping(), ev.text("You sa"), hang))
     async with face(rest()) as client:
-        session = resume(client)
-        await session.send("one")
-        await session.send("two")
+        session = await sent(client, "one", "two")
         reading = asyncio.create_task(read(session)) if reads else None
         await until(lambda: server.active)
         await session.abort()
@@ -351,8 +347,7 @@ async def test_an_aborted_turn_that_nobody_read_is_in_nobodys_way(
     server: Server, client: AsyncLettaClient
 ) -> None:
     server.script(LONG)
-    session = resume(client)
-    await session.send("one")
+    session = await sent(client, "one")
     await session.abort()
     await session.send("two")
     assert (await read(session)).result == "You said: two"
@@ -364,8 +359,7 @@ async def test_what_still_waits_when_all_is_closed_is_reported(
 ) -> None:
     server.script(LONG)
     client = face(rest())
-    session = resume(client)
-    await session.send("one")
+    session = await sent(client, "one")
     await session.send("two", otid="otid-2")
     await session.send("three", otid="otid-3")
     with caplog.at_level(logging.WARNING, "letta_adapters.session"):
@@ -385,29 +379,19 @@ async def test_the_reader_of_a_turn_that_waits_is_told_of_the_close(
     server: Server, client: AsyncLettaClient
 ) -> None:
     server.script(LONG)
-    session = resume(client)
-    await session.send("one")
-    await session.send("two")
+    session = await sent(client, "one", "two")
     _, second = session.stream(), session.stream()
-    reading = asyncio.create_task(_last(second))
+    reading = asyncio.create_task(end_of(second))
     await asyncio.sleep(0)
     await session.close()
     result = await reading
     assert (result.error_code, result.input_stored) == ("cancelled", False)
 
 
-async def _last(reading: Any) -> ResultMessage:
-    said = [message async for message in reading]
-    assert isinstance(said[-1], ResultMessage)
-    return said[-1]
-
-
 async def test_nothing_unsent_nothing_reported(
     server: Server, client: AsyncLettaClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    session = resume(client)
-    await session.send("one")
-    await session.send("two")
+    session = await sent(client, "one", "two")
     await read(session)
     await read(session)
     await session.close()
@@ -423,9 +407,7 @@ async def test_run_turn_does_not_wait_for_streams_its_own_caller_has_not_read(
     server: Server, rest: MakeRest, face: Any
 ) -> None:
     async with face(rest()) as client:
-        session = resume(client)
-        await session.send("one")
-        await session.send("two")
+        session = await sent(client, "one", "two")
         with pytest.raises(ConversationBusyError, match=r"2 message\(s\)") as caught:
             await session.run_turn("three")
         assert caught.value.accepted is False

@@ -87,12 +87,18 @@ async def lost(agent: LettaAgent, ctx: Context, away: Away) -> None:
     away.gone = False
 
 
-async def test_a_message_that_an_active_run_has_is_not_sent_again(world: World, away: Away) -> None:
+async def second_lost(world: World, away: Away) -> tuple[Any, Context]:
+    """One question is answered, and the second got out of sight."""
     world.script("One.", "Two.", "Three.")
     agent = world.agent()
     ctx = Context(agent)
     await run(agent, "one", ctx)
     await lost(agent, ctx, away)
+    return agent, ctx
+
+
+async def test_a_message_that_an_active_run_has_is_not_sent_again(world: World, away: Away) -> None:
+    agent, ctx = await second_lost(world, away)
     output, _ = await run(agent, "three", ctx)
     assert str(output) == "Three."
     await away.is_over()
@@ -101,11 +107,7 @@ async def test_a_message_that_an_active_run_has_is_not_sent_again(world: World, 
 
 async def test_the_same_from_a_context_that_was_stored(world: World, away: Away) -> None:
     """What a process remembers does not help in the next one."""
-    world.script("One.", "Two.", "Three.")
-    agent = world.agent()
-    ctx = Context(agent)
-    await run(agent, "one", ctx)
-    await lost(agent, ctx, away)
+    _, ctx = await second_lost(world, away)
     stored = json.loads(json.dumps(ctx.to_dict()))
     other = world.agent()
     await run(other, "three", Context.from_dict(other, stored))
@@ -114,11 +116,7 @@ async def test_the_same_from_a_context_that_was_stored(world: World, away: Away)
 
 
 async def test_a_run_that_goes_on_and_on_is_an_error_that_says_so(world: World, away: Away) -> None:
-    world.script("One.", "Two.", "Three.")
-    agent = world.agent()
-    ctx = Context(agent)
-    await run(agent, "one", ctx)
-    await lost(agent, ctx, away)
+    agent, ctx = await second_lost(world, away)
     away.endless = True
     with pytest.raises(ConversationBusyError, match="run is active"):
         await run(agent, "three", ctx)

@@ -8,6 +8,8 @@ import pytest
 from _loopback import Exchange, Loopback
 from _runner import Runner
 
+from letta_adapters.testing import Cassette, LettaCassette
+
 
 @pytest.fixture
 def server() -> Iterator[Loopback]:
@@ -27,3 +29,12 @@ def server() -> Iterator[Loopback]:
 @pytest.fixture
 def run(pytester: pytest.Pytester, server: Loopback, monkeypatch: pytest.MonkeyPatch) -> Runner:
     return Runner(pytester, server, monkeypatch)
+
+
+@pytest.fixture
+def recording(letta_cassette: LettaCassette) -> Cassette:
+    """The test's cassette, to be played in other ways than it was recorded."""
+    letta_cassette.replay_options(require_all_played=False)
+    if letta_cassette.recording:
+        pytest.skip("only replayed")
+    return Cassette.load(letta_cassette.path)

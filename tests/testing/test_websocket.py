@@ -99,14 +99,6 @@ async def replayed(player: WebSocketPlayer, client: AsyncLettaClient) -> list[Re
             return await talk(client, lambda *_: None)
 
 
-@pytest.fixture
-def recording(letta_cassette: LettaCassette) -> Cassette:
-    letta_cassette.replay_options(require_all_played=False)
-    if letta_cassette.recording:
-        pytest.skip("only replayed")
-    return Cassette.load(letta_cassette.path)
-
-
 @SESSION
 async def test_it_asks_the_clock_for_the_recorded_delays(
     recording: Cassette, letta_cassette: LettaCassette

@@ -64,14 +64,6 @@ async def test_sessions_in_parallel(letta_cassette: LettaCassette) -> None:
             assert await answers(client, agent, QUESTIONS, random.Random(0)) == EXPECTED
 
 
-@pytest.fixture
-def recording(letta_cassette: LettaCassette) -> Cassette:
-    letta_cassette.replay_options(require_all_played=False)
-    if letta_cassette.recording:
-        pytest.skip("only replayed")
-    return Cassette.load(letta_cassette.path)
-
-
 @PARALLEL
 @pytest.mark.parametrize("seed", range(15))
 async def test_they_replay_in_any_order(

@@ -120,23 +120,29 @@ def mutate_rest(rng: random.Random) -> tuple[bytes, str]:
     events: list[Any] = [*rest_events(), b"[DONE]"]
     how = rng.choice(("kind", "lost", "twice", "junk", "torn", "scrambled", "framed"))
     at = rng.randrange(len(events) - 1)
-    if how == "kind":
-        events[at], what = _kind_changed(rng, events[at])
-    elif how == "lost":
-        events[at], what = _field_lost(rng, events[at])
-    elif how == "twice":
-        events.insert(rng.randrange(at, len(events)), events[at])
-        what = "comes twice"
-    elif how == "junk":
-        what = f"after {rng.choice(_JUNK)[:40]!r}"
-        events.insert(at, rng.choice(_JUNK))
-    elif how == "torn":
+    if how == "torn":
         return _torn(REST_TURN, rng)
-    elif how == "scrambled":
+    if how == "scrambled":
         return _scrambled(REST_TURN, rng)
-    else:
+    if how == "framed":
         return _framed(REST_TURN, rng)
+    what = _distort(rng, events, at, how, rng.choice(_JUNK))
     return sse(events), f"event {at} {what}"
+
+
+def _distort(rng: random.Random, items: list[Any], at: int, how: str, junk: Any) -> str:
+    """Distort one of the events or frames; return in words what was done to it."""
+    if how == "kind":
+        items[at], what = _kind_changed(rng, items[at])
+    elif how == "lost":
+        items[at], what = _field_lost(rng, items[at])
+    elif how == "twice":
+        items.insert(rng.randrange(at, len(items)), items[at])
+        what = "comes twice"
+    else:
+        items.insert(at, junk)
+        what = f"after {junk[:40]!r}"
+    return what
 
 
 def _framed(data: bytes, rng: random.Random) -> tuple[bytes, str]:
@@ -218,18 +224,7 @@ def mutate_frames(rng: random.Random, frames: list[Any]) -> tuple[list[Any], str
     """Return distorted frames of a turn, and in words what was done to them."""
     how = rng.choice(("kind", "lost", "twice", "junk", "torn", "closed", "odd"))
     at = rng.randrange(len(frames))
-    if how == "kind":
-        frames[at], what = _kind_changed(rng, frames[at])
-    elif how == "lost":
-        frames[at], what = _field_lost(rng, frames[at])
-    elif how == "twice":
-        frames.insert(rng.randrange(at, len(frames)), frames[at])
-        what = "comes twice"
-    elif how == "junk":
-        junk = rng.choice(_JUNK).decode()
-        frames.insert(at, junk)
-        what = f"after {junk[:40]}"
-    elif how == "torn":
+    if how == "torn":
         text = json.dumps(frames[at])
         frames[at] = text[: rng.randrange(len(text))]
         frames.append(CLOSE)
@@ -238,11 +233,13 @@ def mutate_frames(rng: random.Random, frames: list[Any]) -> tuple[list[Any], str
         del frames[at:]
         frames.append(CLOSE)
         what = "closed"
-    else:
+    elif how == "odd":
         kind = rng.choice(("update_queue", "update_device_status", "update_loop_status", "x"))
         odd = {"type": kind, "runtime": HERE, kind.removeprefix("update_"): rng.choice(ODD)}
         frames.insert(at, odd)
         what = f"after {odd}"
+    else:
+        what = _distort(rng, frames, at, how, rng.choice(_JUNK).decode())
     return frames, f"frame {at} {what}"
 
 
