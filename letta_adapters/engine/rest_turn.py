@@ -9,6 +9,7 @@ and no stop reason was cut. All rules were observed on letta 0.16.8.
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -71,8 +72,8 @@ class RestTurn(TurnState):
         self._done = False
         self._resumed = False
         self._spoke = False
-        # The last numbered events, by number.
-        self._taken: dict[int, dict[str, Any]] = {}
+        # The last numbered events.
+        self._taken: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED_EVENTS)
 
     def begin_segment(self, *, resumed: bool = False) -> None:
         """A new response starts; ``resumed`` when it goes on where a lost one broke off.
@@ -215,11 +216,9 @@ class RestTurn(TurnState):
         """
         last = self.last_seq_id
         if last is not None and seq_id <= last:
-            return self._resumed or self._taken.get(seq_id) == event
+            return self._resumed or event in self._taken
         self.last_seq_id = seq_id
-        self._taken[seq_id] = event
-        if len(self._taken) > _REMEMBERED_EVENTS:
-            del self._taken[next(iter(self._taken))]
+        self._taken.append(event)
         return False
 
     def _special(

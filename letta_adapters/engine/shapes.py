@@ -12,6 +12,8 @@ from typing import Any
 _Event = Mapping[str, Any]
 
 _IDS = ("id", "otid", "run_id")
+_TEXT = frozenset({str, type(None)})
+_NUMBER = frozenset({int, type(None)})
 _COUNTS = (
     "prompt_tokens",
     "completion_tokens",
@@ -26,38 +28,35 @@ _COUNTS = (
 
 def misshapen(event: _Event) -> str | None:
     """Return the name of a field that holds what it cannot hold; ``None`` if all is well."""
+    # Every token passes here: names are looked up once, and nothing is called that need not be.
+    get = event.get
     for name in _IDS:
-        value = event.get(name)
-        if value is not None and type(value) is not str:
+        if type(get(name)) not in _TEXT:
             return name
-    number = event.get("seq_id")
-    if number is not None and type(number) is not int:
+    if type(get("seq_id")) not in _NUMBER:
         return "seq_id"
-    look = _LOOKS.get(event["message_type"])
+    kind = event["message_type"]
+    field = _CONTENT.get(kind)
+    if field is not None:
+        return None if is_content(get(field)) else field
+    look = _LOOKS.get(kind)
     return None if look is None else look(event)
-
-
-def _content(field: str) -> Callable[[_Event], str | None]:
-    def look(event: _Event) -> str | None:
-        return None if is_content(event.get(field)) else field
-
-    return look
 
 
 def is_content(value: Any) -> bool:
     """Return whether it is text, parts of which each is an object, or nothing."""
-    if value is None or type(value) is str:
-        return True
     if type(value) is not list:
-        return False
-    return all(type(part) is dict and _is_part(part) for part in value)
-
-
-def _is_part(part: _Event) -> bool:
-    kind, text = part.get("type"), part.get("text")
-    if type(kind) is not str:
-        return False
-    return type(text) is str if kind == "text" else text is None or type(text) is str
+        return type(value) in _TEXT
+    for part in value:
+        if type(part) is not dict:
+            return False
+        kind, text = part.get("type"), part.get("text")
+        if kind == "text":
+            if type(text) is not str:
+                return False
+        elif type(kind) is not str or type(text) not in _TEXT:
+            return False
+    return True
 
 
 def _calls(event: _Event) -> str | None:
@@ -70,7 +69,7 @@ def _calls(event: _Event) -> str | None:
 
 
 def _is_call(call: _Event) -> bool:
-    texts = all(type(call.get(n)) in (str, type(None)) for n in ("tool_call_id", "name"))
+    texts = all(type(call.get(n)) in _TEXT for n in ("tool_call_id", "name"))
     return texts and type(call.get("arguments")) in (str, dict, type(None))
 
 
@@ -88,21 +87,22 @@ def _returns(event: _Event) -> str | None:
 
 
 def _stop(event: _Event) -> str | None:
-    return None if type(event.get("stop_reason")) in (str, type(None)) else "stop_reason"
+    return None if type(event.get("stop_reason")) in _TEXT else "stop_reason"
 
 
 def _usage(event: _Event) -> str | None:
     for name in _COUNTS:
-        value = event.get(name)
-        if value is not None and type(value) is not int:
+        if type(event.get(name)) not in _NUMBER:
             return name
     return None
 
 
+_CONTENT: Mapping[Any, str] = {
+    "assistant_message": "content",
+    "reasoning_message": "reasoning",
+    "hidden_reasoning_message": "hidden_reasoning",
+}
 _LOOKS: Mapping[Any, Callable[[_Event], str | None]] = {
-    "assistant_message": _content("content"),
-    "reasoning_message": _content("reasoning"),
-    "hidden_reasoning_message": _content("hidden_reasoning"),
     "tool_call_message": _calls,
     "approval_request_message": _calls,
     "tool_return_message": _returns,
