@@ -84,7 +84,8 @@ def _kind_changed(rng: random.Random, event: Any) -> tuple[Any, str]:
     before = event
     for key in path:
         before = before[key]
-    if type(odd) is type(before):
+    # A content is a text or a list of parts: an empty list is one that says nothing, in good form.
+    if type(odd) is type(before) or (path[-1] == "content" and odd == []):
         odd = {"a": 1} if not isinstance(before, dict) else 5
     _set(event, path, odd)
     return event, f"{'.'.join(map(str, path))} = {odd!r}"
