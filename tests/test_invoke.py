@@ -203,7 +203,7 @@ async def test_a_plain_function_cannot_be_stopped_but_is_not_waited_for(
     start = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 15
     release.set()
     await asyncio.sleep(0.05)
 
@@ -249,5 +249,5 @@ def test_a_thread_that_outlives_its_loop_ends_quietly() -> None:
 
     asyncio.run(main())  # returns although the function still runs
     release.set()
-    assert done.wait(5)
+    assert done.wait(20)
     time.sleep(0.02)  # an unhandled exception in the thread would fail the test (pytest warns)

@@ -23,6 +23,7 @@ from letta_adapters import (
 )
 from letta_adapters.backends.letta_code import local_backend, remote_backend
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
+from tests._processes import ask
 from tests._wheel import needs_wheel
 
 MODEL = "lmstudio/scripted"
@@ -135,10 +136,10 @@ async def test_a_runtime_that_is_killed_ends_the_turn_and_the_next_session_works
 
 def _kill_the_runtime(local: Local) -> None:
     killed = 0
-    for process in psutil.Process().children(recursive=True):
-        runs = any("letta.js" in part for part in process.cmdline())
+    children = psutil.Process().children(recursive=True)
+    for process, (command, env) in ask(children, lambda one: (one.cmdline(), one.environ())):
         # Other tests' servers run beside it.
-        if runs and str(local.data_dir) in process.environ().values():
+        if "letta.js" in " ".join(command) and str(local.data_dir) in env.values():
             os.kill(process.pid, signal.SIGKILL)
             killed += 1
     assert killed

@@ -146,7 +146,7 @@ async def test_what_waits_behind_a_turn_that_is_stopped_goes_on(
     await asyncio.sleep(0.5)
     await (theirs.abort() if way == "abort" else theirs.close())
     assert (await first).error_code == "cancelled"
-    assert (await asyncio.wait_for(waiting, 15)).result == "mine"
+    assert (await asyncio.wait_for(waiting, 30)).result == "mine"
     await theirs.close()
 
 
@@ -182,7 +182,7 @@ async def test_a_message_that_another_client_takes_out_of_the_queue_is_over(
     while not (queue := await theirs.queued()):
         await asyncio.sleep(0.05)
     assert await theirs.remove_queued(str(queue[0]["id"]))
-    result = await asyncio.wait_for(waiting, 5)
+    result = await asyncio.wait_for(waiting, 30)
     assert (result.error_code, result.input_stored) == ("cancelled", False)
     assert "queue" in str(result.error_detail)
     assert (await first).success

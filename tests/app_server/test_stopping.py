@@ -51,13 +51,13 @@ async def test_abort_while_a_client_tool_runs(
     model.script(Reply(tool_calls=[ToolUse("wait_long", {})]), Reply("never said"))
     async with client.create_session(agent, tools=[wait_long]) as session:
         turn = asyncio.ensure_future(session.run_turn("go"))
-        await asyncio.wait_for(running.wait(), 10)
+        await asyncio.wait_for(running.wait(), 30)
         started = time.monotonic()
         await session.abort()
-        result = await asyncio.wait_for(turn, 10)
-        assert time.monotonic() - started < 3
+        result = await asyncio.wait_for(turn, 40)
+        assert time.monotonic() - started < 30
         assert (result.success, result.error_code) == (False, "cancelled")
-        await asyncio.wait_for(ended.wait(), 5)
+        await asyncio.wait_for(ended.wait(), 20)
         assert len(model.requests) == 1
         model.script("Fine.")
         after = await session.run_turn("go on")
@@ -91,7 +91,7 @@ async def test_a_callback_that_gives_no_answer(
             assert "broken" in told
         else:
             assert (result.success, result.error_code) == (False, "timeout_after_acceptance")
-            await asyncio.wait_for(ended.wait(), 5)
+            await asyncio.wait_for(ended.wait(), 20)
         model.script("Fine.")
         after = await session.run_turn("go on")
     assert (after.success, after.result) == (True, "Fine."), after
@@ -103,15 +103,15 @@ async def test_a_callback_that_gives_no_answer(
 async def test_abort_before_the_models_first_word(
     client: AsyncLettaClient, agent: str, model: ScriptedModel
 ) -> None:
-    model.script(Reply("late", delay=6))
+    model.script(Reply("late", delay=15))
     async with client.create_session(agent) as session:
         turn = asyncio.ensure_future(session.run_turn("go"))
         while not model.requests:
             await asyncio.sleep(0.05)
         started = time.monotonic()
         await session.abort()
-        result = await asyncio.wait_for(turn, 10)
-        assert time.monotonic() - started < 5
+        result = await asyncio.wait_for(turn, 40)
+        assert time.monotonic() - started < 12
         assert (result.success, result.error_code) == (False, "cancelled")
         model.script("Fine.")
         # The server is still busy with the aborted turn: this one waits behind it.

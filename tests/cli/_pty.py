@@ -47,7 +47,7 @@ class Chat:
         tb: TracebackType | None,
     ) -> None:
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(30)
         os.close(self._terminal)
 
     def shows(self, text: str, seconds: float = 20) -> None:
@@ -71,7 +71,7 @@ class Chat:
         """Wait for its end; the exit code."""
         while self._more():
             pass
-        return self._process.wait(20)
+        return self._process.wait(30)
 
     def _more(self) -> bool:
         if not select.select([self._terminal], [], [], 0.1)[0]:

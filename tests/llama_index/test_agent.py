@@ -192,6 +192,6 @@ async def test_cancelling_the_run_stops_the_agent(local: Any, embedded_model: An
             await handler.cancel_run()
             break
     with pytest.raises(BaseException):  # noqa: B017  # the workflow's own, by version
-        await asyncio.wait_for(handler, 10)
+        await asyncio.wait_for(handler, 30)
     output, _ = await run(local(), "again")
     assert str(output) == "Fine."

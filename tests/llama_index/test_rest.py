@@ -66,7 +66,7 @@ async def test_an_approval_survives_in_a_stored_context(
     stored = json.dumps(handler.ctx.to_dict(serializer=JsonSerializer()))
     await handler.cancel_run()
     with pytest.raises(BaseException):  # noqa: B017  # the workflow's own, by version
-        await asyncio.wait_for(handler, 10)
+        await asyncio.wait_for(handler, 30)
 
     again = LettaAgent(name="sums", agent_id=agent_id, client=new_client())
     ctx = Context.from_dict(again, json.loads(stored), serializer=JsonSerializer())

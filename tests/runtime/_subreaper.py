@@ -24,7 +24,7 @@ def main() -> None:
     child.send_signal(signal.SIGKILL)
     child.wait()
     child.stdout.close()
-    reaped, deadline = 0, time.monotonic() + 10
+    reaped, deadline = 0, time.monotonic() + 25
     while time.monotonic() < deadline:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)

@@ -46,7 +46,7 @@ class Wire:
         frame = {"type": "input", "runtime": question["runtime"], "payload": payload}
         await self._socket.send(json.dumps({"request_id": f"a-{request_id}", **frame}))
 
-    async def until(self, wanted: Callable[[Frame], bool], seconds: float = 10.0) -> Frame:
+    async def until(self, wanted: Callable[[Frame], bool], seconds: float = 30.0) -> Frame:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             for frame in self.frames:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import pytest
 from letta_adapters.backends.runtime.environment import MARKER, RuntimeConfig
 from letta_adapters.backends.runtime.manager import RuntimeHandle, acquire
 from letta_adapters.testing.scripted_model import ScriptedModel
+from tests._processes import ask, commands
 from tests._wheel import needs_wheel
 
 ROOT = Path(__file__).parents[2]
@@ -32,35 +32,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def running(home: Path) -> list[psutil.Process]:
     """Every process the runtime of that home consists of, its own children included."""
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            env = process.environ()
-            if MARKER in env and env.get("HOME") == str(home):
-                found.append(process)
-    return found
+    asked = ask(psutil.process_iter(), psutil.Process.environ)
+    return [one for one, env in asked if MARKER in env and env.get("HOME") == str(home)]
 
 
 def servers(home: Path) -> list[int]:
     """Process ids of the runtimes of that home, without what they have started (git, shells)."""
     found = running(home)
     ids = {process.pid for process in found}
-    mains = []
-    for process in found:
-        with contextlib.suppress(psutil.Error):
-            if process.ppid() not in ids:
-                mains.append(process.pid)
-    return mains
+    return [process.pid for process, parent in ask(found, psutil.Process.ppid) if parent not in ids]
 
 
-def wait_gone(home: Path, seconds: float = 5.0) -> None:
+def wait_gone(home: Path, seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while running(home):
-        assert time.monotonic() < deadline, [p.cmdline() for p in running(home)]
+        assert time.monotonic() < deadline, commands(running(home))
         time.sleep(0.05)
 
 
-async def eventually(condition: Callable[[], object], seconds: float = 10.0) -> None:
+async def eventually(condition: Callable[[], object], seconds: float = 30.0) -> None:
     """Returns when ``condition`` holds."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -76,8 +66,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
     try:
         wait_gone(folder)
     finally:
-        for process in running(folder):
-            process.kill()
+        ask(running(folder), psutil.Process.kill)
 
 
 @pytest.fixture
@@ -119,7 +108,7 @@ class Child:
     def told(self) -> dict[str, Any]:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line, self.process.communicate(timeout=10)
+        assert line, self.process.communicate(timeout=30)
         answer: dict[str, Any] = json.loads(line)
         return answer
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 import threading
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from letta_adapters import AsyncLettaClient, LettaClient, Local, SessionClosedError, aio
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel
+from tests._processes import ask, commands
 from tests.runtime.conftest import eventually, running
 
 # A server of tools that takes its time to start.
@@ -25,11 +25,7 @@ def _spec(home: Path, model: ScriptedModel) -> Local:
 
 
 def _children_of_mine() -> list[str]:
-    commands = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):
-            commands.append(" ".join(process.cmdline()))
-    return commands
+    return commands(psutil.Process().children(recursive=True))
 
 
 @pytest.mark.parametrize("moment", [0.0, 0.05, 0.5])
@@ -115,7 +111,7 @@ async def test_giving_up_a_start_leaves_it_to_the_next_call(
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(client.models.list(), 0.1)
     assert await client.models.list()
-    assert len({process.pid for process in running(home) if process.ppid() == _me()}) == 1
+    assert [parent for _, parent in ask(running(home), psutil.Process.ppid)].count(_me()) == 1
     await client.close()
     assert running(home) == []
     client = AsyncLettaClient(_spec(home, model))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import time
 from pathlib import Path
 
 import psutil
@@ -14,6 +13,7 @@ import pytest
 from letta_adapters.backends.runtime.environment import Places
 from letta_adapters.backends.runtime.leftovers import clear_leftovers
 from letta_adapters.testing.scripted_model import Reply, ToolUse
+from tests._processes import commands
 from tests.runtime._wire import connected
 from tests.runtime.conftest import eventually, running, servers, wait_gone
 
@@ -23,8 +23,7 @@ SLEEP = ToolUse("Bash", {"command": "python3 -c 'import time; time.sleep(60)'", 
 
 def _sleeps(home: Path) -> bool:
     """Does the agent's own shell command run?"""
-    commands = [process.cmdline() for process in running(home)]
-    return any("time.sleep(60)" in " ".join(command) for command in commands)
+    return any("time.sleep(60)" in command for command in commands(running(home)))
 
 
 async def _run_again(start, model, runtime) -> list[str]:
@@ -51,7 +50,7 @@ async def test_a_turn_in_flight_is_not_run_again(child, start, home, model, vict
         one.process.kill()
     else:
         psutil.Process(told["pid"]).kill()
-    await asyncio.to_thread(wait_gone, home, 6)
+    await asyncio.to_thread(wait_gone, home)
     if victim == "python":  # the server has seen to it by itself, for whoever starts it next
         (ledger,) = home.glob(".letta/state/*/*.json")
         assert "cm-child" in ledger.read_text() and "queuedInput" not in ledger.read_text()
@@ -145,10 +144,8 @@ def test_the_runtimes_own_lock_is_respected(tmp_path, monkeypatch, holder_is_ali
     pid = psutil.Process().pid if holder_is_alive else 2**22 - 1
     owner = {"token": "t", "pid": pid, "processStart": None}
     (lock / f"{pid}-t.json").write_text(json.dumps(owner))
-    started = time.monotonic()
     (item,) = clear_leftovers(_places(tmp_path, isolated=True), since=None)
     assert item.neutralised is not holder_is_alive
-    assert time.monotonic() - started < 2
 
 
 def test_an_unreadable_ledger_is_left_alone(tmp_path):

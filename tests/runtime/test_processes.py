@@ -28,7 +28,7 @@ def test_no_process_is_left_behind(child, home, model, end, turn):
         # To the group, as a terminal does: the server must not be in it.
         assert os.getpgid(told["pid"]) != one.process.pid
         os.killpg(one.process.pid, getattr(signal, end))
-    _, stderr = one.process.communicate(timeout=10)
+    _, stderr = one.process.communicate(timeout=30)
     wait_gone(home)
     assert ("on purpose" in stderr) == (end == "raise")
     assert "letta_adapters" not in stderr, stderr
@@ -38,7 +38,7 @@ def test_no_process_is_left_behind(child, home, model, end, turn):
 def test_no_process_is_left_behind_below_a_sub_reaper(child, home):
     reaper = child("wait", module="_subreaper")
     told = reaper.told()
-    out, err = reaper.process.communicate(timeout=15)
+    out, err = reaper.process.communicate(timeout=30)
     assert json.loads(out) >= 1, err
     assert not psutil.pid_exists(told["pid"])
     wait_gone(home, 0)

@@ -43,7 +43,7 @@ async def test_a_stream_loses_nothing_when_the_process_that_started_the_server_e
                 starter.process.send_signal(getattr(signal, end))
             else:
                 starter.let_end()
-            await asyncio.to_thread(starter.process.wait, 10)
+            await asyncio.to_thread(starter.process.wait, 30)
             result = await turn
             assert result.success and result.result == ANSWER
             model.script("fine")
@@ -67,14 +67,14 @@ async def test_the_last_one_out_stops_it_who_did_not_start_it(child, start, home
     guest = child("wait" if end == "SIGKILL" else "pause")
     assert guest.told()["pid"] == told["pid"]
     starter.let_end()
-    assert starter.process.wait(10) == 0
+    assert starter.process.wait(30) == 0
     assert psutil.pid_exists(told["pid"])
     if end == "SIGKILL":
         guest.process.kill()
         wait_gone(home)
     else:
         guest.let_end()
-        guest.process.wait(10)
+        guest.process.wait(30)
         assert running(home) == []  # the directory could be deleted
     assert not _record(home).exists()
 
@@ -122,7 +122,7 @@ async def test_an_idle_server_of_another_version_is_replaced_and_one_in_use_shar
     assert joined.pid == told["pid"]
     await joined.release()
     user.let_end()
-    user.process.wait(10)
+    user.process.wait(30)
     assert (await start()).pid != told["pid"]
     assert len(servers(home)) == 1
 
@@ -204,7 +204,7 @@ def test_a_forked_child_keeps_no_lease(child, home):
     guest = child("pause")
     assert guest.told()["pid"] == told["pid"]
     guest.let_end()
-    guest.process.wait(10)
+    guest.process.wait(30)
     parent = psutil.Process(told["forked"]).parent()
     assert parent is not None
     parent.kill()

@@ -60,7 +60,7 @@ async def test_hands_chunks_on_live() -> None:
         def chunks() -> Iterator[bytes]:
             yield EVENTS[0]
             # Whoever waits for the whole body before handing on its beginning hangs here.
-            assert first_arrived.wait(10)
+            assert first_arrived.wait(30)
             yield EVENTS[1]
 
         exchange.stream(chunks())
@@ -188,7 +188,7 @@ async def test_a_request_given_up_before_its_answer() -> None:
     release = threading.Event()
 
     def silent(exchange: Exchange) -> None:
-        release.wait(10)
+        release.wait(30)
         exchange.answer(b"late")
 
     with Loopback(s=silent) as server:
@@ -208,7 +208,7 @@ async def test_a_second_request_during_a_stream() -> None:
     def stream(exchange: Exchange) -> None:
         def chunks() -> Iterator[bytes]:
             yield EVENTS[0]
-            assert cancelled.wait(10)
+            assert cancelled.wait(30)
             yield EVENTS[1]
 
         exchange.stream(chunks())
@@ -236,7 +236,7 @@ async def test_order_is_that_of_the_requests() -> None:
     second_done = threading.Event()
 
     def slow(exchange: Exchange) -> None:
-        second_done.wait(10)
+        second_done.wait(30)
         exchange.answer(b"slow")
 
     def fast(exchange: Exchange) -> None:

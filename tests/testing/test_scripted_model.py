@@ -256,8 +256,8 @@ def test_stop_does_not_wait_for_a_delayed_reply(reply: Reply) -> None:
         while not server.requests:
             time.sleep(0.005)
         began = time.monotonic()
-    assert time.monotonic() - began < 1
-    thread.join(1)
+    assert time.monotonic() - began < 20
+    thread.join(20)
     assert not thread.is_alive()
     assert len(failures) == 1
 
