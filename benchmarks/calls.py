@@ -106,7 +106,7 @@ _DEVICE = {"current_loaded_tools": ["Bash"], "filler": "x" * 13_000}
 
 
 def _frames(frame: dict[str, Any], number: int) -> list[dict[str, Any]]:
-    """What Letta Code sends for a request, in the same order (facts: letta 0.34.12)."""
+    """What Letta Code sends for a request, in the same order (seen in letta 0.34.12)."""
     kind = frame["type"]
     if kind == "app_server_info":
         return [{"protocol_version": 1, "backend": "local"}]

@@ -58,13 +58,13 @@ def take(assembler: Assembler, out: list[Any], *events: dict[str, Any]) -> None:
 # -- texts ------------------------------------------------------------------------------------
 
 
-def test_rule_0_4_text_is_merged_by_otid() -> None:
+def test_text_is_merged_by_otid() -> None:
     assert assemble(assistant("You "), assistant("said"), assistant(": hello")) == [
         AssistantMessage("You said: hello", step_id(1), otid(1, 2), None, RUN)
     ]
 
 
-def test_rule_0_4_parts_of_a_step_share_the_id_and_are_still_told_apart() -> None:
+def test_parts_of_a_step_share_the_id_and_are_still_told_apart() -> None:
     out = assemble(
         reasoning("I "), reasoning("think"), hidden("c3Vt"), assistant("So"), assistant(".")
     )
@@ -75,12 +75,12 @@ def test_rule_0_4_parts_of_a_step_share_the_id_and_are_still_told_apart() -> Non
     ]
 
 
-def test_rule_0_4_an_otid_that_comes_back_within_its_step_is_one_message() -> None:
+def test_an_otid_that_comes_back_within_its_step_is_one_message() -> None:
     out = assemble(reasoning("a"), assistant("x"), reasoning("b"), assistant("y"))
     assert texts(out) == ["ab", "xy"]
 
 
-def test_rule_0_4_without_an_otid_the_id_takes_its_place() -> None:
+def test_without_an_otid_the_id_takes_its_place() -> None:
     out = assemble(
         assistant("a", otid=None),
         assistant("b", otid=None),
@@ -89,7 +89,7 @@ def test_rule_0_4_without_an_otid_the_id_takes_its_place() -> None:
     assert texts(out) == ["ab", "c"]
 
 
-def test_rule_0_4_another_step_completes_the_last_one() -> None:
+def test_another_step_completes_the_last_one() -> None:
     assembler, out = fresh()
     take(assembler, out, reasoning("a"), assistant("b"))
     assert out == []
@@ -104,7 +104,7 @@ def test_text_under_an_otid_that_was_handed_out_is_neither_dropped_nor_repeated(
     assert out[0].otid == out[2].otid
 
 
-def test_1_2_a_whole_message_is_one_big_delta() -> None:
+def test_a_whole_message_is_one_big_delta() -> None:
     whole = reasoning("I think", signature="c2ln", source="non_reasoner_model", seq_id=3)
     assert assemble(whole) == [
         ReasoningMessage(
@@ -119,12 +119,12 @@ def test_1_2_a_whole_message_is_one_big_delta() -> None:
     ]
 
 
-def test_1_1_content_may_be_a_list_of_parts() -> None:
+def test_content_may_be_a_list_of_parts() -> None:
     parts = [{"type": "text", "text": "a"}, {"type": "image"}, {"type": "text", "text": None}, 5]
     assert texts(assemble(assistant(parts), assistant([{"type": "text", "text": "b"}]))) == ["ab"]
 
 
-def test_1_1_hidden_reasoning_is_redacted_reasoning() -> None:
+def test_hidden_reasoning_is_redacted_reasoning() -> None:
     assert assemble(hidden("opaque")) == [
         ReasoningMessage("opaque", step_id(1), otid(1, 1), None, RUN, redacted=True)
     ]
@@ -132,12 +132,12 @@ def test_1_1_hidden_reasoning_is_redacted_reasoning() -> None:
     assert [(m.content, m.redacted) for m in omitted] == [("", True)]
 
 
-def test_6_the_first_delta_of_the_responses_api_is_empty_and_has_no_step() -> None:
+def test_the_first_delta_of_the_responses_api_is_empty_and_has_no_step() -> None:
     out = assemble(reasoning("", step_id=None), reasoning("sum"), reasoning("mary"))
     assert texts(out) == ["summary"]
 
 
-def test_6_a_signature_stays_when_later_deltas_have_none() -> None:
+def test_a_signature_stays_when_later_deltas_have_none() -> None:
     out = assemble(reasoning("a", signature="c2ln"), reasoning("b"))
     assert [(m.content, m.signature) for m in out] == [("ab", "c2ln")]
 
@@ -162,7 +162,7 @@ def test_lone_surrogates_never_leave_the_engine() -> None:
 # -- calls ------------------------------------------------------------------------------------
 
 
-def test_1_2_tool_call_deltas_are_objects_in_token_mode() -> None:
+def test_tool_call_deltas_are_objects_in_token_mode() -> None:
     out = assemble(
         call_delta("call_1", name="add"),
         call_delta("call_1", arguments='{"a": 1, "b"'),
@@ -177,7 +177,7 @@ def test_1_2_tool_call_deltas_are_objects_in_token_mode() -> None:
     ]  # fmt: skip
 
 
-def test_1_2_tool_calls_are_a_list_in_step_mode() -> None:
+def test_tool_calls_are_a_list_in_step_mode() -> None:
     out = assemble(calls(call("call_1"), call("call_2", "add", '{"a":1}')), flush=False)
     assert [(m.tool_call_id, m.tool_name, m.tool_input) for m in out] == [
         ("call_1", "get_weather", {"city": "Paris"}),
@@ -185,7 +185,7 @@ def test_1_2_tool_calls_are_a_list_in_step_mode() -> None:
     ]
 
 
-def test_1_2_tool_call_alone_is_enough() -> None:
+def test_the_field_tool_call_alone_is_enough() -> None:
     for empty in (None, []):
         event = call_delta("call_1", name="add", arguments="{}") | {"tool_calls": empty}
         assert [m.tool_name for m in assemble(event, flush=False)] == ["add"]
@@ -193,13 +193,13 @@ def test_1_2_tool_call_alone_is_enough() -> None:
     assert assemble(no_call) == []
 
 
-def test_1_2_anthropic_repeats_the_name_in_every_delta() -> None:
+def test_anthropic_repeats_the_name_in_every_delta() -> None:
     pieces = ["", '{"city"', ': "Paris"', "}"]
     out = assemble(*(call_delta("toolu_1", name="get_weather", arguments=p) for p in pieces))
     assert [(m.tool_name, m.raw_arguments) for m in out] == [("get_weather", CITY)]
 
 
-def test_1_2_null_keys_in_approval_deltas() -> None:
+def test_null_keys_in_approval_deltas_change_nothing() -> None:
     assembler, out = fresh()
     take(
         assembler,
@@ -217,7 +217,7 @@ def test_1_2_null_keys_in_approval_deltas() -> None:
     ]  # fmt: skip
 
 
-def test_1_2_parallel_calls_interleave_under_one_id() -> None:
+def test_parallel_calls_interleave_under_one_message_id() -> None:
     assembler, out = fresh()
     take(
         assembler,
@@ -235,7 +235,7 @@ def test_1_2_parallel_calls_interleave_under_one_id() -> None:
     ]
 
 
-def test_1_2_arguments_of_client_tools_may_be_no_json() -> None:
+def test_arguments_of_client_tools_may_be_no_json() -> None:
     assembler, out = fresh()
     take(assembler, out, approvals(call("call_1", arguments='{"city": ')))
     (shown,) = assembler.open_calls()
@@ -303,7 +303,7 @@ def test_an_open_call_that_turns_out_to_need_approval_waits() -> None:
     assert [c.raw_arguments for c in assembler.open_calls()] == ["{}"]
 
 
-def test_3_2_server_and_client_call_in_one_step() -> None:
+def test_of_a_server_call_and_a_client_call_in_one_step_only_the_clients_waits() -> None:
     assembler, out = fresh()
     take(assembler, out, assistant("Let me see."), calls(call("call_s", "add", "{}")))
     take(assembler, out, approvals(call("call_c")))
@@ -321,7 +321,7 @@ def test_a_request_for_approval_does_not_complete_a_server_call_that_is_being_wr
     assert [(m.tool_call_id, m.raw_arguments) for m in out] == [("call_s", '{"a":1}')]
 
 
-def test_rule_0_6_the_calls_the_server_did_not_keep_are_forgotten() -> None:
+def test_the_calls_the_server_did_not_keep_are_forgotten() -> None:
     assembler, out = fresh()
     take(assembler, out, approvals(call("call_1"), call("call_2")))
     assert [c.tool_call_id for c in assembler.take_calls(frozenset({"call_1"}))] == ["call_1"]

@@ -46,7 +46,7 @@ STOP_REASONS = {
 
 
 @pytest.mark.parametrize(("reason", "code"), STOP_REASONS.items(), ids=list(STOP_REASONS))
-def test_1_4_every_stop_reason(reason: str, code: str | None) -> None:
+def test_every_stop_reason_has_its_code(reason: str, code: str | None) -> None:
     failure = failure_from_stop_reason(reason)
     assert (failure.code if failure else None) == code
     if failure:
@@ -54,7 +54,7 @@ def test_1_4_every_stop_reason(reason: str, code: str | None) -> None:
         assert failure.message.endswith(".")
 
 
-def test_1_4_a_stop_reason_of_the_future_is_a_failure_with_its_name() -> None:
+def test_a_stop_reason_of_the_future_is_a_failure_with_its_name() -> None:
     failure = failure_from_stop_reason("solar_flare")
     assert failure == Failure(
         "solar_flare", "The turn stopped: solar_flare.", stop_reason="solar_flare"
@@ -62,7 +62,7 @@ def test_1_4_a_stop_reason_of_the_future_is_a_failure_with_its_name() -> None:
     assert type(error_for_code(failure.code, "m")) is TurnFailedError
 
 
-def test_1_4_success_and_decisive_reasons_do_not_overlap() -> None:
+def test_successful_and_decisive_stop_reasons_do_not_overlap() -> None:
     assert not SUCCESS_STOP_REASONS & DECISIVE_STOP_REASONS
     assert {r for r, code in STOP_REASONS.items() if code is None} == SUCCESS_STOP_REASONS
 
@@ -83,7 +83,7 @@ def test_1_4_success_and_decisive_reasons_do_not_overlap() -> None:
         (["requires_approval", "end_turn"], "end_turn", "end_turn"),
     ],
 )
-def test_rule_0_3_first_decisive_stop_reason_counts(
+def test_the_first_decisive_stop_reason_counts(
     seen: list[str], counts: str | None, cause: str | None
 ) -> None:
     stop = StopReason()
@@ -129,7 +129,7 @@ WINDOW = "INTERNAL_SERVER_ERROR: Request exceeds the context window of the model
         ("CONTEXT_WINDOW_EXCEEDED: too long", "context_window_overflow", TurnFailedError),
     ],
 )
-def test_1_7_once_something_was_streamed_only_the_text_tells(
+def test_once_something_was_streamed_only_the_error_text_tells(
     detail: str, code: str, error: type[Exception]
 ) -> None:
     event = {"error_type": "internal_error", "message": STARTED, "detail": detail}
@@ -151,7 +151,7 @@ def test_1_7_once_something_was_streamed_only_the_text_tells(
         ("context_window_overflow_in_system_prompt", "context_window_overflow", TurnFailedError),
     ],
 )
-def test_1_7_error_types_of_a_failing_first_model_call(
+def test_the_error_type_of_a_failing_first_model_call_tells(
     error_type: str, code: str, error: type[Exception]
 ) -> None:
     event = {"error_type": error_type, "message": "Please wait.", "detail": None}
@@ -170,16 +170,14 @@ def test_1_7_error_types_of_a_failing_first_model_call(
         (None, "internal_error"),
     ],
 )
-def test_1_7_without_a_telling_text_the_stop_reason_tells(
+def test_without_a_telling_text_the_stop_reason_tells(
     error_type: str, reason: str | None, code: str
 ) -> None:
     failure = failure_from_error_event({"error_type": error_type, "message": STARTED}, reason)
     assert failure == Failure(code, STARTED, error_type, None, reason)
 
 
-def test_1_7_a_provider_that_quotes_the_conversation_does_not_change_the_state_of_the_server() -> (
-    None
-):
+def test_a_provider_that_quotes_the_conversation_does_not_change_the_state_of_the_server() -> None:
     quoted = f"LLM_BAD_REQUEST: flagged: 'is it {PENDING}?'"
     for error_type in ("llm_error", "llm_rate_limit", "llm_authentication"):
         event = {"error_type": error_type, "message": "Refused.", "detail": quoted}
@@ -187,31 +185,31 @@ def test_1_7_a_provider_that_quotes_the_conversation_does_not_change_the_state_o
         assert code.startswith("provider_"), error_type
 
 
-def test_1_7_a_general_provider_error_is_made_precise_by_its_text() -> None:
+def test_a_general_provider_error_is_made_precise_by_its_text() -> None:
     event = {"error_type": "llm_error", "message": "Failed.", "detail": AUTH}
     assert failure_from_error_event(event, "llm_api_error").code == "provider_authentication"
     event = {"error_type": "llm_rate_limit", "message": "Failed.", "detail": QUOTA}
     assert failure_from_error_event(event, "llm_api_error").code == "insufficient_credits"
 
 
-def test_1_6_the_error_body_of_the_non_streaming_routes_is_understood() -> None:
+def test_the_error_body_of_the_non_streaming_routes_is_understood() -> None:
     event = {"error": {"type": "llm_rate_limit", "message": "Slow down.", "detail": "429"}}
     failure = failure_from_error_event(event, None)
     assert failure == Failure("provider_rate_limit", "Slow down.", "llm_rate_limit", "429", None)
 
 
-def test_1_7_what_the_server_sends_when_its_stream_crashes_is_understood() -> None:
+def test_what_the_server_sends_when_its_stream_crashes_is_understood() -> None:
     event = {"error": "deadlock detected", "code": "INTERNAL_SERVER_ERROR"}
     failure = failure_from_error_event(event, None)
     assert failure == Failure("internal_error", "deadlock detected", None, None, None)
 
 
-def test_1_7_an_error_without_any_text() -> None:
+def test_an_error_without_any_text_is_an_internal_error() -> None:
     failure = failure_from_error_event({}, None)
     assert failure == Failure("internal_error", "The server reported an error.", None, None, None)
 
 
-def test_2_7_a_cancel_is_an_error_class_of_its_own() -> None:
+def test_a_cancel_is_an_error_class_of_its_own() -> None:
     failure = failure_from_stop_reason("cancelled")
     assert failure is not None
     assert failure.message == "The turn was cancelled."

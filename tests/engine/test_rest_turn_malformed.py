@@ -95,18 +95,18 @@ def test_an_event_without_data_says_nothing() -> None:
         (b'{"error": "boom", "code": "INTERNAL_SERVER_ERROR"}', "internal_error", "boom"),
     ],
 )
-def test_1_7_any_error_event_fails_the_turn(data: bytes, code: str, message: str) -> None:
+def test_any_error_event_fails_the_turn(data: bytes, code: str, message: str) -> None:
     fed = Fed(wire(ping(), b"event: error\ndata: " + data + b"\n\n", stop(), DONE))
     assert (fed.code, fed.result.error_detail) == (code, message)
 
 
-def test_1_1_an_error_message_without_its_event_name_is_an_error_too() -> None:
+def test_an_error_message_without_its_event_name_is_an_error_too() -> None:
     unnamed = error("boom").removeprefix(b"event: error\n")
     fed = Fed(wire(ping(), unnamed, assistant("ghost"), stop(), DONE))
     assert (fed.code, fed.messages) == ("internal_error", [])
 
 
-def test_1_7_an_error_names_its_run() -> None:
+def test_an_error_names_its_run() -> None:
     fed = Fed(wire(error("boom")))
     assert fed.result.run_ids == (RUN,)
     assert [m.run_id for m in fed.closing if isinstance(m, ErrorMessage)] == [RUN]
@@ -121,7 +121,7 @@ def test_other_event_names_do_not_change_what_an_event_is() -> None:
     assert texts(fed.messages) == ["Hi"]
 
 
-def test_1_lone_surrogates_are_valid_json_and_break_nothing() -> None:
+def test_lone_surrogates_are_valid_json_and_break_nothing() -> None:
     fed = Fed(ended(assistant("a\ud83d"), assistant("\ude00 b \udc00")))
     assert texts(fed.messages) == ["a😀 b \ufffd"]
     assert fed.result.result == "a😀 b \ufffd"

@@ -40,7 +40,7 @@ def paused_at(call_id: str) -> Fed:
     return fed
 
 
-def test_3_1_a_client_tool_loop_is_one_turn_of_several_runs() -> None:
+def test_a_client_tool_loop_is_one_turn_of_several_runs() -> None:
     fed = paused_at("call_1")
     fed.turn.begin_segment()
     second = wire(
@@ -56,7 +56,7 @@ def test_3_1_a_client_tool_loop_is_one_turn_of_several_runs() -> None:
     assert fed.result.run_ids == (RUN, RUN_2)
 
 
-def test_6_usage_of_the_requests_of_a_turn_is_summed() -> None:
+def test_the_usage_of_the_requests_of_a_turn_is_summed() -> None:
     fed = paused_at("call_1")
     fed.turn.begin_segment()
     counted = usage(7, 130, cached_input_tokens=64, reasoning_tokens=None, context_tokens=137)
@@ -82,7 +82,7 @@ def test_a_second_pause_in_one_turn() -> None:
     assert [(c.tool_call_id, c.tool_name) for c in fed.turn.paused] == [("call_1", "again")]
 
 
-def test_5_a_new_request_does_not_resume_at_the_position_of_the_last_one() -> None:
+def test_a_new_request_does_not_resume_at_the_position_of_the_last_one() -> None:
     # `starting_after` beyond the end gives pings for ever.
     fed = Fed(wire(ping(seq_id=1), assistant("a", seq_id=9), stop(), DONE))
     assert (fed.turn.run_id, fed.turn.last_seq_id) == (RUN, 9)
@@ -92,7 +92,7 @@ def test_5_a_new_request_does_not_resume_at_the_position_of_the_last_one() -> No
     assert (fed.turn.run_id, fed.turn.last_seq_id) == (RUN_2, 1)
 
 
-def test_5_the_position_is_that_of_the_last_numbered_event() -> None:
+def test_the_position_in_a_stream_is_that_of_the_last_numbered_event() -> None:
     turn = RestTurn()
     turn.feed(wire(ping(seq_id=1), assistant("a", seq_id=2)))
     assert turn.last_seq_id == 2
@@ -134,7 +134,7 @@ def resumed_at(cut: int, after: int | None, partial: bool) -> list[Message]:
 
 
 @pytest.mark.parametrize("partial", [False, True])
-def test_5_resumed_after_a_cut_anywhere_nothing_is_lost_or_said_twice(partial: bool) -> None:
+def test_resumed_after_a_cut_anywhere_nothing_is_lost_or_said_twice(partial: bool) -> None:
     whole = run_whole(partial)
     assert types(m for m in whole if m.type != "stream_event") == [
         "reasoning",
@@ -148,14 +148,14 @@ def test_5_resumed_after_a_cut_anywhere_nothing_is_lost_or_said_twice(partial: b
 
 
 @pytest.mark.parametrize("partial", [False, True])
-def test_5_a_replay_from_the_beginning_is_not_taken_twice(partial: bool) -> None:
+def test_a_replay_from_the_beginning_is_not_taken_twice(partial: bool) -> None:
     # What the same `otid` gives with `background: true`, or `starting_after: 0`.
     whole = run_whole(partial)
     for cut in range(0, BODY_END + 1, 7):
         assert resumed_at(cut, 0, partial) == whole, cut
 
 
-def test_5_the_stop_reason_and_pending_calls_outlive_a_resume() -> None:
+def test_the_stop_reason_and_pending_calls_outlive_a_resume() -> None:
     turn = RestTurn()
     turn.feed(wire(ping(seq_id=1), approvals(call("call_1")) | {"seq_id": 2}))
     turn.feed(wire(stop("requires_approval")))
@@ -165,19 +165,19 @@ def test_5_the_stop_reason_and_pending_calls_outlive_a_resume() -> None:
     assert [c.tool_call_id for c in turn.paused] == ["call_1"]
 
 
-def test_5_an_error_in_background_has_a_number_and_no_done() -> None:
+def test_an_error_in_background_has_a_number_and_no_done() -> None:
     fed = Fed(
         wire(ping(seq_id=1), assistant("a fragm", seq_id=2), stop("error"), error("x", seq_id=3))
     )
     assert (fed.messages, fed.code) == ([], "internal_error")
 
 
-def test_5_numbers_only_matter_once_a_stream_is_resumed() -> None:
+def test_equal_numbers_only_matter_once_a_stream_is_resumed() -> None:
     fed = Fed(wire(ping(seq_id=1), assistant("a", seq_id=1), assistant("b", seq_id=1), stop()))
     assert texts(fed.messages) == ["ab"]
 
 
-def test_5_a_numbered_event_that_comes_twice_is_taken_once() -> None:
+def test_a_numbered_event_that_comes_twice_is_taken_once() -> None:
     one, two = assistant("a", seq_id=2), assistant("b", seq_id=3)
     fed = Fed(wire(ping(seq_id=1), one, one, two, one, two, ping(seq_id=3), stop()))
     assert texts(fed.messages) == ["ab"]
@@ -189,7 +189,7 @@ def test_only_the_latest_numbers_are_remembered() -> None:
     assert texts(fed.messages) == ["a" * 300]
 
 
-def test_5_a_piece_without_a_number_may_be_said_twice() -> None:
+def test_a_piece_without_a_number_may_be_said_twice() -> None:
     fed = Fed(wire(ping(), assistant("ha"), assistant("ha"), stop()))
     assert texts(fed.messages) == ["haha"]
 
@@ -201,7 +201,7 @@ def test_a_piece_without_an_otid_stays_in_its_place() -> None:
     ]
 
 
-def test_5_each_run_counts_its_own_events() -> None:
+def test_each_run_counts_its_own_events() -> None:
     turn = RestTurn()
     turn.feed(wire(ping(seq_id=1), stop()))
     turn.feed(wire(ping(seq_id=5)))
@@ -210,7 +210,7 @@ def test_5_each_run_counts_its_own_events() -> None:
     assert texts(turn.end_segment()) == ["new run"]
 
 
-def test_5_an_odd_number_is_no_position() -> None:
+def test_an_odd_number_is_no_position() -> None:
     odd: Any = assistant("b", seq_id="nine")
     fed = Fed(wire(ping(seq_id=1), assistant("a", seq_id=2), odd, stop(), DONE))
     assert fed.turn.last_seq_id == 2

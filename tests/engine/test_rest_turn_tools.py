@@ -1,4 +1,4 @@
-"""Tools and approvals in a turn (facts, sections 0, 1.2 and 3)."""
+"""Tools and approvals in a turn."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.engine._events import (
 # -- tools the server runs --------------------------------------------------------------------
 
 
-def test_3_4_a_server_tool_in_step_mode() -> None:
+def test_a_server_tool_in_step_mode_is_a_call_and_its_result() -> None:
     fed = Fed(
         ended(
             calls(call("call_1", "add", '{"a": 1, "b": 2}')),
@@ -60,7 +60,7 @@ def test_3_4_a_server_tool_in_step_mode() -> None:
     assert texts(fed.messages[2:]) == ["Three."]
 
 
-def test_1_2_a_failed_tool() -> None:
+def test_a_failed_server_tool_is_an_error_result_with_its_stderr() -> None:
     failed = returned("call_1", "Error executing function f", "error", stderr=["Traceback"])
     (message,) = Fed(ended(tool_return(failed, name="f"))).messages
     assert isinstance(message, ToolResultMessage)
@@ -71,7 +71,7 @@ def test_1_2_a_failed_tool() -> None:
     )
 
 
-def test_1_2_token_mode_shows_a_server_call_as_soon_as_its_json_closes() -> None:
+def test_token_mode_shows_a_server_call_as_soon_as_its_json_closes() -> None:
     fed = Fed(partial=True)
     feed = fed.turn.feed
     assert types(feed(wire(call_delta("call_1", name="add")))) == ["stream_event"]
@@ -81,14 +81,14 @@ def test_1_2_token_mode_shows_a_server_call_as_soon_as_its_json_closes() -> None
     assert types(feed(wire(call_delta("call_1", arguments="")))) == ["stream_event"]
 
 
-def test_1_2_the_text_before_a_call_is_complete_when_the_call_begins() -> None:
+def test_the_text_before_a_call_is_complete_when_the_call_begins() -> None:
     fed = Fed(partial=True)
     fed.turn.feed(wire(assistant("Let me see.")))
     out = fed.turn.feed(wire(call_delta("call_1", name="add", arguments="{}")))
     assert types(out) == ["assistant", "stream_event", "tool_call"]
 
 
-def test_1_2_several_returns_in_one_event() -> None:
+def test_several_tool_returns_in_one_event_are_several_results() -> None:
     event = tool_return(returned("call_1", "1"), returned("call_2", "2", "error"), name="add")
     fed = Fed(ended(calls(call("call_1", "add"), call("call_2", "sub")), event))
     results = [m for m in fed.messages if isinstance(m, ToolResultMessage)]
@@ -98,19 +98,19 @@ def test_1_2_several_returns_in_one_event() -> None:
     ]
 
 
-def test_1_2_the_legacy_fields_of_a_return_are_enough() -> None:
+def test_the_legacy_fields_of_a_tool_return_are_enough() -> None:
     for legacy in ([], None):
         event = tool_return(returned("call_1", "3")) | {"tool_returns": legacy}
         assert [m.content for m in Fed(ended(event)).messages if m.type == "tool_result"] == ["3"]
 
 
-def test_1_2_a_return_may_be_a_single_object() -> None:
+def test_a_tool_return_may_be_a_single_object() -> None:
     event = tool_return(returned("call_1", "3")) | {"tool_returns": returned("call_1", "4")}
     (message,) = Fed(ended(event)).messages
     assert texts([message]) == ["4"]
 
 
-def test_3_1_a_return_may_be_a_list_of_parts() -> None:
+def test_a_tool_return_may_be_a_list_of_parts() -> None:
     parts: Any = [{"type": "text", "text": "sunny"}, {"type": "image"}]
     entry = returned("call_1", parts, stdout="one line", stderr=None)
     (message,) = Fed(ended(tool_return(entry))).messages
@@ -129,7 +129,7 @@ def test_tool_results_are_handed_out_once_per_call() -> None:
     assert types(fed.messages) == ["tool_call", "tool_result"]
 
 
-def test_1_1_the_servers_repetition_of_this_sides_result_is_swallowed() -> None:
+def test_the_servers_repetition_of_this_sides_result_is_swallowed() -> None:
     # The server repeats client-side results in step mode, and not in token mode.
     fed = Fed(wire(approvals(call("call_1")), stop("requires_approval"), DONE))
     fed.turn.confirm_pending(["call_1"])
@@ -157,7 +157,7 @@ def test_a_call_id_used_again_in_a_later_step_has_its_own_result() -> None:
 
 
 @pytest.mark.parametrize("token_mode", [False, True])
-def test_rule_0_6_requires_approval_pauses_the_turn(token_mode: bool) -> None:
+def test_requires_approval_pauses_the_turn(token_mode: bool) -> None:
     shown: list[Any] = [approvals(call("call_1"))]
     if token_mode:
         shown = [approval_delta("call_1", "get_weather"), approval_delta("call_1", None, CITY)]
@@ -182,21 +182,21 @@ def test_rule_0_6_requires_approval_pauses_the_turn(token_mode: bool) -> None:
     assert fed.turn.failure is None
 
 
-def test_rule_0_6_only_the_calls_the_server_kept_are_pending() -> None:
+def test_only_the_calls_the_server_kept_are_pending() -> None:
     fed = Fed(ended(approvals(call("call_1"), call("call_2")), reason="requires_approval"))
     assert [c.tool_call_id for c in fed.turn.paused] == ["call_1", "call_2"]
     handed_out = fed.turn.confirm_pending(iter(["call_2", "call_of_another_turn"]))
     assert [m.tool_call_id for m in handed_out if isinstance(m, ToolCallMessage)] == ["call_2"]
 
 
-def test_rule_0_6_calls_that_someone_else_answered_are_a_failure_not_an_empty_answer() -> None:
+def test_calls_that_someone_else_answered_are_a_failure_not_an_empty_answer() -> None:
     fed = Fed(ended(approvals(call("call_1")), reason="requires_approval"))
     assert fed.turn.confirm_pending([]) == []
     assert (fed.code, fed.result.success) == ("no_pending_approval", False)
     assert fed.result.stop_reason == "requires_approval"
 
 
-def test_1_3_an_approval_that_the_stream_hid_is_a_failure_not_an_empty_answer() -> None:
+def test_an_approval_that_the_stream_hid_is_a_failure_not_an_empty_answer() -> None:
     # `include_return_message_types` hides the request while the turn still waits for it.
     fed = Fed(ended(assistant("Let me see."), reason="requires_approval"))
     assert texts(fed.messages) == ["Let me see."]
@@ -204,7 +204,7 @@ def test_1_3_an_approval_that_the_stream_hid_is_a_failure_not_an_empty_answer() 
     assert (fed.result.success, fed.result.stop_reason) == (False, "requires_approval")
 
 
-def test_rule_0_6_a_turn_that_goes_on_does_not_pause() -> None:
+def test_a_turn_that_goes_on_does_not_pause() -> None:
     fed = Fed(ended(assistant("x")))
     assert fed.turn.paused == []
     assert fed.turn.confirm_pending([]) == []
@@ -213,12 +213,12 @@ def test_rule_0_6_a_turn_that_goes_on_does_not_pause() -> None:
     assert failed.turn.paused == []
 
 
-def test_1_4_requires_approval_without_usage_and_done_still_pauses() -> None:
+def test_requires_approval_without_usage_and_done_still_pauses() -> None:
     fed = Fed(wire(approvals(call("call_1")), stop("requires_approval")))
     assert [c.tool_call_id for c in fed.turn.paused] == ["call_1"]
 
 
-def test_3_2_server_and_client_call_in_one_step() -> None:
+def test_a_server_call_and_a_client_call_in_one_step_have_one_result_each() -> None:
     # The server tool runs only after the client has answered; then both returns come in one event.
     fed = Fed(
         ended(
@@ -240,7 +240,7 @@ def test_3_2_server_and_client_call_in_one_step() -> None:
     assert [m.tool_name for m in out if isinstance(m, ToolResultMessage)] == ["add"]
 
 
-def test_1_2_the_id_of_the_approval_may_differ_from_that_of_its_text() -> None:
+def test_the_id_of_the_approval_may_differ_from_that_of_its_text() -> None:
     text = assistant("Let me see.", id="message-267")
     request = approvals(call("call_1")) | {"id": "message-266", "otid": "message-266"}
     fed = Fed(ended(text, request, reason="requires_approval"))
@@ -250,18 +250,18 @@ def test_1_2_the_id_of_the_approval_may_differ_from_that_of_its_text() -> None:
     assert [c.id for c in fed.turn.paused] == ["message-266"]
 
 
-def test_3_3_a_refused_answer_is_a_failure() -> None:
+def test_a_refused_answer_to_a_tool_call_is_a_failure() -> None:
     fed = Fed(ended(reason="invalid_tool_call"))
     assert fed.code == "invalid_tool_call"
     assert fed.result.error_detail == "The server refused the answer to a tool call."
 
 
-def test_3_6_recording_a_denial_ends_at_the_step_limit_with_nothing_said() -> None:
+def test_recording_a_denial_ends_at_the_step_limit_with_nothing_said() -> None:
     fed = Fed(ended(reason="max_steps"))
     assert (fed.messages, fed.code) == ([], "max_steps")
 
 
-def test_2_3_an_approval_response_is_kept_as_unknown() -> None:
+def test_an_approval_response_is_kept_as_unknown() -> None:
     event = base("approval_response_message", approvals=[])
     assert types(Fed(ended(event)).messages) == ["unknown"]
 

@@ -20,11 +20,11 @@ def every_cut(stream: bytes) -> list[Events]:
     return [*cuts, decode(*(stream[i : i + 1] for i in range(len(stream))))]
 
 
-def test_1_an_event_is_a_data_line_and_a_blank_line() -> None:
+def test_an_event_is_a_data_line_and_a_blank_line() -> None:
     assert decode(b'data: {"a":1}\n\n') == [(None, b'{"a":1}')]
 
 
-def test_1_the_only_named_event_is_error() -> None:
+def test_error_is_the_only_named_event() -> None:
     assert decode(b"event: error\ndata: {}\n\ndata: [DONE]\n\n") == [
         ("error", b"{}"),
         (None, b"[DONE]"),

@@ -82,7 +82,7 @@ FAILED = ResultMessage(False, None, "error", Usage(), 0)
 # -- what stored messages say -----------------------------------------------------------------
 
 
-def test_2_3_a_conversation_newest_first_becomes_rows_oldest_first() -> None:
+def test_a_conversation_newest_first_becomes_rows_oldest_first() -> None:
     history = newest_first(
         base("system_message", content="You are …", otid="s"),
         user("What is the weather?"),
@@ -108,7 +108,7 @@ def test_2_3_a_conversation_newest_first_becomes_rows_oldest_first() -> None:
     assert rows_of(MessagePage(history, next_before="message-u-1", has_more=True)) == expected
 
 
-def test_2_3_the_parts_of_one_stored_message_keep_their_order() -> None:
+def test_the_parts_of_one_stored_message_keep_their_order() -> None:
     # Newest first, and inside a stored message still: reasoning, then text, then calls.
     history = [
         reasoning("r2", step=2),
@@ -121,7 +121,7 @@ def test_2_3_the_parts_of_one_stored_message_keep_their_order() -> None:
     assert shown(rows_of(history)) == ["r1", "", "t1", "r2", "t2", CITY]
 
 
-def test_1_2_tool_calls_in_lists_and_alone() -> None:
+def test_stored_tool_calls_in_lists_and_alone_are_rows() -> None:
     one = calls(call("call_1"), call("call_2"), step=1)
     old = calls(call("call_3"), step=2) | {"tool_calls": None}
     rows = rows_of(newest_first(one, old))
@@ -130,7 +130,7 @@ def test_1_2_tool_calls_in_lists_and_alone() -> None:
     ]
 
 
-def test_1_2_several_returns_in_one_message_and_the_legacy_form() -> None:
+def test_several_stored_tool_returns_and_the_legacy_form_are_rows() -> None:
     both = tool_return(returned("call_1", "1"), returned("call_2", "2", "error"), step=2)
     old = tool_return(returned("call_3", "3"), name="add", step=3) | {"tool_returns": None}
     rows = rows_of(newest_first(both, old))
@@ -141,7 +141,7 @@ def test_1_2_several_returns_in_one_message_and_the_legacy_form() -> None:
     ]
 
 
-def test_3_3_a_denial_is_part_of_the_calls_row() -> None:
+def test_a_denial_is_part_of_the_calls_row() -> None:
     denial = answered(
         {"type": "approval", "tool_call_id": "call_1", "approve": False, "reason": "no"}
     )
@@ -154,7 +154,7 @@ def test_3_3_a_denial_is_part_of_the_calls_row() -> None:
     assert (row.tool_output, row.is_error) == (text, True)
 
 
-def test_3_4_an_approval_alone_is_no_result() -> None:
+def test_an_approval_alone_is_no_result() -> None:
     yes = answered({"type": "approval", "tool_call_id": "call_1", "approve": True})
     (row,) = rows_of(newest_first(approvals(call("call_1")), yes))
     assert (row.tool_output, row.status) == (None, "streaming")
@@ -188,7 +188,7 @@ def test_3_4_an_approval_alone_is_no_result() -> None:
         (None, ""),
     ],
 )
-def test_2_3_what_the_user_said_without_what_was_injected(content: Any, text: str) -> None:
+def test_a_user_row_is_what_was_said_without_what_was_injected(content: Any, text: str) -> None:
     assert rows_of([user(content)]) == (Row("user", "u-1", text, run_id=RUN),)
 
 
@@ -197,7 +197,7 @@ def test_a_user_message_that_was_all_injected_is_no_row() -> None:
     assert rows_of([user(reminder), user([{"type": "text", "text": reminder}], "u-2")]) == ()
 
 
-def test_1_5_what_the_server_says_as_the_user_is_an_event() -> None:
+def test_what_the_server_says_as_the_user_is_an_event() -> None:
     summary = {"type": "system_alert", "message": "Note: a summary", "time": "…"}
     ping = "<system-alert>Automated keep-alive ping. Ignore this message.</system-alert>"
     rows = rows_of(newest_first(user(json.dumps(summary), "u-1"), user(ping, "u-2")))
@@ -207,12 +207,12 @@ def test_1_5_what_the_server_says_as_the_user_is_an_event() -> None:
     ]
 
 
-def test_1_5_a_compaction_seen_in_the_stream_and_in_history_is_one_row() -> None:
+def test_a_compaction_seen_in_the_stream_and_in_history_is_one_row() -> None:
     note = user(json.dumps({"type": "system_alert", "message": "Note"}))
     assert [(r.kind, r.text) for r in rows_of([note], UnknownMessage(note))] == [("event", "Note")]
 
 
-def test_1_1_an_event_with_a_null_otid_is_keyed_by_its_id() -> None:
+def test_an_event_with_a_null_otid_is_keyed_by_its_id() -> None:
     event = base("event_message", otid=None, id="uuid-1", event_type="compaction")
     assert rows_of([event]) == (Row("event", "uuid-1", "compaction", run_id=RUN),)
 
@@ -220,12 +220,12 @@ def test_1_1_an_event_with_a_null_otid_is_keyed_by_its_id() -> None:
 # -- history and stream together --------------------------------------------------------------
 
 
-def test_rule_0_4_streamed_and_stored_are_joined_on_otid_not_on_id() -> None:
+def test_streamed_and_stored_are_joined_on_otid_not_on_id() -> None:
     rows = rows_of([answer("Sunny.", "a-1")], said("Sunny.", "a-1"))
     assert rows == (Row("assistant", "a-1", "Sunny.", run_id=RUN),)
 
 
-def test_rule_0_4_tools_are_joined_on_tool_call_id() -> None:
+def test_tools_are_joined_on_tool_call_id() -> None:
     stored = [approvals(call("call_1"))]
     live = ToolCallMessage("call_1", "get_weather", {"city": "Paris"}, CITY, id="x", otid="y")
     assert len(rows_of(stored, live)) == 1

@@ -238,7 +238,7 @@ async def test_run_turn_clears_a_pending_approval_that_the_status_reports(
     assert denial["messages"][0]["approvals"][0]["approve"] is False
 
 
-async def test_5xx_whose_message_was_kept(server: Server, rest: MakeRest) -> None:
+async def test_a_5xx_whose_message_was_kept_is_looked_up(server: Server, rest: MakeRest) -> None:
     """A 500 does not prove that nothing happened: it is looked up."""
 
     def crashes_late(wire: Any) -> None:
