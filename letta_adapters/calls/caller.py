@@ -1,4 +1,7 @@
-"""Calls an agent from any thread and any event loop."""
+"""Make calls of an agent from any thread and any event loop, over clients that are shared.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,21 @@ from letta_adapters.sync import LettaClient
 T = TypeVar("T")
 _Spec = Rest | Local | Remote
 
-# How many clients a home keeps that nobody uses, and after how long it is sure of that.
+# Unused clients that one event loop keeps, and the seconds after which one counts as unused.
 _CLIENTS: Final = 64
 _IDLE_SECONDS: Final = 60.0
 
 
 @dataclass(slots=True, eq=False)
 class _Kept:
-    """A client that is shared. ``at_end`` closes it with its loop."""
+    """Hold a shared client.
+
+    Attributes:
+        spec: The backend it was made for.
+        client: The client.
+        used_at: Monotonic time of its last use, in seconds.
+        at_end: Closes the client together with its event loop.
+    """
 
     spec: _Spec
     client: AsyncLettaClient
@@ -48,7 +58,7 @@ _lock = threading.Lock()
 
 
 class Caller:
-    """Where an adapter's calls go.
+    """Make an adapter's calls, each with a client that fits the thread or loop it comes from.
 
     Clients are shared by all callers of a process that mean the same backend. Over the Letta API
     each event loop has its own (connections belong to a loop), and sync calls use the bridge's; an
@@ -56,14 +66,14 @@ class Caller:
     lives no longer than it.
 
     Args:
-        backend: What :class:`~letta_adapters.client.AsyncLettaClient` takes; ``None``: the
-            environment decides.
+        backend: The backend, as :class:`~letta_adapters.client.AsyncLettaClient` takes it;
+            ``None``: the environment decides.
         client: Use this client instead: a ``LettaClient`` from anywhere, an ``AsyncLettaClient``
             from its own event loop only. It is not closed.
         api_key, base_url: Short for ``backend=Rest(api_key=..., base_url=...)``.
 
     Raises:
-        InvalidInputError: two of them name a backend.
+        InvalidInputError: Two of them name a backend.
     """
 
     def __init__(
@@ -84,7 +94,7 @@ class Caller:
                 f"client is {type(client).__name__}, not a LettaClient or AsyncLettaClient."
             )
         self._client = client
-        # Was a backend named at all? Else the environment decides.
+        # False where the environment decides, because the application named no backend.
         self.named = by_url or backend is not None or client is not None
         if by_url:
             backend = Rest(**_given(api_key=api_key, base_url=base_url))
@@ -92,7 +102,7 @@ class Caller:
 
     @property
     def backend_name(self) -> str:
-        """``"rest"``, ``"local"`` or ``"remote"``."""
+        """Return ``"rest"``, ``"local"`` or ``"remote"``."""
         if self._client is not None:
             return self._client.backend_name
         if isinstance(self._spec, Rest):
@@ -101,7 +111,7 @@ class Caller:
 
     @property
     def spec(self) -> _Spec:
-        """Where the calls go, as it can be written down."""
+        """Return the backend as it can be written down: the settings, not the connection."""
         if isinstance(self._client, LettaClient):
             return self._client._core.spec
         if self._client is not None:
@@ -112,48 +122,66 @@ class Caller:
     # -- calls ------------------------------------------------------------------------------
 
     def stream(self, call: Call) -> Generator[CallEvent, None, None]:
-        """The events of a call, in this thread. Closing the generator stops the agent."""
+        """Yield the events of a call, in this thread. Closing the generator stops the agent."""
         client = self._sync_client()
         return get_bridge().iterate(Exchange(client, call, threading.current_thread()))
 
     def astream(self, call: Call) -> Closable[CallEvent]:
-        """The events of a call, in this task; has ``aclose()``, which stops the agent."""
+        """Return the events of a call, in this task; its ``aclose()`` stops the agent."""
         if self._here():
             return Exchange(self._async_client(), call)
         owner = running_task()
         return get_bridge().aiterate(Exchange(self._sync_client(), call, owner))
 
     def run(self, work: Callable[[AsyncLettaClient], Awaitable[T]]) -> T:
-        """Do something else with the client, from this thread."""
+        """Run other work with the client, from this thread.
+
+        Args:
+            work: Called with the client, on the client's event loop.
+        """
         return get_bridge().call(_do(work, self._sync_client()))
 
     async def arun(self, work: Callable[[AsyncLettaClient], Awaitable[T]]) -> T:
-        """Do something else with the client, from this task."""
+        """Run other work with the client, from this task.
+
+        Args:
+            work: Called with the client, on the client's event loop.
+        """
         if self._here():
             return await work(self._async_client())
         return await get_bridge().acall(_do(work, self._sync_client()))
 
     def abandon(self, end: CallEnd, *, remove: bool = False) -> CallEnd:
-        """Give up a turn that waits for answers which will not come; where it stands then.
+        """Give up a turn whose calls nobody will answer, and return its last event anew.
 
-        ``remove``: its conversation was for that one call.
+        Args:
+            end: The last event of the call.
+            remove: The conversation was for this one call: remove it.
+
+        Returns:
+            The event without pending calls, and with the newest message as the head of its marker.
         """
         return self.run(lambda client: _abandon(client, end, remove))
 
     async def aabandon(self, end: CallEnd, *, remove: bool = False) -> CallEnd:
-        """See :meth:`abandon`."""
+        """Give up such a turn from a task; see :meth:`abandon`.
+
+        Args:
+            end: The last event of the call.
+            remove: The conversation was for this one call: remove it.
+        """
         return await self.arun(lambda client: _abandon(client, end, remove))
 
     # -- clients ----------------------------------------------------------------------------
 
     def _here(self) -> bool:
-        """Do asynchronous calls use a client of their own event loop?"""
+        """Return whether asynchronous calls use a client of their own event loop."""
         if self._client is not None:
             return isinstance(self._client, AsyncLettaClient)
         return isinstance(self._spec, Rest)
 
     def _sync_client(self) -> AsyncLettaClient:
-        """The client on the bridge's loop."""
+        """Return the client on the bridge's loop."""
         if isinstance(self._client, AsyncLettaClient):
             raise WrongEventLoopError(
                 "A synchronous call cannot use an AsyncLettaClient.",
@@ -165,7 +193,7 @@ class Caller:
         return _shared(get_bridge(), self._spec)
 
     def _async_client(self) -> AsyncLettaClient:
-        """The client of the running loop."""
+        """Return the client of the running loop."""
         if isinstance(self._client, AsyncLettaClient):
             return self._client
         assert self._spec is not None
@@ -173,6 +201,7 @@ class Caller:
 
 
 def _given(**values: Any) -> dict[str, Any]:
+    """Return the values that are not ``None``, so that the defaults stand for the others."""
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -183,6 +212,8 @@ async def _do(work: Callable[[AsyncLettaClient], Awaitable[T]], client: AsyncLet
 async def _abandon(client: AsyncLettaClient, end: CallEnd, remove: bool) -> CallEnd:
     where = Conversation(end.agent_id, end.conversation_id)
     held = memo_of(client).held.pop(where, None)
+    # A paused turn of this process is stopped as a whole; otherwise its calls may still wait on the
+    # server, where each needs an answer before the conversation can go on.
     if held is not None:
         await held.turn.stop("The application gave the call up.")
     elif end.pending:
@@ -192,14 +223,15 @@ async def _abandon(client: AsyncLettaClient, end: CallEnd, remove: bool) -> Call
     if remove:
         await places.remove(client, where)
         return replace(end, pending=(), marker=replace(end.marker, pending=()))
+    # Stopping added messages, so the marker's head is no longer the newest message.
     head = stored.names_of_newest(await stored.newest(client, where, 1)) or end.marker.head
     return replace(end, pending=(), marker=replace(end.marker, pending=(), head=head))
 
 
 def _shared(home: Bridge | asyncio.AbstractEventLoop, spec: _Spec) -> AsyncLettaClient:
-    """The client of that home (a running loop, or the bridge) for this backend.
+    """Return the client for this backend of that home (a running loop, or the bridge).
 
-    A home keeps those that were used last: an application that has a key for each of its users
+    A home keeps only the clients used last: an application that has a key for each of its users
     must not have a connection for each of them for ever.
     """
     with _lock:
@@ -213,6 +245,7 @@ def _shared(home: Bridge | asyncio.AbstractEventLoop, spec: _Spec) -> AsyncLetta
         known.append(made)
         idle = _idle(known)
         known[:] = [kept for kept in known if kept not in idle]
+    # The bridge closes its clients at exit; any other loop has to be made to.
     if isinstance(home, Bridge):
         home.clients.add(made.client)
     else:
@@ -223,7 +256,7 @@ def _shared(home: Bridge | asyncio.AbstractEventLoop, spec: _Spec) -> AsyncLetta
 
 
 def _idle(known: list[_Kept]) -> list[_Kept]:
-    """Those that a home with too many clients can do without."""
+    """Return the clients that a home with too many of them can do without."""
     now = time.monotonic()
     unused = [
         kept
@@ -234,6 +267,7 @@ def _idle(known: list[_Kept]) -> list[_Kept]:
 
 
 def _close_soon(home: Bridge | asyncio.AbstractEventLoop, kept: _Kept) -> None:
+    """Close a client on its own loop, from whichever thread this is."""
     loop = home.loop if isinstance(home, Bridge) else home
 
     def close() -> None:
@@ -245,7 +279,7 @@ def _close_soon(home: Bridge | asyncio.AbstractEventLoop, kept: _Kept) -> None:
 
 
 def _close_at_end(client: AsyncLettaClient) -> AsyncGenerator[None, None]:
-    """Close the client when its loop ends; what it returns has to be kept.
+    """Close the client when its loop ends; the generator it returns has to be kept until then.
 
     ``asyncio.run()`` closes the asynchronous generators of its loop at the end, which is the one
     thing of its shutdown that a library can take part in.

@@ -1,4 +1,7 @@
-"""A call with what it demands of the answer, and how its answer is read."""
+"""Hold a call together with its demands on the answer and the way its answer is read.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -15,32 +18,47 @@ from letta_adapters.messages import ToolCallMessage
 
 @dataclass(frozen=True, slots=True)
 class Calling:
-    """``stop``: texts that end the answer."""
+    """Hold a call, the demand its answer has to meet, and the texts that end the answer.
+
+    Attributes:
+        call: The call of the agent.
+        demand: The conditions that the answer has to meet.
+        stop: Texts that end the answer.
+    """
 
     call: Call
     demand: Demand = field(default_factory=Demand)
     stop: Sequence[str] | None = None
 
     def leaves_calls(self, answer: Answer) -> bool:
-        """Does the turn wait for answers to calls that nobody will answer?"""
+        """Return whether the turn waits for results that nobody will give.
+
+        Args:
+            answer: The answer that ends with tool calls, or does not.
+        """
         return self.demand.final and bool(answer.end.pending)
 
     def attempts(self, *, whole: bool = True) -> Generator[Call, Answer, Answer]:
-        """Calls to make until the answer is what was demanded.
+        """Yield calls to make until the answer is as demanded, and return that answer.
 
         Args:
-            whole: As whole messages, without fragments.
+            whole: Ask for whole messages only, without token-level fragments.
         """
         return self.demand.attempts(replace(self.call, partial=False) if whole else self.call)
 
     def reader(self, call: Call | None = None) -> Reader:
-        """Reads the events of the call."""
+        """Return a reader for the events of the call.
+
+        Args:
+            call: The attempt to read; ``None``: the call itself.
+        """
         call = call or self.call
         return Reader((str(t["name"]) for t in call.tools), _answered(call.entries), self.stop)
 
 
 def _answered(entries: Sequence[Entry]) -> list[ToolCallMessage]:
-    """The tool calls that the end of the history answers."""
+    """Return the tool calls whose results stand at the end of the history."""
+    # Collect results from the end of the history back to the answer that made the calls.
     ids = set()
     for entry in reversed(entries):
         if entry.role == "tool":

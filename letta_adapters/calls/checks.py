@@ -1,4 +1,7 @@
-"""What a call is refused for before any I/O, whichever framework makes it."""
+"""Refuse a call that cannot be made before any I/O, whichever framework makes it.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +19,15 @@ from letta_adapters.tools import check_tool_names
 
 
 def checked(call: Call) -> Call:
-    """Return the call as it can be made.
+    """Return the call as it can be made, or refuse it.
 
-    What a tool gave is cleaned of what UTF-8 cannot hold (an odd file name in it is nobody's
-    mistake); anywhere else that is refused.
+    The results of tools are cleaned of characters that UTF-8 cannot hold (an odd file name in one
+    is nobody's mistake); anywhere else such characters are refused.
 
     Raises:
-        InvalidInputError: it names nobody (``agent_id=""``), gives no time or no steps, has two
-            tools of one name or a name that no model takes, or text that cannot be sent.
+        InvalidInputError: The call names nobody (``agent_id=""``), gives no time or no steps, has
+            two tools of one name or a tool name that no model takes, or has text that cannot be
+            sent.
     """
     if call.agent_id is not None:
         checked_id(call.agent_id, "an agent id (agent_id)", AGENT)
@@ -32,6 +36,7 @@ def checked(call: Call) -> Call:
     thread = _thread_of(call)
     if thread is not None and not thread.strip():
         raise InvalidInputError("thread_id is empty: it names no conversation.")
+    # NaN and infinity are floats too, and would make a wait that never ends.
     if call.timeout is not None and not (math.isfinite(call.timeout) and call.timeout > 0):
         raise InvalidInputError(f"timeout must be seconds greater than 0, not {call.timeout!r}.")
     if call.max_steps is not None and call.max_steps < 1:
@@ -39,6 +44,7 @@ def checked(call: Call) -> Call:
     if call.model is not None and not call.model.strip():
         raise InvalidInputError("model is empty: it names no model.", hint="Leave it out.")
     check_tool_names([str(tool["name"]) for tool in call.tools])
+    # Cleaned before the check below, which would refuse a tool's result for its odd characters.
     entries = [_cleaned(entry) if entry.role == "tool" else entry for entry in call.entries]
     for where, text in _texts(call, entries):
         sendable_text(text, where)
@@ -46,13 +52,14 @@ def checked(call: Call) -> Call:
 
 
 def _thread_of(call: Call) -> str | None:
+    """Return the thread's name as the application or the framework gives it."""
     if call.thread_id is not None or call.place is None:
         return call.thread_id
     return call.place.thread
 
 
 def _texts(call: Call, entries: Iterable[Entry]) -> Iterator[tuple[str, str]]:
-    """Yield what would be sent, and how an error calls it."""
+    """Yield each text that would be sent, after the name that an error uses for it."""
     yield "thread_id", _thread_of(call) or ""
     yield "The model's name", call.model or ""
     yield "The note", call.note
@@ -68,6 +75,7 @@ def _texts(call: Call, entries: Iterable[Entry]) -> Iterator[tuple[str, str]]:
 
 
 def _strings(value: object) -> Iterator[str]:
+    """Yield every text in a JSON value, keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -80,7 +88,9 @@ def _strings(value: object) -> Iterator[str]:
 
 
 def _cleaned(entry: Entry) -> Entry:
+    """Return a tool's result without the characters that UTF-8 cannot hold."""
     if isinstance(entry.content, str):
+        # Most text is ASCII, which needs no copy of it.
         return entry if entry.content.isascii() else replace(entry, content=_clean(entry.content))
     parts: list[Mapping[str, Any]] = [
         {**part, "text": _clean(str(part["text"]))} if part.get("type") == "text" else part
@@ -90,4 +100,5 @@ def _cleaned(entry: Entry) -> Entry:
 
 
 def _clean(text: str) -> str:
+    # Lone surrogates are what a Python string can hold and UTF-8 cannot.
     return text.encode("utf-8", "replace").decode("utf-8")

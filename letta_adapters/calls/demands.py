@@ -1,8 +1,10 @@
-"""What a caller demands of one answer: a certain tool's call, or JSON of a certain shape.
+"""Demand of an answer that it calls a certain tool, or is JSON that fits a schema.
 
 Neither the Letta API nor Letta Code has a ``tool_choice`` or a response format per request. So the
-agent is told with the call what is wanted, the answer is checked, and an answer that does not do
-gets one chance to be mended in the same conversation.
+agent is told with the call what is wanted, the answer is checked, and an answer that does not meet
+the demand gets one chance to be mended in the same conversation.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from letta_adapters.calls.model import Call
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.messages import PendingToolCall
 
-# How often an answer may be mended. Each is a turn, which costs model calls.
+# The number of times an answer may be mended. Each is a turn, which costs model calls.
 REPAIRS: Final = 1
 
 _BRACKETS: Final = {"object": ("{", "}"), "array": ("[", "]")}
@@ -28,9 +30,14 @@ Check = Callable[[Answer], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """``note``: told to the agent with the call. ``standing``: told once, as system text is.
-    ``check``: what is wrong with an answer, or ``None``. ``final``: nobody will answer the tool
-    calls, so the turn ends with them."""
+    """Hold the conditions that an answer has to meet, and the texts that state them.
+
+    Attributes:
+        note: Text for the agent with this one call.
+        standing: Text that the agent is told once and keeps to, as it does to system text.
+        check: Function that returns the fault of an answer, or ``None``.
+        final: Nobody will answer the tool calls, so the turn ends with them.
+    """
 
     note: str = ""
     standing: str = ""
@@ -38,24 +45,33 @@ class Demand:
     final: bool = False
 
     def attempts(self, call: Call) -> Generator[Call, Answer, Answer]:
-        """Yields calls to make, takes their answers; returns the one to give."""
+        """Yield the calls to make, take their answers, and return the answer to give.
+
+        Args:
+            call: The call as the application made it.
+        """
         call = replace(call, note=self.note, standing=self.standing)
         answer = first = yield call
         for _ in range(REPAIRS):
             problem = self.check(answer) if self.check is not None else None
             if problem is None:
                 break
+            # The complaint goes on from the answer's marker, so the agent gets only the complaint.
             call = replace(call, entries=[*call.entries, *_complaint(answer, problem)])
             answer = yield call
+            # The framework keeps one answer for all attempts: its marker has to fit the history
+            # there.
             answer.standing_for(first.end.marker)
         return answer
 
 
 def _complaint(answer: Answer, problem: str) -> list[Entry]:
-    """The answer and what is wrong with it, as the history goes on."""
+    """Return the answer and the complaint about it as further messages of the history."""
     end = answer.end
     said = Entry("assistant", answer.text, marker=end.marker, tool_calls=_calls(answer))
     if not end.pending:
+        # Without open calls the agent takes a user's message. With them it takes only their
+        # results, so the complaint comes as the result of each.
         return [said, Entry("user", problem)]
     return [
         said,
@@ -80,14 +96,18 @@ def choose(
     parallel: bool | None = None,
     final: bool = False,
 ) -> tuple[list[Mapping[str, Any]], Demand]:
-    """A ``tool_choice`` as tools to offer and a demand.
+    """Return the tools to offer and the demand that a ``tool_choice`` stands for.
 
-    ``None`` / ``"auto"``: any or none of them; ``"none"``: no tool; ``"any"``, ``"required"``,
-    ``True``: at least one; a name, or OpenAI's dict with one: that one. ``final``: nobody will
-    answer the calls.
+    Args:
+        tools: The tools as JSON (``name``, ``description``, ``parameters``).
+        choice: ``None`` or ``"auto"``: any or none of them; ``"none"``: no tool; ``"any"``,
+            ``"required"`` or ``True``: at least one; a name, or OpenAI's dict with a name: that
+            one.
+        parallel: ``False`` asks for one call at a time.
+        final: Nobody will answer the calls.
 
     Raises:
-        InvalidInputError: there is no such tool.
+        InvalidInputError: There is no such tool.
     """
     one_by_one = "Call one tool at a time." if parallel is False and tools else ""
     if choice is None or choice == "auto" or choice is False:
@@ -103,6 +123,7 @@ def choose(
             raise InvalidInputError(
                 f"tool_choice={name!r} is none of the tools.", hint=f"They are: {', '.join(names)}."
             )
+        # No request can force a tool, so the others are not even offered.
         tools = [tool for tool in tools if tool["name"] == name]
         names = [name]
     wanted = names[0] if len(names) == 1 else f"one of these tools: {', '.join(names)}"
@@ -116,6 +137,7 @@ def choose(
 
 
 def _name_of(choice: Any) -> str:
+    """Return the tool's name in a ``tool_choice`` of OpenAI's or Anthropic's form."""
     if isinstance(choice, Mapping):
         function = choice.get("function")
         named = function.get("name") if isinstance(function, Mapping) else choice.get("name")
@@ -131,14 +153,18 @@ def shaped(
     tool: str | None,
     beside: bool = False,
 ) -> Demand:
-    """The demand for data of a certain shape: as the arguments of ``tool``, or as JSON text.
+    """Return the demand for data that fits a schema, as arguments of ``tool`` or as JSON text.
 
     Args:
-        beside: The agent may call tools before it answers: what is wanted is told once, as system
-            text is, and an answer that calls is none yet.
+        demand: The demand to build on.
+        schema: JSON schema of the data; empty for any JSON object.
         validate: Raises ``ValueError`` (pydantic's is one) for data of another shape.
+        tool: Name of the tool whose arguments are the data; ``None``: the answer's text is.
+        beside: The agent may call tools before it answers: the wish is then told once, as system
+            text is, and an answer that calls a tool is not checked yet.
     """
     if tool is not None:
+        # A demand for that tool's call comes first: arguments are checked of a call that was made.
         before = demand.check
 
         def check_call(answer: Answer) -> str | None:
@@ -169,6 +195,8 @@ def shaped(
         return _problem(validate, data, note)
 
     if beside:
+        # As a note with every call, the wish would make the agent answer before it has used its
+        # tools.
         told = f"When you have what you need: {note[0].lower()}{note[1:]}"
         standing = f"{demand.standing} {told}".strip()
         return replace(demand, standing=standing, check=check_text)
@@ -176,6 +204,7 @@ def shaped(
 
 
 def _problem(validate: Callable[[Any], object], data: Any, again: str) -> str | None:
+    """Return the complaint about data that the validator refuses, or ``None``."""
     try:
         validate(data)
     except ValueError as error:
@@ -184,16 +213,17 @@ def _problem(validate: Callable[[Any], object], data: Any, again: str) -> str | 
 
 
 def _kind_of(schema: Mapping[str, Any]) -> str:
+    """Return the JSON type that a schema names, ``"value"`` where it names several."""
     kind = schema.get("type", "object")
     return kind if isinstance(kind, str) else "value"
 
 
 def json_in(text: str, schema: Mapping[str, Any] | None = None) -> str:
-    """Return the JSON in an answer, which models like to put into a code block.
+    """Return the JSON in an answer, which models often put into a code block.
 
     Args:
         text: The answer.
-        schema: What the JSON is to fit; without one an object is looked for.
+        schema: JSON schema of the data; without one a JSON object is looked for.
     """
     kind = _kind_of(schema or {})
     if kind not in _BRACKETS:

@@ -1,4 +1,7 @@
-"""Keeps what a call's last event has to tell."""
+"""Collect, while a call runs, what its first and its last event report.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -33,9 +36,14 @@ _TEXTS = (AssistantMessage, ReasoningMessage)
 
 
 class Ending:
-    """Sees every whole message of a call; makes its first and its last event.
+    """See every whole message of a call, and make the call's first and last event.
 
-    ``used``: what the turn had used before this call resumed it.
+    Args:
+        client: The client that the call goes through.
+        call: The call.
+        plan: Its history, taken apart.
+        route: Its conversation, and the messages that go there.
+        used: The tokens that the turn had used before this call resumed it.
     """
 
     def __init__(
@@ -52,7 +60,8 @@ class Ending:
         self.key = route.key
         self.asked = route.asked or route.key
         self._route = route
-        # What the agent was told last: this call's texts, unless they cannot be told.
+        # Digests of the texts the agent was told last: those of this call, unless it cannot tell
+        # them.
         self.system: str | None = None
         self.standing: str | None = None
         self.told_nothing()
@@ -63,9 +72,9 @@ class Ending:
         self.result: ResultMessage | None = None
         self.failure: LettaError | None = None
         self.pending: tuple[ToolCallMessage, ...] = ()
-        # An answer the agent gave before.
+        # The messages of an answer that the agent gave before, to the same call.
         self.replay: tuple[Message, ...] = ()
-        # For the same call again while its turn waits.
+        # All whole messages so far: the same call gets them again while its turn waits.
         self.seen: list[Message] = []
         self._client = client
         self._call = call
@@ -77,17 +86,18 @@ class Ending:
         self._head: tuple[str, ...] = (route.key,) if route.key else ()
         self._run_ids: dict[str, None] = {}
         agent_id = self.conversation.agent_id
-        # Names the answer.
+        # The answer's id is made from the call's key, so that a repeated call gets the same one.
         self.id = digest_of(agent_id, self.key) if self.key else str(uuid.uuid4())
 
     def told_nothing(self) -> None:
-        """The call could tell the agent no more than results of tools."""
+        """Record that the call could tell the agent nothing but results of tools."""
+        # Then the agent still goes by the texts that the previous answer's marker names.
         before = self._route.marker
         self.system = before.system if before is not None else None
         self.standing = before.standing if before is not None else None
 
     def start(self) -> CallStart:
-        """The call goes there."""
+        """Return the first event, which names the conversation the call goes to."""
         return CallStart(
             self.id,
             self.conversation.agent_id,
@@ -104,7 +114,16 @@ class Ending:
         pending: Sequence[ToolCallMessage],
         details: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Ending:
-        """The agent had this input already: this is what it answered then."""
+        """Record that the agent had this input already, and what it answered then.
+
+        Args:
+            messages: The messages of that answer.
+            pending: Its calls that still wait for the caller.
+            details: The server's data about permission questions, by tool call id.
+
+        Returns:
+            This object.
+        """
         self._replayed = True
         self.replay = tuple(message for message in messages if self.takes(message))
         self.pending = tuple(pending)
@@ -117,19 +136,30 @@ class Ending:
         details: Mapping[str, Mapping[str, Any]],
         usage: Usage,
     ) -> None:
-        """The turn waits for the answers to these calls."""
+        """Record that the turn waits for the results of these calls.
+
+        Args:
+            pending: The calls.
+            details: The server's data about permission questions, by tool call id.
+            usage: The tokens that the turn has used so far.
+        """
         self.pending = tuple(pending)
         self._details = {i: details[i] for i in (c.tool_call_id for c in pending) if i in details}
         self._usage = usage - self._used
 
     def takes(self, message: Message) -> bool:
-        """Note a whole message; is it one for the caller?"""
+        """Note a whole message and return whether the caller gets it.
+
+        Args:
+            message: The next message of the turn.
+        """
         if isinstance(message, ResultMessage):
             self._take_result(message)
             return False
         if isinstance(message, InitMessage | ErrorMessage):
             return False
         if isinstance(message, _TEXTS):
+            # The server lists the message under one of these; the next call looks for it there.
             self._head = tuple(name for name in (message.otid, message.id) if name)
         elif isinstance(message, ToolCallMessage | ToolResultMessage):
             self._head = (message.tool_call_id,)
@@ -140,6 +170,7 @@ class Ending:
         return True
 
     def _take_result(self, message: ResultMessage) -> None:
+        """Note how the turn ended: its result, or the error it failed with."""
         if not message.success:
             self.failure = message.to_error()
             return
@@ -148,12 +179,14 @@ class Ending:
         self._run_ids |= dict.fromkeys(message.run_ids)
 
     def end(self) -> CallEnd:
-        """The call is over, or waits for the answers to its calls."""
+        """Return the last event: the call is over, or waits for the results of its tool calls."""
         stop_reason = self.result.stop_reason if self.result else None
         if self.pending:
             stop_reason = "requires_approval"
         marker = self._marker()
         texts = (message.content for message in self.seen if isinstance(message, AssistantMessage))
+        # A framework may drop the marker from the message; then the answer is known by its id or
+        # text.
         given.put(self.id, marker, "".join(texts))
         return CallEnd(
             marker,
@@ -170,11 +203,13 @@ class Ending:
         return self._call.model or self._client.handles.get(self.conversation.agent_id)
 
     def _marker(self) -> Marker:
+        """Return the marker that the framework's message will carry."""
         plan, before = self._plan, self._route.marker
         inputs, earlier = inputs_of(plan.whole if before is None else plan.new)
         if self.pending:
             self._head = tuple(call.tool_call_id for call in self.pending)
         runs = tuple(self._run_ids)
+        # A pending call of any other tool is a question whether the agent's own tool may run.
         own = {str(tool["name"]) for tool in self._call.tools}
         place = self._call.place or Place()
         return Marker(

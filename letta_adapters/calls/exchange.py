@@ -1,4 +1,7 @@
-"""One call: the history goes in, what is new of it is sent, and the agent's messages come out."""
+"""Carry out one call: send the new part of a history and yield the agent's messages.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +48,15 @@ _IN_WORK: Final = "a tool that the conversation waits for is still at work"
 
 
 class Exchange(AsyncIterator[CallEvent]):
-    """The events of a call: :class:`CallStart`, messages, :class:`CallEnd`.
+    """Yield the events of a call: :class:`CallStart`, messages, :class:`CallEnd`.
 
-    Belongs to the client's event loop. Closing it before its end stops the agent. A turn that
+    It belongs to the client's event loop. Closing it before its end stops the agent. A turn that
     failed raises its :class:`~letta_adapters.errors.LettaError`.
+
+    Args:
+        client: The client; it belongs to the running event loop.
+        call: The call.
+        owner: The thread or task that makes the call; ``None``: the running task.
     """
 
     def __init__(self, client: AsyncLettaClient, call: Call, owner: object = None) -> None:
@@ -74,18 +82,22 @@ class Exchange(AsyncIterator[CallEvent]):
         """Stop the agent if the call is not over."""
         if self._turn is not None and not self._turn.paused:
             await self._turn.stop()
+        # Another task may still be inside the generator, and closing it then raises RuntimeError;
+        # the stopped turn ends it by itself.
         if not getattr(self._events, "ag_running", False):
             await self._events.aclose()
 
     # -- where to ---------------------------------------------------------------------------
 
     async def _run(self) -> AsyncGenerator[CallEvent, None]:
+        """Yield all events of the call and clean up after it."""
         ending = await self._prepare()
         asked = self._ask_for_model(ending)
         try:
             yield ending.start()
             for message in ending.replay:
                 yield message
+            # A turn pauses for tools and may be refused, so one call can take several streams.
             while self._stream is not None:
                 async for message in self._stream:
                     if type(message) is StreamEvent or ending.takes(message):
@@ -99,12 +111,14 @@ class Exchange(AsyncIterator[CallEvent]):
             if asked is not None and not asked.done():
                 await ended(asked)
             if self._call.ephemeral and not ending.pending:
+                # Cleaning up is handed to the client, so that a cancelled caller does not cut it
+                # off.
                 await self._client.finish(places.remove(self._client, ending.conversation))
 
     def _ask_for_model(self, ending: Ending) -> asyncio.Future[None] | None:
-        """Ask for the model's handle, which callbacks count and price by, beside the turn.
+        """Ask, beside the turn, for the model's handle, by which callbacks count and price.
 
-        Neither the stream nor the conversation says which model answers (letta 0.16.8).
+        Neither the stream nor the conversation tells which model answers (letta 0.16.8).
         """
         client, agent_id = self._client, ending.conversation.agent_id
         wanted = self._call.name_model and not self._call.model and agent_id
@@ -120,7 +134,7 @@ class Exchange(AsyncIterator[CallEvent]):
         return asyncio.ensure_future(ask())
 
     async def _prepare(self) -> Ending:
-        """Find the place, look at what is there, and send what is new."""
+        """Find the conversation, look at what it holds, and send what is new."""
         client = self._client
         client.check_usable()
         call = self._call = checked(self._call)
@@ -129,21 +143,27 @@ class Exchange(AsyncIterator[CallEvent]):
             self._owner = running_task()
         agent_id = await places.agent_of(client, call)
         entries = _remembered(call.entries, agent_id)
-        # One conversation for the whole thread is of no place in it.
+        # With one conversation for the whole thread, answers given at any place of it count as its
+        # own.
         plan = make_plan(entries, agent_id, None if call.scope == "thread" else call.place)
         route = self._left_alone(plan, await make_route(client, call, plan, agent_id))
         leave: Callable[[], None] | None = None
         if route.conversation is not None and not route.fresh:
+            # A turn paused in this process knows what it said and waits for: no need to ask the
+            # server.
             if (held := self._held(route.conversation)) is not None:
                 ending = await self._of_held(plan, route, held, agent_id)
                 if ending is not None:
                     return ending
+            # Entered before looking: otherwise another call could change the conversation in
+            # between.
             leave = await client.enter(route.conversation, self._owner)
             try:
                 found, reason = await self._look(route)
             except BaseException:
                 leave()
                 raise
+            # The same call was made before and answered: give that answer, send nothing twice.
             if found is not None and found.complete and not self._is_a_part(route, found):
                 leave()
                 ending = Ending(client, call, plan, route)
@@ -157,16 +177,17 @@ class Exchange(AsyncIterator[CallEvent]):
         return await self._send_there(plan, route, agent_id, leave)
 
     def _left_alone(self, plan: Plan, route: Route) -> Route:
-        """Nobody denies a call that another caller of this process is about to answer.
+        """Return a route that denies no call which another caller of this process will answer.
 
         Raises:
-            WaitsForItselfError: the application names a conversation that waits for what it does.
-            ConversationBusyError: it names one that waits for somebody else.
+            WaitsForItselfError: The application names a conversation that waits for what it does.
+            ConversationBusyError: It names one that waits for somebody else.
         """
         where, place = route.conversation, self._call.place
         busy = calls_in_work(where) - route.result_ids if where is not None else frozenset()
         if not busy:
             return route
+        # The history alone led there, so a fresh conversation may take its place.
         if not route.named:
             return mismatched(self._call, plan, _IN_WORK, occupied=True)
         if place is not None and place.serves & busy:
@@ -180,9 +201,13 @@ class Exchange(AsyncIterator[CallEvent]):
         )
 
     async def _look(self, route: Route) -> tuple[stored.Answered | None, str]:
-        """What the conversation holds: an answer to this very call, or a reason not to go on."""
+        """Return the stored answer to this very call, if there is one, and a reason not to go on.
+
+        The reason is empty where the call can go on in the conversation.
+        """
         where, marker = route.conversation, route.marker
         assert where is not None
+        # Only a history that goes on from a marker can disagree with the conversation.
         bound = marker is not None and not route.forced
         if not bound and route.key is None:
             return None, ""
@@ -206,7 +231,7 @@ class Exchange(AsyncIterator[CallEvent]):
         return found, _GONE_ON if bound and found is None else ""
 
     async def _find(self, route: Route, where: Conversation) -> stored.Answered | None:
-        """Look for this call among what the conversation holds."""
+        """Look for this call among the messages that the conversation holds."""
         items = await stored.newest(self._client, where, stored.RECENT)
         found = stored.after_message(items, route.key) if route.key else None
         # Results that are stored are the whole call only if nothing is said after them.
@@ -216,7 +241,7 @@ class Exchange(AsyncIterator[CallEvent]):
         return found
 
     async def _has_run(self, route: Route, where: Conversation) -> bool:
-        """Wait for a run of this very call; has anything run since the answer it goes on from?"""
+        """Wait for an earlier run of this call; return whether any ran since its last answer."""
         after = None if route.marker is None or route.forced else route.marker.run_id
         seconds = self._call.timeout
         return await stored.wait_for_runs(
@@ -224,14 +249,17 @@ class Exchange(AsyncIterator[CallEvent]):
         )
 
     def _is_a_part(self, route: Route, found: stored.Answered) -> bool:
-        """Is that what the agent had said when it was cut off?"""
+        """Return whether the stored answer is only the beginning that was cut off."""
         whole = places.can(self._client, "whole_answers_only")
         if whole or found.pending or route.conversation is None:
             return False
         return recent.was_cut_off(route.conversation.agent_id, route.key)
 
     def _answers_are_ours(self, route: Route) -> bool:
-        """A call that an App Server gave up has a result too, which is not the caller's."""
+        """Return whether stored results of tool calls can be taken for the caller's.
+
+        A call that an App Server gave up has a result too, which is not the caller's.
+        """
         if places.can(self._client, "durable_pending_calls"):
             return True
         where = route.conversation
@@ -240,6 +268,7 @@ class Exchange(AsyncIterator[CallEvent]):
     # -- a turn that waits ------------------------------------------------------------------
 
     def _held(self, where: Conversation) -> Held | None:
+        """Return the turn that is paused in this conversation, if it still is."""
         memo = memo_of(self._client)
         held = memo.held.get(where)
         if held is not None and not held.turn.paused:
@@ -248,7 +277,7 @@ class Exchange(AsyncIterator[CallEvent]):
         return held
 
     async def _of_held(self, plan: Plan, route: Route, held: Held, agent_id: str) -> Ending | None:
-        """Go on with a turn that waits, if this call does."""
+        """Go on with a turn that waits, if this call can; otherwise return ``None``."""
         if (said := held.since(route.key)) is not None:
             turn = held.turn
             ending = Ending(self._client, self._call, plan, route)
@@ -260,9 +289,9 @@ class Exchange(AsyncIterator[CallEvent]):
         return None
 
     def _needs_anew(self, plan: Plan, route: Route) -> bool:
-        """Does a call of its own conversation bring other instructions than the turn it goes on?
+        """Return whether a call brings instructions that its paused turn was begun without.
 
-        What the first ones said would hold beside them there.
+        In a conversation of its own, the first instructions would hold beside the new ones.
         """
         return self._call.ephemeral and bool(route.instructions(plan, self._call))
 
@@ -275,14 +304,18 @@ class Exchange(AsyncIterator[CallEvent]):
         return retold(self._call, plan)
 
     def _resume(self, plan: Plan, route: Route, held: Held) -> Ending:
+        """Answer the calls that a paused turn waits for and let it go on."""
         turn = held.turn
         del memo_of(self._client).held[turn.conversation]
+        # Noted before anything is sent: if the answer is lost, the repeated call has to find it
+        # here.
         recent.put(route.key, turn.conversation)
         questions = None if route.marker is None else route.marker.questions
         own = self._own_tools()
         answers = sending.answers_to(turn.pending, route.send, own, questions, plan.edited)
         answers = sending.instructing(answers, route.instructions(plan, self._call))
         ending = Ending(self._client, self._call, plan, route, used=turn.usage)
+        # Instructions travel behind a tool's result; decisions alone cannot carry them.
         if all(answer.returned is None for answer in answers):
             ending.told_nothing()
         self._tell_where(ending)
@@ -292,7 +325,10 @@ class Exchange(AsyncIterator[CallEvent]):
         return ending
 
     async def _next_stream(self, ending: Ending) -> MessageStream | None:
-        """The stream ended: with a result, with a refusal that can be mended, or with calls."""
+        """Return the next stream of the call after one ended, or ``None`` at the end of the call.
+
+        A stream ends with a result, with a refusal that can be mended, or with tool calls.
+        """
         turn, failure = self._turn, ending.failure
         assert turn is not None
         if failure is not None:
@@ -300,15 +336,20 @@ class Exchange(AsyncIterator[CallEvent]):
         if ending.result is not None:
             return None
         own = frozenset(self._own_tools())
+        # Nobody can be asked about these calls, so they are denied with an explanation.
         if not self._call.ask_server_tools and own.isdisjoint(c.tool_name for c in turn.pending):
             return turn.resume(sending.answers_to(turn.pending, (), own), self._owner)
         ending.waits(turn.pending, turn.details, turn.usage)
         if places.can(self._client, "durable_pending_calls"):
+            # The Letta API stores calls that wait, so any process can answer them later. On an App
+            # Server only this connection can, so the turn itself is kept.
             turn.let_go()
         else:
             tools = _digests(self._call)
             held = Held.of(turn, ending.key, ending.seen, self._before, tools)
             for other in memo_of(self._client).hold(held):
+                # Turns kept too long are stopped in the background: this call need not wait for
+                # them.
                 self._client.finish_later(other.stop("Nobody answered its calls in time."))
         return None
 
@@ -317,17 +358,20 @@ class Exchange(AsyncIterator[CallEvent]):
     async def _send_there(
         self, plan: Plan, route: Route, agent_id: str, leave: Callable[[], None] | None
     ) -> Ending:
+        """Send what is new, in a fresh conversation if the history's own is gone."""
         try:
             return await self._send(plan, route, agent_id, leave)
         except NotFoundError:
             if route.marker is None or route.forced:
                 raise
-        # Its runs may be listed still, so it was not seen before that it is gone.
+        # The runs of a deleted conversation may still be listed, so only sending shows that it is
+        # gone.
         return await self._send(plan, mismatched(self._call, plan, _GONE), agent_id, None)
 
     async def _send(
         self, plan: Plan, route: Route, agent_id: str, leave: Callable[[], None] | None
     ) -> Ending:
+        """Create or set up the conversation, and begin the turn in it."""
         client, call = self._client, self._call
         if route.conversation is None:
             opened = await places.make(client, call, agent_id, plan.system, None)
@@ -344,17 +388,26 @@ class Exchange(AsyncIterator[CallEvent]):
             leave()
             raise
         ending = Ending(client, call, plan, route)
+        # The server may refuse the message at once or later in the stream; both can be mended once.
         self._refusable = (plan, route)
         try:
             self._stream = await self._begin(ending, request, leave)
         except PendingApprovalError:
             self._stream = await self._begin_again(ending, plan, route)
+        # Told by now, so that a call without a marker does not tell it again.
         memo_of(client).told[where] = (ending.system, ending.standing)
         return ending
 
     async def _begin(
         self, ending: Ending, request: sending.Sending, leave: Callable[[], None]
     ) -> MessageStream:
+        """Begin the turn and return its stream.
+
+        Args:
+            ending: Collects the events' data; it names the conversation and the key.
+            request: The message, with answers and history.
+            leave: Frees the conversation; from here on the turn calls it.
+        """
         client, call = self._client, self._call
         settings = TurnSettings(
             include_partial_messages=call.partial,
@@ -378,6 +431,7 @@ class Exchange(AsyncIterator[CallEvent]):
                 extras=request.extras,
             )
         except LettaError as error:
+            # Nobody knows whether the message arrived: a repeated call has to ask the server first.
             if error.accepted is None:
                 recent.lost(ending.key, ending.conversation)
             raise
@@ -390,7 +444,12 @@ class Exchange(AsyncIterator[CallEvent]):
             self._call.on_send(ending.conversation, ending.key)
 
     async def _mended(self, ending: Ending, failure: LettaError) -> MessageStream:
-        """The message was refused, for a reason that can be helped: nothing is sent twice."""
+        """Send a message again that was surely refused, for a reason that can be helped.
+
+        Raises:
+            LettaError: The failure itself, where nothing helps or the message may have been
+                accepted.
+        """
         refused, rest = self._refusable, places.is_rest(self._client)
         if failure.accepted is None:
             recent.lost(ending.key, ending.conversation)
@@ -410,9 +469,9 @@ class Exchange(AsyncIterator[CallEvent]):
         raise failure
 
     async def _begin_again(self, ending: Ending, plan: Plan, route: Route) -> MessageStream:
-        """Send what was refused together with answers to the calls that wait.
+        """Send a refused message together with answers to the calls that wait.
 
-        The history may hold results of them although it no longer says where they belong; the
+        The history may hold results of them although it no longer tells where they belong; the
         others are denied.
         """
         self._refusable = None
@@ -428,6 +487,14 @@ class Exchange(AsyncIterator[CallEvent]):
     def _compose(
         self, plan: Plan, route: Route, waiting: Sequence[PendingToolCall]
     ) -> sending.Sending:
+        # The agent holds the message and never answered it; sending it again would double it.
+        """Return the request that brings what is new in the form this backend takes.
+
+        Args:
+            plan: The history, taken apart.
+            route: The conversation, and the messages that go there.
+            waiting: The calls that wait on the server.
+        """
         if route.lost:
             answers = sending.answers_to(waiting, (), self._own_tools())
             return sending.Sending(sending.GO_ON, answers)
@@ -436,7 +503,7 @@ class Exchange(AsyncIterator[CallEvent]):
         system = route.instructions(plan, call, told or (None, None))
         if not places.can(self._client, "messages_of_any_role"):
             return sending.as_message(route.send, system).noting(call.note).asking()
-        # As the history tells them, with what the model wrote.
+        # Take the calls from the history where it has them, with the arguments the model wrote.
         written = {call.tool_call_id: call for entry in plan.whole for call in entry.tool_calls}
         told_of = [written.get(call.tool_call_id, call) for call in waiting]
         questions = None if route.marker is None else route.marker.questions
@@ -449,7 +516,12 @@ class Exchange(AsyncIterator[CallEvent]):
 
 
 def _remembered(entries: Iterable[Entry], agent_id: str) -> list[Entry]:
-    """The history, with answers of ours that lost what they said of themselves as they were."""
+    """Return the history with the markers that a framework dropped put back.
+
+    Args:
+        entries: The history.
+        agent_id: The agent, whose answers are looked for.
+    """
     made: list[Entry] = []
     before: Marker | None = None
     since: list[Entry] = []
@@ -458,6 +530,8 @@ def _remembered(entries: Iterable[Entry], agent_id: str) -> list[Entry]:
             name = (entry.id or "").removeprefix(ID_PREFIX)
             names = (name, *(call.tool_call_id for call in entry.tool_calls))
             known = given.find(agent_id, names)
+            # Neither the message's id nor a call's is known, so its text and predecessor have to
+            # do.
             if known is None and before is not None:
                 known = given.follower(before, inputs_of(since)[0], entry.text)
             entry = replace(entry, marker=known)
@@ -470,15 +544,17 @@ def _remembered(entries: Iterable[Entry], agent_id: str) -> list[Entry]:
 
 
 def _otid(key: str | None, where: Conversation) -> str:
+    """Return the message's id on the wire; the same call has the same one again."""
     return sent_as(key, where.agent_id, where.conversation_id) if key else str(uuid.uuid4())
 
 
 def _digests(call: Call) -> frozenset[str]:
+    """Return digests of the client-side tools that the call offers."""
     return frozenset(digest_of(dict(tool)) for tool in call.tools)
 
 
 def _resumable(held: Held, route: Route, call: Call) -> bool:
-    """Do the entries answer the calls it waits for, and will the server still take them?
+    """Return whether the entries answer the turn's calls, and the server will still take them.
 
     A turn keeps the tools it was begun with: a call that offers others needs another one.
     """

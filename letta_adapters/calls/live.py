@@ -1,6 +1,8 @@
-"""What of the agents' tool calls is being answered in this process, and what answers were given.
+"""Remember which tool calls are being answered in this process, and which answers were given.
 
-An adapter tells which tools run; nobody then denies the calls that they answer.
+An adapter reports which tools run, so that nobody denies the calls that they answer.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ _GIVEN: Final = 4096
 
 
 class Given:
-    """Answers given lately, by the names they can be known by. Threads share it; bounded.
+    """Find the marker of a recent answer by any of the names the answer can be known by.
 
-    A framework may drop what a message says of itself; its id and those of its calls remain. Where
-    not even these do, an answer is known by what it says and by the answer before it, which names
-    the conversation.
+    A framework may drop the marker that a message carries; the ids of the message and of its calls
+    remain. Where not even these do, an answer is known by its text together with the answer before
+    it, which names the conversation. Threads share this object; its size is bounded.
     """
 
     def __init__(self) -> None:
@@ -32,32 +34,47 @@ class Given:
         self._markers: Bounded[tuple[str, str], Marker] = Bounded(_GIVEN)
 
     def put(self, name: str, marker: Marker, said: str) -> None:
-        """Note an answer: by the message's id, by its calls, and by what it followed and said."""
+        """Note an answer by its id, by the ids of its calls, and by its text and what it followed.
+
+        Args:
+            name: The answer's id.
+            marker: The marker of the answer.
+            said: The text of the answer.
+        """
         names = [name, *(id_ for id_, _ in marker.pending)]
+        # The name of last resort, for frameworks that keep nothing but the text of an answer.
         if marker.previous is not None:
             names.append(_following(marker.previous, marker.inputs, said))
         with self._lock:
+            # Keyed by the agent as well: ids of tool calls are a model's choice, and two may choose
+            # alike.
             for known in names:
                 self._markers[marker.agent_id, known] = marker
 
     def find(self, agent_id: str, names: Iterable[str | None]) -> Marker | None:
-        """The marker of an answer of this agent that one of the names is of."""
+        """Return the marker of this agent's answer that has one of the names, or ``None``.
+
+        Args:
+            agent_id: The agent.
+            names: Ids of a message and of its tool calls; ``None`` among them is passed over.
+        """
         with self._lock:
             found = (self._markers.get((agent_id, name)) for name in names if name)
             return next((marker for marker in found if marker is not None), None)
 
     def follower(self, before: Marker, inputs: Sequence[str], said: str) -> Marker | None:
-        """The marker of the answer that said this to these inputs, in the conversation of another.
+        """Return the marker of the answer that gave this text to these inputs after another answer.
 
         Args:
-            before: The answer before it.
-            inputs: Digests of what stands between the two, as a marker's ``inputs``.
-            said: Its text.
+            before: The marker of the answer before it.
+            inputs: Digests of the messages between the two, as a marker's ``inputs``.
+            said: The text of the answer.
         """
         return self.find(before.agent_id, [_following(before.key, inputs, said)])
 
 
 def _following(previous: str, inputs: Sequence[str], said: str) -> str:
+    """Return the name of an answer that has no id: what it followed, and its text."""
     return digest_of(previous, list(inputs), said.strip())
 
 
@@ -65,26 +82,36 @@ given = Given()
 
 
 class RunningTools:
-    """Tool calls that are being answered in this process. Threads share it."""
+    """Hold the tool calls that are being answered in this process. Threads share it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._runs: dict[object, tuple[str, Callable[[], bool]]] = {}
 
     def begin(self, run: object, tool_call_id: str) -> None:
-        """Note that a tool runs; ``run`` names that run of it."""
+        """Note that a tool begins to run.
+
+        Args:
+            run: Names this run of the tool.
+            tool_call_id: The call that the run answers.
+        """
         with self._lock:
             self._runs[run] = (tool_call_id, _who_runs())
 
     def end(self, run: object) -> None:
-        """Note that it is over."""
+        """Note that a run of a tool is over.
+
+        Args:
+            run: The run, as :meth:`begin` was given it.
+        """
         with self._lock:
             self._runs.pop(run, None)
 
     def ids(self) -> frozenset[str]:
-        """The calls that are being answered now."""
+        """Return the ids of the calls that are being answered now."""
         with self._lock:
-            # A task that is cancelled tells nobody.
+            # A task that is cancelled reports no end; its run is dropped here, or it would stay for
+            # ever.
             for run in [run for run, (_, alive) in self._runs.items() if not alive()]:
                 del self._runs[run]
             return frozenset(id_ for id_, _ in self._runs.values())
@@ -94,13 +121,14 @@ running_tools = RunningTools()
 
 
 def _who_runs() -> Callable[[], bool]:
-    """Tell whether the task, or the thread, that asks this now is still at work."""
+    """Return a function that tells whether the present task, or thread, is still at work."""
     try:
         task = asyncio.current_task()
     except RuntimeError:
         task = None
     if task is None:
         return threading.current_thread().is_alive
+    # A strong reference would keep a finished task, and all its locals, alive.
     reference = weakref.ref(task)
 
     def alive() -> bool:
@@ -111,7 +139,7 @@ def _who_runs() -> Callable[[], bool]:
 
 
 def calls_in_work(where: Conversation) -> frozenset[str]:
-    """The calls of this conversation that are being answered in this process."""
+    """Return the calls of this conversation that are being answered in this process."""
     return frozenset(
         id_
         for id_ in running_tools.ids()

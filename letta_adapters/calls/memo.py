@@ -1,4 +1,7 @@
-"""What a process remembers between calls: paused turns, names, and what was sent already."""
+"""Remember between calls of a process: paused turns, conversations' names, and calls made.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 _RECENT_CALLS: Final = BOUND
 _DEFAULT_SECONDS: Final = 30.0
+# For so long after its last event this process need not ask whether others used a conversation.
 _MOMENT: Final = 30.0  # seconds
 # The App Server gives a client-side tool 300 s; a later answer would be told to nobody.
 HELD_SECONDS: Final = 290.0
@@ -28,11 +32,14 @@ HELD_SECONDS: Final = 290.0
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A turn that is paused on an App Server, where nobody but this connection can resume it.
+    """Hold a turn that is paused on an App Server, where only this connection can resume it.
 
-    ``log``: what it said so far. ``began``: where in it each call of the turn begins, by the call's
-    key: the same call again gets all that was said since then. ``tools``: digests of the
-    client-side tools it was begun with, which are its tools to its end.
+    Attributes:
+        turn: The paused turn.
+        log: All messages of the turn so far.
+        began: The index in ``log`` at which each call of the turn begins, by the call's key: the
+            same call again gets all messages since then.
+        tools: Digests of the client-side tools it was begun with, which are its tools to its end.
     """
 
     turn: Turn
@@ -41,7 +48,7 @@ class Held:
     tools: frozenset[str]
 
     def since(self, key: str | None) -> tuple[Message, ...] | None:
-        """What was said since that call; ``None`` if it is none of the turn's."""
+        """Return the messages since that call; ``None`` if the call is none of the turn's."""
         at = self.began.get(key) if key is not None else None
         return None if at is None else self.log[at:]
 
@@ -54,7 +61,15 @@ class Held:
         before: Held | None,
         tools: frozenset[str],
     ) -> Held:
-        """The turn pauses (again) after a call that brought these tools."""
+        """Return the record of a turn that pauses, again or for the first time, after a call.
+
+        Args:
+            turn: The turn.
+            key: The key of the call.
+            said: The messages of the call.
+            before: The record from before this call resumed the turn.
+            tools: Digests of the tools that the call brought.
+        """
         log = before.log if before is not None else ()
         began = dict(before.began) if before is not None else {}
         if key is not None:
@@ -63,30 +78,33 @@ class Held:
 
 
 class Memo:
-    """What is known of one client's conversations; what is gone, or not used for long, is not."""
+    """Hold what is known of one client's conversations, and forget what is gone or long unused."""
 
     def __init__(self) -> None:
-        # Turns that wait for their caller: see :meth:`hold`.
+        # Turns that wait for their caller; :meth:`hold` bounds them.
         self.held: dict[Conversation, Held] = {}
+        # Conversations by agent and name.
         self.threads: Bounded[tuple[str, str], str] = Bounded()
-        # Its id, and when it was asked for.
+        # The default agent's id, and the monotonic time at which the server named it.
         self.default_agent: tuple[str, float] | None = None
-        # What conversations were told, by digest: the system text, and what to keep to.
+        # Digests of the system text and the standing instructions that conversations were told
+        # last.
         self.told: Bounded[Conversation, tuple[str | None, str | None]] = Bounded()
         # Conversations that a call gave a model of its own.
         self.changed: Bounded[Conversation, str] = Bounded()
 
     def known_default(self) -> str | None:
-        """The default agent, as long as that is surely true: others may delete it."""
+        """Return the default agent if it was asked for just now: others may delete or change it."""
         if self.default_agent is None:
             return None
         agent_id, asked_at = self.default_agent
         return agent_id if time.monotonic() - asked_at < _DEFAULT_SECONDS else None
 
     def hold(self, held: Held) -> list[Turn]:
-        """Keep a turn that waits; those that waited too long, or are too many, are to be stopped.
+        """Keep a turn that waits, and return the turns that are to be stopped instead.
 
-        The App Server gives a call up after 300 s, and nobody may ever come back to it.
+        Those waited too long, or are too many. The App Server gives a call up after 300 s, and
+        nobody may ever come back to it.
         """
         self.held.pop(held.turn.conversation, None)
         self.held[held.turn.conversation] = held
@@ -94,13 +112,14 @@ class Memo:
         for where, other in list(self.held.items()):
             waits_since = other.turn.paused_at
             old = waits_since is None or now - waits_since > HELD_SECONDS
+            # The oldest stand first, so those go first when there are too many.
             if other is not held and (old or len(self.held) > BOUND):
                 del self.held[where]
                 given_up.append(other.turn)
         return [turn for turn in given_up if turn.paused]
 
     def notice(self, change: Change) -> None:
-        """Forget what is not true any more."""
+        """Forget what is no longer true after a change of an agent or a conversation."""
         if change.conversation_id or change.gone:
             known = self.threads
             gone = [key for key in known if change.concerns(key[0], known[key])]
@@ -122,19 +141,20 @@ _memos: WeakKeyDictionary[AsyncLettaClient, Memo] = WeakKeyDictionary()
 
 
 def memo_of(client: AsyncLettaClient) -> Memo:
-    """The client's memo."""
+    """Return the client's memo."""
     found = _memos.get(client)
     if found is None:
         found = _memos[client] = Memo()
+        # The client tells of every deletion and change that goes through it.
         client.watch(found.notice)
     return found
 
 
 class RecentCalls:
-    """Where repeatable calls of this process went, newest last. Threads share it.
+    """Remember where repeatable calls of this process went, newest last.
 
-    An App Server stores what an agent had said when its turn was cut off, and nothing in it says
-    that it is only a part; so it is known here which calls came to their end.
+    An App Server stores what an agent had said when its turn was cut off, and nothing in it tells
+    that it is only a part; so this object knows which calls came to their end. Threads share it.
     """
 
     def __init__(self) -> None:
@@ -145,12 +165,12 @@ class RecentCalls:
         self._seen: Bounded[Conversation, float] = Bounded()
 
     def get(self, agent_id: str, key: str | None) -> Conversation | None:
-        """Where this call of the agent went before."""
+        """Return the conversation that this call of the agent went to before, or ``None``."""
         with self._lock:
             return self._calls.get((agent_id, key)) if key is not None else None
 
     def put(self, key: str | None, where: Conversation) -> None:
-        """It goes there."""
+        """Note that the call goes to this conversation; it has not ended there yet."""
         if key is None:
             return
         with self._lock:
@@ -162,39 +182,44 @@ class RecentCalls:
                 self._unended.discard(self._calls.popitem(last=False)[0])
 
     def begun(self, key: str | None, where: Conversation) -> None:
-        """The server has taken it."""
+        """Note that the server has accepted the call."""
         self.put(key, where)
         with self._lock:
             self._seen[where] = time.monotonic()
 
     def lost(self, key: str | None, where: Conversation) -> None:
-        """Nobody can tell whether it was taken: its run may be active."""
+        """Note that nobody can tell whether the call was accepted: its run may be active."""
         self.put(key, where)
         with self._lock:
             self._seen.pop(where, None)
 
     def knows(self, where: Conversation) -> bool:
-        """Did this process see all that happens there a moment ago?
+        """Return whether this process saw all that happened in the conversation a moment ago.
 
-        Loops of tools ask the server once less then: that another process is asked meanwhile, loses
-        its connection, and its call comes here, takes longer.
+        Loops of tools then ask the server once less. Another process would have to be asked in the
+        meantime, to lose its connection and to send its call here; that takes longer.
         """
         with self._lock:
             seen = self._seen.get(where)
             return seen is not None and time.monotonic() - seen < _MOMENT
 
     def ended(self, key: str | None, where: Conversation) -> None:
-        """It was answered there, or waits for its caller."""
+        """Note that the call was answered in this conversation, or waits for its caller there."""
         with self._lock:
             self._seen[where] = time.monotonic()
             if key is not None:
                 call = (where.agent_id, key)
+                # The conversation may have been replaced by a fork while the call ran.
                 if call in self._calls:
                     self._calls[call] = where
                 self._unended.discard(call)
 
     def drop(self, gone: Callable[[Conversation], bool]) -> None:
-        """Forget the calls that went where nothing is any more."""
+        """Forget the calls that went to conversations which are gone.
+
+        Args:
+            gone: Returns whether a conversation is gone.
+        """
         with self._lock:
             self._seen.drop(gone)
             for call in [call for call, where in self._calls.items() if gone(where)]:
@@ -202,7 +227,7 @@ class RecentCalls:
                 self._unended.discard(call)
 
     def was_cut_off(self, agent_id: str, key: str | None) -> bool:
-        """Was it begun here and never came to its end?"""
+        """Return whether the call was begun in this process and never came to its end."""
         with self._lock:
             return key is not None and (agent_id, key) in self._unended
 

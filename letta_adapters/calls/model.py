@@ -1,4 +1,7 @@
-"""A call, and what comes out of it."""
+"""Define a call of an agent and the events it yields.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,14 @@ from letta_adapters.calls.scope import Place, Scope
 from letta_adapters.messages import Message, ToolCallMessage, Usage
 from letta_adapters.options import SessionOptions
 
-# What a framework's message is called: this, and the name of the answer.
+# The id of a framework's message is this prefix and the id of the answer.
 ID_PREFIX: Final = "letta-"
 OnMismatch = Literal["fork", "continue", "error"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """One call of an agent.
+    """Describe one call of an agent.
 
     Args:
         entries: The whole history as the framework gave it, oldest first.
@@ -30,8 +33,8 @@ class Call:
         conversation_id: Go on in this conversation whatever the history says.
         thread_id: Any name: without a marker in the history the call goes to the conversation of
             that name (found, or made).
-        place: Where in the application the call is made, as far as its framework tells. It names
-            a conversation where ``thread_id`` does not.
+        place: Where in the application the call is made, as far as its framework tells. It names a
+            conversation where ``thread_id`` does not.
         scope: Which conversation belongs to the place, where the application says so.
         aside: A question that the application asks for itself, and keeps no history of.
         ephemeral: Use a fresh conversation and delete it afterwards where the backend can.
@@ -42,17 +45,18 @@ class Call:
         partial: Yield token-level ``StreamEvent`` messages too.
         timeout: Seconds the turn may take.
         on_mismatch: What to do when the history does not fit the conversation it came from.
-        note: What to tell the agent with this call alone; no part of the history.
-        standing: What to tell it once, to keep to from then on.
+        note: Text for the agent with this call alone; no part of the history.
+        standing: Text that the agent is told once, to keep to from then on.
         ask_server_tools: Hand out permission questions about the server's own tools as well;
             otherwise they are denied with an explanation.
         session: Further options of the conversation (permission mode, cwd, ...).
         begun: A conversation that an earlier attempt of this call made, and that holds nothing of
             it: used instead of another fresh one.
-        on_send: Told where the message goes and under which key, just before it does. Whoever
-            keeps that can ask later whether the conversation holds it
+        on_send: Called with the conversation and the key of the message just before it is sent.
+            Whoever keeps them can ask later whether the conversation holds it
             (:func:`~letta_adapters.calls.stored.holds`). Called in the client's thread.
-        name_model: Say which model answered; it is asked for beside the turn where nobody told it.
+        name_model: Name the model that answered; it is asked for beside the turn where it is not
+            known.
         asks: Hand out a question about every tool that the server runs, also where the session's
             mode would let it run.
     """
@@ -85,11 +89,16 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class CallStart:
-    """First event: where the call goes.
+    """Report, as the first event, where the call goes.
 
-    ``id``: names the answer; the same again when the call is repeated. ``replayed``: the agent had
-    this input already, and what follows is what it answered then. ``forked``: why a fresh
-    conversation was taken, if one was.
+    Attributes:
+        id: Names the answer; it is the same when the call is repeated.
+        agent_id: The agent; ``""`` in a conversation without one.
+        conversation_id: The conversation.
+        backend: The name of the backend.
+        model: The model's handle, if it is known by now.
+        replayed: The agent had this input already, and the answer it gave then follows.
+        forked: The reason for a fresh conversation, if one had to be taken instead of another.
     """
 
     type: ClassVar[Literal["call_start"]] = "call_start"
@@ -104,11 +113,18 @@ class CallStart:
 
 @dataclass(frozen=True, slots=True)
 class CallEnd:
-    """Last event of a call that did not fail.
+    """Report, as the last event, how a call ended that did not fail.
 
-    ``pending``: calls that wait for the caller: client-side tools, and permission questions
-    (``requires_approval`` calls that are none of the caller's tools). ``details``: what the server
-    says of those questions, by tool call id. ``usage`` is ``None`` for a replayed answer.
+    Attributes:
+        marker: Where the answer was given, and to which messages.
+        pending: Calls that wait for the caller: client-side tools, and permission questions
+            (``requires_approval`` calls that are none of the caller's tools).
+        stop_reason: Why the turn stopped.
+        usage: The tokens used; ``None`` for a replayed answer.
+        run_ids: The server's runs of the turn.
+        model: The model's handle, if it is known.
+        replayed: The answer was given before, to the same call.
+        details: The server's data about those permission questions, by tool call id.
     """
 
     type: ClassVar[Literal["call_end"]] = "call_end"
@@ -123,12 +139,12 @@ class CallEnd:
 
     @property
     def agent_id(self) -> str:
-        """Who answered; ``""`` in a conversation without an agent."""
+        """Return the agent that answered; ``""`` in a conversation without an agent."""
         return self.marker.agent_id
 
     @property
     def conversation_id(self) -> str:
-        """Where it was answered."""
+        """Return the conversation it answered in."""
         return self.marker.conversation_id
 
 

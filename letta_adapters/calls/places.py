@@ -1,4 +1,7 @@
-"""Which conversation a call goes to, and making it."""
+"""Find, create, configure and remove the conversations that calls go to.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from letta_adapters.client import AsyncLettaClient
 
 _PAGE: Final = 100
+# The frameworks' names of model settings, and the Letta API's.
 _SETTINGS: Final[Mapping[str, str]] = {
     "temperature": "temperature",
     "max_tokens": "max_output_tokens",
@@ -25,12 +29,12 @@ _SETTINGS: Final[Mapping[str, str]] = {
 
 
 def is_rest(client: AsyncLettaClient) -> bool:
-    """Do conversations of this backend live on the Letta API, spoken to directly?"""
+    """Return whether the backend is the Letta API itself, spoken to directly."""
     return client.backend.name == "rest"
 
 
 def can(client: AsyncLettaClient, capability: str) -> bool:
-    """Are conversations of this backend like that?"""
+    """Return whether conversations of this backend have the capability."""
     return has(client.backend.kind, capability)
 
 
@@ -38,8 +42,10 @@ def check_call(client: AsyncLettaClient, call: Call) -> None:
     """Refuse, before any I/O, what the backend cannot do.
 
     Raises:
-        UnsupportedOptionError: by name.
+        UnsupportedOptionError: The backend lacks an option of the call; the error names it.
+        InvalidInputError: Options contradict each other, or a model setting is unknown.
     """
+    # Checked first: a refusal later could leave a conversation behind that nobody uses.
     check_supported(call.session, client.backend.name)
     if call.agent_free and is_rest(client):
         raise UnsupportedOptionError(
@@ -63,13 +69,14 @@ def check_call(client: AsyncLettaClient, call: Call) -> None:
 
 
 async def agent_of(client: AsyncLettaClient, call: Call) -> str:
-    """The agent's id; ``""`` for none."""
+    """Return the id of the agent that the call is for; ``""`` for a call without one."""
     if call.agent_free:
         return ""
     if call.agent_id is not None:
         return call.agent_id
     memo = memo_of(client)
     known = memo.known_default()
+    # A conversation's id names its agent, which need not be the default one.
     if known is None and call.conversation_id not in (None, "default"):
         found = await client.conversations.retrieve(str(call.conversation_id))
         return str(found.get("agent_id") or "")
@@ -80,7 +87,7 @@ async def agent_of(client: AsyncLettaClient, call: Call) -> str:
 
 
 async def model_of(client: AsyncLettaClient, agent_id: str) -> str | None:
-    """The agent's model handle, asked where it was not told lately."""
+    """Return the agent's model handle; the server is asked unless it told the handle lately."""
     if not agent_id:
         return None
     if not client.handles.knows(agent_id):
@@ -92,9 +99,10 @@ async def model_of(client: AsyncLettaClient, agent_id: str) -> str | None:
 async def about_model(
     client: AsyncLettaClient, agent_id: str | None
 ) -> tuple[str, str | None, int | None]:
-    """Return the agent's id, its model's handle and how many tokens that takes, where told.
+    """Return the agent's id, its model's handle and context window in tokens, where known.
 
     Args:
+        client: The client.
         agent_id: The agent; ``None``: the backend's default agent.
     """
     agent_id = agent_id or await client.backend.default_agent(None)
@@ -102,6 +110,7 @@ async def about_model(
     config = agent.get("llm_config")
     inner = config.get("context_window") if isinstance(config, Mapping) else None
     sizes = (agent.get("context_window_limit"), inner)
+    # A limit set on the agent holds before the model's own.
     window = next((size for size in sizes if isinstance(size, int) and size > 0), None)
     client.handles.note(agent_id, agent.get("model"))
     return agent_id, client.handles.get(agent_id), window
@@ -110,9 +119,18 @@ async def about_model(
 async def make(
     client: AsyncLettaClient, call: Call, agent_id: str, system: str, summary: str | None
 ) -> Opened:
-    """A fresh conversation; the model settings of the call are its own."""
+    """Create a conversation that has the call's model settings as its own.
+
+    Args:
+        client: The client.
+        call: The call.
+        agent_id: The agent; ``""`` for none.
+        system: The system text of the history, for a conversation without an agent.
+        summary: The conversation's name, if it is to be found again by one.
+    """
     fields: dict[str, Any] = {"summary": summary} if summary else {}
     options = call.session
+    # The Letta API takes a model with each message; Letta Code, and settings, need it here.
     if call.model and (call.settings or not is_rest(client)):
         options = _with(options, model=call.model)
     if call.settings:
@@ -124,12 +142,16 @@ async def make(
 
 
 def _with(options: SessionOptions, **changes: Any) -> SessionOptions:
+    """Return the options with some changed; options that were never given stay so."""
     given = {name: getattr(options, name) for name in options.model_fields_set}
     return SessionOptions(**given | {k: v for k, v in changes.items() if v is not None})
 
 
 async def _model_settings(client: AsyncLettaClient, call: Call, agent_id: str) -> dict[str, Any]:
-    """A conversation takes settings only together with a model, and of that model's provider."""
+    """Return the fields that give a conversation model settings.
+
+    The Letta API takes them only together with a model, and in the form of that model's provider.
+    """
     agent = await client.agents.retrieve(agent_id)
     provider = (agent.get("model_settings") or {}).get("provider_type")
     model = call.model or agent.get("model")
@@ -141,11 +163,19 @@ async def _model_settings(client: AsyncLettaClient, call: Call, agent_id: str) -
 async def make_named(
     client: AsyncLettaClient, call: Call, agent_id: str, system: str, name: str
 ) -> tuple[Conversation, bool]:
-    """A conversation of that name, and whether it is the one that was made for this call.
+    """Create a conversation of a name; return the one to use and whether it is the new one.
 
-    Another process may have made one at the same time. The oldest is the one; what was made for
-    this call holds nothing yet, and is put away.
+    Another process may have created one at the same time. The oldest is the one to use; what was
+    created for this call holds nothing yet, and is removed.
+
+    Args:
+        client: The client.
+        call: The call.
+        agent_id: The agent.
+        system: The system text of the history.
+        name: The conversation's name, which is stored as its summary.
     """
+    # Created first and looked up afterwards: two processes that do so find each other's.
     opened = await make(client, call, agent_id, system, name)
     made = opened.conversation
     oldest = await _look_up(client, agent_id, name) or made
@@ -158,7 +188,7 @@ async def make_named(
 
 
 def note_made(client: AsyncLettaClient, call: Call, opened: Opened) -> None:
-    """Remember a conversation that was made."""
+    """Remember the model of a conversation that was created."""
     memo, where = memo_of(client), opened.conversation
     if not is_rest(client):
         if call.model:
@@ -170,9 +200,13 @@ def note_made(client: AsyncLettaClient, call: Call, opened: Opened) -> None:
 async def set_up(
     client: AsyncLettaClient, call: Call, conversation: Conversation, *, known: bool
 ) -> None:
-    """Give a conversation that exists the call's model and settings.
+    """Give an existing conversation the call's model and settings.
 
-    ``known``: it was made, or last used, with these settings.
+    Args:
+        client: The client.
+        call: The call.
+        conversation: The conversation.
+        known: It was created, or last used, with these settings.
     """
     if call.settings and not known:
         await _set_settings(client, call, conversation)
@@ -181,8 +215,12 @@ async def set_up(
 
 
 async def _set_model(client: AsyncLettaClient, call: Call, conversation: Conversation) -> None:
-    """A call's model is for that call: the next one without one gets the agent's own again."""
+    """Switch the conversation to the call's model, or back to its agent's own.
+
+    A call's model is for that call: the next one without a model gets the agent's own again.
+    """
     changed = memo_of(client).changed
+    # Nothing to switch: the conversation has this model already, or its agent's own as before.
     if call.model == changed.get(conversation):
         return
     model = call.model or await model_of(client, conversation.agent_id)
@@ -201,7 +239,11 @@ async def _set_model(client: AsyncLettaClient, call: Call, conversation: Convers
 
 
 async def _set_settings(client: AsyncLettaClient, call: Call, conversation: Conversation) -> None:
-    """Raises UnsupportedOptionError for the agent's default conversation, which has none."""
+    """Give the conversation the call's model settings.
+
+    Raises:
+        UnsupportedOptionError: It is the agent's default conversation, which has none of its own.
+    """
     if conversation.conversation_id == "default":
         raise UnsupportedOptionError(
             sorted(call.settings)[0],
@@ -213,7 +255,7 @@ async def _set_settings(client: AsyncLettaClient, call: Call, conversation: Conv
 
 
 async def find_named(client: AsyncLettaClient, agent_id: str, name: str) -> Conversation | None:
-    """The conversation of that name, if there is one: the oldest, when two were made at once."""
+    """Return the oldest conversation of that name, or ``None``; two may be made at once."""
     memo = memo_of(client)
     known = memo.threads.get((agent_id, name))
     if known is not None:
@@ -225,9 +267,12 @@ async def find_named(client: AsyncLettaClient, agent_id: str, name: str) -> Conv
 
 
 async def _look_up(client: AsyncLettaClient, agent_id: str, summary: str) -> Conversation | None:
+    """Return the oldest conversation whose summary is this text, or ``None``."""
     found: str | None = None
     after: str | None = None
     while True:
+        # The newest come first, so the last match of all pages is the oldest. Only the Letta API is
+        # asked to search by summary, and a search may find longer texts too, so each is compared.
         page = await client.request(
             "GET",
             "/v1/conversations/",
@@ -248,12 +293,13 @@ async def _look_up(client: AsyncLettaClient, agent_id: str, summary: str) -> Con
 
 
 async def moved(client: AsyncLettaClient, where: Conversation) -> Conversation:
-    """A fork of a conversation that an App Server will not go on with; its name goes along."""
+    """Fork a conversation that an App Server will not go on with; its name goes along."""
     made = await client.conversations.fork(where.conversation_id, agent_id=where.agent_id or None)
     fork = Conversation(where.agent_id, str(made["id"]))
     before = await client.conversations.retrieve(where.conversation_id)
     name = str(before.get("summary") or "")
     if name.startswith(THREAD_PREFIX):
+        # Named before the old one is removed: other calls find the thread at any moment.
         await client.conversations.update(fork.conversation_id, summary=name)
         await remove(client, where)
         memo_of(client).threads[where.agent_id, name] = fork.conversation_id
@@ -262,6 +308,7 @@ async def moved(client: AsyncLettaClient, where: Conversation) -> Conversation:
 
 async def remove(client: AsyncLettaClient, where: Conversation) -> None:
     """Remove a conversation that was for one call; Letta Code can only archive it."""
+    # The call has its answer: that a server cannot clean up must not turn it into a failure.
     with suppress(LettaError):
         if can(client, "removable_conversations"):
             await client.conversations.delete(where.conversation_id)

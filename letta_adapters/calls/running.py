@@ -1,4 +1,7 @@
-"""Runs calls in both colours, again where that is safe, until their answer is what was demanded."""
+"""Run calls, sync and async, repeat them where that is safe, and mend answers as demanded.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ _LONGEST_WAIT = 8.0  # seconds
 
 
 class Maker(Protocol):
-    """Makes a framework's streaming form of an answer."""
+    """Make a framework's streaming form of an answer."""
 
     def feed(self, event: Any) -> list[Any]: ...
     def finish(self) -> list[Any]: ...
@@ -33,19 +36,25 @@ class Maker(Protocol):
 
 
 class Drafter(Protocol):
-    """Makes a framework's form of an answer that is not known to be good yet."""
+    """Make a framework's form of an answer that is not known to be good yet."""
 
     def begin(self) -> None: ...
     def feed(self, pieces: Any) -> list[Any]: ...
 
 
 class Runner:
-    """What a model does its calls with."""
+    """Run the calls of one chat model.
+
+    Args:
+        caller: Makes the calls.
+        max_retries: How often a call is made again that was surely not accepted.
+    """
 
     def __init__(self, caller: Caller, max_retries: int) -> None:
         self.caller = caller
-        # Handles of the agents' models, as far as answers told them; `None` is the default agent.
+        # The agents' model handles, as far as answers told them; `None` is the default agent.
         self.models: Bounded[str | None, str] = Bounded()
+        # `is_retryable` is true only of calls that were surely not accepted: none is made twice.
         self._retries: dict[str, Any] = {
             "stop": stop_after_attempt(max_retries + 1),
             "wait": wait_random_exponential(max=_LONGEST_WAIT),
@@ -59,13 +68,16 @@ class Runner:
             self.models[call.agent_id] = end.model
 
     def _events(self, call: Call) -> Generator[CallEvent, None, None]:
-        """The events of a call; made again while it was surely not accepted."""
+        """Yield the events of a call, which is made again while it was surely not accepted."""
         for attempt in Retrying(**self._retries):
+            # `closing`: a consumer that leaves early must stop the agent at once, not when garbage
+            # is collected.
             with attempt, closing(self.caller.stream(call)) as events:
                 yield from events
                 return
 
     async def _aevents(self, call: Call) -> AsyncGenerator[CallEvent, None]:
+        """Yield the same events asynchronously."""
         async for attempt in AsyncRetrying(**self._retries):
             with attempt:
                 async with aclosing(self.caller.astream(call)) as events:
@@ -74,11 +86,12 @@ class Runner:
                 return
 
     def answer(self, calling: Calling) -> Answer:
-        """A whole answer that meets the call's demand."""
+        """Return a whole answer that meets the call's demand."""
         *_, answer = self._attempted(calling)
         return cast("Answer", answer)
 
     async def aanswer(self, calling: Calling) -> Answer:
+        """Return such an answer asynchronously."""
         async with aclosing(self._aattempted(calling)) as parts:
             answer = [part async for part in parts][-1]
         return cast("Answer", answer)
@@ -86,10 +99,11 @@ class Runner:
     def _attempted(
         self, calling: Calling, draft: Drafter | None = None
     ) -> Generator[Any, None, None]:
-        """What the draft shows until the answer is what was demanded; at the end the answer.
+        """Yield what the draft shows until the answer is as demanded, and that answer at the end.
 
         Args:
-            draft: What is told of the pieces, also of those of an answer that has to be mended.
+            calling: The call and its demand.
+            draft: Is given the pieces, also those of an answer that has to be mended.
         """
         attempts = calling.attempts(whole=draft is None)
         call = next(attempts)
@@ -109,12 +123,14 @@ class Runner:
                 break
         self._learn(calling.call, answer.end)
         if calling.leaves_calls(answer):
+            # The turn would wait for results that nobody will give, and block its conversation.
             answer.settle(self.caller.abandon(answer.end, remove=call.ephemeral))
         yield answer
 
     async def _aattempted(
         self, calling: Calling, draft: Drafter | None = None
     ) -> AsyncGenerator[Any, None]:
+        """Yield the same asynchronously."""
         attempts = calling.attempts(whole=draft is None)
         call = next(attempts)
         while True:
@@ -142,9 +158,11 @@ class Runner:
         make: Callable[[Reader], Maker],
         draft: Drafter | None = None,
     ) -> Generator[Any, None, None]:
-        """A streamed answer, in the form that ``make`` gives it.
+        """Yield a streamed answer, in the form that ``make`` gives it.
 
         Args:
+            calling: The call and its demand.
+            make: Returns the maker of the framework's form, which goes by the reader.
             draft: Shows an answer that may have to be mended while it comes; without it such an
                 answer is shown when it is good.
         """
@@ -170,6 +188,13 @@ class Runner:
         make: Callable[[Reader], Maker],
         draft: Drafter | None = None,
     ) -> AsyncGenerator[Any, None]:
+        """Yield a streamed answer asynchronously; see :meth:`run`.
+
+        Args:
+            calling: The call and its demand.
+            make: Returns the maker of the framework's form, which goes by the reader.
+            draft: Shows an answer that may have to be mended while it comes.
+        """
         if calling.demand.check is not None:
             async with aclosing(self._aattempted(calling, draft)) as parts:
                 async for part in parts:

@@ -1,4 +1,7 @@
-"""What goes over the wire for entries that are new: answers, messages, labelled text."""
+"""Put new entries into the form they are sent in: answers, messages, labelled text.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +29,20 @@ NEXT: Final = "Please go on."
 
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """One request: answers to calls that wait, messages to store first, and the message."""
+    """Hold one request: answers to calls that wait, messages to store first, and the message."""
 
     content: Content | None
     answers: tuple[ToolAnswer, ...] = ()
     history: tuple[Mapping[str, Any], ...] = ()
 
     def noting(self, note: str) -> Sending:
-        """The same with a note to the agent at its end, which makes nobody else the last speaker.
+        """Return the request with a note to the agent at its end.
 
         Results of tools stay the last that was said: a note that goes with them is no message of
         the user's.
+
+        Args:
+            note: The text; empty for none.
         """
         if not note:
             return self
@@ -47,9 +53,10 @@ class Sending:
         return replace(self, content=[*said, _text(labelled)])
 
     def asking(self) -> Sending:
-        """The same, if it says anything; else the agent is asked to go on."""
+        """Return the request if it has any content; otherwise one that asks the agent to go on."""
         if self.content is not None or self.answers:
             return self
+        # Instructions alone are no message to answer, so they become the message itself.
         if self.history:
             told = "\n\n".join(str(message["content"]) for message in self.history)
             return Sending([_text(f"<instructions>\n{told}\n</instructions>")])
@@ -57,7 +64,7 @@ class Sending:
 
     @property
     def extras(self) -> dict[str, Any]:
-        """What only some backends take, if there is any of it."""
+        """Return the arguments that only some backends take, if there are any."""
         return {
             name: value
             for name, value in (("answers", self.answers), ("history", self.history))
@@ -72,16 +79,19 @@ def answers_to(
     questions: Collection[str] | None = None,
     edited: Mapping[str, str] | None = None,
 ) -> tuple[ToolAnswer, ...]:
-    """Answers to all of these calls; those that no entry answers get none of their own.
+    """Return answers to all of these calls; one that no entry answers gets an explanation.
 
     Args:
+        calls: The calls that wait.
+        entries: The new messages, which may hold their results.
+        own_tools: Names of the caller's tools.
         questions: The calls that ask for a permission, by id: only their answers are decisions.
             ``None``: those of tools that are not among ``own_tools`` (which the caller may offer
             now, or may have offered when the agent called them).
         edited: The arguments of the calls that were run with others than the agent's.
 
     Raises:
-        InvalidInputError: what answers a question is no decision, but pretends to be one.
+        InvalidInputError: The answer to a question pretends to be a decision and is none.
     """
     given = {entry.tool_call_id: entry for entry in entries if entry.role == "tool"}
     names = frozenset(own_tools)
@@ -96,7 +106,7 @@ def answers_to(
 
 
 def _telling(answer: ToolAnswer, arguments: str | None) -> ToolAnswer:
-    """The answer with what it is the result of, where the agent would take it for another."""
+    """Return the answer with the arguments it is the result of, where the agent wrote others."""
     if arguments is None or answer.returned is None:
         return answer
     said = f"[The application ran this call with other arguments: {arguments}]"
@@ -119,6 +129,7 @@ def instructing(answers: Sequence[ToolAnswer], text: str) -> tuple[ToolAnswer, .
 
 
 def _answer(call: ToolCallMessage | PendingToolCall, entry: Entry | None, own: bool) -> ToolAnswer:
+    """Return the answer to one call: a result, or a decision where the call is a question."""
     id_, name = call.tool_call_id, call.tool_name
     if entry is None:
         problem = broken_arguments(name, call.raw_arguments)
@@ -135,9 +146,10 @@ def _answer(call: ToolCallMessage | PendingToolCall, entry: Entry | None, own: b
 
 
 def _decided(id_: str, name: str, entry: Entry) -> ToolAnswer:
-    """What an entry says to the question whether the server's tool may run."""
+    """Return an entry's decision about whether the server's tool may run."""
     if entry.decision is None:
-        # The caller has done something else, whatever it is.
+        # The entry is a plain tool message: the caller did something other than run the server's
+        # tool, so that is why it is not run.
         return ToolAnswer(id_, name, reason=entry.text or "Denied by the user.")
     decision = normalise_decision(entry.decision)
     if isinstance(decision, Deny):
@@ -149,13 +161,17 @@ def _decided(id_: str, name: str, entry: Entry) -> ToolAnswer:
 def as_request(
     entries: Sequence[Entry], system: str, answers: Sequence[ToolAnswer] = ()
 ) -> Sending:
-    """For the Letta API, which stores messages of any role; tool results that answer nothing that
-    waits there become text."""
+    """Return a request for the Letta API, which stores messages of any role.
+
+    Tool results that answer nothing that waits there become text.
+    """
     answered = {answer.tool_call_id for answer in answers}
     rest = [e for e in entries if e.role != "tool" or e.tool_call_id not in answered]
     history: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     if not rest:
         return Sending(None, tuple(answers), tuple(history))
+    # The turn needs a message of the user's to answer: the last entry, if it is one; otherwise the
+    # entries behind the last such message, told as text.
     if rest[-1].role == "user":
         last: Content = rest[-1].content if isinstance(rest[-1].content, str) else _parts(rest[-1])
         history += as_messages(rest[:-1])
@@ -169,7 +185,10 @@ def as_request(
 
 
 def as_message(entries: Sequence[Entry], system: str) -> Sending:
-    """For an App Server, which takes user messages only: everything else becomes labelled text."""
+    """Return a request for an App Server, which takes user messages only.
+
+    Everything else becomes labelled text.
+    """
     tail = [entry for entry in entries[-1:] if entry.role == "user"]
     before = list(entries[: len(entries) - len(tail)])
     parts: list[dict[str, Any]] = []
@@ -192,7 +211,7 @@ def _text(text: str) -> dict[str, Any]:
 
 
 def _others(entries: Iterable[Entry]) -> list[dict[str, Any]]:
-    """The images in entries that become text."""
+    """Return the images in entries that become text."""
     return [dict(part) for entry in entries for part in entry.others]
 
 

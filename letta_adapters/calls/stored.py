@@ -1,4 +1,7 @@
-"""What a conversation holds already: its newest messages, and the answer to a repeated call."""
+"""Read what a conversation holds already: its newest messages, and answers to repeated calls.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +28,9 @@ from letta_adapters.messages import (
 if TYPE_CHECKING:
     from letta_adapters.client import AsyncLettaClient
 
-# Stored messages that are looked through for a repeated call.
+# The number of newest stored messages that are searched for a repeated call.
 RECENT: Final = 50
-# How long the run of a call is waited for that may have been made before.
+# The seconds to wait for the run of a call that may have been made before.
 _RUN_SECONDS: Final = 600.0
 
 _Item = Mapping[str, Any]
@@ -36,7 +39,7 @@ _Item = Mapping[str, Any]
 async def newest(
     client: AsyncLettaClient, conversation: Conversation, limit: int
 ) -> list[dict[str, Any]]:
-    """The newest stored messages, oldest first."""
+    """Return the newest stored messages, oldest first."""
     page = await client.backend.list_messages(
         conversation, before=None, after=None, order="desc", limit=limit
     )
@@ -44,9 +47,9 @@ async def newest(
 
 
 def is_head(marker: Marker, items: Sequence[_Item]) -> bool:
-    """Is the marker's answer still the newest thing in the conversation?
+    """Return whether the marker's answer is still the newest message of the conversation.
 
-    Several items can belong to one stored message, and what answers a call that is pending may
+    Several items can belong to one stored message, and the answer to a call that is pending may
     stand behind the call: any of the names will do in the newest message.
     """
     if not items:
@@ -61,11 +64,12 @@ def is_head(marker: Marker, items: Sequence[_Item]) -> bool:
 
 
 def names_of_newest(items: Sequence[_Item]) -> tuple[str, ...]:
-    """What a marker calls the newest message."""
+    """Return the names that a marker has for the newest message."""
     return tuple(sorted(_names(items[-1]))) if items else ()
 
 
 def _names(item: _Item) -> set[str]:
+    """Return all names an item is known by: its ids, and those of its calls and results."""
     names = {of_call(str(item.get(key))) for key in ("id", "otid") if item.get(key)}
     names |= {str(call.get("tool_call_id")) for call in calls_of(item)}
     returns = dicts_of(item.get("tool_returns")) or [item]
@@ -74,9 +78,11 @@ def _names(item: _Item) -> set[str]:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What follows an input that the conversation holds.
+    """Hold what follows an input that the conversation holds.
 
-    ``pending``: calls nobody answered yet. Without ``messages`` the input has no answer.
+    Attributes:
+        messages: The messages; none if the input has no answer.
+        pending: Calls that nobody has answered yet.
     """
 
     messages: tuple[Message, ...]
@@ -84,7 +90,7 @@ class Answered:
 
     @property
     def complete(self) -> bool:
-        """Did the agent answer, or does it wait for the caller?"""
+        """Return whether the agent answered, or waits for the caller."""
         return bool(self.pending) or any(isinstance(m, AssistantMessage) for m in self.messages)
 
 
@@ -99,15 +105,17 @@ async def wait_for_runs(
     """Wait for a run that may be of this very call, made before, here or elsewhere.
 
     Args:
-        key: What the call is known by.
+        client: The client.
+        conversation: The conversation.
+        key: The key that the call is known by.
         after: The run of the answer that the call goes on from.
-        seconds: How long at most; ``None``: as long as a turn may take.
+        seconds: The longest wait; ``None``: as long as a turn may take.
 
     Returns:
-        Has anything run since ``after``, as far as the server tells?
+        Whether anything has run since ``after``, as far as the server tells.
 
     Raises:
-        ConversationBusyError: the run goes on and on.
+        ConversationBusyError: The run goes on and on.
     """
     backend = client.backend
     seconds = seconds or backend.turn_timeout or _RUN_SECONDS
@@ -134,19 +142,23 @@ async def holds(
     """Ask the server whether a message that was sent under this key is in the conversation.
 
     A turn of ours that is still being stopped there is waited for, and so is a run that is active:
-    what it was sent is listed only when its step is stored.
+    the input of a run is listed only when its step is stored.
 
     Args:
-        seconds: How long a run is waited for. Default: as long as the client's turns may take.
-        results: What was sent with it for tool calls: texts, by the calls' ids. Where a server
+        client: The client.
+        conversation: The conversation.
+        key: The key that the message was sent under.
+        results: Texts that were sent with it for tool calls, by the calls' ids. Where a server
             answers calls itself when their turn ends, only these texts are the caller's.
+        seconds: The longest wait for a run. Default: as long as the client's turns may take.
 
     Returns:
         ``None`` if the conversation is gone.
 
     Raises:
-        ConversationBusyError: a run there goes on and on.
+        ConversationBusyError: A run there goes on and on.
     """
+    # Entering waits for a turn of this process that is still being stopped there.
     leave = await client.enter(conversation, None)
     try:
         await wait_for_runs(client, conversation, key, seconds=seconds)
@@ -157,6 +169,7 @@ async def holds(
         leave()
     if key is not None and after_message(items, key) is not None:
         return True
+    # The message itself is not there; a call may have sent nothing but results of tools.
     durable = has(client.backend.kind, "durable_pending_calls")
     open_: set[str] = set()
     for item in reversed(items):
@@ -171,13 +184,14 @@ async def holds(
 
 
 def _returns(item: _Item) -> Sequence[_Item]:
+    """Return the tool results in a stored message."""
     if item.get("message_type") != "tool_return_message":
         return ()
     return dicts_of(item.get("tool_returns")) or [item]
 
 
 def after_message(items: Sequence[_Item], key: str) -> Answered | None:
-    """What follows the message of this call, up to the next one of a user; else ``None``."""
+    """Return what follows the message of this call, up to the next user's message, or ``None``."""
     for at, item in enumerate(items):
         if item.get("message_type") == "user_message" and same_call(item.get("otid"), key):
             return _answered(items[at + 1 :])
@@ -185,8 +199,9 @@ def after_message(items: Sequence[_Item], key: str) -> Answered | None:
 
 
 def after_results(items: Sequence[_Item], tool_call_ids: Iterable[str]) -> Answered | None:
-    """What follows the results of these calls; ``None`` if they are not stored."""
+    """Return what follows the results of these calls; ``None`` if they are not stored."""
     wanted = set(tool_call_ids)
+    # From the newest on: a model may give a later call the id of an earlier one.
     for at in range(len(items) - 1, -1, -1):
         item = items[at]
         returned = item.get("message_type") == "tool_return_message"
@@ -196,6 +211,7 @@ def after_results(items: Sequence[_Item], tool_call_ids: Iterable[str]) -> Answe
 
 
 def _answered(items: Sequence[_Item]) -> Answered:
+    """Return the messages up to the next user's message, and the calls left open among them."""
     messages: list[Message] = []
     open_calls: dict[str, ToolCallMessage] = {}
     for item in items:
@@ -205,6 +221,7 @@ def _answered(items: Sequence[_Item]) -> Answered:
             break
         for message in _messages(item):
             messages.append(message)
+            # A call waits for somebody from its request to its result.
             if isinstance(message, ToolCallMessage) and message.requires_approval:
                 open_calls[message.tool_call_id] = message
             elif isinstance(message, ToolResultMessage):
@@ -213,6 +230,7 @@ def _answered(items: Sequence[_Item]) -> Answered:
 
 
 def _messages(item: _Item) -> list[Message]:
+    """Return a stored item as the messages that a stream would have yielded."""
     kind = item.get("message_type")
     common: dict[str, Any] = {k: item.get(k) for k in ("id", "otid", "run_id")}
     if kind == "assistant_message":
