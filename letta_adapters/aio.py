@@ -1,4 +1,12 @@
-"""``prompt``, ``create_agent``, ``create_session`` and ``resume_session`` for async code."""
+"""``prompt``, ``create_agent``, ``create_session`` and ``resume_session`` for async code.
+
+::
+
+    from letta_adapters import aio
+
+    async with aio.resume_session("agent-...") as session:
+        print((await session.run_turn("Hello!")).result)
+"""
 
 from __future__ import annotations
 
@@ -28,17 +36,18 @@ async def prompt(
     backend: BackendSpec | None = None,
     **options: Unpack[SessionKwargs],
 ) -> ResultMessage:
-    """Ask once, in a fresh conversation (without an agent id: of the default agent).
+    """Ask once, in a fresh conversation, and return the turn's result.
 
     Args:
         message: Text, an image, or a sequence of both.
-        agent_id: Whom to ask.
+        agent_id: The agent to ask. ``None`` means the default agent.
         client: Use this client; else one is made from ``backend`` and closed again.
         backend: ``Rest(...)``, ``"cloud"``, ...; ``None`` asks the environment.
-        options: See :class:`~letta_adapters.options.SessionOptions`.
+        **options: See :class:`~letta_adapters.options.SessionOptions`.
 
     Raises:
-        LettaError: refused. A turn that failed later is returned with ``success=False``.
+        LettaError: The message was refused. A turn that failed later is returned with
+            ``success=False``.
     """
     async with create_session(agent_id, client=client, backend=backend, **options) as session:
         return await session.run_turn(message)
@@ -50,7 +59,13 @@ async def create_agent(
     backend: BackendSpec | None = None,
     **options: Unpack[AgentKwargs],
 ) -> str:
-    """Create an agent; returns its id. Options: :class:`~letta_adapters.options.AgentOptions`."""
+    """Create an agent and return its id.
+
+    Args:
+        client: Use this client; else one is made from ``backend`` and closed again.
+        backend: ``Rest(...)``, ``"cloud"``, ...; ``None`` asks the environment.
+        **options: See :class:`~letta_adapters.options.AgentOptions`.
+    """
     if client is not None:
         return await _given(client, backend).create_agent(**options)
     async with AsyncLettaClient(backend) as own:
@@ -64,7 +79,14 @@ def create_session(
     backend: BackendSpec | None = None,
     **options: Unpack[SessionKwargs],
 ) -> AsyncSession:
-    """A session in a fresh conversation. Does no I/O: it opens on ``async with`` or first use."""
+    """Make a session in a fresh conversation; it opens on ``async with`` or on first use.
+
+    Args:
+        agent_id: The agent to talk to. ``None`` means the default agent.
+        client: Use this client; else one is made from ``backend`` and closed with the session.
+        backend: ``Rest(...)``, ``"cloud"``, ...; ``None`` asks the environment.
+        **options: See :class:`~letta_adapters.options.SessionOptions`.
+    """
     return _session(new_target(agent_id), client, backend, options)
 
 
@@ -77,13 +99,15 @@ def resume_session(
     backend: BackendSpec | None = None,
     **options: Unpack[SessionKwargs],
 ) -> AsyncSession:
-    """A session that goes on. Does no I/O: it opens on ``async with`` or first use.
+    """Make a session that continues a conversation; it opens on ``async with`` or on first use.
 
     Args:
-        id: An agent id (its default conversation), or a conversation id.
-        agent_id, conversation_id: The same by name; with both there is no look-up.
-        client, backend: As for :func:`prompt`; a client made here is closed with the session.
-        options: See :class:`~letta_adapters.options.SessionOptions`.
+        id: An agent id, which means its default conversation, or a conversation id.
+        agent_id: The agent's id, where ``id`` is not given.
+        conversation_id: The conversation's id. With both ids there is no look-up.
+        client: Use this client; else one is made from ``backend`` and closed with the session.
+        backend: ``Rest(...)``, ``"cloud"``, ...; ``None`` asks the environment.
+        **options: See :class:`~letta_adapters.options.SessionOptions`.
     """
     return _session(resume_target(id, agent_id, conversation_id), client, backend, options)
 
@@ -96,6 +120,7 @@ def _session(
 ) -> AsyncSession:
     if client is not None:
         return make_session(_given(client, backend), target, options)
+    # Nobody else knows this client, so the session closes it.
     return make_session(AsyncLettaClient(backend), target, options, owns_client=True)
 
 

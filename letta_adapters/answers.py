@@ -1,4 +1,7 @@
-"""Answering pending tool calls: ask the permission callback, run client-side tools, collect."""
+"""The answers to pending tool calls: ask the permission callback, run client-side tools.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -17,24 +20,24 @@ from letta_adapters.permission_policy import question
 from letta_adapters.permissions import Allow, Deny, PermissionContext, normalise_decision
 from letta_adapters.tools import Tool
 
-# Where the server runs its tools with the input it is told.
+# The backends whose server runs its tools with the input that it is told.
 _EDITING_BACKENDS = ("local", "remote")
 
 
 @dataclass(frozen=True, slots=True)
 class _Failed(Deny):
-    """The callback gave no answer: not knowing is not permission."""
+    """The callback gave no answer, which counts as a denial: not knowing is not permission."""
 
     traceback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answerer:
-    """How one session answers tool calls.
+    """The way one session answers tool calls.
 
     ``off_loop``: run asynchronous callbacks on a loop of their own in a worker thread (the sync
-    client's loop thread must never run user code). ``rounds``: of this turn; what goes on being
-    denied ends it.
+    client's loop thread must never run user code). ``rounds`` counts the denied steps of this turn
+    and ends it when there are too many.
     """
 
     tools: Mapping[str, Tool]
@@ -47,17 +50,19 @@ class Answerer:
     async def answer(
         self, calls: Sequence[ToolCallMessage], details: Mapping[str, Mapping[str, Any]]
     ) -> tuple[list[ToolAnswer], list[ToolResultMessage]]:
-        """Answers to all pending calls, and the results this side can already report.
-
-        ``details``: what the server says of its questions, by tool call id.
+        """Return answers to all pending calls, and the results this side can already report.
 
         The callback is asked one call at a time (a person may be behind it); then all allowed
         tools run at once.
 
+        Args:
+            calls: The calls that wait.
+            details: The server's own details of its questions, by tool call id.
+
         Raises:
-            TurnCancelledError: the callback denied with ``interrupt=True``.
-            TurnFailedError: too many steps in a row were denied.
-            UnsupportedOptionError: it edited the input of a tool that the server runs.
+            TurnCancelledError: The callback denied with ``interrupt=True``.
+            TurnFailedError: Too many steps in a row were denied.
+            UnsupportedOptionError: The callback edited the input of a tool that the server runs.
         """
         decisions = [
             Deny(call.problem)
@@ -65,6 +70,7 @@ class Answerer:
             else await self._decide(call, details.get(call.tool_call_id) or {})
             for call in calls
         ]
+        # Before anything runs: an interrupted turn must not have done half of its calls.
         for decision in decisions:
             if isinstance(decision, Deny) and decision.interrupt:
                 text = decision.message or "The permission callback interrupted the turn."
@@ -96,10 +102,12 @@ class Answerer:
             decision = normalise_decision(
                 await invoke_callable(ask, {}, in_thread_loop=self.off_loop)
             )
+        # Any fault of the callback's code denies the call; raising would leave the call waiting.
         except Exception as error:
             shown = report_raised(f"can_use_tool, asked about {call.tool_name!r},", error)
             text = f"The permission callback failed ({type(error).__name__}: {error})."
             return _Failed(text, traceback=shown)
+        # The Letta API runs a server tool with the model's own input, whatever it is told.
         edited = isinstance(decision, Allow) and decision.updated_input not in (
             None,
             call.tool_input,
@@ -117,6 +125,8 @@ class Answerer:
     async def _act(self, call: ToolCallMessage, decision: Allow | Deny) -> ToolAnswer:
         answer = ToolAnswer(call.tool_call_id, call.tool_name)
         tool = self.tools.get(call.tool_name)
+        # A tool of ours can tell the model itself why its arguments are no use; no denial is
+        # needed.
         if call.problem and tool is not None:
             return _replace(answer, returned=call.problem, is_error=True)
         if isinstance(decision, Deny):
@@ -135,6 +145,7 @@ class Answerer:
                 suggestion_ids=decision.save,
             )
         edited = decision.updated_input
+        # The model's own text goes to the tool unparsed, so that the tool's schema reads it once.
         arguments = call.raw_arguments if edited is None else edited
         outcome = await tool.run(arguments, in_thread_loop=self.off_loop)
         return _replace(
@@ -151,7 +162,10 @@ def _replace(answer: ToolAnswer, **changes: Any) -> ToolAnswer:
 
 
 def _result(call: ToolCallMessage, answer: ToolAnswer) -> ToolResultMessage:
-    """What the model will see. The server repeats it in some modes only, so it is said here."""
+    """Return the result as the model will see it, which only some servers repeat.
+
+    The text of a denial is the server's own.
+    """
     if answer.returned is None:
         text = f"Error: request to call tool denied. User reason: {answer.reason}"
     elif isinstance(answer.returned, str):

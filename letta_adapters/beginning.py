@@ -1,4 +1,7 @@
-"""How a turn begins: its message is sent, and whatever goes wrong leaves the conversation free."""
+"""The beginning of a turn: its message is sent, and a failure leaves the conversation free.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +32,23 @@ async def begin_turn(
     timeout: float | None = None,
     extras: Mapping[str, Any] | None = None,
 ) -> Turn:
-    """Send a message in a conversation that was entered; ``leave`` is called when the turn is over.
+    """Send a message in a conversation that was entered, and return the turn it begins.
 
-    ``extras``: see :meth:`~letta_adapters.backends.base.BackendTurn.start`.
+    Args:
+        client: The client whose backend the message goes to.
+        conversation: The conversation, which the caller has entered.
+        settings: The settings that every request of the turn carries.
+        content: The message in the form of the wire.
+        otid: The message's id.
+        leave: Called when the turn is over, to free the conversation.
+        owner: The task or thread that sends the message.
+        answerer: Answers the turn's tool calls; without it the turn pauses at them.
+        init: The first message of the turn's stream, if it is the session's first.
+        timeout: Seconds the turn may take; ``None`` means the backend's limit.
+        extras: See :meth:`~letta_adapters.backends.base.BackendTurn.start`.
 
     Raises:
-        LettaError: the server refused it. The conversation is free again.
+        LettaError: The server refused the message. The conversation is free again.
     """
     started = await _start(client, conversation, settings, content, otid, leave, extras or {})
     made = Turn(
@@ -61,16 +75,19 @@ async def begin_in_line(
     """Send the message of a turn that waits, as soon as its conversation is free.
 
     Args:
-        client: Whose backend it goes to.
-        turn: What waits.
-        settings, init: Asked when it begins: what they say may change until then.
-        content, otid: The message.
+        client: The client whose backend the message goes to.
+        turn: The turn that waits.
+        settings: Called when the turn begins, as the settings may change until then.
+        content: The message in the form of the wire.
+        otid: The message's id.
+        init: Called when the turn begins; returns the first message of its stream, if any.
 
     Raises:
-        LettaError: the server refused it. The conversation is free again.
+        LettaError: The server refused the message. The conversation is free again.
     """
     place = turn.conversation
     leave = await client.enter(place, turn.owner, in_line=True)
+    # From here on the message may arrive at the server, and can no longer be taken back.
     turn.on_its_way = True
     started = await _start(client, place, settings(), content, otid, leave, {})
     client.turns[place] = turn
@@ -91,9 +108,10 @@ async def _start(
         client.check_usable()
         await turn.start(content, otid, **extras)
     except asyncio.CancelledError:
-        # The request may have arrived: leave nothing running.
+        # The request may have arrived, and must not leave a turn running that nobody reads.
         await client.finish(_abandon(turn, leave))
         raise
+    # Whatever it was, no turn has begun that could free the conversation.
     except BaseException:
         leave()
         raise

@@ -1,4 +1,4 @@
-"""The client: a backend, and everything that can be done on it."""
+"""Agents and conversations on one backend, for asyncio code: :class:`AsyncLettaClient`."""
 
 from __future__ import annotations
 
@@ -39,10 +39,13 @@ if TYPE_CHECKING:
 
 
 def resolve_backend(backend: BackendSpec | None) -> Rest | Local | Remote:
-    """The backend configuration meant by an object, a name, or (``None``) the environment.
+    """Return the backend configuration meant by an object, a name, or the environment.
 
-    Nothing given means the Letta API if ``LETTA_BASE_URL`` or ``LETTA_API_KEY`` is set, an App
-    Server if ``LETTA_APP_SERVER_URL`` is set, else the local runtime.
+    ``None`` means the Letta API if ``LETTA_BASE_URL`` or ``LETTA_API_KEY`` is set, an App Server
+    if ``LETTA_APP_SERVER_URL`` is set, and the runtime on this machine otherwise.
+
+    Raises:
+        InvalidInputError: ``backend`` is neither a configuration nor one of the known names.
     """
     if isinstance(backend, Rest | Local | Remote):
         return backend
@@ -65,6 +68,8 @@ def resolve_backend(backend: BackendSpec | None) -> Rest | Local | Remote:
 
 def _make_backend(spec: Rest | Local | Remote, http_client: Any) -> Backend:
     if isinstance(spec, Rest):
+        # Backends are imported only when one of theirs is made: the Letta API needs httpx, Letta
+        # Code needs websockets, and nobody should pay for the one that is not used.
         from letta_adapters.backends.rest.backend import RestBackend
 
         return RestBackend(spec, http_client)
@@ -80,22 +85,29 @@ def _make_backend(spec: Rest | Local | Remote, http_client: Any) -> Backend:
 
 
 def _place_of(spec: Rest | Local | Remote) -> Hashable:
-    """Return what two clients have in common whose conversations are the same."""
+    """Return a key that is equal for two clients whose conversations are the same ones."""
     where = {Rest: "base_url", Local: "data_dir", Remote: "url"}[type(spec)]
     return type(spec).__name__, str(getattr(spec, where) or "")
 
 
 class AsyncLettaClient:
-    """Letta agents, for asyncio code.
+    """A client for Letta agents, for asyncio code.
 
-    Belongs to the event loop it is first used on. Close it, or use it with ``async with``.
+    It belongs to the event loop on which it is first used. Close it, or use it with ``async
+    with``::
+
+        async with AsyncLettaClient("local") as client:
+            agent_id = await client.create_agent(model="anthropic/claude-sonnet-4-5")
+            result = await client.prompt("Hello!", agent_id)
+            print(result.result)
 
     Args:
-        backend: ``Rest(...)``, ``"cloud"``, ... ; ``None`` asks the environment.
+        backend: ``Rest(...)``, ``Local(...)``, ``Remote(...)``, or ``"cloud"``, ``"local"``,
+            ``"remote"``; ``None`` asks the environment.
         http_client: An ``httpx.AsyncClient`` to use for the Letta API (it is not closed).
 
     Raises:
-        ConfigurationError: an App Server is meant and none is named.
+        ConfigurationError: An App Server is meant and none is named.
         AuthenticationError: Letta Cloud is meant and there is no key.
     """
 
@@ -108,18 +120,20 @@ class AsyncLettaClient:
         self.conversations = AsyncConversations(self)
         self.models = AsyncModels(self)
         self._loop: asyncio.AbstractEventLoop | None = None
-        # The turn that has each conversation, and what all clients of one server are known by.
+        # The running turn of each conversation: a conversation has one at a time.
         self.turns: dict[Conversation, Turn] = {}
-        # The turns that wait for one of them, in the order they were sent.
+        # The turns that wait for their conversation to become free, in the order they were sent.
         self.queue: list[Turn] = []
+        # Clients of one server share its conversations, so they take turns in them. A client with
+        # an HTTP client of its own may talk to anything, and so shares with nobody.
         self._place = _place_of(self.spec) if http_client is None else id(self)
         self._finishing: set[asyncio.Future[Any]] = set()
-        # What sessions have on their way.
+        # The openings and sends of sessions that have not ended yet.
         self.works = Works(self.finish)
         # The MCP servers of sessions that are not closed.
         self.mcp_hosts: set[McpHost] = set()
         self._closed = False
-        # Who remembers something of agents and conversations; set up once per client.
+        # Functions to call when an agent or a conversation changes, because they cache parts of it.
         self._watchers: list[Callable[[Change], None]] = []
         self.handles = Handles()
 
@@ -128,20 +142,29 @@ class AsyncLettaClient:
     async def prompt(
         self, message: Any, agent_id: str | None = None, **options: Unpack[SessionKwargs]
     ) -> ResultMessage:
-        """Ask once, in a fresh conversation of the agent (without an id: of the default agent).
+        """Ask once, in a fresh conversation, and return the turn's result.
+
+        Args:
+            message: Text, an image, or a sequence of text and image parts.
+            agent_id: The agent to ask. ``None`` means the default agent.
+            **options: See :class:`~letta_adapters.options.SessionOptions`.
 
         Raises:
-            LettaError: refused. A turn that failed later is returned with ``success=False``.
+            LettaError: The message was refused. A turn that failed later is returned with
+                ``success=False``.
         """
         async with self.create_session(agent_id, **options) as session:
             return await session.run_turn(message)
 
     async def create_agent(self, **options: Unpack[AgentKwargs]) -> str:
-        """Create an agent; returns its id. Options: :class:`~letta_adapters.options.AgentOptions`.
+        """Create an agent and return its id.
+
+        Args:
+            **options: See :class:`~letta_adapters.options.AgentOptions`.
 
         Raises:
-            InvalidInputError: a bad option, before any I/O.
-            UnsupportedOptionError: one that this backend does not have.
+            InvalidInputError: An option is wrong. This is found before any I/O.
+            UnsupportedOptionError: This backend does not have one of the options.
         """
         checked = AgentOptions(**dict[str, Any](**options))
         self.check_usable()
@@ -153,9 +176,11 @@ class AsyncLettaClient:
     def create_session(
         self, agent_id: str | None = None, **options: Unpack[SessionKwargs]
     ) -> AsyncSession:
-        """A session in a fresh conversation. Does no I/O. Without an id: the default agent.
+        """Make a session in a fresh conversation; this does no I/O.
 
-        Options: :class:`~letta_adapters.options.SessionOptions`.
+        Args:
+            agent_id: The agent to talk to. ``None`` means the default agent.
+            **options: See :class:`~letta_adapters.options.SessionOptions`.
         """
         return make_session(self, new_target(agent_id), options)
 
@@ -167,12 +192,13 @@ class AsyncLettaClient:
         conversation_id: str | None = None,
         **options: Unpack[SessionKwargs],
     ) -> AsyncSession:
-        """A session that goes on. Does no I/O.
+        """Make a session that continues a conversation; this does no I/O.
 
         Args:
-            id: An agent id (its default conversation), or a conversation id.
-            agent_id, conversation_id: The same by name; with both there is no look-up.
-            options: See :class:`~letta_adapters.options.SessionOptions`.
+            id: An agent id, which means its default conversation, or a conversation id.
+            agent_id: The agent's id, where ``id`` is not given.
+            conversation_id: The conversation's id. With both ids there is no look-up.
+            **options: See :class:`~letta_adapters.options.SessionOptions`.
         """
         return make_session(self, resume_target(id, agent_id, conversation_id), options)
 
@@ -185,9 +211,15 @@ class AsyncLettaClient:
         order: Order = "desc",
         limit: int = PAGE_SIZE,
     ) -> MessagePage:
-        """Stored messages without a session, newest first.
+        """Return a page of stored messages, newest first; no session is needed.
 
-        An agent id alone means its default conversation; a conversation id is enough by itself.
+        Args:
+            agent_id: An agent id alone means the agent's default conversation.
+            conversation_id: A conversation id is enough by itself.
+            before: Return messages older than the one with this id (``page.next_before``).
+            after: Return messages newer than the one with this id (``page.next_after``).
+            order: ``"desc"`` (newest first) or ``"asc"``.
+            limit: The number of stored messages on a page, 1 to 1000.
         """
         target = resume_target(None, agent_id, conversation_id)
         check_page(before, after, order, limit)
@@ -205,17 +237,20 @@ class AsyncLettaClient:
         base_url: str | None = None,
         **fields: str,
     ) -> list[str]:
-        """Connect a provider of models, for all agents of this state directory (Letta Code).
+        """Connect a model provider, for all agents of this state directory (Letta Code).
 
         Args:
             provider: ``"anthropic"``, ``"openai"``, ``"ollama"``, ``"openai-compatible"``, ...
-            api_key, base_url, fields: What the provider wants; stored by Letta Code.
+            api_key: The provider's key. Letta Code stores it.
+            base_url: The address of the provider's API, for a provider that needs one.
+            **fields: Other fields that the provider asks for. Letta Code stores them.
 
         Returns:
-            The handles of all models there are now.
+            The handles of all models that are available now.
 
         Raises:
-            InvalidInputError: no such provider (naming those spelled alike), or fields missing.
+            InvalidInputError: There is no such provider (the message names those spelled alike), or
+                fields are missing.
         """
         from letta_adapters.providers import connect_provider
 
@@ -223,10 +258,10 @@ class AsyncLettaClient:
         return await connect_provider(self, provider, given)
 
     async def runtime_status(self) -> RuntimeStatus:
-        """What the embedded runtime says of itself: its memory, who uses it.
+        """Return the state of the embedded runtime: its memory, and the processes that use it.
 
         Raises:
-            UnsupportedOptionError: there is none; this is for ``Local``.
+            UnsupportedOptionError: This backend has no embedded runtime; only ``Local`` has one.
         """
         self.check_usable()
         return await self.backend.runtime_status()
@@ -239,20 +274,24 @@ class AsyncLettaClient:
         params: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Any call of the Letta API (``"GET", "/v1/tools/"``); the decoded JSON."""
+        """Make any call of the Letta API (``"GET", "/v1/tools/"``) and return the decoded JSON."""
         self.check_usable()
         verb = checked_method(method)
         answer = await self.backend.request(verb, path, params=params, body=body)
+        # A call made by hand may change or delete an agent or a conversation that something here
+        # has cached, so it counts like a call of ours.
         change = change_of(verb, path, body)
         if change is not None:
             self.notice(change)
         return answer
 
     async def close(self) -> None:
-        """Stop turns that are running, and close for good. Can be called more than once."""
+        """Stop the turns that are running and close for good. It can be called more than once."""
         if self._closed:
             return
         self._closed = True
+        # The order matters: messages that wait must not begin while others are stopped, and the
+        # connection must outlive the turns that are told to stop through it.
         await withdraw(tuple(self.queue), "client")
         await self.works.end()
         for turn in tuple(self.turns.values()):
@@ -274,17 +313,17 @@ class AsyncLettaClient:
 
     @property
     def backend_name(self) -> str:
-        """``"rest"``, ``"local"`` or ``"remote"``."""
+        """The kind of backend: ``"rest"``, ``"local"`` or ``"remote"``."""
         return self.backend.name
 
     @property
     def busy(self) -> bool:
-        """Does a turn run or wait, an MCP server serve, or a clean-up go on?"""
+        """True while a turn runs or waits, an MCP server is connected, or a clean-up goes on."""
         return bool(self.turns or self.queue or self.mcp_hosts or self._finishing)
 
     @property
     def closed(self) -> bool:
-        """Was it closed? That is final."""
+        """True once the client was closed, which is final."""
         return self._closed
 
     # -- for sessions -----------------------------------------------------------------------
@@ -295,6 +334,8 @@ class AsyncLettaClient:
             raise SessionClosedError(
                 "This client is closed.", hint="Make a new one; a closed client is final."
             )
+        # Connections and locks belong to the loop they were made on: used on another one they would
+        # hang or fail in odd places, so the mistake is named here.
         loop = running_loop()
         if self._loop is None:
             self._loop = loop
@@ -306,11 +347,11 @@ class AsyncLettaClient:
             )
 
     def watch(self, watcher: Callable[[Change], None]) -> None:
-        """Tell ``watcher`` of every change of an agent or a conversation by this client."""
+        """Call ``watcher`` with every change this client makes to an agent or a conversation."""
         self._watchers.append(watcher)
 
     def notice(self, change: Change) -> None:
-        """What was remembered of an agent or a conversation is not true any more."""
+        """Drop all that was cached of an agent or a conversation which has just changed."""
         self.backend.notice(change)
         if change.agent_id:
             self.handles.forget(change.agent_id)
@@ -320,22 +361,25 @@ class AsyncLettaClient:
     async def enter(
         self, conversation: Conversation, owner: object, *, in_line: bool = False
     ) -> Callable[[], None]:
-        """Wait until no turn of ours is active on the conversation; the result frees it again.
+        """Wait until no turn is active in the conversation, and return a function that frees it.
 
         First come, first served, in the whole process: clients of one server on several event loops
-        take turns. A turn that was given up is aborted.
+        take turns. A turn whose reader has given it up is aborted.
 
         Args:
-            conversation: What is entered.
-            owner: The task or thread that does so.
-            in_line: The owner does not wait for it: it may read the turn that is in the way.
+            conversation: The conversation to take.
+            owner: The task or thread that takes it.
+            in_line: True if the owner goes on while this waits, and so may still read the turn that
+                is in the way.
 
         Raises:
-            ConversationBusyError: it would be waited for in vain: for a turn that the owner itself
-                would have to read.
+            ConversationBusyError: The wait would never end, because the owner itself would have to
+                read the turn that is in the way.
         """
         self.check_outside(conversation)
         await self._make_way(conversation, None if in_line else owner)
+        # A thread that waits here cannot read a turn of its own in another client; the lock must
+        # know it to find out that the wait would never end.
         blocks = owner if isinstance(owner, threading.Thread) else None
         try:
             give_back = await take((self._place, conversation), blocks, waits=in_line)
@@ -353,7 +397,7 @@ class AsyncLettaClient:
         return leave
 
     def check_outside(self, conversation: Conversation) -> None:
-        """Raise if a tool of the conversation's turn, which waits for it, wants to use it."""
+        """Raise if the caller is a tool of the conversation's turn, which waits for that tool."""
         turn = self.turns.get(conversation)
         if (turn is not None and turn.waits_for_caller()) or serves(conversation):
             raise WaitsForItselfError(
@@ -361,10 +405,10 @@ class AsyncLettaClient:
             )
 
     async def make_way(self, waiting: Turn) -> None:
-        """Stop what is in the way of a turn that waits, if whoever reads that has given it up.
+        """Stop the turn that blocks a waiting one, if the blocking turn's reader has given it up.
 
         Raises:
-            ConversationBusyError: the reader would have to read another turn first.
+            ConversationBusyError: The reader would have to read another turn first.
         """
         await self._make_way(waiting.conversation, waiting.owner)
 
@@ -374,15 +418,17 @@ class AsyncLettaClient:
             return
         if turn.given_up(owner):
             await turn.stop("The turn was left unfinished and another message was sent.")
+        # Nobody else reads that turn and this owner waits here instead of reading it: without this
+        # error both would wait for ever.
         elif owner is not None and turn.unread and turn.left_behind(owner):
             raise unread_error()
 
     async def finish(self, work: Awaitable[None]) -> None:
-        """Run clean-up to its end even if the caller is cancelled; ``close`` waits for it."""
+        """Run a clean-up to its end even if the caller is cancelled; ``close`` waits for it."""
         await asyncio.shield(self.finish_later(work))
 
     def finish_later(self, work: Awaitable[None]) -> asyncio.Future[None]:
-        """Run clean-up beside everything else; ``close`` waits for it."""
+        """Start a clean-up that runs beside everything else; ``close`` waits for it."""
         task = asyncio.ensure_future(work)
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
@@ -397,7 +443,7 @@ def make_session(
     owns_client: bool = False,
     off_loop: bool = False,
 ) -> AsyncSession:
-    """Validate the options against the client's backend; the session is not open yet."""
+    """Validate the options against the client's backend and make a session that is not open yet."""
     from letta_adapters.backends.base import check_supported
 
     checked = SessionOptions(**options)
@@ -411,12 +457,12 @@ def make_session(
 
 
 def new_target(agent_id: str | None) -> Target:
-    """Where ``create_session(agent_id)`` goes."""
+    """Return the target of ``create_session(agent_id)``."""
     return Target(agent_id=agent_id, new=True)
 
 
 def resume_target(id: str | None, agent_id: str | None, conversation_id: str | None) -> Target:
-    """Where ``resume_session(...)`` goes. Raises :class:`InvalidInputError` for what is no id."""
+    """Return the target of ``resume_session(...)``; raise InvalidInputError for bad ids."""
     if id is not None:
         is_conversation = isinstance(id, str) and id.startswith(CONVERSATION)
         if (conversation_id if is_conversation else agent_id) is not None:

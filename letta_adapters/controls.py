@@ -1,4 +1,7 @@
-"""What a session can ask and change of its conversation besides talking: model, tools, queue."""
+"""The controls of a session besides talking: its model, its toolset, and the queue of messages.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ class AsyncControls:
         raise NotImplementedError
 
     def _uses(self, model: str) -> None:
-        """The conversation has another model from now on."""
+        """Remember that the conversation has another model from now on."""
         raise NotImplementedError
 
     async def _place(self) -> Conversation:
@@ -40,8 +43,8 @@ class AsyncControls:
         """Use another model in this conversation from the next turn on (not in others).
 
         Raises:
-            InvalidInputError: the server has no such model; the error names those spelled alike.
-            UnsupportedOptionError: the agent's default conversation always uses its agent's model.
+            InvalidInputError: The server has no such model; the error names those spelled alike.
+            UnsupportedOptionError: The agent's default conversation always uses its agent's model.
         """
         if not isinstance(model, str) or not model:
             raise InvalidInputError(f"A model handle is needed, not {model!r}.")
@@ -61,7 +64,7 @@ class AsyncControls:
         """Change the permission mode or the working directory at once, also in a running turn.
 
         Raises:
-            InvalidInputError: nothing is to be changed, or ``cwd`` is not a directory.
+            InvalidInputError: Nothing is to be changed, or ``cwd`` is not a directory.
         """
         given = {"permission_mode": permission_mode, "cwd": cwd}
         changes = {name: value for name, value in given.items() if value is not None}
@@ -70,6 +73,7 @@ class AsyncControls:
         await self._change(changes)
 
     async def _change(self, changes: Mapping[str, Any]) -> None:
+        # The whole set of options is checked again: a change may not go together with the others.
         known = {name: getattr(self._options, name) for name in self._options.model_fields_set}
         changed = SessionOptions(**{**known, **changes})
         check_supported(changed, self._client.backend_name)
@@ -77,17 +81,18 @@ class AsyncControls:
         self._options = changed
 
     async def device_status(self) -> dict[str, Any]:
-        """What the server says of this conversation's place.
+        """Return the server's own description of this conversation's state.
 
-        ``current_permission_mode``, ``current_working_directory``, ``current_loaded_tools``,
+        It has ``current_permission_mode``, ``current_working_directory``, ``current_loaded_tools``,
         ``pending_control_requests`` and more, in Letta Code's words.
         """
         return dict((await self._client.backend.live(await self._place())).device)
 
     async def queued(self) -> tuple[Mapping[str, Any], ...]:
-        """The messages that wait behind a running turn; each has an ``id`` and its ``content``.
+        """Return the messages that wait behind a running turn, with ``id`` and ``content``.
 
-        Those of other clients, which wait at the server (Letta Code), then those of this client.
+        First come those of other clients, which wait at the server (Letta Code), then those of this
+        client.
         """
         where = await self._place()
         ours = tuple(turn.item for turn in self._client.queue if turn.conversation == where)
@@ -96,13 +101,15 @@ class AsyncControls:
         return (*(await self._client.backend.live(where)).queue, *ours)
 
     async def remove_queued(self, item_id: str) -> bool:
-        """Take a message out of the queue. ``False`` if it is not (any more) in it.
+        """Take a message out of the queue; return ``False`` if it is not in it (any more).
 
-        No stream is owed for a message of this session that was taken out.
+        A message of this session that was taken out has no stream.
         """
         where = await self._place()
+        # Messages of this client wait here and the server does not know them, so they come first.
         for turn in tuple(self._client.queue):
             if turn.conversation == where and turn.item["id"] == item_id:
+                # The server may have it already: it can no longer be taken back.
                 if turn.on_its_way:
                     return False
                 await turn.stop("The message was taken out of the queue.")
@@ -112,12 +119,13 @@ class AsyncControls:
             return False
         try:
             await self._command("remove_queue_item", item_id=item_id)
+        # The server refuses an id that is not (or no longer) in its queue, which is no failure.
         except ServerError:
             return False
         return True
 
     async def resume_queue(self) -> int:
-        """Let the messages go on that an abort has put on hold; how many there were."""
+        """Let the messages go on that an abort has put on hold, and return their number."""
         return int((await self._command("resume_queue")).get("resumed") or 0)
 
     async def _command(self, name: str, **fields: Any) -> dict[str, Any]:

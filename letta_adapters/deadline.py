@@ -1,7 +1,9 @@
-"""A time limit over a turn that costs nothing per message.
+"""A time limit for a turn that costs nothing per message.
 
-``asyncio.timeout`` (3.11+) around every step would; and it could not span the consumer's own code
-between two messages, which must not be interrupted.
+``asyncio.timeout`` (3.11+) around every step would cost something for each; and it could not span
+the consumer's own code between two messages, which must not be interrupted.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -10,13 +12,14 @@ import asyncio
 
 from letta_adapters.errors import TimeoutAfterAcceptanceError
 
-# Since Python 3.11 a task counts its cancellations. Below, one of another class may do so (that of
-# ``backports.asyncio.runner``), but those who cancel it do not take back what they have counted.
+# Since Python 3.11 a task counts its cancellations. Below that version a task of another class may
+# do so too (that of ``backports.asyncio.runner``), but whoever cancels it does not take the count
+# back.
 _COUNTED = hasattr(asyncio.Task, "uncancel")
 
 
 class Deadline:
-    """Cancels the task that waits inside :meth:`enter` … :meth:`leave` when time is up."""
+    """Cancel the task that waits between :meth:`enter` and :meth:`leave` when time is up."""
 
     __slots__ = ("_cancels_before", "_handle", "_task", "expired", "seconds")
 
@@ -35,7 +38,7 @@ class Deadline:
             self._task.cancel()
 
     def enter(self) -> None:
-        """The current task starts to wait. Raises if time is up already."""
+        """Begin a wait of the current task; raise the error if time is up already."""
         if self.expired:
             raise self.error()
         if self.seconds is not None:
@@ -45,11 +48,11 @@ class Deadline:
             self._cancels_before = counted() if counted is not None else 0
 
     def leave(self) -> None:
-        """The current task stopped waiting."""
+        """End the wait of the current task."""
         self._task = None
 
     def absorbs_cancel(self) -> bool:
-        """Is the ``CancelledError`` just caught this deadline's, and only this deadline's?"""
+        """Return whether the ``CancelledError`` just caught is this deadline's alone."""
         task = self._task
         if not self.expired or task is None:
             return False
@@ -57,12 +60,12 @@ class Deadline:
         return uncancel is None or uncancel() <= self._cancels_before
 
     def error(self) -> TimeoutAfterAcceptanceError:
-        """The error of a turn that took too long."""
+        """Return the error of a turn that took too long."""
         return TimeoutAfterAcceptanceError(
             f"The turn took longer than {self.seconds:g} seconds and was aborted."
         )
 
     def stop(self) -> None:
-        """The turn is over."""
+        """Stop the clock, because the turn is over."""
         if self._handle is not None:
             self._handle.cancel()

@@ -1,4 +1,4 @@
-"""Every error this package raises.
+"""The exceptions that this package raises; all of them are a :class:`LettaError`.
 
 ::
 
@@ -33,9 +33,16 @@
     ├── SessionClosedError                                  code "session_closed"
     └── WrongEventLoopError                                 code "wrong_event_loop"
 
-Every instance has ``code`` (stable, for machines), ``message`` and ``hint`` (for people; ``str()``
-shows both), and where they apply ``status_code``, ``run_id``, ``accepted`` (did the server take the
-message? ``None`` = unknown). No API key is ever part of any of them.
+Every instance has a ``code``, which is stable and meant for programs, and a ``message`` and a
+``hint`` for people (``str()`` shows both). Where they apply it has ``status_code``, ``run_id``, and
+``accepted``, which says whether the server took the message (``None`` if that is unknown). No API
+key is ever part of any of them::
+
+    try:
+        session.send("Hello!")
+    except LettaError as error:
+        if error.accepted is False:
+            ...  # nothing was stored: it is safe to send it again
 """
 
 from __future__ import annotations
@@ -47,7 +54,7 @@ _E = TypeVar("_E", bound="LettaError")
 
 
 def joined(message: str, hint: str) -> str:
-    """Return a message and a hint as sentences: what came from elsewhere has no full stop."""
+    """Return a message and a hint as sentences, with a full stop between them if there is none."""
     if not message or not hint:
         return message or hint
     ended = message.rstrip().endswith((".", "!", "?", ":", "..."))
@@ -55,7 +62,7 @@ def joined(message: str, hint: str) -> str:
 
 
 class LettaError(Exception):
-    """Root of the tree. ``code`` is for programs, ``message`` and ``hint`` for people."""
+    """The base of all errors; ``code`` is for programs, ``message`` and ``hint`` are for people."""
 
     default_code: ClassVar[str] = "error"
     default_hint: ClassVar[str] = ""
@@ -79,7 +86,7 @@ class LettaError(Exception):
         super().__init__(joined(message, self.hint))
 
     def twin(self, cls: type[_E]) -> _E:
-        """The same error as an instance of another class of this tree."""
+        """Return the same error as an instance of another class of this tree."""
         made = _rebuild(cls, dict(self.__dict__), self.args)
         assert isinstance(made, cls)
         return made
@@ -91,6 +98,7 @@ class LettaError(Exception):
 
 
 def _rebuild(cls: type[LettaError], state: dict[str, Any], args: tuple[Any, ...]) -> LettaError:
+    # Not by calling the class: its constructor takes other arguments than those that were kept.
     error = cls.__new__(cls, *args)
     error.args = args
     error.__dict__.update(state)
@@ -98,13 +106,13 @@ def _rebuild(cls: type[LettaError], state: dict[str, Any], args: tuple[Any, ...]
 
 
 class InvalidInputError(LettaError, ValueError):
-    """The input is wrong: found before any I/O, or refused by the server with 400 / 422."""
+    """The input is wrong; found before any I/O, or refused by the server with 400 or 422."""
 
     default_code = "invalid_input"
 
 
 class UnsupportedOptionError(InvalidInputError):
-    """This backend cannot do that. ``option`` names it, ``supported_by`` the backends that can."""
+    """The backend does not have the option; ``supported_by`` names the backends that do."""
 
     default_code = "unsupported_option"
 
@@ -120,7 +128,8 @@ class UnsupportedOptionError(InvalidInputError):
 
     @classmethod
     def from_message(cls, message: str, **fields: Any) -> UnsupportedOptionError:
-        """Rebuild one of which only the text is left (the result of a turn it ended)."""
+        """Rebuild an error of which only the text is left: the result of the turn that it ended."""
+        # Past the constructor, which makes the text out of fields that are lost.
         error = cls.__new__(cls)
         LettaError.__init__(error, message, **fields)
         error.option, error.backend, error.supported_by = "", "", ()
@@ -130,14 +139,15 @@ class UnsupportedOptionError(InvalidInputError):
 class UnsupportedImageError(InvalidInputError):
     """The message shows an image, and its model cannot see one.
 
-    ``accepted=False``: known before, so that nothing was sent. Otherwise the message is stored.
+    If ``accepted`` is ``False`` this was known before and nothing was sent. Otherwise the message
+    is stored.
     """
 
     default_code = "unsupported_image"
 
 
 class ConfigurationError(LettaError):
-    """No backend can be made from what was given and what is in the environment."""
+    """No backend can be made from the arguments and the environment variables."""
 
     default_code = "configuration"
 
@@ -163,7 +173,7 @@ class ConflictError(LettaError):
 
 
 class ConversationBusyError(ConflictError):
-    """Another client's run is active on this conversation; ``run_id`` names it where known."""
+    """Another client's run is active in this conversation; ``run_id`` names it if known."""
 
     default_code = "conversation_busy"
     default_hint = "Wait for it, abort it, or use another conversation: they run in parallel."
@@ -177,7 +187,7 @@ class WaitsForItselfError(ConversationBusyError):
 
 
 class PendingApprovalError(ConflictError):
-    """A tool call of an earlier turn still waits for an answer; ``tool_call_ids`` where known."""
+    """A tool call of an earlier turn waits for an answer; ``tool_call_ids`` names it if known."""
 
     default_code = "pending_approval"
     default_hint = "Call session.recover_pending_approvals(), which denies it at no model cost."
@@ -188,7 +198,7 @@ class PendingApprovalError(ConflictError):
 
 
 class HistoryMismatchError(ConflictError):
-    """The history given is not the one that the agent's conversation has."""
+    """The history given differs from the one that the agent's conversation has."""
 
     default_code = "history_mismatch"
     default_hint = (
@@ -198,7 +208,7 @@ class HistoryMismatchError(ConflictError):
 
 
 class RateLimitError(LettaError):
-    """Too many requests (HTTP 429); ``retry_after`` in seconds where the server said."""
+    """There were too many requests (HTTP 429); wait ``retry_after`` seconds where it is set."""
 
     default_code = "rate_limit"
     default_hint = "Wait and send again: nothing was stored."
@@ -216,20 +226,20 @@ class ConnectionFailedError(LettaError, ConnectionError):
 
 
 class StreamTruncatedError(ConnectionFailedError):
-    """The answer's stream was cut before its end; ``accepted`` says whether it is stored."""
+    """The answer's stream was cut before its end; ``accepted`` says if the message is stored."""
 
     default_code = "stream_truncated"
     default_hint = ""
 
 
 class LettaTimeoutError(LettaError, TimeoutError):
-    """Something took longer than allowed."""
+    """Something took longer than its time limit allows."""
 
     default_code = "timeout"
 
 
 class TimeoutBeforeAcceptanceError(LettaTimeoutError):
-    """No sign that the server took the message."""
+    """The time was up before any sign that the server took the message."""
 
     default_code = "timeout_before_acceptance"
 
@@ -299,20 +309,20 @@ class ProviderRefusedError(ModelProviderError):
 
 
 class ProviderAuthenticationError(ModelProviderError):
-    """The model provider refused *its* key. The Letta API key is fine."""
+    """The model provider refused the key that it was given; the Letta API key is fine."""
 
     default_code = "provider_authentication"
     default_hint = "Check the model provider's key on the Letta server, not LETTA_API_KEY."
 
 
 class ProviderRateLimitError(ModelProviderError, RateLimitError):
-    """The model provider limits the rate."""
+    """The model provider refused the request because there were too many."""
 
     default_code = "provider_rate_limit"
 
 
 class SessionClosedError(LettaError):
-    """A closed session or client is final."""
+    """The session or the client is closed, which is final."""
 
     default_code = "session_closed"
     default_hint = "Open a new one with resume_session(agent_id=..., conversation_id=...)."
@@ -325,6 +335,7 @@ class WrongEventLoopError(LettaError):
     default_hint = "Make one AsyncLettaClient per event loop."
 
 
+# A turn tells of its failure by a code, in a result or on the wire; this leads back to the class.
 _BY_CODE: dict[str, type[LettaError]] = {
     cls.default_code: cls
     for cls in (
@@ -355,10 +366,15 @@ _BY_CODE: dict[str, type[LettaError]] = {
 
 
 def error_for_code(code: str, message: str, **fields: Any) -> LettaError:
-    """The exception of a machine code, as ``ResultMessage.raise_for_status()`` raises it.
+    """Return the exception for a code, as ``ResultMessage.raise_for_status()`` raises it.
 
-    ``fields`` are the keyword arguments of :class:`LettaError`. A code without a class of its own
-    (a stop reason such as ``max_steps``) gives a :class:`TurnFailedError` with that code.
+    A code without a class of its own (a stop reason such as ``max_steps``) gives a
+    :class:`TurnFailedError` with that code.
+
+    Args:
+        code: The machine-readable code, such as ``"rate_limit"``.
+        message: The text of the error.
+        **fields: Keyword arguments of :class:`LettaError`.
     """
     if code == UnsupportedOptionError.default_code:
         return UnsupportedOptionError.from_message(message, **fields)
@@ -366,6 +382,7 @@ def error_for_code(code: str, message: str, **fields: Any) -> LettaError:
     return _BY_CODE.get(code, fallback)(message, code=code, **fields)
 
 
+# These may pass by themselves; all others need somebody to change something first.
 _PASSES = (
     RateLimitError,
     ConnectionFailedError,
@@ -377,9 +394,10 @@ _PASSES = (
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Does it pass by itself, and did it surely leave nothing in the conversation?
+    """Return whether it is safe and sensible to try the same again.
 
-    A message that may have been accepted is not safe to send again.
+    That is so if the error may pass by itself and surely left nothing in the conversation. A
+    message that may have been accepted is not safe to send again.
     """
     lasts = (ProviderAuthenticationError, ProviderRefusedError, WaitsForItselfError)
     if not isinstance(error, _PASSES) or isinstance(error, lasts):

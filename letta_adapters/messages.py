@@ -1,9 +1,15 @@
-"""What ``session.stream()`` yields: a closed union of frozen dataclasses, told apart by ``.type``.
+"""The messages that ``session.stream()`` yields: frozen dataclasses, told apart by ``.type``.
 
 The tags are those of the TypeScript SDK. ``AssistantMessage``, ``ReasoningMessage`` and
 ``ToolCallMessage`` are always complete, one per ``otid`` / tool call; fragments appear only as
 ``StreamEvent`` (ask for them with ``include_partial_messages=True``). Exactly one
-``ResultMessage`` ends every turn.
+``ResultMessage`` ends every turn::
+
+    for message in session.stream():
+        if message.type == "assistant":
+            print(message.content)
+        elif message.type == "result":
+            message.raise_for_status()
 """
 
 from __future__ import annotations
@@ -15,16 +21,17 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from letta_adapters.errors import LettaError, error_for_code
 
-# How much of broken arguments the agent is shown again, in characters.
+# The agent is shown this many characters of arguments that cannot be read.
 _SHOWN_ARGUMENTS: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of a turn, summed over its steps and requests. ``None`` = the provider said nothing.
+    """The tokens of a turn, summed over its steps and requests.
 
-    ``prompt_tokens`` already contains ``cached_input_tokens`` and ``cache_write_tokens``;
-    ``context_tokens`` is the size of the last step's context.
+    ``None`` means that the model provider did not say. ``prompt_tokens`` already contains
+    ``cached_input_tokens`` and ``cache_write_tokens``; ``context_tokens`` is the size of the last
+    step's context.
     """
 
     prompt_tokens: int = 0
@@ -37,6 +44,7 @@ class Usage:
     step_count: int = 0
 
     def __add__(self, other: Usage) -> Usage:
+        # An unknown number leaves the known one as it is; only two unknown ones stay unknown.
         def plus(a: int | None, b: int | None) -> int | None:
             return b if a is None else a if b is None else a + b
 
@@ -47,12 +55,13 @@ class Usage:
             plus(self.cached_input_tokens, other.cached_input_tokens),
             plus(self.cache_write_tokens, other.cache_write_tokens),
             plus(self.reasoning_tokens, other.reasoning_tokens),
+            # The size of a context is not a sum: the later one counts.
             self.context_tokens if other.context_tokens is None else other.context_tokens,
             self.step_count + other.step_count,
         )
 
     def __sub__(self, earlier: Usage) -> Usage:
-        """What was used since ``earlier``, of the same turn."""
+        """Return the tokens used since ``earlier``, an older count of the same turn."""
 
         def minus(a: int | None, b: int | None) -> int | None:
             return None if a is None else a - (b or 0)
@@ -71,7 +80,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class InitMessage:
-    """The session is open. First message of a session's first stream."""
+    """The session is open. This is the first message of a session's first stream."""
 
     type: ClassVar[Literal["init"]] = "init"
     agent_id: str
@@ -84,7 +93,7 @@ class InitMessage:
 
 @dataclass(frozen=True, slots=True)
 class AssistantMessage:
-    """A complete piece of the answer. ``content`` is its text."""
+    """A complete piece of the answer; ``content`` is its text."""
 
     type: ClassVar[Literal["assistant"]] = "assistant"
     content: str
@@ -96,7 +105,7 @@ class AssistantMessage:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningMessage:
-    """A complete thought. ``redacted``: the provider hides its text (``content`` is opaque)."""
+    """A complete thought; if ``redacted``, the provider hides its text (``content`` is opaque)."""
 
     type: ClassVar[Literal["reasoning"]] = "reasoning"
     content: str
@@ -113,9 +122,9 @@ class ReasoningMessage:
 class ToolCallMessage:
     """A complete tool call.
 
-    ``tool_input`` is the parsed arguments, ``{}`` when they are not a JSON object;
-    ``raw_arguments`` is what the model wrote. ``requires_approval``: the turn waited for this
-    client (a client-side tool, or a server tool that asks).
+    ``tool_input`` holds the parsed arguments, ``{}`` when they are not a JSON object, and
+    ``raw_arguments`` the text that the model wrote. ``requires_approval`` is true if the turn
+    waited for this client (a client-side tool, or a server tool that asks).
     """
 
     type: ClassVar[Literal["tool_call"]] = "tool_call"
@@ -131,20 +140,20 @@ class ToolCallMessage:
 
     @property
     def problem(self) -> str:
-        """Why the call cannot be run, for the agent to read: its arguments are no JSON object.
+        """A text for the agent if the call's arguments are no JSON object; ``""`` if they are one.
 
-        ``""`` for a call that can. Nobody guesses what broken arguments were to be: a call that was
-        cut off after ``{"a": 1,`` would run with the defaults of all that is missing.
+        Broken arguments are never guessed: a call that was cut off after ``{"a": 1,`` would run
+        with the defaults of all that is missing.
         """
         return "" if self.tool_input else broken_arguments(self.tool_name, self.raw_arguments)
 
 
 @dataclass(frozen=True, slots=True)
 class ToolResultMessage:
-    """What a tool returned, as the model sees it. One per tool call.
+    """The result of a tool as the model sees it; there is one per tool call.
 
-    ``traceback``: where your tool, or ``can_use_tool``, raised an exception: its traceback, as
-    text. The model does not see it.
+    ``traceback`` is the text of the traceback if your tool, or ``can_use_tool``, raised an
+    exception. The model does not see it.
     """
 
     type: ClassVar[Literal["tool_result"]] = "tool_result"
@@ -163,11 +172,11 @@ class ToolResultMessage:
 
 @dataclass(frozen=True, slots=True)
 class StreamEvent:
-    """One fragment, as it came over the wire: ``event`` is Letta's own object.
+    """One fragment of a message; ``event`` is Letta's own object as it came over the wire.
 
     ``fragment`` counts the fragments of a turn. Letta numbers the events of background runs and of
-    the App Server only, and one that comes again (a page was loaded anew, a log is read) must be
-    told from one that is equal.
+    the App Server only, and an event that is read twice (a page loaded anew, a log) must be told
+    from a later one that is equal to it.
     """
 
     type: ClassVar[Literal["stream_event"]] = "stream_event"
@@ -176,23 +185,23 @@ class StreamEvent:
 
     @property
     def otid(self) -> str | None:
-        """Which message this fragment belongs to."""
+        """The ``otid`` of the message that this fragment belongs to."""
         return self.event.get("otid")
 
     @property
     def seq_id(self) -> int | None:
-        """Position in the run; only background runs number their events."""
+        """The position in the run; only background runs number their events."""
         return self.event.get("seq_id")
 
     @property
     def run_id(self) -> str | None:
-        """The run that produced it."""
+        """The id of the run that produced the fragment."""
         return self.event.get("run_id")
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorMessage:
-    """Why the turn failed; the failed ``ResultMessage`` follows. ``error_type`` is the server's."""
+    """The reason why the turn failed, in the server's words; a failed ``ResultMessage`` follows."""
 
     type: ClassVar[Literal["error"]] = "error"
     message: str
@@ -205,7 +214,7 @@ class ErrorMessage:
 
 @dataclass(frozen=True, slots=True)
 class RetryMessage:
-    """The agent's runtime repeats a model call. Text of the failed attempt is void."""
+    """The agent's runtime repeats a model call. The text of the failed attempt is void."""
 
     type: ClassVar[Literal["retry"]] = "retry"
     reason: str
@@ -217,7 +226,7 @@ class RetryMessage:
 
 @dataclass(frozen=True, slots=True)
 class ResultMessage:
-    """The end of a turn.
+    """The end of a turn; it is the last message of every stream.
 
     ``result`` is the final answer's text (``None`` when the turn failed). ``usage`` is summed over
     all steps of the turn. ``input_stored`` says, for a failed turn, whether the conversation holds
@@ -245,7 +254,7 @@ class ResultMessage:
         raise self.to_error()
 
     def to_error(self) -> LettaError:
-        """The exception of a failed turn (see :mod:`letta_adapters.errors`)."""
+        """Return the exception of a failed turn (see :mod:`letta_adapters.errors`)."""
         return error_for_code(
             self.error_code or "turn_failed",
             self.error_detail or "The turn failed.",
@@ -256,11 +265,12 @@ class ResultMessage:
 
 @dataclass(frozen=True, slots=True)
 class QueueUpdateMessage:
-    """What waits behind the running turn (ask for it with ``include_status_messages=True``).
+    """The messages that wait behind the running turn have changed (Letta Code).
 
-    ``items``: what is queued now, each with ``id``, ``client_message_id``, ``kind``, ``content``
-    and, if it was put on hold by an abort, ``paused``. ``removed``: what left the queue. Source:
-    Letta Code's ``update_queue`` frame.
+    Ask for it with ``include_status_messages=True``. ``items`` are the messages queued now, each
+    with ``id``, ``client_message_id``, ``kind``, ``content`` and, if an abort put it on hold,
+    ``paused``. ``removed`` are those that left the queue. Source: Letta Code's ``update_queue``
+    frame.
     """
 
     type: ClassVar[Literal["queue_update"]] = "queue_update"
@@ -270,11 +280,11 @@ class QueueUpdateMessage:
 
 @dataclass(frozen=True, slots=True)
 class LoopStatusMessage:
-    """What the agent's loop is at (ask for it with ``include_status_messages=True``).
+    """The agent's loop has gone on to another state (Letta Code).
 
-    ``status``: ``SENDING_API_REQUEST``, ``WAITING_FOR_API_RESPONSE``, ``PROCESSING_API_RESPONSE``,
-    ``EXECUTING_CLIENT_SIDE_TOOL``, ``WAITING_ON_INPUT``, ... Source: Letta Code's
-    ``update_loop_status`` frame.
+    Ask for it with ``include_status_messages=True``. ``status`` is ``SENDING_API_REQUEST``,
+    ``WAITING_FOR_API_RESPONSE``, ``PROCESSING_API_RESPONSE``, ``EXECUTING_CLIENT_SIDE_TOOL``,
+    ``WAITING_ON_INPUT``, ... Source: Letta Code's ``update_loop_status`` frame.
     """
 
     type: ClassVar[Literal["loop_status"]] = "loop_status"
@@ -285,7 +295,7 @@ class LoopStatusMessage:
 
 @dataclass(frozen=True, slots=True)
 class UnknownMessage:
-    """An event this version does not know, kept whole. ``event_type`` is the wire's name for it."""
+    """An event this version does not know, kept whole; ``event_type`` is its name on the wire."""
 
     type: ClassVar[Literal["unknown"]] = "unknown"
     raw: Mapping[str, Any]
@@ -321,7 +331,15 @@ class StreamTextDelta:
 
 
 def extract_stream_text_delta(message: object) -> StreamTextDelta | None:
-    """The text a :class:`StreamEvent` adds, or ``None`` (any other message, or no text in it)."""
+    """Return the text that a :class:`StreamEvent` adds; ``None`` for anything without such text.
+
+    ::
+
+        for message in session.stream():
+            delta = extract_stream_text_delta(message)
+            if delta and delta.kind == "assistant":
+                print(delta.text, end="", flush=True)
+    """
     if type(message) is not StreamEvent:
         return None
     event = message.event
@@ -336,7 +354,10 @@ def extract_stream_text_delta(message: object) -> StreamTextDelta | None:
 
 
 def content_text(content: Any) -> str:
-    """The text of Letta's ``content``: a string, or a list of parts whose text parts count."""
+    """Return the text of Letta's ``content``, which is a string or a list of parts.
+
+    Text parts are joined; parts of other types are left out.
+    """
     if isinstance(content, str):
         return content
     if isinstance(content, list):
@@ -347,20 +368,21 @@ def content_text(content: Any) -> str:
 def arguments_in(raw: str) -> dict[str, Any] | None:
     """Return the arguments of a tool call, or ``None`` for text that is no JSON object.
 
-    Nothing, and ``null``, is how some models call without arguments.
+    An empty text and ``null`` count as no arguments: some models call a tool that way.
     """
     text = raw.strip()
     if text in ("", "null"):
         return {}
     try:
         value = json.loads(text)
+    # Arguments nested by the thousand make the JSON reader recurse too deep: broken like any other.
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 
 
 def broken_arguments(name: str, raw: str) -> str:
-    """Return what to tell the agent of a call with such arguments; ``""`` if they can be read."""
+    """Return a text that tells the agent its arguments are broken; ``""`` if they can be read."""
     if arguments_in(raw) is not None:
         return ""
     shown = raw if len(raw) <= _SHOWN_ARGUMENTS else f"{raw[:_SHOWN_ARGUMENTS]}..."
@@ -372,8 +394,8 @@ class MessagePage:
     """One page of stored messages.
 
     ``messages`` are the API's own objects in ``order``: newest first (``"desc"``) unless ``"asc"``
-    was asked for. Go on with ``before=page.next_before`` (or, ascending,
-    ``after=page.next_after``) while ``has_more``.
+    was asked for. To read on, pass ``before=page.next_before`` (ascending:
+    ``after=page.next_after``) while ``has_more`` is true.
     """
 
     messages: list[dict[str, Any]]
@@ -385,7 +407,7 @@ class MessagePage:
 
 @dataclass(frozen=True, slots=True)
 class PendingToolCall:
-    """A tool call that waits for this side's answer."""
+    """A tool call that waits for this client's answer."""
 
     tool_call_id: str
     tool_name: str
@@ -394,19 +416,19 @@ class PendingToolCall:
 
 @dataclass(frozen=True, slots=True)
 class RecoveryResult:
-    """What ``recover_pending_approvals()`` did: the calls it denied; empty if none waited."""
+    """The calls that ``recover_pending_approvals()`` denied; empty if none waited."""
 
     denied: tuple[PendingToolCall, ...] = ()
 
     @property
     def recovered(self) -> bool:
-        """Was something pending, and is it cleared now?"""
+        """True if something was pending, which is now cleared."""
         return bool(self.denied)
 
 
 @dataclass(frozen=True, slots=True)
 class BootstrapState:
-    """What a user interface needs to draw a conversation, in one call."""
+    """All that a user interface needs to draw a conversation, read in one call."""
 
     agent_id: str
     conversation_id: str
@@ -417,5 +439,5 @@ class BootstrapState:
 
     @property
     def has_pending_approval(self) -> bool:
-        """Does a tool call wait for an answer?"""
+        """True if a tool call waits for an answer."""
         return bool(self.pending)

@@ -1,8 +1,8 @@
-"""What can be configured, validated before any I/O.
+"""The options of agents and sessions, validated before any I/O.
 
-Agents (:class:`AgentOptions`) and sessions (:class:`SessionOptions`); where they live is in
-``specs.py``. The ``*Kwargs`` TypedDicts spell the same options as keyword
-arguments. A mistake raises :class:`~letta_adapters.errors.InvalidInputError` naming the field.
+:class:`AgentOptions` and :class:`SessionOptions` hold them; ``specs.py`` has the options of
+backends. The ``*Kwargs`` TypedDicts spell the same options as keyword arguments. A mistake raises
+:class:`~letta_adapters.errors.InvalidInputError` naming the field.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from typing_extensions import Self, TypedDict
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.presets import literal_prompt, prompt_of
 
-# Both vocabularies, one table: left the names of the TypeScript SDK 0.1.14 and of today's Letta
-# Code, right what the App Server understands.
+# Two vocabularies in one table: the keys are the names of the TypeScript SDK 0.1.14 and of today's
+# Letta Code, the values are what the App Server understands.
 PERMISSION_MODES: Mapping[str, str] = {
     "default": "standard",
     "standard": "standard",
@@ -43,13 +43,16 @@ _M = TypeVar("_M", bound="Options")
 
 
 class Options(BaseModel):
-    """What all options have in common: nothing unknown, no changes, one kind of error."""
+    """The base of all options, which refuse unknown names and cannot be changed."""
 
+    # The input is hidden in errors because it may hold a key or a password.
     model_config = ConfigDict(
         extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True
     )
 
     def __init__(self, **data: Any) -> None:
+        # Whoever uses this package catches its errors, and need not know that pydantic is behind
+        # them.
         try:
             super().__init__(**data)
         except ValidationError as error:
@@ -58,7 +61,7 @@ class Options(BaseModel):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a sentence that names what may be meant by ``name``; ``""`` if nothing is like it."""
+    """Return a sentence that suggests known names like ``name``; ``""`` if no name is like it."""
     near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
     return f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
@@ -66,20 +69,21 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def invalid_options(
     what: str, error: ValidationError, known: Iterable[str] = ()
 ) -> InvalidInputError:
-    """Return pydantic's error as ours.
+    """Return pydantic's error as an error of this package.
 
     Args:
-        what: Whose options they are.
-        error: What pydantic says of them.
-        known: The names that one may have been meant by.
+        what: The name of the options that are wrong, for the message.
+        error: The error that pydantic raised.
+        known: The names of all options, to suggest one for a misspelt name.
     """
     problems = []
     for item in error.errors(include_url=False, include_input=False, include_context=False):
         where = ".".join(str(part) for part in item["loc"])
         text = "is not an option" if item["type"] == "extra_forbidden" else item["msg"]
-        # What an option inside this one said, without its own frame.
+        # An option inside this one has put its own words around the message already.
         text = re.sub(r"^Value error, (Invalid \w+: )?", "", text).rstrip(".")
         problems.append(f"{where}: {text}" if where else text)
+    # Only a name that is unknown at the top level can be compared with the names at the top level.
     unknown = [
         str(item["loc"][-1])
         for item in error.errors(include_url=False, include_input=False)
@@ -90,7 +94,7 @@ def invalid_options(
 
 
 def build(cls: type[_M], **kwargs: Any) -> _M:
-    """Make options of ``cls``; ``None`` values count as not given."""
+    """Make options of ``cls``; arguments that are ``None`` count as not given."""
     return cls(**{k: v for k, v in kwargs.items() if v is not None})
 
 
@@ -98,7 +102,10 @@ def build(cls: type[_M], **kwargs: Any) -> _M:
 
 
 class MemoryBlock(Options):
-    """One block of the agent's core memory."""
+    """One block of the agent's core memory.
+
+    ``limit`` is its greatest length in characters. The agent cannot change a ``read_only`` block.
+    """
 
     label: str = Field(min_length=1)
     value: str = ""
@@ -108,7 +115,10 @@ class MemoryBlock(Options):
 
 
 class Sleeptime(Options):
-    """When the agent reflects on its memory in the background (Letta Code)."""
+    """A rule for when the agent reflects on its memory in the background (Letta Code).
+
+    ``step_count`` is the number of steps between two reflections, for the trigger ``"step-count"``.
+    """
 
     trigger: Literal["off", "step-count", "compaction-event"] = "step-count"
     behavior: Literal["reminder", "auto-launch"] | None = None
@@ -154,18 +164,40 @@ class AgentKwargs(TypedDict, total=False):
 
 
 class AgentOptions(Options):
-    """What ``create_agent`` takes.
+    """The options of ``create_agent``.
 
-    ``persona`` and ``human`` are shorthands for memory blocks of these labels; ``memory`` adds
-    blocks, ``block_ids`` attaches existing (shared) ones. ``system_prompt`` is a text; the names
-    ``"default"`` and ``"letta"`` mean Letta's own prompt, which is also what stands without one.
-    ``base_tools=False`` makes an agent without Letta's memory and search tools. ``memfs``,
-    ``skill_sources``, ``system_info_reminder``, ``sleeptime``, ``cwd``, ``permission_mode``,
-    ``allowed_tools``, ``disallowed_tools``, ``append_system_prompt`` (added to the prompt),
-    ``personality`` (Letta's own prompts) and ``secrets`` exist in Letta Code only.
+    The options from ``append_system_prompt`` to ``secrets`` in this list exist in Letta Code only.
     ``permission_mode``, ``allowed_tools``, ``disallowed_tools``, ``skill_sources``,
-    ``system_info_reminder`` and ``cwd`` are for sessions that say nothing else: what restricts
-    travels with the agent, the rest is kept on this machine (see ``docs/options.md``).
+    ``system_info_reminder`` and ``cwd`` are defaults for sessions that do not set them. Those that
+    restrict the agent travel with it, the others are kept on this machine (see
+    ``docs/options.md``).
+
+    Args:
+        name: The agent's name.
+        description: A text for people.
+        model: The handle of its model, such as ``"anthropic/claude-sonnet-4-5"``.
+        embedding: The handle of its embedding model (Letta API only).
+        persona: The value of a memory block with the label ``persona``.
+        human: The value of a memory block with the label ``human``.
+        memory: More memory blocks.
+        block_ids: Existing (shared) memory blocks to attach (Letta API only).
+        system_prompt: A text. The names ``"default"`` and ``"letta"`` mean Letta's own prompt,
+            which is also used without this option.
+        tags: Tags to find the agent by.
+        base_tools: ``False`` makes an agent without Letta's memory and search tools.
+        tool_ids: Tools of the server to attach (Letta API only).
+        hidden: Leave the agent out of listings.
+        append_system_prompt: A text that is added to the prompt.
+        personality: The name of one of Letta's own prompts.
+        memfs: Keep the agent's memory in a git repository of files.
+        skill_sources: The places skills are taken from; an empty list disables all skills.
+        system_info_reminder: Tell the agent about the machine and the directory it runs in.
+        sleeptime: A rule for reflection in the background.
+        cwd: The working directory of its tools.
+        permission_mode: The mode that decides which tool calls are allowed without a question.
+        allowed_tools: The tools that are allowed without a question.
+        disallowed_tools: The tools that are never allowed.
+        secrets: Values for the agent's shell commands, which the model never sees.
     """
 
     name: str | None = Field(default=None, min_length=1)
@@ -217,7 +249,11 @@ class AgentOptions(Options):
         return _sequence(value)
 
     def blocks(self) -> list[MemoryBlock]:
-        """All memory blocks, ``persona`` and ``human`` first."""
+        """Return all memory blocks, ``persona`` and ``human`` first.
+
+        Raises:
+            InvalidInputError: Two of them have the same label.
+        """
         given = {"persona": self.persona, "human": self.human}
         short = [MemoryBlock(label=k, value=v) for k, v in given.items() if v is not None]
         labels = [block.label for block in [*short, *self.memory]]
@@ -258,7 +294,7 @@ class SessionKwargs(TypedDict, total=False):
 
 
 class SessionOptions(Options):
-    """What a session takes.
+    """The options of a session.
 
     Args:
         include_partial_messages: Also yield token-level ``StreamEvent`` fragments.
@@ -270,19 +306,33 @@ class SessionOptions(Options):
             "headers"}``; see :mod:`letta_adapters.mcp_servers`.
         can_use_tool: ``(name, input, context) -> Allow | Deny | bool``, sync or async, asked before
             a tool runs.
-        model: Model of the conversation, where it differs from the agent's.
-        max_steps: Limit of model calls in one turn.
-        max_denied_rounds: How many steps in a row may consist of denied tool calls only, before
-            the turn ends as failed (``denied_rounds``); a model may insist without end.
-        turn_timeout: Seconds a turn may take; overrides the backend's.
-        recovery_attempts: How often ``run_turn`` clears an abandoned approval that blocks it.
-        permission_mode, toolset, allowed_tools, disallowed_tools, cwd, skill_sources,
-        system_info_reminder, sleeptime, memfs, memfs_startup: Letta Code only.
+        model: The model of the conversation, where it differs from the agent's.
+        max_steps: The greatest number of model calls in one turn.
+        max_denied_rounds: The number of steps in a row that may consist of denied tool calls only,
+            before the turn ends as failed (``denied_rounds``); a model may insist without end.
+        turn_timeout: Seconds a turn may take; overrides the backend's limit.
+        recovery_attempts: The number of times ``run_turn`` clears an abandoned approval that blocks
+            it.
+        permission_mode: The mode that decides which tool calls are allowed without a question
+            (Letta Code only).
+        toolset: The set of Letta Code's own tools that the agent is offered (Letta Code only).
+        allowed_tools: The tools that are allowed without a question (Letta Code only).
+        disallowed_tools: The tools that are never allowed (Letta Code only).
+        cwd: The working directory of the agent's tools (Letta Code only).
+        skill_sources: The places skills are taken from; an empty list disables all skills (Letta
+            Code only).
+        system_info_reminder: Tell the agent about the machine and the directory it runs in (Letta
+            Code only).
+        sleeptime: A rule for reflection in the background (Letta Code only).
+        memfs: Keep the agent's memory in a git repository of files (Letta Code only).
+        memfs_startup: Wait for that repository at the start, prepare it meanwhile, or skip it
+            (Letta Code only).
         agent_free: A conversation without an agent: the model sees ``system_prompt`` and the
             messages, and nothing else (Letta Code only).
         stateless: The agent answers from its memory and changes none of it: it is offered the
-            ``tools`` given here and none of Letta Code's, and does not reflect on what was said
+            ``tools`` given here and none of Letta Code's, and does not reflect on the conversation
             (Letta Code on this machine). The conversation itself goes on as always.
+        system_prompt: The prompt of a conversation without an agent.
     """
 
     include_partial_messages: bool = False
@@ -332,6 +382,7 @@ class SessionOptions(Options):
 
     @model_validator(mode="after")
     def _nothing_that_remembers(self) -> Self:
+        # Each of these brings back tools or a memory that a stateless turn must not touch.
         conflicts = ("agent_free", "toolset", "allowed_tools", "cwd", "sleeptime", "memfs")
         given = [name for name in conflicts if getattr(self, name) is not None]
         if self.stateless and given:
@@ -341,6 +392,7 @@ class SessionOptions(Options):
     @field_validator("can_use_tool")
     @classmethod
     def _callable_with_the_question(cls, value: Callable[..., Any] | None) -> Any:
+        # Imported here because that module is above this one.
         from letta_adapters.permissions import checked_callback
 
         return None if value is None else checked_callback(value)
@@ -359,7 +411,11 @@ class SessionOptions(Options):
 
 
 def checked_directory(value: Path | None) -> Path | None:
-    """Return the path. Raises ValueError for ``~name`` without such a user, and for a null byte."""
+    """Return the path unchanged if it can be a directory.
+
+    Raises:
+        ValueError: The path is ``~name`` and there is no such user, or it holds a null byte.
+    """
     try:
         if value is not None:
             value.expanduser()
@@ -372,7 +428,7 @@ def checked_directory(value: Path | None) -> Path | None:
 
 
 def _sequence(value: Any) -> Any:
-    """``"abc"`` is a sequence of three letters, which is never what was meant."""
+    """Refuse one string where several are meant: ``"abc"`` would count as three letters."""
     if isinstance(value, str):
         raise ValueError("must be a list of strings, not one string")
     return value

@@ -1,4 +1,7 @@
-"""The turns a session has sent: which is read next, which wait, and what was never sent."""
+"""The turns that a session has sent: the one to read next, those that wait, those never sent.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -9,32 +12,32 @@ from typing import Any, Final
 from letta_adapters.errors import ConversationBusyError
 from letta_adapters.turns import Turn
 
-# How many messages of one session may wait behind its turn.
+# The number of messages of one session that may wait behind its turn.
 MAX_QUEUED: Final = 100
 
 _log = logging.getLogger("letta_adapters.session")
 
 
 class Outbox:
-    """What one session has sent and not read to its end, oldest first."""
+    """The turns of one session that are not read to their end, oldest first."""
 
     def __init__(self) -> None:
         self._turns: list[Turn] = []
 
     @property
     def turns(self) -> tuple[Turn, ...]:
-        """Those that are not over, and those whose end nobody has read."""
+        """The turns that are not over, and those whose end nobody has read."""
         self._turns = [turn for turn in self._turns if not (turn.finished and turn.streamed)]
         return tuple(self._turns)
 
     @property
     def current(self) -> Turn | None:
-        """The one that runs."""
+        """The turn that runs, if one does."""
         return next((turn for turn in self.turns if turn.begun and not turn.finished), None)
 
     @property
     def busy(self) -> bool:
-        """Must another message wait for one of them?"""
+        """True if another message must wait for one of these turns."""
         return any(not turn.finished and not turn.given_up(None) for turn in self.turns)
 
     @property
@@ -43,20 +46,21 @@ class Outbox:
         return tuple(turn.item for turn in self.turns if turn.unsent)
 
     def add(self, turn: Turn) -> None:
-        """Take a turn that was accepted, or that waits. One that was aborted unread is no more."""
+        """Add a turn that was accepted, or that waits; forget those that were aborted unread."""
         self._turns = [one for one in self.turns if not one.aborted or one.streamed]
         self._turns.append(turn)
 
     def remove(self, turn: Turn) -> None:
-        """Let a turn go whose message was taken back."""
+        """Remove a turn whose message was taken back."""
+        # A turn that has a stream stays: its reader still gets the end.
         if not turn.streamed:
             self._turns = [one for one in self._turns if one is not turn]
 
     def check_room(self) -> None:
-        """Refuse one message more than may wait.
+        """Refuse a message that would make too many wait.
 
         Raises:
-            ConversationBusyError: there is no room.
+            ConversationBusyError: There is no room.
         """
         waiting = [turn for turn in self.turns if not turn.begun and not turn.finished]
         if len(waiting) >= MAX_QUEUED:
@@ -70,14 +74,14 @@ class Outbox:
         """Refuse to wait for turns that only the caller can bring to their end.
 
         Raises:
-            ConversationBusyError: the caller has sent messages whose streams nobody reads.
+            ConversationBusyError: The caller has sent messages whose streams nobody reads.
         """
         unread = [turn for turn in self.turns if turn.unread and turn.left_behind(owner)]
         if unread:
             raise unread_error(len(unread))
 
     def next(self, owner: object) -> Turn | None:
-        """Return the oldest turn nobody reads: of the caller's if there is one, else of any."""
+        """Return the oldest turn nobody reads: the caller's own if there is one, else anybody's."""
         waiting = [turn for turn in self.turns if not turn.streamed]
         mine = [turn for turn in waiting if turn.left_behind(owner)]
         return next(iter(mine or waiting), None)
@@ -93,11 +97,11 @@ def unread_error(count: int = 1) -> ConversationBusyError:
 
 
 async def withdraw(turns: Sequence[Turn], what: str) -> None:
-    """Take back what waits, because its session or client is closed, and warn of it.
+    """Take back the messages that wait, because their session or client is closed, and warn of it.
 
     Args:
-        turns: Of them those that have not begun.
-        what: ``"session"`` or ``"client"``.
+        turns: Those that have begun are left alone.
+        what: The thing that was closed: ``"session"`` or ``"client"``.
     """
     reason = f"The {what} was closed."
     waiting = [turn for turn in turns if not turn.begun]

@@ -1,4 +1,4 @@
-"""What ``can_use_tool(name, input, context)`` is told and what it answers.
+"""The question that ``can_use_tool(name, input, context)`` is asked, and its answers.
 
 ::
 
@@ -7,7 +7,7 @@
             return Deny("Nothing is deleted here.")
         return Allow()
 
-An answer is :class:`Allow`, :class:`Deny`, a bool, or the TypeScript SDK's own dict.
+An answer is :class:`Allow`, :class:`Deny`, a bool, or the dict of the TypeScript SDK.
 """
 
 from __future__ import annotations
@@ -31,11 +31,10 @@ _DENY_KEYS = frozenset({"behavior", "message", "interrupt"})
 class Allow:
     """Run the tool, with ``updated_input`` in place of the model's arguments if it is given.
 
-    ``save``: ids of the ``context.suggestions`` to remember, so that the same call is not asked
+    ``save`` holds ids of ``context.suggestions`` to remember, so that the same call is not asked
     about again in this conversation, as long as this client lives (Letta Code only). Nothing is
-    written to a file.
-
-    ``message``: a word to the agent with it, where the agent's side runs the tool.
+    written to a file. ``message`` is a word to the agent with it, if the agent's side runs the
+    tool.
     """
 
     updated_input: Mapping[str, Any] | None = None
@@ -51,7 +50,7 @@ class Deny:
     interrupt: bool = False
 
 
-# What a call does; docs/permissions.md has the table of what follows from it.
+# The effect of a call; docs/permissions.md has the table of what follows from it.
 CallKind: TypeAlias = Literal[
     "client_tool",
     "own_memory",
@@ -68,22 +67,22 @@ CallKind: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PermissionContext:
-    """Where a permission question comes from, and what it is about.
+    """The origin of a permission question and its subject.
 
-    ``kind``: what the call does. ``client_tool``: it runs in this process (a Python function).
-    ``own_memory``: it reads the agent's memory or writes its notes there; ``notes``: it touches no
-    file at all. ``reads_cwd`` / ``writes_cwd``: a plain file below the working directory, after
-    links were followed; ``reads`` / ``writes``: any other file, such as one that may hold a secret.
-    ``executes``: it runs a command, or is a tool that this version does not know. ``network``: it
-    talks to another machine. ``unrestricted_child``: it starts an agent whose tools are asked
-    about by nobody.
+    ``kind`` is the effect of the call. ``client_tool``: it runs in this process (a Python
+    function). ``own_memory``: it reads the agent's memory or writes its notes there. ``notes``: it
+    touches no file at all. ``reads_cwd`` / ``writes_cwd``: a plain file below the working
+    directory, after links were followed. ``reads`` / ``writes``: any other file, such as one that
+    may hold a secret. ``executes``: it runs a command, or is a tool that this version does not
+    know. ``network``: it talks to another machine. ``unrestricted_child``: it starts an agent whose
+    tools are asked about by nobody.
 
-    ``default``: what the session would answer without a callback, given its ``permission_mode``,
+    ``default`` is the session's answer without a callback, given its ``permission_mode``,
     ``allowed_tools`` and ``disallowed_tools``; ``return context.default`` is a valid answer.
 
-    ``client_tool``: the tool runs in this process and not on the agent's side.
+    ``client_tool`` is true for a tool that runs in this process and not on the agent's side.
     ``suggestions`` (``{"id", "text"}``: see :class:`Allow`) are there for a tool that Letta Code
-    runs, ``blocked_path`` and ``diffs`` come from Letta Code (App Server protocol of ``letta``
+    runs. ``blocked_path`` and ``diffs`` come from Letta Code (App Server protocol of ``letta``
     0.34); the Letta API has none of them.
     """
 
@@ -99,18 +98,19 @@ class PermissionContext:
 
 
 def checked_callback(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``callback`` as one that takes a tool's name, its input and the context.
+    """Return ``callback`` as a function of a tool's name, its input and the context.
 
-    One that takes two arguments, as in the TypeScript SDK, is called without the context.
+    A callback with two parameters, as in the TypeScript SDK, is called without the context.
 
     Raises:
-        InvalidInputError: it can be called with neither three nor two arguments. Found out when it
-            is asked, that would deny every tool.
+        InvalidInputError: It can be called with neither three nor two arguments. If that were found
+            out only when it is asked, every tool would be denied.
     """
     try:
         signature = inspect.signature(callback)
     except (TypeError, ValueError):  # in C, or a class that does not tell
         return callback
+    # Three first: a callback that takes any number of arguments is to see the context.
     for count in (3, 2):
         try:
             signature.bind(*range(count))
@@ -136,13 +136,17 @@ def _without_context(callback: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def normalise_decision(value: object) -> Allow | Deny:
-    """The decision in what a ``can_use_tool`` callback returned.
+    """Return the decision in the answer of a ``can_use_tool`` callback.
 
-    Takes :class:`Allow`, :class:`Deny`, ``True``, ``False``, or the TypeScript SDK's
-    ``{"behavior": "allow", "updatedInput": {...}}`` / ``{"behavior": "deny", "message": "...",
-    "interrupt": True}`` (``updated_input``, and ``save`` with a list of ids, are understood too).
-    Anything else, ``None`` and a misspelt key included, raises :class:`InvalidInputError`: an
-    unclear answer allows nothing.
+    Args:
+        value: :class:`Allow`, :class:`Deny`, ``True``, ``False``, or the TypeScript SDK's
+            ``{"behavior": "allow", "updatedInput": {...}}`` / ``{"behavior": "deny", "message":
+            "...", "interrupt": True}`` (``updated_input``, and ``save`` with a list of ids, are
+            understood too).
+
+    Raises:
+        InvalidInputError: It is anything else, ``None`` and a misspelt key included: an unclear
+            answer allows nothing.
     """
     if isinstance(value, Allow):
         return _allow(value.updated_input, value.save, value.message)
@@ -152,6 +156,7 @@ def normalise_decision(value: object) -> Allow | Deny:
         return Allow() if value else Deny()
     if isinstance(value, Mapping):
         return _from_mapping(value)
+    # A coroutine that nobody awaits makes Python warn; closing it leaves this error alone.
     if inspect.isawaitable(value):
         if inspect.iscoroutine(value):
             value.close()
@@ -179,6 +184,7 @@ def _from_mapping(value: Mapping[Any, Any]) -> Allow | Deny:
         message = value.get("message")
         interrupt = value.get("interrupt")
         return _deny("" if message is None else message, False if interrupt is None else interrupt)
+    # Ignored in silence, rules that the callback believes to be set would not hold.
     if value.get("updatedPermissions"):
         raise InvalidInputError(
             "can_use_tool returned 'updatedPermissions', which is not supported.",

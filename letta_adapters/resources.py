@@ -1,7 +1,9 @@
 """Management calls: ``client.agents``, ``client.conversations``, ``client.models``.
 
-They take and return the API's own objects (dicts); only what is needed next to sessions is here,
-``client.request`` reaches everything else.
+They take and return the API's own objects (dicts). Only calls that are needed next to sessions are
+here; ``client.request`` reaches everything else.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -24,13 +26,13 @@ if TYPE_CHECKING:
 
 
 class AsyncAgents:
-    """Agents of the backend."""
+    """The agents of the backend."""
 
     def __init__(self, client: AsyncLettaClient) -> None:
         self._client = client
 
     async def create(self, **options: Unpack[AgentKwargs]) -> str:
-        """The same as ``client.create_agent``: returns the id."""
+        """Create an agent and return its id, as ``client.create_agent`` does."""
         return await self._client.create_agent(**options)
 
     async def list(
@@ -41,7 +43,7 @@ class AsyncAgents:
         limit: int = 50,
         after: str | None = None,
     ) -> list[dict[str, Any]]:
-        """Agents that have all ``tags`` and whose name matches ``query``; go on with ``after``."""
+        """Return agents with all ``tags`` whose name matches ``query``; page by ``after``."""
         params = {
             "tags": list(tags) or None,
             "match_all_tags": True if tags else None,
@@ -55,24 +57,25 @@ class AsyncAgents:
         return [without_own(agent) for agent in found]
 
     async def retrieve(self, agent_id: str) -> dict[str, Any]:
-        """One agent. Raises NotFoundError."""
+        """Return one agent; raise NotFoundError if there is none."""
         found: dict[str, Any] = await self._client.request("GET", _path("agents", agent_id))
         return without_own(found)
 
     async def update(self, agent_id: str, **fields: Any) -> dict[str, Any]:
-        """Change fields of the API's agent object (``name``, ``model``, ``tags``, ...), and what
-        its sessions inherit (:meth:`settings`; ``None`` takes a setting back).
+        """Change fields of the API's agent object, and the settings that its sessions inherit.
 
-        Sessions that are open get a changed setting within half a minute. ``tags`` and
-        ``metadata`` replace the user's own; what this package keeps in them stays.
+        Fields are ``name``, ``model``, ``tags``, ...; for settings see :meth:`settings` (``None``
+        takes one back). Sessions that are open get a changed setting within half a minute. ``tags``
+        and ``metadata`` replace the user's own; the entries that this package keeps in them stay.
 
         Raises:
-            InvalidInputError: nothing is to be changed, a value that a setting does not take, or
-                the name of a preset as ``system``.
-            UnsupportedOptionError: a setting that this backend does not have.
+            InvalidInputError: Nothing is to be changed, a setting does not take the value, or
+                ``system`` is the name of a preset.
+            UnsupportedOptionError: This backend does not have the setting.
         """
         self._client.check_usable()
         _fields(fields)
+        # The API would store the name of a preset as the prompt itself.
         try:
             literal_prompt(fields.get("system"))
         except ValueError as error:
@@ -85,25 +88,28 @@ class AsyncAgents:
         return without_own(found)
 
     async def settings(self, agent_id: str) -> dict[str, Any]:
-        """Return what the agent's sessions inherit where they say nothing (Letta Code): of
-        ``permission_mode``, ``allowed_tools``, ``disallowed_tools``, ``skill_sources``,
-        ``system_info_reminder`` and ``cwd`` those that are set.
+        """Return the settings that the agent's sessions inherit by default (Letta Code).
+
+        Of ``permission_mode``, ``allowed_tools``, ``disallowed_tools``, ``skill_sources``,
+        ``system_info_reminder`` and ``cwd`` it holds those that are set.
 
         Raises:
-            NotFoundError: no such agent.
+            NotFoundError: There is no such agent.
         """
         self._client.check_usable()
         return await self._client.backend.agent_settings(_checked(agent_id))
 
     async def delete(self, agent_id: str) -> None:
-        """Delete an agent with its conversations and memory. Raises NotFoundError."""
+        """Delete an agent, its conversations and memory; raise NotFoundError if not found."""
         await self._client.request("DELETE", _path("agents", agent_id))
 
     # -- Letta Code only --------------------------------------------------------------------
 
     async def secrets(self, agent_id: str) -> tuple[str, ...]:
-        """The names of the agent's secrets. A shell command that uses one gets it as a variable;
-        the model never sees a value."""
+        """Return the names of the agent's secrets.
+
+        A shell command that uses a secret gets it as a variable; the model never sees a value.
+        """
         found = await self._command("secret_list", agent_id)
         return tuple(sorted(str(item["key"]) for item in found.get("secrets") or ()))
 
@@ -111,7 +117,7 @@ class AsyncAgents:
         """Set secrets; ``None`` removes one.
 
         Raises:
-            InvalidInputError: a name that no shell variable can have.
+            InvalidInputError: A name is not possible for a shell variable.
         """
         from letta_adapters.backends.app_server.agents import secrets_change
 
@@ -119,26 +125,32 @@ class AsyncAgents:
         await self._command(made.pop("type"), made.pop("agent_id"), **made)
 
     async def memory_files(self, agent_id: str) -> Sequence[dict[str, Any]]:
-        """The files of the agent's memory: ``relative_path``, ``description``, ``content``, ..."""
+        """Return the files of the agent's memory.
+
+        A file has ``relative_path``, ``description``, ``content`` and more.
+        """
         found = await self._command("list_memory", agent_id)
         return [dict(item) for item in found.get("entries") or ()]
 
     async def memory_history(
         self, agent_id: str, path: str | None = None
     ) -> Sequence[dict[str, Any]]:
-        """The commits of the agent's memory repository (of one file), newest first: ``sha``,
-        ``message``, ``timestamp``, ``author_name``."""
+        """Return the commits of the agent's memory repository (of one file), newest first.
+
+        A commit has ``sha``, ``message``, ``timestamp`` and ``author_name``.
+        """
         given = {} if path is None else {"file_path": path}
         found = await self._command("memory_history", agent_id, **given)
         return [dict(item) for item in found.get("commits") or ()]
 
     async def memory_path(self, agent_id: str) -> Path:
-        """The directory of the agent's memory repository (``Local`` only); it is a git work tree.
+        """Return the directory of the agent's memory repository (``Local`` only), a git work tree.
 
         Raises:
-            NotFoundError: no such agent, or it has no repository.
-            UnsupportedOptionError: the agent lives elsewhere.
+            NotFoundError: There is no such agent, or it has no repository.
+            UnsupportedOptionError: The agent lives elsewhere.
         """
+        # First of all an unknown agent is told from one that has no repository.
         await self.retrieve(agent_id)
         backend = self._client.backend
         state = getattr(backend, "state_directory", None)
@@ -152,6 +164,7 @@ class AsyncAgents:
         return _existing(state / "memfs" / agent_id / "memory", agent_id)
 
     async def _command(self, name: str, agent_id: str, **fields: Any) -> dict[str, Any]:
+        # Without this the Letta API would be asked for a path that it does not know.
         if self._client.backend_name == "rest":
             raise UnsupportedOptionError(
                 name,
@@ -165,13 +178,13 @@ class AsyncAgents:
 
 
 class AsyncConversations:
-    """Conversations of an agent."""
+    """The conversations of agents."""
 
     def __init__(self, client: AsyncLettaClient) -> None:
         self._client = client
 
     async def create(self, agent_id: str, **fields: Any) -> dict[str, Any]:
-        """A new conversation (``summary``, ``model``, ``model_settings``, ...)."""
+        """Create a conversation (``summary``, ``model``, ``model_settings``, ...) and return it."""
         found: dict[str, Any] = await self._client.request(
             "POST", "/v1/conversations/", params={"agent_id": _checked(agent_id)}, body=fields
         )
@@ -180,7 +193,7 @@ class AsyncConversations:
     async def list(
         self, agent_id: str, *, limit: int = 50, after: str | None = None
     ) -> list[dict[str, Any]]:
-        """The agent's conversations, newest first; without its default one."""
+        """Return the agent's conversations, newest first, without its default one."""
         params = {"agent_id": _checked(agent_id), "limit": limit, "after": after}
         found: list[dict[str, Any]] = await self._client.request(
             "GET", "/v1/conversations/", params=params
@@ -188,7 +201,7 @@ class AsyncConversations:
         return found
 
     async def retrieve(self, conversation_id: str) -> dict[str, Any]:
-        """One conversation. Raises NotFoundError."""
+        """Return one conversation; raise NotFoundError if there is none."""
         path = _path("conversations", conversation_id)
         found: dict[str, Any] = await self._client.request("GET", path)
         return found
@@ -200,11 +213,11 @@ class AsyncConversations:
         return found
 
     async def delete(self, conversation_id: str) -> None:
-        """Delete a conversation. Raises NotFoundError."""
+        """Delete a conversation; raise NotFoundError if there is none."""
         await self._client.request("DELETE", _path("conversations", conversation_id))
 
     async def fork(self, conversation_id: str, *, agent_id: str | None = None) -> dict[str, Any]:
-        """A new conversation with the same history (``agent_id`` for ``"default"``)."""
+        """Make a new conversation with the same history (``agent_id`` for ``"default"``)."""
         found: dict[str, Any] = await self._client.request(
             "POST",
             f"{_path('conversations', conversation_id)}/fork",
@@ -215,13 +228,13 @@ class AsyncConversations:
 
 
 class AsyncModels:
-    """Models the backend offers."""
+    """The models that the backend offers."""
 
     def __init__(self, client: AsyncLettaClient) -> None:
         self._client = client
 
     async def list(self) -> list[dict[str, Any]]:
-        """Chat models; ``handle`` is what ``model=`` takes."""
+        """Return the chat models; ``handle`` is the value for ``model=``."""
         found: list[dict[str, Any]] = await self._client.request("GET", "/v1/models/")
         return found
 

@@ -1,4 +1,7 @@
-"""The session: one conversation with one agent. The only control flow there is; sync wraps it."""
+"""A session, which is one conversation with one agent: :class:`AsyncSession`.
+
+All control flow is here, in its asynchronous form; the synchronous session only forwards to it.
+"""
 
 from __future__ import annotations
 
@@ -52,8 +55,13 @@ _CLOSED = "The session was closed."
 class AsyncSession(AsyncControls):
     """A conversation with a Letta agent.
 
-    Made by ``create_session`` / ``resume_session``, which do no I/O: it opens on ``async with`` or
-    on first use, and its ids are ``None`` until then. Closed is final.
+    ``create_session`` and ``resume_session`` make it without any I/O. It opens on ``async with`` or
+    on first use, and its ids are ``None`` until then. A closed session cannot be opened again::
+
+        async with client.resume_session("agent-...") as session:
+            await session.send("What do you remember about me?")
+            async for message in session.stream():
+                print(message)
     """
 
     def __init__(
@@ -76,7 +84,7 @@ class AsyncSession(AsyncControls):
         self._opening = asyncio.Lock()
         self._session_id: str | None = None
         self._outbox = Outbox()
-        # How many messages are on their way that the server has not accepted yet.
+        # The number of messages on their way that the server has not accepted yet.
         self._sending = 0
         self._init_pending = True
         self._closed = False
@@ -90,12 +98,12 @@ class AsyncSession(AsyncControls):
 
     @property
     def conversation_id(self) -> str | None:
-        """``conv-...``, or ``"default"`` for the agent's own one; ``None`` until open."""
+        """The conversation's id (``"default"`` for the agent's own one); ``None`` until open."""
         return self._opened.conversation.conversation_id if self._opened else None
 
     @property
     def session_id(self) -> str | None:
-        """This session object's own id; ``None`` until the session is open."""
+        """The id of this session object; ``None`` until the session is open."""
         return self._session_id
 
     @property
@@ -104,10 +112,11 @@ class AsyncSession(AsyncControls):
         return {} if self._mcp is None else dict(self._mcp.problems)
 
     async def initialize(self) -> InitMessage:
-        """Open the session now, if it is not open; what ``stream()`` yields first.
+        """Open the session now, if it is not open, and return the first message of its stream.
 
         Raises:
-            LettaError: not found, authentication, connection, unsupported option, ...
+            LettaError: The agent was not found, the key was refused, the server cannot be reached,
+                an option is not supported, ...
         """
         opened = await self._open()
         return self._init_message(opened)
@@ -124,6 +133,7 @@ class AsyncSession(AsyncControls):
 
     async def _open(self) -> Opened:
         self._check_usable()
+        # Two tasks may use a new session at once; it must not open two conversations.
         async with self._opening:
             self._check_usable()  # it may have been closed meanwhile
             if self._opened is None:
@@ -140,12 +150,13 @@ class AsyncSession(AsyncControls):
         return await self._client.backend.open(self._target, self._options)
 
     async def _start_mcp(self) -> None:
-        """Connect to the MCP servers; their tools join the session's own, which go first."""
+        """Connect to the MCP servers; the session's own tools win over theirs of the same name."""
         if not self._options.mcp_servers or self._mcp is not None:
             return
         from letta_adapters.mcp_servers import McpHost
 
         self._mcp = McpHost()
+        # The client closes what a session forgets, so it learns of the servers before they start.
         self._client.mcp_hosts.add(self._mcp)  # closing it again does no harm
         try:
             tools = await self._mcp.start(self._options.mcp_servers)
@@ -162,24 +173,25 @@ class AsyncSession(AsyncControls):
     # -- turns ------------------------------------------------------------------------------
 
     async def send(self, message: Any, *, otid: str | None = None) -> None:
-        """Send a message; returns once the server has accepted it. Read on with :meth:`stream`.
+        """Send a message and return once the server has accepted it; then read :meth:`stream`.
 
-        Turns of one conversation run one after the other. While an earlier message of this session
-        is not answered to its end, or one that the same task has sent in this conversation, this
-        one waits in line: ``send`` returns at once, the message goes out when it is its turn, and
-        what the server refuses then is the error of its stream. :meth:`queued` shows what waits.
-        Behind another task's turn in another session ``send`` itself waits.
+        Turns of one conversation run one after the other. A message waits in line while an earlier
+        message of this session, or one that the same task has sent in this conversation, is not
+        answered to its end. Then ``send`` returns at once, the message goes out when it is its
+        turn, and a refusal by the server becomes the error of its stream. :meth:`queued` shows the
+        messages that wait. If another task's turn in another session is in the way, ``send`` itself
+        waits.
 
         Args:
             message: Text, an image, or a sequence of text and image parts.
-            otid: The message's id for the server, which the stored message has; made up if not
-                given. With Redis a Letta API answers a second message of one id, in whatever
-                conversation, with what it answered the first.
+            otid: The message's id for the server, which the stored message keeps; made up if not
+                given. With Redis a Letta API answers a second message of the same id, in whatever
+                conversation, with its answer to the first.
 
         Raises:
-            InvalidInputError: before any I/O.
+            InvalidInputError: The message or the ``otid`` is wrong. This is found before any I/O.
             ConversationBusyError: 100 messages of this session wait already.
-            LettaError: the server refused the message, or could not be reached (``accepted`` says
+            LettaError: The server refused the message, or could not be reached (``accepted`` says
                 whether the message may have arrived).
         """
         await self._send(message, otid, running_task())
@@ -188,6 +200,8 @@ class AsyncSession(AsyncControls):
         opened, content, otid = await self._prepare(message, otid)
         place = opened.conversation
         ahead = self._client.turns.get(place)
+        # To wait here for a turn that this very caller has to read would never end, so its message
+        # waits in line instead. Behind a stranger's turn waiting is safe.
         own = ahead is not None and ahead.left_behind(owner) and not ahead.given_up(None)
         if self._outbox.busy or self._sending or own:
             self._client.check_outside(place)
@@ -218,6 +232,8 @@ class AsyncSession(AsyncControls):
         self._outbox.add(turn)
         return turn
 
+    # The message's turn exists at once, so that a stream can be read from it; a task of its own
+    # sends the message when the conversation is free.
     def _stand_in_line(self, opened: Opened, content: Any, otid: str, owner: object) -> None:
         client, place = self._client, opened.conversation
         turn = Turn(
@@ -240,7 +256,7 @@ class AsyncSession(AsyncControls):
         self._outbox.add(turn)
 
     def _first_init(self) -> InitMessage | None:
-        """Return what the session's first stream begins with; for that one only."""
+        """Return the first message of the session's first stream; ``None`` for later streams."""
         if not self._init_pending or self._opened is None:
             return None
         self._init_pending = False
@@ -249,6 +265,7 @@ class AsyncSession(AsyncControls):
     async def _begin(self, opened: Opened, content: Any, otid: str, owner: object) -> Turn:
         leave = await self._client.enter(opened.conversation, owner)
         try:
+            # The wait for the conversation may have been long: the session may be closed by now.
             self._check_usable()
         except BaseException:
             leave()
@@ -288,14 +305,14 @@ class AsyncSession(AsyncControls):
         )
 
     def stream(self) -> MessageStream:
-        """The messages of the turn that :meth:`send` started; ends with its ``ResultMessage``.
+        """Return the messages of the oldest turn that no stream was asked for yet.
 
-        Each call is for one message that was sent, oldest first: those of this task, or else (and
-        when the task that sent them has ended) any. An earlier stream that this task has not read
-        to its end is given up when the next one is read.
+        The stream ends with the turn's ``ResultMessage``. Each call is for one message that was
+        sent, oldest first. Messages that this task has sent come before those of other tasks. An
+        earlier stream that this task has not read to its end is given up when the next one is read.
 
         Raises:
-            InvalidInputError: nothing was sent, or the streams of all that was are taken.
+            InvalidInputError: Nothing was sent, or every message sent has its stream already.
         """
         self._check_usable()
         return self._stream(running_task())
@@ -308,27 +325,28 @@ class AsyncSession(AsyncControls):
 
     @property
     def closed(self) -> bool:
-        """Was it closed? That is final."""
+        """True once the session was closed, which is final."""
         return self._closed
 
     @property
     def unsent(self) -> tuple[Mapping[str, Any], ...]:
-        """The messages that waited to be sent and never will be, as :meth:`queued` showed them.
+        """The messages that waited in line and will never be sent, as :meth:`queued` showed them.
 
-        Because the session or the client was closed, or because they were refused and nobody has
-        read that in their stream.
+        They are here because the session or the client was closed, or because they were refused and
+        nobody has read that in their stream.
         """
         return self._outbox.unsent
 
     async def run_turn(self, message: Any, *, otid: str | None = None) -> ResultMessage:
-        """Send and wait for the result.
+        """Send a message, wait for the turn's end, and return its result.
 
-        A tool call that an earlier, abandoned turn left pending is denied and the message sent
-        again (it was refused, so nothing is sent twice), ``recovery_attempts`` times at most.
+        A tool call that an earlier, abandoned turn left pending blocks the message. It is denied
+        and the message sent again, at most ``recovery_attempts`` times; as the message was refused,
+        nothing is sent twice.
 
         Raises:
-            ConversationBusyError: this task has sent messages before whose streams nobody has read.
-            LettaError: the server refused the message. A turn that failed later is *returned* as a
+            ConversationBusyError: This task has sent messages before whose streams nobody has read.
+            LettaError: The server refused the message. A turn that failed later is *returned* as a
                 result with ``success=False``.
         """
         return await self._run_turn(message, otid, running_task())
@@ -339,6 +357,8 @@ class AsyncSession(AsyncControls):
             try:
                 result = await self._one_turn(message, otid, owner)
             except LettaError as error:
+                # A server tells of a call left pending in one of two ways: it refuses the message,
+                # or it accepts the message and ends the turn with that error.
                 if error.code != "pending_approval":
                     raise
                 if attempts <= 0:
@@ -355,7 +375,7 @@ class AsyncSession(AsyncControls):
             await self._recover(owner)
 
     async def _waiting_calls(self) -> tuple[tuple[str, ...], str]:
-        """Ids of the calls that wait, and a sentence that names them; best effort."""
+        """Return the ids of the calls that wait and a sentence that names them, or nothing."""
         opened = await self._open()
         try:
             waiting = await self._client.backend.pending_calls(opened.conversation)
@@ -375,15 +395,16 @@ class AsyncSession(AsyncControls):
         raise AssertionError("a turn always ends with a result")
 
     async def abort(self) -> None:
-        """Stop the agent's current turn. The stream then ends with a ``cancelled`` result.
+        """Stop the agent's current turn, whose stream then ends with a ``cancelled`` result.
 
-        Nothing to stop is not an error. Messages that wait in line go on: see ``remove_queued``.
+        It is no error if no turn runs. Messages that wait in line go on: see ``remove_queued``.
         """
         opened = await self._open()
         turn = self._outbox.current
         if turn is not None:
             await turn.abort()
         else:
+            # A run that somebody else has started in this conversation is to be stopped as well.
             await self._client.backend.abort(opened.conversation)
 
     # -- state ------------------------------------------------------------------------------
@@ -395,12 +416,13 @@ class AsyncSession(AsyncControls):
         order: Order = "desc",
         limit: int = PAGE_SIZE,
     ) -> MessagePage:
-        """Stored messages, newest first; also while a stream is running.
+        """Return a page of stored messages, newest first; this works while a stream is running too.
 
         Args:
-            before, after: Message ids (``page.next_before`` / ``page.next_after``).
+            before: Return messages older than the one with this id (``page.next_before``).
+            after: Return messages newer than the one with this id (``page.next_after``).
             order: ``"desc"`` (newest first) or ``"asc"``.
-            limit: Stored messages a page, 1 to 1000.
+            limit: The number of stored messages on a page, 1 to 1000.
         """
         check_page(before, after, order, limit)
         opened = await self._open()
@@ -409,7 +431,7 @@ class AsyncSession(AsyncControls):
         )
 
     async def bootstrap_state(self, limit: int = PAGE_SIZE) -> BootstrapState:
-        """Ids, model, tools, the newest page of messages and the calls that wait for an answer."""
+        """Return ids, model, tools, the newest messages and the calls that wait for an answer."""
         opened = await self._open()
         page, pending = await asyncio.gather(
             self.list_messages(limit=limit),
@@ -421,16 +443,18 @@ class AsyncSession(AsyncControls):
         )
 
     async def recover_pending_approvals(self) -> RecoveryResult:
-        """Deny the tool calls that an abandoned turn left waiting, at no model cost.
+        """Deny the tool calls that an abandoned turn left waiting; no model is called for it.
 
         Raises:
-            LettaError: the server refused.
+            LettaError: The server refused.
         """
         return await self._recover(running_task())
 
     async def _recover(self, owner: object) -> RecoveryResult:
         opened = await self._open()
         backend = self._client.backend
+        # Without the conversation to itself it might deny calls that a running turn answers just
+        # now.
         leave = await self._client.enter(opened.conversation, owner)
         try:
             pending = await backend.pending_calls(opened.conversation)
@@ -441,7 +465,7 @@ class AsyncSession(AsyncControls):
         return RecoveryResult(pending)
 
     async def close(self) -> None:
-        """Stop a turn that is running, and close for good. Can be called more than once.
+        """Stop the turn that is running and close for good. It can be called more than once.
 
         Messages that still wait are not sent: a warning is logged, and :attr:`unsent` holds them.
         """
@@ -450,6 +474,8 @@ class AsyncSession(AsyncControls):
         self._closed = True
         try:
             turns = self._outbox.turns
+            # First those that wait: stopping the running turn frees the conversation, and one of
+            # them would begin.
             await withdraw(turns, "session")
             await self._client.works.end(self)
             for turn in turns:
@@ -467,6 +493,7 @@ class AsyncSession(AsyncControls):
         try:
             await self._open()
         except BaseException:
+            # A session that failed to open may have connected MCP servers, or own its client.
             await self.close()
             raise
         return self
@@ -486,7 +513,7 @@ def _runnable(tools: Sequence[Any]) -> tuple[Tool, ...]:
 
 
 def check_page(before: str | None, after: str | None, order: str, limit: int) -> None:
-    """Refuse a page that makes no sense, before any I/O."""
+    """Refuse a page that cannot exist, before any I/O."""
     if order not in ("asc", "desc"):
         raise InvalidInputError(f"order must be 'asc' or 'desc', not {order!r}.")
     if not 1 <= limit <= _MAX_PAGE:

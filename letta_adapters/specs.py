@@ -1,4 +1,8 @@
-"""Where agents live: on a Letta API, in Letta Code on this machine, or in somebody's App Server."""
+"""The backends an application can choose: :class:`Rest`, :class:`Local` and :class:`Remote`.
+
+``Rest`` is the Letta API, ``Local`` is Letta Code on this machine, and ``Remote`` is Letta Code
+that somebody else runs.
+"""
 
 from __future__ import annotations
 
@@ -29,19 +33,20 @@ _Names = TypeVar("_Names", Mapping[str, str], tuple[str, ...])
 
 
 class Place(Options):
-    """Keep the secrets of ``Rest``, ``Local`` and ``Remote`` in this process.
+    """Base of ``Rest``, ``Local`` and ``Remote`` that keeps their secrets in this process.
 
-    A pickle, which is how a job reaches a worker process, holds no secret. Where it is loaded each
-    withheld one is taken from the environment variable that stands for it; one that is not set
-    fails the load and is named.
+    A pickle, which is how a job reaches a worker process, holds no secret. Where it is loaded, each
+    withheld secret is taken from the environment variable that stands for it. If that variable is
+    not set, loading fails with an error that names it.
     """
 
     def _secrets(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        """Yield each secret that is set: where it stands, and the variable that stands for it."""
+        """Yield the path of each secret that is set, and the variable that replaces it."""
         yield from ()
 
     def __getstate__(self) -> dict[Any, Any]:
         state, withheld = super().__getstate__(), list(self._secrets())
+        # The instance is shared with whoever goes on using it here, so its own values stay.
         values = dict(state["__dict__"])
         for (field, *key), _ in withheld:
             rest = {k: v for k, v in values[field].items() if k not in key} if key else None
@@ -59,7 +64,8 @@ class Place(Options):
                     f"which does not travel to another process, and {variable} is not set here.",
                     hint=f"Set {variable} where it is loaded.",
                 )
-            # Past the validators and past `frozen`: what is restored was valid where it was made.
+            # Without the validators, and although the class is frozen: the value was valid where it
+            # was made.
             old = self.__dict__[field]
             self.__dict__[field] = {**old, key[0]: value} if key else SecretStr(value)
 
@@ -71,8 +77,12 @@ def _without_secrets(values: Mapping[str, str]) -> dict[str, str]:
 class Rest(Place):
     """The Letta API over HTTP: Letta Cloud, or a server of one's own.
 
+    ::
+
+        LettaClient(Rest(base_url="https://letta.example.org", api_key="..."))
+
     Args:
-        base_url: Where the API is. Default: ``LETTA_BASE_URL``, else Letta Cloud.
+        base_url: The address of the API. Default: ``LETTA_BASE_URL``, else Letta Cloud.
         api_key: Sent as a bearer token. Default: ``LETTA_API_KEY``; ``""`` means none.
         project: Letta Cloud project (the ``X-Project-Id`` header).
         headers: Sent with every request (``{"user_id": "user-..."}`` on a server of one's own).
@@ -103,6 +113,7 @@ class Rest(Place):
         if value is None:
             return None
         url = checked_url(value, ("http", "https"), "api_key= or in headers=")
+        # With or without the version: the paths of requests begin with "/v1" themselves.
         return url.rstrip("/").removesuffix("/v1")
 
     @field_validator("api_key")
@@ -126,10 +137,12 @@ class Rest(Place):
         return _without_secrets(value)
 
     def _secrets(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        # An empty key says that none is wanted, which is no secret.
+        # An empty key says that no key is wanted; that is no secret.
         if self.api_key is not None and self.api_key.get_secret_value():
             yield ("api_key",), "LETTA_API_KEY"
         for name in self.headers:
+            # To leave the header out in silence would make a backend that another user's requests
+            # go to.
             if names_secret(name):
                 raise InvalidInputError(
                     f"Rest holds the header {name!r}, whose value does not travel to another "
@@ -139,9 +152,12 @@ class Rest(Place):
 
 
 class Local(Place):
-    """Letta Code on this machine, started and stopped by this package (the embedded default).
+    """Letta Code on this machine, started and stopped by this package (the default backend).
 
-    Needs ``pip install "letta-adapters[local]"`` and the ``git`` command.
+    It needs ``pip install "letta-adapters[local]"`` and the ``git`` command::
+
+        with LettaClient(Local(data_dir="state")) as client:
+            ...
 
     Args:
         data_dir: A home of its own for all state, settings and transcripts. Default: the user's
@@ -150,17 +166,17 @@ class Local(Place):
         openai_compatible: ``{"base_url": ..., "api_key": ...}`` of a model server; its models are
             then ``lmstudio/<id>``. Models of the big providers need only their key in the
             environment.
-        env: More environment variables for the runtime and what it starts, the agent's shell
-            included. It gets no others than those listed in docs/environment.md.
-        inherit_env: Names of variables of this process which it gets as well; what is not set is
-            left out.
-        max_memory_mb: Limit of the runtime's heap, in MiB. It keeps about 0.13 MiB of every
-            conversation until it ends.
+        env: More environment variables for the runtime and all that it starts, the agent's shell
+            included. The runtime gets no others than those listed in docs/environment.md.
+        inherit_env: Names of variables of this process to pass on as well; those that are not set
+            are left out.
+        max_memory_mb: Limit of the runtime's heap, in MiB. The runtime keeps about 0.13 MiB of
+            every conversation until it ends.
         recycle_at: The share of that heap which conversations may fill before the runtime is
             exchanged for a new one, between turns.
-        start_timeout: Seconds until it must serve.
+        start_timeout: Seconds the runtime may take to start.
         keep_running: Seconds the runtime stays when the last process that uses it has left, so
-            that the next one need not start it. 0: nothing is left running.
+            that the next one need not start it. With 0 nothing is left running.
         request_timeout: Seconds a management call may take.
         turn_timeout: Seconds a whole turn may take; ``None`` is no limit.
     """
@@ -184,6 +200,8 @@ class Local(Place):
             check_name(name)
         if isinstance(value, Mapping):
             for name, text in value.items():
+                # The operating system cannot pass one on, and would say so only when the runtime is
+                # started.
                 if "\0" in text:
                     raise ValueError(f"the value of {name} has a NUL character in it")
         return value
@@ -226,12 +244,16 @@ class Local(Place):
 
 
 class Remote(Place):
-    """A Letta Code App Server someone else runs (``letta server --listen``).
+    """A Letta Code App Server that somebody else runs (``letta server --listen``).
+
+    ::
+
+        LettaClient(Remote(url="ws://host:4500", auth_token="..."))
 
     Args:
         url: ``ws://host:port`` or ``wss://...``. Default: ``LETTA_APP_SERVER_URL``.
-        auth_token: Default: ``LETTA_APP_SERVER_TOKEN``.
-        connect_timeout: Seconds to reach it.
+        auth_token: The server's token. Default: ``LETTA_APP_SERVER_TOKEN``.
+        connect_timeout: Seconds to reach the server.
         request_timeout: Seconds a management call may take.
         turn_timeout: Seconds a whole turn may take; ``None`` is no limit.
         settle_timeout: Seconds to find out, after a lost connection, what became of the turn.
@@ -260,12 +282,16 @@ class Remote(Place):
 
 
 def api_address(rest: Rest) -> tuple[str, str]:
-    """Return the address of a Letta API and its key (``""``: none), given or from the environment.
+    """Return the address of a Letta API and its key, from the options or from the environment.
+
+    The key is ``""`` if there is none.
 
     Raises:
-        InvalidInputError: ``LETTA_BASE_URL`` or ``LETTA_API_KEY`` holds something else.
+        InvalidInputError: ``LETTA_BASE_URL`` or ``LETTA_API_KEY`` holds something that it cannot
+            be.
     """
     url = rest.base_url or _variable("LETTA_BASE_URL", lambda text: Rest(base_url=text).base_url)
+    # An empty key that was given wins over the environment: it says that no key is wanted.
     if rest.api_key is not None:
         return url or CLOUD_URL, rest.api_key.get_secret_value()
     key = _variable("LETTA_API_KEY", lambda text: checked_key(text, "It"))
@@ -273,11 +299,11 @@ def api_address(rest: Rest) -> tuple[str, str]:
 
 
 def app_server_address(remote: Remote) -> tuple[str, str]:
-    """Return the URL of an App Server and its token (``""`` for none).
+    """Return the URL of an App Server and its token (``""`` if there is none).
 
     Raises:
-        ConfigurationError: none is named.
-        InvalidInputError: a variable holds something else.
+        ConfigurationError: No server is named, neither by an option nor in the environment.
+        InvalidInputError: A variable holds something that it cannot be.
     """
     url = remote.url or _variable("LETTA_APP_SERVER_URL", lambda text: Remote(url=text).url)
     if not url:
@@ -291,7 +317,7 @@ def app_server_address(remote: Remote) -> tuple[str, str]:
 
 
 def _variable(name: str, check: Callable[[str], _T]) -> _T | None:
-    """Return what ``check`` makes of an environment variable; ``None`` if it is not set."""
+    """Return the result of ``check`` for an environment variable; ``None`` if it is not set."""
     text = os.environ.get(name, "").strip()
     if not text:
         return None
@@ -305,17 +331,19 @@ def _variable(name: str, check: Callable[[str], _T]) -> _T | None:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeStatus:
-    """The embedded runtime, which all processes of one state directory share.
+    """The state of the embedded runtime, which all processes of one state directory share.
 
     Args:
-        pid: Its process.
-        version: Letta Code's version.
-        started_at: When it was started (UTC).
-        clients: How many processes use it.
-        heap_mb: What its heap holds, garbage left out, in MiB; a moment old, if asked often.
+        pid: The id of its process.
+        version: The version of Letta Code.
+        started_at: The time it was started (UTC).
+        clients: The number of processes that use it.
+        heap_mb: The size of its heap without garbage, in MiB. If it is asked for often, the value
+            may be a moment old.
         heap_limit_mb: ``Local(max_memory_mb=...)`` of the process that started it.
-        recycle_at_mb: At this much it is exchanged for a new one, between turns.
-        recycling: Is that under way?
+        recycle_at_mb: The size of the heap at which it is exchanged for a new runtime, between
+            turns.
+        recycling: True while that exchange is under way.
         memory_mb: All memory of the process, in MiB.
     """
 

@@ -1,4 +1,8 @@
-"""The synchronous face: the async objects, driven through the bridge. No logic of its own."""
+"""The same API as :mod:`letta_adapters.client`, for synchronous code.
+
+Each object here drives its asynchronous counterpart on one background event loop and has no logic
+of its own.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +39,10 @@ _T = TypeVar("_T")
 
 
 class _Bridged(Generic[_Core]):
-    """Holds an async object that lives on this process's bridge.
+    """Base of objects whose asynchronous counterpart lives on this process's background loop.
 
-    After ``fork()`` the child's first use makes a new one: the parent's connections and loop are
-    not the child's to touch.
+    After ``fork()`` the child makes a new counterpart on first use: the parent's connections and
+    loop are not the child's to touch.
     """
 
     def __init__(self, make: Callable[[_Core | None], _Core]) -> None:
@@ -49,6 +53,7 @@ class _Bridged(Generic[_Core]):
     @property
     def _core(self) -> _Core:
         bridge = get_bridge()
+        # Another bridge than the one it was made on: this is the child of a fork.
         if bridge is not self._home:
             self._made = self._make(self._made)
             self._home = bridge
@@ -59,10 +64,14 @@ class _Bridged(Generic[_Core]):
 
 
 class LettaClient(_Bridged[AsyncLettaClient]):
-    """Letta agents, for synchronous code: in scripts, threads, notebooks and forked workers.
+    """A client for Letta agents, for synchronous code: scripts, threads, notebooks, forked workers.
 
-    The same as :class:`~letta_adapters.client.AsyncLettaClient`, whose docstrings apply. Close it,
-    or use it with ``with``.
+    It does the same as :class:`~letta_adapters.client.AsyncLettaClient`, whose docstrings apply.
+    Close it, or use it with ``with``::
+
+        with LettaClient("local") as client:
+            agent_id = client.create_agent(model="anthropic/claude-sonnet-4-5")
+            print(client.prompt("Hello!", agent_id).result)
     """
 
     def __init__(
@@ -86,18 +95,21 @@ class LettaClient(_Bridged[AsyncLettaClient]):
     def prompt(
         self, message: Any, agent_id: str | None = None, **options: Unpack[SessionKwargs]
     ) -> ResultMessage:
-        """Ask once, in a fresh conversation of the agent (without an id: of the default agent)."""
+        """Ask once, in a fresh conversation, and return the turn's result.
+
+        Without ``agent_id`` the default agent is asked.
+        """
         with self.create_session(agent_id, **options) as session:
             return session.run_turn(message)
 
     def create_agent(self, **options: Unpack[AgentKwargs]) -> str:
-        """Create an agent (:class:`~letta_adapters.options.AgentOptions`); returns its id."""
+        """Create an agent (:class:`~letta_adapters.options.AgentOptions`) and return its id."""
         return self._run(self._core.create_agent(**options))
 
     def create_session(
         self, agent_id: str | None = None, **options: Unpack[SessionKwargs]
     ) -> Session:
-        """A session in a fresh conversation. Does no I/O."""
+        """Make a session in a fresh conversation; this does no I/O."""
         return Session(self, new_target(agent_id), options)
 
     def resume_session(
@@ -108,7 +120,10 @@ class LettaClient(_Bridged[AsyncLettaClient]):
         conversation_id: str | None = None,
         **options: Unpack[SessionKwargs],
     ) -> Session:
-        """A session that goes on: with an agent id, a conversation id, or both. Does no I/O."""
+        """Make a session that continues a conversation; this does no I/O.
+
+        It needs an agent id (for its default conversation), a conversation id, or both.
+        """
         return Session(self, resume_target(id, agent_id, conversation_id), options)
 
     def list_messages(
@@ -120,13 +135,13 @@ class LettaClient(_Bridged[AsyncLettaClient]):
         order: Order = "desc",
         limit: int = PAGE_SIZE,
     ) -> MessagePage:
-        """Stored messages without a session, newest first."""
+        """Return a page of stored messages, newest first; no session is needed."""
         return self._run(
             self._core.list_messages(agent_id, conversation_id, before, after, order, limit)
         )
 
     def runtime_status(self) -> RuntimeStatus:
-        """What the embedded runtime says of itself: its memory, who uses it."""
+        """Return the state of the embedded runtime: its memory, and the processes that use it."""
         return self._run(self._core.runtime_status())
 
     def connect_provider(
@@ -137,7 +152,7 @@ class LettaClient(_Bridged[AsyncLettaClient]):
         base_url: str | None = None,
         **fields: str,
     ) -> list[str]:
-        """Connect a provider of models, for all agents of this state directory."""
+        """Connect a model provider, for all agents of this state directory."""
         core = self._core
         return self._run(
             core.connect_provider(provider, api_key=api_key, base_url=base_url, **fields)
@@ -151,21 +166,21 @@ class LettaClient(_Bridged[AsyncLettaClient]):
         params: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Any call of the Letta API; the decoded JSON."""
+        """Make any call of the Letta API and return the decoded JSON."""
         return self._run(self._core.request(method, path, params=params, body=body))
 
     @property
     def backend_name(self) -> str:
-        """``"rest"``, ``"local"`` or ``"remote"``."""
+        """The kind of backend: ``"rest"``, ``"local"`` or ``"remote"``."""
         return self._core.backend_name
 
     @property
     def closed(self) -> bool:
-        """Was it closed? That is final."""
+        """True once the client was closed, which is final."""
         return self._core.closed
 
     def close(self) -> None:
-        """Close the connections. Can be called more than once."""
+        """Stop the turns that are running and close for good. It can be called more than once."""
         self._run(self._core.close())
 
     def __enter__(self) -> LettaClient:
@@ -178,7 +193,12 @@ class LettaClient(_Bridged[AsyncLettaClient]):
 class Session(_Bridged[AsyncSession], Controls):
     """A conversation with a Letta agent, for synchronous code.
 
-    The same as :class:`~letta_adapters.session.AsyncSession`, whose docstrings apply.
+    It does the same as :class:`~letta_adapters.session.AsyncSession`, whose docstrings apply::
+
+        with resume_session("agent-...") as session:
+            session.send("What do you remember about me?")
+            for message in session.stream():
+                print(message)
     """
 
     def __init__(
@@ -191,6 +211,8 @@ class Session(_Bridged[AsyncSession], Controls):
     ) -> None:
         def make(old: AsyncSession | None) -> AsyncSession:
             where = target
+            # In the child of a fork a conversation that was open already goes on; a new one would
+            # forget it.
             if old is not None and old.conversation_id is not None:
                 where = Target(old.agent_id, old.conversation_id)
             return make_session(client._core, where, options, off_loop=True)
@@ -211,17 +233,17 @@ class Session(_Bridged[AsyncSession], Controls):
 
     @property
     def session_id(self) -> str | None:
-        """This session object's own id; ``None`` until the session is open."""
+        """The id of this session object; ``None`` until the session is open."""
         return self._core.session_id
 
     @property
     def closed(self) -> bool:
-        """Was it closed? That is final."""
+        """True once the session was closed, which is final."""
         return self._core.closed
 
     @property
     def unsent(self) -> tuple[Mapping[str, Any], ...]:
-        """The messages that waited to be sent and never will be."""
+        """The messages that waited in line and will never be sent."""
         return self._core.unsent
 
     @property
@@ -230,34 +252,37 @@ class Session(_Bridged[AsyncSession], Controls):
         return self._core.mcp_problems
 
     def initialize(self) -> InitMessage:
-        """Open the session now, if it is not open."""
+        """Open the session now, if it is not open, and return the first message of its stream."""
         return self._run(self._core.initialize())
 
     def send(self, message: Any, *, otid: str | None = None) -> None:
-        """Send a message; returns once the server has accepted it. Read on with :meth:`stream`.
+        """Send a message and return once the server has accepted it; then read :meth:`stream`.
 
         Behind an earlier message that is not answered to its end it waits in line, and ``send``
         returns at once.
         """
+        # Turns belong to the calling thread: the task on the loop is another one for every call.
         self._run(self._core._send(message, otid, threading.current_thread()))
 
     def stream(self) -> Generator[Message, None, None]:
-        """The messages of the turn that :meth:`send` started; ends with its ``ResultMessage``.
+        """Return the messages of the turn that :meth:`send` started, up to its ``ResultMessage``.
 
-        Closing the generator (leaving the loop drops it, which does) stops the agent.
+        Closing the generator stops the agent; leaving the loop drops the generator and so closes
+        it.
         """
         return get_bridge().iterate(self._run(self._begin_stream(threading.current_thread())))
 
+    # A coroutine although it awaits nothing: the session may be touched on its own loop only.
     async def _begin_stream(self, owner: object) -> MessageStream:
         self._core._check_usable()
         return self._core._stream(owner)
 
     def run_turn(self, message: Any, *, otid: str | None = None) -> ResultMessage:
-        """Send and wait for the result; clears an abandoned approval that blocks it."""
+        """Send a message and return the turn's result; clear an abandoned approval first."""
         return self._run(self._core._run_turn(message, otid, threading.current_thread()))
 
     def abort(self) -> None:
-        """Stop the agent's current turn. Nothing to stop is not an error."""
+        """Stop the agent's current turn; it is no error if none runs."""
         self._run(self._core.abort())
 
     def list_messages(
@@ -267,19 +292,19 @@ class Session(_Bridged[AsyncSession], Controls):
         order: Order = "desc",
         limit: int = PAGE_SIZE,
     ) -> MessagePage:
-        """Stored messages, newest first; also while a stream is running."""
+        """Return a page of stored messages, newest first, also while a stream is running."""
         return self._run(self._core.list_messages(before, after, order, limit))
 
     def bootstrap_state(self, limit: int = PAGE_SIZE) -> BootstrapState:
-        """Ids, model, tools, the newest page of messages and the calls that wait for an answer."""
+        """Return ids, model, tools, the newest messages and the calls that wait for an answer."""
         return self._run(self._core.bootstrap_state(limit))
 
     def recover_pending_approvals(self) -> RecoveryResult:
-        """Deny the tool calls that an abandoned turn left waiting, at no model cost."""
+        """Deny the tool calls that an abandoned turn left waiting; no model is called for it."""
         return self._run(self._core._recover(threading.current_thread()))
 
     def close(self) -> None:
-        """Stop a turn that is running, and close for good. Can be called more than once."""
+        """Stop the turn that is running and close for good. It can be called more than once."""
         try:
             self._run(self._core.close())
         finally:
@@ -309,17 +334,22 @@ def prompt(
     backend: BackendSpec | None = None,
     **options: Unpack[SessionKwargs],
 ) -> ResultMessage:
-    """Ask once, in a fresh conversation (without an agent id: of the default agent).
+    """Ask once, in a fresh conversation, and return the turn's result.
+
+    ::
+
+        print(prompt("What is the capital of France?").result)
 
     Args:
         message: Text, an image, or a sequence of both.
-        agent_id: Whom to ask.
+        agent_id: The agent to ask. ``None`` means the default agent.
         client: Use this client; else one is made from ``backend`` and closed again.
         backend: ``Rest(...)``, ``"cloud"``, ...; ``None`` asks the environment.
-        options: See :class:`~letta_adapters.options.SessionOptions`.
+        **options: See :class:`~letta_adapters.options.SessionOptions`.
 
     Raises:
-        LettaError: refused. A turn that failed later is returned with ``success=False``.
+        LettaError: The message was refused. A turn that failed later is returned with
+            ``success=False``.
     """
     with create_session(agent_id, client=client, backend=backend, **options) as session:
         return session.run_turn(message)
@@ -331,7 +361,17 @@ def create_agent(
     backend: BackendSpec | None = None,
     **options: Unpack[AgentKwargs],
 ) -> str:
-    """Create an agent; returns its id. Options: :class:`~letta_adapters.options.AgentOptions`."""
+    """Create an agent and return its id.
+
+    ::
+
+        agent_id = create_agent(model="anthropic/claude-sonnet-4-5", persona="I am a librarian.")
+
+    Args:
+        client: Use this client; else one is made from ``backend`` and closed again.
+        backend: ``Rest(...)``, ``"cloud"``, ...; ``None`` asks the environment.
+        **options: See :class:`~letta_adapters.options.AgentOptions`.
+    """
     if client is not None:
         return _given(client, backend).create_agent(**options)
     with LettaClient(backend) as own:
@@ -345,7 +385,19 @@ def create_session(
     backend: BackendSpec | None = None,
     **options: Unpack[SessionKwargs],
 ) -> Session:
-    """A session in a fresh conversation. Does no I/O: it opens on ``with`` or on first use."""
+    """Make a session in a fresh conversation; it opens on ``with`` or on first use.
+
+    ::
+
+        with create_session() as session:
+            print(session.run_turn("Hello!").result)
+
+    Args:
+        agent_id: The agent to talk to. ``None`` means the default agent.
+        client: Use this client; else one is made from ``backend`` and closed with the session.
+        backend: ``Rest(...)``, ``"cloud"``, ...; ``None`` asks the environment.
+        **options: See :class:`~letta_adapters.options.SessionOptions`.
+    """
     return _session(new_target(agent_id), client, backend, options)
 
 
@@ -358,13 +410,20 @@ def resume_session(
     backend: BackendSpec | None = None,
     **options: Unpack[SessionKwargs],
 ) -> Session:
-    """A session that goes on. Does no I/O: it opens on ``with`` or on first use.
+    """Make a session that continues a conversation; it opens on ``with`` or on first use.
+
+    ::
+
+        with resume_session("conv-...") as session:
+            print(session.run_turn("Where were we?").result)
 
     Args:
-        id: An agent id (its default conversation), or a conversation id.
-        agent_id, conversation_id: The same by name; with both there is no look-up.
-        client, backend: As for :func:`prompt`; a client made here is closed with the session.
-        options: See :class:`~letta_adapters.options.SessionOptions`.
+        id: An agent id, which means its default conversation, or a conversation id.
+        agent_id: The agent's id, where ``id`` is not given.
+        conversation_id: The conversation's id. With both ids there is no look-up.
+        client: Use this client; else one is made from ``backend`` and closed with the session.
+        backend: ``Rest(...)``, ``"cloud"``, ...; ``None`` asks the environment.
+        **options: See :class:`~letta_adapters.options.SessionOptions`.
     """
     return _session(resume_target(id, agent_id, conversation_id), client, backend, options)
 

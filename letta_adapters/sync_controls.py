@@ -1,4 +1,7 @@
-"""The synchronous twin of :mod:`letta_adapters.controls`."""
+"""The controls of a session (model, toolset, queue), for synchronous code.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ if TYPE_CHECKING:
 
 
 class Controls:
-    """See :class:`~letta_adapters.controls.AsyncControls`."""
+    """The controls of a session; see :class:`~letta_adapters.controls.AsyncControls`."""
 
+    # For type checkers alone: :class:`~letta_adapters.sync.Session` brings both.
     if TYPE_CHECKING:
 
         @property
@@ -39,17 +43,17 @@ class Controls:
         self._run(self._core.change_device_state(permission_mode=permission_mode, cwd=cwd))
 
     def device_status(self) -> dict[str, Any]:
-        """What the server says of this conversation's place."""
+        """Return the server's own description of this conversation's state."""
         return dict(self._run(self._core.device_status()))
 
     def queued(self) -> tuple[Mapping[str, Any], ...]:
-        """The messages that wait behind a running turn."""
+        """Return the messages that wait behind a running turn."""
         return tuple(self._run(self._core.queued()))
 
     def remove_queued(self, item_id: str) -> bool:
-        """Take a message out of the queue. ``False`` if it is not (any more) in it."""
+        """Take a message out of the queue; return ``False`` if it is not in it (any more)."""
         return bool(self._run(self._core.remove_queued(item_id)))
 
     def resume_queue(self) -> int:
-        """Let the messages go on that an abort has put on hold; how many there were."""
+        """Let the messages go on that an abort has put on hold, and return their number."""
         return int(self._run(self._core.resume_queue()))

@@ -4,11 +4,11 @@
 
     @tool
     def get_weather(city: str, days: int = 1) -> str:
-        '''The weather of a city.
+        '''Return the weather of a city.
 
         Args:
             city: Its name.
-            days: How many days ahead.
+            days: The number of days ahead.
         '''
 
 Name, description and JSON schema come from the function; LangChain and LlamaIndex tools are taken
@@ -50,10 +50,10 @@ _MAX_ERROR_CHARS = 4000
 
 @dataclass(frozen=True, slots=True)
 class ToolOutcome:
-    """What the model reads: text or content parts, and whether it is a failure.
+    """The result of a tool as the model reads it: text or content parts, and whether it failed.
 
-    A tool may return one itself, to report a failure without raising. ``traceback`` is of what the
-    tool raised; the model does not see it.
+    A tool may return one itself, to report a failure without raising. ``traceback`` is the
+    traceback of an exception that the tool raised; the model does not see it.
     """
 
     content: str | list[dict[str, Any]]
@@ -66,9 +66,11 @@ class Tool:
     """A tool as the model sees it, and the function behind it.
 
     ``parameters`` is a JSON schema of type object with ``properties`` and ``required``. ``handler``
-    is called with keyword arguments; ``None`` means declared only: the calls come back to the
-    caller. ``timeout`` is in seconds. Calling a ``Tool`` calls its handler. Raises
-    :class:`InvalidInputError` for a bad name, schema or timeout.
+    is called with keyword arguments; ``None`` makes a tool that is only declared, whose calls come
+    back to the caller. ``timeout`` is in seconds. Calling a ``Tool`` calls its handler.
+
+    Raises:
+        InvalidInputError: The name, the schema or the timeout is wrong.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Tool:
                 f"The timeout of {self.name!r} is {self.timeout!r}.",
                 hint="Give seconds greater than 0, or None for no limit.",
             )
+        # Past the frozen dataclass: every tool carries a complete schema, whoever made it.
         object.__setattr__(self, "parameters", normalise_parameters(self.parameters, self.name))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -102,7 +105,7 @@ class Tool:
         return self.handler(*args, **kwargs)
 
     def to_wire(self) -> dict[str, Any]:
-        """``{"name", "description", "parameters"}``."""
+        """Return ``{"name", "description", "parameters"}``, which declares the tool."""
         return {
             "name": self.name,
             "description": self.description,
@@ -110,11 +113,17 @@ class Tool:
         }
 
     def parse_arguments(self, raw: str | Mapping[str, Any]) -> dict[str, Any]:
-        """The model's arguments (JSON text or an object) as keyword arguments of the handler.
+        """Return the model's arguments as keyword arguments of the handler.
 
-        Typed functions get coerced values and defaults. With a schema of the caller's own the
-        object is passed as it is; only ``required`` is checked. Raises :class:`InvalidInputError`,
-        whose ``message`` is written for the model and names the parameter.
+        For a typed function values are converted and defaults filled in. With a schema of the
+        caller's own the object is passed as it is, and only ``required`` is checked.
+
+        Args:
+            raw: The arguments as JSON text or as an object.
+
+        Raises:
+            InvalidInputError: They do not fit. The ``message`` is written for the model and names
+                the parameter.
         """
         text = raw if isinstance(raw, str) else json.dumps(dict(raw), default=str)
         if text.strip() in ("", "null"):  # how some models call without arguments
@@ -139,13 +148,19 @@ class Tool:
     async def run(
         self, arguments: str | Mapping[str, Any], *, in_thread_loop: bool = False
     ) -> ToolOutcome:
-        """Parse, call, format. Whatever the tool does wrong becomes an outcome with ``is_error``.
+        """Run the tool on the model's arguments and return its result.
 
-        What it raises is also logged (``letta_adapters.tools``, a warning with the traceback).
+        Any failure of the tool becomes an outcome with ``is_error``. An exception it raises is also
+        logged (``letta_adapters.tools``, a warning with the traceback). Only cancellation of the
+        caller passes through; the handler is then cancelled too.
 
-        ``in_thread_loop`` (for the sync client): also run coroutines off this loop, in a worker
-        thread. Only cancellation of the caller passes through; the handler is then cancelled too.
-        :class:`InvalidInputError` only for a tool without a handler.
+        Args:
+            arguments: The arguments as JSON text or as an object.
+            in_thread_loop: Run coroutines in a worker thread too, not on this loop (for the sync
+                client).
+
+        Raises:
+            InvalidInputError: The tool has no handler.
         """
         if self.handler is None:
             raise InvalidInputError(f"The tool {self.name!r} has no handler to call.")
@@ -155,14 +170,17 @@ class Tool:
             return ToolOutcome(_clean(exc.message), is_error=True)
         except Exception as exc:  # a validator of the user's own types
             return self._raised(exc)
-        # A task of its own tells "the tool was cancelled" from "we were cancelled".
+        # A task of its own tells "the tool was cancelled" from "the caller was cancelled".
         task = asyncio.ensure_future(
             invoke_callable(self.handler, kwargs, in_thread_loop=in_thread_loop)
         )
+        # An exception that comes after the time limit has nobody to fetch it; asyncio would
+        # complain.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             await asyncio.wait({task}, timeout=self.timeout)
         finally:
+            # A tool that ignores its cancellation must not hold the turn up for ever.
             timed_out = not task.done()
             if timed_out:
                 task.cancel()
@@ -189,14 +207,16 @@ class Tool:
 
 
 def format_result(value: object) -> str | list[dict[str, Any]]:
-    """A tool's return value as the model reads it. Never raises.
+    """Return a tool's return value as the model reads it; never raise.
 
-    Strings as they are, ``None`` as ``""``, text and images (of :mod:`letta_adapters.content`, or
-    wire parts) as a list of parts, everything else as JSON, and what JSON cannot hold by ``str()``.
+    A string stays as it is and ``None`` becomes ``""``. Text and images (of
+    :mod:`letta_adapters.content`, or parts as they are on the wire) become a list of parts.
+    Everything else becomes JSON, by ``str()`` where JSON cannot hold it.
     """
     if value is None:
         return ""
     if isinstance(value, str):
+        # Not str(value): a subclass of str, such as an enum, may print as something else.
         return _clean(str.__str__(value))
     try:
         parts = _as_parts(value)
@@ -206,10 +226,11 @@ def format_result(value: object) -> str | list[dict[str, Any]]:
 
 
 def _as_parts(value: object) -> str | list[dict[str, Any]] | None:
-    """Content parts on the wire, ``""`` if all are empty, ``None`` if this is something else."""
+    """Return parts for the wire, ``""`` if all are empty, ``None`` if these are no parts."""
     items: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
     if not any(map(_is_part, items)) or not all(_is_part(i) or isinstance(i, str) for i in items):
         return None
+    # Providers refuse an empty text part, and a model needs none.
     texts = [TextContent(_clean(item)) if isinstance(item, str) else item for item in items]
     filled = [item for item in texts if not isinstance(item, TextContent) or item.text.strip()]
     try:
@@ -226,7 +247,7 @@ def _is_part(item: object) -> bool:
 
 
 def format_error(error: BaseException) -> str:
-    """An exception as the model reads it: its type and message, no traceback."""
+    """Return an exception as the model reads it: its type and message, without a traceback."""
     if isinstance(error, ValidationError):
         return f"Validation error: {short_error(error)}"
     message = _safe_str(error)
@@ -242,7 +263,7 @@ def _safe_str(value: object) -> str:
 
 
 def _clean(text: str) -> str:
-    """Lone surrogates (odd file names) cannot be sent; they become ``?``."""
+    """Replace lone surrogates, which odd file names hold and which cannot be sent, by ``?``."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -280,9 +301,16 @@ def tool(
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a :class:`Tool`, as ``@tool``, ``@tool(timeout=5)`` or ``tool(fn, name="...")``.
 
-    ``fn`` is anything :func:`as_tool` takes. ``parameters`` replaces the schema of the signature,
-    and with it the checking: the handler gets the model's JSON as it is. ``timeout`` is in seconds.
-    Raises :class:`InvalidInputError` for what cannot be a tool, saying what to change.
+    Args:
+        fn: Anything :func:`as_tool` takes.
+        name: The tool's name, in place of the function's.
+        description: The text for the model, in place of the docstring.
+        parameters: A JSON schema in place of the signature's. Arguments are then not checked
+            against the signature: the handler gets the model's JSON as it is.
+        timeout: Seconds the tool may take; ``None`` is no limit.
+
+    Raises:
+        InvalidInputError: This cannot be a tool; the message says what to change.
     """
     if fn is None:
         return lambda decorated: tool(
@@ -293,18 +321,22 @@ def tool(
 
 
 def as_tool(obj: object) -> Tool:
-    """A :class:`Tool` from whatever a user has.
+    """Return a :class:`Tool` for whatever kind of tool a user has.
 
-    A ``Tool``; a callable (function, bound method, ``functools.partial``, object with
-    ``__call__``, sync or async); a LangChain or LlamaIndex tool; or a dict ``{"name",
-    "description", "parameters"}``, also in OpenAI's ``{"type": "function", "function": {...}}``,
-    which declares a tool whose calls the caller answers. Raises :class:`InvalidInputError`.
+    Args:
+        obj: A ``Tool``; a callable (function, bound method, ``functools.partial``, object with
+            ``__call__``, sync or async); a LangChain or LlamaIndex tool; or a dict ``{"name",
+            "description", "parameters"}``, also in OpenAI's ``{"type": "function", "function":
+            {...}}``, which declares a tool whose calls the caller answers.
+
+    Raises:
+        InvalidInputError: It is none of these.
     """
     return _make(obj, None, None, None)
 
 
 def as_tools(tools: Iterable[object]) -> tuple[Tool, ...]:
-    """Several tools at once, with different names. Raises :class:`InvalidInputError`."""
+    """Return several tools at once; raise :class:`InvalidInputError` if two have the same name."""
     if isinstance(tools, (str, Mapping, Tool)) or not isinstance(tools, Iterable):
         raise InvalidInputError(
             f"tools is {type(tools).__name__}, not a list.", hint="Write tools=[...]."
@@ -318,7 +350,7 @@ def check_tool_names(names: Sequence[str]) -> None:
     """Refuse names that models do not take, and a name that stands for two tools.
 
     Raises:
-        InvalidInputError: naming it.
+        InvalidInputError: A name is not valid; the message quotes it.
     """
     for name in names:
         if not _NAME.fullmatch(name):
@@ -342,10 +374,12 @@ def _make(
         made |= {**obj.to_wire(), "handler": obj.handler}
     elif isinstance(obj, Mapping):
         made = adapters.from_mapping(obj)
+    # Looked at before "is it callable?": the tools of both frameworks can be called as well.
     elif adapters.is_langchain_tool(obj):
         made = adapters.from_langchain(obj)
     elif adapters.is_llama_index_tool(obj):
         made = adapters.from_llama_index(obj)
+    # A class is callable too, but calling one makes an object instead of a result.
     elif callable(obj) and not isinstance(obj, type):
         made = _from_callable(obj, name, explicit=parameters is not None)
     else:
@@ -354,6 +388,7 @@ def _make(
             f"{what} is not a tool.", hint="Pass a function, a Tool, a framework's tool or a dict."
         )
     made |= {k: v for k, v in (("name", name), ("description", description)) if v is not None}
+    # With a schema of the user's own there is no model of the signature to check arguments by.
     if parameters is not None:
         made |= {"parameters": dict(parameters), "arguments": None}
     return Tool(**made)
@@ -364,6 +399,7 @@ def _from_callable(fn: Callable[..., Any], name: str | None, *, explicit: bool) 
     label = name or getattr(base, "__name__", None) or type(base).__name__
     if label == "<lambda>":
         raise InvalidInputError("A lambda has no name.", hint="Use tool(fn, name='...').")
+    # For an object the method behind the call tells what kind of function it is, not the object.
     called = base if inspect.isroutine(base) else type(base).__call__
     if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
         raise InvalidInputError(f"{label!r} is a generator.", hint="Return one value instead.")
@@ -381,6 +417,7 @@ def _from_callable(fn: Callable[..., Any], name: str | None, *, explicit: bool) 
 def _docstring(base: object, called: object) -> str | None:
     if base is called or hasattr(base, "__name__"):
         return inspect.getdoc(base)
+    # A dataclass without a docstring gets a made-up one, which tells the model nothing.
     generated = f"{type(base).__name__}("  # what @dataclass writes
     own = inspect.getdoc(type(base)) or ""
     return getattr(called, "__doc__", None) or (None if own.startswith(generated) else own)

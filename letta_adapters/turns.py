@@ -1,4 +1,7 @@
-"""One turn as its consumer sees it: where requests, tools and time come together."""
+"""One turn as its reader sees it, where requests, tool calls and time limits come together.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -34,17 +37,17 @@ from letta_adapters.messages import (
     Usage,
 )
 
-# How long another reader of the stream gets to see the end of a turn that was stopped.
+# Seconds that another reader of the stream gets to see the end of a turn that was stopped.
 _END_SECONDS: Final = 10.0
-# How often a turn that waits in line looks whether what is in the way will ever move.
+# Seconds between two looks of a turn that waits in line whether the turn in its way can ever end.
 _LOOK_SECONDS: Final = 1.0
 
-# The turns whose tools and callbacks the current code is part of.
+# The turns whose tools and callbacks the running code is part of.
 _answering: ContextVar[tuple[Turn, ...]] = ContextVar("letta_answering", default=())
 
 
 def serves(conversation: Conversation) -> bool:
-    """Return whether this is called by a tool or a callback of a turn of that conversation."""
+    """Return whether the caller is a tool or a callback of a turn of that conversation."""
     return any(turn.conversation == conversation for turn in _answering.get())
 
 
@@ -73,11 +76,12 @@ class MessageStream(AsyncIterator[Message]):
         return self._next()
 
     async def aclose(self) -> None:
-        """Stop the agent if the turn is not over. Can be called at any time, more than once.
+        """Stop the agent if the turn is not over; this can be called at any time, more than once.
 
-        While another task waits for the next message, that task gets the stream's end.
+        Another task that waits for the next message then gets the end of the stream.
         """
         await self._stop()
+        # A generator that another task is in cannot be closed; that task ends it by itself.
         if not getattr(self._messages, "ag_running", False):
             await self._messages.aclose()
 
@@ -89,21 +93,21 @@ class MessageStream(AsyncIterator[Message]):
 
 
 class Keeper(Protocol):
-    """What a turn belongs to."""
+    """The owner of a turn: the session that has sent it."""
 
     @property
     def closed(self) -> bool:
-        """Was it closed?"""
+        """True once the owner was closed."""
 
 
 class Turn:
-    """An accepted turn. Holds its conversation until it is over.
+    """An accepted turn, which holds its conversation until it is over.
 
     Without an ``answerer`` it pauses at calls that wait for an answer: its stream ends there,
     without a result, and goes on with :meth:`resume` (or the turn is given up with :meth:`stop`).
 
-    One that waits in line (:meth:`wait`) is not sent yet; its stream waits for it to begin. It is
-    not a turn of the server's queue, which would say all messages that wait there in one turn.
+    A turn that waits in line (:meth:`wait`) is not sent yet; its stream waits for it to begin. It
+    waits here and not in the server's queue, which would join all waiting messages into one turn.
     """
 
     def __init__(
@@ -122,7 +126,7 @@ class Turn:
         self.conversation = conversation
         self._answerer = answerer
         self._init = init
-        # Whether it was sent and accepted. If not it holds nothing that could be released.
+        # True once it was sent and accepted. Before that it holds nothing that could be released.
         self.begun = release is not None
         self._release = release
         self._timeout = timeout
@@ -135,17 +139,18 @@ class Turn:
         self._answering: asyncio.Task[Any] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._stop_reason = "The turn was aborted."
-        # When it began to wait for the caller's answers, by time.monotonic().
+        # The time.monotonic() at which it began to wait for the caller's answers.
         self.paused_at: float | None = None
         self.streamed = False
         self._read: ReferenceType[MessageStream] | None = None
         self._reading_began = False
-        # The task or thread that sent it, then the one that reads it: see AsyncSession.send.
+        # The task or thread that sent it, later the one that reads it: see AsyncSession.send.
         self.owner = owner
-        # The session it belongs to; ``None`` for a turn that is read by whoever has sent it.
+        # Returns the session it belongs to; ``None`` for a turn that is read by whoever has sent
+        # it.
         self.keeper: Callable[[], Keeper | None] | None = None
-        # Of a turn that waits, or has waited: its message as the queue shows it, what sends it once
-        # the conversation is free, and what makes way for it when it is read.
+        # For a turn that waits, or has waited: its message as the queue shows it, the task that
+        # sends it once the conversation is free, and a function that stops what is in its way.
         self.item: Mapping[str, Any] = {}
         self._beginning: asyncio.Future[None] | None = None
         self._make_way: Callable[[Turn], Awaitable[None]] | None = None
@@ -154,12 +159,12 @@ class Turn:
 
     @property
     def finished(self) -> bool:
-        """Is the turn over and its conversation free?"""
+        """True once the turn is over and its conversation free."""
         return self._done.is_set()
 
     @property
     def paused(self) -> bool:
-        """Does it wait for :meth:`resume`?"""
+        """True while it waits for :meth:`resume`."""
         return self.paused_at is not None and not self.finished
 
     @property
@@ -169,46 +174,50 @@ class Turn:
 
     @property
     def details(self) -> Mapping[str, Mapping[str, Any]]:
-        """What the server says of its permission questions, by tool call id."""
+        """The server's details of its permission questions, by tool call id."""
         return self._state.details
 
     @property
     def usage(self) -> Usage:
-        """What it has used so far."""
+        """The tokens it has used so far."""
         return self._state.usage
 
     @property
     def connected(self) -> bool:
-        """Can the server still be told anything about it?"""
+        """True while the server can still be told anything about it."""
         return self._turn.connected
 
     @property
     def unread(self) -> bool:
-        """Is it not over, and has nobody begun to read its stream or given it up?"""
+        """True if it is not over, and nobody has begun to read its stream or given it up."""
         return not (self.finished or self._reading_began or self.given_up(None))
 
     @property
     def unsent(self) -> bool:
-        """Was it given up, or refused, before it began?"""
+        """True if it was given up, or refused, before it began."""
         return self.finished and not self.begun and self._state.input_stored is False
 
     def given_up(self, by: object) -> bool:
-        """Return whether nobody wants to know the turn's end.
+        """Return whether nobody is interested in the turn's end.
 
         That is so when its stream was dropped or its reader has ended, when nobody has asked for
         its stream and its session is closed or gone, and when it was aborted before. A turn that
-        was merely sent is not given up: somebody may read it yet.
+        was merely sent is not given up, as somebody may still read it.
 
         Args:
-            by: The task or thread that is about to wait for another turn of the conversation: what
-                it has half read it does not read on. ``None`` for a message that waits in line.
+            by: The task or thread that is about to wait for another turn of the conversation, and
+                so does not read on in a turn that it has half read. ``None`` for a message that
+                waits in line.
         """
+        # It waits for answers, and nobody who could give them waits beside it.
         if self.owner is None:
             return True
+        # It has a stream: the question is whether somebody will go on reading that.
         if self._read is not None:
             moved_on = self._reading_began and by is not None and self.owner is by
             dropped = self._read() is None or moved_on or self._owner_ended()
             return dropped and self._idle.is_set()
+        # It has no stream and no session: only its sender could ask for one.
         if self.keeper is None:
             return by is not None and self.left_behind(by)
         keeper = self.keeper()
@@ -221,21 +230,26 @@ class Turn:
         return isinstance(owner, Thread) and not owner.is_alive()
 
     def left_behind(self, sender: object) -> bool:
-        """Has nobody but the sender an interest in the turn?"""
+        """Return whether nobody but the sender has an interest in the turn."""
         return self.owner is sender or self.owner is None or self._owner_ended()
 
     def waits_for_caller(self) -> bool:
-        """Is this called by a tool or a callback of the turn, which goes on when it returns?"""
+        """Return whether the caller is a tool or a callback of this turn, which waits for it."""
         return self in _answering.get()
 
     def stream(self, owner: object) -> MessageStream:
-        """The turn's messages; once. ``owner`` is the task or thread that reads them."""
+        """Return the stream of the turn's messages; there is only one.
+
+        Args:
+            owner: The task or thread that reads it.
+        """
         self.streamed = True
         return self._reading(self._messages(), owner)
 
     def _reading(self, messages: AsyncGenerator[Message, None], owner: object) -> MessageStream:
         self.owner = owner
         made = MessageStream(messages, self._stop_reading)
+        # Weak, so that a stream which its reader drops is collected, which stops the agent.
         self._read = ref(made)
         return made
 
@@ -245,14 +259,14 @@ class Turn:
         beginning: asyncio.Future[None],
         make_way: Callable[[Turn], Awaitable[None]],
     ) -> None:
-        """Stand in line.
+        """Put the turn in line, to be sent when its conversation is free.
 
         Args:
             item: The message as the queue shows it: ``id``, ``content``, ...
-            beginning: Calls :meth:`begin` when it is this turn's time. Cancelled if the turn is
-                given up before.
-            make_way: Called again and again while the turn's reader waits: stops what the reader
-                has given up; raises where waiting is in vain.
+            beginning: The task that calls :meth:`begin` when it is this turn's time. It is
+                cancelled if the turn is given up before.
+            make_way: Called again and again while the turn's reader waits. It stops a turn that the
+                reader has given up, and raises if the wait would never end.
         """
         self.item = item
         self._beginning = beginning
@@ -262,7 +276,7 @@ class Turn:
     def begin(
         self, backend_turn: BackendTurn, init: InitMessage | None, release: Callable[[], None]
     ) -> None:
-        """Its message was accepted."""
+        """Take note that the turn's message was accepted."""
         self._turn = backend_turn
         self._state = backend_turn.state
         self._init = init
@@ -272,7 +286,7 @@ class Turn:
         self.begun = True
 
     def _began(self, beginning: asyncio.Future[None]) -> None:
-        """Its time in line is over: it has begun, or was refused, or given up."""
+        """Take note that the wait in line is over: the turn has begun, or will never begin."""
         if self.begun or self.finished:
             return
         error = None if beginning.cancelled() else beginning.exception()
@@ -281,20 +295,23 @@ class Turn:
             self._state.input_stored = error.accepted
         elif error is None:
             self._state.fail(Failure("cancelled", self._stop_reason))
+            # A message whose request was under way may have arrived before it was cancelled.
             self._state.input_stored = None if self.on_its_way else False
         self._done.set()
 
     async def _wait_in_line(self) -> None:
-        """Wait until it has begun, or never will."""
+        """Wait until the turn has begun, or can never begin."""
         beginning, make_way = self._beginning, self._make_way
         if beginning is None or make_way is None:
             return
+        # The reader may give up the turn in the way at any moment, and nothing tells of that.
         while not beginning.done():
             if await self._in_vain(make_way):
                 await ended(beginning)
             else:
                 await asyncio.wait({beginning}, timeout=_LOOK_SECONDS)
         self._began(beginning)
+        # A refusal by the server is the turn's result; any other exception is a fault of ours.
         if not self.begun and not beginning.cancelled():
             raised = beginning.exception()
             if raised is not None and not isinstance(raised, LettaError):
@@ -309,7 +326,7 @@ class Turn:
         return False
 
     def resume(self, answers: Sequence[ToolAnswer], owner: object) -> MessageStream:
-        """Answer all calls of a paused turn; the messages that follow."""
+        """Answer all calls of a paused turn, and return the stream of the messages that follow."""
         self.paused_at = None
         self._deadline = Deadline(self._timeout)
         return self._reading(self._messages(answers), owner)
@@ -319,6 +336,7 @@ class Turn:
         self._over()
 
     async def _stop_reading(self) -> None:
+        # A stream that ends at a pause is read to its end: the turn goes on with the answers.
         if not self.paused:
             await self.stop()
 
@@ -334,6 +352,8 @@ class Turn:
         try:
             for message in await self._opening(answers):
                 yield message
+            # A turn is a row of requests: each ends at tool calls, whose answers begin the next
+            # one.
             while self._state.failure is None and self._stopping is None:
                 next_batch = self._turn.batches().__anext__
                 while self._stopping is None:
@@ -348,6 +368,7 @@ class Turn:
                 for result in results:
                     yield result
             complete = True
+        # Closed early, dropped or cancelled: nobody reads on, so the agent has to stop.
         finally:
             if not complete:
                 await self.stop()
@@ -355,7 +376,7 @@ class Turn:
             yield message
 
     async def _opening(self, answers: Sequence[ToolAnswer] | None) -> Sequence[Message]:
-        """What comes before the server says anything."""
+        """Return the messages that come before the server says anything."""
         self._reading_began = True
         if asyncio.isfuture(self.owner):
             self.owner = running_task()  # which need not be the one that asked for the stream
@@ -365,7 +386,7 @@ class Turn:
         return () if self._init is None else (self._init,)
 
     async def _respond(self) -> list[ToolResultMessage] | None:
-        """Answer the calls that wait; ``None`` if the turn is over, or pauses here."""
+        """Answer the calls that wait; return ``None`` if the turn is over, or pauses here."""
         if not self._state.pending or self._state.failure is not None:
             return None
         if self._stopping is not None:
@@ -376,7 +397,7 @@ class Turn:
         return await self._answer()
 
     async def _step(self, next_batch: Callable[[], Awaitable[list[Message]]]) -> Any:
-        """The next batch, or ``None`` when there is no more (or the turn just failed)."""
+        """Return the next batch of messages; ``None`` at the end or if the turn just failed."""
         try:
             self._deadline.enter()
             self._idle.clear()
@@ -384,6 +405,8 @@ class Turn:
         except StopAsyncIteration:
             return None
         except asyncio.CancelledError:
+            # Cancelled by the time limit the turn ends with an error; otherwise its reader is
+            # cancelled.
             if not self._deadline.absorbs_cancel():
                 raise
             await self._fail_and_stop(self._deadline.error())
@@ -395,7 +418,7 @@ class Turn:
         return None
 
     async def _answer(self, answers: Sequence[ToolAnswer] | None = None) -> list[ToolResultMessage]:
-        """Answer the pending calls; the results this side can report."""
+        """Answer the pending calls, and return the results that this side can report."""
         results: list[ToolResultMessage] = []
         try:
             self._deadline.enter()
@@ -406,6 +429,8 @@ class Turn:
         except asyncio.CancelledError:
             if self._deadline.absorbs_cancel():
                 await self._fail_and_stop(self._deadline.error())
+            # stop() has cancelled the tools. Its caller decides what happens to the reader of this
+            # turn.
             elif self._answering is not None and self._stopping is not None:
                 self._state.fail(Failure("cancelled", self._stop_reason))
             else:
@@ -416,11 +441,14 @@ class Turn:
             self._answering = None
             self._idle.set()
             self._deadline.leave()
+        # The server may have reported a result already; each is shown once.
         return [result for result in results if self._state.tool_result(result)]
 
     async def _ask(self) -> tuple[list[ToolAnswer], list[ToolResultMessage]]:
         """Let the permission callback and the tools answer."""
         assert self._answerer is not None
+        # Both are set only while the task copies its context: tools see them, the reader's code
+        # does not.
         token = _answering.set((*_answering.get(), self))
         inside = inside_a_turn.set(True)
         answering = asyncio.ensure_future(
@@ -442,6 +470,7 @@ class Turn:
         if self.paused:
             return []
         if self._stopping is not None:
+            # A server that is asked to stop may send a normal end all the same.
             self._state.fail(Failure("cancelled", self._stop_reason))
             await asyncio.shield(self._stopping)
         self._over()
@@ -459,7 +488,7 @@ class Turn:
                 self._release()
 
     def withdraw(self, reason: str) -> None:
-        """Take its message back, if it is not sent yet; :meth:`stop` waits until that is done."""
+        """Take the message back if it is not sent yet; :meth:`stop` waits until that is done."""
         if self._beginning is not None and not self._beginning.done():
             self._stop_reason = reason
             self._beginning.cancel()
@@ -467,7 +496,7 @@ class Turn:
     async def stop(self, reason: str = "The turn was aborted.") -> None:
         """Stop the agent, wait until it has stopped, and free the conversation.
 
-        Runs to its end even if the caller is cancelled. A stream that is still read afterwards
+        It runs to its end even if the caller is cancelled. A stream that is still read afterwards
         ends with a result that says ``cancelled``.
         """
         if self.finished:
@@ -478,6 +507,8 @@ class Turn:
         await asyncio.shield(self._stopping)
 
     async def _stop(self) -> None:
+        # It may be accepted while it is taken back; then it runs and has to be stopped like any
+        # other.
         if self._beginning is not None and not self.begun:
             await ended(self._beginning)
             if not self.begun:
@@ -490,6 +521,8 @@ class Turn:
                 await self._turn.cancel()
                 with suppress(TimeoutError, asyncio.TimeoutError):
                     await within(_END_SECONDS, self._idle.wait())
+                # The server did not end the turn in time: cut the connection, which ends the
+                # reader's wait.
                 if not self._idle.is_set():
                     self._state.fail(Failure("cancelled", self._stop_reason))
                     await self._turn.release()
@@ -503,7 +536,7 @@ class Turn:
             self._over()
 
     async def abort(self) -> None:
-        """Ask the agent to stop. The stream then ends with a ``cancelled`` result."""
+        """Ask the agent to stop; the stream then ends with a ``cancelled`` result."""
         if self.finished:
             return
         self.aborted = True

@@ -1,4 +1,7 @@
-"""What is on its way for a session or a client, and must not outlive it."""
+"""Tasks of a session or a client that must not outlive it.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,10 @@ T = TypeVar("T")
 
 
 class Works:
-    """The openings and sends of a client's sessions, each under its session.
+    """The running tasks (openings and sends) of a client's sessions, each with its session.
 
     Args:
-        finish: Runs clean-up to its end, even if its caller is cancelled.
+        finish: Runs a clean-up to its end, even if its caller is cancelled.
     """
 
     def __init__(self, finish: Callable[[Awaitable[None]], Awaitable[None]]) -> None:
@@ -33,13 +36,13 @@ class Works:
         """Await ``work``; cancelling the caller cancels it, and waits for its clean-up.
 
         Args:
-            owner: Whose it is: the session.
-            work: What to do. Starts with the event loop's next round.
-            undo: Called with what ``work`` returned where the caller never gets it: it was
-                cancelled as ``work`` ended.
+            owner: The session it belongs to.
+            work: The work. It starts with the event loop's next round.
+            undo: Called with the result of ``work`` if the caller never gets it, because it was
+                cancelled just as ``work`` ended.
 
         Raises:
-            SessionClosedError: the owner was closed meanwhile.
+            SessionClosedError: The owner was closed meanwhile.
         """
         task = self.start(owner, work)
         try:
@@ -53,7 +56,7 @@ class Works:
         return task.result()
 
     def start(self, owner: object, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Let ``work`` run beside everything else; what it raises is its own affair."""
+        """Let ``work`` run beside everything else; its exceptions are left to whoever awaits it."""
         task = asyncio.ensure_future(work)
         self._running[task] = owner
         task.add_done_callback(self._ended)
@@ -65,9 +68,9 @@ class Works:
             task.exception()  # else one that nobody waits for any more is reported as lost
 
     async def end(self, owner: object = None) -> None:
-        """Cancel what is on its way for ``owner`` (``None``: for anyone), and wait for its end.
+        """Cancel the tasks of ``owner`` (``None``: all of them), and wait for their end.
 
-        Not what the caller itself is a part of.
+        The task that calls this is left out.
         """
         me = running_task()
         of = [task for task, whose in self._running.items() if owner is None or whose is owner]

@@ -1,4 +1,7 @@
-"""What a backend must be able to do, and which options each of them knows."""
+"""The protocols that a backend fulfils, and the options that each kind of backend has.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +20,13 @@ from letta_adapters.messages import Message, MessagePage, PendingToolCall
 from letta_adapters.options import AgentOptions, SessionOptions
 from letta_adapters.specs import RuntimeStatus
 
-# Is the current code a tool or a callback of a turn, which goes on when that returns?
+# True while the running code is a tool or a callback of a turn, which waits for it to return.
 inside_a_turn: ContextVar[bool] = ContextVar("letta_inside_a_turn", default=False)
 
 DEFAULT = "default"
 Order = Literal["asc", "desc"]
 
-# Options that not every backend has → the backends that do.
+# Options that not every backend has, each with the backends that do.
 _LETTA_CODE = ("local", "remote")
 OPTION_SUPPORT: Mapping[str, tuple[str, ...]] = {
     "agent_free": _LETTA_CODE,
@@ -49,9 +52,10 @@ OPTION_SUPPORT: Mapping[str, tuple[str, ...]] = {
 }
 
 
-# Letta Code over agents that live on a Letta API: ``Local(api=...)``, or such an App Server.
+# The kind of Letta Code over agents that live on a Letta API: ``Local(api=...)``, or such an App
+# Server.
 ON_API = "api"
-# What is not an option but what a conversation is like → the kinds of backend where it is so.
+# Properties of conversations that are no options, each with the kinds of backend that have it.
 _ANY_CODE = (*_LETTA_CODE, ON_API)
 CAPABILITIES: Mapping[str, tuple[str, ...]] = {
     "durable_pending_calls": ("rest",),
@@ -74,12 +78,13 @@ CAPABILITIES: Mapping[str, tuple[str, ...]] = {
 
 
 def has(kind: str, capability: str) -> bool:
-    """Are conversations of that kind of backend like that? See ``docs/options.md``."""
+    """Return whether conversations of that kind of backend have it; see ``docs/options.md``."""
     return kind in CAPABILITIES[capability]
 
 
 def check_supported(options: BaseModel, backend: str) -> None:
     """Refuse, before any I/O, an option that was set and that ``backend`` does not have."""
+    # Sorted, so that of several such options the same one is always named.
     for option in sorted(options.model_fields_set):
         supported = OPTION_SUPPORT.get(option)
         if supported and backend not in supported and getattr(options, option) not in (None, ()):
@@ -88,7 +93,7 @@ def check_supported(options: BaseModel, backend: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Where a turn goes. ``conversation_id`` may be ``"default"``, the agent's own one."""
+    """The place of a turn; ``conversation_id`` may be ``"default"``, the agent's own one."""
 
     agent_id: str
     conversation_id: str
@@ -98,8 +103,8 @@ class Conversation:
 class Sent:
     """A message that may have been sent before.
 
-    ``otid``: its name, or ``""``. ``after``: the run of the newest answer that its sender knows.
-    ``seconds``: how long its run is waited for.
+    ``otid`` is its id, or ``""``. ``after`` is the run of the newest answer that its sender knows.
+    ``seconds`` is the time to wait for its run.
     """
 
     otid: str
@@ -109,7 +114,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A conversation that is open, with what is known of its agent."""
+    """A conversation that is open, and the properties of its agent that are known."""
 
     conversation: Conversation
     model: str | None = None
@@ -118,10 +123,11 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What to open: ids where known; ``new`` for a fresh conversation.
+    """The conversation to open: ids where they are known, ``new`` for a fresh one.
 
-    ``fields``: what a fresh conversation is made with (``summary``, ``model_settings``).
-    ``lean``: the caller does not ask for the agent's model and tools, so they need no look-up.
+    ``fields`` are the properties of a fresh conversation (``summary``, ``model_settings``).
+    ``lean`` means that the caller does not ask for the agent's model and tools, so that they need
+    no look-up.
     """
 
     agent_id: str | None = None
@@ -131,7 +137,8 @@ class Target:
     lean: bool = False
 
     def __post_init__(self) -> None:
-        # Every way to a conversation passes here, whoever named it: nothing else becomes a path.
+        # Every way to a conversation passes here, whoever named it, so that nothing but an id
+        # becomes a part of a path.
         if self.agent_id is not None:
             checked_id(self.agent_id, "an agent id", AGENT)
         if self.conversation_id not in (None, DEFAULT):
@@ -140,12 +147,13 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class TurnSettings:
-    """What every request of a turn carries. ``client_tools``: name, description, parameters.
+    """The settings that every request of a turn carries.
 
-    ``session``: the options of the session that sends it; the App Server is told of them again
-    after a reconnect, and when two sessions of one conversation have different ones. ``model``:
-    another model for these requests alone (the Letta API). ``asks``: whoever reads the turn wants
-    to be asked about every tool, as a session with a ``can_use_tool`` does.
+    ``client_tools`` have name, description and parameters. ``session`` holds the options of the
+    session that sends it; the App Server is told of them again after a reconnect, and when two
+    sessions of one conversation have different ones. ``model`` is another model for these requests
+    alone (the Letta API). ``asks``: whoever reads the turn wants to be asked about every tool, as a
+    session with a ``can_use_tool`` does.
     """
 
     include_partial_messages: bool = False
@@ -158,13 +166,13 @@ class TurnSettings:
 
 @dataclass(frozen=True, slots=True)
 class ToolAnswer:
-    """This side's answer to one pending call.
+    """An answer of this client to one pending call.
 
-    ``returned``: the client-side tool's result (text, or content parts). ``approve``: let the
-    server run it, with ``updated_input`` in place of the model's if given; with ``suggestion_ids``
-    the same call is not asked about again, and ``reason`` is a word with it. Neither: denied, with
-    ``reason``. ``traceback``: of what
-    the user's tool or callback raised, which stays on this side.
+    ``returned`` is the result of a client-side tool (text, or content parts). ``approve`` lets the
+    server run the tool, with ``updated_input`` in place of the model's if given; with
+    ``suggestion_ids`` the same call is not asked about again, and ``reason`` is a word with it.
+    With neither of the two the call is denied, for ``reason``. ``traceback`` is that of an
+    exception which the user's tool or callback raised; it stays on this side.
     """
 
     tool_call_id: str
@@ -179,10 +187,10 @@ class ToolAnswer:
 
 
 class DeniedRounds:
-    """Count the steps in a row of which every call was denied: a model may insist without end.
+    """Count the steps in a row of which every call was denied; a model may insist without end.
 
     Args:
-        limit: How many there may be; the next one ends the turn.
+        limit: The greatest number of such steps; the next one ends the turn.
     """
 
     def __init__(self, limit: int) -> None:
@@ -191,10 +199,14 @@ class DeniedRounds:
         self._run_id: str | None = None
 
     def see(self, run_id: str | None, *, denied: bool) -> None:
-        """Take the answer to a step's calls (of one run: the calls may be asked about one by one).
+        """Count the answer to a step's calls, which share a run and may be asked about one by one.
+
+        Args:
+            run_id: The run of the calls, where it is known.
+            denied: True if all of them were denied.
 
         Raises:
-            TurnFailedError: with the code ``denied_rounds``, when there were too many.
+            TurnFailedError: There were too many; its code is ``denied_rounds``.
         """
         if not denied:
             self._count = 0
@@ -214,8 +226,11 @@ class DeniedRounds:
 
 @dataclass(frozen=True, slots=True)
 class LiveState:
-    """What a server says of a conversation: ``device`` (mode, directory, tools, open questions),
-    ``queue`` (what waits there), ``loop`` (what the agent is at)."""
+    """A server's own description of a conversation.
+
+    ``device`` has the mode, the directory, the tools and the open questions; ``queue`` the messages
+    that wait there; ``loop`` the state of the agent's loop.
+    """
 
     device: Mapping[str, Any]
     queue: tuple[Mapping[str, Any], ...]
@@ -225,16 +240,16 @@ class LiveState:
 class BackendTurn(Protocol):
     """One turn, from its message to its end."""
 
-    # Will somebody look at its result? If not, it need not be found out.
+    # False if nobody will look at the result, which then need not be found out.
     wanted: bool
 
     @property
     def state(self) -> TurnState:
-        """What is known of it so far."""
+        """The facts known of the turn so far."""
 
     @property
     def connected(self) -> bool:
-        """Can the server still be told anything about it?"""
+        """True while the server can still be told anything about it."""
 
     async def start(
         self,
@@ -244,19 +259,34 @@ class BackendTurn(Protocol):
         answers: Sequence[ToolAnswer] = (),
         history: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Send the message; returns once it was accepted. Raises the typed error if refused.
+        """Send the message and return once it was accepted.
 
-        Only where conversations keep their pending calls (``durable_pending_calls``): ``answers``
-        to the calls that wait there, and ``history`` (messages of any role) to store before it.
-        ``content`` is then ``None`` if there is nothing to say besides.
+        Where conversations keep their pending calls (``durable_pending_calls``), and only there,
+        ``answers`` to the calls that wait can go with it, and ``history`` to store before it.
+
+        Args:
+            content: The message in the form of the wire. ``None`` if there is nothing to say
+                besides the answers.
+            otid: The message's id.
+            answers: Answers to the calls that wait in the conversation.
+            history: Messages of any role.
+
+        Raises:
+            LettaError: The server refused the message.
         """
 
     def batches(self) -> AsyncIterator[list[Message]]:
-        """Messages as they come; ends when calls are pending or the turn is over. Then either
-        ``state.pending`` is set, or ``state.failure``, or the turn is complete."""
+        """Yield messages as they come, until calls are pending or the turn is over.
+
+        At the end either ``state.pending`` is set, or ``state.failure``, or the turn is complete.
+        """
 
     async def answer(self, answers: Sequence[ToolAnswer]) -> None:
-        """Answer all pending calls together; :meth:`batches` then goes on. Raises if refused."""
+        """Answer all pending calls together, after which :meth:`batches` goes on.
+
+        Raises:
+            LettaError: The server refused the answers.
+        """
 
     async def cancel(self) -> None:
         """Ask the agent to stop; :meth:`batches` then ends by itself."""
@@ -264,7 +294,7 @@ class BackendTurn(Protocol):
     async def stop(self) -> None:
         """Make the agent stop, wait (for a bounded time) until it has, release the connection.
 
-        Not while :meth:`batches` waits in another task.
+        This must not be called while :meth:`batches` waits in another task.
         """
 
     async def release(self) -> None:
@@ -272,7 +302,7 @@ class BackendTurn(Protocol):
 
 
 class Backend(Protocol):
-    """A place where agents live. Nothing here repeats a message that may have been accepted."""
+    """A place where agents live; it never repeats a message that may have been accepted."""
 
     name: str
     turn_timeout: float | None
@@ -306,7 +336,9 @@ class Backend(Protocol):
     async def wait_until_idle(self, conversation: Conversation, sent: Sent) -> bool | None:
         """Wait, before a message is sent (again), for a run of it that somebody else began.
 
-        ``None``: nothing has run since the answer that is known. ``False``: it is still active.
+        Returns:
+            ``None`` if nothing has run since the answer that is known, ``False`` if it is still
+            active, and ``True`` if it has ended.
         """
 
     async def live(self, conversation: Conversation) -> LiveState: ...
