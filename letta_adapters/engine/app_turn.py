@@ -5,6 +5,9 @@ events, ``control_request`` asks whether a tool may run, ``external_tool_call_re
 client-side tool's result, and only ``turn_finished`` ends a turn: a ``stop_reason`` ends one model
 call. Both kinds of questions become :attr:`~TurnState.pending` calls, so that a caller sees one
 rule for every protocol. Feed one frame at a time and stop while calls are pending.
+
+The rules: docs/protocol.md ("What ends a turn")
+and docs/protocol.md ("Approvals and client-side tools").
 """
 
 from __future__ import annotations

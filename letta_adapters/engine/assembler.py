@@ -6,6 +6,8 @@ interleave). A server that does not stream tokens sends each message whole: one 
 
 A message that was handed out is final: should more text come under its otid after the step has
 moved on, that is a second message with the rest. Nothing is dropped, nothing is said twice.
+
+The rules: docs/protocol.md ("Which ids are unique, and across what").
 """
 
 from __future__ import annotations

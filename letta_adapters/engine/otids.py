@@ -1,4 +1,7 @@
-"""Names of messages that a repeated call has again (``otid``), in the conversations they go to."""
+"""Names of messages that a repeated call has again (``otid``), in the conversations they go to.
+
+The rules: docs/protocol.md ("Which ids are unique, and across what").
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,9 @@
 Sources: the Letta API's ``stop_reason`` enum and ``error_message`` events, as observed on letta
 0.16.8. After anything was streamed the server calls every failure ``internal_error`` and only the
 text tells them apart, so texts are matched (Letta's own clients do the same).
+
+The rules: docs/protocol.md ("Which stop reason counts")
+and docs/protocol.md ("What a failure means").
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ The wire: ``POST /v1/conversations/{id}/messages`` with ``streaming: true`` answ
 events, one JSON object each. A segment ends at ``[DONE]``, an ``event: error`` or the connection's
 end; ``[DONE]`` is not guaranteed after errors and cancels. A segment that ends with none of them
 and no stop reason was cut. All rules were observed on letta 0.16.8.
+
+The rules: docs/protocol.md ("What ends a turn")
+and docs/protocol.md ("The order of events").
 """
 
 from __future__ import annotations

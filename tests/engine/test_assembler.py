@@ -1,4 +1,7 @@
-"""Fragments → complete messages."""
+"""Fragments → complete messages.
+
+The rules: docs/protocol.md ("Which ids are unique, and across what").
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""What a stop reason or an error text means."""
+"""What a stop reason or an error text means.
+
+The rules: docs/protocol.md ("Which stop reason counts")
+and docs/protocol.md ("What a failure means").
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""One response body → messages: what is said, and every way a stream ends."""
+"""One response body → messages: what is said, and every way a stream ends.
+
+The rules: docs/protocol.md ("What ends a turn")
+and docs/protocol.md ("The order of events").
+"""
 
 from __future__ import annotations
 

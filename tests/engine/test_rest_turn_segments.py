@@ -1,4 +1,7 @@
-"""A turn over several responses: tool answers, and a lost response that is resumed."""
+"""A turn over several responses: tool answers, and a lost response that is resumed.
+
+The rules: docs/protocol.md ("What a lost connection means").
+"""
 
 from __future__ import annotations
 

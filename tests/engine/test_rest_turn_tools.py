@@ -1,4 +1,7 @@
-"""Tools and approvals in a turn."""
+"""Tools and approvals in a turn.
+
+The rules: docs/protocol.md ("Approvals and client-side tools").
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Stored history becomes the truth, and what is not stored yet stays."""
+"""Stored history becomes the truth, and what is not stored yet stays.
+
+The rules: docs/protocol.md ("Which ids are unique, and across what")
+and docs/protocol.md ("Pages of stored messages").
+"""
 
 from __future__ import annotations
 

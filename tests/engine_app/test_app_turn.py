@@ -1,4 +1,7 @@
-"""Recorded turns, and the rules one by one."""
+"""Recorded turns, and the rules one by one.
+
+The rules: docs/protocol.md ("What ends a turn").
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
 """Frames this side sends, checked first: the server drops what it does not like without a word.
 
 Shapes and limits: the validators of ``letta`` 0.34.12.
+
+The rules: docs/protocol.md ("What the App Server drops without a word").
 """
 
 from __future__ import annotations

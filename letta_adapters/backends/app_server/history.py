@@ -1,4 +1,7 @@
-"""Stored messages: pages of them, without what Letta Code wrote into them itself."""
+"""Stored messages: pages of them, without what Letta Code wrote into them itself.
+
+The rules: docs/protocol.md ("Pages of stored messages").
+"""
 
 from __future__ import annotations
 

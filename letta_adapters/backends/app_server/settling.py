@@ -1,4 +1,7 @@
-"""What became of a message whose turn was lost with the connection."""
+"""What became of a message whose turn was lost with the connection.
+
+The rules: docs/protocol.md ("What a lost connection means").
+"""
 
 from __future__ import annotations
 

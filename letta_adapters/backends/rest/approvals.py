@@ -1,4 +1,7 @@
-"""Tool calls that wait in a conversation of the Letta API: which they are, and answers to them."""
+"""Tool calls that wait in a conversation of the Letta API: which they are, and answers to them.
+
+The rules: docs/protocol.md ("Approvals and client-side tools").
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Pages of stored messages, with the corners of the API rounded off."""
+"""Pages of stored messages, with the corners of the API rounded off.
+
+The rules: docs/protocol.md ("Pages of stored messages").
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,9 @@
 
 Letta (0.16.8) lists a turn's input only once its step is stored, and finishes a run whose client
 went away. So: wait until no run is active, then look for our ``otid`` among the stored messages.
+
+The rules: docs/protocol.md ("What may be sent again")
+and docs/protocol.md ("What a lost connection means").
 """
 
 from __future__ import annotations
