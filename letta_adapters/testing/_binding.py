@@ -1,11 +1,12 @@
-"""Which recorded exchange a live request is, where equal requests were answered with ids.
+"""Match live requests to recorded exchanges whose answers hand out ids.
 
 Sessions that run in parallel create their conversations with equal requests, and in another order
-every time. So an id that an answer handed out belongs to no exchange for good: it is bound when it
-is first *used*. As long as the order is the recorded one nothing is renamed. Where a request
-does not fit, the exchanges so far are dealt out anew: each to a recorded one that it equals but for
-ids, with an answer that equals the one given but for ids (and numbers), under one renaming for all
-of them. Answers from then on speak of the ids which the client knows.
+in every run. So an id from a recorded answer is not tied to one live request in advance: it is
+bound when the client first *uses* it. As long as the live order is the recorded one, nothing is
+renamed. When a request fits no recorded exchange that is left, all exchanges so far are assigned
+again: each to a recorded one whose request equals its own but for ids, and whose answer equals the
+answer given but for ids (and numbers), with one renaming of ids for all of them. Later answers are
+given in the ids which the client knows.
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ from letta_adapters.testing._matching import RequestKey, covers
 from letta_adapters.testing._patterns import ID_TOKEN
 from letta_adapters.testing.cassette import RecordedRequest, RecordedResponse
 
-# So many attempts to deal out anew; real recordings need a few per exchange.
+# The search below is exponential in the worst case. Real recordings need a few steps per exchange,
+# so this bound ends only a search that is hopeless.
 _MAX_STEPS = 20_000
+# Numbers as JSON values: two answers that differ in a count or a time alone are equal.
 NUMBER = re.compile(r"(?<=[:\s,\[])-?\d+(?:\.\d+)?(?=[,\s}\]]|\Z)")
 Pairs = tuple[tuple[str, str], ...]
 
 
 @dataclass
 class Entry:
-    """One recorded exchange and the key of its request; ``number`` counts from 1."""
+    """A recorded exchange and the key of its request; ``number`` counts from 1."""
 
     number: int
     request: RecordedRequest
@@ -40,13 +43,13 @@ class Entry:
 
     @property
     def label(self) -> str:
-        """Number, method and path, for messages."""
+        """Return the number, method and path, for messages."""
         target = httpx.URL(self.request.uri).raw_path.decode("ascii")
         return f"#{self.number} {self.request.method} {target}"
 
     @cached_property
     def text(self) -> str:
-        """The answer's body as text."""
+        """Return the answer's body as text."""
         return self.response.body.decode("utf-8", "surrogateescape")
 
 
@@ -65,17 +68,19 @@ class _Past:
 
 @dataclass
 class _Renaming:
-    """One to one, between the ids of the client and those of the recording."""
+    """A one-to-one mapping between the ids of the client and those of the recording."""
 
     recorded: dict[str, str] = field(default_factory=dict)
     live: dict[str, str] = field(default_factory=dict)
 
     def bind(self, pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]] | None:
-        """Add (live, recorded) pairs; returns the new ones, or ``None`` (adding none)."""
+        """Add (live, recorded) pairs and return the new ones; on a conflict add none: ``None``."""
         added: list[tuple[str, str]] = []
         for live, recorded in pairs:
             if self.recorded.get(live) == recorded:
                 continue
+            # One of the two already has another partner: take back this call's pairs, so that the
+            # caller can try another exchange from an unchanged mapping.
             if live in self.recorded or recorded in self.live:
                 self.undo(added)
                 return None
@@ -88,11 +93,14 @@ class _Renaming:
             del self.recorded[live], self.live[recorded]
 
     def to_recorded(self, live: str) -> str:
-        """The recorded id; one that is free for an id never bound."""
+        """Return the recorded id of a live one; for an id never bound, an id that is free."""
         return _follow(live, self.recorded, self.live)
 
     def to_live(self, recorded: str) -> str:
-        """The client's id; one that is free for an id never bound, which is bound by that."""
+        """Return the client's id of a recorded one.
+
+        An id never bound gets a free one, and is bound to it.
+        """
         live = _follow(recorded, self.live, self.recorded)
         self.recorded[live], self.live[recorded] = recorded, live
         return live
@@ -102,16 +110,18 @@ def _follow(token: str, known: dict[str, str], taken: dict[str, str]) -> str:
     found = known.get(token)
     if found is not None:
         return found
-    # Its own name, unless that was given away: then the name of the one it was given to.
+    # An unbound id keeps its own name, unless that name was given to another id. Then it takes the
+    # name that the other one gave up, so that the mapping stays one to one.
     while token in taken:
         token = taken[token]
     return token
 
 
 class Matcher:
-    """Deal recorded exchanges out to live requests; each once, equal ones in recorded order.
+    """Assign recorded exchanges to live requests: each once, equal ones in recorded order.
 
-    ``server_ids``: the ids that are bound; those a client makes up are ``*`` in the keys already.
+    ``server_ids`` holds the ids that may be bound. Ids that the client makes up are ``*`` in the
+    keys already, so they match any.
     """
 
     def __init__(self, entries: list[Entry], server_ids: Container[str]) -> None:
@@ -119,7 +129,7 @@ class Matcher:
         self._ids = server_ids
         self._waiting: dict[RequestKey, deque[Entry]] = {}
         self._past: list[_Past] = []
-        # Nothing is renamed until something must be.
+        # No renaming exists until one is needed: most runs repeat the recorded order.
         self._renaming: _Renaming | None = None
         self._wait()
 
@@ -130,9 +140,10 @@ class Matcher:
                 self._waiting.setdefault(entry.key, deque()).append(entry)
 
     def take(self, key: RequestKey) -> tuple[Entry, RecordedResponse] | None:
-        """The exchange that ``key`` is, and its answer in the client's ids; or ``None``."""
+        """Return the exchange for ``key``, with its answer in the client's ids, or ``None``."""
         entry = self._found(key)
         if entry is None:
+            # No recorded key equals this one: it may differ only where a placeholder stands.
             for known in self._covering(key):
                 entry = self._found(known)
                 if entry is not None:
@@ -146,7 +157,7 @@ class Matcher:
         return entry, response
 
     def knows(self, key: RequestKey) -> bool:
-        """Whether an exchange that is left may be ``key``."""
+        """Return whether an exchange that was not played yet may answer ``key``."""
         form = self._form(key)
         left = (self._form(entry.key) for entry in self.entries if not entry.played)
         return any(covers(other, form) for other in left)
@@ -159,7 +170,10 @@ class Matcher:
         return waiting.popleft() if waiting else None
 
     def _covering(self, key: RequestKey) -> Iterator[RequestKey]:
-        """``key`` as it is recorded, where placeholders hide what differs; with its own ids."""
+        """Yield the recorded keys that equal ``key`` but for their placeholders.
+
+        They come with the ids of ``key`` in place of their own.
+        """
         form, ids, tried = self._form(key), self.ids_in(key.text), set()
         for entry in self.entries:
             if entry.played or entry.key in tried:
@@ -189,6 +203,8 @@ class Matcher:
         text = rename(entry.text)
         if text == entry.text:
             return entry.response, None
+        # A changed length invalidates the recorded timing (it counts bytes) and moves the place
+        # where a recorded failure comes.
         old = entry.response
         body = text.encode("utf-8", "surrogateescape")
         headers = tuple((name, rename(value)) for name, value in old.headers)
@@ -197,6 +213,8 @@ class Matcher:
         return replace(old, body=body, headers=headers, error=error, timing=timing), text
 
     def _dealt_anew(self, key: RequestKey) -> Entry | None:
+        # Exchanges are grouped by their request without ids: only those of one group can stand for
+        # one another.
         groups: dict[RequestKey, list[Entry]] = {}
         for entry in self.entries:
             groups.setdefault(self._form(entry.key), []).append(entry)
@@ -207,7 +225,8 @@ class Matcher:
             return None
         self._renaming = renaming
         for past, entry in zip(self._past, found, strict=False):
-            # The text given stays what it was.
+            # The client has already read this answer, so its text stays, whichever exchange it now
+            # counts for.
             past.given, past.entry = past.text, entry
         for entry in self.entries:
             entry.played = False
@@ -220,26 +239,26 @@ class Matcher:
         return key.renamed(lambda _token: "#", self._ids)
 
     def ids_in(self, text: str) -> list[str]:
-        """The server's ids in a text, in order."""
+        """Return the server's ids in a text, in order."""
         return [token for token in ID_TOKEN.findall(text) if token in self._ids]
 
     def form_of(self, text: str) -> str:
-        """A text without the server's ids and without numbers."""
+        """Return a text without the server's ids and without numbers."""
         plain = ID_TOKEN.sub(lambda m: "#" if m[0] in self._ids else m[0], text)
         return NUMBER.sub("0", plain)
 
     def past(self) -> list[_Past]:
-        """The live exchanges so far."""
+        """Return the live exchanges so far."""
         return self._past
 
     def pairs(self, live: RequestKey, recorded: RequestKey) -> list[tuple[str, str]] | None:
-        """The ids of two keys of one form, side by side."""
+        """Pair the ids of two keys of one form; ``None`` if their numbers differ."""
         ours, theirs = self.ids_in(live.text), self.ids_in(recorded.text)
         return list(zip(ours, theirs, strict=True)) if len(ours) == len(theirs) else None
 
 
 class _Deal:
-    """One search for a recorded exchange for each live one, depth first, without recursion."""
+    """A search for one recorded exchange per live one: depth first, without recursion."""
 
     def __init__(self, matcher: Matcher, groups: dict[RequestKey, list[Entry]]) -> None:
         self._matcher = matcher
@@ -249,12 +268,15 @@ class _Deal:
         self._used: set[int] = set()
 
     def solve(self, key: RequestKey) -> tuple[_Renaming | None, list[Entry]]:
-        """The renaming, and the entries in the order of the past, that of ``key`` last."""
+        """Return the renaming, and the entries in the order of the past, ``key``'s last."""
         live: list[tuple[RequestKey, _Past | None]] = [(past.key, past) for past in self._past]
         live.append((key, None))
-        # Whatever has no choice comes first: it decides for the others.
+        # Requests with the fewest candidates come first: their ids decide for the others. Among
+        # equals the latest comes first, since it is the one that did not fit.
         order = sorted(range(len(live)), key=lambda i: (self._choices(live[i][0]), -i))
         found: list[Entry | None] = [None] * len(live)
+        # One trail per assigned request: the candidates left to try, the one chosen, and the id
+        # pairs it bound, which are unbound when the search goes back.
         trails: list[tuple[Iterator[tuple[Entry, Pairs]], Entry | None, Pairs]] = []
         steps = 0
         while len(trails) < len(order) and steps < _MAX_STEPS:
@@ -287,7 +309,7 @@ class _Deal:
 
     def _candidates(self, key: RequestKey, past: _Past | None) -> Iterator[tuple[Entry, Pairs]]:
         group = self._groups.get(self._matcher._form(key), [])
-        # As it was dealt before, if that still holds.
+        # The exchange assigned so far comes first, so that as little as possible changes.
         for entry in sorted(group, key=lambda e: past is not None and e is not past.entry):
             if entry.number in self._used:
                 continue
@@ -304,6 +326,7 @@ class _Deal:
         same = past.entry.response.status == entry.response.status
         if not same or (entry is not past.entry and self._form(past.entry) != self._form(entry)):
             return None
+        # The answer was given before, so its ids are known to the client: they are bound as well.
         given, recorded = self._matcher.ids_in(past.text), self._matcher.ids_in(entry.text)
         if len(given) != len(recorded):
             return None

@@ -1,4 +1,8 @@
-"""One body's edits: JSON by its keys, event streams also across their deltas, all else as text."""
+"""Find the replacements in one body: JSON, event streams, text or binary data.
+
+JSON is read key by key. The events of a stream are also read as one text, joined across their
+deltas, since a secret may be split over several of them. Everything else is searched as plain text.
+"""
 
 from __future__ import annotations
 
@@ -25,20 +29,20 @@ from letta_adapters.testing._patterns import (
 )
 from letta_adapters.testing._secrets import Path, is_sensitive
 
-# Edits up to this rank take out what is private; the others what is volatile.
+# Edits of up to this rank remove private data; the others make volatile data constant.
 _PRIVATE = 5
-# A number under a telling key is no secret if it is shorter: a limit, a count.
+# A shorter number under a sensitive key is a limit or a count, and no secret.
 _PIN = 6
 _DATA = re.compile(r"^data: ?([^\r\n]*)", re.MULTILINE)
 _TAIL = re.compile(r"[0-9A-Za-z_-]+\Z")
 _ENDPOINT = "http://endpoint.test/v1"
-# What is the same in every event of a message, or whole in each: joining it means nothing.
+# Fields that are repeated, or whole, in every event of a message: joining them means nothing.
 _WHOLE = re.compile(
     r"(?:.*_)?id|otid|.*_at|date|name|message_type|type|status|role|source|.*_reason|model|object"
 )
 
 
-# Who speaks in a message of this type.
+# The speaker of each message type decides which dates in it are volatile.
 _SPEAKERS = {
     "assistant_message": Place.MODEL,
     "reasoning_message": Place.MODEL,
@@ -51,14 +55,14 @@ _SPEAKERS = {
 
 @dataclass
 class Streams:
-    """The strings that one stream's events continue one another's: joined, they can be searched."""
+    """Strings that continue each other over a stream's events, joined so they can be searched."""
 
     groups: dict[tuple[Any, ...], list[View]] = field(default_factory=dict)
 
     def add(self, leaves: list[Leaf], views: list[View], cut: bool = False) -> None:
-        """Note the strings of one event; ``cut`` if it broke off within."""
+        """Note the strings of one event; ``cut`` says that the recording broke off within it."""
         values = {leaf.path: view.text for leaf, view in zip(leaves, views, strict=True)}
-        # An App Server's frames have it one level down.
+        # The App Server wraps a message in a frame, one level further down.
         at = ("delta",) if ("delta", "message_type") in values else ()
         kind, message = values.get((*at, "message_type")), values.get((*at, "id"))
         for leaf, view in zip(leaves, views, strict=True):
@@ -66,22 +70,24 @@ class Streams:
                 continue
             call = values.get((*leaf.path[:-1], "tool_call_id"))
             index = values.get((*leaf.path[:-2], "index")) if len(leaf.path) > 1 else None
-            # By message, as a client joins them.
+            # Grouped by message and tool call, as a client joins them.
             self.groups.setdefault((kind, message, call, index, leaf.path), []).append(view)
             if cut and call is None:
                 self._add_cut(kind, message, leaf, view)
             if call is None and index is None:
-                # And all of a kind, should the ids differ; but parallel calls are interleaved.
+                # All strings of one kind are joined as well, in case each event has an id of its
+                # own. Tool calls are left out: parallel ones are interleaved, so joining them would
+                # make texts nobody said.
                 self.groups.setdefault((kind, leaf.path), []).append(view)
 
     def _add_cut(self, kind: Any, message: Any, leaf: Leaf, view: View) -> None:
-        # Which call it belongs to was not said any more: it may be any.
+        # The event broke off before it named its tool call, so it may continue any of them.
         for key, views in self.groups.items():
             if (*key[:2], key[-1]) == (kind, message, leaf.path) and key[2] is not None:
                 views.append(view)
 
     def edits(self, finder: Finder) -> Iterator[Edit]:
-        """What shows only across events, as edits of the body."""
+        """Yield, as edits of the body, the findings that show only across several events."""
         for (kind, *_), views in self.groups.items():
             if len(views) < 2:
                 continue
@@ -89,28 +95,31 @@ class Streams:
             place = _SPEAKERS.get(kind, Place.SERVER)
             for edit in merged(finder.edits("".join(view.text for view in views), 0, place)):
                 for number, piece in spread(edit, ends):
-                    # Ranked first: in a conflict with what one event alone shows, this knows more.
+                    # A finding in the joined text knows more than one in a single event, so it
+                    # wins.
                     yield views[number].back([piece._replace(rank=edit.rank - 100)])[0]
 
     def texts(self) -> Iterator[str]:
-        """The joined strings."""
+        """Yield the joined strings."""
         for views in self.groups.values():
             yield "".join(view.text for view in views)
 
 
 def clean_body(body: bytes, is_sse: bool, finder: Finder, place: Place = Place.SERVER) -> bytes:
-    """``body`` with everything replaced; untouched parts stay byte for byte."""
+    """Return ``body`` with everything replaced; untouched parts stay the same bytes."""
     charset = charset_of(body)
     try:
         text = body.decode(charset or "utf-8")
     except UnicodeDecodeError:
         return _clean_binary(body, finder, place)
     if charset is not None:
-        # What says of itself that it is UTF-16 says so again when it is encoded. It may lie.
+        # The text is cleaned as UTF-8 and encoded again. Since a body may only look like UTF-16,
+        # its bytes are searched as well.
         wide = clean_body(text.encode(), is_sse, finder, place).decode().encode(charset)
         return _clean_binary(wide, finder, place)
     span = 0, len(text)
     edits = sse_edits(text, finder) if is_sse else json_edits(text, finder, span, place)
+    # An id that is cut off at the body's end is too short to be recognised by its form.
     tail = _TAIL.search(text)
     if tail is not None and (new := finder.cut_id_of(tail[0])) != tail[0]:
         edits.append(Edit(*tail.span(), new, 6))
@@ -118,7 +127,7 @@ def clean_body(body: bytes, is_sse: bool, finder: Finder, place: Place = Place.S
 
 
 def sse_edits(text: str, finder: Finder) -> list[Edit]:
-    """The edits of an event stream's text."""
+    """Return the edits of an event stream's text."""
     streams = Streams()
     edits: list[Edit] = []
     position = 0
@@ -137,12 +146,13 @@ def json_edits(
     place: Place,
     streams: Streams | None = None,
 ) -> list[Edit]:
-    """The edits of the JSON (or other) text in this span of ``text``."""
+    """Return the edits of the JSON (or other) text in this span of ``text``."""
     start, end = span
     if text[start : start + 1] not in '{["':
         return _shifted(finder, text, span, place)
     leaves, stop = read_json(text, start, end)
     views = [leaf.view(text) for leaf in leaves]
+    # A `message_type` tells who said everything beside and below it.
     speakers = {
         leaf.path[:-1]: _SPEAKERS[view.text]
         for leaf, view in zip(leaves, views, strict=True)
@@ -152,6 +162,7 @@ def json_edits(
     for leaf, view in zip(leaves, views, strict=True):
         by_key = _by_key(leaf, view.text)
         if by_key is not None:
+            # The key decides for the whole value, so no finding within it may win.
             edits.append(Edit(leaf.start, leaf.end, by_key, -1000))
         elif leaf.kind != "number":
             edits += view.back(finder.edits(view.text, 0, _place(leaf, speakers, place)))
@@ -161,7 +172,7 @@ def json_edits(
 
 
 def _place(leaf: Leaf, speakers: dict[Path, Place], default: Place) -> Place:
-    """Who said what stands at ``leaf``: the nearest message around it tells."""
+    """Return who said the value at ``leaf``: the nearest message around it decides."""
     if STAMP_KEY.fullmatch(_last(leaf)):
         return Place.STAMP
     if speakers and default is not Place.REQUEST:
@@ -176,7 +187,7 @@ def _last(leaf: Leaf) -> str:
 
 
 def _by_key(leaf: Leaf, value: str) -> str | None:
-    """What must stand at this place whatever stands there now, or ``None``."""
+    """Return the text that a value's key requires in its place, or ``None``."""
     key = _last(leaf).lower()
     if leaf.kind == "number":
         secret = is_sensitive(leaf.path) and len(value) >= _PIN
@@ -212,13 +223,17 @@ def _shifted(finder: Finder, text: str, span: tuple[int, int], place: Place) -> 
 
 
 def _clean_binary(body: bytes, finder: Finder, place: Place) -> bytes:
-    """Bytes with text in them: nothing moves, since lengths stand before what they count."""
+    """Clean bytes that contain text, keeping every length.
+
+    Binary formats store lengths and offsets, which a moved byte would make wrong.
+    """
     text = body.decode("latin-1")
     edits = [
         edit if edit.rank > _PRIVATE else fitting(edit.start, edit.end, edit.rank)
         for edit in finder.edits(text, 0, place)
         if edit.rank <= _PRIVATE or len(edit.text) == edit.end - edit.start
     ]
+    # Compressed data cannot be edited in place: if it contains anything private, all of it goes.
     for start, end, plain in packed_texts(body):
         inner = plain.decode("utf-8", "replace")
         if any(edit.rank <= _PRIVATE for edit in finder.edits(inner)):

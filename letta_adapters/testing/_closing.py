@@ -1,7 +1,7 @@
-"""Connections that were opened for one test, closed with it, each on the loop that it lives on.
+"""Close the connections opened for one test, each on the event loop that it lives on.
 
-A client that was handed a transport, or an ``http_client``, leaves it open; what nobody closes ends
-as a ``ResourceWarning`` in some later test.
+A Letta client that was given an ``http_client`` leaves it open, since it is the caller's. A
+connection that nobody closes ends as a ``ResourceWarning`` in some later test.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import contextlib
 
 import httpx
 
-# Seconds for a loop of another thread to close its connections.
+# Seconds that an event loop of another thread has for closing its connections.
 _PATIENCE = 5.0
 
 
 class _Noting(httpx.AsyncHTTPTransport):
-    """Knows the loop that it was used on."""
+    """A transport that notes the event loop on which it is used."""
 
     loop: asyncio.AbstractEventLoop | None = None
 
@@ -35,17 +35,17 @@ class Opened:
         self._async: list[_Noting] = []
 
     def sync(self) -> httpx.HTTPTransport:
-        """Open another one for synchronous clients."""
+        """Open another transport for synchronous clients."""
         self._sync.append(httpx.HTTPTransport())
         return self._sync[-1]
 
     def asynchronous(self) -> httpx.AsyncHTTPTransport:
-        """Open another one for asynchronous clients."""
+        """Open another transport for asynchronous clients."""
         self._async.append(_Noting())
         return self._async[-1]
 
     def close(self) -> None:
-        """Close whatever is still open; what belongs to a loop that ended went with it."""
+        """Close every connection still open; those of an event loop that ended went with it."""
         for transport in self._sync:
             transport.close()
         for noted in self._async:
@@ -56,6 +56,8 @@ class Opened:
 
 
 def _run(transport: _Noting, loop: asyncio.AbstractEventLoop) -> None:
+    # A connection belongs to its loop. A running one is a background thread's, so it is asked from
+    # here; an idle one is run for just this.
     if loop.is_running():
         asyncio.run_coroutine_threadsafe(transport.aclose(), loop).result(_PATIENCE)
     else:

@@ -10,20 +10,21 @@ from typing import Any, Final
 from letta_adapters.testing._wildcards import same_value
 from letta_adapters.testing.cassette import SENT, RecordedRequest
 
-# Made anew in every run: whatever stands there now takes the place of what was recorded.
+# Fields that are new in every run: the value sent now takes the recorded one's place.
 _FRESH: Final = frozenset({"request_id", "client_message_id", "cwd"})
 
 
 def frames_differ(
     clean: Callable[[RecordedRequest], RecordedRequest],
 ) -> Callable[[str, str], str]:
-    """Return what compares a recorded frame with one that is sent: ``""``, or how they differ.
+    """Return a function that compares a recorded frame with a sent one: ``""``, or how they differ.
 
     Args:
-        clean: Writes a request as the sanitizer would here and today.
+        clean: Writes a request as the sanitizer would on this machine, today.
     """
 
     def differ(recorded: str, sent: str) -> str:
+        # The recorded frame is cleaned, too: a name that is private here may stand in it in plain.
         request = RecordedRequest(SENT, "", (("content-type", "application/json"),), b"")
         was, now = (clean(replace(request, body=text.encode())) for text in (recorded, sent))
         return _difference(json.loads(was.body), json.loads(now.body), "")
@@ -32,7 +33,7 @@ def frames_differ(
 
 
 def _difference(recorded: Any, sent: Any, path: str) -> str:
-    """How a (cleaned) frame differs from the recorded one, or ``""``."""
+    """Return how a (cleaned) frame differs from the recorded one, or ``""``."""
     if isinstance(recorded, Mapping) and isinstance(sent, Mapping):
         if recorded.keys() != sent.keys():
             return f"{path or 'the frame'} has {sorted(sent)} instead of {sorted(recorded)}"
@@ -48,7 +49,7 @@ def _difference(recorded: Any, sent: Any, path: str) -> str:
 
 
 def fresh_texts(recorded: Any, sent: Any, path: str = "") -> dict[str, str]:
-    """What stands for each recorded text that is made anew in every run, within JSON."""
+    """Map each recorded text that is new in every run to the one sent now, both inside JSON."""
     if isinstance(recorded, Mapping):
         parts = [(recorded[name], sent[name], f"{path}.{name}") for name in recorded]
     elif isinstance(recorded, list):

@@ -1,4 +1,4 @@
-"""Points in time, made one constant in the notation they came in."""
+"""Replace points in time by one constant, in the notation that each was written in."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct",
 
 
 def today() -> date:
-    """The day it is, in UTC."""
+    """Return today's date in UTC."""
     return datetime.now(timezone.utc).date()
 
 
 class Place(Enum):
-    """Who said a text, which decides whether a point in time in it is the recording's or meant."""
+    """The origin of a text, which decides whether a date in it is volatile or was meant."""
 
     STAMP = "under a key that holds points in time"
     SERVER = "said by the server"
@@ -31,16 +31,17 @@ class Place(Enum):
 
 
 class DateFinder:
-    """Finds points in time that belong to the recording and not to what was said.
+    """Finds the points in time that belong to the recording and not to its contents.
 
-    What the server says with a clock, and what a stamp says, is always the recording's. In what the
-    test said, and in a mere day, it is if it is ``volatile``: the days of the recording, as its
-    stamps tell (or today, for a live request). What the model said stays: tests assert on it. So
-    does what was ``asked``, wherever it comes back. Somebody's birthday is nobody's noise.
+    A time of day said by the server, and the value of a timestamp field, always belong to the
+    recording. A time in the test's own text, and a date without a time of day, do if they are
+    ``volatile``: the days on which the recording was made, as its timestamps show (or today, for a
+    live request). The model's text stays, because tests assert on it. So does everything in
+    ``asked``, wherever the server repeats it: a date such as somebody's birthday is content.
     """
 
     def __init__(self, volatile: Iterable[date] = (), asked: Iterable[str] = ()) -> None:
-        # A day each side: time zones.
+        # A day on each side, since the server may be in another time zone.
         self._days = {day + timedelta(shift) for day in volatile for shift in (-1, 0, 1)}
         self._asked = frozenset(asked)
         self._stamped: set[date] = set()
@@ -48,11 +49,11 @@ class DateFinder:
 
     @property
     def seen(self) -> set[date]:
-        """The days of the recording: those of its stamps; without any, of other times."""
+        """Return the recording's days: those of its timestamps, or without any, of other times."""
         return self._stamped or self._told
 
     def edits(self, text: str, place: Place = Place.SERVER) -> Iterator[Edit]:
-        """Edits which make the recording's times in ``text`` the constant; notes their days."""
+        """Yield edits that make the recording's times in ``text`` constant, and note their days."""
         if place is Place.MODEL:
             return
         for match in ISO_DATE.finditer(text):
@@ -60,6 +61,8 @@ class DateFinder:
             if day is not None and self._counts(match, day, place):
                 yield Edit(*match.span("date"), "2026-01-01", 7)
                 yield from _clock_edits(match)
+        # Every other notation has a blank before a year or a day. This test is much cheaper than
+        # the patterns, and most texts fail it.
         if " 1" not in text and " 2" not in text:
             return
         for match in DATETIME_REPR.finditer(text) if place is not Place.REQUEST else ():
@@ -72,6 +75,7 @@ class DateFinder:
                 yield from _clock_edits(match)
 
     def _counts(self, match: re.Match[str], day: date, place: Place) -> bool:
+        # A date without a time of day may be anything, so only the recording's own days count.
         if not match["clock"]:
             return day in self._days and (place is Place.REQUEST or str(day) not in self._asked)
         if day != _CONSTANT_DAY:
@@ -84,7 +88,10 @@ class DateFinder:
 
 
 def times_in(text: str) -> Iterator[str]:
-    """What ``text`` says of time: each point as it stands, each mere day as an ISO date."""
+    """Yield the points in time in ``text``.
+
+    One with a time of day is yielded as written, one without as an ISO date.
+    """
     for match in ISO_DATE.finditer(text):
         day = _day(*match["date"].split("-"))
         if day is not None:
@@ -110,6 +117,7 @@ def _day(year: str, month: str, day: str) -> date | None:
 def _clock_edits(match: re.Match[str]) -> Iterator[Edit]:
     if not match["clock"]:
         return
+    # The same number of digits, so that the notation (and mostly the length) is kept.
     whole, dot, fraction = match["clock"].partition(".")
     noon = "12:00:00" if match["half"] else "00:00:00"
     text = noon[: 8 if whole.count(":") == 2 else 5] + dot + "0" * len(fraction)
@@ -126,6 +134,7 @@ def _end(match: re.Match[str]) -> int:
 
 
 def _constant(match: re.Match[str]) -> str:
+    # The constant day in the notation of the match, so that it is still recognised as a date.
     month = match["month"] or match["month2"]
     weekday = match["weekday"]
     comma = "," if "," in match[0] else ""

@@ -1,7 +1,8 @@
-"""Replacements in a text, and texts that stand for other texts (decoded, joined, unwrapped).
+"""Replace spans of a text, and map findings in a decoded form of it back to the original.
 
-Nothing is ever rewritten in its decoded form: a finding is a span, and a span found in a decoded
-text is carried back to the bytes it came from. So whatever is not replaced stays byte for byte.
+Nothing is ever rewritten in its decoded form: a finding is a span, and a span found in a decoded,
+joined or unwrapped text is carried back to the place it came from. So everything that is not
+replaced stays the same, byte for byte.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from letta_adapters.testing._patterns import REDACTED
 
 
 class Edit(NamedTuple):
-    """Replace ``[start, end)`` by ``text``; where edits overlap, the lower ``rank`` names it.
+    """A replacement of ``[start, end)`` by ``text``; of overlapping edits the lowest ``rank`` wins.
 
-    ``fits``: the text is filler of the span's length, and must be of its new length if it grows.
+    ``fits`` says that the text is filler of the span's length; if the span grows, so does the
+    filler.
     """
 
     start: int
@@ -30,7 +32,7 @@ class Edit(NamedTuple):
 
 
 def fitting(start: int, end: int, rank: int) -> Edit:
-    """Replace by ``REDACTED``, repeated and cut to the length: what base64 must not lose."""
+    """Return an edit that fills a span with ``REDACTED``, keeping its length for base64's sake."""
     return Edit(start, end, _filler(end - start), rank, True)
 
 
@@ -39,16 +41,16 @@ def _filler(length: int) -> str:
 
 
 class View(NamedTuple):
-    """A text that stands for another; ``offsets[i]`` is where its character ``i`` came from.
+    """A text made from another one; character ``i`` of it came from place ``offsets[i]`` there.
 
-    One more offset, the other text's end, follows the last.
+    One more offset follows: the end of the other text.
     """
 
     text: str
     offsets: Sequence[int]
 
     def back(self, edits: Iterable[Edit]) -> list[Edit]:
-        """Edits of this text as edits of the other."""
+        """Return edits of this text as edits of the text it was made from."""
         return [
             edit._replace(start=self.offsets[edit.start], end=self.offsets[edit.end])
             for edit in edits
@@ -56,10 +58,10 @@ class View(NamedTuple):
 
 
 def merged(edits: Iterable[Edit]) -> list[Edit]:
-    """Disjoint edits in order: overlapping ones become one over all they covered.
+    """Return disjoint edits in order: overlapping ones become one over all they covered.
 
-    Nothing that any of them covered survives; the text is that of the lowest rank, then the
-    longest.
+    Nothing that any of them covered survives. The text is that of the edit with the lowest rank,
+    and among these of the longest one.
     """
     result: list[Edit] = []
     best: Edit | None = None
@@ -76,7 +78,7 @@ def merged(edits: Iterable[Edit]) -> list[Edit]:
 
 
 def applied(text: str, edits: Iterable[Edit]) -> str:
-    """``text`` with disjoint, ordered edits carried out."""
+    """Return ``text`` with disjoint, ordered edits carried out."""
     parts: list[str] = []
     position = 0
     for edit in edits:
@@ -86,10 +88,10 @@ def applied(text: str, edits: Iterable[Edit]) -> str:
 
 
 def spread(edit: Edit, ends: Sequence[int]) -> list[tuple[int, Edit]]:
-    """Distribute an edit of joined texts over them; ``ends`` are the texts' ends in the joint.
+    """Distribute an edit of joined texts over them; ``ends`` are the ends of the texts when joined.
 
-    A replacement of equal length keeps every boundary. Otherwise it goes into the first text
-    whole, and the others lose what they had of the span.
+    A replacement of equal length keeps every boundary. Any other goes into the first text as a
+    whole, and the others lose their part of the span.
     """
     first = bisect_right(ends, edit.start)
     pieces: list[tuple[int, Edit]] = []
@@ -121,21 +123,21 @@ _WRAPPED = re.compile(r"(?:[A-Za-z0-9+/]{40,}\r?\n)+(?=[A-Za-z0-9+/])")
 
 
 def unescaped(text: str) -> View | None:
-    """``text`` with JSON (and Python) string escapes undone once; ``None`` if it has none."""
+    """Return ``text`` with JSON and Python string escapes undone once, or ``None`` without any."""
     if "\\" not in text:
         return None
     return _substituted(text, _ESCAPE, lambda m: [(_unescape(m[0]), 0)])
 
 
 def unquoted(text: str) -> View | None:
-    """``text`` with percent-encoding undone once; ``None`` if it has none."""
+    """Return ``text`` with percent-encoding undone once; ``None`` if there is none."""
     if "%" not in text:
         return None
     return _substituted(text, _PERCENT, _unquote)
 
 
 def unwrapped(text: str) -> View | None:
-    """``text`` with the line ends inside base64 blocks removed; ``None`` if it has none."""
+    """Return ``text`` without the line ends inside base64 blocks; ``None`` if there are none."""
     if "\n" not in text or not _WRAPPED.search(text):
         return None
     return _substituted(text, _WRAPPED, _unwrap)
@@ -154,6 +156,8 @@ def _substituted(
         offsets.extend(range(position, match.start()))
         for char, shift in decode(match):
             parts.append(char)
+            # Each character that an escape decodes to points at the escape's start, so that an edit
+            # of it replaces the whole escape.
             offsets.extend([match.start() + shift] * len(char))
         position = match.end()
     if not position:
@@ -166,6 +170,7 @@ def _substituted(
 def _unescape(escape: str) -> str:
     kind = escape[1]
     if kind == "u" and len(escape) == 12:
+        # A character beyond U+FFFF is written as a surrogate pair, two escapes of one character.
         high, low = int(escape[2:6], 16), int(escape[8:12], 16)
         return chr(0x10000 + ((high - 0xD800) << 10) + (low - 0xDC00))
     if kind in "ux":
@@ -178,6 +183,7 @@ def _unquote(match: re.Match[str]) -> list[tuple[str, int]]:
     try:
         decoded = raw.decode("utf-8")
     except UnicodeDecodeError:
+        # Not UTF-8, so every byte is one character: a secret in Latin-1 is still found.
         return [(chr(byte), 3 * index) for index, byte in enumerate(raw)]
     starts = accumulate((3 * len(char.encode("utf-8")) for char in decoded), initial=0)
     return list(zip(decoded, starts, strict=False))

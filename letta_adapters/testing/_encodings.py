@@ -1,7 +1,8 @@
-"""Bodies that are text in another form: compressed, or in UTF-16 or UTF-32.
+"""Decode bodies that are text in another form: compressed, or in UTF-16 or UTF-32.
 
-A search that reads UTF-8 alone passes over what stands in them. They are read here, and written
-back in the same encoding; what was compressed stays plain, since nobody could read it in a diff.
+A search that reads UTF-8 alone would miss everything in them. They are decoded here. Wide encodings
+are written back as they were; a compressed body is stored uncompressed, since nobody could read it
+in a diff.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 
-# So much may come out of a small body; no recording has more.
+# A small body can decompress to gigabytes; no recording has more than this.
 _MAX_BYTES = 50_000_000
 _BOMS = (
     (b"\xff\xfe\0\0", "utf-32"),
@@ -21,28 +22,32 @@ _BOMS = (
     (b"\xff\xfe", "utf-16"),
     (b"\xfe\xff", "utf-16"),
 )
-# Encodings without a mark: their width, and where in it the letter of an English text stands.
+# Wide encodings without a byte order mark: the name, the width of a character in bytes, and which
+# of these bytes is not zero in an English text.
 _WIDE = (("utf-32-le", 4, 0), ("utf-32-be", 4, 3), ("utf-16-le", 2, 0), ("utf-16-be", 2, 1))
 _PACKED = re.compile(rb"\x1f\x8b\x08|PK\x03\x04|x[\x01\x5e\x9c\xda]")
 
 
 def unpacked(body: bytes, encoding: str) -> bytes:
-    """``body`` without its ``content-encoding``; as it is if it cannot be undone."""
+    """Return ``body`` without its ``content-encoding``; unchanged if that cannot be undone."""
+    # The header lists encodings in the order they were applied, so they are undone from the last.
     for name in reversed([part.strip().lower() for part in encoding.split(",")]):
         decode = _DECODERS.get(name)
         plain = None if decode is None else decode(body)
         if plain is None:
             return body
         body = plain
-    # Said or not: a body that is a gzip file is one.
+    # A gzip file is unpacked even if no header says so: a download may be one.
     return (_gunzip(body) or body) if body[:3] == b"\x1f\x8b\x08" else body
 
 
 def charset_of(body: bytes) -> str | None:
-    """The wide encoding a body is in, or ``None``."""
+    """Return the name of the wide encoding that a body is in, or ``None``."""
     for mark, name in _BOMS:
         if body.startswith(mark):
             return name
+    # Without a mark, the zero bytes tell: an English text has one letter, and else zeros, in every
+    # character.
     sample = body[:400]
     if len(body) < 8 or sample.count(0) * 5 < len(sample) * 2:
         return None
@@ -55,12 +60,13 @@ def charset_of(body: bytes) -> str | None:
 
 
 def packed_texts(body: bytes) -> list[tuple[int, int, bytes]]:
-    """What is compressed within a body: (start, end, what comes out)."""
+    """Return the compressed parts of a body, as (start, end, decompressed bytes)."""
     found: list[tuple[int, int, bytes]] = []
     for match in _PACKED.finditer(body):
         start = match.start()
         if found and start < found[-1][1]:
             continue
+        # A ZIP archive ends with its directory, so its end is not known here: it takes the rest.
         if match[0][:2] == b"PK":
             plain, used = _zipped(body[start:]), len(body) - start
         else:
@@ -79,6 +85,7 @@ def _gunzip(data: bytes) -> bytes | None:
 
 
 def _inflate(data: bytes) -> bytes | None:
+    # Some servers send raw deflate data without the zlib header, against RFC 9110.
     return _inflated(data, 15)[0] or _inflated(data, -15)[0] or None
 
 

@@ -1,4 +1,4 @@
-"""A recording that goes on: what it holds is played, what it does not hold is asked and added."""
+"""Extend a recording: play the requests it contains, send the others to the server and add them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from letta_adapters.testing.sanitize import BASE_URL
 
 @dataclass
 class ExtendingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
-    """Ask ``player`` first, and the server through ``recorder`` for what it does not hold.
+    """An httpx transport that asks ``player`` first, and the server for what is not recorded.
 
-    Ids of the recording are not the server's: a request that names one cannot be asked, and is a
-    :class:`CassetteMissError` that says so. ``base_url`` is the server's.
+    ``recorder`` sends and records these requests; ``base_url`` is the server's address. The server
+    does not know the ids in the recording, so a request that names one of them cannot be sent: it
+    raises a :class:`CassetteMissError` that says so.
     """
 
     player: CassetteTransport
@@ -29,24 +30,24 @@ class ExtendingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
 
     @property
     def has_more(self) -> bool:
-        """Whether anything was asked that the recording did not hold."""
+        """Return whether anything was asked that the recording did not contain."""
         return bool(self.recorder.cassette.interactions)
 
     @property
     def cassette(self) -> Cassette:
-        """What was recorded before, and then what was now."""
+        """Return the interactions recorded before, followed by those recorded now."""
         return Cassette([*self.player.cassette, *self.recorder.cassette])
 
     def sibling(self) -> ExtendingTransport:
-        """See :meth:`RecordingTransport.sibling`."""
+        """Return a transport for another client; see :meth:`RecordingTransport.sibling`."""
         return ExtendingTransport(self.player, self.recorder.sibling(), self.base_url)
 
     def release(self) -> None:
-        """See :meth:`RecordingTransport.release`."""
+        """Close connections that are still open; see :meth:`RecordingTransport.release`."""
         self.recorder.release()
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer from the recording, or the server."""
+        """Answer from the recording, or by asking the server."""
         request.read()
         recorded = self._recorded(request)
         if self._holds(recorded):
@@ -54,7 +55,7 @@ class ExtendingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         return self.recorder.handle_request(request)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer from the recording, or the server."""
+        """Answer from the recording, or by asking the server."""
         await request.aread()
         recorded = self._recorded(request)
         if self._holds(recorded):
@@ -70,7 +71,7 @@ class ExtendingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         await self.recorder.aclose()
 
     def _recorded(self, request: httpx.Request) -> httpx.Request:
-        """The request as it would have been sent to the recording's server."""
+        """Return the request as it would have been sent to the recording's server."""
         url, base = str(request.url), self.base_url.rstrip("/")
         if url.startswith(base):
             url = BASE_URL + url[len(base) :]
@@ -85,6 +86,8 @@ class ExtendingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
     def _holds(self, request: httpx.Request) -> bool:
         if self.player.holds(request):
             return True
+        # A recorded id in a request that is not recorded: the server would answer with a confusing
+        # 404.
         said = f"{request.url} {request.content.decode('utf-8', 'replace')}"
         known = sorted({token for token in ID_TOKEN.findall(said) if self.player.made(token)})
         if known:

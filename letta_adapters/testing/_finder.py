@@ -1,7 +1,7 @@
-"""What must be replaced in one text, in any of its encodings: the sanitizer's eyes.
+"""Find everything that must be replaced in one text, in any of its encodings.
 
-A :class:`Finder` turns a text into edits. It looks at the text as it stands, then at what it says
-once JSON escapes, percent-encoding or base64 are undone, and carries what it finds there back.
+A :class:`Finder` turns a text into edits. It searches the text as it stands, then the text with
+JSON escapes, percent-encoding or base64 undone, and maps what it finds there back.
 """
 
 from __future__ import annotations
@@ -37,17 +37,19 @@ from letta_adapters.testing._patterns import (
 )
 from letta_adapters.testing._secrets import Secrets
 
+# Encodings within encodings, such as JSON in a JSON string in base64: real bodies nest less deep.
 _MAX_DEPTH = 3
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
 _PATH_BEFORE = re.compile(r"(?:[A-Za-z]:)?[\w./\\~-]*\Z")
 _PRINTABLE = re.compile(r"[\t\n\r\x20-\x7e\xa0-\U0010ffff]*")
+# Names that many machines and users have, and that mean nothing about anybody.
 _GENERIC_WORD = (
     "root|users?|admin|ubuntu|debian|runner|docker|node|app|letta|agent|tests?|host|main|server"
     "|guest|public|shared|default|home|vscode|codespace|python|localhost|localdomain|web|dev|build"
     "|db|data|ci|box|machine|worker|desktop|laptop"
 )
 _GENERIC_NAME = re.compile(rf"(?:{_GENERIC_WORD})(?:-(?:{_GENERIC_WORD}))*|.{{0,3}}", re.IGNORECASE)
-# What says that the next is a name of a machine or its user.
+# Words that announce the name of a machine or of its user.
 _TELLING = ("hostname", "host", "username", "user", "login", "whoami", "computername", "nodename")
 _GAPS = (" ", ": ", ":", " is ", '": "', "': '", "\\t")
 _HASH = re.compile(r"(?<![0-9A-Za-z])[0-9a-fA-F]{32,}(?![0-9A-Za-z])")
@@ -58,10 +60,13 @@ HOST = "host.test"
 
 @dataclass
 class Finder:
-    """Find what to replace.
+    """Finds the spans to replace in a text.
 
-    ``id_of`` translates ids (or only notes them), ``cut_id_of`` what is left of one at the end of a
-    body that breaks off.
+    ``secrets`` and ``dates`` find known secrets and points in time. ``id_of`` translates ids (or
+    only notes them), ``cut_id_of`` the rest of one at the end of a body that breaks off.
+    ``origins`` maps servers' addresses to their placeholders, ``hosts`` are more host names to
+    hide, ``keep`` are texts that must stay, and ``patterns`` maps further regular expressions to
+    their replacements.
     """
 
     secrets: Secrets
@@ -80,6 +85,7 @@ class Finder:
     _memo_secrets: int = field(init=False, default=0, repr=False)
 
     def __post_init__(self) -> None:
+        # Error texts and tracebacks name the machine and the user that made the recording.
         names = [(name, HOST) for name in local_host_names()]
         names += [(name, USER) for name in local_user_names()]
         given = [(_word(name), HOST) for name in self.hosts]
@@ -88,13 +94,14 @@ class Finder:
             self.secrets.watch_cut(name)
 
     def edits(self, text: str, depth: int = 0, place: Place = Place.SERVER) -> list[Edit]:
-        """Everything to replace in ``text``; the spans may overlap."""
+        """Return everything to replace in ``text``; the spans may overlap."""
         if len(text) < 4:
             return []
+        # A newly learned secret may be in a text that was searched before.
         if self._memo_secrets != len(self.secrets):
             self._memo.clear()
             self._memo_secrets = len(self.secrets)
-        # A stream says most of its strings in every event.
+        # A stream repeats most of its strings in every event.
         known = self._memo.get((text, depth, place))
         if known is None:
             known = self._memo[text, depth, place] = self._edits(text, depth, place)
@@ -117,7 +124,7 @@ class Finder:
         return found
 
     def clean(self, text: str, place: Place = Place.SERVER) -> str:
-        """``text`` with everything replaced."""
+        """Return ``text`` with everything replaced."""
         return applied(text, merged(self.edits(text, 0, place)))
 
     def _plain(self, text: str, place: Place) -> Iterator[Edit]:
@@ -157,6 +164,7 @@ class Finder:
     def _base64(self, text: str, depth: int, place: Place) -> Iterator[Edit]:
         for match in _BASE64.finditer(text):
             token = match[0]
+            # Ids have edits of their own, and a long lower-case word is a word, not base64.
             if ID_TOKEN.fullmatch(token) or (token.isalpha() and token.islower()):
                 continue
             whole = self._base64_text(token, depth, place)
@@ -167,7 +175,7 @@ class Finder:
                 yield fitting(match.start() + start, match.start() + end, 1)
 
     def _base64_text(self, token: str, depth: int, place: Place) -> str | None:
-        """The token with the text in it cleaned; ``None`` if it holds none, or nothing to clean."""
+        """Return the token with its text cleaned, or ``None`` if nothing in it needs to be."""
         try:
             text = _decoded(token).decode("utf-8")
         except UnicodeDecodeError:
@@ -183,14 +191,17 @@ class Finder:
         return coded if token.endswith("=") or len(token) % 4 == 0 else coded.rstrip("=")
 
     def _base64_fragments(self, token: str, depth: int, place: Place) -> Iterator[tuple[int, int]]:
-        # What stands before the text may be base64 letters too (a path, a prefix), or the text may
-        # be a piece of a longer run: then it begins at any of four alignments.
+        # The letters before the text may belong to the base64 alphabet, too (a path, a prefix), or
+        # the text may be a part of a longer run. So it may begin at any of four alignments.
         for shift in range(4):
             content = _decoded(token[shift:]).decode("latin-1")
             printable = sum(map(len, _RUNS.findall(content)))
+            # Bytes that decode to noise contain fragments of every short pattern, so only known
+            # secrets count in them.
             look = self.edits if printable > 0.8 * len(content) else _only_secrets(self.secrets)
             for edit in look(content, depth + 1, place):
-                # With what leads to it: filler behind `/home/` would decode to somebody's name.
+                # The path before a user name is replaced with it: filler after `/home/` would
+                # decode to a name again.
                 start = edit.start if edit.text != USER else _path_start(content, edit.start)
                 yield shift + start * 4 // 3, min(shift + -(-edit.end * 4 // 3), len(token))
 
@@ -201,17 +212,19 @@ def _path_start(text: str, end: int) -> int:
 
 
 def _word(name: str) -> re.Pattern[str]:
-    # A short name may be part of any word.
+    # A short name may be a part of any word, so it counts only as a whole word.
     around = r"(?<!\w)", r"(?!\w)"
     before, after = around if len(name) < 8 else ("", "")
     return re.compile(before + re.escape(name) + after, re.IGNORECASE)
 
 
 def _own_name(name: str) -> re.Pattern[str]:
-    """A name of this machine or its user: anywhere if nobody else can mean it.
+    """Return the pattern for a name of this machine or its user.
 
-    One of letters alone is a word (Grace, Athena): a recording that hides it in a question is
-    missed on any other machine. It counts where it stands as a machine writes it.
+    A name with digits or signs in it is found anywhere: nobody else can mean it. One of letters
+    alone is also a word (Grace, Athena), and a recording that hides it in a question would not
+    match on any other machine. So it counts only where a machine writes it, as in a path or a
+    login.
     """
     if not name.isalpha():
         return _word(name)
@@ -240,6 +253,7 @@ def _decoded(token: str) -> bytes:
 def _key_like(text: str) -> Iterator[Edit]:
     for pattern in SHAPES if MAY_HAVE.search(text) else ():
         for match in pattern.finditer(text):
+            # Ids look like keys, but have edits of their own.
             if not HARMLESS_VALUE.fullmatch(match[0]) and not ID_TOKEN.fullmatch(match[0]):
                 yield Edit(*match.span(), REDACTED, 2)
     for start, end in made_up(text):
@@ -252,9 +266,9 @@ def _key_like(text: str) -> Iterator[Edit]:
 
 
 def without_private_forms(text: str) -> str:
-    """``text`` without what is private by its form alone: the same on every machine."""
+    """Return ``text`` without texts that are private by their form: the same on every machine."""
     emails = (Edit(*match.span(), EMAIL_PLACEHOLDER, 3) for match in EMAIL.finditer(text))
-    # In a body these are ids, and numbered.
+    # In a body such hashes are ids, which are numbered. A test's name has no numbering.
     hashes = (Edit(*match.span(), REDACTED, 5) for match in _HASH.finditer(text))
     return applied(text, merged([*_key_like(text), *_home_paths(text), *emails, *hashes]))
 
@@ -262,6 +276,7 @@ def without_private_forms(text: str) -> str:
 def _home_paths(text: str) -> Iterator[Edit]:
     for pattern in HOME_PATHS:
         for match in pattern.finditer(text):
+            # A web page below /home or /users is no home directory.
             if match[1] != USER and not URL_BEFORE.search(text, 0, match.start()):
                 yield Edit(*match.span(1), USER, 3)
     for match in ROOT_HOME.finditer(text):
@@ -269,14 +284,14 @@ def _home_paths(text: str) -> Iterator[Edit]:
 
 
 def local_host_names() -> tuple[str, ...]:
-    """This machine's names, unless they could be anybody's."""
+    """Return this machine's names, unless many machines are called so."""
     name = socket.gethostname()
     names = {name, name.partition(".")[0]}
     return tuple(sorted(name for name in names if not _GENERIC_NAME.fullmatch(name)))
 
 
 def local_user_names() -> tuple[str, ...]:
-    """The name of who is logged in here, unless it could be anybody's."""
+    """Return the name of the user logged in here, unless many users are called so."""
     names = {Path.home().name}
     with contextlib.suppress(KeyError, OSError):  # a user without a name
         names.add(getpass.getuser())

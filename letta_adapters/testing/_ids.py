@@ -1,9 +1,10 @@
-"""Ids renumbered: the same in every recording of one scenario, and still telling apart the same.
+"""Renumber ids, so that every recording of one scenario has the same ones.
 
-``prefix-00000000-<crc of the prefix>-4000-a000-<number><part>``, numbered per prefix in order of
-appearance. Letta derives an ``otid`` from its message's uuid by putting a part index into the last
-seven bits, so uuids that differ in the last byte only are one family and stay one: its message ends
-in ``7f`` (the next, should ids of one family differ, in ``7e``), its otids in their index.
+A new id is ``prefix-00000000-<crc of the prefix>-4000-a000-<number><part>``, numbered per prefix in
+order of appearance; different ids stay different. Letta derives an ``otid`` (the id that a client
+gives to a message it sends) from the message's uuid by putting a part index into the last seven
+bits. So uuids that differ in the last byte only are one family and stay one: its message ends in
+``7f`` (the next one, should ids of one family differ, in ``7e``), its otids in their index.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _NUMBERED = "00000000"
 
 @dataclass
 class _Family:
-    """The uuids that share all but their last byte."""
+    """A group of uuids that share all but their last byte."""
 
     prefix: str
     members: list[str] = field(default_factory=list)
@@ -32,9 +33,10 @@ class _Family:
 
 
 class IdMap:
-    """Learn every id first (:meth:`see`), then translate (:meth:`get`).
+    """A translation of ids: learn every id first (:meth:`see`), then translate (:meth:`get`).
 
-    Ids beginning with zeros (Letta's default ids, a test's own, and ours) stay as they are.
+    Ids beginning with zeros (Letta's default ids, those of tests, and those made here) stay as they
+    are.
     """
 
     def __init__(self) -> None:
@@ -47,6 +49,7 @@ class IdMap:
     def see(self, token: str) -> None:
         """Note an id; the order of the calls decides the numbers."""
         if self._passes(token):
+            # Numbers that a test chose itself must not be given to another id.
             self._taken.add(token.lower())
             return
         match = _PARTS.fullmatch(token)
@@ -57,15 +60,16 @@ class IdMap:
         prefix, uuid = match["prefix"] or "", match["uuid"].lower()
         family = self._families.setdefault(uuid[:-2], _Family(prefix))
         family.has_message |= prefix == "message"
-        # A bare uuid next to a message is its otid: the index is in it already.
+        # A bare uuid beside a message is its otid, which has its part index in it already.
         if (prefix or not family.has_message) and uuid not in family.members:
             family.members.append(uuid)
         family.prefix = family.prefix or prefix
 
     def get(self, token: str) -> str:
-        """The id to write instead; ids never seen stay as they are."""
+        """Return the id to write instead; ids never seen stay as they are."""
         if self._passes(token):
-            # Of an adapter's call the rest names the conversation, which is another every time.
+            # In an otid of an adapter's call, the rest names the conversation, which is a new one
+            # in every run.
             call = of_call(token)
             return call + "0" * (len(token) - len(call))
         match = _PARTS.fullmatch(token)
@@ -81,17 +85,19 @@ class IdMap:
         return f"{prefix}-{new}" if prefix else new
 
     def get_cut(self, piece: str) -> str:
-        """What to write instead of the beginning of an id; other texts stay as they are."""
+        """Return the text to write for the beginning of an id; other texts stay as they are."""
         if self._passes(piece) or len(piece) < 4:
             return piece
         for token in (*self._tokens, *self._others):
             if token.startswith(piece):
                 return self.get(token)[: len(piece)]
+        # The whole id was never seen, so no number is known: zeros say no more than that an id was
+        # here.
         match = _CUT.fullmatch(piece)
         return piece if match is None else match["prefix"] + re.sub("[0-9a-f]", "0", match["rest"])
 
     def number(self) -> None:
-        """Assign numbers in the order of appearance; call once everything was seen."""
+        """Assign numbers in the order of appearance; call it once everything was seen."""
         for family in self._families.values():
             if not family.number:
                 prefix = "message" if family.has_message else family.prefix
@@ -119,6 +125,7 @@ class IdMap:
     def _next_number(self, prefix: str) -> int:
         number = self._counts.get(prefix, 0) + 1
         crc = zlib.crc32(prefix.encode()) & 0xFFFF
+        # A recording that is extended contains numbered ids already: those numbers are skipped.
         while any(f"-{crc:04x}-4000-a000-{number:010x}" in taken for taken in self._taken):
             number += 1
         self._counts[prefix] = number

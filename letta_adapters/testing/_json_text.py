@@ -1,7 +1,8 @@
-"""JSON read as text: where each string and number stands, and under which keys.
+"""Read JSON as text: where each string and number stands, and under which keys.
 
 Bodies are edited in place, so formatting, escapes and number notation stay as the server wrote
-them. Tolerant: a body cut off in the middle (even within a string) yields what there is.
+them. The reader is tolerant: of a body that is cut off (even within a string) it yields all there
+is.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _TOKEN = re.compile(
 
 
 class Leaf(NamedTuple):
-    """A key, string or number: ``[start, end)`` in the source, quotes excluded."""
+    """A key, string or number: ``[start, end)`` in the source, without the quotes."""
 
     kind: Literal["key", "string", "number"]
     start: int
@@ -29,7 +30,7 @@ class Leaf(NamedTuple):
     path: Path
 
     def view(self, source: str) -> View:
-        """The text it stands for, with the way back to the source."""
+        """Return the decoded text, with its way back to the source."""
         content = source[self.start : self.end]
         view = unescaped(content) if self.kind != "number" else None
         if view is None:
@@ -38,6 +39,8 @@ class Leaf(NamedTuple):
 
 
 class _Frame:
+    """An object or array that is open at the reader's position, with the key or index reached."""
+
     def __init__(self, is_object: bool, path: Path) -> None:
         self.path = path
         self.is_object = is_object
@@ -46,12 +49,14 @@ class _Frame:
 
 
 def read_json(source: str, start: int = 0, end: int | None = None) -> tuple[list[Leaf], int]:
-    """The leaves of the JSON text in ``source[start:end]``, and where it stopped being JSON."""
+    """Return the leaves of the JSON text in ``source[start:end]``, and where the JSON ended."""
     stop = len(source) if end is None else end
     frames: list[_Frame] = []
     leaves: list[Leaf] = []
     position = start
     while position < stop:
+        # The order of the tokens is not checked: a body that is cut or not quite JSON must be
+        # searched, too.
         match = _TOKEN.match(source, position, stop)
         if match is None:
             break
@@ -82,6 +87,7 @@ def _leaf(match: re.Match[str], frames: list[_Frame]) -> Leaf:
     if match["number"]:
         return Leaf("number", *match.span(), _path(frames))
     start, end = match.start() + 1, match.end()
+    # A string that was cut off has no closing quote to leave out.
     end -= len(match[0]) > 1 and match[0].endswith('"') and not _is_open(match[0])
     if frames and frames[-1].at_key:
         frames[-1].part = match[0][1:-1]
@@ -90,7 +96,7 @@ def _leaf(match: re.Match[str], frames: list[_Frame]) -> Leaf:
 
 
 def _is_open(string: str) -> bool:
-    # A cut string whose last character is an escaped quote.
+    # Tell a cut string whose last character is an escaped quote from a finished one.
     return (len(string) - 1 - len(string[:-1].rstrip("\\"))) % 2 == 1
 
 

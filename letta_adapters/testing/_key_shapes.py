@@ -1,15 +1,15 @@
-"""The shapes of keys and tokens that services hand out.
+"""Recognise the keys and tokens that services hand out, by their published forms.
 
-Shapes are facts; these are the published ones (the rule sets of gitleaks, the services' own
-documentation), each as the beginning that tells it and the letters that may follow. Lengths are
-shorter than the services', since a stream or a log may cut a key. The leak scanner has its own.
+The forms are facts, taken from the rule sets of gitleaks and the services' own documentation; each
+is the beginning that identifies it and the letters that may follow. Lengths are shorter than the
+services' own, since a stream or a log may cut a key. The leak scanner has a list of its own.
 """
 
 from __future__ import annotations
 
 import re
 
-# What follows has at least twelve letters, some of them digits or of both cases.
+# At least twelve letters follow a prefix, some of them digits, or letters of both cases.
 _PREFIXES = """
 sk- sk_ rk- rk_ pk- pk_ csk- whsec_ sk.ey pk.ey
 gho_ ghp_ ghr_ ghs_ ghu_ github_pat_ GR1348941
@@ -31,12 +31,13 @@ ATATT3 ATCTT3 ATBB tfp_ bkua_ CCIPAT_ NRAK- NRJS- NRII- NRRA- phc_ phx_ pnu_ pnb
 v1.0- access-sandbox- access-development- access-production- pat-na1- pat-eu1-
 """
 _STARTS = "|".join(map(re.escape, sorted(set(_PREFIXES.split()), key=len, reverse=True)))
-# Nothing of a word or a longer token before; an escape's letter (\n) may stand there.
+# No letter of a longer word or token stands before; the letter of an escape (\n) may.
 _BEFORE = r"(?:(?<![A-Za-z0-9_])|(?<=\\[nrtbf])|(?<=_)(?<=\W_))"
 # Words between hyphens have neither digits nor capitals in them.
 _RANDOM = r"(?=[\w./+=~-]*?(?:[A-Za-z][0-9]|[0-9][A-Za-z]|[a-z][A-Z]|[A-Za-z]{24}|[0-9]{9}))"
 
-# What every shape has: most texts are short words, and looking for each shape takes time.
+# Every key has one of these parts. Most texts are short words, and looking for each form in them
+# takes time.
 MAY_HAVE = re.compile(r"[\w+/.~|%-]{12}|://|PRIVATE KEY|(?i:bearer |basic |token )")
 SHAPES = (
     re.compile(rf"{_BEFORE}(?:{_STARTS}){_RANDOM}[A-Za-z0-9_+/~-]{{12,}}(?:[.][\w+/=~-]{{6,}})*=*"),
@@ -73,7 +74,7 @@ SHAPES = (
         r"(?s:.*?)(?:-----END[ A-Z0-9_-]{0,40}KEY(?: BLOCK)?-----|\Z)"
     ),
     re.compile(r"PuTTY-User-Key-File-\d: (?s:.*?)(?:Private-MAC: [0-9a-f]+|\Z)"),
-    # What authenticates a request.
+    # Credentials in an authorization header.
     re.compile(r"(?i:(?<=bearer )|(?<=token )(?=[\w.~+/-]*\d))[\w.~+/-]{8,}=*"),
     re.compile(r"(?i:(?<=basic ))(?=[A-Za-z+/]*[0-9A-Z=])[A-Za-z0-9+/]{8,}=*"),
     # At the end of a cut text the @ may be missing; then host:port must not count.

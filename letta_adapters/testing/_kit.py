@@ -1,4 +1,4 @@
-"""What the ``letta_cassette`` fixture hands to a test, in its recording and replaying forms."""
+"""Implement the object that the ``letta_cassette`` fixture gives to a test."""
 
 from __future__ import annotations
 
@@ -42,12 +42,17 @@ Scope = Literal["function", "module", "session"]
 class CassetteSpec:
     """The arguments of ``@pytest.mark.letta_cassette``.
 
-    ``name``: the file below the cassette directory, without ``.yaml`` (default: from the test's
-    name). ``shared``: several tests use the one file, which needs a ``name``. ``base_url_env`` and
-    ``model_env``: the environment variables with the server's and the scripted model's URL while
-    recording. ``player``: our own transport, or vcrpy patching httpx. ``timing``: record delays.
-    ``network``: the test may reach other hosts while it replays. ``scope``: one cassette for each
-    test (``"function"``), or for all tests of a module or a session.
+    Attributes:
+        name: The file below the cassette directory, without ``.yaml``; by default made from the
+            test's name.
+        shared: Several tests use the one file, which needs a ``name``.
+        base_url_env: The environment variable with the server's URL while recording.
+        model_env: The environment variable with the scripted model's URL while recording.
+        player: ``"transport"`` for this package's own player, ``"vcr"`` for vcrpy patching httpx.
+        timing: Record delays.
+        network: The test may reach other hosts while it replays.
+        scope: One cassette for each test (``"function"``), or one for all tests of a module or a
+            session.
     """
 
     name: str | None = None
@@ -70,12 +75,28 @@ class CassetteSpec:
 
 
 class LettaCassette:
-    """One test's cassette: being recorded (``recording``) or played; both, if it is ``extending``.
+    """The cassette of one test, being recorded, played, or (if it is ``extending``) both.
 
-    ``path``: the file. ``base_url``, ``api_key``: what to give to the client under test; the real
-    ones while recording (``api_key`` may then be ``None``), fixed ones otherwise. ``rules`` and
-    ``secrets`` go to :func:`save_cassette` and to the player; a test may change them before its
-    first request.
+    ``rules`` and ``secrets`` go to :func:`save_cassette` and to the player; a test may change them
+    before its first request. ``api_key`` may be ``None`` while recording::
+
+        @pytest.mark.letta_cassette
+        async def test_it(letta_cassette):
+            async with AsyncLettaClient(
+                Rest(base_url=letta_cassette.base_url, api_key=letta_cassette.api_key),
+                http_client=letta_cassette.http_client(),
+            ) as client:
+                ...
+
+    Attributes:
+        path: The file.
+        recording: The test talks to a real server, and what is said is recorded.
+        extending: The recording is played, and what it does not contain is asked and added.
+        base_url: The server's URL for the client under test: the real one while recording, a fixed
+            one otherwise.
+        api_key: The API key for the client under test, likewise.
+        rules: The sanitizer's rules.
+        secrets: More texts that must not be in the file.
     """
 
     def __init__(
@@ -100,7 +121,7 @@ class LettaCassette:
         self._refused: list[CassetteMissError] = []
 
     def guard(self) -> AbstractContextManager[None]:
-        """While a recording is played, nothing but this machine can be reached in this context."""
+        """Return a context in which, on replay, nothing but this machine can be reached."""
         free = self.recording or self._spec.network
         return nullcontext() if free else offline(self._refuse)
 
@@ -108,31 +129,32 @@ class LettaCassette:
         return refused(host, self)
 
     def note_refused(self, error: CassetteMissError) -> None:
-        """Fail at the end as well: the code under test may swallow the error."""
+        """Note an error, to fail at the end as well: the code under test may swallow it."""
+        # A tracer or a telemetry thread that sends by itself is not the test's fault.
         if not _in_background():
             self._refused.append(error)
 
     @property
     def transport(self) -> Transport:
-        """The transport behind every client of this test (with ``player="vcr"``: none)."""
+        """Return the transport behind every client of this test (with ``player="vcr"``: none)."""
         raise NotImplementedError
 
     def make_transport(self) -> Transport:
-        """A transport a client may own and close: one per client and per event loop."""
+        """Return a transport that a client may own and close: one per client and event loop."""
         transport = self.transport
         return transport if isinstance(transport, CassetteTransport) else transport.sibling()
 
     def http_client(self, **options: Any) -> httpx.AsyncClient:
-        """An async httpx client that records or replays; ``options`` are httpx's."""
+        """Return an async httpx client that records or replays; ``options`` are httpx's."""
         return httpx.AsyncClient(**self._client_options(options))
 
     def sync_http_client(self, **options: Any) -> httpx.Client:
-        """A sync httpx client that records or replays; ``options`` are httpx's."""
+        """Return a sync httpx client that records or replays; ``options`` are httpx's."""
         return httpx.Client(**self._client_options(options))
 
     @property
     def app_server(self) -> Remote:
-        """The App Server to talk to: ``LETTA_APP_SERVER_URL``'s while recording."""
+        """Return the App Server to talk to; while recording, that of ``LETTA_APP_SERVER_URL``."""
         from letta_adapters.specs import Remote
 
         if not self.recording or (self.extending and not os.environ.get("LETTA_APP_SERVER_URL")):
@@ -141,10 +163,10 @@ class LettaCassette:
         return Remote(url=_environment("LETTA_APP_SERVER_URL"), auth_token=token)
 
     def websocket(self, **options: Any) -> WebSocketRecorder | WebSocketPlayer:
-        """A context in which every connection to an App Server is recorded, or replayed.
+        """Return a context in which every connection to an App Server is recorded, or replayed.
 
-        Once a test. ``options`` are
-        :class:`~letta_adapters.testing.websocket.WebSocketPlayer`'s.
+        It can be used once in a test. ``options`` are those of
+        :class:`~letta_adapters.testing.websocket.WebSocketPlayer`.
         """
         raise NotImplementedError
 
@@ -156,26 +178,34 @@ class LettaCassette:
             RemoteScript(_environment(self._spec.model_env)).script(*replies)
 
     def replay_options(self, *, require_all_played: bool = True, **options: Any) -> None:
-        """Options for the :class:`CassetteTransport`; to be called before its first use.
+        """Set the options of the :class:`CassetteTransport`, before its first use.
 
-        ``require_all_played=False``: do not fail the test for what it did not ask for. Raises
-        ``RuntimeError`` once the transport exists. Does nothing while recording.
+        Does nothing while recording.
+
+        Args:
+            require_all_played: ``False``: do not fail the test for recorded requests that it did
+                not make.
+            **options: The options of :class:`CassetteTransport`.
+
+        Raises:
+            RuntimeError: The transport exists already.
         """
         self._options = options
         self._require_all_played = require_all_played
 
     def leave(self) -> None:
-        """The test's fixtures are torn down: close and unpatch what is still open or patched."""
+        """Close and unpatch what the test left open or patched, once its fixtures are torn down."""
 
     def only_in_part(self) -> None:
-        """Not all who use this cassette were run: they need not have played all of it."""
+        """Allow parts to stay unplayed, because not all users of this cassette were run."""
         self._require_all_played = False
 
     def finish(self) -> None:
-        """The test passed: write the recording, or check that all of it was played.
+        """Write the recording, or check that all of it was played, once the test has passed.
 
-        Raises ``AssertionError`` (a leak, an unplayed interaction, nothing recorded, a host that
-        was to be reached).
+        Raises:
+            AssertionError: A leak, an unplayed interaction, nothing recorded, or a host that was to
+                be reached.
         """
         if self._refused:
             raise self._refused[0]
@@ -194,7 +224,7 @@ class LettaCassette:
 
 
 class TransportCassette(LettaCassette):
-    """Recording and replaying by transport: streams stay streams."""
+    """A cassette that records and replays by an httpx transport: streams stay streams."""
 
     _transport: Transport | None = None
     _recorder: WebSocketRecorder | None = None
@@ -202,7 +232,7 @@ class TransportCassette(LettaCassette):
 
     @property
     def transport(self) -> Transport:
-        """The one recorder or player of this test, made at first use."""
+        """Return the one recorder or player of this test, made at first use."""
         if self._transport is None:
             self._transport = self._opened()
         return self._transport
@@ -217,7 +247,7 @@ class TransportCassette(LettaCassette):
         return ExtendingTransport(player, recorder, self.base_url) if self.extending else player
 
     def replay_options(self, *, require_all_played: bool = True, **options: Any) -> None:
-        """See :meth:`LettaCassette.replay_options`."""
+        """Set the options of the player; see :meth:`LettaCassette.replay_options`."""
         if isinstance(self._transport, CassetteTransport):
             raise RuntimeError("replay_options() comes before the first use of the transport")
         super().replay_options(require_all_played=require_all_played, **options)
@@ -251,7 +281,7 @@ class TransportCassette(LettaCassette):
             raise AssertionError("the recorded WebSocket was not used")
 
     def websocket(self, **options: Any) -> WebSocketRecorder | WebSocketPlayer:
-        """See :meth:`LettaCassette.websocket`."""
+        """Record or replay App Server connections; see :meth:`LettaCassette.websocket`."""
         from letta_adapters.testing.websocket import WebSocketPlayer, WebSocketRecorder
 
         if self._recorder is not None or self._player is not None:
@@ -272,7 +302,7 @@ class TransportCassette(LettaCassette):
 
 
 class VcrCassette(LettaCassette):
-    """Recording and replaying by vcrpy, which patches httpx while the test runs."""
+    """A cassette that records and replays by vcrpy, which patches httpx while the test runs."""
 
     def __init__(
         self, path: Path, spec: CassetteSpec, *, recording: bool, extending: bool = False
@@ -285,7 +315,7 @@ class VcrCassette(LettaCassette):
             record_mode=mode,
             ignore_existing=recording and not extending,
             rules=self.rules,
-            # A test may still change them.
+            # Called at every request, because a test may still change the rules and secrets.
             cleaner=lambda: RequestCleaner(self.rules, self.secrets),
         )
         self._context: AbstractContextManager[Any] = configured.use_cassette(str(path))
@@ -294,20 +324,24 @@ class VcrCassette(LettaCassette):
         self._connections = Opened()
 
     def http_client(self, **options: Any) -> httpx.AsyncClient:
-        """See :meth:`LettaCassette.http_client`."""
+        """Return an async httpx client; see :meth:`LettaCassette.http_client`."""
         return super().http_client(**{"transport": self._connections.asynchronous(), **options})
 
     def sync_http_client(self, **options: Any) -> httpx.Client:
-        """See :meth:`LettaCassette.sync_http_client`."""
+        """Return a sync httpx client; see :meth:`LettaCassette.sync_http_client`."""
         return super().sync_http_client(**{"transport": self._connections.sync(), **options})
 
     @property
     def transport(self) -> Transport:
-        """There is none: raises ``RuntimeError``."""
+        """Raise ``RuntimeError``: vcrpy patches httpx, so there is no transport."""
         raise RuntimeError('letta_cassette(player="vcr") has no transport: use any httpx client')
 
     def leave(self) -> None:
-        """Stop patching. Saving is left to :meth:`finish`, hence the made-up exception."""
+        """Stop patching httpx.
+
+        vcrpy would save the file at this point, before it is known whether the test passed. It does
+        not if the context ends with an exception, hence the made-up one; :meth:`finish` saves.
+        """
         self._connections.close()
         error = AssertionError("not now")
         self._context.__exit__(type(error), error, None)
@@ -342,8 +376,12 @@ def refused(host: str, kit: LettaCassette | None) -> CassetteMissError:
 
 
 def _in_background() -> bool:
-    """Is this a thread that the test knows nothing of, such as a tracer's, and no event loop's?"""
+    """Return whether neither the test nor an event loop runs in this thread.
+
+    Such a thread belongs to somebody else, for example a tracer.
+    """
     thread = threading.current_thread()
+    # The names of asyncio's worker threads: name resolution for the test runs there.
     if thread is threading.main_thread() or thread.name.startswith("asyncio_"):
         return False
     with suppress(RuntimeError):

@@ -1,9 +1,10 @@
-"""Several conversations on one recorded connection: each is a lane that is played by itself.
+"""Play several conversations that were recorded on one connection, each independently.
 
-Parallel sessions send in another order in every run. Within a conversation the order is what it
-was; a server's frame comes when the conversation's own frame before it was sent. Which recorded
-conversation a live one is shows with the first frame in which they differ: until then, those that
-were the same so far are dealt in order, and change places when it turns out otherwise.
+Parallel sessions send in another order in every run, but the order within a conversation stays the
+same. So each recorded conversation is a *lane* that is played by itself: a server's frame comes
+when the frame of ours before it, in its own conversation, was sent. Which recorded conversation a
+live one is, shows with the first frame in which the recorded ones differ. Until then, those that
+are equal so far are assigned in order, and they change places when a frame does not fit.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from typing import Any
 from letta_adapters.testing.cassette import Interaction, split_events
 
 Timed = tuple[float, str]
-# ``local-conv-12``, ``ui-msg-7``, ``turn-<uuid>``, a uuid: not a word, not a date.
+# An id, such as ``local-conv-12``, ``ui-msg-7``, ``turn-<uuid>`` or a uuid; not a word or a date.
 _ID = re.compile(
     r"[a-z]+(?:[-_][0-9A-Za-z]+)*[-_]\d[0-9A-Za-z-]*|[0-9a-f]{8}(?:-[0-9a-f]{4,12}){4}"
 )
-# How a recorded frame and one that is sent differ; ``""`` if they do not.
+# Says how a recorded frame and a sent one differ: ``""`` if they do not.
 Differ = Callable[[str, str], str]
 
 
 @dataclass
 class Step:
-    """A frame of ours, and what came of it in its conversation, each with its delay in ms."""
+    """A frame of ours, and those that followed in its conversation, each with its delay in ms."""
 
     sent: str
     came: list[Timed] = field(default_factory=list)
@@ -40,19 +41,20 @@ class Lane:
     conversation: str
     steps: list[Step] = field(default_factory=list)
     at: int = 0
-    # The conversation's id in this run; what stands for recorded texts; what was given to it.
+    # The conversation's id in this run; the live texts that replace recorded ones; the frames that
+    # the client was given.
     live: str = ""
     names: dict[str, str] = field(default_factory=dict)
     given: list[str] = field(default_factory=list)
 
     @property
     def next(self) -> str | None:
-        """The frame that the client sends next, in the names of this run."""
+        """Return the frame that the client sends next, in the names of this run."""
         return renamed(self.steps[self.at].sent, self.names) if self.at < len(self.steps) else None
 
 
 def timed_frames(interaction: Interaction) -> Iterator[Timed]:
-    """Yield what came after a frame of ours: the delay in ms, and the text."""
+    """Yield the frames that came after a frame of ours: the delay in ms, and the text."""
     events = split_events(interaction.response.body)
     timing = interaction.response.timing or ((0, 0),) * len(events)
     for event, (delay, _) in zip(events, timing, strict=True):
@@ -77,6 +79,8 @@ def lanes_of(items: Sequence[Interaction]) -> list[Lane]:
             requests[request_id] = lane
         for delay, came in timed_frames(item):
             frame = _read(came)
+            # An answer belongs to the lane that asked, other frames to their conversation. What
+            # names neither belongs to the frame sent last.
             of_request = requests.get(str(frame.get("request_id")))
             of_place = lanes.get(_conversation(frame))
             (of_request or of_place or lane).steps[-1].came.append((delay, came))
@@ -84,7 +88,10 @@ def lanes_of(items: Sequence[Interaction]) -> list[Lane]:
 
 
 def _places(items: Sequence[Interaction]) -> list[str]:
-    """The conversation of each frame of ours: it says so, or its answer or its question does."""
+    """Return the conversation of each frame of ours.
+
+    The frame itself says so, or the answer to it does.
+    """
     asked: dict[str, str] = {}
     for item in items:
         for _, text in timed_frames(item):
@@ -104,20 +111,21 @@ def _conversation(frame: dict[str, Any]) -> str:
     runtime = frame.get("runtime")
     place = runtime.get("conversation_id") if isinstance(runtime, dict) else None
     agent = runtime.get("agent_id") if isinstance(runtime, dict) else None
-    # An agent's default conversation is called the same for every agent.
+    # The default conversation has the same name for every agent, so the agent's id is a part.
     return f"{agent or ''} {place}" if isinstance(place, str) and place else ""
 
 
 def renamed(text: str, names: dict[str, str]) -> str:
-    """Return a frame's text with other texts in place of those that are named, all at once."""
+    """Return a frame's text with the named texts replaced, all at once."""
     if not names:
         return text
+    # Longer names first, and in one pass: names can contain each other, and can be exchanged.
     known = "|".join(map(re.escape, sorted(names, key=len, reverse=True)))
     return re.sub(rf"(?<![\w-])(?:{known})(?![\w-])", lambda found: names[found[0]], text)
 
 
 class Lanes:
-    """Finds, for each frame that is sent, the lane that goes on with it.
+    """Finds, for each frame that is sent, the lane that it continues.
 
     Args:
         items: As for :func:`lanes_of`.
@@ -130,24 +138,25 @@ class Lanes:
 
     @property
     def several(self) -> bool:
-        """Is there more than one conversation?"""
+        """Return whether there is more than one conversation."""
         return len({lane.conversation for lane in self.lanes} - {""}) > 1
 
     @property
     def unsent(self) -> list[str]:
-        """The recorded frames that were not sent."""
+        """Return the recorded frames that were not sent."""
         return [step.sent for lane in self.lanes for step in lane.steps[lane.at :]]
 
     def take(self, text: str) -> Lane | None:
         """Return the lane whose next frame this is; ``None`` if there is none."""
         lane = self._in_its_lane(text)
         if lane is None:
+            # A frame of no known conversation begins one: the first recorded one that begins so.
             fresh = (one for one in self.lanes if not one.live and self._fits(one, text))
             lane = next(fresh, None)
         return lane
 
     def given(self, lane: Lane, texts: Iterable[str]) -> None:
-        """Note what the client was given of the lane's step, which is over."""
+        """Note the frames that the client was given for the lane's current step; end the step."""
         lane.at += 1
         for text in texts:
             lane.given.append(text)
@@ -164,12 +173,13 @@ class Lanes:
         for lane in self.lanes:
             if not lane.live:
                 continue
+            # A response to a server's request names no conversation, only the request.
             if place == lane.live or (not place and _asked(lane, request_id)):
                 return lane if self._fits(lane, text) else self._exchanged(lane, text)
         return None
 
     def _exchanged(self, lane: Lane, text: str) -> Lane | None:
-        """Let a lane go on as another one that was the same so far, and that one as this."""
+        """Let two lanes that were equal so far change places, if that makes the frame fit."""
         for other in self.lanes:
             if other is lane or other.at != lane.at or not other.live:
                 continue
@@ -189,6 +199,8 @@ class Lanes:
         ) and _said(lane.given) == _said(other.given)
 
     def _exchange(self, lane: Lane, other: Lane) -> None:
+        # Only the rest is exchanged: each lane keeps its live conversation, and the recorded texts
+        # of its new rest get the names which the client knows it by.
         ours = {**lane.names, **_recorded(lane)}
         theirs = {**other.names, **_recorded(other)}
         to_ours, to_theirs = _pairs(other.given, lane.given), _pairs(lane.given, other.given)
@@ -210,7 +222,7 @@ def _asked(lane: Lane, request_id: Any) -> bool:
 
 
 def _pairs(ours: Sequence[str], theirs: Sequence[str]) -> dict[str, str]:
-    """The texts that stand at the same places of two conversations' frames, where they differ."""
+    """Map texts that differ at the same places of two conversations' frames to each other."""
     found: dict[str, str] = {}
     one, two = _by_type(ours), _by_type(theirs)
     for kind in one.keys() & two.keys():
@@ -244,7 +256,7 @@ def _said(texts: Sequence[str]) -> list[Any]:
 
 
 def play_through(items: Sequence[Interaction], differ: Differ, *, reordered: bool) -> str:
-    """Send a recording's own frames, as a client does that is given what the lanes give.
+    """Send a recording's own frames, as a client would that is given the frames of the lanes.
 
     Args:
         items: As for :func:`lanes_of`.
@@ -256,7 +268,8 @@ def play_through(items: Sequence[Interaction], differ: Differ, *, reordered: boo
         The frame that found no lane; ``""`` if all did.
     """
     recorded, played = lanes_of(items), Lanes(items, differ)
-    # What each recorded conversation is called here: by what it was given in place of its frames.
+    # The names of each recorded conversation's texts in this run, learnt from the frames it was
+    # given instead of its own.
     names: list[dict[str, str]] = [{} for _ in recorded]
     for number in _order(recorded, items, reordered=reordered):
         lane = recorded[number]
@@ -275,7 +288,7 @@ def play_through(items: Sequence[Interaction], differ: Differ, *, reordered: boo
 def _order(
     lanes: Sequence[Lane], items: Sequence[Interaction], *, reordered: bool
 ) -> Iterator[int]:
-    """Yield the lane of each frame of ours, in the order they are sent."""
+    """Yield the lane of each frame of ours, in the order in which they are sent."""
     of = {item.request.body: n for n, lane in enumerate(lanes) for item in _items_of(lane, items)}
     in_order = [of[item.request.body] for item in items]
     if not reordered:
@@ -294,7 +307,7 @@ def _order(
 
 
 def _last_first(run: list[int]) -> Iterator[int]:
-    """Yield each lane's frames in turns, the lane that began last first."""
+    """Yield each lane's frames in turns, beginning with the lane that began last."""
     left = list(run)
     while left:
         for number in sorted(set(left), reverse=True):

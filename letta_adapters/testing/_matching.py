@@ -1,9 +1,9 @@
-"""When is a request the recorded one? Method, path, query and a normalised body.
+"""Decide when a request is the recorded one, by method, path, query and a normalised body.
 
 A recording is sanitized and the client makes fresh ids in every run, so both sides are brought to
 one form first: the text is cleaned exactly as the sanitizer cleans it, and ids that the client made
-up become ``*``. Ids that a recorded *response* introduced are left alone: a client which answers
-the wrong tool call must not match.
+up become ``*``. Ids that a recorded *response* introduced are left alone, since a client that
+answers the wrong tool call must not match.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from letta_adapters.testing.cassette import Interaction, RecordedRequest
 
 Cleaner = Callable[[RecordedRequest], RecordedRequest]
 
-# Of a body that is longer the ids are looked for one by one.
+# In a body longer than this, ids are looked up one by one.
 _LONG_BODY = 50_000
 _LONGEST_PREFIX = 72
 
 
 @dataclass(frozen=True)
 class RequestKey:
-    """What two requests must have in common; hashable."""
+    """The parts that two requests must have in common; hashable."""
 
     method: str
     path: str
@@ -40,11 +40,11 @@ class RequestKey:
 
     @property
     def text(self) -> str:
-        """Path, query and body in a row: where a key's ids stand, in order."""
+        """Return path, query and body in a row: everything that contains ids, in order."""
         return "\n".join((self.path, *(value for _, value in self.query), self.body))
 
     def renamed(self, rename: Callable[[str], str], ids: Container[str]) -> RequestKey:
-        """The key with ``rename`` applied to each of ``ids`` in it."""
+        """Return the key with ``rename`` applied to each of ``ids`` in it."""
 
         def other(text: str) -> str:
             return ID_TOKEN.sub(lambda m: rename(m[0]) if m[0] in ids else m[0], text)
@@ -53,7 +53,7 @@ class RequestKey:
         return RequestKey(self.method, other(self.path), query, other(self.body))
 
     def score(self, other: RequestKey) -> int:
-        """How alike two keys are, for the list of near misses."""
+        """Return how alike two keys are, for the list of near misses."""
         return (
             4 * (self.path == other.path)
             + 2 * (self.method == other.method)
@@ -65,8 +65,8 @@ class RequestKey:
 class ServerIds:
     """The ids that occur in a response before they occur in any request: ``token in ids``.
 
-    Of a long body (a stream repeats its ids in every event) nothing is read until an id is asked
-    for: finding all of them takes longer than playing it.
+    A long body (a stream repeats its ids in every event) is not read until an id is asked for:
+    finding all ids in it would take longer than playing it.
     """
 
     def __init__(self, cassette: Iterable[Interaction]) -> None:
@@ -101,7 +101,7 @@ class ServerIds:
 def _holds(text: str, token: str) -> bool:
     start = text.find(token)
     while start >= 0:
-        # With what stands before: it may be the end of a longer id.
+        # The text before is searched, too: the token may be the end of a longer id.
         before = max(start - _LONGEST_PREFIX, 0)
         found = ID_TOKEN.finditer(text, before, start + len(token) + 1)
         if any(match.start() == start and match[0] == token for match in found):
@@ -111,7 +111,7 @@ def _holds(text: str, token: str) -> bool:
 
 
 def request_key(request: RecordedRequest, keep: Callable[[str], bool]) -> RequestKey:
-    """The key of a (cleaned) request; ids for which ``keep`` is false become ``*``."""
+    """Return the key of a (cleaned) request; ids for which ``keep`` is false become ``*``."""
     url = httpx.URL(request.uri)
     query = parse_qsl(url.query.decode("ascii"), keep_blank_values=True)
     return RequestKey(
@@ -123,7 +123,7 @@ def request_key(request: RecordedRequest, keep: Callable[[str], bool]) -> Reques
 
 
 def json_body(body: bytes) -> Any:
-    """The body as JSON, or ``None`` if it is none (a JSON ``null`` body does not occur)."""
+    """Return the body as JSON, or ``None`` if it is none (a JSON ``null`` body does not occur)."""
     if body[:1] not in b'{["':
         return None
     try:
@@ -134,7 +134,10 @@ def json_body(body: bytes) -> Any:
 
 @lru_cache(maxsize=2048)
 def _parsed(body: str) -> Any:
-    """A key's body as JSON; not to be changed. Keys are compared over and over."""
+    """Return a key's body as JSON, not to be changed.
+
+    It is cached, since keys are compared over and over.
+    """
     return json_body(body.encode("utf-8", "replace"))
 
 
@@ -146,6 +149,7 @@ def _body_key(request: RecordedRequest, keep: Callable[[str], bool]) -> str:
     text = request.body.decode("utf-8", "backslashreplace")
     if "x-www-form-urlencoded" in content_type:
         return json.dumps(sorted((k, _mask(v, keep)) for k, v in parse_qsl(text)))
+    # A multipart boundary is a random text, new in every request.
     boundary = MULTIPART_BOUNDARY.search(content_type)
     return _mask(text.replace(f"--{boundary[1]}", f"--{BOUNDARY}") if boundary else text, keep)
 
@@ -170,10 +174,10 @@ def _mask_json(value: Any, keep: Callable[[str], bool]) -> Any:
 
 
 class Compared:
-    """A cleaned request as it is compared without a cassette at hand (vcrpy's matchers get none).
+    """A cleaned request, compared without its cassette, which vcrpy does not give to its matchers.
 
     All ids are masked in ``key``. One that is not in the sanitizer's numbered form was made up by
-    the client just now, and matches any id; two numbered ids must be equal.
+    the client just now, and equals any id; two numbered ids must be the same.
     """
 
     def __init__(self, request: RecordedRequest) -> None:
@@ -182,7 +186,7 @@ class Compared:
         self._is_open = may_stand_for_something(self.key.text)
 
     def equals(self, other: Compared) -> bool:
-        """Whether the two are one request, but for what placeholders hide."""
+        """Return whether the two are one request, but for texts that placeholders hide."""
         if self.key != other.key and not (
             (self._is_open or other._is_open) and covers(other.key, self.key)
         ):
@@ -194,12 +198,12 @@ class Compared:
 
 
 def is_numbered(token: str) -> bool:
-    """Whether an id is in the sanitizer's form (or one that a test made up on purpose)."""
+    """Return whether an id is in the sanitizer's form (or one that a test made up on purpose)."""
     return "00000000" in token
 
 
 def differences(ours: RequestKey, theirs: RequestKey) -> Iterable[str]:
-    """What tells two keys apart, one short line each."""
+    """Yield the differences between two keys, one short line each."""
     for name in ("method", "path", "query"):
         asked, recorded = getattr(ours, name), getattr(theirs, name)
         if asked != recorded:
@@ -213,9 +217,9 @@ def differences(ours: RequestKey, theirs: RequestKey) -> Iterable[str]:
 
 
 def covers(recorded: RequestKey, live: RequestKey) -> bool:
-    """Whether ``live`` is ``recorded`` but for what stands where the sanitizer put a placeholder.
+    """Return whether ``live`` is ``recorded`` but for texts where the sanitizer put a placeholder.
 
-    What that hid is not known any more, and differs by the machine and the day.
+    The text that a placeholder hides is not known any more, and differs by the machine and the day.
     """
     if recorded == live:
         return True
@@ -265,6 +269,7 @@ def _collect(value: Any, found: list[str]) -> None:
         for item in value:
             _collect(item, found)
     elif isinstance(value, dict):
+        # Sorted, as in the key: two clients may write the fields of one request in another order.
         for key in sorted(value):
             found.extend(ID_TOKEN.findall(key))
             if key not in CLIENT_ID_KEYS:

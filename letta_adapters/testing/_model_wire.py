@@ -1,7 +1,7 @@
-"""The scripted model's script and its wire format; pure, no sockets.
+"""Turn the scripted model's script into its wire format, without any sockets.
 
-In: a :class:`Reply` (what a test wants the model to say) and a :class:`ModelRequest` (what was
-asked). Out: the JSON objects of OpenAI's chat-completions protocol, either one body
+The input is a :class:`Reply` (the answer that a test wants) and a :class:`ModelRequest` (what was
+asked). The output is JSON objects of OpenAI's chat-completions protocol, either one body
 (:func:`completion_body`) or the stream of chunks that spells it (:func:`completion_chunks`).
 """
 
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from itertools import zip_longest
 from typing import Any
 
-# Constants, so that two recordings of one script differ in nothing that the model sent.
+# Constants, so that two recordings of one script are equal in everything the model sent.
 COMPLETION_ID = "chatcmpl-scripted"
 CREATED = 1_700_000_000
 ARGUMENT_PIECE = 10  # characters of tool-call arguments per delta
@@ -23,10 +23,10 @@ EMBEDDING_SIZE = 8
 
 @dataclass(frozen=True)
 class Usage:
-    """Token counts of one answer, as the provider would bill them; all in tokens.
+    """The token counts of one answer, as the provider would bill them.
 
-    ``cached`` is part of ``prompt`` and ``reasoning`` is part of ``completion``, as in OpenAI's
-    own accounting.
+    ``cached`` is part of ``prompt`` and ``reasoning`` is part of ``completion``, as in OpenAI's own
+    accounting.
     """
 
     prompt: int = 100
@@ -35,7 +35,7 @@ class Usage:
     reasoning: int = 5
 
     def wire(self) -> dict[str, Any]:
-        """The ``usage`` object of a chat completion."""
+        """Return the ``usage`` object of a chat completion."""
         return {
             "prompt_tokens": self.prompt,
             "completion_tokens": self.completion,
@@ -47,10 +47,17 @@ class Usage:
 
 @dataclass(frozen=True)
 class ToolUse:
-    """One tool call of the model.
+    """A tool call of the model.
 
-    ``arguments`` is encoded as JSON when it is a dict and sent verbatim when it is a str, which
-    may be invalid JSON on purpose. Without an ``id`` the model counts ``call_1``, ``call_2``, ….
+    ::
+
+        ToolUse("add", {"a": 1, "b": 2})
+
+    Attributes:
+        name: The tool's name.
+        arguments: Encoded as JSON if it is a dict; sent verbatim if it is a str, which may be
+            invalid JSON on purpose.
+        id: The call's id; without one the model counts ``call_1``, ``call_2``, and so on.
     """
 
     name: str
@@ -58,13 +65,18 @@ class ToolUse:
     id: str | None = None
 
     def encoded(self) -> str:
-        """The arguments as the string that goes over the wire."""
+        """Return the arguments as the string that goes over the wire."""
         return self.arguments if isinstance(self.arguments, str) else json.dumps(self.arguments)
 
 
 @dataclass(frozen=True)
 class ModelError:
-    """An HTTP error instead of an answer, in OpenAI's error envelope."""
+    """An HTTP error instead of an answer, in OpenAI's error envelope.
+
+    ::
+
+        Reply(error=ModelError(429, "slow down", code="rate_limit_exceeded"))
+    """
 
     status: int
     message: str = "scripted error"
@@ -72,21 +84,33 @@ class ModelError:
     code: str | None = None
 
     def wire(self) -> dict[str, Any]:
-        """The JSON body that goes with ``status``."""
+        """Return the JSON body that goes with ``status``."""
         error = {"message": self.message, "type": self.type, "param": None, "code": self.code}
         return {"error": error}
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One scripted answer of the model.
+    """A scripted answer of the model.
 
-    ``text`` and ``reasoning``: a str is split into word tokens, a sequence gives the exact
-    deltas; reasoning goes first, as ``reasoning_content``. ``usage=None`` means :class:`Usage`'s
-    defaults. ``delay`` is in seconds before the first byte, ``token_delay`` in seconds between
-    two deltas. ``break_after=N`` drops the TCP connection after N deltas (a non-stream answer is
-    dropped in the middle of its body). ``when`` restricts the reply to requests whose last user
-    text contains it; ``repeat`` keeps it in the queue after use.
+    ::
+
+        Reply("It is 3.", reasoning="One and two.")
+        Reply(tool_calls=[ToolUse("add", {"a": 1, "b": 2})], when="1 + 2")
+
+    Attributes:
+        text: A str is split into word tokens; a sequence gives the exact deltas.
+        reasoning: The same for thoughts, which go first, as ``reasoning_content``.
+        tool_calls: The tool calls that follow the text.
+        usage: The token counts; ``None`` for :class:`Usage`'s defaults.
+        error: An error to send instead of an answer.
+        delay: Seconds before the first byte.
+        token_delay: Seconds between two deltas.
+        break_after: Drop the TCP connection after this many deltas (an answer that is not streamed
+            is dropped in the middle of its body).
+        finish_reason: Sent instead of the one that the content implies.
+        when: Answer only requests whose last user text contains this.
+        repeat: Keep the reply in the queue after use.
     """
 
     text: str | Sequence[str] = ""
@@ -102,29 +126,29 @@ class Reply:
     repeat: bool = False
 
     def ending(self) -> str:
-        """The ``finish_reason`` that is sent: the given one, else what the content implies."""
+        """Return the ``finish_reason`` to send: the given one, or what the content implies."""
         return self.finish_reason or ("tool_calls" if self.tool_calls else "stop")
 
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """One request that reached the model; ``body`` is its JSON body."""
+    """A request that reached the model; ``body`` is its JSON body."""
 
     body: dict[str, Any]
 
     @property
     def messages(self) -> list[dict[str, Any]]:
-        """The conversation, as sent (empty when there is none)."""
+        """Return the conversation as sent (empty when there is none)."""
         return list(self.body.get("messages") or [])
 
     @property
     def tools(self) -> list[dict[str, Any]]:
-        """The tool definitions offered to the model (empty when there are none)."""
+        """Return the tool definitions offered to the model (empty when there are none)."""
         return list(self.body.get("tools") or [])
 
     @property
     def last_user_text(self) -> str:
-        """The text of the last user message, its text parts joined; "" when there is none."""
+        """Return the text of the last user message, its text parts joined; ``""`` without one."""
         for message in reversed(self.messages):
             if message.get("role") == "user":
                 return _plain(message.get("content"))
@@ -132,16 +156,16 @@ class ModelRequest:
 
     @property
     def stream(self) -> bool:
-        """Whether the caller asked for server-sent events."""
+        """Return whether the caller asked for server-sent events."""
         return bool(self.body.get("stream"))
 
     @property
     def wants_usage(self) -> bool:
-        """Whether a streamed answer must end with a usage chunk."""
+        """Return whether a streamed answer must end with a usage chunk."""
         return bool((self.body.get("stream_options") or {}).get("include_usage"))
 
     def echo(self) -> Reply:
-        """The answer when nothing is scripted: repeat the last user text or tool result."""
+        """Return the answer if nothing is scripted: repeat the last user text or tool result."""
         messages = self.messages
         if messages and messages[-1].get("role") == "tool":
             return Reply(f"Tool said: {_plain(messages[-1].get('content'))}")
@@ -149,7 +173,7 @@ class ModelRequest:
 
 
 def _plain(content: object) -> str:
-    """Message content (str, list of parts or None) as plain text; parts without text vanish."""
+    """Return message content (str, list of parts or None) as text; other parts are left out."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -159,14 +183,18 @@ def _plain(content: object) -> str:
 
 
 def reply_to_json(reply: Reply | str) -> dict[str, Any]:
-    """A reply as plain JSON data; the inverse of :func:`reply_from_json`."""
+    """Return a reply as plain JSON data; the inverse of :func:`reply_from_json`."""
     return asdict(Reply(reply) if isinstance(reply, str) else reply)
 
 
 def reply_from_json(data: object) -> Reply:
-    """A reply from JSON data: a str, or an object with :class:`Reply`'s field names.
+    """Return the reply that JSON data describes.
 
-    Raises ``TypeError`` for anything else, including an unknown or missing field.
+    Args:
+        data: A str, or an object with the names of :class:`Reply`'s fields.
+
+    Raises:
+        TypeError: Anything else, including an unknown or missing field.
     """
     if isinstance(data, str):
         return Reply(data)
@@ -181,12 +209,12 @@ def reply_from_json(data: object) -> Reply:
 
 
 def tokens(text: str | Sequence[str]) -> list[str]:
-    """The deltas of ``text``: word tokens of a str (their concatenation is the str), else as is."""
+    """Return the deltas of ``text``: word tokens of a str, which join to it, or the sequence."""
     return re.findall(r"\s*\S+\s*|\s+", text) if isinstance(text, str) else list(text)
 
 
 def _deltas(reply: Reply, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Every ``delta`` of a streamed answer, in order; parallel calls interleave by index."""
+    """Yield every ``delta`` of a streamed answer, in order; parallel calls interleave by index."""
     for token in tokens(reply.reasoning):
         yield {"reasoning_content": token}
     for token in tokens(reply.text):
@@ -201,6 +229,7 @@ def _deltas(reply: Reply, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
             {"index": index, "function": {"arguments": encoded[cut : cut + ARGUMENT_PIECE]}}
             for cut in cuts
         ]
+    # Interleaved on purpose: a client must tell parallel calls apart by their index.
     for row in zip_longest(*pieces):
         for piece in row:
             if piece is not None:
@@ -210,10 +239,15 @@ def _deltas(reply: Reply, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
 def completion_chunks(
     reply: Reply, request: ModelRequest, ids: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """The ``chat.completion.chunk`` objects of a streamed answer, without the final ``[DONE]``.
+    """Yield the ``chat.completion.chunk`` objects of a streamed answer, but not the ``[DONE]``.
 
-    ``ids`` holds one id per tool call. The first delta carries the role as well, so that
-    ``break_after`` counts what a reader would call deltas.
+    The first delta carries the role as well, so that ``break_after`` counts what a reader would
+    call deltas.
+
+    Args:
+        reply: The answer.
+        request: The request, for its model and whether it wants the usage.
+        ids: One id per tool call.
     """
     base = {
         "id": COMPLETION_ID,
@@ -232,7 +266,7 @@ def completion_chunks(
 
 
 def completion_body(reply: Reply, request: ModelRequest, ids: Sequence[str]) -> dict[str, Any]:
-    """The ``chat.completion`` object of an answer that is not streamed."""
+    """Return the ``chat.completion`` object of an answer that is not streamed."""
     content = "".join(tokens(reply.text))
     message: dict[str, Any] = {"role": "assistant", "content": content or None}
     if reply.reasoning:
@@ -257,8 +291,12 @@ def completion_body(reply: Reply, request: ModelRequest, ids: Sequence[str]) -> 
 
 
 def embeddings_body(body: Mapping[str, Any]) -> dict[str, Any]:
-    """One constant vector per input: enough for a caller that only needs *some* embedding."""
+    """Return an embeddings answer with one constant vector per input.
+
+    That is enough for a caller that only needs *some* embedding.
+    """
     given = body.get("input", "")
+    # A list of integers is one input that was tokenized already.
     many = isinstance(given, list) and bool(given) and not isinstance(given[0], int)
     vector = [0.1] * int(body.get("dimensions") or EMBEDDING_SIZE)
     count = len(given) if many else 1
@@ -268,7 +306,7 @@ def embeddings_body(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def models_body(models: Sequence[str], **about: str) -> dict[str, Any]:
-    """The answer of ``GET /v1/models``, with more ``about`` each."""
+    """Return the answer of ``GET /v1/models``, with the fields ``about`` in every model."""
     data = [
         {"id": name, "object": "model", "created": CREATED, "owned_by": "scripted", **about}
         for name in models

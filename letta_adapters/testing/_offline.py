@@ -1,4 +1,7 @@
-"""No network while a recording is played: a test that reaches a server tests something else."""
+"""Block the network while a recording is played.
+
+A test that reaches a server during a replay tests something else than the recording.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,19 @@ from unittest.mock import patch
 
 @contextmanager
 def offline(refused: Callable[[str], Exception]) -> Iterator[None]:
-    """Refuse to resolve names and to connect, but for this machine's own loopback.
+    """Refuse to resolve names and to connect, except on this machine's own loopback interface.
 
-    ``refused(host)`` makes the error. Loops that are not asyncio's own (``uvloop``) resolve and
-    connect by themselves and are not seen.
+    Event loops that are not asyncio's own (``uvloop``) resolve and connect by themselves, so they
+    are not covered.
+
+    Args:
+        refused: Makes the error to raise from the host that was to be reached.
     """
     connect, connect_ex = socket.socket.connect, socket.socket.connect_ex
     getaddrinfo = socket.getaddrinfo
 
     def check(own: socket.socket, address: Any) -> Any:
+        # Unix sockets stay on this machine.
         if own.family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(address[0]):
             raise refused(str(address[0]))
         return address
@@ -30,6 +37,7 @@ def offline(refused: Callable[[str], Exception]) -> Iterator[None]:
             raise refused(host.decode() if isinstance(host, bytes) else str(host))
         return getaddrinfo(host, *rest, **options)
 
+    # Patched at the socket, so that every library is covered, whatever it is built on.
     with (
         patch.object(socket.socket, "connect", lambda own, to: connect(own, check(own, to))),
         patch.object(socket.socket, "connect_ex", lambda own, to: connect_ex(own, check(own, to))),

@@ -1,6 +1,6 @@
-"""What volatile and private things look like: the vocabulary the sanitizer and the players share.
+"""Define the forms of volatile and private texts, shared by the sanitizer and the players.
 
-The leak scanner has its own, on purpose: a mistake here must not hide there.
+The leak scanner has its own patterns on purpose: a mistake here must not hide there.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 
 UUID = r"[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
-# Letta's own ids are a word and a uuid; tool-call ids come from the model's API; the last are
-# hashes and trace ids.
+# Letta's own ids are a word and a uuid; tool-call ids come from the model's API; the last form
+# covers hashes and trace ids.
 ID_TOKEN = re.compile(
     rf"(?<![0-9A-Za-z])(?:[a-z][a-z0-9_]{{1,30}}-)?{UUID}(?![0-9A-Za-z])"
     r"|(?<![0-9A-Za-z])(?:call|toolu|srvtoolu|chatcmpl|resp|rs|msg|fc|req|gen)[_-]"
@@ -25,11 +25,12 @@ BOUNDARY = "letta-test-boundary"
 
 REDACTED = "REDACTED"
 EMAIL = re.compile(r"[A-Za-z0-9_][\w.+'-]*@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}")
-# Nobody's: our own placeholder (an escape's last letters may precede it), and git's URLs.
+# Addresses of nobody: the sanitizer's placeholder (the last letters of an escape may precede it),
+# and the user of git URLs.
 SAFE_EMAIL = re.compile(r"git@|[\w.+'-]*user@example\.com\Z")
 
 _NAME = r"([^\s\\/\"'<>|:*?,;()\[\]{}&#%=`!]+)"
-# A Windows name may have blanks in it; then a separator must follow, or prose would count.
+# A Windows name may have blanks in it. Then a separator must follow, or any prose would match.
 _WINDOWS_NAME = r"((?:[^\s\\/\"'<>|:*?]+ ){1,2}[^\s\\/\"'<>|:*?]+(?=[\\/])|[^\s\\/\"'<>|:*?,;]+)"
 HOME_PATHS = (
     re.compile(rf"/(?:home|Users)/+{_NAME}"),
@@ -37,7 +38,7 @@ HOME_PATHS = (
     re.compile(rf"\\+(?:home|Users)\\+{_WINDOWS_NAME}"),
     re.compile(r"(?<![\w./~])~([A-Za-z_][\w-]{2,})(?=/)"),
 )
-# http://host/home/page is no home directory.
+# The path of http://host/home/page is no home directory.
 URL_BEFORE = re.compile(r"https?://[^\s?#=\"'<>]*\Z")
 ROOT_HOME = re.compile(r"(?<![\w.\\/])/root(?=[/\"'\s:,)\\]|\Z)")
 
@@ -52,7 +53,7 @@ _SECRET_WORDS = (
     r"|(?:auth|access|refresh|bearer|id|session|bot|csrf|personal|deploy|user)[-_ ]?token|token"
     r"|authorization|credentials?|cookie|session[-_]?id|dsn|connection[-_]?string"
 )
-# Squashed: lower case, without - and _.
+# Matched against a key in lower case, without - and _.
 SENSITIVE_KEY = re.compile(
     r"(?:.*(?:apikey|accesskey|secretkey|privatekey|authkey|encryptionkey|signingkey|masterkey"
     r"|sharedkey|accountkey|storagekey|licensekey|deploykey|sshkey|consumerkey|subscriptionkey"
@@ -62,10 +63,12 @@ SENSITIVE_KEY = re.compile(
     r"|token|idtoken|xtoken|credentials?|authorization|authheader|(?:set)?cookie|dsn"
     r"|connectionstring|proxyauthorization|xbarepassword|clientsecret|jwt)"
 )
+# Objects whose values are all secret, whatever their keys are called.
 SENSITIVE_CONTAINERS = frozenset(
     {"secrets", "env", "env_vars", "environment_variables", "custom_headers"}
     | {"tool_exec_environment_variables", "env_vars_json"}
 )
+# A cheap test that comes first: most texts have none of these words.
 MAY_BE_SENSITIVE = re.compile(
     r"(?i)pass|pwd|kennwort|key|secret|token|jwt|auth|cred|cook|sess|dsn|conn"
 )
@@ -74,18 +77,18 @@ _FRONT = r"(?<![A-Za-z0-9])(?:[\w-]{0,40}[-_])?"
 _PLAIN_VALUE = r"[^\s&\"',;(){}\[\]\\<>]"
 _MIXED = r"[A-Za-z][0-9]|[0-9][A-Za-z]|[a-z][A-Z]|[A-Za-z0-9][!@#$%^*+~?][A-Za-z0-9]"
 _OPAQUE_VALUE = rf"(?={_PLAIN_VALUE}*?(?:{_MIXED}|[a-z0-9]{{24}}|[0-9]{{8}})){_PLAIN_VALUE}{{6,}}"
-# In prose, source code, query strings, forms and JSON nobody could parse: the value is the group
-# that is there.
+# Assignments in prose, source code, query strings, forms and JSON that cannot be parsed. The value
+# is the one group that matched.
 SENSITIVE_TEXT = re.compile(
     rf"{_FRONT}{_NAMED}[\"'\]]*\s*(?:"
     r"(?:[:=]|:=|=>)\s*[bfru]?[\"']([^\"'\s\\][^\"'\\]{2,})"
     rf"|=[ \t]?({_PLAIN_VALUE}{{4,}})"
     rf"|(?::[ \t]?|[ \t](?:is|was)[ \t])({_OPAQUE_VALUE}))"
-    # A password may be a word; what is said about passwords is no assignment.
+    # A password may be a word, so any value counts; a sentence about passwords is no assignment.
     rf"|{_FRONT}(?i:{_PASS_WORDS})[\"'\]]*:[ \t]?(?![a-z]+ |(?:str|string|bool|int)\b)"
     rf"({_PLAIN_VALUE}{{4,}})"
     rf"|--?{_NAMED}[ =]({_PLAIN_VALUE}{{4,}})"
-    # A form's part, an element, an attribute, an argument.
+    # The part of a form, an XML element, an attribute, or an argument.
     rf"|name=\"(?:[\w-]{{0,40}}[-_])?{_NAMED}\"(?:\r?\n[\w-]+:[^\r\n]*)*\r?\n\r?\n([^\r\n]+)"
     rf"|<(?:[\w-]*[-_:])?{_NAMED}>([^<]+)<"
     rf"|[\"'](?:[\w-]{{0,40}}[-_])?{_NAMED}[\"'],?\s*(?:value=|,\s*)[\"']([^\"'\\]{{3,}})"
@@ -93,7 +96,7 @@ SENSITIVE_TEXT = re.compile(
 HARMLESS_VALUE = re.compile(
     r"(?:REDACTED)+\w{0,7}|none|null|true|false|string|str|object|optional|required|\d{1,7}"
     r"|<[^<>]*>|\$\{?\w+\}?|\*+|\.+|x+"
-    # What people put where nothing is secret; hunting such words would wreck a recording.
+    # Usual values where nothing is secret. Replacing such words everywhere would wreck a recording.
     r"|password|secret|postgres|changeme|dummy|empty|not-needed|test-?key",
     re.IGNORECASE,
 )
@@ -135,17 +138,20 @@ PROSE_DATE = re.compile(
     rf"|(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?\s(?P<month2>{_MONTH})\.?,?\s(?P<year2>(?:19|20)\d\d))"
     rf"(?:,?\s(?:at\s)?{_CLOCK})?(?!\d)"
 )
-# How Python shows one, in servers' error texts.
+# The form in which Python prints a datetime, in servers' error texts.
 DATETIME_REPR = re.compile(r"(?<=datetime\()(\d{4}, \d{1,2}, \d{1,2})((?:, \d{1,6}){0,4})(?=[,)])")
-# Made anew in every run (``tempfile``).
+# A temporary directory of Python's ``tempfile``, which is a new one in every run.
 TEMP_DIR = re.compile(r"(?:(?<=/tmp/)|(?<=/T/)|(?<=[\\/]Temp[\\/]))tmp[a-z0-9_]{8}(?![A-Za-z0-9_])")
+# Keys of numbers that are seconds since 1970.
 EPOCH_KEY = re.compile(r"created|updated|timestamp|time|.*_at|.*_time(?:stamp)?")
-# Strings: whatever is a point in time under it was made by a clock.
+# Keys of strings: any point in time under one of them was written by a clock.
 STAMP_KEY = re.compile(r"date|created|updated|timestamp|.*_at|.*_time(?:stamp)?")
 DURATION_KEY = re.compile(r".*_ns|(?:.*_)?(?:duration|elapsed|latency)(?:_\w+)?|execution_time.*")
+# Keys of addresses at which a model or a server of the recording was.
 ENDPOINT_KEY = re.compile(
     r"(?:model|embedding|api)_(?:endpoint|base)|base_url|server_url|callback_url|endpoint_url"
 )
+# Keys of the ids of users and organizations.
 OWNER_KEYS = frozenset(
     {"created_by_id", "last_updated_by_id", "organization_id", "user_id", "actor_id"}
 )

@@ -1,9 +1,9 @@
-"""A recording played once before it is saved: by its own requests, also in another order.
+"""Replay a recording once before it is saved: its own requests, also in another order.
 
-A recording that its own test could not replay is found where it is made, not in CI. Requests whose
-order is chance (they overlapped, as those of parallel sessions do) are played the other way round
-as well; an order that something enforced is kept: an id must have been handed out before it is
-used, and requests that are equal, or speak of one conversation, follow one another as they did.
+So a recording that its own test could not replay is found where it is made, and not in CI. Requests
+whose order is chance (they overlapped, as those of parallel sessions do) are played the other way
+round as well. An order that something enforced is kept: an id must have been handed out before it
+is used, and requests that are equal, or name one conversation, follow each other as they did.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from letta_adapters.testing.sanitize import BASE_URL, RequestCleaner, SanitizeRu
 
 
 class RehearsalError(AssertionError):
-    """A recording that would not replay: nothing was written."""
+    """The error for a recording that would not replay; nothing was written."""
 
 
 def rehearse(
@@ -39,8 +39,14 @@ def rehearse(
 ) -> None:
     """Play ``raw``'s requests against ``clean``, its sanitized form, item by item.
 
-    Raises :class:`RehearsalError`, naming the request, or the frame of a WebSocket, that has no
-    answer.
+    Args:
+        raw: The recording as it was made.
+        clean: The same, sanitized: item by item the answers to ``raw``'s requests.
+        rules: The rules that it was sanitized with.
+        secrets: The secrets that it was sanitized with.
+
+    Raises:
+        RehearsalError: A request, or a frame of a WebSocket, has no answer; the text names it.
     """
     known = tuple(secrets)
     _rehearse_frames(clean, rules, known)
@@ -49,6 +55,7 @@ def rehearse(
         return
     ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     recorded = list(range(len(pairs)))
+    # The recorded order first: if that fails, the message must not blame the order.
     for order in (recorded, _reordered(ours)):
         player = CassetteTransport(Cassette(list(theirs)), rules=rules, secrets=known)
         try:
@@ -95,6 +102,7 @@ def _play(
     given: dict[str, str] = {}
     base = (rules.base_url if rules else None) or ""
     for number in order:
+        # The client of a replay knows the ids that the player gave to it, not the recorded ones.
         request = _with_ids(raw[number].request, numbered, given) or clean[number].request
         if base and request.uri.startswith(base.rstrip("/")):
             request = replace(request, uri=BASE_URL + request.uri[len(base.rstrip("/")) :])
@@ -105,7 +113,7 @@ def _play(
 
 
 def _numbered(raw: Sequence[Interaction], clean: Sequence[Interaction]) -> dict[str, str]:
-    """What the sanitizer made of each id."""
+    """Return the id that the sanitizer wrote for each one in the recording."""
     made: dict[str, str] = {}
     for before, after in zip(raw, clean, strict=True):
         sides = (
@@ -115,6 +123,8 @@ def _numbered(raw: Sequence[Interaction], clean: Sequence[Interaction]) -> dict[
         )
         for old, new in sides:
             ids, numbers = _tokens(old), _tokens(new)
+            # A secret or a date that looks like an id may have been replaced, too. Then the two
+            # lists do not correspond, and the id is learnt elsewhere.
             if len(ids) == len(numbers):
                 for token, number in zip(ids, numbers, strict=True):
                     made.setdefault(token, number)
@@ -124,7 +134,10 @@ def _numbered(raw: Sequence[Interaction], clean: Sequence[Interaction]) -> dict[
 def _with_ids(
     request: RecordedRequest, numbered: dict[str, str], given: dict[str, str]
 ) -> RecordedRequest | None:
-    """The request as a client sends it that was given the player's ids; ``None`` for an odd id."""
+    """Return the request as a client sends it that was given the player's ids.
+
+    Returns ``None`` if it contains an id that the sanitizer did not number.
+    """
 
     def name(token: str) -> str:
         number = numbered[token]
@@ -140,7 +153,7 @@ def _with_ids(
 
 
 def _reordered(items: Sequence[Interaction]) -> list[int]:
-    """The order in which always the latest request goes first that nothing holds back."""
+    """Return an order in which always the latest request goes first that nothing holds back."""
     waits = _what_waits(items)
     order: list[int] = []
     done: set[int] = set()
@@ -153,6 +166,7 @@ def _reordered(items: Sequence[Interaction]) -> list[int]:
 
 
 def _what_waits(items: Sequence[Interaction]) -> list[set[int]]:
+    """Return, for each interaction, the earlier ones that must come before it."""
     introduced: dict[str, int] = {}
     waits: list[set[int]] = []
     kinds: list[tuple[object, list[str], str]] = []
@@ -184,10 +198,10 @@ def _keeps_order(
 ) -> bool:
     (form, ids, answer), (form2, ids2, answer2) = kinds[first], kinds[second]
     if not _overlap(items[first], items[second]):
-        # What one session says after the other thing it says.
+        # One session may send these in turn, each because of the one before, so their order stays.
         return form == form2 or not set(ids).isdisjoint(ids2) or items[second].span is None
-    # The very same question answered in two ways: what a client does next depends on the answer it
-    # was given, and is not known here.
+    # Equal requests with different answers: the client's next step depends on the answer it was
+    # given, and is not known here.
     return form == form2 and ids == ids2 and answer != answer2
 
 

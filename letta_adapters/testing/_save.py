@@ -1,6 +1,6 @@
-"""The only way to write a cassette: sanitize, let the independent scanner look, rehearse, write.
+"""Write cassettes, in the only way there is: sanitize, scan independently, rehearse, write.
 
-A file is there whole or as it was before: what is written goes beside it first.
+A file is complete or as it was before: the text is written beside it first, and then moved.
 """
 
 from __future__ import annotations
@@ -23,14 +23,27 @@ def save_cassette(
     rules: SanitizeRules | None = None,
     secrets: Iterable[str] = (),
 ) -> Cassette:
-    """Sanitize a recording and write it to ``path``; returns what was written.
+    """Sanitize a recording and write it to ``path``; return the sanitized cassette.
 
-    ``secrets`` are further strings to remove, beside those found in the environment and in the
-    recording itself. Raises :class:`letta_adapters.testing.LeakError`, writing nothing, if the
-    scanner (which shares no code with the sanitizer) still finds something, and
-    :class:`letta_adapters.testing.RehearsalError` if the recording does not answer its own
-    requests, in the order they came in and with those that overlapped the other way round.
-    :class:`letta_adapters.testing.CassetteSaveError` if the file cannot be written.
+    ::
+
+        recorder = RecordingTransport()
+        async with httpx.AsyncClient(transport=recorder, base_url=url) as client:
+            ...
+        save_cassette(recorder.cassette, "cassettes/hello.yaml")
+
+    Args:
+        cassette: The recording, as it was made.
+        path: The file; its folder is made if need be.
+        rules: The sanitizer's rules.
+        secrets: More texts to remove, beside those in the environment and in the recording itself.
+
+    Raises:
+        LeakError: The scanner, which shares no code with the sanitizer, still finds something;
+            nothing was written.
+        RehearsalError: The recording does not answer its own requests, in the order they came in
+            and with those that overlapped the other way round; nothing was written.
+        CassetteSaveError: The file cannot be written.
     """
     known = tuple(secrets)
     clean = sanitize(cassette, rules=rules, secrets=known)
@@ -49,7 +62,7 @@ def save_cassette(
 
 
 class CassetteSaveError(AssertionError):
-    """A recording that could not be written; the file of that name is as it was."""
+    """The error for a recording that could not be written; the file of that name is as it was."""
 
 
 def _write(text: str, target: Path) -> None:
@@ -61,6 +74,7 @@ def _write(text: str, target: Path) -> None:
             with beside.open("x", encoding="utf-8", newline="") as file:
                 file.write(text)
             beside.replace(target)
+        # Also on Ctrl-C: no half-written file must stay in the repository.
         except BaseException:
             with suppress(OSError):
                 beside.unlink()

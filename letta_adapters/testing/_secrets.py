@@ -1,4 +1,4 @@
-"""Known secrets: learning them from the environment and the recording, finding them in a text."""
+"""Learn known secrets from the environment and a recording, and find them in texts."""
 
 from __future__ import annotations
 
@@ -28,29 +28,30 @@ Path = tuple["str | int", ...]
 
 _URL = re.compile(r"\w+://[^@\s]*\Z")
 _OPAQUE = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z]).+|(?=.*[a-z])(?=.*[A-Z]).+", re.DOTALL)
-# A word, as anybody says it: hunting it would rewrite what tests assert on, on this machine only.
+# A plain word. Replacing it everywhere would change texts that tests assert on, and only on this
+# machine.
 _WORD = re.compile(r"(?:[A-Z]?[a-z]+|[A-Z]+)")
 _MAX_WORD = 15
-# So many of a secret's characters in a row betray it.
+# So many characters of a secret in a row are enough to replace them.
 _WINDOW = 8
 _BASE64_WINDOW = 12
 _MIN_CUT = 6
-# No secret is shorter.
+# No secret is shorter, so that this many letters of each can be compared first.
 _BEGINNING = 4
 _COOKIE_ATTRIBUTES = {"path", "domain", "expires", "max-age", "samesite"}
 
 
 class Secrets:
-    """A growing set of strings that must not survive, in any usual encoding."""
+    """A growing set of texts that must not survive in a recording, in any usual encoding."""
 
     def __init__(self) -> None:
         self._known: dict[str, None] = {}
-        # Needle -> whether a replacement must have its length (it is part of a base64 run).
+        # Text to find -> whether a replacement must have its length (it is part of a base64 run).
         self._needles: dict[str, bool] = {}
         self._heads: dict[str, list[str]] = {}
         self._tails: dict[str, list[str]] = {}
         self._cut: dict[str, None] = {}
-        # How anything of the above begins: most texts are short and hold none of it.
+        # The beginnings of everything above: most texts are short and contain none of them.
         self._beginnings: set[str] = set()
 
     def __len__(self) -> int:
@@ -59,8 +60,8 @@ class Secrets:
     def add(self, value: str, *, certain: bool = False) -> None:
         """Learn a secret.
 
-        Unless ``certain``, it must look like one: a short word or an id which stands under a
-        sensitive key is masked there, but hunting it everywhere would wreck the recording.
+        Unless it is ``certain``, it must look like one. A short word or an id under a sensitive key
+        is replaced there, but replacing it everywhere would wreck the recording.
         """
         value = value.strip()
         if value in self._known or not _worth_hunting(value, certain):
@@ -72,13 +73,13 @@ class Secrets:
             self._needles.setdefault(needle, same_length)
             self._beginnings.add(needle[:_BEGINNING])
             self._watch_ends(needle, _BASE64_WINDOW if same_length else _WINDOW)
-        # A key's lines (PEM) may be wrapped or quoted one by one.
+        # The lines of a PEM key may be wrapped, or quoted one by one.
         for line in value.splitlines() if "\n" in value else ():
             if len(line) >= 16:
                 self.add(line, certain=certain)
 
     def edits(self, text: str) -> Iterator[Edit]:
-        """Every known secret in ``text``, and every long beginning or end of one."""
+        """Yield edits for every known secret in ``text``, and for long beginnings and ends."""
         if not self._may_hold(text):
             yield from self._cut_edits(text)
             return
@@ -88,6 +89,7 @@ class Secrets:
                 end = start + len(needle)
                 yield fitting(start, end, 0) if same_length else Edit(start, end, REDACTED, 0)
                 start = text.find(needle, end)
+        # A log or a stream may cut a secret anywhere, and even a part of one must not stay.
         for head, needles in self._heads.items():
             for start in _occurrences(text, head):
                 end = start + max(_common_head(text, start, needle) for needle in needles)
@@ -104,9 +106,10 @@ class Secrets:
         return not self._beginnings.isdisjoint(pieces)
 
     def watch_cut(self, value: str) -> None:
-        """Also find the beginning of ``value`` where a text breaks off within it.
+        """Find also the beginning of ``value`` where a text breaks off within it.
 
-        For what is recognised by its form (an e-mail address), which half of it does not have.
+        This is for texts that are recognised by their form (an e-mail address), which a part does
+        not have.
         """
         if len(value) > _MIN_CUT:
             self._cut.setdefault(value)
@@ -115,12 +118,15 @@ class Secrets:
         for value in self._cut:
             start = text.find(value[:_MIN_CUT], max(len(text) - len(value) + 1, 0))
             if start >= 0 and value.startswith(text[start:]):
-                # Last in rank: what ends here may as well be whole, and known by its form.
+                # Lowest in precedence: the text that ends here may be complete, and known by its
+                # form.
                 yield fitting(start, len(text), 9)
 
     def learn_environment(self, environment: Mapping[str, str] | None = None) -> None:
-        """Learn the values of variables named like ``*_KEY``, ``*_TOKEN``, ``*_PASS``, and the
-        passwords of every URL, whatever its variable is called (``DATABASE_URL``); no mere words.
+        """Learn the secrets in environment variables, except plain words.
+
+        Those are the values of variables named like ``*_KEY``, ``*_TOKEN`` and ``*_PASS``, and the
+        passwords of every URL, whatever its variable is called (``DATABASE_URL``).
         """
         source = os.environ if environment is None else environment
         for name, value in source.items():
@@ -137,7 +143,7 @@ class Secrets:
                     self.add(part, certain=len(part) >= _WINDOW and not is_word(part))
 
     def learn_json(self, value: Any) -> None:
-        """Learn what stands under sensitive keys, also inside strings that are JSON themselves."""
+        """Learn the texts under sensitive keys, also inside strings that are JSON themselves."""
         for path, leaf in walk(value):
             if is_sensitive(path):
                 self.add(leaf)
@@ -145,7 +151,7 @@ class Secrets:
                 self.learn_text(leaf)
 
     def learn_text(self, text: str) -> None:
-        """Learn from JSON text, or from what looks like an assignment in any other text."""
+        """Learn from JSON text, or from parts of any other text that look like an assignment."""
         for password in URL_PASSWORD.findall(text):
             self.add(password)
         try:
@@ -159,7 +165,8 @@ class Secrets:
             self.add(match[match.lastindex or 0])
 
     def _watch_ends(self, needle: str, window: int) -> None:
-        # An end without digits or mixed case is a word that any text may have: take more of it.
+        # A beginning or end without digits or mixed case is a word that any text may contain, so
+        # more of the secret is taken until it is not.
         for size in range(window, len(needle)):
             if _OPAQUE.fullmatch(needle[:size]):
                 self._heads.setdefault(needle[:size], []).append(needle)
@@ -172,7 +179,7 @@ class Secrets:
 
 
 def walk(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
-    """Every string in a JSON value, with the keys and indices that lead to it."""
+    """Yield every string in a JSON value, with the keys and indices that lead to it."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, dict):
@@ -184,7 +191,7 @@ def walk(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
 
 
 def is_sensitive(path: Path) -> bool:
-    """Whether a string at ``path`` is a secret by its place."""
+    """Return whether a string at ``path`` is a secret by its place."""
     if "properties" in path or not path:
         return False  # a JSON schema describes a password, it does not hold one
     last = path[-1]
@@ -194,6 +201,8 @@ def is_sensitive(path: Path) -> bool:
         return True  # {"type": "secret_apply", "set": {name: value}}, a frame of Letta Code's
     for index, part in enumerate(path[:-1]):
         if isinstance(part, str) and part.lower() in SENSITIVE_CONTAINERS:
+            # In a plain object of secrets the values are secret. In a list of variables only their
+            # values are, not their names.
             rest = path[index + 1 :]
             if all(isinstance(key, str) for key in rest):
                 return last not in ("id", "type", "description", "name", "created_at", "updated_at")
@@ -207,7 +216,7 @@ def _is_sensitive_key(key: str) -> bool:
 
 
 def is_word(value: str) -> bool:
-    """Whether anybody may say it, meaning no secret."""
+    """Return whether a value is a plain word, which anybody may say without meaning the secret."""
     return len(value) <= _MAX_WORD and _WORD.fullmatch(value) is not None
 
 
@@ -216,6 +225,7 @@ def _worth_hunting(value: str, certain: bool) -> bool:
         return False
     if certain:
         return True
+    # Texts that stand under sensitive keys without being secret: words, ids, dates and addresses.
     if (
         is_word(value)
         or ID_TOKEN.fullmatch(value)
@@ -227,7 +237,8 @@ def _worth_hunting(value: str, certain: bool) -> bool:
 
 
 def _encodings(value: str) -> Iterator[tuple[str, bool]]:
-    # Most are also found by decoding the text; not where the text is cut within an escape.
+    # Most of these are found by decoding the text as well, but not where it is cut within an
+    # escape.
     yield value, False
     raw = value.encode("utf-8", "surrogatepass")
     for variant in {
@@ -251,7 +262,9 @@ def _encodings(value: str) -> Iterator[tuple[str, bool]]:
 
 
 def _base64_core(raw: bytes, shift: int) -> str:
-    # What any base64 text must contain if `raw` begins at byte `shift` modulo 3 of its content.
+    # Return the letters that any base64 text contains if `raw` begins at byte `shift` modulo 3 of
+    # its content. The letters at both ends also depend on the neighbouring bytes, so they are left
+    # out.
     coded = base64.b64encode(b"\0" * shift + raw).decode("ascii")
     first = (8 * shift + 5) // 6
     last = (8 * (shift + len(raw))) // 6
@@ -267,6 +280,7 @@ def _header_secrets(name: str, value: str) -> Iterator[str]:
         return
     words = value.split()
     yield words[-1] if words else ""
+    # HTTP Basic authentication: the password within may appear elsewhere without its user.
     if words[:1] == ["Basic"]:
         try:
             decoded = base64.b64decode(words[-1]).decode("utf-8")

@@ -1,6 +1,7 @@
-"""What one pytest run knows about cassettes: which file is whose, and what became of it.
+"""Keep one pytest run's knowledge of its cassettes: the file of each test, and what became of it.
 
-Loaded in every test run of an environment that has the package, so it imports little.
+This module is loaded in every test run of an environment that has the package, so it imports
+little.
 """
 
 from __future__ import annotations
@@ -21,18 +22,19 @@ if TYPE_CHECKING:
     from letta_adapters.testing._kit import CassetteSpec, LettaCassette, Scope
 
 MARK = "letta_cassette"
-# The fixtures of a wider scope, by the scope.
+# The fixtures for cassettes of several tests, by their scope.
 WIDE: Mapping[Scope, str] = {"module": "letta_cassette_module", "session": "letta_cassette_session"}
-# File systems allow 255 bytes, with `.yaml` and what stands before it while it is written.
+# File systems allow 255 bytes, which include `.yaml` and the prefix that a file has while it is
+# written.
 _MAX_NAME = 200
 _LARGE = 100_000
-# Folders without tests, and with very many files.
+# Folders that contain no tests, and very many files.
 _NO_TESTS = {"node_modules", "__pycache__", "venv", "build", "dist", "site-packages"}
 
 
 @dataclass
 class _Wide:
-    """A cassette of several tests: who has used it so far, and how it went."""
+    """A cassette of several tests, with those that have used it so far, and those that failed."""
 
     spec: CassetteSpec
     kit: LettaCassette | None = None
@@ -41,7 +43,7 @@ class _Wide:
 
 
 class CassetteSession:
-    """This run's cassettes."""
+    """The cassettes of one test run."""
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
@@ -68,7 +70,7 @@ class CassetteSession:
             return self.folder / "_session.yaml"
         key = item.nodeid, spec.scope
         if key not in self._paths:
-            # The class belongs to the name: two classes may have tests of one name.
+            # The class is a part of the name, since two classes may have tests of one name.
             name = ".".join(item.nodeid.split("::")[1:]) or item.name
             module = spec.scope == "module"
             self._paths[key] = self._of(item.path, "_module" if module else file_name(name))
@@ -76,7 +78,8 @@ class CassetteSession:
 
     def _of(self, module: Path, name: str) -> Path:
         own = self.folder / self._place(module) / f"{name}.yaml"
-        # Where recordings were before modules of one name in two folders had one each.
+        # Older versions left out the module's folder. Their recordings are still used, unless
+        # modules of one name make it unclear which of them a file belongs to.
         old = self._old(own)
         if own == old or own.exists() or not old.exists() or self._namesakes[module.name] > 1:
             return own
@@ -98,7 +101,7 @@ class CassetteSession:
 
     @cached_property
     def _namesakes(self) -> dict[str, int]:
-        """How many modules there are of each name."""
+        """Return how many modules there are of each name."""
         counts: dict[str, int] = {}
         roots = [self.config.rootpath / root for root in self.config.getini("testpaths")]
         for root in roots or [self.config.rootpath]:
@@ -119,7 +122,7 @@ class CassetteSession:
                 self.wide.setdefault(path, _Wide(spec))
 
     def note_other(self, item: pytest.Item) -> None:
-        """Note where pytest-recording and pytest-vcr put theirs."""
+        """Note where the cassettes of pytest-recording and pytest-vcr are: they are not ours."""
         folder = item.path.parent / "cassettes"
         self.others |= {folder / item.path.stem, folder / f"{item.name}.yaml"}
 
@@ -135,7 +138,10 @@ class CassetteSession:
     # Recording and replaying ---------------------------------------------------------------------
 
     def open(self, item: pytest.Item, spec: CassetteSpec) -> LettaCassette:
-        """Open the file of ``item``. Fails it if there is none, or several tests claim it."""
+        """Open the file of ``item`` for recording or replaying.
+
+        The test fails at once if there is no file, or if several tests claim it.
+        """
         from letta_adapters.testing._kit import KINDS
 
         path = self.path(item, spec)
@@ -147,6 +153,7 @@ class CassetteSession:
         recording = self.records(path)
         if not recording and not path.is_file():
             pytest.fail(self._missing(path), pytrace=False)
+        # Told before the test runs: it may take minutes, and cost money.
         if recording and not _can_write(path):
             pytest.fail(f"the recording could not be written to {path}: no permission", False)
         extending = recording and self.mode == "new_episodes" and path.is_file()
@@ -172,6 +179,8 @@ class CassetteSession:
 
     def records(self, path: Path) -> bool:
         """Tell whether the file is to be recorded, or gone on with, by whoever opens it now."""
+        # A file written in this run is replayed by the next test that shares it, not recorded
+        # again.
         if path in self.fresh or self.mode == "none":
             return False
         return self.mode != "once" or not path.is_file()
@@ -190,6 +199,8 @@ class CassetteSession:
             path, kit = self.closing.pop()
             state = self.wide[path]
             left = set(self.users[path]) - state.ran
+            # One failed test, or one that did not run, leaves a gap in the conversation that all
+            # share.
             if state.failed:
                 self.tell_dropped(path, f"{state.failed[0]} failed")
             elif kit.recording and left:
@@ -200,7 +211,7 @@ class CassetteSession:
                 self.finish(kit)
 
     def note_outcome(self, item: pytest.Item, report: pytest.TestReport) -> None:
-        """Remember how a test went that shares a cassette; say what was not recorded."""
+        """Remember the outcome of a test that shares a cassette, and say what was not recorded."""
         for spec in _specs(item):
             path = self.path(item, spec)
             if spec.scope != "function":
@@ -238,7 +249,11 @@ class CassetteSession:
 
 
 def spec_of(item: pytest.Item) -> CassetteSpec:
-    """Return what the nearest marker says. Raises ``UsageError`` for one that makes no sense."""
+    """Return the arguments of the nearest marker.
+
+    Raises:
+        pytest.UsageError: The arguments make no sense.
+    """
     from letta_adapters.testing._kit import CassetteSpec
 
     mark = item.get_closest_marker(MARK)
@@ -251,7 +266,7 @@ def spec_of(item: pytest.Item) -> CassetteSpec:
 
 
 def _specs(item: pytest.Item) -> Iterator[CassetteSpec]:
-    """The cassettes that a test uses: its own, its module's, the session's."""
+    """Yield the cassettes that a test uses: its own, its module's, the session's."""
     fixtures = getattr(item, "fixturenames", ())
     marked = item.get_closest_marker(MARK) is not None
     wide = [scope for scope, name in WIDE.items() if name in fixtures]
@@ -274,17 +289,17 @@ def wide_in(item: pytest.Item, session: CassetteSession) -> list[_Wide]:
 
 
 def file_name(name: str) -> str:
-    """Return a test's name as a file's: short, portable, and without what is private in it."""
+    """Return a test's name as a file name: short, portable, and without private texts in it."""
     name = unicodedata.normalize("NFC", name)
     plain = re.sub(r"[^\w.\[\]=,+-]", "_", _without_secrets(name))
     if len(plain.encode()) > _MAX_NAME:
         plain = plain.encode()[:_MAX_NAME].decode("utf-8", "ignore")
-    # Parameters `a/b` and `a:b` must not end in one file.
+    # Names that differ only in what was replaced, such as `a/b` and `a:b`, must not share a file.
     return plain if plain == name else f"{plain}-{zlib.crc32(name.encode()):08x}"
 
 
 def _without_secrets(name: str) -> str:
-    """A test's name; what its parameters say belongs into no file's name if it is private."""
+    """Return a test's name without private texts: its parameters may contain any."""
     if "[" not in name:
         return name
     from letta_adapters.testing._finder import without_private_forms
@@ -299,6 +314,7 @@ def _can_write(path: Path) -> bool:
 
 
 def _stamp(path: Path) -> Any:
+    # Saving moves a new file into place, so another inode means another recording.
     return path.stat().st_ino if path.is_file() else None
 
 

@@ -1,7 +1,7 @@
-"""What stood where the sanitizer put a placeholder: anything of its kind, at replay.
+"""Compare texts in which the sanitizer's placeholders stand for anything of their kind.
 
 A recording does not say what was taken out of it, and that differs by the machine and the day. So a
-placeholder in a recorded request stands for whatever is sent in its place; all else must be equal.
+placeholder in a recorded request matches whatever is sent in its place; all else must be equal.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ _CONSTANT_CLOCK = (
 )
 _PROSE = r"(?:Thu(?:rsday)?,? )?(?:Jan(?:uary)?\.? 1,? 2026|1 Jan(?:uary)?,? 2026)"
 _MONTH = r"[A-Z][a-z]{2,8}\.?"
-# Nothing in it fits in two ways: a text with many of them, and a difference, is read once.
+# No part of this pattern can match in two ways, so that even a text with many dates in it is read
+# only once.
 _ANY_PROSE = (
     rf"(?:[A-Z][a-z]{{2,8}},? )?(?:{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? (?:19|20)\d\d"
     rf"|\d{{1,2}}(?:st|nd|rd|th)? {_MONTH},? (?:19|20)\d\d)"
 )
-# By kind: the placeholder, and what it may stand for; nothing for REDACTED: any text.
+# By kind: the placeholder, and a pattern of what it may stand for. Nothing stands there for
+# REDACTED, which may hide any text.
 _KINDS = {
     "secret": (r"(?:REDACTED)+(?:R(?:E(?:D(?:A(?:C(?:T(?:E)?)?)?)?)?)?)?", ""),
     "moment": (rf"2026-01-01[T ]{_CONSTANT_CLOCK}", rf"(?:19|20)\d\d-\d\d-\d\d[T ]{_CLOCK}"),
@@ -42,7 +44,8 @@ _KINDS = {
         r"\w{2,8}://[^\s\"'<>/]+(?:/[^\s\"'<>/]+){0,2}?",
     ),
     "host": (r"(?:host|letta\d*)\.test", r"[^\s\"'<>/@]+"),
-    # A login, where a machine writes one, or in a sentence: then one that is no word.
+    # A login where a machine writes one; or in a sentence, where it may only stand for a name that
+    # is no word.
     "login": (
         r"(?<=[/\\=@~])user(?!\w)|(?<!\w)user(?=[@/\\]|:\d)",
         r"[^\s/\\\"'<>@:=]+",
@@ -53,14 +56,15 @@ _PLACEHOLDER = re.compile("|".join(f"(?P<{kind}>{form})" for kind, (form, _) in 
 
 
 def may_stand_for_something(text: str) -> bool:
-    """Whether there is a placeholder in ``text``."""
+    """Return whether there is a placeholder in ``text``."""
     return _PLACEHOLDER.search(text) is not None
 
 
 def same_text(recorded: str, live: str) -> bool:
-    """Whether two texts are equal but for what stands where a placeholder is.
+    """Return whether two texts are equal but for the parts that placeholders stand for.
 
-    Either may have one: what nobody hid on the one machine is somebody's name on the other.
+    Either text may have one: a word that is not private on one machine is somebody's name on
+    another.
     """
     return recorded == live or _covers(recorded, live) or _covers(live, recorded)
 
@@ -69,21 +73,21 @@ def _covers(recorded: str, live: str) -> bool:
     pieces = _pieces(recorded)
     if pieces is None:
         return False
-    # Between two that stand for any text the next piece is where it is first found: no later one
-    # could do better. So the time is the text's length, whatever is in it.
+    # Between two placeholders for any text, the next piece is taken where it is first found: no
+    # later place could do better. So the time is linear in the text's length, whatever is in it.
     first, *rest = pieces
     found = first.match(live)
     for number, piece in enumerate(rest, 1):
         if found is None:
             return False
-        # A placeholder was put for something.
+        # A placeholder replaced something, so it stands for at least one character.
         start = found.end() + 1
         found = _at_end(piece, live, start) if number == len(rest) else piece.search(live, start)
     return found is not None and (bool(rest) or found.end() == len(live))
 
 
 def _at_end(piece: re.Pattern[str], live: str, start: int) -> re.Match[str] | None:
-    # The last piece ends the text, so its first occurrence may be too early.
+    # The last piece must end the text, so its first occurrence may be too early.
     found = piece.search(live, start)
     while found is not None and found.end() != len(live):
         found = piece.search(live, found.start() + 1)
@@ -92,7 +96,7 @@ def _at_end(piece: re.Pattern[str], live: str, start: int) -> re.Match[str] | No
 
 @lru_cache(maxsize=4096)
 def _pieces(recorded: str) -> tuple[re.Pattern[str], ...] | None:
-    """Patterns of what stands between the placeholders for any text; ``None`` without any."""
+    """Return patterns of the pieces between placeholders for any text; ``None`` without any."""
     parts: list[list[str]] = [[]]
     position = 0
     for match in _PLACEHOLDER.finditer(recorded):
@@ -109,7 +113,7 @@ def _pieces(recorded: str) -> tuple[re.Pattern[str], ...] | None:
 
 
 def same_value(recorded: Any, live: Any) -> bool:
-    """Whether two JSON values are equal but for what stands where placeholders are."""
+    """Return whether two JSON values are equal but for the parts that placeholders stand for."""
     if isinstance(recorded, str) and isinstance(live, str):
         return same_text(recorded, live)
     if isinstance(recorded, list) and isinstance(live, list):
@@ -118,7 +122,7 @@ def same_value(recorded: Any, live: Any) -> bool:
     if isinstance(recorded, Mapping) and isinstance(live, Mapping):
         if recorded.keys() == live.keys():
             return all(same_value(recorded[key], live[key]) for key in recorded)
-        # A key may be a path or a name as well.
+        # Keys may contain placeholders, too: a key may be a path or a name.
         ours, theirs = sorted(recorded.items()), sorted(live.items())
         return len(ours) == len(theirs) and all(
             same_text(a, b) and same_value(x, y)

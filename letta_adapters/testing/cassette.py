@@ -1,4 +1,4 @@
-"""The cassette file: vcrpy's own YAML (version 1), written so that people can read and diff it.
+"""Read and write cassette files: vcrpy's YAML (version 1), laid out for people to read and diff.
 
 Plain vcrpy 8.x loads and replays these files. Two keys it ignores may follow a response's body:
 
@@ -8,14 +8,14 @@ Plain vcrpy 8.x loads and replays these files. Two keys it ignores may follow a 
     same reason an entry is an event (where one TCP segment ends and the next begins differs from
     run to run) and a delay is rounded to one of a few steps (see ``recorder.py``).
 ``x_error``
-    ``{type, after_bytes}``: how the exchange ended if not well. ``type`` is the name of an
+    ``{type, after_bytes}``: how the exchange ended, if it failed. ``type`` is the name of an
     ``httpx`` transport exception, or ``closed_by_client`` when the consumer stopped reading.
     ``after_bytes`` always equals the length of the stored body. Status code 0 means that no
     response had begun.
 
-Text bodies are literal blocks (an SSE event is one line, JSON stands as it came); text that YAML
+Text bodies are literal blocks (an SSE event is one line, JSON stays as it came). Text that YAML
 cannot hold literally (U+0085, U+2028, carriage returns, control characters) is double-quoted with
-one source line per line; only bodies that are not UTF-8 become ``!!binary``. The writer is our own,
+one source line per line. Only bodies that are not UTF-8 become ``!!binary``. The writer is our own,
 because PyYAML's two emitters (C and Python) lay the same text out differently.
 """
 
@@ -33,17 +33,19 @@ import yaml
 Headers = tuple[tuple[str, str], ...]
 
 CLOSED_BY_CLIENT = "closed_by_client"
-# The methods of a WebSocket's interactions: it was opened, and a frame of ours.
+# The methods of a WebSocket's interactions: a connection that was opened, and a frame of ours.
 OPENED = "WEBSOCKET"
 SENT = "SEND"
 
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _PLAIN_END = re.compile(rb"\n\n")
+# The characters that a YAML literal block can hold.
 _LITERAL = re.compile(
     "[\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]*"
 )
 _PLAIN_URI = re.compile(r"https?://[!-~]*[!-9;-~]")
 _PLAIN_WORD = re.compile(r"[A-Za-z][A-Za-z0-9-]{2,}")
+# Plain words that YAML reads as something else than text.
 _YAML_WORDS = {"yes", "off", "true", "false", "null"}
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\t": "\\t", "\r": "\\r", "\0": "\\0"}
 _NEEDS_ESCAPE = re.compile(
@@ -52,12 +54,12 @@ _NEEDS_ESCAPE = re.compile(
 
 
 class CassetteFormatError(ValueError):
-    """A cassette file that cannot be read, with its path and the reason."""
+    """The error for a cassette file that cannot be read, with its path and the reason."""
 
 
 @dataclass(frozen=True)
 class RecordedRequest:
-    """One request: ``method``, absolute ``uri``, headers as sent, the whole ``body``."""
+    """A request: ``method``, absolute ``uri``, headers as sent, and the whole ``body``."""
 
     method: str
     uri: str
@@ -65,13 +67,13 @@ class RecordedRequest:
     body: bytes = b""
 
     def header(self, name: str) -> str:
-        """The first value of header ``name`` (any case), or ``""``."""
+        """Return the first value of header ``name`` (any case), or ``""``."""
         return _header(self.headers, name)
 
 
 @dataclass(frozen=True)
 class RecordedError:
-    """How an exchange ended badly: the exception's name (or ``closed_by_client``), and where."""
+    """The way an exchange failed: an exception's name (or ``closed_by_client``), and the place."""
 
     type: str
     after_bytes: int = 0
@@ -79,7 +81,10 @@ class RecordedError:
 
 @dataclass(frozen=True)
 class RecordedResponse:
-    """One response; ``status`` 0 if none began. ``timing``: (delay in ms, byte count) per event."""
+    """A response; its ``status`` is 0 if none began.
+
+    ``timing`` holds (delay in ms, byte count) per event.
+    """
 
     status: int
     reason: str = ""
@@ -89,20 +94,21 @@ class RecordedResponse:
     error: RecordedError | None = None
 
     def header(self, name: str) -> str:
-        """The first value of header ``name`` (any case), or ``""``."""
+        """Return the first value of header ``name`` (any case), or ``""``."""
         return _header(self.headers, name)
 
     @property
     def is_sse(self) -> bool:
-        """Whether the body is a server-sent event stream."""
+        """Return whether the body is a server-sent event stream."""
         return "text/event-stream" in self.header("content-type")
 
 
 @dataclass(frozen=True)
 class Interaction:
-    """One request with its response.
+    """A request with its response.
 
-    ``span``: while it is fresh, when it began and ended (seconds on any clock); not in the file.
+    ``span`` is when it began and ended (seconds on any clock). It is known while a recording is
+    fresh; it is not in the file.
     """
 
     request: RecordedRequest
@@ -112,13 +118,24 @@ class Interaction:
 
 @dataclass
 class Cassette:
-    """Interactions in the order in which their requests began."""
+    """A recording: interactions in the order in which their requests began.
+
+    ::
+
+        cassette = Cassette.load("cassettes/hello.yaml")
+        assert [item.response.status for item in cassette] == [200, 200]
+    """
 
     interactions: list[Interaction] = field(default_factory=list)
 
     @classmethod
     def load(cls, path: str | Path) -> Cassette:
-        """Read a file. Raises ``FileNotFoundError`` or :class:`CassetteFormatError`."""
+        """Read a file.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            CassetteFormatError: It is no version 1 cassette.
+        """
         try:
             return cls.loads(Path(path).read_text(encoding="utf-8"))
         except (CassetteFormatError, UnicodeDecodeError) as error:
@@ -126,12 +143,16 @@ class Cassette:
 
     @classmethod
     def loads(cls, text: str) -> Cassette:
-        """Parse YAML text. Raises :class:`CassetteFormatError` if it is no version 1 cassette."""
+        """Parse YAML text.
+
+        Raises:
+            CassetteFormatError: It is no version 1 cassette.
+        """
         return cls.from_dict(load_yaml(text))
 
     @classmethod
     def from_dict(cls, data: Any) -> Cassette:
-        """Build from vcrpy's dict form (bodies may be ``str`` or ``bytes``)."""
+        """Build a cassette from vcrpy's dict form (bodies may be ``str`` or ``bytes``)."""
         if not isinstance(data, Mapping) or data.get("version") != 1:
             raise CassetteFormatError("not a version 1 cassette")
         try:
@@ -140,7 +161,7 @@ class Cassette:
             raise CassetteFormatError(f"malformed interaction: {error!r}") from error
 
     def dumps(self) -> str:
-        """The file's text. The same cassette always gives the same text."""
+        """Return the file's text. The same cassette always gives the same text."""
         lines = ["version: 1", "interactions:" if self.interactions else "interactions: []"]
         for interaction in self.interactions:
             lines.extend(_request_lines(interaction.request))
@@ -155,7 +176,7 @@ class Cassette:
 
 
 def load_yaml(text: str) -> Any:
-    """Parse cassette YAML with the fast loader if there is one; safe types only."""
+    """Parse cassette YAML, with the fast loader if there is one; only safe types are allowed."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
         return yaml.load(text, Loader=loader)
@@ -164,13 +185,13 @@ def load_yaml(text: str) -> Any:
 
 
 def split_events(body: bytes) -> list[bytes]:
-    """Cut an SSE body after each blank line; joined again the pieces give ``body``.
+    """Cut an SSE body after each blank line; joined again, the pieces give ``body``.
 
     The last piece is an unfinished event if the body does not end with a blank line.
     """
     pieces: list[bytes] = []
     start = 0
-    ends = _EVENT_END if b"\r" in body else _PLAIN_END  # a seventh of the time
+    ends = _EVENT_END if b"\r" in body else _PLAIN_END  # takes a seventh of the time
     for match in ends.finditer(body):
         pieces.append(body[start : match.end()])
         start = match.end()
@@ -180,21 +201,22 @@ def split_events(body: bytes) -> list[bytes]:
 
 
 def is_frame(interaction: Interaction) -> bool:
-    """Is it a part of a WebSocket's recording?"""
+    """Return whether an interaction is a part of a WebSocket's recording."""
     return interaction.request.method in (OPENED, SENT)
 
 
 def connections(cassette: Iterable[Interaction]) -> list[list[int]]:
-    """Where each recorded WebSocket's interactions stand; an HTTP request is in none.
+    """Return the positions of each recorded WebSocket's interactions; those of HTTP are in none.
 
     Raises:
-        CassetteFormatError: a frame was sent before there was a connection.
+        CassetteFormatError: A frame was sent before there was a connection.
     """
     found: list[list[int]] = []
     by_name: dict[str, list[int]] = {}
     for number, interaction in enumerate(cassette):
         if not is_frame(interaction):
             continue
+        # The recorder adds a number to the address of every connection but the first.
         name = interaction.request.uri.partition("?")[2]
         if interaction.request.method == OPENED:
             by_name[name] = []
@@ -206,7 +228,7 @@ def connections(cassette: Iterable[Interaction]) -> list[list[int]]:
 
 
 def header_pairs(headers: Any) -> Headers:
-    """vcrpy's header mapping (``{name: [values]}`` or ``{name: value}``) as pairs."""
+    """Return vcrpy's header mapping (``{name: [values]}`` or ``{name: value}``) as pairs."""
     pairs: list[tuple[str, str]] = []
     for name, values in dict(headers or {}).items():
         several = [values] if isinstance(values, (str, bytes)) else values
@@ -215,7 +237,7 @@ def header_pairs(headers: Any) -> Headers:
 
 
 def as_bytes(body: Any) -> bytes:
-    """A body as vcrpy may hold it (``None``, text, bytes, a file or an iterator) as bytes."""
+    """Return a body as bytes; vcrpy may hold ``None``, text, bytes, a file or an iterator."""
     if body is None:
         return b""
     if isinstance(body, str):
@@ -226,7 +248,7 @@ def as_bytes(body: Any) -> bytes:
         return bytes(body)
     if isinstance(body, Iterable) and not isinstance(body, Mapping):
         return b"".join(as_bytes(part) for part in body)
-    # A file that was edited by hand: bytes(5) would be five zeros.
+    # A number in a file that was edited by hand: bytes(5) would be five zeros.
     raise TypeError(f"a body is text or bytes, not {body!r}")
 
 
@@ -287,6 +309,7 @@ def _header_lines(headers: Headers) -> Iterator[str]:
     for name, value in headers:
         grouped.setdefault(name.lower(), []).append(value)
     yield "    headers:" if grouped else "    headers: {}"
+    # Sorted, so that two recordings of one scenario give the same file.
     for name in sorted(grouped):
         values = ", ".join(_quoted(value, 6) for value in grouped[name])
         yield f"      {_scalar(name)}: [{values}]"
@@ -306,11 +329,13 @@ def _body_lines(key: str, body: bytes, indent: int) -> Iterator[str]:
 
 def _literal_lines(key: str, text: str, indent: int) -> Iterator[str]:
     lines = text.split("\n")
+    # YAML's chomping indicator keeps the text's final line breaks: none, one (the default) or more.
     chomp = "-"
     if lines[-1] == "":
         lines.pop()
         chomp = "+" if lines[-1] == "" else ""
-    # Without the indicator a parser would take leading blanks for the block's own indentation.
+    # Without the indentation indicator a parser would take leading blanks for the block's own
+    # indentation.
     width = "2" if text[0] in " \n\t" else ""
     pad = " " * indent
     yield f"{pad}{key}: |{width}{chomp}"
@@ -331,8 +356,8 @@ def _scalar(text: str) -> str:
 
 
 def _quoted(text: str, indent: int) -> str:
-    # An escaped line break joins the source lines again; leading blanks of the next are eaten,
-    # so a blank which starts a line is escaped too.
+    # An escaped line break joins the source lines again. YAML drops the leading blanks of the next
+    # line, so a blank that begins a line is escaped, too.
     lines = [_NEEDS_ESCAPE.sub(_escape, line) for line in text.split("\n")]
     return '"' + ("\\n\\\n" + " " * (indent + 2)).join(lines) + '"'
 
