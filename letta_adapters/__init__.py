@@ -9,6 +9,20 @@
         for message in session.stream():
             print(message)
 
+Words used throughout:
+
+* *agent*: a model with a memory of its own, which lives on a server and is known by its id.
+* *backend*: the place where agents live (:class:`Rest`, :class:`Local` or :class:`Remote`).
+* *conversation*: one history of messages with an agent. Each agent has a default one.
+* *session*: an open conversation, as this package's object for it.
+* *turn*: one message and all that the agent does until its answer is complete.
+* *step*: one call of the model; a turn has several if the agent calls tools.
+* *run*: the server's record of one request; a turn has several if tools run in this process.
+* *otid*: the id that the sender gives to a message, by which it is found again.
+* *client-side tool*: a function that the agent calls and that runs in this process.
+* *approval*: the permission for one tool call; until it is given, the call is *pending*.
+* *marker*: a note on an answer in a framework's history, which tells where it was given.
+
 Names are imported on first use, so that ``import letta_adapters`` costs next to nothing and pulls
 in neither httpx nor a framework.
 """

@@ -1,4 +1,7 @@
-"""``python -m letta_adapters``: the same as the ``letta-adapters`` command."""
+"""Entry point of ``python -m letta_adapters``, the same as the ``letta-adapters`` command.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 

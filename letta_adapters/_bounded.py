@@ -1,4 +1,4 @@
-"""A dict that forgets: every cache of this package is one, or says why it cannot grow."""
+"""A dict of bounded size: every cache of this package is one, or says why it cannot grow."""
 
 from __future__ import annotations
 
@@ -8,29 +8,32 @@ from typing import Final, TypeVar
 K = TypeVar("K")
 V = TypeVar("V")
 
-#: How many entries a cache has at most.
+# : The greatest number of entries of a cache.
 BOUND: Final = 1024
 
 
 class Bounded(MutableMapping[K, V]):
-    """Keeps the entries used last; reading and writing one counts as use. For one thread.
+    """A dict that keeps the entries used last; reading and writing one counts as use.
+
+    It is for one thread.
 
     Args:
-        bound: How many entries it holds.
-        in_use: Says of an entry that it must not be forgotten now. While that is true of all, it
+        bound: The number of entries it holds.
+        in_use: Returns true for a key that must not be forgotten now. While that is true of all, it
             holds more.
     """
 
     def __init__(self, bound: int = BOUND, in_use: Callable[[K], bool] | None = None) -> None:
         self.bound = bound
         self._in_use = in_use
-        # In the order of their last use.
+        # In the order of their last use, the oldest first: a dict keeps the order of insertion.
         self._entries: dict[K, V] = {}
 
     def __repr__(self) -> str:
         return f"Bounded({len(self)} of {self.bound})"
 
     def __getitem__(self, key: K) -> V:
+        # Taken out and put back, which moves it to the end.
         value = self._entries[key] = self._entries.pop(key)
         return value
 
@@ -57,7 +60,7 @@ class Bounded(MutableMapping[K, V]):
         self._entries.clear()
 
     def drop(self, which: Callable[[K], bool]) -> None:
-        """Forget the entries whose key is like that."""
+        """Forget the entries for whose key ``which`` returns true."""
         for key in [key for key in self._entries if which(key)]:
             del self._entries[key]
 
@@ -66,5 +69,6 @@ class Bounded(MutableMapping[K, V]):
         for key in list(self._entries):
             if len(self._entries) <= self.bound:
                 return
+            # The entry that was just written is the one its writer is about to use.
             if key != newest and (in_use is None or not in_use(key)):
                 del self._entries[key]

@@ -1,9 +1,9 @@
 """The one bridge between threads and the event loop that the sync client runs on.
 
-One daemon thread per process runs one loop, started on first use. Single calls wait for a result;
-streams are *pushed* by a task on the loop into a bounded hand-off, because pulling each message
-through the loop costs fifty times as much. A full hand-off stops the task, and with it the socket:
-nothing is dropped.
+One daemon thread per process runs one loop, started on first use. Single calls wait for a result.
+The items of a stream are *pushed* by a task on the loop into a bounded queue, because pulling each
+message through the loop costs fifty times as much. A full queue stops the task, and with it the
+socket, so nothing is dropped.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from letta_adapters.errors import SessionClosedError
 
 T = TypeVar("T")
 
-# Items. One read of the socket (64 KiB) holds up to ~180 events; a lower mark would stop the loop
-# in the middle of it, before the consumer had a chance to run.
+# Both count items. One read of the socket (64 KiB) holds up to ~180 events; a lower mark would stop
+# the loop in the middle of it, before the consumer had a chance to run.
 HIGH_WATER: Final = 256
 LOW_WATER: Final = 64
 # On Windows a thread that waits for a lock without a limit cannot be interrupted by Ctrl-C.
@@ -51,7 +51,7 @@ class Closable(Protocol[T_co]):
 
 
 class _End:
-    """The stream's end, with the exception that ended it (if one did)."""
+    """The end of a stream, with the exception that ended it (if one did)."""
 
     __slots__ = ("error",)
 
@@ -60,14 +60,14 @@ class _End:
 
 
 class _HandOff(Protocol):
-    """A FIFO that one thread fills and another one empties."""
+    """A queue that one thread fills and another one empties."""
 
     def put(self, item: Any) -> None: ...
     def qsize(self) -> int: ...
 
 
 class _Waking:
-    """A hand-off whose consumer is a task on another event loop, woken only when it sleeps."""
+    """A queue whose consumer is a task on another event loop, woken only when it sleeps."""
 
     def __init__(self) -> None:
         self._items: deque[Any] = deque()
@@ -88,7 +88,7 @@ class _Waking:
         while not items:
             self._news.clear()
             self._asleep = True
-            # Looked at again, now that the producer would see `_asleep`.
+            # Looked at again, as the producer may have added an item before it could see `_asleep`.
             if not items:
                 await self._news.wait()
             self._asleep = False
@@ -96,12 +96,12 @@ class _Waking:
 
 
 class _Pump:
-    """Runs on the loop: moves a stream's items into the hand-off."""
+    """A task on the loop that moves a stream's items into the queue."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, queue: _HandOff) -> None:
         self.queue = queue
         self.blocked = False
-        # The consumer has left: what still comes is not wanted.
+        # True once the consumer has left, so that items which still come are not wanted.
         self.left = False
         self._loop = loop
         self._gate = asyncio.Event()
@@ -117,22 +117,26 @@ class _Pump:
                 if queue.qsize() >= HIGH_WATER:
                     self._gate.clear()
                     self.blocked = True
-                    # Looked at again, now that the consumer would see `blocked`.
+                    # Looked at again, as the consumer may have emptied the queue before it could
+                    # see `blocked`.
                     if queue.qsize() >= HIGH_WATER and not self.left:
                         await self._gate.wait()
                     self.blocked = False
         except BaseException as error:
             end = _End(error)
+            # The loop has to see its own cancellation and exit; an ordinary error is the
+            # consumer's.
             if not isinstance(error, Exception):
                 raise
         finally:
+            # The end comes last: whoever reads it may rely on the stream being closed.
             try:
                 await stream.aclose()
             finally:
                 put(end)
 
     def unblock(self) -> None:
-        """Called by the consumer when the hand-off has run low."""
+        """Let the pump go on; the consumer calls this when the queue has run low."""
         self.blocked = False
         with suppress(RuntimeError):  # the loop is closed: the process ends
             self._loop.call_soon_threadsafe(self._gate.set)
@@ -143,7 +147,7 @@ class Bridge:
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
-        # Async clients that live here, to be closed at exit.
+        # The async clients that live here, to be closed at exit.
         self.clients: WeakSet[Any] = WeakSet()
         self._thread = threading.Thread(target=self._main, name="letta-adapters", daemon=True)
         self._thread.start()
@@ -153,13 +157,13 @@ class Bridge:
         self.loop.run_forever()
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the loop and wait for it. Interrupting the wait cancels it."""
+        """Run a coroutine on the loop and wait for it; interrupting the wait cancels it."""
         future = self._submit(work)
         try:
             return self._wait(future)
         except BaseException:
             if not future.done():
-                # Ctrl-C: let the clean-up on the loop run before the exception goes on.
+                # Ctrl-C: the clean-up on the loop runs before the exception goes on.
                 future.cancel()
                 self._quietly(self._ended(work))
             raise
@@ -180,11 +184,13 @@ class Bridge:
         while True:
             with suppress(FutureTimeout):
                 return future.result(_WAIT)
+            # A timeout of the work itself is the same exception as one of the wait, on some
+            # versions.
             if future.done():
                 return future.result()
 
     async def _ended(self, work: Coroutine[Any, Any, Any]) -> None:
-        """Returns after the task of ``work``, which was cancelled, had a chance to clean up."""
+        """Return after the task of ``work``, which was cancelled, had a chance to clean up."""
         stopping = [task for task in asyncio.all_tasks() if task.get_coro() is work]
         if stopping:
             await asyncio.wait(stopping, timeout=_CLEANUP_SECONDS)
@@ -194,9 +200,9 @@ class Bridge:
             self._submit(work).result(_CLEANUP_SECONDS)
 
     def iterate(self, stream: Closable[T]) -> Generator[T, None, None]:
-        """The stream's items, in this thread. Closing the generator closes the stream."""
+        """Return a generator of the stream's items for this thread, which closes the stream."""
         items = self._items(stream)
-        # Into its ``try``: closing a generator that has not begun would do nothing.
+        # This runs it into its ``try``: closing a generator that has not begun would do nothing.
         next(items)
         return items
 
@@ -223,7 +229,7 @@ class Bridge:
                     pump.unblock()
         finally:
             if not ended and self._thread.is_alive():
-                # Closing beside the reading pump lets the stream end in order.
+                # Closing the stream while the pump still reads lets it end in order.
                 pump.left = True
                 pump.unblock()
                 self._quietly(stream.aclose())
@@ -231,7 +237,7 @@ class Bridge:
                     running.cancel()
 
     async def acall(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on this loop for a task of another one. Cancelling the task cancels it.
+        """Run a coroutine on this loop for a task of another one; cancelling the task cancels it.
 
         The task goes on only after the coroutine had its chance to clean up.
         """
@@ -245,7 +251,7 @@ class Bridge:
             raise
 
     async def aiterate(self, stream: Closable[T]) -> AsyncGenerator[T, None]:
-        """The stream's items, for a task of another loop: pushed, as :meth:`iterate` does."""
+        """Yield the stream's items to a task of another loop, pushed as :meth:`iterate` does."""
         queue = _Waking()
         pump = _Pump(self.loop, queue)
         running = self._submit(pump.run(stream))
@@ -271,10 +277,10 @@ class Bridge:
                 running.cancel()
 
     def close(self) -> None:
-        """Close the clients, cancel what still runs, and end the thread (at exit)."""
+        """Close the clients, cancel all tasks that still run, and end the thread (at exit)."""
         if self._thread.is_alive():
-            # For this loop's last seconds only: the pool that resolves names is gone by now. A
-            # method of one object, which is what the type checker objects to.
+            # Only for this loop's last seconds, as the pool that resolves names is gone by now. It
+            # replaces a method of one object, to which the type checker objects.
             with suppress(AttributeError):  # a loop in C, which has no place for it
                 self.loop.getaddrinfo = _getaddrinfo_at_exit  # type: ignore[method-assign]
             self._quietly(self._end())
@@ -282,6 +288,8 @@ class Bridge:
             self._thread.join(_EXIT_SECONDS)
 
     async def _end(self) -> None:
+        # Clients first, in their own way: they stop agents, which a cancelled task would leave
+        # running.
         closing = asyncio.gather(*(c.close() for c in self.clients), return_exceptions=True)
         with suppress(asyncio.TimeoutError):
             await within(_EXIT_SECONDS, closing)
@@ -293,7 +301,7 @@ class Bridge:
             await asyncio.wait(tasks, timeout=_EXIT_SECONDS)
 
     def hold(self) -> Callable[[], None]:
-        """Stop the loop between two callbacks; returns the function that lets it go on.
+        """Stop the loop between two callbacks, and return the function that lets it go on.
 
         A process that is forked while this thread holds a lock (of an import, say) would leave the
         child with a lock that nobody releases.
@@ -322,12 +330,12 @@ async def _getaddrinfo_at_exit(host: Any, port: Any, **options: Any) -> Any:
 _lock = threading.Lock()
 _bridge: Bridge | None = None
 _forking = threading.local()
-# A forked child must not finalise its parent's loop and connections.
+# Kept alive: a forked child must not finalise its parent's loop and connections.
 _inherited: list[tuple[Bridge, tuple[Any, ...]]] = []
 
 
 def get_bridge() -> Bridge:
-    """This process's bridge; a forked child gets one of its own."""
+    """Return this process's bridge; a forked child gets one of its own."""
     global _bridge
     with _lock:
         if _bridge is None:
@@ -348,6 +356,7 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork() -> None:
     global _bridge, _lock
+    # The old lock may have been held in the parent at the moment of the fork.
     _lock = threading.Lock()
     if _bridge is not None:
         _inherited.append((_bridge, tuple(_bridge.clients)))

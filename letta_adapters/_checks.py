@@ -1,6 +1,6 @@
-"""Check what comes from outside and goes into an address: ids, keys, header values, URLs.
+"""Checks of input that becomes part of an address: ids, keys, header values, URLs.
 
-Nothing here shows a key or a value it was given in secret: an error names the field only.
+No error shows a key or another secret value: it names the field only.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _KEY: Final = re.compile(r"[!-~]+")
 _HEADER_VALUE: Final = re.compile(r"[!-~](?:[ -~]*[!-~])?|")
 _CONTROL: Final = re.compile(r"[\x00-\x20\x7f-\x9f\\#]")
-# What pydantic's SecretStr becomes in JSON: a dump, not a key.
+# pydantic's SecretStr becomes this in JSON; it comes from a dump and is no key.
 _MASK: Final = re.compile(r"\*+")
 MASKED: Final = "*" * 10
+# By parts of words, so that an unknown header such as "X-Acme-Token" counts as secret too.
 _SECRET_NAME: Final = re.compile(
     r"auth|cookie|credential|passw|secret|session|signature|token|(?<![a-z])key|apikey|_pw\b|dsn",
     re.IGNORECASE,
@@ -34,11 +35,12 @@ def checked_id(value: object, what: str = "an id", prefixes: tuple[str, ...] = (
 
     Args:
         value: The id, from a caller, a stored marker or a server.
-        what: How the error calls it (``"a conversation id"``).
-        prefixes: How it must begin, one of them; empty for any.
+        what: The words for it in the error (``"a conversation id"``).
+        prefixes: The beginnings of which it must have one; empty for any.
 
     Raises:
-        InvalidInputError: it is no text, has other characters than an id has, or begins otherwise.
+        InvalidInputError: It is no text, has other characters than an id has, or begins
+            differently.
     """
     if isinstance(value, str) and _ID.fullmatch(value) and value.startswith(prefixes or ""):
         return value
@@ -51,7 +53,7 @@ def checked_path(path: object) -> str:
     """Return ``path`` if a request for it stays below the address it is appended to.
 
     Raises:
-        InvalidInputError: it does not begin with one ``/``, climbs up (``..``, also encoded), or
+        InvalidInputError: It does not begin with one ``/``, climbs up (``..``, also encoded), or
             has a control character, a space, a backslash or a fragment.
     """
     if not isinstance(path, str) or not path.startswith("/") or path.startswith("//"):
@@ -71,7 +73,7 @@ def checked_path(path: object) -> str:
 
 
 def checked_method(method: object) -> str:
-    """Return an HTTP method in capitals. Raises InvalidInputError for what is none."""
+    """Return an HTTP method in capitals; raise InvalidInputError if it is none."""
     if not isinstance(method, str) or not re.fullmatch(r"[A-Za-z]{1,20}", method):
         raise InvalidInputError(f"{method!r} is not an HTTP method.")
     return method.upper()
@@ -81,7 +83,7 @@ def checked_key(key: str, name: str) -> str:
     """Return a key or token without the white space around it.
 
     Raises:
-        InvalidInputError: it cannot stand in a header (white space or a line break inside, a
+        InvalidInputError: It cannot stand in a header (white space or a line break inside, a
             character beyond ASCII), or is the mask that a dump shows instead of a key.
     """
     key = key.strip()
@@ -100,7 +102,7 @@ def checked_key(key: str, name: str) -> str:
 
 
 def checked_headers(headers: Mapping[str, str], what: str = "headers") -> Mapping[str, str]:
-    """Return ``headers`` if each can be sent. Raises InvalidInputError naming the one that cannot.
+    """Return ``headers`` if each can be sent; raise InvalidInputError naming one that cannot.
 
     A value is never shown.
     """
@@ -122,11 +124,11 @@ def checked_url(url: str, schemes: tuple[str, ...], secret: str) -> str:
 
     Args:
         url: The address of a server.
-        schemes: What it may begin with.
+        schemes: The schemes of which it must have one.
         secret: The option that takes a key, for the error.
 
     Raises:
-        InvalidInputError: it is no such URL. What it holds in secret is not shown.
+        InvalidInputError: It is no such URL. A secret that it holds is not shown.
     """
     url = url.strip()
     kinds = " or ".join(f"{scheme}://" for scheme in schemes)
@@ -152,5 +154,5 @@ def checked_url(url: str, schemes: tuple[str, ...], secret: str) -> str:
 
 
 def names_secret(name: str) -> bool:
-    """Tell whether something of that name (a header, a variable) holds a secret, by its name."""
+    """Return whether a header or a variable of that name holds a secret, judged by the name."""
     return _SECRET_NAME.search(name) is not None

@@ -1,4 +1,4 @@
-"""Failed writes in a directory of ours, as errors that name it."""
+"""Typed errors for failed writes in one of this package's directories."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Final
 
 from letta_adapters.errors import ConfigurationError, DiskFullError, LettaError
 
-# No space, no quota, and a limit of the process's own on the size of files.
+# No space, no quota, or a limit of this process on the size of files.
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-# What a small write needs, in bytes.
+# The bytes that a small write needs.
 _SMALL: Final = 64 * 1024
 
 
 def disk_error(error: OSError, where: Path) -> LettaError:
-    """Return the typed error of a write in the directory ``where`` that failed."""
+    """Return the typed error for a write in the directory ``where`` that failed."""
     said = error.strerror or str(error)
     if error.errno in _FULL:
         return DiskFullError(f"The disk that holds {where} is full ({said}).", accepted=False)
@@ -30,7 +30,7 @@ def disk_error(error: OSError, where: Path) -> LettaError:
 
 @contextmanager
 def writing(where: Path) -> Iterator[None]:
-    """Turn what a write in the directory ``where`` raises into a typed error."""
+    """Turn an OSError of a write in the directory ``where`` into a typed error."""
     try:
         yield
     except LettaError:  # some of them are OSErrors as well
@@ -42,6 +42,7 @@ def writing(where: Path) -> Iterator[None]:
 def is_full(where: Path) -> bool:
     """Return whether a small file does not fit into the directory ``where``."""
     try:
+        # By writing one: free space that the system reports may be reserved, or beyond a quota.
         with tempfile.TemporaryFile(dir=where) as file:
             file.write(b"\0" * _SMALL)
     except OSError as error:

@@ -1,4 +1,7 @@
-"""Files of ours on this machine: written all or nothing, for this user alone, by many processes."""
+"""Files of this package on this machine, each written whole and readable by this user alone.
+
+Several processes may read and write them at once.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,8 @@ def make_private_folder(folder: Path) -> None:
     """Make a folder, if there is none, that nobody else may look into.
 
     Raises:
-        ConfigurationError: it cannot be made.
-        DiskFullError: there is no space.
+        ConfigurationError: It cannot be made.
+        DiskFullError: There is no space.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -32,12 +35,14 @@ def make_private_folder(folder: Path) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file, all or nothing, mode 0600, in a folder that is made if need be.
+    """Write a file with mode 0600 as a whole or not at all; make its folder if there is none.
 
     Raises:
-        ConfigurationError: it cannot be written (a read-only or full disk).
+        ConfigurationError: It cannot be written (a read-only disk).
+        DiskFullError: There is no space.
     """
     make_private_folder(path.parent)
+    # Another name first, then a rename: no reader ever sees half a file.
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -51,7 +56,10 @@ def write_private(path: Path, text: str) -> None:
 
 
 def is_ours_alone(path: Path) -> bool:
-    """Can nobody but this user (and root) have written the file? Windows: not looked at."""
+    """Return whether nobody but this user (and root) can have written the file.
+
+    On Windows this is not looked at, and always true.
+    """
     if sys.platform == "win32":
         return True
     found = path.stat()
@@ -64,11 +72,11 @@ async def locked(path: Path, seconds: float) -> AsyncIterator[None]:
 
     Args:
         path: The lock's file; it is made, and stays.
-        seconds: How long to wait for it.
+        seconds: The time to wait for it.
 
     Raises:
-        ConfigurationError: the file cannot be made.
-        LettaTimeoutError: another holds it for too long.
+        ConfigurationError: The file cannot be made.
+        LettaTimeoutError: Another holds it for too long.
     """
     make_private_folder(path.parent)
     until = time.monotonic() + seconds
@@ -77,6 +85,7 @@ async def locked(path: Path, seconds: float) -> AsyncIterator[None]:
     except OSError as error:
         raise _unusable(path, error) from error
     try:
+        # Asked again and again: a wait in the system would block the event loop.
         while not _try(fd, path):
             if time.monotonic() > until:
                 raise LettaTimeoutError(
@@ -121,7 +130,7 @@ else:
     import fcntl
 
     def _lock(fd: int) -> bool:
-        # It belongs to the open file, not to the process: two threads keep each other out.
+        # The lock belongs to the open file, not to the process, so two threads keep each other out.
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -129,5 +138,5 @@ else:
         return True
 
     def _unlock(fd: int) -> None:
-        # Explicitly: a child that was forked meanwhile has the same open file.
+        # Not left to close(): a child that was forked meanwhile has the same open file.
         fcntl.flock(fd, fcntl.LOCK_UN)

@@ -1,4 +1,4 @@
-"""Runs the user's code (tools, permission callbacks) without ever blocking the event loop.
+"""Running the user's code (tools, permission callbacks) without ever blocking the event loop.
 
 A worker here is a thread of its own, not one of ``asyncio.to_thread``'s pool: that pool has a few
 workers per process, so tools which themselves talk to agents with tools would wait for each other
@@ -22,7 +22,7 @@ UNWIND_SECONDS = 1.0
 
 
 def is_async_callable(fn: Callable[..., Any]) -> bool:
-    """Does calling ``fn`` give a coroutine? Sees through ``partial`` and ``async __call__``."""
+    """Return whether calling ``fn`` gives a coroutine; ``partial`` objects are looked into."""
     while isinstance(fn, functools.partial):
         fn = fn.func
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
@@ -34,10 +34,15 @@ async def invoke_callable(
     """Call ``fn(**kwargs)`` and return its value; its exceptions pass through.
 
     Plain functions run in a worker thread, coroutine functions on the running loop, or, with
-    ``in_thread_loop``, on an event loop of their own in a worker thread. What turns out to be
-    awaitable is awaited. Both see the caller's context variables. Cancelling the caller cancels a
-    coroutine wherever it runs; a plain function cannot be stopped: it runs on and its value is
-    dropped. ``sys.exit()`` in it is a ``RuntimeError`` here: it must not end the event loop.
+    ``in_thread_loop``, on an event loop of their own in a worker thread. A value that is awaitable
+    is awaited. Both see the caller's context variables. Cancelling the caller cancels a coroutine
+    wherever it runs; a plain function cannot be stopped: it runs on and its value is dropped.
+    ``sys.exit()`` in it is a ``RuntimeError`` here, because it must not end the event loop.
+
+    Args:
+        fn: The function.
+        kwargs: Its arguments.
+        in_thread_loop: Keep coroutines off the running loop too.
     """
     if in_thread_loop:
         return await _in_own_loop(fn, kwargs)
@@ -49,21 +54,25 @@ async def invoke_callable(
 
 
 def _untransportable(exc: BaseException) -> RuntimeError:
-    """For what must not reach the loop: SystemExit and KeyboardInterrupt (which in a worker thread
-    is no Ctrl-C) end it, StopIteration no future takes."""
+    """Return an error in place of an exception that must not reach the event loop.
+
+    SystemExit and KeyboardInterrupt (which in a worker thread is no Ctrl-C) would end it, and
+    StopIteration cannot be set on a future.
+    """
     return RuntimeError(f"the function raised {exc!r}")
 
 
 def _in_thread(call: Callable[[], Any]) -> asyncio.Future[Any]:
-    """Start ``call`` in a daemon thread with a copy of this context; the future gets its end."""
+    """Start ``call`` in a daemon thread with a copy of this context; return a future of its end."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
-    # An abandoned future must not log "exception was never retrieved".
+    # A future that nobody waits for any more must not log "exception was never retrieved".
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
     context = contextvars.copy_context()
 
     def finish(value: Any, error: BaseException | None) -> None:
         if future.done():
+            # Nobody waits for a coroutine that comes too late; Python would warn of it.
             if inspect.iscoroutine(value):
                 value.close()
         elif error is not None:
@@ -97,9 +106,10 @@ class _Remote:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self, awaitable: Awaitable[Any]) -> Any:
-        """Await, on that loop."""
+        """Await the work on that loop."""
         self._task = asyncio.current_task()
         self._loop = asyncio.get_running_loop()
+        # It was cancelled before the thread had a loop on which it could be cancelled.
         if self._cancelled and self._task is not None:
             self._task.cancel()
         return await awaitable
@@ -125,6 +135,7 @@ async def _in_own_loop(fn: Callable[..., Any], kwargs: Mapping[str, Any]) -> Any
     except asyncio.CancelledError:
         if not future.done():
             remote.cancel()
+            # A plain function cannot be stopped, so there is no use in waiting for it.
             if is_async_callable(fn):
                 await asyncio.wait({future}, timeout=UNWIND_SECONDS)
         raise

@@ -11,14 +11,14 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Final
 
-# How often a task that waits looks whether the holder's event loop is gone.
+# Seconds between two looks of a waiting task whether the holder's event loop is gone.
 _LOOK_SECONDS: Final = 1.0
 _guard = threading.Lock()
 _queues: dict[Hashable, deque[_Ticket]] = {}
 
 
 class _Ticket(Future[None]):
-    """A place in the queue. The first one holds the name."""
+    """A place in the queue for a name; the first one holds it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, blocks: threading.Thread | None) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class _Ticket(Future[None]):
 
 
 class NeverFreeError(RuntimeError):
-    """The thread that holds the name waits for it: it would wait for ever."""
+    """The thread that waits for the name is the one that holds it, so the wait would never end."""
 
 
 async def take(
@@ -35,19 +35,19 @@ async def take(
 ) -> Callable[[], None]:
     """Wait until nobody in this process holds the name, on whatever event loop.
 
-    First come, first served. A task that is cancelled while it waits leaves the queue. What is held
-    on an event loop that was closed is held by nobody.
+    First come, first served. A task that is cancelled while it waits leaves the queue. A name held
+    on an event loop that was closed counts as free.
 
     Args:
-        name: What is held.
+        name: The name to hold.
         blocks: The thread that makes the call and waits for it meanwhile.
-        waits: The thread does not wait for it: it can end what it holds meanwhile.
+        waits: True if that thread does not wait for it, and so can end its own hold meanwhile.
 
     Returns:
-        Gives the name back; to be called on any thread.
+        A function that gives the name back; it can be called on any thread.
 
     Raises:
-        NeverFreeError: a call of this very thread holds the name.
+        NeverFreeError: A call of this very thread holds the name.
     """
     ticket = _Ticket(asyncio.get_running_loop(), blocks)
     here = blocks or threading.current_thread()
@@ -58,10 +58,12 @@ async def take(
             raise NeverFreeError(f"{name} is held by a call that this thread has not ended.")
         queue.append(ticket)
         _wake(queue)
+    # The usual case: nobody was there, and there is nothing to wait for.
     if ticket.done():
         return partial(_leave, name, ticket)
     try:
         turn = asyncio.wrap_future(ticket)
+        # Its turn comes by itself, unless the loop of the one before it was closed without a word.
         while not turn.done():
             await asyncio.wait({turn}, timeout=_LOOK_SECONDS)
             with _guard:

@@ -12,7 +12,7 @@ def running_loop() -> asyncio.AbstractEventLoop:
     """Return the running loop.
 
     Raises:
-        WrongEventLoopError: this is trio, another framework's loop, or no loop at all.
+        WrongEventLoopError: This is trio, another framework's loop, or no loop at all.
     """
     try:
         return asyncio.get_running_loop()
@@ -25,5 +25,5 @@ def running_loop() -> asyncio.AbstractEventLoop:
 
 
 def running_task() -> asyncio.Task[Any] | None:
-    """Return the running task. Raises as :func:`running_loop`."""
+    """Return the running task; raise the error of :func:`running_loop` if there is no loop."""
     return asyncio.current_task(running_loop())

@@ -1,4 +1,4 @@
-"""One connection to one MCP server: its configuration, its task, and what its results mean."""
+"""One connection to one MCP server: its configuration, its task, and its results."""
 
 from __future__ import annotations
 
@@ -39,10 +39,12 @@ class _Server(Options):
 
 
 class McpStdio(_Server):
-    """A server this process starts, and talks to over its stdin and stdout.
+    """An MCP server that this process starts, and talks to over its stdin and stdout.
 
     Args:
-        command, args, cwd: What to start, and where.
+        command: The program to start.
+        args: Its arguments.
+        cwd: Its working directory.
         env: Variables added to the few the server inherits (``PATH``, ``HOME``, ``USER``, ...).
         connect_timeout: Seconds to start and to list the tools.
         tool_timeout: Seconds a call may take; ``None`` is no limit.
@@ -56,12 +58,14 @@ class McpStdio(_Server):
 
 
 class McpHttp(_Server):
-    """A server at a URL: ``type="http"`` (streamable HTTP), or ``"sse"`` for the older transport.
+    """An MCP server at a URL.
 
     Args:
+        type: ``"http"`` (streamable HTTP), or ``"sse"`` for the older transport.
         url: An http(s) URL.
         headers: Sent with every request.
-        connect_timeout, tool_timeout: Seconds, as in :class:`McpStdio`.
+        connect_timeout: Seconds to connect and to list the tools.
+        tool_timeout: Seconds a call may take; ``None`` is no limit.
     """
 
     type: Literal["http", "sse"] = "http"
@@ -73,7 +77,7 @@ McpServer: TypeAlias = McpStdio | McpHttp
 
 
 def _secrets(spec: McpServer) -> list[str]:
-    """What no text of ours may contain, the longest first."""
+    """Return the words that no text shown to anybody may contain, the longest first."""
     if isinstance(spec, McpStdio):
         values = [value.get_secret_value() for value in spec.env.values()]
     else:
@@ -86,10 +90,10 @@ def _secrets(spec: McpServer) -> list[str]:
 
 
 def to_outcome(result: Mapping[str, Any]) -> ToolOutcome:
-    """A ``tools/call`` result (its JSON) as the model reads it.
+    """Return a ``tools/call`` result (its JSON) as the model reads it.
 
-    Text and images are kept; of audio and other files the model is told that they exist.
-    Structured content is added, as JSON, unless the text already says the same.
+    Text and images are kept. For audio and other files the model gets a note that they exist.
+    Structured content is added, as JSON, unless the text already holds the same.
     """
     parts = [_part(block) for block in result.get("content") or ()]
     texts = [part.text for part in parts if isinstance(part, TextContent)]
@@ -122,7 +126,10 @@ def _part(block: Mapping[str, Any]) -> TextContent | ImageContent:
 
 
 def _says(texts: Sequence[str], structured: Any) -> bool:
-    """Do the texts hold the same data? Servers wrap plain values as ``{"result": value}``."""
+    """Return whether the texts hold the same data.
+
+    Servers wrap plain values as ``{"result": value}``.
+    """
     read = [_decoded(text) for text in texts]
     wrapped = isinstance(structured, Mapping) and list(structured) == ["result"]
     values = [structured, structured["result"]] if wrapped else [structured]
@@ -137,8 +144,10 @@ def _decoded(text: str) -> Any:
 
 
 class Link:
-    """One connection to one server. Everything happens in the task ``owner``: the contexts of the
-    mcp package are anyio cancel scopes, which only the task that entered them can leave.
+    """One connection to one server.
+
+    Everything happens in the task ``owner``: the contexts of the mcp package are anyio cancel
+    scopes, which only the task that entered them can leave.
     """
 
     def __init__(self, name: str, spec: McpServer) -> None:
@@ -177,7 +186,7 @@ class Link:
                 transport = self._stdio(self.spec, stack)
             else:
                 transport = await self._http(self.spec, stack)
-            # 1.x gives three for HTTP.
+            # 1.x gives three values for HTTP, and two otherwise.
             self._read, write, *_ = await stack.enter_async_context(transport)
             yield self._read, write
 
@@ -187,7 +196,8 @@ class Link:
         start = stdio.StdioServerParameters(
             command=spec.command, args=list(spec.args), env=env, cwd=spec.cwd
         )
-        # A file: sys.stderr has no descriptor everywhere (Jupyter), and is not ours to write to.
+        # A file, as sys.stderr does not have a descriptor everywhere (Jupyter) and belongs to the
+        # user.
         self._stderr = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # the stack closes it
         stack.callback(self._keep_stderr)
         return stdio.stdio_client(start, errlog=self._stderr)
@@ -216,14 +226,15 @@ class Link:
         return http.streamable_http_client(spec.url, http_client=client)
 
     def lost(self) -> bool:
-        """Is the connection known to be unusable?"""
+        """Return whether the connection is known to be unusable."""
         inner = getattr(self._read, "_inner", self._read)  # 2.x wraps the streams of HTTP
         count = getattr(inner, "statistics", None)
         ended = count is not None and count().open_send_streams == 0
         return self._gone or self._stop.is_set() or self.owner.done() or ended
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> ToolOutcome:
-        """Call a tool; what goes wrong is an outcome that says so."""
+        """Call a tool; a failure is an outcome that describes it."""
+        # The server may write there for days, and its last words are enough.
         if self._stderr is not None and self._stderr.seek(0, 2) > _MAX_STDERR:
             self._stderr.seek(0)  # the server's next line goes there, too
             self._stderr.truncate()
@@ -244,7 +255,7 @@ class Link:
         if _error(request) is None and request.done() and not request.cancelled():
             return to_outcome(request.result().model_dump(by_alias=True, mode="json"))
         said, text = self._reason(request)
-        # "Session terminated": an HTTP server that has been restarted.
+        # An HTTP server that was restarted answers "Session terminated" or the like.
         session = isinstance(self.spec, McpHttp) and "session" in str(said).lower()
         self._gone = self._gone or said == "Connection closed" or session
         if self.lost():
@@ -253,7 +264,7 @@ class Link:
         return ToolOutcome(format_result(text), is_error=True)
 
     def _reason(self, work: asyncio.Future[Any]) -> tuple[str | None, str]:
-        """What the server said (``None``: it is not the server's error), and a text for people."""
+        """Return the server's own words (``None``: the error is another's) and a text for people."""
         error = _error(work)
         said = getattr(getattr(error, "error", None), "message", None)
         text = said or (format_error(error) if error else "it was stopped")
@@ -264,7 +275,7 @@ class Link:
         return said, text
 
     def problem(self) -> LettaError:
-        """Why there is no connection; to be asked once it has ended."""
+        """Return the reason why there is no connection; only valid once it has ended."""
         said, text = self._reason(self.owner)
         bad = said not in (None, "Connection closed") or isinstance(_error(self.owner), ValueError)
         kind = ProtocolError if bad else ConnectionFailedError
@@ -284,6 +295,7 @@ class Link:
 
 def _error(work: asyncio.Future[Any]) -> BaseException | None:
     error = work.exception() if work.done() and not work.cancelled() else None
+    # anyio wraps errors in groups; the first one inside is the cause.
     while group := getattr(error, "exceptions", None):
         error = group[0]
     return error
@@ -294,7 +306,7 @@ def _retrieved(work: asyncio.Future[Any]) -> None:
 
 
 async def _list_tools(session: Any) -> list[dict[str, Any]]:
-    """All pages of ``tools/list``; empty for a server that has no tools."""
+    """Return all pages of ``tools/list``; nothing for a server that has no tools."""
     params_of = import_module("mcp.types").PaginatedRequestParams
     tools: list[dict[str, Any]] = []
     cursors = [None]
@@ -308,6 +320,7 @@ async def _list_tools(session: Any) -> list[dict[str, Any]]:
             raise
         wire = page.model_dump(by_alias=True, mode="json")
         tools += wire["tools"]
+        # A server that repeats a cursor would otherwise be asked for ever.
         if not wire.get("nextCursor") or wire["nextCursor"] in cursors:
             return tools
         cursors.append(wire["nextCursor"])

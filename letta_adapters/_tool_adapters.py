@@ -1,8 +1,8 @@
-"""Tools that are not Python functions: LangChain's, LlamaIndex's, and dicts.
+"""Tools that are not Python functions: those of LangChain and LlamaIndex, and dicts.
 
-Neither framework is imported: what has a framework tool's attributes is one. Each function returns
-the keyword arguments of :class:`letta_adapters.tools.Tool`. Arguments are validated by the
-framework's own tool, with its own rules.
+Neither framework is imported: an object with the attributes of a framework's tool is one. Each
+function returns the keyword arguments of :class:`letta_adapters.tools.Tool`. Arguments are
+validated by the framework's own tool, with its own rules.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SINGLE_INPUT = {"tool_input": {"type": "string"}}
 
 
 def is_langchain_tool(obj: object) -> bool:
-    """An instance with ``name``, ``description``, ``ainvoke`` and a schema of its arguments."""
+    """Return whether it has ``name``, ``description``, ``ainvoke`` and an argument schema."""
     return (
         not isinstance(obj, type)
         and callable(getattr(obj, "ainvoke", None))
@@ -31,12 +31,12 @@ def is_langchain_tool(obj: object) -> bool:
 
 
 def _has(obj: object, name: str) -> bool:
-    # On the class too: reading a property such as tool_call_schema may build a model.
+    # Looked up on the class too: reading a property such as tool_call_schema may build a model.
     return name in getattr(obj, "__dict__", ()) or hasattr(type(obj), name)
 
 
 def from_langchain(obj: Any) -> dict[str, Any]:
-    """A LangChain ``BaseTool``: called with ``ainvoke(arguments)``.
+    """Return a LangChain ``BaseTool``, which is called with ``ainvoke(arguments)``.
 
     The model sees ``tool_call_schema`` (without injected arguments), which falls back to
     ``args_schema``. A tool that injects the tool call's id or a graph's state cannot get them here
@@ -60,7 +60,7 @@ def from_langchain(obj: Any) -> dict[str, Any]:
 
 
 def is_llama_index_tool(obj: object) -> bool:
-    """An instance whose ``metadata`` has a name and a schema, and which can be called."""
+    """Return whether its ``metadata`` has a name and a schema, and it can be called."""
     metadata = None if isinstance(obj, type) else getattr(obj, "metadata", None)
     if metadata is None or isinstance(metadata, Mapping):
         return False
@@ -78,10 +78,12 @@ def _llama_index_call(obj: Any) -> Callable[..., Any] | None:
 
 
 def from_llama_index(obj: Any) -> dict[str, Any]:
-    """A LlamaIndex ``BaseTool``: called with ``acall(**arguments)``, else ``call`` or itself.
+    """Return a LlamaIndex ``BaseTool``, called with ``acall(**arguments)``, ``call`` or itself.
 
-    Its ``ToolOutput`` becomes the outcome: ``content``, and ``is_error`` as it says. A tool that
-    wants a workflow's ``Context`` raises :class:`InvalidInputError`: there is no workflow here.
+    Its ``ToolOutput`` becomes the outcome, with the same ``content`` and ``is_error``.
+
+    Raises:
+        InvalidInputError: The tool wants a workflow's ``Context``; there is no workflow here.
     """
     metadata = obj.metadata
     name = str(metadata.name)
@@ -115,7 +117,7 @@ def _llama_index_outcome(output: Any) -> Any:
 
     if not hasattr(output, "is_error") or not hasattr(output, "content"):
         return output
-    # A tool that catches what its function raises hands it out beside the text.
+    # A tool that catches exceptions of its function hands them out beside the text.
     raised = getattr(output, "exception", None)
     shown = None
     if isinstance(raised, BaseException):
@@ -124,7 +126,10 @@ def _llama_index_outcome(output: Any) -> Any:
 
 
 def from_mapping(obj: Mapping[Any, Any]) -> dict[str, Any]:
-    """``{"name", "description", "parameters"}``, bare or inside OpenAI's ``function`` wrapper."""
+    """Return a tool declared by ``{"name", "description", "parameters"}``.
+
+    OpenAI's ``function`` wrapper around it is taken off.
+    """
     inner = obj.get("function") if obj.get("type") == "function" and "function" in obj else obj
     if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
         raise InvalidInputError(

@@ -1,7 +1,7 @@
-"""A function's signature and docstring as a JSON schema, and the model's arguments checked by it.
+"""A function's signature and docstring as a JSON schema, by which arguments are checked.
 
-pydantic does the types. A model class is built whose fields are called ``p0``, ``p1``, ... with the
-real names as aliases, so that parameters may have any name (``json``, ``schema``, ``_x``).
+pydantic handles the types. A model class is built whose fields are called ``p0``, ``p1``, ... with
+the real names as aliases, so that parameters may have any name (``json``, ``schema``, ``_x``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from letta_adapters.errors import InvalidInputError
 
 _EMPTY = inspect.Parameter.empty
 _MAX_ERRORS = 5
-#: Where schemas sit inside a schema: under these keys directly, or one level down, by name.
+# : Keys under which a schema holds other schemas: directly under these, by name under the maps.
 _SCHEMA_KEYS = frozenset(
     {"items", "prefixItems", "contains", "additionalProperties", "propertyNames"}
     | {"not", "anyOf", "oneOf", "allOf", "if", "then", "else"}
@@ -33,7 +33,7 @@ _SCHEMA_MAPS = frozenset({"properties", "patternProperties", "dependentSchemas",
 
 @dataclass(frozen=True)
 class Arguments:
-    """What a function takes: ``schema`` for the model, :meth:`parse` for what the model sends."""
+    """The arguments of a function; ``schema`` is for the model, :meth:`parse` reads its answer."""
 
     schema: dict[str, Any]
     model: type[BaseModel]
@@ -41,15 +41,18 @@ class Arguments:
     extra: bool  # takes **kwargs
 
     def parse(self, raw: str) -> dict[str, Any]:
-        """JSON object → keyword arguments, coerced; defaults filled in.
+        """Return the keyword arguments in a JSON object, converted, with defaults filled in.
 
-        Raises ``ValueError`` with a line for the model to act on, naming each wrong argument.
+        Raises:
+            ValueError: They do not fit. The text names each wrong argument and is written for the
+                model.
         """
         encoded = raw.encode()  # a lone surrogate is a UnicodeError here, a TypeError in from_json
         given = from_json(encoded)
         if not isinstance(given, dict):
             raise ValueError("the arguments must be a JSON object")
         known = {field.alias for field in self.model.model_fields.values()}
+        # Known only to a function with **kwargs; to any other it is most likely a misspelt name.
         kwargs = {name: value for name, value in given.items() if name not in known}
         trouble = [] if self.extra else [f"{name}: there is no such parameter" for name in kwargs]
         try:
@@ -58,6 +61,8 @@ class Arguments:
             raise ValueError(_first([*trouble, *_error_lines(exc)])) from exc
         if trouble:
             raise ValueError(_first(trouble))
+        # A default of the signature is passed as it is: a copy or a conversion would not be the
+        # same.
         for name, parameter in self.parameters.items():
             plain = parameter.default is not _EMPTY and not isinstance(parameter.default, FieldInfo)
             if plain and name not in parsed.model_fields_set:
@@ -69,7 +74,7 @@ class Arguments:
 
 class _Schema(GenerateJsonSchema):
     def emit_warning(self, kind: JsonSchemaWarningKind, detail: str) -> None:
-        # A default that is not JSON is simply not told to the model.
+        # A default that is not JSON is simply left out of the schema.
         if kind != "non-serializable-default":
             super().emit_warning(kind, detail)
 
@@ -78,7 +83,7 @@ class _Schema(GenerateJsonSchema):
 
 
 def unwrap_partial(fn: Callable[..., Any]) -> tuple[Callable[..., Any], frozenset[str]]:
-    """The function inside ``functools.partial`` and the names of the arguments it binds."""
+    """Return the function inside ``functools.partial`` and the names of the arguments it binds."""
     bound: frozenset[str] = frozenset()
     while isinstance(fn, functools.partial):
         bound |= frozenset(fn.keywords)
@@ -87,10 +92,18 @@ def unwrap_partial(fn: Callable[..., Any]) -> tuple[Callable[..., Any], frozense
 
 
 def arguments_of(fn: Callable[..., Any], label: str, docs: Mapping[str, str]) -> Arguments:
-    """The arguments of ``fn``; ``docs`` are per-parameter descriptions, ``label`` is for errors.
+    """Return the arguments of ``fn``.
 
     Arguments that ``functools.partial`` has bound by keyword are not the model's to choose and are
-    left out. Raises :class:`InvalidInputError` for what cannot be called by name or described.
+    left out.
+
+    Args:
+        fn: The function.
+        label: Its name, for errors.
+        docs: Descriptions by parameter.
+
+    Raises:
+        InvalidInputError: It cannot be called by name, or its types cannot be described.
     """
     base, bound = unwrap_partial(fn)
     try:
@@ -143,17 +156,19 @@ def _model(
     fields: Mapping[str, inspect.Parameter], docs: Mapping[str, str], module: str
 ) -> type[BaseModel]:
     definitions: dict[str, Any] = {n: _field(p, docs) for n, p in fields.items()}
-    # No configuration: it would leak into the dataclasses and TypedDicts of the annotations.
+    # Without a configuration, which would leak into the dataclasses and TypedDicts of the
+    # annotations.
     return create_model("Arguments", __module__=module, **definitions)
 
 
 def _field(parameter: inspect.Parameter, docs: Mapping[str, str]) -> tuple[Any, Any]:
-    """One parameter as pydantic's ``(annotation, default)``."""
+    """Return one parameter as pydantic's ``(annotation, default)``."""
     annotation: Any = Any if parameter.annotation is _EMPTY else parameter.annotation
     default: Any = ... if parameter.default is _EMPTY else parameter.default
     base, metadata = annotation, []
     if get_origin(annotation) is Annotated:
         base, *metadata = get_args(annotation)
+    # `def f(x: int = None)` is common, and means that None is a value too.
     if default is None and base is not Any:
         base = Optional[base]  # noqa: UP045  # `base | None` fails where base is a string
     if isinstance(default, FieldInfo):  # def f(x: int = Field(3, description="..."))
@@ -173,7 +188,7 @@ def _field(parameter: inspect.Parameter, docs: Mapping[str, str]) -> tuple[Any, 
 
 
 def _plain_description(metadata: list[Any]) -> str | None:
-    """The text of ``Annotated[str, "text"]`` and ``Annotated[str, Doc("text")]``."""
+    """Return the text of ``Annotated[str, "text"]`` and ``Annotated[str, Doc("text")]``."""
     for item in metadata:
         text = item if isinstance(item, str) else getattr(item, "documentation", None)
         if isinstance(text, str):
@@ -184,7 +199,7 @@ def _plain_description(metadata: list[Any]) -> str | None:
 def _blame(
     exc: Exception, fields: Iterable[inspect.Parameter], label: str, module: str
 ) -> InvalidInputError:
-    """The error which names the parameter that pydantic cannot handle."""
+    """Return the error which names the parameter that pydantic cannot handle."""
 
     def trouble(parameter: inspect.Parameter) -> Exception | None:
         try:
@@ -193,6 +208,7 @@ def _blame(
             return found
         return None
 
+    # pydantic tells the type only, so each parameter is tried alone.
     culprit = ""
     for parameter in fields:
         found = trouble(parameter)
@@ -215,13 +231,13 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _ordered(schema: dict[str, Any]) -> dict[str, Any]:
-    """type, properties, required first: what people look for."""
+    """Return the schema with type, properties and required first, as people look for these."""
     first = ("type", "properties", "required")
     return {**{k: schema[k] for k in first}, **{k: v for k, v in schema.items() if k not in first}}
 
 
 def without_titles(node: Any) -> Any:
-    """A copy of a JSON schema without the ``title`` keywords (never touches names or defaults).
+    """Return a copy of a JSON schema without ``title`` keywords; names and defaults stay.
 
     ``allOf`` with a lone ``$ref``, as pydantic before 2.9 writes it, becomes that ``$ref``.
     """
@@ -249,9 +265,12 @@ def _without_titles(key: str, value: Any) -> Any:
 
 
 def normalise_parameters(parameters: object, label: str) -> dict[str, Any]:
-    """A caller's own schema, copied and completed: an object with ``properties`` and ``required``.
+    """Return a caller's own schema, copied and completed with ``properties`` and ``required``.
 
-    ``None`` is a tool without arguments. Raises :class:`InvalidInputError`.
+    ``None`` is a tool without arguments.
+
+    Raises:
+        InvalidInputError: It is not the JSON schema of an object.
     """
     if parameters is None:
         return {"type": "object", "properties": {}, "required": []}
@@ -272,6 +291,7 @@ def normalise_parameters(parameters: object, label: str) -> dict[str, Any]:
             f"'required' in the parameters of {label!r} is not a list of names.",
             hint="Name the required properties there, not inside each property.",
         )
+    # Through JSON and back: the copy shares nothing with the caller's, and is sure to be sendable.
     try:
         copied = json.loads(json.dumps(schema, allow_nan=False))
     except (TypeError, ValueError) as exc:
@@ -280,7 +300,7 @@ def normalise_parameters(parameters: object, label: str) -> dict[str, Any]:
 
 
 def schema_of(source: Any, label: str) -> dict[str, Any]:
-    """The schema in a JSON schema dict or a pydantic model class (v2, or v1 by ``schema()``)."""
+    """Return the schema in a JSON schema dict or a pydantic model class (v2 or v1)."""
     try:
         if isinstance(source, type) and issubclass(source, BaseModel):
             source = _schema(source)
@@ -297,7 +317,7 @@ def schema_of(source: Any, label: str) -> dict[str, Any]:
 
 
 def short_error(exc: ValidationError) -> str:
-    """A validation error in one line, for a model to act on: ``city: Field required; ...``."""
+    """Return a validation error in one line for the model: ``city: Field required; ...``."""
     return _first(list(_error_lines(exc)))
 
 
@@ -314,9 +334,10 @@ def _error_lines(exc: ValidationError) -> Iterator[str]:
 
 
 def read_docstring(doc: str | None) -> tuple[str, dict[str, str]]:
-    """The description (summary and text, no sections) and the parameters' own descriptions.
+    """Return the description (summary and text, no sections) and those of the parameters.
 
-    Google, NumPy, reST and Epydoc styles. A docstring nothing can parse is a description whole.
+    Google, NumPy, reST and Epydoc styles are read. A docstring that cannot be parsed is returned
+    whole as the description.
     """
     if not doc or not doc.strip():
         return "", {}

@@ -1,4 +1,4 @@
-"""Wait for a bounded time, and never lose a cancellation over it."""
+"""Waiting for a bounded time without ever losing a cancellation."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ _T = TypeVar("_T")
 
 
 async def within(seconds: float, work: Awaitable[_T]) -> _T:
-    """Return what ``work`` returns, if it does so in time; otherwise it is cancelled.
+    """Return the result of ``work`` if it ends in time; otherwise cancel it.
 
     In Python 3.10 and 3.11 ``asyncio.wait_for`` drops the cancellation of its caller when that
     arrives as ``work`` ends: a task that was told to stop would go on. Here the caller is cancelled
-    all the same, and what ``work`` returned is dropped.
+    all the same, and the result of ``work`` is dropped.
 
     Args:
         seconds: The time limit.
         work: A coroutine or a future; it is cancelled when the caller is.
 
     Raises:
-        asyncio.TimeoutError: the time was up first. ``work`` has ended by then.
+        asyncio.TimeoutError: The time was up first. ``work`` has ended by then.
     """
     task = asyncio.ensure_future(work)
     try:
@@ -29,7 +29,7 @@ async def within(seconds: float, work: Awaitable[_T]) -> _T:
         if not done:
             await ended(task)
     except asyncio.CancelledError:
-        # Told to stop: so is the work, and whoever told it to waits for its end.
+        # The caller was told to stop, so the work is stopped too, and its end waited for.
         await ended(task)
         raise
     if task.cancelled():
@@ -40,7 +40,7 @@ async def within(seconds: float, work: Awaitable[_T]) -> _T:
 async def ended(task: asyncio.Future[_T]) -> None:
     """Cancel a task and wait until it has ended, however it ends.
 
-    Unlike ``suppress(CancelledError)`` around an ``await``, this is not deaf to a cancellation of
+    Unlike ``suppress(CancelledError)`` around an ``await``, this does not swallow a cancellation of
     the caller.
     """
     task.cancel()
@@ -50,7 +50,7 @@ async def ended(task: asyncio.Future[_T]) -> None:
 
 
 async def all_ended(tasks: Collection[asyncio.Future[Any]]) -> None:
-    """Wait until all have ended. A cancellation of the caller waits for that too, and is raised."""
+    """Wait until all have ended; a cancellation of the caller waits for that too, and is raised."""
     cancelled: asyncio.CancelledError | None = None
     while waiting := {task for task in tasks if not task.done()}:
         cancelled = await _interruption(waiting) or cancelled
@@ -59,7 +59,7 @@ async def all_ended(tasks: Collection[asyncio.Future[Any]]) -> None:
 
 
 async def _interruption(tasks: Collection[asyncio.Future[Any]]) -> asyncio.CancelledError | None:
-    """Return what ended the wait for these tasks, if they did not."""
+    """Return the cancellation that ended the wait for these tasks; ``None`` if they have ended."""
     try:
         await asyncio.wait(tasks)
     except asyncio.CancelledError as error:

@@ -1,10 +1,12 @@
-"""What an agent says for sessions that say nothing: what travels with it, and what stays here.
+"""The settings of an agent that its sessions inherit: some travel with it, some stay here.
 
-What *restricts* is kept with the agent, so that whoever opens it, from wherever, gets it: as tags
-(Letta Code keeps them across a restart, and drops ``metadata``), or in the agent's ``metadata``
-(a Letta API shows that, and not the tags). What *loosens*, and what means a machine's own
-directories, is kept on the machine where it was said (:class:`MachineSettings`): whoever can edit
-or import an agent gains nothing on the machines of others. Nothing here does I/O.
+A setting that *restricts* is kept with the agent, so that whoever opens it, from wherever, gets it:
+as tags (Letta Code keeps them across a restart, and drops ``metadata``), or in the agent's
+``metadata`` (a Letta API shows that, and not the tags). A setting that *loosens*, or that means a
+machine's own directories, is kept on the machine where it was given (:class:`MachineSettings`):
+whoever can edit or import an agent gains nothing on the machines of others. Nothing here does I/O.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ SETTINGS: Final[tuple[str, ...]] = (
     "system_info_reminder",
     "cwd",
 )
-# Where skills come from when nothing is said (letta 0.34.12).
+# The sources of skills if none are given (letta 0.34.12).
 _ALL_SOURCES: Final[tuple[SkillSource, ...]] = get_args(SkillSource)
 _STRICT: Final = "strict"
 _NO_SYSTEM_INFO: Final = "no-system-info"
@@ -52,7 +54,7 @@ _LOOSE: Final = ("acceptEdits", "unrestricted")
 
 @dataclass(frozen=True, slots=True)
 class Restrictions:
-    """What travels with an agent. ``skill_sources``: no others than these; ``None``: any."""
+    """The settings that travel with an agent; ``skill_sources`` ``None`` allows any source."""
 
     strict: bool = False
     disallowed_tools: frozenset[str] = frozenset()
@@ -60,7 +62,7 @@ class Restrictions:
     no_system_info: bool = False
 
     def words(self) -> tuple[str, ...]:
-        """Its written form, which :meth:`of_words` reads."""
+        """Return the written form, which :meth:`of_words` reads."""
         words = [_STRICT] if self.strict else []
         words += [_NO_TOOL + name for name in sorted(self.disallowed_tools)]
         if self.skill_sources is not None:
@@ -69,8 +71,11 @@ class Restrictions:
 
     @classmethod
     def of_words(cls, words: Iterable[object]) -> Restrictions:
-        """Read the written form. A word that is not understood (of a later version, misspelt, made
-        up) means ``strict``: it was meant to restrict."""
+        """Read the written form.
+
+        A word that is not understood (of a later version, misspelt, made up) means ``strict``, as
+        it was meant to restrict.
+        """
         strict = no_system_info = False
         hidden: set[str] = set()
         sources: tuple[SkillSource, ...] | None = None
@@ -82,6 +87,7 @@ class Restrictions:
             elif text.startswith(_NO_TOOL) and is_tool_name(name):
                 hidden.add(name)
             elif text.startswith(_SKILLS):
+                # Two words of one kind can only restrict further: both were meant.
                 named = text.removeprefix(_SKILLS).split(",")
                 so_far = _ALL_SOURCES if sources is None else sources
                 sources = tuple(source for source in so_far if source in named)
@@ -91,7 +97,7 @@ class Restrictions:
 
     @classmethod
     def of_agent(cls, agent: Mapping[str, Any]) -> Restrictions:
-        """Read what an agent's tags and metadata say, taken together."""
+        """Read an agent's tags and metadata, taken together."""
         tags = agent.get("tags")
         words: list[object] = [
             tag.removeprefix(ONLY_TAGS)
@@ -102,13 +108,13 @@ class Restrictions:
         if isinstance(metadata, Mapping) and METADATA_KEY in metadata:
             ours = metadata[METADATA_KEY]
             only = ours.get("only", ()) if isinstance(ours, Mapping) else None
-            # Torn beyond reading: the safe side.
+            # Damaged data restricts: an empty word means `strict`.
             words += only if isinstance(only, list | tuple) else [None]
         return cls.of_words(words)
 
 
 class MachineSettings(Options):
-    """What is kept per machine. ``None``: nothing was said."""
+    """The settings that are kept per machine; ``None`` stands for one that was not given."""
 
     permission_mode: Literal["acceptEdits", "unrestricted"] | None = None
     allowed_tools: tuple[str, ...] | None = None
@@ -123,25 +129,25 @@ class MachineSettings(Options):
         return value
 
     def given(self) -> dict[str, Any]:
-        """What was said, as JSON has it."""
+        """Return the settings that were given, as JSON data."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """Both together."""
+    """The settings of an agent: those that travel with it and those of this machine."""
 
     restrictions: Restrictions = Restrictions()
     machine: MachineSettings = field(default_factory=MachineSettings)
 
     @property
     def permission_mode(self) -> PermissionMode | None:
-        """The agent's mode; ``None``: the default."""
+        """The agent's permission mode; ``None`` means the default."""
         return "strict" if self.restrictions.strict else self.machine.permission_mode
 
     @property
     def skill_sources(self) -> tuple[SkillSource, ...] | None:
-        """The agent's sources of skills; ``None``: the default."""
+        """The agent's sources of skills; ``None`` means the default."""
         limit, here = self.restrictions.skill_sources, self.machine.skill_sources
         if limit is None:
             return here
@@ -149,12 +155,12 @@ class AgentSettings:
 
     @property
     def allowed_tools(self) -> tuple[str, ...] | None:
-        """The tools that need no question, without those it must not have."""
+        """The tools that need no question, without those that it must not have."""
         given, hidden = self.machine.allowed_tools, self.restrictions.disallowed_tools
         return None if given is None else tuple(name for name in given if name not in hidden)
 
     def shown(self) -> dict[str, Any]:
-        """Return what is set, under the names of the options."""
+        """Return the settings that are set, under the names of the options."""
         found = {
             "permission_mode": self.permission_mode,
             "allowed_tools": self.allowed_tools,
@@ -166,14 +172,16 @@ class AgentSettings:
         return {name: value for name, value in found.items() if value is not None}
 
     def changed(self, changes: Mapping[str, Any]) -> AgentSettings:
-        """Return these settings with some of them said anew; ``None`` takes one back.
+        """Return these settings with some of them changed; ``None`` takes a setting back.
 
         Raises:
-            InvalidInputError: a value that the option does not take.
+            InvalidInputError: An option does not take the value.
         """
         now = AgentOptions(**{k: v for k, v in changes.items() if v is not None})
         said = {name: getattr(now, name) for name in SETTINGS if name in changes}
         restrictions, machine = self.restrictions, self.machine.model_dump()
+        # A mode restricts or loosens, so it is kept in one of two places, and is removed from the
+        # other.
         mode = PERMISSION_MODES[self.permission_mode or "standard"]
         if "permission_mode" in said:
             mode = PERMISSION_MODES[said["permission_mode"] or "standard"]
@@ -187,6 +195,7 @@ class AgentSettings:
         if "system_info_reminder" in said:
             quiet = said["system_info_reminder"] is False
         machine |= {name: said[name] for name in ("allowed_tools", "cwd") if name in said}
+        # Kept for processes that run elsewhere, for which a relative path would mean another place.
         if machine["cwd"] is not None:
             machine["cwd"] = machine["cwd"].expanduser().absolute()
         return AgentSettings(
@@ -195,21 +204,21 @@ class AgentSettings:
 
 
 def of_options(options: AgentOptions) -> AgentSettings:
-    """Return what ``create_agent`` was told of its sessions."""
+    """Return the settings for sessions that ``create_agent`` was given."""
     given = {name: getattr(options, name) for name in SETTINGS}
     return AgentSettings().changed({k: v for k, v in given.items() if v is not None})
 
 
 def for_session(settings: AgentSettings, options: SessionOptions) -> SessionOptions:
-    """Return the options of a session with the agent's settings where it says nothing.
+    """Return the options of a session, with the agent's settings where it does not set its own.
 
-    What a session says counts where it restricts further; tools that either disallows are
-    disallowed. What the agent *does* is restricted for good: a session that asks for more is
-    refused, for nobody would notice if one of both were dropped. What the agent is *told* about
-    this machine is the session's to say.
+    A session's own options count where they restrict further; tools that either of them disallows
+    are disallowed. The *actions* of an agent are restricted for good: a session that asks for more
+    is refused, because nobody would notice if one of the two were dropped. Only the information an
+    agent gets about this machine is for the session to decide.
 
     Raises:
-        InvalidInputError: a session asks for what the agent rules out.
+        InvalidInputError: The session asks for something that the agent rules out.
     """
     ruled = settings.restrictions
     mode = options.permission_mode
@@ -250,7 +259,7 @@ def _refusal(option: str, given: object, why: str) -> InvalidInputError:
 
 
 def is_tool_name(name: str) -> bool:
-    """Can it be the name of a tool, and no pattern?"""
+    """Return whether it can be the name of a tool, and is no pattern."""
     return bool(name) and name.isprintable() and not set(name) & set("(*) ,")
 
 
@@ -269,7 +278,7 @@ def with_metadata(metadata: object, restrictions: Restrictions) -> dict[str, Any
 
 
 def keep_own(fields: Mapping[str, Any], agent: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an update of an agent that leaves what is ours in its tags and metadata in place."""
+    """Return an update of an agent that keeps this package's own tags and metadata in place."""
     made = dict(fields)
     if made.get("tags") is not None:
         tags = [str(tag) for tag in made["tags"]]
@@ -283,7 +292,7 @@ def keep_own(fields: Mapping[str, Any], agent: Mapping[str, Any]) -> dict[str, A
 
 
 def without_own(agent: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an agent as its user made it: without the tags and metadata that restrict."""
+    """Return an agent as its user made it, without the tags and metadata that restrict."""
     made = dict(agent)
     if isinstance(made.get("tags"), list):
         made["tags"] = [

@@ -1,4 +1,7 @@
-"""What a management call changes, so that nobody goes on by what was remembered of it before."""
+"""The effects of management calls on facts about agents and conversations that are cached.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 _ITEM: Final = re.compile(r"/v1/(agents|conversations)/([^/]+)/?")
+# The commands of Letta Code that change one of them: its kind, and whether it is gone then.
 _COMMANDS: Final[Mapping[str, tuple[str, bool]]] = {
     "agent_delete": ("agents", True),
     "agent_update": ("agents", False),
@@ -17,24 +21,26 @@ _COMMANDS: Final[Mapping[str, tuple[str, bool]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """An agent, or a conversation, is not what it was. ``gone``: deleted, or archived."""
+    """A change of an agent or a conversation; ``gone`` means that it was deleted or archived."""
 
     agent_id: str = ""
     conversation_id: str = ""
     gone: bool = False
 
     def concerns(self, agent_id: str, conversation_id: str) -> bool:
-        """Is it about this conversation, or its agent?"""
+        """Return whether the change is about this conversation, or its agent."""
         if self.agent_id:
             return self.agent_id == agent_id
         return self.conversation_id == conversation_id
 
 
 def change_of(method: str, path: str, body: Mapping[str, Any] | None) -> Change | None:
-    """Return what a call that succeeded has changed; ``None``: nothing that is remembered.
+    """Return the change that a successful call has made; ``None`` if nothing cached has changed.
 
     Args:
-        method, path, body: As ``client.request`` takes them (``"COMMAND"`` included).
+        method: The method, as ``client.request`` takes it (``"COMMAND"`` included).
+        path: The path of the request, or the name of the command.
+        body: The body of the request, or the fields of the command.
     """
     given = body or {}
     if method == "COMMAND":

@@ -1,4 +1,4 @@
-"""What a message is made of: text and images.
+"""The content of a message: text and images.
 
 Wire shapes: Letta API, as observed on 0.16.8; Letta Code's App Server takes the same base64 parts.
 Everything is checked here, before any I/O, because the API does not check: a bad image would be
@@ -35,18 +35,25 @@ class TextContent:
     text: str
 
     def to_wire(self) -> dict[str, Any]:
-        """``{"type": "text", "text": ...}``; :class:`InvalidInputError` if it is empty."""
+        """Return ``{"type": "text", "text": ...}``.
+
+        Raises:
+            InvalidInputError: The text is empty.
+        """
         return {"type": "text", "text": _checked_text(self.text)}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ImageContent:
-    """An image: base64 ``data`` with its ``media_type``, or an http(s) ``url``. Not both.
+    """An image: base64 ``data`` with its ``media_type``, or an http(s) ``url``, but not both.
 
-    Easier made with :func:`image_from_file`, :func:`image_from_bytes`, :func:`image_from_url`.
-    ``media_type`` is filled in from the bytes when left out. ``detail`` (``low``, ``high``,
-    ``auto``) exists for ``data`` only: the API has no such field for a URL, which the *server*
-    fetches. Raises :class:`InvalidInputError` for anything the model could not see.
+    It is more easily made with :func:`image_from_file`, :func:`image_from_bytes` or
+    :func:`image_from_url`. ``media_type`` is filled in from the bytes when left out. ``detail``
+    (``low``, ``high``, ``auto``) exists for ``data`` only: the API has no such field for a URL,
+    which the *server* fetches.
+
+    Raises:
+        InvalidInputError: The model could not see it.
     """
 
     type: ClassVar[Literal["image"]] = "image"
@@ -68,6 +75,8 @@ class ImageContent:
         if self.data is None:
             self._check_url()
             return
+        # Decoded and encoded anew, so that white space or missing padding does not reach the
+        # server.
         raw = _decode_base64(self.data)
         object.__setattr__(self, "media_type", _checked_media_type(raw, self.media_type))
         object.__setattr__(self, "data", base64.b64encode(raw).decode("ascii"))
@@ -89,7 +98,7 @@ class ImageContent:
         return f"ImageContent(url={shown + ('?...' if query else '')!r})"
 
     def to_wire(self) -> dict[str, Any]:
-        """``{"type": "image", "source": {...}}``."""
+        """Return ``{"type": "image", "source": {...}}``."""
         if self.data is None:
             return {"type": "image", "source": {"type": "url", "url": self.url}}
         source = {"type": "base64", "media_type": self.media_type, "data": self.data}
@@ -105,10 +114,15 @@ MessageContent: TypeAlias = ContentPart | Sequence[ContentPart]
 def image_from_bytes(
     data: bytes, *, media_type: str | None = None, detail: ImageDetail | None = None
 ) -> ImageContent:
-    """An image from its file's bytes (PNG, JPEG, GIF or WebP, at most ``MAX_IMAGE_BYTES``).
+    """Make an image from the bytes of its file.
 
-    ``media_type`` is found in the bytes; a declared one must agree with them. Raises
-    :class:`InvalidInputError`.
+    Args:
+        data: A PNG, JPEG, GIF or WebP file, at most ``MAX_IMAGE_BYTES`` long.
+        media_type: Found in the bytes if left out; a declared one must agree with them.
+        detail: ``"low"``, ``"high"`` or ``"auto"``: how closely the model looks.
+
+    Raises:
+        InvalidInputError: It is no such image, or too large.
     """
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise InvalidInputError(
@@ -128,9 +142,19 @@ def image_from_file(
     media_type: str | None = None,
     detail: ImageDetail | None = None,
 ) -> ImageContent:
-    """An image from a file, read now. As :func:`image_from_bytes`; the name's suffix is not used.
+    """Make an image from a file, which is read now; the suffix of its name does not matter.
 
-    Raises :class:`InvalidInputError` when the file is missing, cannot be read, or is no image.
+    ::
+
+        session.send(["What is on this picture?", image_from_file("cat.png")])
+
+    Args:
+        path: The file: PNG, JPEG, GIF or WebP, at most ``MAX_IMAGE_BYTES`` long.
+        media_type: Found in the bytes if left out; a declared one must agree with them.
+        detail: ``"low"``, ``"high"`` or ``"auto"``: how closely the model looks.
+
+    Raises:
+        InvalidInputError: The file is missing, cannot be read, or is no image.
     """
     name = str(path)
     try:
@@ -141,6 +165,7 @@ def image_from_file(
                 f"There is no image file {name!r}.",
                 hint="Check the path: a relative one starts at the working directory.",
             )
+        # By its size on the disk first: a huge file must not be read into memory to be refused.
         _check_size(file.stat().st_size, name)
         raw = file.read_bytes()
     except (OSError, ValueError, TypeError, RuntimeError) as exc:  # the last: ~nobody
@@ -157,11 +182,18 @@ def image_from_file(
 
 
 def image_from_url(url: str, *, detail: ImageDetail | None = None) -> ImageContent:
-    """An image from an http(s) URL, which the *server* fetches, or from a base64 ``data:`` URL.
+    """Make an image from an http(s) URL, which the *server* fetches, or a base64 ``data:`` URL.
 
     A ``data:`` URL becomes a base64 part, which every backend takes. Letta Code cannot fetch
-    images: this process does when the message is sent (:mod:`letta_adapters.images`, from public
-    addresses only). ``detail`` is for ``data:`` URLs only. Raises :class:`InvalidInputError`.
+    images; this process fetches them when the message is sent (:mod:`letta_adapters.images`, from
+    public addresses only).
+
+    Args:
+        url: The URL.
+        detail: ``"low"``, ``"high"`` or ``"auto"``; for ``data:`` URLs only.
+
+    Raises:
+        InvalidInputError: It is no such URL, or holds no image.
     """
     if isinstance(url, str) and url[:5].lower() == "data:":
         media_type, raw = _decode_data_url(url)
@@ -170,11 +202,14 @@ def image_from_url(url: str, *, detail: ImageDetail | None = None) -> ImageConte
 
 
 def to_wire(message: MessageContent) -> str | list[dict[str, Any]]:
-    """A message as the API takes it: a string as it is, anything else as a list of parts.
+    """Return a message as the API takes it: a string as it is, anything else as a list of parts.
 
-    ``message`` is a string, one part, or a list of parts; a part is a string,
-    :class:`TextContent`, :class:`ImageContent`, or a dict in the wire's own shape. Raises
-    :class:`InvalidInputError` for empty or unknown content.
+    Args:
+        message: A string, one part, or a list of parts. A part is a string, :class:`TextContent`,
+            :class:`ImageContent`, or a dict in the wire's own shape.
+
+    Raises:
+        InvalidInputError: The content is empty or unknown.
     """
     if isinstance(message, str):
         return _checked_text(message)
@@ -211,6 +246,7 @@ def _part(item: object) -> dict[str, Any]:
         return {**item, "text": _checked_text(item.get("text"))}
     if kind == "image":
         return _image_part(item)
+    # Copied from OpenAI's API it looks right, so the error says what to write instead.
     if kind in _OPENAI_IMAGES:
         raise InvalidInputError(
             f"{kind!r} is OpenAI's image part; the Letta API refuses it.",
@@ -249,10 +285,14 @@ def _checked_text(text: object) -> str:
 
 
 def sendable_text(text: str, where: str) -> str:
-    """Return the text if UTF-8 can hold it; ``where`` is how an error calls it.
+    """Return the text if UTF-8 can hold it.
+
+    Args:
+        text: The text.
+        where: The name of the text for an error.
 
     Raises:
-        InvalidInputError: it holds half of a character (a lone surrogate).
+        InvalidInputError: It holds half of a character (a lone surrogate).
     """
     if text.isascii():
         return text
@@ -276,6 +316,8 @@ def _check_size(size: int, name: str = "") -> None:
 
 
 def _sniff(raw: bytes) -> str | None:
+    # By the first bytes, as browsers do: names and declared types are often wrong, and the model's
+    # provider goes by the bytes.
     if raw.startswith(b"\x89PNG\r\n\x1a\n"):
         return "image/png"
     if raw.startswith(b"\xff\xd8\xff"):
@@ -311,6 +353,7 @@ def _decode_base64(data: object) -> bytes:
             hint="Use image_from_bytes(data).",
         )
     compact = "".join(data.split())
+    # Before decoding, which takes as much memory again; the padding may be two bytes too many.
     _check_size(len(compact) * 3 // 4 - 2)
     try:
         raw = base64.b64decode(compact, validate=True)

@@ -1,8 +1,10 @@
-"""State files of Letta Code that were torn: found, named, and set aside. Nothing is deleted.
+"""Damaged state files of Letta Code: find them, name them, and move them aside.
 
-Layout of ``letta`` 0.34.12: ``agents/<id>.json`` and ``conversations/<id>/*.json`` with
-``messages.jsonl`` in the state directory, ids as unpadded base64; ``state/*/
-input-dispositions-v2.json`` (the ledger of accepted messages) in ``~/.letta``.
+Nothing is deleted. Layout of ``letta`` 0.34.12: ``agents/<id>.json`` and
+``conversations/<id>/*.json`` with ``messages.jsonl`` in the state directory, ids as unpadded
+base64; ``state/*/input-dispositions-v2.json`` (the ledger of accepted messages) in ``~/.letta``.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -27,13 +29,13 @@ _NAMES: Final = {
     "ledger": "the ledger of accepted messages",
     "settings": "what this machine was told of the agent",
 }
-# How Node says that a file holds no JSON.
+# Node's words for a file that holds no JSON; they differ between its versions.
 _NO_JSON: Final = re.compile(r"JSON input|in JSON|valid JSON|JSON at position|Expected .* JSON")
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """One file that cannot be read. ``of``: the id of what it keeps, where there is one."""
+    """One file that cannot be read; ``of`` is the id of the thing it keeps, where there is one."""
 
     path: Path
     kind: Kind
@@ -46,7 +48,10 @@ class Damage:
 
 
 def find_damage(state: Path, ledgers: Iterable[Path] = ()) -> Iterator[Damage]:
-    """Look through the state directory ``state`` and the ``ledgers``; reads every file."""
+    """Find the damaged files of the state directory ``state`` and of the ``ledgers``.
+
+    Every file is read.
+    """
     for path in ledgers:
         yield from _whole(path, "ledger", "")
     for path in sorted((state / "agents").glob("*.json")):
@@ -59,7 +64,7 @@ def find_damage(state: Path, ledgers: Iterable[Path] = ()) -> Iterator[Damage]:
 
 
 def agent_file(state: Path, agent_id: str) -> Path:
-    """Return where an agent is kept."""
+    """Return the file in which an agent is kept."""
     name = base64.urlsafe_b64encode(agent_id.encode()).decode().rstrip("=")
     return state / "agents" / f"{name}.json"
 
@@ -72,9 +77,9 @@ def corrupt(found: Iterable[Damage]) -> CorruptStateError:
 
 
 def explain(state: Path, text: str) -> CorruptStateError | None:
-    """Return what a refusal of the server means, if a file of the state directory is torn."""
+    """Return the reason of a server's refusal if it is a damaged file; ``None`` if it is not."""
     if "not found" in text.lower():
-        # What is torn is left out when the runtime starts, or taken for nothing.
+        # The runtime leaves out a damaged file when it starts, or takes it for an empty one.
         found = [d for d in find_damage(state) if d.of and d.of.split(":")[0] in text]
     elif _NO_JSON.search(text):
         found = list(find_damage(state))
@@ -84,11 +89,15 @@ def explain(state: Path, text: str) -> CorruptStateError | None:
 
 
 def set_aside(damage: Damage, state: Path) -> Path:
-    """Move a damaged file to ``letta-adapters/set-aside`` of the state directory; its new place.
+    """Move a damaged file to ``letta-adapters/set-aside`` in the state directory.
 
-    Of a conversation's messages the lines that can be read stay where they are. Not while a server
-    runs.
+    The lines of a conversation's messages that can be read stay where they are. This must not be
+    done while a server runs.
+
+    Returns:
+        The new place of the file.
     """
+    # A ledger lies in the home of the runtime, outside the state directory.
     base = state if damage.path.is_relative_to(state) else damage.path.parents[2]
     stamp = time.strftime("%Y%m%d-%H%M%S")
     kept = state / "letta-adapters" / "set-aside" / stamp / damage.path.relative_to(base)
@@ -103,6 +112,7 @@ def set_aside(damage: Damage, state: Path) -> Path:
 
 
 def _whole(path: Path, kind: Kind, of: str) -> Iterator[Damage]:
+    # A file that is deleted meanwhile is not damaged, and neither is one that never was.
     with suppress(FileNotFoundError):
         try:
             value = json.loads(path.read_bytes())

@@ -5,6 +5,8 @@ are fetched here, within limits: http and https only, no more than ``MAX_IMAGE_B
 over all, and, as the URL may come from anywhere, public addresses only. Every redirect is checked
 again, and the connection goes to the very address that was checked (a name that changes its address
 in between gains nothing). Nothing of this process's is sent along: no key, no cookie, no proxy.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from letta_adapters.content import MAX_IMAGE_BYTES, ImageContent, image_from_byt
 from letta_adapters.errors import InvalidInputError
 
 SECONDS: Final = 20.0
-# What Letta Code puts in the place of an image that the model cannot see.
+# The text that Letta Code puts in the place of an image that the model cannot see.
 OMITTED: Final = "image omitted: model does not support images"
 _REDIRECTS: Final = 3
 _CHUNK: Final = 65536
@@ -33,12 +35,13 @@ def fetch_image(url: str, *, allow_private: bool = False, seconds: float = SECON
     """Fetch an image and return it with its bytes.
 
     Args:
-        url: http(s), or a ``data:`` URL, which is only decoded.
-        allow_private: Also from this machine and private networks. Only for URLs of your own.
-        seconds: How long all of it may take.
+        url: An http(s) URL, or a ``data:`` URL, which is only decoded.
+        allow_private: Also fetch from this machine and private networks. Only for URLs of your own.
+        seconds: The time limit for all of it.
 
     Raises:
-        InvalidInputError: it cannot be had, or is no image; the text never holds the URL's query.
+        InvalidInputError: It cannot be fetched, or is no image; the text never holds the URL's
+            query.
     """
     given = image_from_url(url)
     if given.url is None:
@@ -59,10 +62,10 @@ def has_images(content: Any) -> bool:
 
 
 async def with_bytes(content: Any) -> Any:
-    """Return a message (in wire parts) whose images are all here, fetched where they are URLs.
+    """Return a message (in wire parts) with the bytes of all images, fetched where they are URLs.
 
     Raises:
-        InvalidInputError: as :func:`fetch_image`.
+        InvalidInputError: An image cannot be fetched; see :func:`fetch_image`.
     """
     if not has_images(content):
         return content
@@ -73,10 +76,12 @@ async def _with_bytes(part: dict[str, Any]) -> dict[str, Any]:
     source = part.get("source")
     if part.get("type") != "image" or not isinstance(source, dict) or source.get("type") != "url":
         return part
+    # In a thread, because Python's own HTTP client blocks.
     return (await asyncio.to_thread(fetch_image, str(source.get("url")))).to_wire()
 
 
 def _failed(url: str, why: str) -> InvalidInputError:
+    # Without the query, which may hold a key, as signed URLs do.
     parts = urlsplit(url)
     return InvalidInputError(
         f"The image at {parts.scheme}://{parts.hostname}{parts.path} cannot be fetched: {why}.",
@@ -86,7 +91,7 @@ def _failed(url: str, why: str) -> InvalidInputError:
 
 
 def _get(url: str, allow_private: bool, until: float) -> bytes | str:
-    """The body, or where it redirects to."""
+    """Return the body, or the address that it redirects to."""
     parts = urlsplit(url)
     if parts.scheme not in _PORTS or parts.username is not None:
         raise _failed(url, "only http and https without a password are fetched")
@@ -112,13 +117,15 @@ def _get(url: str, allow_private: bool, until: float) -> bytes | str:
 
 
 def _connect(url: str, port: int, allow_private: bool, until: float) -> http.client.HTTPConnection:
-    """A connection to an address that was looked at."""
+    """Connect to an address that was checked."""
     parts = urlsplit(url)
     host = parts.hostname or ""
     for *_, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         address = ipaddress.ip_address(str(where[0]).partition("%")[0])
         if not allow_private and not _is_public(address):
             raise _failed(url, f"{address} is not a public address")
+        # To the checked number, not to the name: that might lead elsewhere when it is looked up
+        # again.
         raw = socket.create_connection((str(where[0]), port), timeout=_left(url, until))
         connection = http.client.HTTPConnection(host, port)
         connection.sock = raw
@@ -134,6 +141,7 @@ def _connect(url: str, port: int, allow_private: bool, until: float) -> http.cli
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    # An IPv4 address may be written inside an IPv6 one; its own range is the one that counts.
     inside = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
     return _is_public(inside) if inside else address.is_global and not address.is_multicast
 
@@ -160,6 +168,7 @@ def _read(
         raise _failed(url, f"it is {kind}, not an image")
     body = b""
     while True:
+        # Before every read: a server that sends one byte now and then must not hold this up.
         sock.settimeout(_left(url, until))
         chunk = response.read1(_CHUNK)
         if not chunk:

@@ -1,4 +1,4 @@
-"""MCP servers as client-side tools: this process hosts the servers, the agent calls their tools.
+"""MCP servers as client-side tools: this process hosts them, the agent calls their tools.
 
 ::
 
@@ -8,8 +8,10 @@
     }
 
 A tool is called ``mcp__<server>__<tool>``. The official ``mcp`` package speaks the protocol (1.30
-to 2.x: what they decode differs, so it is read in the wire's shape). Only tools are used: not
-resources, prompts, sampling or elicitation, and no changes of the list of tools.
+to 2.x; as they decode results differently, these are read in the shape of the wire). Only tools
+are used: not resources, prompts, sampling or elicitation, and no changes of the list of tools.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -43,10 +45,14 @@ _SPELLINGS: Final = {"streamable_http": "http", "streamable-http": "http"}
 
 
 def parse_servers(servers: Mapping[str, Any]) -> dict[str, McpServer]:
-    """Checked configurations, in order. Does no I/O. Raises :class:`InvalidInputError`.
+    """Return checked configurations, in order; this does no I/O.
 
-    A value is an :class:`McpStdio`, an :class:`McpHttp`, or a dict of their fields. Without
-    ``type``, a dict with a ``url`` is an HTTP server and any other a stdio server.
+    Args:
+        servers: By name an :class:`McpStdio`, an :class:`McpHttp`, or a dict of their fields.
+            Without ``type``, a dict with a ``url`` is an HTTP server and any other a stdio server.
+
+    Raises:
+        InvalidInputError: A configuration is wrong.
     """
     if not isinstance(servers, Mapping):
         raise InvalidInputError(f"mcp_servers is {type(servers).__name__}, not a dict.")
@@ -70,10 +76,10 @@ def _parse(name: Any, value: Any) -> McpServer:
 
 
 def tool_names(tools: Sequence[tuple[str, str]]) -> list[str]:
-    """Names the model can call, one for each ``(server, tool)``, all different.
+    """Return names the model can call, one for each ``(server, tool)``, all different.
 
-    ``mcp__<server>__<tool>`` with ``_`` for what a name cannot hold. What is too long, and what
-    would be the same as another's, ends in a hash of the pair.
+    The name is ``mcp__<server>__<tool>`` with ``_`` for characters that a name cannot hold. If it
+    is too long, or the same as another's, it ends in a hash of the pair.
     """
     plain = [re.sub(r"[^A-Za-z0-9_-]", "_", f"mcp__{server}__{tool}") for server, tool in tools]
     count = Counter(plain)
@@ -85,8 +91,10 @@ def tool_names(tools: Sequence[tuple[str, str]]) -> list[str]:
 
 
 class McpHost:
-    """The MCP servers of one session. Belongs to the event loop :meth:`start` ran on; the handlers
-    of its tools can be awaited on any loop, in any thread.
+    """The MCP servers of one session.
+
+    It belongs to the event loop :meth:`start` ran on; the handlers of its tools can be awaited on
+    any loop, in any thread.
     """
 
     def __init__(self) -> None:
@@ -98,13 +106,14 @@ class McpHost:
         self._closed = False
 
     async def start(self, specs: Mapping[str, Any]) -> tuple[Tool, ...]:
-        """Connect to all servers at once; the tools of those that answer, in their order.
+        """Connect to all servers at once, and return the tools of those that answer, in order.
 
-        A server that does not is in :attr:`problems`, and logged as a warning. To be called once.
+        A server that does not answer is in :attr:`problems`, and logged as a warning. This can be
+        called only once.
 
         Raises:
-            InvalidInputError: a configuration is wrong.
-            ConfigurationError: the ``mcp`` package is not installed.
+            InvalidInputError: A configuration is wrong.
+            ConfigurationError: The ``mcp`` package is not installed.
         """
         servers = parse_servers(specs)
         if servers and find_spec("mcp") is None:
@@ -139,7 +148,8 @@ class McpHost:
             if self._closed or self._loop is None or self._loop.is_closed():
                 work.close()
                 return ToolOutcome("The session was closed.", is_error=True)
-            # The sync client runs handlers on loops of their own.
+            # The sync client runs handlers on loops of their own; the connection belongs to this
+            # one.
             return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
 
         about = item.get("description") or item.get("title") or tool
@@ -147,6 +157,7 @@ class McpHost:
         schema = {key: value for key, value in schema.items() if value is not None}
         try:
             return Tool(name, about, schema, handler=call)
+        # One bad tool must not cost the user all the others of the server.
         except InvalidInputError as error:
             _log.warning("A tool of MCP server %r is left out: %s", server, error)
             return None
@@ -158,11 +169,13 @@ class McpHost:
             return []
 
     async def _connect(self, name: str, spec: McpServer) -> list[dict[str, Any]]:
-        """Make a connection, recorded in ``_links`` or in ``problems``; the server's tools."""
+        """Make a connection, note it in ``_links`` or ``problems``, and return the tools."""
         if self._closed:
             raise SessionClosedError("The session was closed.")
         link = self._links[name] = Link(name, spec)
         try:
+            # The task that owns the connection may fail before it is ready; waiting for both tells
+            # at once.
             either: set[asyncio.Future[Any]] = {link.ready, link.owner}
             done, _ = await asyncio.wait(
                 either, timeout=spec.connect_timeout, return_when=asyncio.FIRST_COMPLETED
@@ -185,6 +198,8 @@ class McpHost:
         try:
             async with self._locks[server]:
                 link = self._links[server]
+                # A server that was restarted is connected again here, so that only one call is
+                # lost.
                 if link.lost():
                     await link.end()
                     await self._connect(server, link.spec)
@@ -194,7 +209,7 @@ class McpHost:
         return await link.call(tool, arguments)
 
     async def aclose(self) -> None:
-        """End all connections and the processes started for them; can be called more than once.
+        """End all connections and the processes started for them; it can be called more than once.
 
         A cancellation of the caller waits for that too: a few seconds, with a server that does
         not end when it is asked to.

@@ -1,12 +1,14 @@
-"""What a call of an agent's tool does, and whether it runs when nobody is asked.
+"""The rules that judge a tool call: its effect, and whether it runs when nobody is asked.
 
 Letta Code has an opinion of its own (it calls many shell commands "read-only"), and files in the
 working directory may change it. Here that opinion counts for nothing: a call is judged by the
-tool's name and its arguments, with every path resolved as the file system resolves it. What is not
-understood counts as the worst it could be: an unknown tool executes, an odd path leads out.
+tool's name and its arguments, with every path resolved as the file system resolves it. A call that
+is not understood counts as the worst it could be: an unknown tool executes, an odd path leads out.
 
 The tools are those of all toolsets of ``letta`` 0.34.12, and the names older versions and other
 harnesses give them.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from letta_adapters.permissions import Allow, CallKind, Deny, normalise_decision
 
 _READS: Final = frozenset({"Read", "ReadFile", "read_file", "ViewImage", "view_image"})
 _LISTS: Final = frozenset({"LS", "ListDir", "list_dir", "list_directory"})
-# Whatever lies below a directory is read, and links are followed: only a single file can be judged.
+# A search reads all that lies below a directory and follows links, so only a search of one single
+# file can be judged.
 _SEARCHES: Final = frozenset(
     {"Glob", "glob", "Grep", "GrepFiles", "grep", "grep_files", "search_file_content"}
 )
@@ -44,7 +47,7 @@ _WRITES: Final = frozenset(
     }
 )
 _PATCHES: Final = frozenset({"ApplyPatch", "apply_patch"})
-# What these do does not depend on what they are told.
+# The effect of these does not depend on their arguments.
 _ALWAYS: Final[Mapping[str, CallKind]] = {
     **dict.fromkeys(("TaskCreate", "TaskGet", "TaskList", "TaskUpdate", "TodoWrite"), "notes"),
     **dict.fromkeys(("UpdatePlan", "update_plan"), "notes"),
@@ -57,10 +60,11 @@ _ALWAYS: Final[Mapping[str, CallKind]] = {
     "read_artifact_file": "reads",
     "write_artifact_file": "writes",
 }
-# After one of these the agent works elsewhere.
+# After one of these the agent works in another directory.
 MOVES: Final = frozenset({"SetWorkingDirectory", "EnterWorktree", "ExitWorktree"})
 _PATH_KEYS: Final = ("file_path", "path", "notebook_path", "absolute_path", "filePath")
 
+# A line of a patch that names a file, in the format of the patch tool.
 _PATCH_FILE: Final = re.compile(r"\*\*\* (?:Add File|Update File|Delete File|Move to): *(.+)")
 _AROUND: Final = re.compile(r"^[\s\ufeff]+|[\s\ufeff]+$")
 _PATCH_OTHER: Final = re.compile(r"\*\*\* (?:Begin Patch|End Patch|End of File)")
@@ -70,7 +74,8 @@ _PROJECT_SKILLS: Final = (".skills", ".agents/skills")
 
 # -- files that may hold secrets, or that run --------------------------------------------------
 
-# Directories, anywhere on the way. Written, they run code: hooks of git, settings of Letta Code.
+# Directories that are private wherever they stand on the way to a file. A file written there may
+# run: hooks of git, settings of Letta Code.
 _PRIVATE_FOLDERS: Final = frozenset(
     {
         ".git", ".letta", ".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".gcloud",
@@ -85,7 +90,7 @@ _PRIVATE_FILES: Final = (
     "service_account*.json", "*.tfstate*", "*.tfvars", "shadow", "shadow-",
 )  # fmt: skip
 _PRIVATE: Final = re.compile("|".join(fnmatch.translate(pattern) for pattern in _PRIVATE_FILES))
-# `passwords.txt`, but not `password_reset.py`.
+# Matches `passwords.txt`; `password_reset.py` is let through because source code is not a secret.
 _TELLING: Final = re.compile(r"credential|secret|passw(or)?d|token|api[-_.]?key")
 _SOURCE: Final = frozenset(
     {
@@ -94,7 +99,7 @@ _SOURCE: Final = frozenset(
         ".rst", ".html", ".css", ".scss", ".vue", ".sql",
     }
 )  # fmt: skip
-# What is there runs without being called: at a commit, or when an editor or another agent's program
+# A file there runs without being called: at a commit, or when an editor or another agent's program
 # opens the folder.
 _RUNNING_FOLDERS: Final = frozenset(
     {
@@ -112,12 +117,12 @@ _RUNNING_FILES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """Where an agent's tools work, on this machine.
+    """The place on this machine where an agent's tools work.
 
     Args:
-        cwd: The session's working directory; ``None``: its files cannot be looked at from here.
+        cwd: The session's working directory; ``None`` if its files cannot be looked at from here.
         memory: The agent's own memory.
-        private: What no agent may read unasked: the state of Letta Code and of this package.
+        private: Directories no agent may read unasked: the state of Letta Code and of this package.
         homes: The user's home, and the runtime's.
     """
 
@@ -129,14 +134,15 @@ class Ground:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The directories of a runtime on this machine. ``memory``: with ``{agent}`` for the id."""
+    """The directories of a runtime on this machine; ``memory`` holds ``{agent}`` for the id."""
 
     memory: str
     private: tuple[Path, ...] = ()
     homes: tuple[Path, ...] = ()
 
     def ground(self, agent_id: str, cwd: str | None) -> Ground:
-        """Where this agent's tools work."""
+        """Return the place where this agent's tools work."""
+        # An id becomes a part of a path, so one that could climb out of it names no memory at all.
         known = _AGENT_ID.fullmatch(agent_id) is not None
         memory = Path(self.memory.replace("{agent}", agent_id)) if known else None
         return Ground(None if cwd is None else Path(cwd), memory, self.private, self.homes)
@@ -144,15 +150,15 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a session said. ``mode``: a key of :data:`~letta_adapters.options.PERMISSION_MODES`."""
+    """The rules of a session; ``mode`` is in :data:`~letta_adapters.options.PERMISSION_MODES`."""
 
     mode: str = "standard"
     allowed: frozenset[str] = frozenset()
     disallowed: frozenset[str] = frozenset()
 
 
-# What each mode allows where nobody is asked. Client-side tools were given to run; `strict` is for
-# those who want to be asked about the agent's memory, too.
+# The kinds of call that each mode allows where nobody is asked. Client-side tools were given in
+# order to run; `strict` is for those who want to be asked about the agent's memory, too.
 _HARMLESS: Final[frozenset[CallKind]] = frozenset(
     {"client_tool", "own_memory", "notes", "reads_cwd"}
 )
@@ -181,10 +187,10 @@ DISALLOWED: Final = "This tool is not allowed in this session, so it was not run
 
 
 def answer_unasked(name: str, kind: CallKind, rules: Rules) -> Allow | Deny:
-    """Return what becomes of a call where nobody is asked.
+    """Return the answer to a call about which nobody is asked.
 
-    ``disallowed`` wins over everything; ``allowed`` names whole tools, whatever they are told to
-    do; ``unrestricted`` allows what is left.
+    ``disallowed`` wins over everything. ``allowed`` names whole tools, whatever their arguments;
+    ``unrestricted`` allows all others.
     """
     if is_disallowed(name, rules):
         return Deny(DISALLOWED)
@@ -196,12 +202,13 @@ def answer_unasked(name: str, kind: CallKind, rules: Rules) -> Allow | Deny:
 
 
 def question(client_tool: bool, details: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a :class:`PermissionContext` that say what is asked.
+    """Return the fields of a :class:`PermissionContext` that describe the question.
 
     Args:
-        client_tool: Whether the tool is the application's own.
-        details: What the backend says of the question; ``default`` in it is plain data. The Letta
-            API says nothing: its tools run on the server, and it asks only where a rule says so.
+        client_tool: True if the tool is the application's own.
+        details: The backend's own details of the question; ``default`` in it is plain data. The
+            Letta API gives none: its tools run on the server, and it asks only where a rule
+            requires it.
     """
     if client_tool:
         return {"client_tool": True, "kind": "client_tool", "default": Allow()}
@@ -215,7 +222,7 @@ def is_disallowed(name: str, rules: Rules) -> bool:
 
 
 def _family(name: str) -> frozenset[str]:
-    """All names of a tool that has several."""
+    """Return all names of a tool that has several."""
     for family in ({"Agent", "agent", "Task", "task"}, _PATCHES):
         if name in family:
             return frozenset(family)
@@ -223,12 +230,12 @@ def _family(name: str) -> frozenset[str]:
 
 
 def kind_of(name: str, tool_input: Mapping[str, Any], ground: Ground) -> CallKind:
-    """Return what a call of a tool that Letta Code runs does.
+    """Return the effect of a call of a tool that Letta Code runs.
 
     Args:
         name: The tool, as the model called it.
         tool_input: The arguments it is about to run with.
-        ground: Where it runs.
+        ground: The place where it runs.
     """
     if name in _ALWAYS:
         return _ALWAYS[name]
@@ -249,30 +256,34 @@ def kind_of(name: str, tool_input: Mapping[str, Any], ground: Ground) -> CallKin
     return "executes"
 
 
-# A chain of more links is one without an end; Linux gives up as early.
+# A longer chain of links is taken to be endless; Linux gives up as early.
 _MOST_LINKS: Final = 40
 
 # -- paths --------------------------------------------------------------------------------------
 
 
 def _paths(tool_input: Mapping[str, Any]) -> list[Any]:
-    """All arguments that name a file; which one a tool takes differs."""
+    """Return all arguments that name a file; the name of that argument differs between tools."""
     return [tool_input[key] for key in _PATH_KEYS if tool_input.get(key) is not None]
 
 
 def _gives_options(tool_input: Mapping[str, Any]) -> bool:
-    """Might ``rg`` take one for an option? ``--pre`` runs a command, ``-f`` reads a file."""
+    """Return whether ``rg`` might read an argument as an option.
+
+    Its option ``--pre`` runs a command, and ``-f`` reads a file.
+    """
     given = [v for key, v in tool_input.items() if v is not None and not key.startswith("-")]
     return any(not isinstance(v, str | int | float) or str(v).startswith("-") for v in given)
 
 
 def _patched(tool_input: Mapping[str, Any]) -> list[Any]:
-    """The files of a patch; ``[None]`` if a line of it is not understood."""
+    """Return the files of a patch; ``[None]`` if a line of it is not understood."""
     text = tool_input.get("input", tool_input.get("patch"))
     if not isinstance(text, str):
         return [None]
     found: list[Any] = []
-    # As JavaScript does: other characters end no line, and more of them are space around a header.
+    # Split as JavaScript does: other characters end no line, and more of them are space around a
+    # header.
     for line in text.split("\n"):
         header = _AROUND.sub("", line)
         if not header.startswith("***"):
@@ -286,10 +297,11 @@ def _patched(tool_input: Mapping[str, Any]) -> list[Any]:
 
 
 def _memory(tool_input: Mapping[str, Any], ground: Ground) -> CallKind:
-    """The tool reads one file or directory of the memory, named from there."""
+    """Judge a call that reads one file or directory of the memory, named relative to it."""
     path = tool_input.get("path", ".")
     if not _is_below(path):
         return "reads"
+    # The memory is on another machine; a path that stays below it can be no other file there.
     if ground.memory is None:
         return "own_memory"
     found = _followed(ground.memory / path)
@@ -314,7 +326,7 @@ def _read(given: Any, ground: Ground) -> CallKind:
 
 
 def _lists(tool_input: Mapping[str, Any], ground: Ground) -> CallKind:
-    """Names of files only."""
+    """Judge a call that shows the names of files only."""
     paths = _paths(tool_input) or [str(ground.cwd)]
     resolved = [_resolved(path, ground) for path in paths]
     inside = all(path is not None and _is_open(path, ground) for path in resolved)
@@ -337,7 +349,7 @@ def _write(given: Any, ground: Ground) -> CallKind:
     if path is None or not (_is_plain_file(path, alone=True) or not os.path.lexists(path)):
         return "writes"
     if _below(path, ground.memory) and not _is_private(path, ground.memory):
-        # Notes are Markdown; anything else that an agent keeps there might be loaded and run.
+        # Notes are Markdown; any other file that an agent keeps there might be loaded and run.
         return "own_memory" if path.suffix.lower() == ".md" else "writes"
     parts = _folded(path)
     runs = not _RUNNING_FOLDERS.isdisjoint(parts) or parts[-1] in _RUNNING_FILES
@@ -349,7 +361,7 @@ def _worst(kinds: set[CallKind], *order: CallKind) -> CallKind:
 
 
 def _skill(tool_input: Mapping[str, Any], ground: Ground) -> CallKind:
-    """Its text is read. One of the project may be a link to somewhere else."""
+    """Judge a call that reads the text of a skill; one of the project may be a link elsewhere."""
     name = tool_input.get("skill")
     if not isinstance(name, str) or _SKILL.fullmatch(name) is None or ground.cwd is None:
         return "reads"
@@ -358,14 +370,14 @@ def _skill(tool_input: Mapping[str, Any], ground: Ground) -> CallKind:
         return "notes"
     files = [home / name / "SKILL.md" for home in homes]
     found = [file for file in files if os.path.lexists(file)]
-    # A name may also stand inside a file: then it is not known which one is meant.
+    # A skill's name may also stand inside a file; then it is not known which file is meant.
     return _reads([str(file) for file in found], ground) if found else "reads"
 
 
 def _is_odd(text: str) -> bool:
-    """Does the runtime, or a system, read it otherwise than it is written?
+    """Return whether the runtime, or a system, might read a path differently from its letters.
 
-    Letta Code puts in the home for ``~`` and variables for ``$``; Windows knows streams, and
+    Letta Code replaces ``~`` by the home and ``$`` by variables; Windows has streams (``:``), and
     forgets dots and spaces at the end.
     """
     if text != text.strip() or not text or text.startswith("~") or "$" in text:
@@ -383,25 +395,26 @@ def _is_odd(text: str) -> bool:
 
 
 def _resolved(given: Any, ground: Ground) -> Path | None:
-    """The real file behind a path; ``None`` if that is not certain."""
+    """Return the real file behind a path; ``None`` if that is not certain."""
     if not isinstance(given, str) or ground.cwd is None or _is_odd(given):
         return None
     path = ground.cwd / given
     found = _followed(path)
-    # `..` behind a link: the system goes up from where the link leads, Node (of a relative path)
-    # from where it stands.
+    # `..` behind a link: the system goes up from the target of the link, Node (for a relative path)
+    # from the link itself.
     if ".." in path.parts and found != _followed(Path(os.path.normpath(path))):
         return None
     return found
 
 
 def _followed(path: Path) -> Path | None:
-    """The path without links; ``None`` if another process may find something else there.
+    """Return the path without links; ``None`` if another process may find something else there.
 
-    ``/proc/self`` is another directory for each process, and so is what links to it.
+    ``/proc/self`` is another directory for each process, and so is every link to it.
     """
     if os.name == "nt":
         return _real(path)
+    # One part after the other, as the kernel does: each may be a link, to anywhere.
     links = 0
     here, ahead = Path(path.anchor), list(reversed(path.parts[1:]))
     while ahead:
@@ -420,7 +433,7 @@ def _followed(path: Path) -> Path | None:
 
 
 def _target(path: Path) -> Path | None:
-    """Where a link leads; ``None`` if it is none."""
+    """Return the target of a link; ``None`` if the path is no link."""
     try:
         return path.readlink()
     except (OSError, ValueError):
@@ -428,7 +441,10 @@ def _target(path: Path) -> Path | None:
 
 
 def _is_plain_file(path: Path, *, alone: bool = False) -> bool:
-    """Is it a file? ``alone``: it has no other name, in no other place."""
+    """Return whether it is a regular file; ``alone`` also asks that it has no other name.
+
+    A second name (a hard link) may stand in another place.
+    """
     try:
         found = path.lstat()
     except OSError:
@@ -437,7 +453,7 @@ def _is_plain_file(path: Path, *, alone: bool = False) -> bool:
 
 
 def _folded(path: Path) -> tuple[str, ...]:
-    """Its parts as a file system sees them that makes no difference between cases."""
+    """Return the parts of a path as a file system sees them that ignores upper and lower case."""
     return tuple(unicodedata.normalize("NFKC", part).casefold() for part in path.parts)
 
 
@@ -446,12 +462,15 @@ def _real(path: Path) -> Path:
 
 
 def _below(path: Path, root: Path | None) -> bool:
-    """Is it inside? Both are real paths, or become so."""
+    """Return whether a real path is inside ``root``, which is made real here."""
     return root is not None and path.is_relative_to(_real(root)) and path != _real(root)
 
 
 def _is_private(path: Path, root: Path | None) -> bool:
-    """May it hold a secret, or run? ``root``: what lies above it is somebody else's choice."""
+    """Return whether a file may hold a secret, or run.
+
+    Directories above ``root`` do not count: they are the user's own choice.
+    """
     parts = _folded(path)
     below = parts[len(_folded(_real(root))) :] if root is not None else parts
     if not below:
@@ -462,7 +481,7 @@ def _is_private(path: Path, root: Path | None) -> bool:
 
 
 def _is_open(path: Path, ground: Ground) -> bool:
-    """Is it inside the working directory, and nothing private?"""
+    """Return whether a path is inside the working directory, and not private."""
     root = ground.cwd
     if root is None or not is_open_ground(ground):
         return False
@@ -472,7 +491,10 @@ def _is_open(path: Path, ground: Ground) -> bool:
 
 
 def is_open_ground(ground: Ground) -> bool:
-    """May anything be read there unasked? Not in a home, nor around or inside private state."""
+    """Return whether anything may be read there without a question.
+
+    Not in a home, nor in a directory around or inside private state.
+    """
     if ground.cwd is None:
         return False
     root = _folded(_real(ground.cwd))

@@ -1,8 +1,10 @@
 """Names of system prompts that the TypeScript SDK and the ``letta`` command know.
 
-``systemPrompt`` of ``@letta-ai/letta-code-sdk`` 0.1.14 takes the names on the left; ``--system`` of
-``letta`` 0.34 those of the second group. Neither the App Server nor the Letta API has names for
-prompts: they would store the name itself as the prompt.
+``systemPrompt`` of ``@letta-ai/letta-code-sdk`` 0.1.14 takes the names of the first group, and
+``--system`` of ``letta`` 0.34 those of the second. Neither the App Server nor the Letta API has
+names for prompts: they would store the name itself as the prompt.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ _NAMES: Final = frozenset({*_OF_THE_SDK, *_OF_THE_COMMAND})
 
 
 def prompt_of(value: Any) -> Any:
-    """Return what ``system_prompt`` means for a new agent: a text, or ``None`` for Letta's own.
+    """Return the prompt that ``system_prompt`` means for a new agent; ``None`` for Letta's own.
 
     Raises:
-        ValueError: a preset that has no text here, or the TypeScript SDK's object.
+        ValueError: It is a preset that has no text here, or the TypeScript SDK's object.
     """
     if isinstance(value, str) and value.strip() in OWN:
         return None
@@ -32,7 +34,7 @@ def literal_prompt(value: Any) -> Any:
     """Return the prompt as it is, where no preset can stand for one.
 
     Raises:
-        ValueError: it is the name of a preset, or the TypeScript SDK's object.
+        ValueError: It is the name of a preset, or the TypeScript SDK's object.
     """
     if isinstance(value, Mapping) and value.get("type") == "preset":
         raise ValueError(

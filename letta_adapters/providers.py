@@ -1,4 +1,7 @@
-"""Connecting providers of models to Letta Code: what it asks for, and what is wrong with it."""
+"""Connecting model providers to Letta Code, with a check of the fields that a provider needs.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 async def connect_provider(
     client: AsyncLettaClient, provider: str, given: Mapping[str, str | None]
 ) -> list[str]:
-    """See :meth:`~letta_adapters.client.AsyncLettaClient.connect_provider`."""
+    """Connect a provider; see :meth:`~letta_adapters.client.AsyncLettaClient.connect_provider`."""
     if client.backend_name == "rest":
         raise UnsupportedOptionError(
             "connect_provider",
@@ -23,6 +26,7 @@ async def connect_provider(
             supported_by=("local", "remote"),
             reason="the providers of a Letta API server are configured where it runs.",
         )
+    # Letta Code stores what it is given and fails only when a model is used, so it is checked here.
     body = {"target": "local"}
     listed = await client.request("COMMAND", "list_connect_providers", body=body)
     known = {str(item["id"]): item for item in listed.get("providers") or ()}
@@ -32,6 +36,7 @@ async def connect_provider(
     if method is not None:
         asked["auth_method_id"] = method
     await client.request("COMMAND", "connect_provider", body=asked)
+    # A provider that was just connected is in the list only if that is made anew.
     models = await client.request("COMMAND", "list_models", body={"force": True})
     handles = [str(e["handle"]) for e in models.get("entries") or () if e.get("handle")]
     return list(dict.fromkeys(handles))
@@ -40,7 +45,7 @@ async def connect_provider(
 def _checked(
     known: Mapping[str, Mapping[str, Any]], provider: str, fields: Mapping[str, str]
 ) -> str | None:
-    """The sign-in method that has these fields, if the provider has several."""
+    """Return the sign-in method with these fields; ``None`` if the provider has only one."""
     about = known.get(provider)
     if about is None:
         near = difflib.get_close_matches(str(provider), known, n=3, cutoff=0.4)

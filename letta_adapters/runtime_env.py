@@ -1,9 +1,11 @@
-"""Which environment variables reach the embedded runtime: a list of names, and nothing else. Pure.
+"""The environment variables that reach the embedded runtime: a list of names, and no others.
 
 The runtime runs git, shells and Node, and each of them is steered by variables that its caller may
 hold for another reason: a git hook exports ``GIT_DIR``, a tool sets ``NODE_OPTIONS``,
-``LD_PRELOAD`` or ``BASH_ENV``. So its environment is built from the names here and from what the
-user names.
+``LD_PRELOAD`` or ``BASH_ENV``. So its environment is built from the names here and from those that
+the user names. Nothing here does I/O.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-# Where things are, and who the user is. These may differ between processes that share a runtime.
+# Directories, languages and the user. These may differ between processes that share a runtime.
 PLACES: Final = _names(
     """
     PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR TEMP TMP
@@ -31,7 +33,7 @@ PLACES: Final = _names(
     """
 )
 _LOCALE: Final = "LC_"
-# How the network is reached: proxies and certificates.
+# The way to the network: proxies and certificates.
 NETWORK: Final = _names(
     """
     HTTP_PROXY HTTPS_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy all_proxy no_proxy
@@ -39,8 +41,8 @@ NETWORK: Final = _names(
     CURL_CA_BUNDLE REQUESTS_CA_BUNDLE AWS_CA_BUNDLE
     """
 )
-# What Letta Code 0.34 reads to reach a model provider (the tables in its pi-ai library and its
-# provider registry), and the accounts behind Bedrock and Vertex.
+# Letta Code 0.34 reads these to reach a model provider (the tables in its pi-ai library and its
+# provider registry), and for the accounts behind Bedrock and Vertex.
 PROVIDER_KEYS: Final = _names(
     """
     AI_GATEWAY_API_KEY ANT_LING_API_KEY ANTHROPIC_API_KEY ANTHROPIC_AUTH_TOKEN
@@ -70,7 +72,7 @@ PROVIDER_PLACES: Final = _names(
 )
 STATE_DIR: Final = "LETTA_LOCAL_BACKEND_DIR"
 
-# What a name in `env` or `inherit_env` would break, and the way to say it instead.
+# The damage that a name in `env` or `inherit_env` would do, and the option to use instead.
 _DATA_DIR: Final = "say data_dir=... instead"
 _API: Final = "say api=Rest(base_url=..., api_key=...) instead"
 _GIT: Final = "it would lead git of the agent's memory to another repository or configuration"
@@ -80,7 +82,7 @@ _REFUSED: Final[Mapping[str, str]] = {
     STATE_DIR: _DATA_DIR,
     "LETTA_BASE_URL": _API,
     "LETTA_API_KEY": _API,
-    # `git rev-parse --local-env-vars`, and what replaces git's own files.
+    # The output of `git rev-parse --local-env-vars`, and variables that replace git's own files.
     **dict.fromkeys(
         _names(
             """
@@ -101,10 +103,10 @@ def check_name(name: object) -> str:
     """Return ``name`` if ``Local(env=..., inherit_env=...)`` may hold it.
 
     Raises:
-        ValueError: it is no name of a variable, or the runtime's own; the text has no value in it.
+        ValueError: It is no name of a variable, or the runtime's own; the text shows no value.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        # Of NAME=value the value stays out.
+        # Somebody may have written NAME=value; the value may be a secret and stays out.
         shown = repr(name.partition("=")[0]) if isinstance(name, str) else type(name).__name__
         raise ValueError(f"{shown} is not the name of an environment variable")
     why = _REFUSED.get(name.upper())
@@ -122,20 +124,20 @@ def is_secret(name: str) -> bool:
 
 
 def is_place(name: str) -> bool:
-    """Return whether processes that share a runtime may have this variable otherwise."""
+    """Return whether this variable may differ between processes that share a runtime."""
     return name in PLACES or name.startswith(_LOCALE)
 
 
 def taken_over(
     environ: Mapping[str, str], *, named: Iterable[str] = (), providers: bool = True
 ) -> dict[str, str]:
-    """Return what the runtime inherits of ``environ``.
+    """Return the part of ``environ`` that the runtime inherits.
 
     Args:
         environ: The caller's environment.
         named: More names, from ``Local(inherit_env=...)``; one that is not set is left out.
-        providers: Also the keys and addresses of model providers. Without it none, since the models
-            are the business of a Letta API elsewhere.
+        providers: Also the keys and addresses of model providers. They are left out if a Letta API
+            elsewhere calls the models.
     """
     if sys.platform == "win32":  # where names have no case, and Python shows capitals
         named = [name.upper() for name in named]

@@ -1,7 +1,9 @@
 """``Rest``, ``Local`` and ``Remote`` as JSON data and back, for objects that frameworks store.
 
-No secret is in the data: what is withheld is named with the environment variable that stands for
-it, from which it comes when the data is read.
+The data holds no secret. Each withheld secret is named with the environment variable that stands
+for it, from which it is read when the data is loaded.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ _WITHHELD: Final = "withheld"
 
 
 def spec_to_data(spec: Rest | Local | Remote) -> dict[str, Any]:
-    """Return where agents live as JSON data, with what was set of it but its secrets.
+    """Return a backend's configuration as JSON data: all that was set except its secrets.
 
     Raises:
-        InvalidInputError: it holds a secret that no environment variable stands for.
+        InvalidInputError: It holds a secret that no environment variable stands for.
     """
     kind = next(name for name, cls in _KINDS.items() if isinstance(spec, cls))
     values: dict[str, Any] = spec.model_dump(mode="json", exclude_unset=True)
@@ -45,15 +47,15 @@ def spec_to_data(spec: Rest | Local | Remote) -> dict[str, Any]:
 def spec_from_data(
     data: Mapping[str, Any], secrets: Mapping[str, str] | None = None
 ) -> Rest | Local | Remote:
-    """Return what :func:`spec_to_data` made data of.
+    """Return the configuration that :func:`spec_to_data` made this data from.
 
     Args:
         data: The data.
         secrets: Values by the name of their environment variable, which win over it.
 
     Raises:
-        ConfigurationError: a secret was withheld and its variable, which is named, is not set.
-        InvalidInputError: the data means nothing.
+        ConfigurationError: A secret was withheld and its variable, which is named, is not set.
+        InvalidInputError: The data is not that of a backend.
     """
     values = dict(data)
     cls = _KINDS.get(str(values.pop(_KIND, "")))
