@@ -264,7 +264,7 @@ class Link:
         return ToolOutcome(format_result(text), is_error=True)
 
     def _reason(self, work: asyncio.Future[Any]) -> tuple[str | None, str]:
-        """Return the server's own words (``None``: the error is another's) and a text for people."""
+        """Return the server's own words (``None``: another's error) and a text for people."""
         error = _error(work)
         said = getattr(getattr(error, "error", None), "message", None)
         text = said or (format_error(error) if error else "it was stopped")

@@ -1,4 +1,6 @@
-"""Protocol rules as pure state machines: bytes or frames in, messages out.
+"""Protocol rules as pure state machines: they take bytes or frames and return messages.
 
 No clock, no socket, no thread. Everything here can be tested by feeding it recorded bytes.
+
+Internal: not part of the public API.
 """

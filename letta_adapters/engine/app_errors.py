@@ -1,7 +1,9 @@
-"""How an App Server turn failed: its stop reason and error texts → a machine code.
+"""The failure of an App Server turn: its stop reason and error texts → a machine code.
 
-Letta Code passes on what the model provider said, as ``"401: {...json...}"``, inside up to two more
+Letta Code passes on the model provider's words, as ``"401: {...json...}"``, inside up to two more
 layers of JSON (observed on ``letta`` 0.34.12).
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from letta_adapters.engine.outcome import (
 )
 
 _STATUS = re.compile(r"\s*(\d{3})\b:?\s*(.*)", re.DOTALL)
-# The first that is found in the text decides; the order matters (a quota error is a 429 as well).
+# The first that is found in the text decides, so the order matters (a quota error is a 429 as
+# well).
 _BY_TEXT = (
     ("insufficient_quota", "insufficient_credits"),
     ("context_length_exceeded", "context_window_overflow"),
@@ -45,21 +48,24 @@ _BY_STATUS = {
     "402": "insufficient_credits",
     **dict.fromkeys(REFUSED_STATUS, "provider_refused"),
 }
-# The local backend forgets to end a run whose client is gone, so this stays until it is restarted.
+# The local backend does not end a run whose client is gone, so this state stays until a restart.
 _WEDGED = (
     "The server still holds an earlier turn of this conversation, whose connection was lost, and "
     "will until it is restarted. The message was not taken. To go on at once, fork the "
     "conversation: client.conversations.fork(conversation_id)."
 )
-# All that Letta Code says of a stop reason it has no words for, such as ``max_tokens_exceeded``.
+# Letta Code says this of a stop reason that it has no words for, such as ``max_tokens_exceeded``.
 _UNEXPECTED = "Unexpected stop reason:"
 _MODEL_FAILED = ("llm_error", "local_backend_error")
 
 
 def failure_of(stop_reason: str, error: Mapping[str, Any], closing: Any) -> Failure | None:
-    """Why a turn that ended with ``stop_reason`` failed; ``None`` if it did not.
+    """Return the failure of a turn that ended with ``stop_reason``; ``None`` if it succeeded.
 
-    ``error`` is the last error event of the turn, ``closing`` what ``turn_finished`` says itself.
+    Args:
+        stop_reason: The reason in ``turn_finished``.
+        error: The last error event of the turn, empty if there was none.
+        closing: The error text in ``turn_finished`` itself.
     """
     if stop_reason in SUCCESS_STOP_REASONS:
         return None
@@ -71,6 +77,7 @@ def failure_of(stop_reason: str, error: Mapping[str, Any], closing: Any) -> Fail
     error_type = str(event.get("error_type") or event.get("type") or "") or None
     wire = str(event.get("message"))
     text, status = _readable(wire)
+    # In the wire's own form: a provider's error code may stand outside the words for people.
     low = wire.lower()
     code = next((code for needle, code in _BY_TEXT if needle in low), None)
     code = code or _BY_STATUS.get(status) or BY_ERROR_TYPE.get(error_type or "")
@@ -78,13 +85,14 @@ def failure_of(stop_reason: str, error: Mapping[str, Any], closing: Any) -> Fail
         text = _WEDGED
     if code is None and (error_type in _MODEL_FAILED or stop_reason == "llm_api_error"):
         code = "provider_error"
+    # No code is known, but the Letta API's texts may come through here as well.
     if code is None:
         code = failure_from_error_event({"message": text}, stop_reason).code
     return Failure(code, text, error_type, stop_reason=stop_reason)
 
 
 def _innermost(event: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The object that has the provider's own words; empty if nothing was said."""
+    """Return the object that has the provider's own words; empty if there are none."""
     while event:
         inner: Any = event.get("api_error") or event.get("error")
         message = event.get("message")
@@ -97,7 +105,7 @@ def _innermost(event: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _readable(wire: str) -> tuple[str, str]:
-    """``'401: {"message": "Incorrect API key"}'`` → the words with their status, and the status."""
+    """Return the words and the status of ``'401: {"message": "Incorrect API key"}'``."""
     found = _STATUS.match(wire)
     status, rest = (found[1], found[2]) if found else ("", wire)
     try:

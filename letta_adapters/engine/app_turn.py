@@ -8,6 +8,8 @@ rule for every protocol. Feed one frame at a time and stop while calls are pendi
 
 The rules: docs/protocol.md ("What ends a turn")
 and docs/protocol.md ("Approvals and client-side tools").
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -36,14 +38,14 @@ from letta_adapters.messages import (
 )
 
 _TAKEN_OUT = "The message was taken out of the queue before its turn began."
-# What is said of a turn that stopped without its end.
+# The failure of a turn that stopped without saying how it ended.
 _UNSAID = Failure("protocol_error", "The server stopped and did not say how the turn ended.")
 _PAUSED = Failure(
     "protocol_error",
     "The agent waits for the answer to a tool call that the server did not ask about.",
     stop_reason="requires_approval",
 )
-#: The model did not see what the turn showed it.
+# : The failure of a turn in which the model was not shown an image.
 UNSEEN = Failure(
     "unsupported_image",
     "The model cannot see images: Letta Code left out the one of this message, or of a tool's "
@@ -54,10 +56,10 @@ _Handler = Callable[["AppTurn", dict[str, Any], list[Message]], None]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is to become of a call that the server asks about.
+    """The answer to a call that the server asks about, or the decision to ask somebody.
 
-    ``granted``: it runs unasked. ``refused``: why it does not run whoever is asked. Neither:
-    somebody is asked, and told ``about``.
+    If ``granted``, it runs without a question. If ``refused`` holds a text, it does not run whoever
+    is asked. Otherwise somebody is asked, and told ``about``.
     """
 
     granted: bool = False
@@ -67,13 +69,15 @@ class Verdict:
 
 Judge = Callable[[str, Mapping[str, Any]], Verdict]
 
-# What a running shell command prints so far; the complete result follows under another id.
+# The number of frames that are recognised when they come again.
 _REMEMBERED_FRAMES = 64
+# The output of a running shell command so far has such an id; the complete result follows under
+# another one.
 _PROGRESS_ID = "synthetic-tool-return-stream-"
 
 
 class AppTurn(TurnState):
-    """Feed it the frames of its conversation; it returns messages."""
+    """A turn that is fed the frames of its conversation and returns messages."""
 
     def __init__(
         self,
@@ -85,9 +89,9 @@ class AppTurn(TurnState):
     ) -> None:
         super().__init__(include_partial_messages=include_partial_messages)
         self.over = False
-        # The agent lives on a Letta API, which counts a prompt's tokens in another way.
+        # True if the agent lives on a Letta API, which counts a prompt's tokens in another way.
         self.on_api = False
-        # What this side has to answer: the open requests, by tool call id.
+        # The open requests that this side has to answer, by tool call id.
         self.permissions: dict[str, str] = {}
         self.external: dict[str, str] = {}
         # Permission requests that need no question: calls that are allowed or refused beforehand,
@@ -96,9 +100,9 @@ class AppTurn(TurnState):
         self.refusals: list[tuple[str, str]] = []
         # Names of tools that the server ran, or is about to run, without a question.
         self.unasked: tuple[str, ...] = ()
-        # The message waits behind a turn of somebody else.
+        # True while the message waits behind a turn of somebody else.
         self.queued = False
-        # The model is not shown an image of the message.
+        # True if the model is not shown an image of the message.
         self.unseen = False
         self._client_tools = frozenset(client_tools)
         self._judge = judge
@@ -109,31 +113,34 @@ class AppTurn(TurnState):
         self._asking: frozenset[str] = frozenset()
         self._given: set[str] = set()
         self._runs: Mapping[str, Any] = {}
-        # Frames that came lately: after a reconnect the server may send some again.
+        # Frames that came lately, as after a reconnect the server may send some again.
         self._seen: deque[str] = deque(maxlen=_REMEMBERED_FRAMES)
-        # The server says that nothing runs any more, but not how the turn ended.
+        # True if the server says that nothing runs any more, but not how the turn ended.
         self.ending = False
         self._error: dict[str, Any] = {}
-        # Has the agent said or called anything since its tools' last results?
+        # True if the agent has said or called anything since its tools' last results.
         self._spoke = False
-        # Of what this side's tools and callbacks raised, by tool call id.
+        # Tracebacks of this side's tools and callbacks, by tool call id.
         self._tracebacks: dict[str, str] = {}
 
     def accepted(self, client_message_id: str, *, queued: bool) -> None:
-        """The server took the message; ``queued`` behind a turn that somebody else started."""
+        """Take note that the server has the message; ``queued`` if it waits for another turn."""
         self._client_message_id = client_message_id
         self.queued = queued
         self.input_stored = None if queued else True
 
     def resolve(self, tool_call_ids: Iterable[str]) -> None:
-        """The pending calls are answered; those the server did not ask for yet count as well."""
+        """Take note that the pending calls are answered, even those not asked about yet."""
         for call_id in tool_call_ids:
             self._given.add(call_id)
             self.permissions.pop(call_id, None)
         self.pending = ()
 
     def tool_result(self, message: ToolResultMessage) -> bool:
-        """The server reports every tool's result itself; only this side knows what was raised."""
+        """Note a tool's result, and return whether it is to be shown.
+
+        The server reports every tool's result itself; only this side knows the exceptions.
+        """
         if message.id is None and message.traceback is not None:
             self._tracebacks[message.tool_call_id] = message.traceback
         return message.id is not None and super().tool_result(message)
@@ -161,11 +168,16 @@ class AppTurn(TurnState):
 
     @property
     def silent(self) -> bool:
-        """Did the turn end well, and show no message of the agent?"""
+        """True if the turn ended well and showed no message of the agent."""
         return self.failure is None and not self._spoke
 
     def take_stored(self, items: Iterable[dict[str, Any]]) -> list[Message]:
-        """Take what the server stored of a turn that showed nothing of it, oldest first."""
+        """Take the stored messages of a turn that showed none of them.
+
+        Args:
+            items: The stored messages, oldest first.
+        """
+        # A stored turn may have several steps; the answer is what follows the last tool result.
         told: list[dict[str, Any]] = []
         for item in items:
             told = [] if item.get("message_type") == "tool_return_message" else [*told, item]
@@ -184,7 +196,7 @@ class AppTurn(TurnState):
         return self.cut()
 
     def cut(self) -> list[Message]:
-        """The connection is gone, or the agent did not stop in time: close what is open."""
+        """Close all open messages, as the connection is gone or the agent did not stop in time."""
         out: list[Message] = []
         self.over = True
         self._flush_calls(out)
@@ -203,17 +215,18 @@ class AppTurn(TurnState):
         return False
 
     def _foreign(self, run_id: object) -> bool:
-        """Is this the run of another message? The server names the messages of every run."""
+        """Return whether the run is another message's; the server names those of every run."""
         messages = self._runs.get(run_id) if type(run_id) is str else None
         return bool(messages) and self._client_message_id not in (messages or ())
 
     def _starts(self, frame: Mapping[str, Any]) -> bool:
-        """Does the queued message's own turn start with this frame?"""
+        """Return whether the queued message's own turn starts with this frame."""
         mine = self._client_message_id
         if frame.get("type") == "update_queue":
             for item in dicts_of(frame.get("removed")):
                 if item.get("client_message_id") == mine:
                     return self._left(str(item.get("disposition")))
+        # The first event of a turn repeats its message, with the id that its sender gave it.
         elif frame.get("type") == "stream_delta":
             self.queued = frame["delta"].get("otid") != mine
         if not self.queued:
@@ -221,7 +234,7 @@ class AppTurn(TurnState):
         return not self.queued
 
     def _left(self, disposition: str) -> bool:
-        """The message is not in the queue any more: its turn starts, or it will never be said."""
+        """Take note that the message left the queue: its turn starts, or it will never be sent."""
         self.queued = False
         self.input_stored = disposition != "cancelled"
         if not self.input_stored:
@@ -252,6 +265,7 @@ class AppTurn(TurnState):
     def _on_loop(self, frame: dict[str, Any], out: list[Message]) -> None:
         status = frame["loop_status"]
         runs_of = status.get("client_message_ids_by_run_id") or {}
+        # An empty list is the truth about a run; anything else would hide whose run it is.
         if not all(type(messages) is list for messages in runs_of.values()):
             raise TypeError("client_message_ids_by_run_id")
         self._runs = runs_of
@@ -271,7 +285,9 @@ class AppTurn(TurnState):
         name = request["tool_name"]
         call_id = request["tool_call_id"]
         request_id = frame["request_id"]
+        # A question about a call comes after the call itself, which must be shown first.
         self._flush_calls(out)
+        # Such a call runs here: whether it may is asked when the server wants its result.
         if name in self._client_tools:
             self.grants.append(request_id)
             return
@@ -294,19 +310,24 @@ class AppTurn(TurnState):
 
     @staticmethod
     def _asked(call: ToolCallMessage, given: Any) -> ToolCallMessage:
-        """The call with the arguments that the question is about: those are what would run."""
+        """Return the call with the arguments that the question is about, as those would run."""
         if call.problem or not isinstance(given, dict) or given == call.tool_input:
             return call
         return replace(call, tool_input=given, raw_arguments=json.dumps(given))
 
     def _on_external(self, frame: dict[str, Any], out: list[Message]) -> None:
-        """One client-side tool's turn. The server asks one by one; all of the step run at once."""
+        """Handle the request for the result of one client-side tool.
+
+        The server asks one by one; all of the step run at once.
+        """
         call_id = frame["tool_call_id"]
         self.external[call_id] = frame["request_id"]
         self._flush_calls(out)
+        # It was answered together with the first of its step: the result is on its way.
         if call_id in self._given:
             return
         first = self._call(call_id, frame["tool_name"], frame.get("input"))
+        # The server names all calls of the step at once, so that those of this side need not wait.
         others = (self._calls.get(i) for i in self._executing if i != call_id)
         self.pending = (
             first,
@@ -320,7 +341,7 @@ class AppTurn(TurnState):
         )
 
     def _call(self, call_id: str, name: str, given: Any) -> ToolCallMessage:
-        """The call as it was shown, or what the question says of it."""
+        """Return the call as it was shown, or made from the question about it."""
         shown = self._calls.get(call_id)
         if shown is not None and shown.tool_name == name:
             return shown
@@ -331,7 +352,7 @@ class AppTurn(TurnState):
 
     def _on_finished(self, frame: dict[str, Any], out: list[Message]) -> None:
         run_id = frame.get("run_id")
-        # Of a turn that ran at all the server has named the run before it ends.
+        # The server has named the run of every turn that ran at all before the turn ends.
         if self._foreign(run_id) or (run_id and self.run_ids and run_id not in self.run_ids):
             return  # the end of another turn
         if run_id:
@@ -340,6 +361,7 @@ class AppTurn(TurnState):
         reason = frame.get("stop_reason")
         if type(reason) is not str:  # without a reason it is not known to be a success
             raise TypeError("stop_reason")
+        # The reasons before were of single model calls; this one is the turn's.
         self.stop = StopReason()
         self.stop.see(reason)
         failure = failure_of(reason, self._error, frame.get("error"))
@@ -385,7 +407,7 @@ class AppTurn(TurnState):
         self.unasked += tuple(name for name in names if name not in self._client_tools)
 
     def _flush_calls(self, out: list[Message]) -> None:
-        """Hand the step's calls out. They come whole, but who decides is known only afterwards."""
+        """Hand the step's calls out; they come whole, but who decides is known only afterwards."""
         open_calls = self.assembler.open_calls()
         if not open_calls:
             return
@@ -401,7 +423,10 @@ class AppTurn(TurnState):
         self.collect(out, start)
 
     def _asks_for(self, call: ToolCallMessage) -> bool:
-        """Is somebody asked about it? The server's question alone may be answered here."""
+        """Return whether somebody is asked about the call.
+
+        A question of the server's alone may be answered here.
+        """
         if call.tool_call_id not in self._asking:
             return False
         return not self._judge(call.tool_name, call.tool_input).granted
@@ -435,7 +460,8 @@ class AppTurn(TurnState):
         written = delta.get("cache_write_tokens")
         prompt = delta.get("prompt_tokens") or 0
         if not self.on_api:
-            # Here the prompt is counted without what came from the cache or went into it.
+            # Letta Code counts the prompt without the tokens that came from the cache or went into
+            # it.
             prompt += (cached or 0) + (written or 0)
         self.usage = self.usage + Usage(
             prompt,
@@ -449,8 +475,12 @@ class AppTurn(TurnState):
         )
 
     def _on_error(self, delta: dict[str, Any], out: list[Message]) -> None:
-        """Reported before it is known whether the server tries again: ``turn_finished`` decides."""
+        """Keep an error, as it is not known yet whether the server tries again.
+
+        ``turn_finished`` decides.
+        """
         self.ending = self.ending or delta.get("is_terminal") is True
+        # A loop error only repeats, with less detail, what an error message says.
         if delta["message_type"] == "error_message" or not self._error:
             self._error = delta
 
@@ -462,7 +492,7 @@ class AppTurn(TurnState):
             handler(self, delta, out)
 
     def _on_omitted(self, delta: dict[str, Any], _: list[Message]) -> None:
-        """Images that the model is not shown: is one of them this turn's?"""
+        """Fail the turn if one of the images that the model is not shown belongs to it."""
         data = delta["event_data"]
         self.unseen = self._client_message_id in (data.get("otids") or ())
         if self.unseen or not self._calls.keys().isdisjoint(data.get("tool_call_ids") or ()):
@@ -470,7 +500,7 @@ class AppTurn(TurnState):
 
     def _on_retry(self, delta: dict[str, Any], out: list[Message]) -> None:
         data = delta.get("event_data") or delta
-        # Whatever the failed attempt said is void, and so are the calls it was going to make.
+        # All that the failed attempt said is void, and so are the calls it was going to make.
         self.assembler = Assembler()
         self._answer.clear()
         self._error = {}
@@ -486,14 +516,14 @@ class AppTurn(TurnState):
         )
 
     def _on_nothing(self, _: dict[str, Any], out: list[Message]) -> None:
-        """Says what other events say as well."""
+        """Do nothing: other events say the same."""
 
 
 _FRAMES: dict[str, _Handler] = {
     "stream_delta": AppTurn._on_delta,
     "update_loop_status": AppTurn._on_loop,
     "update_queue": AppTurn._on_queue,
-    # Two a turn and 13 kB each: the state of the machine, not of the conversation.
+    # There are two a turn, of 13 kB each, about the state of the machine and not the conversation.
     "update_device_status": AppTurn._on_nothing,
     "control_request": AppTurn._on_control,
     "external_tool_call_request": AppTurn._on_external,
@@ -526,10 +556,10 @@ _EVENTS: dict[str, _Handler] = {
 
 
 def _is_answer(kind: Any) -> bool:
-    """The answer to a request of ours, which whoever asked has got already."""
+    """Return whether it answers a request of this client, which whoever asked has got already."""
     return kind == "input_accepted" or (type(kind) is str and kind.endswith("_response"))
 
 
 def _unknown(frame: Mapping[str, Any]) -> UnknownMessage:
-    """A frame that is no message of the agent, under its own name."""
+    """Return a frame that is no message of the agent, under its own name."""
     return UnknownMessage({"message_type": str(frame.get("type") or ""), **frame})

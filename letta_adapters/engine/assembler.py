@@ -8,6 +8,8 @@ A message that was handed out is final: should more text come under its otid aft
 moved on, that is a second message with the rest. Nothing is dropped, nothing is said twice.
 
 The rules: docs/protocol.md ("Which ids are unique, and across what").
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -39,25 +41,26 @@ Complete = AssistantMessage | ReasoningMessage | ToolCallMessage
 
 
 def dicts_of(value: Any) -> list[Mapping[str, Any]]:
-    """The objects of a field that is a list when whole and a single object when streamed."""
+    """Return the objects of a field that is a list when whole and one object when streamed."""
     if isinstance(value, dict):
         return [value]
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def arguments_of(call: Mapping[str, Any]) -> str:
-    """The arguments of a call, or the piece of them that a fragment carries, as text."""
+    """Return the arguments of a call, or the piece of them that a fragment carries, as text."""
     arguments = call.get("arguments") or ""
     return arguments if type(arguments) is str else json.dumps(arguments)
 
 
 def join_text(parts: Iterable[str]) -> str:
-    """The text of fragments, as a string that UTF-8 can encode.
+    """Return the joined text of fragments, as a string that UTF-8 can encode.
 
     A model server that cuts between UTF-16 units sends the halves of an emoji in two fragments:
     they become one character again. A half without its partner becomes U+FFFD.
     """
     text = "".join(parts)
+    # Most text is ASCII, for which this is a flag; encoding it would copy it.
     if text.isascii():
         return text
     try:
@@ -89,7 +92,10 @@ class _Text:
 
 
 class JSONDepth:
-    """Says when a JSON object that arrives in pieces has closed, reading each piece once."""
+    """A reader that tells when a JSON object that arrives in pieces has closed.
+
+    It reads each piece once.
+    """
 
     __slots__ = ("_depth", "_escaped", "_opened", "_string")
 
@@ -100,7 +106,7 @@ class JSONDepth:
         self._opened = False
 
     def feed(self, piece: str) -> bool:
-        """Take the next piece; ``True`` once the outermost object or list is closed."""
+        """Take the next piece; return ``True`` once the outermost object or list is closed."""
         escaped = self._escaped
         for mark in _JSON_MARKS.finditer(piece):
             at = mark.start()
@@ -119,6 +125,7 @@ class JSONDepth:
                 self._opened = True
             elif char != "\\" and self._depth:  # a stray closing bracket closes nothing
                 self._depth -= 1
+        # A backslash at the end of this piece escapes the first character of the next.
         self._escaped = escaped - len(piece) if escaped >= len(piece) else -1
         return self._opened and not self._depth
 
@@ -151,16 +158,16 @@ class _Call:
 
 
 def parse_arguments(raw: str) -> dict[str, Any]:
-    """Tool arguments as a dict; ``{}`` if the model did not write a JSON object."""
+    """Return tool arguments as a dict; ``{}`` if the model did not write a JSON object."""
     return arguments_in(raw) or {}
 
 
 class Assembler:
-    """Collects the fragments of a step and hands out the messages that are complete.
+    """Collect the fragments of a step and hand out the messages that are complete.
 
     Texts of one step stay open until the step moves on (another message id, a tool call, the end),
     so that an otid which comes back is still one message. ``_done_calls`` remembers which message
-    a call was handed out from: what still comes for it there is dropped, while the same
+    a call was handed out from: a later piece of it there is dropped, while the same
     ``tool_call_id`` in a later message is a new call (some models count theirs from 0 each step).
     """
 
@@ -179,6 +186,7 @@ class Assembler:
         """Take a text or reasoning fragment."""
         kind = event["message_type"]
         key = (kind, event.get("otid") or self._part_of(kind, event.get("id")))
+        # Nearly every fragment goes on with the text of the one before.
         if key != self._latest:
             step = event.get("id")
             if key not in self._texts:
@@ -189,11 +197,12 @@ class Assembler:
             self._latest = key
         item = self._texts[key]
         item.parts.append(content_text(event.get(TEXT_FIELD[kind])))
+        # A signature comes with one of the fragments only, usually the last.
         if kind == "reasoning_message":
             item.signature = event.get("signature") or item.signature
 
     def _part_of(self, kind: str, message: Any) -> Any:
-        """Return what the message's open text of that kind is known by; the message's id if none.
+        """Return the key of the message's open text of that kind, else the message's id.
 
         A piece without an otid goes on with the text that was begun, not after it.
         """
@@ -214,7 +223,8 @@ class Assembler:
             return
         for call in dicts_of(calls) or dicts_of(event.get("tool_call")):
             item = self._fragment(call, event, approval)
-            # A server tool runs for seconds: show its call now, not when the result arrives.
+            # A server tool runs for seconds, so its call is shown now and not when the result
+            # arrives.
             if item and not item.approval and item.depth.feed(item.parts[-1]):
                 self._hand_out(item.tool_call_id, out)
 
@@ -224,7 +234,7 @@ class Assembler:
         call_id = self._call_id(call, event)
         item = self._calls.get(call_id)
         if item is None:
-            # An approval request is never late: swallowing one would leave the turn stuck.
+            # An approval request is never late, and to drop one would leave the turn stuck.
             if not approval and self._done_calls.get(call_id, _NOT_HANDED_OUT) == event.get("id"):
                 return None
             item = self._calls[call_id] = _Call(call_id, event, approval)
@@ -253,7 +263,7 @@ class Assembler:
         out.append(item.build())
 
     def open_calls(self) -> list[ToolCallMessage]:
-        """The approval requests collected so far, without handing them out."""
+        """Return the approval requests collected so far, without handing them out."""
         return [item.build() for item in self._calls.values() if item.approval]
 
     def take_calls(self, keep: frozenset[str]) -> list[ToolCallMessage]:
@@ -267,12 +277,12 @@ class Assembler:
         return calls
 
     def flush(self, out: list[Any]) -> None:
-        """Everything open is complete, except approval requests (see :meth:`take_calls`)."""
+        """Hand out everything open, except approval requests (see :meth:`take_calls`)."""
         self._flush_texts(out)
         self._flush_calls(out)
 
     def flush_broken(self, out: list[Any]) -> None:
-        """The stream broke: what was being written last is a fragment and not handed out."""
+        """Hand out what is complete after the stream broke; the last text is only a fragment."""
         if self._latest is not None:
             self._texts.pop(self._latest, None)
         self._flush_texts(out)

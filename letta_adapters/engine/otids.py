@@ -1,6 +1,8 @@
-"""Names of messages that a repeated call has again (``otid``), in the conversations they go to.
+"""Names of messages (``otid``) that stay the same when a call is made again.
 
 The rules: docs/protocol.md ("Which ids are unique, and across what").
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -9,29 +11,35 @@ import hashlib
 import re
 from typing import Final
 
-# Its first part names the call, the rest the conversation.
+# The first part of such a name stands for the call, the rest for the conversation.
 _KEY: Final = re.compile(r"00000000-[0-9a-f]{4}-5[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}")
 _OF_CALL: Final = 24
 
 
 def sent_as(key: str, agent_id: str, conversation_id: str) -> str:
-    """The ``otid`` of a call with this ``key`` (a UUID that begins with zeros) in a conversation.
+    """Return the ``otid`` of a message in a conversation.
 
     A Letta API with Redis takes an ``otid`` for one request of the whole server, and answers a
     second one with the first's run, whatever conversation that was in (letta 0.16.8).
+
+    Args:
+        key: The name of the call, a UUID that begins with zeros.
+        agent_id: The agent.
+        conversation_id: The conversation that the message goes to.
     """
     place = hashlib.sha256(f"{agent_id}\n{conversation_id}".encode()).hexdigest()
     return key[:_OF_CALL] + place[: len(key) - _OF_CALL]
 
 
 def same_call(otid: object, other: str) -> bool:
-    """Are these the names of one message, or of one call in whatever conversation?"""
+    """Return whether both name one message, or one call in whatever conversation."""
     return isinstance(otid, str) and of_call(otid) == of_call(other)
 
 
 def of_call(otid: str) -> str:
-    """What the names of one call have in common, wherever it was sent; other names as they are.
+    """Return the common part of the names of one call, wherever it was sent.
 
-    In a recording conversations have other ids, so this is what is compared.
+    Other names are returned as they are. In a recording conversations have other ids, so this part
+    is the one to compare.
     """
     return otid[:_OF_CALL] if _KEY.fullmatch(otid) else otid

@@ -1,4 +1,4 @@
-"""What a stop reason or an error event means: success, or which machine code.
+"""The meaning of a stop reason or an error event: success, or a machine code.
 
 Sources: the Letta API's ``stop_reason`` enum and ``error_message`` events, as observed on letta
 0.16.8. After anything was streamed the server calls every failure ``internal_error`` and only the
@@ -6,6 +6,8 @@ text tells them apart, so texts are matched (Letta's own clients do the same).
 
 The rules: docs/protocol.md ("Which stop reason counts")
 and docs/protocol.md ("What a failure means").
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from typing import Any
 
 SUCCESS_STOP_REASONS = frozenset({"end_turn", "tool_rule", "requires_approval"})
 
-# Of two stop reasons in one stream the first of these counts: `error` then `llm_api_error`,
-# `cancelled` then `end_turn` both occur.
+# Of two stop reasons in one stream the first of these counts: `error` then `llm_api_error`, and
+# `cancelled` then `end_turn`, both occur.
 DECISIVE_STOP_REASONS = frozenset(
     {
         "error",
@@ -84,7 +86,7 @@ _STOP_REASON_TEXT = {
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a turn failed: a machine code and what to tell a person."""
+    """The failure of a turn: a machine code and a text for people."""
 
     code: str
     message: str
@@ -94,7 +96,7 @@ class Failure:
 
 
 def classify_text(text: str) -> str | None:
-    """The machine code a server text stands for, or ``None``."""
+    """Return the machine code that a server text stands for, or ``None``."""
     return _match(_BY_SERVER_TEXT, text) or _match(_BY_PROVIDER_TEXT, text)
 
 
@@ -104,11 +106,14 @@ def _match(table: tuple[tuple[str, str], ...], text: str) -> str | None:
 
 
 def failure_from_error_event(event: Mapping[str, Any], stop_reason: str | None) -> Failure:
-    """The failure an ``error_message`` event (SSE ``event: error``) describes.
+    """Return the failure that an ``error_message`` event (SSE ``event: error``) describes.
 
-    Also reads what the server sends when the stream itself crashes:
-    ``{"error": "<text>", "code": "INTERNAL_SERVER_ERROR"}``, and the ``{"error": {...}}`` of its
-    non-streaming routes.
+    The texts of a crashed stream, ``{"error": "<text>", "code": "INTERNAL_SERVER_ERROR"}``, and of
+    non-streaming routes, ``{"error": {...}}``, are understood too.
+
+    Args:
+        event: The event.
+        stop_reason: The last stop reason that the stream gave, if any.
     """
     error = event.get("error")
     inner = error if isinstance(error, dict) else {"message": error}
@@ -120,13 +125,13 @@ def failure_from_error_event(event: Mapping[str, Any], stop_reason: str | None) 
     if code is None:
         code = classify_text(text) or _BY_STOP_REASON.get(stop_reason or "") or "internal_error"
     elif code in ("provider_error", "provider_rate_limit"):
-        # What a provider says may quote the conversation: it cannot mean a state of the server.
+        # A provider's words may quote the conversation, so they cannot mean a state of the server.
         code = _match(_BY_PROVIDER_TEXT, text) or _refused(code, text) or code
     return Failure(code, message, error_type, detail, stop_reason)
 
 
 def _refused(code: str, text: str) -> str | None:
-    """The code of a request that the provider will refuse again; else ``None``."""
+    """Return the code of a request that the provider will refuse again, else ``None``."""
     status = _PROVIDER_STATUS.search(text)
     found = status is not None and status[1] in REFUSED_STATUS
     return "provider_refused" if found and code == "provider_error" else None
@@ -137,7 +142,7 @@ def _text(value: Any) -> str | None:
 
 
 def failure_from_stop_reason(stop_reason: str) -> Failure | None:
-    """The failure a bare stop reason means; ``None`` for one that is a success."""
+    """Return the failure that a bare stop reason means; ``None`` for one that is a success."""
     if stop_reason in SUCCESS_STOP_REASONS:
         return None
     code = _BY_STOP_REASON.get(stop_reason, stop_reason)
@@ -146,7 +151,7 @@ def failure_from_stop_reason(stop_reason: str) -> Failure | None:
 
 
 class StopReason:
-    """Folds the stop reasons of a stream into the one that counts."""
+    """The stop reasons of a stream, folded into the one that counts."""
 
     __slots__ = ("last", "value")
 
@@ -155,12 +160,12 @@ class StopReason:
         self.last: str | None = None
 
     def see(self, value: str) -> None:
-        """Take the next one: the first decisive one stays, else the last."""
+        """Take the next stop reason: the first decisive one stays, else the last."""
         self.last = value
         if self.value not in DECISIVE_STOP_REASONS:
             self.value = value
 
     @property
     def cause(self) -> str | None:
-        """The one that says most about why: a bare ``error`` is explained by what follows it."""
+        """The stop reason that explains most: a bare ``error`` is explained by the one after it."""
         return self.last if self.value == "error" and self.last in _BY_STOP_REASON else self.value

@@ -7,6 +7,8 @@ and no stop reason was cut. All rules were observed on letta 0.16.8.
 
 The rules: docs/protocol.md ("What ends a turn")
 and docs/protocol.md ("The order of events").
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -54,9 +56,9 @@ _ANSWERED_ELSEWHERE = Failure(
 )
 
 
-# How many of the last numbered events are known again.
+# The number of the last numbered events that are recognised when they come again.
 _REMEMBERED_EVENTS = 256
-# One event of a stream: no answer, tool result or image comes near it.
+# The greatest size of one event: no answer, tool result or image comes near it.
 MAX_EVENT_BYTES = 256 << 20
 _TORN = Failure("protocol_error", "The server sent a line that is no part of an event.")
 _ENDLESS = Failure("protocol_error", "The server sent an event of more than 256 MiB.")
@@ -66,7 +68,7 @@ _NO_REASON = Failure(
 
 
 class RestTurn(TurnState):
-    """Feed it the bytes of a turn's response bodies; it returns messages."""
+    """A turn that is fed the bytes of its response bodies and returns messages."""
 
     def __init__(self, *, include_partial_messages: bool = False) -> None:
         super().__init__(include_partial_messages=include_partial_messages)
@@ -75,13 +77,13 @@ class RestTurn(TurnState):
         self._done = False
         self._resumed = False
         self._spoke = False
-        # The last numbered events.
+        # The last numbered events, by which an event that comes twice is recognised.
         self._taken: deque[dict[str, Any]] = deque(maxlen=_REMEMBERED_EVENTS)
 
     def begin_segment(self, *, resumed: bool = False) -> None:
-        """A new response starts; ``resumed`` when it goes on where a lost one broke off.
+        """Begin a new response; ``resumed`` if it goes on where a lost one broke off.
 
-        A lost response that is resumed must not see :meth:`end_segment`: its open texts go on.
+        A lost response that is resumed must not see :meth:`end_segment`, as its open texts go on.
         Numbered events (``seq_id``) that the resumed response repeats are not taken twice, so it
         may as well start from the beginning.
         """
@@ -124,6 +126,7 @@ class RestTurn(TurnState):
         if type(kind) is not str and kind is not None:
             self.misread(event, "event", "message_type", out)
             return
+        # Before its run and number are noted: nothing in a broken event can be trusted.
         if handler is not None and (field := misshapen(event)):
             self.misread(event, str(kind), field, out)
             return
@@ -139,7 +142,7 @@ class RestTurn(TurnState):
             handler(self, event, out)
 
     def end_segment(self) -> list[Message]:
-        """The response ended (or ``segment_over``): flush, and settle how it ended.
+        """End the response (or the segment): hand out what is complete, and settle how it ended.
 
         Afterwards exactly one holds: ``failure`` is set; :attr:`paused` calls wait (see
         :meth:`confirm_pending`); or the turn is complete.
@@ -148,6 +151,7 @@ class RestTurn(TurnState):
         self.segment_over = True
         stop_reason = self.stop.value
         if self.failure is None:
+            # Neither a reason nor the end mark came, so the connection broke in the middle.
             if stop_reason is None and not self._done:
                 self.fail(
                     Failure("stream_truncated", "The stream ended before the turn was finished.")
@@ -167,24 +171,27 @@ class RestTurn(TurnState):
         return self.collect(out)
 
     def _complete_despite_failure(self) -> bool:
-        """`max_steps`, `max_tokens_exceeded` and the like end a step in order: nothing is cut."""
+        """Return whether the step ended in order all the same, with nothing cut off.
+
+        `max_steps`, `max_tokens_exceeded` and the like end a step in order.
+        """
         stop_reason = self.stop.value
         return stop_reason is not None and stop_reason not in DECISIVE_STOP_REASONS
 
     @property
     def paused(self) -> list[ToolCallMessage]:
-        """The calls the stream showed as waiting for this client's answer."""
+        """The calls that the stream showed as waiting for this client's answer."""
         if self.failure is not None or self.stop.value != "requires_approval":
             return []
         return self.assembler.open_calls()
 
     @property
     def silent(self) -> bool:
-        """Did the agent say and call nothing in this response, which ended well?"""
+        """True if the response ended well and the agent neither said nor called anything in it."""
         return self.failure is None and not self._spoke and not self.pending
 
     def take_stored(self, items: Iterable[Mapping[str, Any]]) -> list[Message]:
-        """Take what the server stored of a response that showed nothing of it.
+        """Take the stored messages of a response that showed none of them.
 
         Args:
             items: The stored messages of the run, oldest first (``GET /v1/runs/{id}/messages``).
@@ -199,9 +206,10 @@ class RestTurn(TurnState):
         return out
 
     def confirm_pending(self, tool_call_ids: Iterable[str]) -> list[Message]:
-        """The calls that are really pending (the server keeps one unless parallel calls are on).
+        """Keep the calls that are really pending, and return them.
 
-        If none of those shown is, someone else answered them: a failure, not an empty answer.
+        The server keeps only one unless parallel calls are on. If none of those shown is pending,
+        someone else answered them: that is a failure, not an empty answer.
         """
         shown = self.paused
         self.pending = tuple(self.assembler.take_calls(frozenset(tool_call_ids)))
@@ -212,7 +220,7 @@ class RestTurn(TurnState):
     # -- events -----------------------------------------------------------------------------
 
     def _replayed(self, seq_id: int, event: dict[str, Any]) -> bool:
-        """Note a numbered event and its position; was it taken before?
+        """Note a numbered event and its position; return whether it was taken before.
 
         Numbers order the events of a stream that is resumed. In one that is not, a number says
         nothing by itself (a ping repeats the last one), but one event that comes twice is one.
@@ -227,7 +235,7 @@ class RestTurn(TurnState):
     def _special(
         self, name: str | None, data: bytes, event: dict[str, Any] | None, out: list[Message]
     ) -> dict[str, Any] | None:
-        """What has a name or is no JSON object. Returns the event if it is an ordinary one."""
+        """Handle an event that has a name or is no JSON object; return an ordinary event."""
         if data == b"[DONE]":
             self._done = self.segment_over = True
         elif name == "cancelled":
@@ -255,6 +263,7 @@ class RestTurn(TurnState):
         if self.stop.value == "cancelled":
             return  # the cancel came first; what the server says of its own clean-up is noise
         failure = failure_from_error_event(event, self.stop.cause)
+        # A stop reason that says success, followed by an error, is not the reason of this end.
         # Whatever the stop reason said before, it was no success.
         seen = self.stop.value
         stop_reason = None if seen in SUCCESS_STOP_REASONS else seen
@@ -286,6 +295,7 @@ class RestTurn(TurnState):
         self.collect(out, start)
         returns = dicts_of(event.get("tool_returns")) or [event]
         for item in returns:
+            # The event's name is that of its one tool; for several, the calls tell the names.
             name = event.get("name") if len(returns) == 1 else None
             message = _tool_result(item, event, name or self._tool_names.get(_call_id(item)))
             if self.tool_result(message):
@@ -311,7 +321,7 @@ class RestTurn(TurnState):
             self._run_ids[run_id] = None
 
     def _on_ping(self, event: dict[str, Any], out: list[Message]) -> None:
-        """Keeps the connection alive and carries the run id, nothing else."""
+        """Do nothing: a ping keeps the connection alive and carries the run id."""
 
 
 _HANDLERS: dict[str, _Handler] = {
@@ -328,7 +338,7 @@ _HANDLERS: dict[str, _Handler] = {
 }
 
 
-# What an agent says, of all that a run stores.
+# The kinds of stored messages by which an agent says or does something.
 _SPEAKS = frozenset(
     {
         "assistant_message",

@@ -2,6 +2,8 @@
 
 Shapes of stored messages: the Letta API's ``GET .../messages``, observed on letta 0.16.8; the App
 Server lists the same.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -41,10 +43,11 @@ class Row:
     """One line of a conversation as a user interface shows it.
 
     ``key`` is the ``otid`` of a text and the ``tool_call_id`` of a tool: ``(kind, key)`` is unique
-    and stays while the row changes. ``text`` is what was said; of a tool, the arguments as the
-    model wrote them (``tool_input`` is ``None`` until they are complete), of hidden reasoning it is
-    empty. ``status`` is ``"streaming"`` until a text is complete or a tool has returned,
-    ``"failed"`` when the turn ended before that. ``is_error`` is about what a tool returned.
+    and stays while the row changes. ``text`` is the text of a message, or for a tool the arguments
+    as the model wrote them (``tool_input`` is ``None`` until they are complete); for hidden
+    reasoning it is empty. ``status`` is ``"streaming"`` until a text is complete or a tool has
+    returned, and ``"failed"`` if the turn ended before that. ``is_error`` tells whether the tool's
+    result is an error.
     """
 
     kind: RowKind
@@ -62,7 +65,7 @@ RowId: TypeAlias = tuple[RowKind, str]
 
 
 class Entry:
-    """A row that changes. ``void``: its text was taken back, so nothing of it is shown."""
+    """A row that changes; if ``void``, its text was taken back and nothing of it is shown."""
 
     __slots__ = (
         "_row", "is_error", "key", "kind", "listed", "name", "news", "output", "parts", "run_id",
@@ -80,20 +83,20 @@ class Entry:
         self.is_error = False
         self.run_id: str | None = None
         self.stored = False
-        # What the server listed of a text that still streams; it may be ahead of the stream.
+        # The server's version of a text that still streams; it may be ahead of the stream.
         self.listed: str | None = None
-        # Did a fragment come since then?
+        # True if a fragment came since then.
         self.news = False
         self.void = False
         self._row: Row | None = None
 
     @property
     def growing(self) -> bool:
-        """Can a fragment still add to it?"""
+        """True if a fragment can still add to it."""
         return self.status == "streaming" and self.tool_input is None
 
     def changed(self, run_id: str | None) -> None:
-        """Something was added or replaced: it counts (again), and the cached row does not."""
+        """Take note of a change: the row counts (again), and a new one has to be made."""
         self.run_id = run_id or self.run_id
         self.void = False
         self._row = None
@@ -137,7 +140,7 @@ class Entry:
 
 
 class Entries(dict[RowId, Entry]):
-    """Rows by id, oldest first, and which of them were looked up to be changed."""
+    """Rows by id, oldest first, with a note which of them were looked up to be changed."""
 
     __slots__ = ("touched",)
 
@@ -159,19 +162,20 @@ _Item: TypeAlias = Mapping[str, Any]
 
 
 def oldest_first(items: Iterable[_Item]) -> Iterator[_Item]:
-    """Turn a newest-first list round. The parts of one stored message keep their order in it."""
+    """Turn a newest-first list round; the parts of one stored message keep their order in it."""
     parts = [list(group) for _, group in groupby(items, lambda item: item.get("id"))]
     return chain.from_iterable(reversed(parts))
 
 
 def read_stored(entries: Entries, item: _Item) -> None:
-    """Add what a stored message says to the rows."""
+    """Add the content of a stored message to the rows."""
     _READ.get(str(item.get("message_type")), _read_event)(entries, item)
 
 
 def _own_key(item: _Item) -> Any:
     if item.get("otid") or item.get("id"):
         return item.get("otid") or item.get("id")
+    # Without any id the content itself must tell, so that reading the list again makes no new row.
     return sha256(json.dumps(item, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
@@ -221,7 +225,7 @@ def _read_event(entries: Entries, item: _Item) -> None:
 
 
 def _read_nothing(entries: Entries, item: _Item) -> None:
-    """The system prompt is no part of the conversation."""
+    """Do nothing: the system prompt is no part of the conversation."""
 
 
 _READ: Mapping[str, Callable[[Entries, _Item], None]] = {
@@ -235,12 +239,12 @@ _READ: Mapping[str, Callable[[Entries, _Item], None]] = {
 
 
 def calls_of(item: _Item) -> list[Mapping[str, Any]]:
-    """The tool calls of a message, or the one that a fragment belongs to."""
+    """Return the tool calls of a message, or the one that a fragment belongs to."""
     return dicts_of(item.get("tool_calls")) or dicts_of(item.get("tool_call"))
 
 
 def text_of(item: _Item) -> str:
-    """What a message, or a fragment of it, says. What a provider hides is opaque data, not text."""
+    """Return the text of a message or fragment; text that a provider hides is opaque data."""
     kind = item["message_type"]
     return "" if kind == "hidden_reasoning_message" else content_text(item.get(TEXT_FIELD[kind]))
 
@@ -250,7 +254,7 @@ def _returned(item: Mapping[str, Any]) -> tuple[str, bool]:
 
 
 def _user(content: Any) -> tuple[RowKind, str | None]:
-    """A user message without what was injected into it; ``None`` if nothing else is left."""
+    """Return a user message without text that was injected; ``None`` if nothing else is left."""
     parts = dicts_of(content) if isinstance(content, list) else [{"text": content}]
     texts = [p["text"] for p in parts if isinstance(p.get("text"), str)]
     alert = _alert(texts[0]) if len(parts) == len(texts) == 1 else None
@@ -258,6 +262,7 @@ def _user(content: Any) -> tuple[RowKind, str | None]:
         return "event", alert
     own = [_without_reminders(text) for text in texts]
     said = join_text(own)
+    # An empty message, or one of images alone, is the user's own and stays.
     nothing_left = not said and any(texts) and len(parts) == len(texts)
     return "user", None if nothing_left else said
 
@@ -268,7 +273,10 @@ def _without_reminders(text: str) -> str:
 
 
 def _alert(text: str) -> str | None:
-    """The server speaks as the user: JSON after a compaction, a tag when it resumes a turn."""
+    """Return the text of a message in which the server speaks as the user, else ``None``.
+
+    It does so with JSON after a compaction, and with a tag when it resumes a turn.
+    """
     tagged = _ALERT.fullmatch(text)
     if tagged:
         return tagged[1].strip()

@@ -1,7 +1,9 @@
-"""Tell a known event that cannot be read: guessing would make a shorter answer of it.
+"""The check that a known event can be read, as guessing would make a shorter answer of it.
 
 Unknown kinds of event and unknown fields are no fault. A field that is missing or null counts as
 not sent. Field types: letta 0.16.8 (the API) and letta 0.34.12 (the App Server), which share them.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ _COUNTS = (
 
 
 def misshapen(event: _Event) -> str | None:
-    """Return the name of a field that holds what it cannot hold; ``None`` if all is well."""
-    # Every token passes here: names are looked up once, and nothing is called that need not be.
+    """Return the name of a field that holds a value of the wrong type; ``None`` if all is well."""
+    # Every token passes here, so names are looked up once and functions are called only where
+    # needed.
     get = event.get
     for name in _IDS:
         if type(get(name)) not in _TEXT:
@@ -44,7 +47,7 @@ def misshapen(event: _Event) -> str | None:
 
 
 def is_content(value: Any) -> bool:
-    """Return whether it is text, parts of which each is an object, or nothing."""
+    """Return whether it is a text, a list of parts that are objects, or nothing."""
     if type(value) is not list:
         return type(value) in _TEXT
     for part in value:
@@ -69,11 +72,13 @@ def _calls(event: _Event) -> str | None:
 
 
 def _is_call(call: _Event) -> bool:
+    # Streamed arguments are text; an API that does not stream may send them as an object.
     texts = all(type(call.get(n)) in _TEXT for n in ("tool_call_id", "name"))
     return texts and type(call.get("arguments")) in (str, dict, type(None))
 
 
 def _returns(event: _Event) -> str | None:
+    # A single result is sent as an object, or with its fields in the event itself.
     listed = event.get("tool_returns")
     if listed is not None and type(listed) not in (list, dict):
         return "tool_returns"

@@ -1,8 +1,10 @@
-"""Bytes → server-sent events. Linear in the input, however it is cut.
+"""Bytes → server-sent events, in time linear in the input, however it is cut.
 
 Lines end with LF, CRLF or CR and nothing else: Letta sends raw U+2028 and U+0085 inside its JSON,
 which ``str.splitlines`` (and ``httpx.Response.iter_lines``) would split at. Splitting bytes at
 LF / CR cannot cut a UTF-8 sequence, so decoding is left to the JSON parser.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ _NAME = re.compile(rb"[A-Za-z0-9_-]+")
 
 
 class SSEDecoder:
-    """Incremental decoder of ``text/event-stream`` (WHATWG HTML, section 9.2)."""
+    """An incremental decoder of ``text/event-stream`` (WHATWG HTML, section 9.2)."""
 
     __slots__ = ("_after_cr", "_data", "_event", "_first", "_partial", "held", "torn")
 
@@ -24,16 +26,17 @@ class SSEDecoder:
         self._event: bytes | None = None
         self._after_cr = False
         self._first = True
-        # Bytes of the event that has not ended yet.
+        # The number of bytes of the event that has not ended yet.
         self.held = 0
-        # Did a line come that is no field of any name? The standard passes it over; here it would
-        # be a piece of an answer that is missing.
+        # True once a line came that is no field of any name. The standard passes it over; here it
+        # would be a missing piece of an answer.
         self.torn = False
 
     def feed(self, chunk: bytes) -> list[tuple[str | None, bytes]]:
         """Take the next bytes; return the events they complete as ``(event name, data)``."""
         if (
-            # One whole event in one chunk, which is what a live server sends.
+            # One whole event in one chunk, which is how a live server sends them: nothing to join
+            # or split.
             chunk.startswith(b"data: ")
             and chunk.find(b"\n") == len(chunk) - 2
             and not self._partial
@@ -54,6 +57,7 @@ class SSEDecoder:
         return self._lines(chunk)
 
     def _normalise(self, chunk: bytes) -> bytes:
+        # CR and LF of one line end may come in two chunks; the LF must not end a second line.
         if self._after_cr and chunk:
             chunk = chunk[1:] if chunk.startswith(b"\n") else chunk
             self._after_cr = False
@@ -69,12 +73,14 @@ class SSEDecoder:
         lines[0] = b"".join(self._partial)
         rest = lines.pop()
         self._partial = [rest] if rest else []
+        # A byte order mark may begin the stream, and belongs to no field.
         if self._first:
             self._first = False
             lines[0] = lines[0].removeprefix(_BOM)
         for line in lines:
             if line:
                 self._field(line)
+            # An empty line ends an event; one without data is dropped, as the standard says.
             elif self._data:
                 name = self._event.decode("utf-8", "replace") if self._event else None
                 events.append((name, b"\n".join(self._data)))

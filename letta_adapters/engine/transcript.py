@@ -1,8 +1,10 @@
 """Messages → the rows a user interface draws, and stored history merged into them.
 
-The same thing arrives several times under different guises: fragments, then the complete message,
-then the stored one, whose ``id`` may differ. What identifies it is the ``otid`` for text and the
-``tool_call_id`` for a tool, so that is what rows are joined on.
+The same thing arrives several times in different forms: fragments, then the complete message, then
+the stored one, whose ``id`` may differ. It is identified by the ``otid`` for text and the
+``tool_call_id`` for a tool, so these are what rows are joined on.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -41,13 +43,13 @@ from letta_adapters.messages import (
 
 __all__ = ["Row", "Transcript"]
 
-# Fragments and messages of these kinds come as messages of their own; as an ``UnknownMessage``
-# they are something this version cannot read.
+# Fragments and messages of these kinds come as messages of their own; as an ``UnknownMessage`` they
+# are something this version cannot read.
 _READABLE = frozenset({*KIND_OF_TEXT, *CALLS, "tool_return_message"})
 
 
 class Transcript:
-    """Accumulates the messages of any number of turns into rows.
+    """Accumulate the messages of any number of turns into rows.
 
     ::
 
@@ -57,31 +59,32 @@ class Transcript:
             transcript.apply(message)
             draw(transcript.rows)
 
-    Applying a message again changes nothing. Not thread-safe.
+    Applying a message again changes nothing. It is not thread-safe.
     """
 
     def __init__(self) -> None:
         self._entries = Entries()
         self._turn = 0
-        # By their number in the turn; one without a number by identity, and kept so that no id is
-        # used again: two fragments can be equal.
+        # By their number in the turn. One without a number is known by its identity, as two
+        # fragments can be equal, and is kept so that Python does not use its id again.
         self._fragments: dict[object, object] = {}
         self._applied: dict[int, object] = {}
-        # What is shown, and where in it each row is, so that a message costs its own row only.
+        # The rows shown, and where among them each one is, so that a message costs its own row
+        # only.
         self._shown: list[Row] = []
         self._places: dict[RowId, int] = {}
         self._rows: tuple[Row, ...] | None = None
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """What there is to show now, oldest first. A row that did not change is the same object."""
+        """The rows to show now, oldest first; a row that did not change is the same object."""
         self._refresh()
         if self._rows is None:
             self._rows = tuple(self._shown)
         return self._rows
 
     def _refresh(self) -> tuple[Row, ...]:
-        """Bring what is shown up to date; return the rows that are new or another object now."""
+        """Bring the shown rows up to date; return those that are new or another object now."""
         touched, self._entries.touched = self._entries.touched, {}
         changed: list[Row] = []
         for id_, entry in touched.items():
@@ -113,10 +116,10 @@ class Transcript:
         """Take the next message of a stream.
 
         Args:
-            message: Anything ``session.stream()`` yields. Fragments (``StreamEvent``) grow a row
+            message: Any message of ``session.stream()``. Fragments (``StreamEvent``) grow a row
                 that is ``"streaming"``, the complete message replaces its text. A ``RetryMessage``
-                takes back what the failed attempt said, a failed ``ResultMessage`` marks what it
-                left unfinished as ``"failed"``. An ``InitMessage`` makes no row.
+                takes back the text of the failed attempt, a failed ``ResultMessage`` marks
+                unfinished rows as ``"failed"``. An ``InitMessage`` makes no row.
 
         Returns:
             The rows that are new or changed, which is all there is to draw again; where a
@@ -128,13 +131,13 @@ class Transcript:
         return self._refresh()
 
     def rebase(self, history: MessagePage | Sequence[Mapping[str, Any]]) -> None:
-        """Make the stored messages the truth, and keep what is not stored yet.
+        """Make the stored messages the truth, and keep the rows that are not stored yet.
 
-        Rows of an earlier ``rebase`` that are not in ``history`` are gone: give all the pages you
-        show. Rows from streams stay where they were between the rows that are stored by now, and at
-        the end if nothing after them is. A text that streams at the moment goes on streaming (the
-        App Server lists unfinished messages): until its complete message, the end of its turn, a
-        stored row after it, or the same list once more without a fragment in between.
+        Rows of an earlier ``rebase`` that are not in ``history`` are gone, so give all the pages
+        you show. Rows from streams stay where they were between the rows that are stored by now,
+        and at the end if nothing after them is. A text that streams at the moment goes on streaming
+        (the App Server lists unfinished messages): until its complete message, the end of its turn,
+        a stored row after it, or the same list once more without a fragment in between.
 
         Args:
             history: A page, which knows its order; or the API's own message objects, newest first.
@@ -181,6 +184,7 @@ class Transcript:
 
     def _fragment(self, message: StreamEvent) -> None:
         event = message.event
+        # Numbers are unique in one run; only the run, the message and the number name a fragment.
         number = message.fragment if message.seq_id is None else message.seq_id
         key = id(event) if number is None else (event.get("run_id"), event.get("id"), number)
         if key in self._fragments:
@@ -249,11 +253,12 @@ _APPLY: Mapping[type, Callable[[Transcript, Any], None]] = {
 
 
 def _merge(stored: Entry, live: Entry | None, newest: bool) -> Entry:
-    """Return the row of what is stored, with what only the stream knows so far."""
+    """Return the stored row, with the facts that only the stream knows so far."""
     stored.stored = True
     if live is None:
         return stored
     stored.run_id = stored.run_id or live.run_id
+    # A stored call may have no result yet, and a stored result no call on this page.
     if stored.kind == "tool":
         if stored.tool_input is None:
             stored.name = stored.name or live.name
@@ -265,8 +270,8 @@ def _merge(stored: Entry, live: Entry | None, newest: bool) -> Entry:
     text, so_far = stored.text(), live.text()
     if not live.growing or not (so_far.startswith(text) or text.startswith(so_far)):
         return stored
-    # Either side may be ahead. A text that something follows is over, and so is one of which
-    # neither side has said anything since the last look.
+    # Either side may be ahead. A text that something follows is over, and so is one to which
+    # neither side has added anything since the last look.
     over = not newest or (live.listed == text and not live.news)
     if over and len(text) >= len(so_far):
         return stored
@@ -276,12 +281,14 @@ def _merge(stored: Entry, live: Entry | None, newest: bool) -> Entry:
 
 
 def _woven(stored: dict[RowId, Entry], live: dict[RowId, Entry]) -> dict[RowId, Entry]:
-    """The stored rows in their order, with each unstored row next to its neighbours in ``live``."""
+    """Return the stored rows in order, with unstored rows beside their neighbours in ``live``."""
     order = list(stored)
     after: dict[RowId, list[RowId]] = {}
     loose: list[RowId] = []
     anchor: RowId | None = None
     for id_, entry in live.items():
+        # Each run of unstored rows goes after the stored row that was before it; rows before the
+        # first one go to the start of its turn.
         if id_ not in stored:
             if not entry.stored:
                 loose.append(id_)
@@ -299,7 +306,7 @@ def _woven(stored: dict[RowId, Entry], live: dict[RowId, Entry]) -> dict[RowId, 
 def _start_of_turn(
     order: list[RowId], stored: dict[RowId, Entry], id_: RowId, run_ids: list[str | None]
 ) -> int:
-    """Where rows of earlier turns than that of ``id_`` go: before its question, not after it."""
+    """Return the place for rows of turns before that of ``id_``, ahead of its question."""
     at = order.index(id_)
     run_id = stored[id_].run_id
     if run_id is not None and run_id in run_ids:

@@ -1,4 +1,7 @@
-"""What every protocol keeps of a turn: what was said, used and asked, and how it ended."""
+"""The state of a turn that all protocols share: messages, usage, pending calls, and its end.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ class TurnState:
         self.usage = Usage()
         self.failure: Failure | None = None
         self.pending: tuple[ToolCallMessage, ...] = ()
-        # What the server says of a permission question, by tool call id: suggestions, diffs, ...
+        # The server's details of a permission question, by tool call id: suggestions, diffs, ...
         self.details: dict[str, Mapping[str, Any]] = {}
         self.run_id: str | None = None
         self.last_seq_id: int | None = None
@@ -49,15 +52,22 @@ class TurnState:
         return tuple(self._run_ids)
 
     def note_run(self, run_id: str) -> None:
-        """The wire names this run as the one that is active."""
+        """Take note that the wire names this run as the one that is active."""
         self._run_ids[run_id] = None
         if run_id != self.run_id:
             self.run_id = run_id
             self.last_seq_id = None  # each run counts its own events
 
     def collect(self, out: list[Message], start: int = 0) -> list[Message]:
-        """Look through finished messages for the answer's text and for results already given."""
+        """Note the answer's text and the tool calls among finished messages, which are returned.
+
+        Args:
+            out: Messages, in order.
+            start: The index of the first that was not seen before.
+        """
         for message in out[start:]:
+            # The answer is the text after the last tool call: what is said before a call only
+            # announces it. Its parts share the id of one message.
             if type(message) is AssistantMessage:
                 if self._answer and self._answer[-1].id != message.id:
                     self._answer.clear()
@@ -65,6 +75,8 @@ class TurnState:
             elif type(message) is ToolCallMessage:
                 self._answer.clear()
                 self._tool_names[message.tool_call_id] = message.tool_name
+                # Some models count the ids of their calls anew in each step, so a new call may have
+                # an old id.
                 self._answered.discard(message.tool_call_id)
         return out
 
@@ -74,13 +86,20 @@ class TurnState:
         return StreamEvent(event, self._fragments)
 
     def misread(self, event: Mapping[str, Any], kind: str, field: str, out: list[Message]) -> None:
-        """Keep a known event that cannot be read, and fail the turn: what it said is missing."""
+        """Keep a known event that cannot be read, and fail the turn, as a part of it is missing.
+
+        Args:
+            event: The event as it came.
+            kind: The name of its kind, for the error.
+            field: The field that cannot be read.
+            out: The messages, to which it is added.
+        """
         out.append(UnknownMessage(event))
         text = f"The server sent a {kind} whose {field} cannot be read."
         self.fail(Failure("protocol_error", text))
 
     def tool_result(self, message: ToolResultMessage) -> bool:
-        """Note a tool's result; ``False`` if that call's result was already handed out.
+        """Note a tool's result, and return ``False`` if that result was already handed out.
 
         The server repeats the results of client-side tools in some modes and not in others.
         """
@@ -90,7 +109,7 @@ class TurnState:
         return True
 
     def fail(self, failure: Failure) -> None:
-        """Record why the turn failed; the first reason stays."""
+        """Record the reason why the turn failed; the first one stays."""
         if self.failure is None:
             self.failure = failure
 
@@ -99,19 +118,19 @@ class TurnState:
         self.fail(Failure(error.code, str(error)))
 
     def explain(self, text: str) -> None:
-        """Add to the failure what was found out about it afterwards."""
+        """Add facts that were found out afterwards to the failure."""
         if self.failure is not None:
             self.failure = replace(self.failure, message=f"{self.failure.message} {text}")
 
     def error(self) -> LettaError:
-        """The recorded failure as an exception."""
+        """Return the recorded failure as an exception."""
         failure = self.failure or Failure("turn_failed", "The turn failed.")
         return error_for_code(failure.code, failure.message, run_id=self.run_id)
 
     def finish(
         self, *, duration_ms: int, agent_id: str | None = None, conversation_id: str | None = None
     ) -> list[Message]:
-        """The closing messages: an ``ErrorMessage`` if the turn failed, and the result."""
+        """Return the closing messages: an ``ErrorMessage`` if the turn failed, and the result."""
         failure = self.failure
         common: dict[str, Any] = {
             "usage": self.usage,

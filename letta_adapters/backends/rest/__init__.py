@@ -1,1 +1,4 @@
-"""The Letta API over HTTP. Only ``http.py`` touches httpx."""
+"""The Letta API over HTTP; only ``http.py`` touches httpx.
+
+Internal: not part of the public API.
+"""

@@ -1,6 +1,8 @@
-"""Tool calls that wait in a conversation of the Letta API: which they are, and answers to them.
+"""Tool calls that wait in a conversation of the Letta API, and the answers to them.
 
 The rules: docs/protocol.md ("Approvals and client-side tools").
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from letta_adapters.messages import PendingToolCall
 
 
 def approval_of(answer: ToolAnswer) -> dict[str, Any]:
-    """One answer as the API takes it."""
+    """Return one answer as the API takes it."""
     if answer.returned is not None:
         return {
             "type": "tool",
@@ -35,7 +37,7 @@ def approval_of(answer: ToolAnswer) -> dict[str, Any]:
 
 
 async def pending_calls(http: Http, conversation: Conversation) -> tuple[PendingToolCall, ...]:
-    """The calls that wait: those of the newest stored message, if it is an approval request."""
+    """Return the calls that wait: those of the newest stored message, if it asks for approval."""
     params = {"order": "desc", "limit": 1, **runs.agent_param(conversation)}
     newest = await http.read(runs.conversation_path(conversation, "/messages"), params)
     calls: list[Mapping[str, Any]] = []
@@ -52,10 +54,10 @@ async def pending_calls(http: Http, conversation: Conversation) -> tuple[Pending
 async def deny(
     http: Http, conversation: Conversation, calls: Sequence[PendingToolCall], reason: str
 ) -> None:
-    """Deny pending calls at no model cost: a denial with ``max_steps: 1`` ends after recording it.
+    """Deny pending calls at no model cost: with ``max_steps: 1`` the turn ends at the denial.
 
     Raises:
-        LettaError: the server refused the denial.
+        LettaError: The server refused the denial.
     """
     answers = [ToolAnswer(c.tool_call_id, c.tool_name, reason=reason) for c in calls]
     body = {
@@ -76,6 +78,7 @@ async def deny(
         raise stream.error(cause) from cause
     finally:
         await stream.aclose()
+    # The end of the steps is expected, and a call that nobody waits for any more needs no denial.
     state.end_segment()
     failure = state.failure
     if failure is not None and failure.code not in ("max_steps", "no_pending_approval"):

@@ -1,4 +1,7 @@
-"""The Letta API as a :class:`~letta_adapters.backends.base.Backend`."""
+"""The Letta API as a :class:`~letta_adapters.backends.base.Backend`.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +59,10 @@ class RestBackend:
     # -- agents -----------------------------------------------------------------------------
 
     async def create_agent(self, options: AgentOptions) -> str:
-        """Create an agent; its id. ``model`` defaults to ``LETTA_MODEL``, else the first listed."""
+        """Create an agent and return its id.
+
+        ``model`` defaults to ``LETTA_MODEL``, else to the first model listed.
+        """
         check_supported(options, self.name)
         body = await self._agent_body(options)
         agent = await self._http.send("POST", "/v1/agents/", body=body)
@@ -65,7 +71,7 @@ class RestBackend:
     async def update_agent(
         self, agent_id: str, fields: Mapping[str, Any], settings: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Change an agent's fields; the agent. What is ours in its tags and metadata stays."""
+        """Change an agent's fields and return it; our own tags and metadata stay."""
         check_supported(AgentOptions(**settings), self.name)
         path = f"/v1/agents/{agent_id}"
         if "tags" in fields or "metadata" in fields:
@@ -75,7 +81,11 @@ class RestBackend:
         return found
 
     async def agent_settings(self, agent_id: str) -> dict[str, Any]:
-        """Nothing: these are settings of Letta Code's own tools, which are not here."""
+        """Return no settings, as they are for Letta Code's own tools, which are not here.
+
+        Raises:
+            NotFoundError: There is no such agent.
+        """
         await self._http.read(f"/v1/agents/{agent_id}")
         return {}
 
@@ -114,16 +124,17 @@ class RestBackend:
         return str(handles[0])
 
     async def default_agent(self, model: str | None) -> str:
-        """The agent used when none is named: found by its tag, made once."""
+        """Return the agent used when none is named: found by its tag, made once."""
         place = _Place(self._http, self.create_agent, model)
         return await default_agent.find(place, lambda: self._first_use, shared=False)
 
     # -- conversations ----------------------------------------------------------------------
 
     async def open(self, target: Target, options: SessionOptions) -> Opened:
-        """Find or create the conversation. With both ids given there is no look-up."""
+        """Find or create the conversation; with both ids given there is no look-up."""
         agent_id = target.agent_id
         conversation_id = target.conversation_id
+        # Both ids say all that is needed, unless the tools or the model have to be looked at.
         known = agent_id is not None and conversation_id is not None
         if known and not options.can_use_tool and not options.model:
             return Opened(Conversation(str(agent_id), str(conversation_id)))
@@ -138,6 +149,7 @@ class RestBackend:
         agent: dict[str, Any] = {}
         if options.can_use_tool or not target.lean:
             agent = await self._http.read(f"/v1/agents/{agent_id}", {"include": "agent.tools"})
+        # Before anything is created, so that a refusal leaves nothing behind.
         if options.can_use_tool:
             _refuse_silent_tools(agent)
         if target.new:
@@ -171,7 +183,7 @@ class RestBackend:
         return model
 
     def turn(self, conversation: Conversation, settings: TurnSettings) -> channel.RestChannel:
-        """A turn that is not started yet."""
+        """Return a turn that is not started yet."""
         return channel.RestChannel(
             self._http, conversation, settings, self._background, self._rest.settle_timeout
         )
@@ -185,13 +197,13 @@ class RestBackend:
         order: Order,
         limit: int,
     ) -> MessagePage:
-        """One page of stored messages."""
+        """Return one page of stored messages."""
         return await pages.fetch_page(
             self._http, conversation, before=before, after=after, order=order, limit=limit
         )
 
     async def pending_calls(self, conversation: Conversation) -> tuple[PendingToolCall, ...]:
-        """The tool calls that wait for an answer."""
+        """Return the tool calls that wait for an answer."""
         return await approvals.pending_calls(self._http, conversation)
 
     async def deny(
@@ -201,18 +213,19 @@ class RestBackend:
         await approvals.deny(self._http, conversation, calls, reason)
 
     async def abort(self, conversation: Conversation) -> bool:
-        """Cancel the active run; ``False`` if there was none."""
+        """Cancel the active run; return ``False`` if there was none."""
         return await runs.cancel(self._http, conversation)
 
     async def wait_until_idle(self, conversation: Conversation, sent: Sent) -> bool | None:
-        """See :class:`~letta_adapters.backends.base.Backend`; no list says what a run was sent.
+        """Wait for a run that somebody else began.
 
-        What an active run was sent is not listed before its step is stored (letta 0.16.8).
+        See :class:`~letta_adapters.backends.base.Backend`. The message that an active run was sent
+        is not listed before its step is stored (letta 0.16.8), so any run counts.
         """
         return await runs.wait_until_idle(self._http, conversation, sent.seconds, sent.after)
 
     async def live(self, conversation: Conversation) -> LiveState:
-        """Refused: the Letta API has no queue and no device."""
+        """Refuse: the Letta API has no queue and no device."""
         raise _no("device_status")
 
     async def set_model(self, conversation: Conversation, model: str) -> None:
@@ -226,7 +239,7 @@ class RestBackend:
         await self._http.send("PATCH", runs.conversation_path(conversation), body={"model": model})
 
     async def change_state(self, conversation: Conversation, options: SessionOptions) -> None:
-        """Refused: a conversation of the Letta API has no permission mode and no directory."""
+        """Refuse: a conversation of the Letta API has no permission mode and no directory."""
         raise _no("change_device_state")
 
     async def request(
@@ -237,16 +250,16 @@ class RestBackend:
         params: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> Any:
-        """A management call. GET is retried, everything else is sent once."""
+        """Make a management call; GET is retried, everything else is sent once."""
         if method == "GET":
             return await self._http.read(path, params)
         return await self._http.send(method, path, params=params, body=body)
 
     def notice(self, change: Change) -> None:
-        """Nothing is remembered here of agents and conversations."""
+        """Do nothing: no facts of agents and conversations are cached here."""
 
     async def runtime_status(self) -> RuntimeStatus:
-        """Refuse: there is no runtime of ours."""
+        """Refuse: this backend has no runtime."""
         raise UnsupportedOptionError("runtime_status", backend=self.name, supported_by=("local",))
 
     async def aclose(self) -> None:
@@ -255,7 +268,7 @@ class RestBackend:
 
 
 class _Place:
-    """Implements :class:`~letta_adapters.backends.default_agent.Place`."""
+    """The home of default agents: :class:`~letta_adapters.backends.default_agent.Place`."""
 
     promotes = True
 
@@ -285,24 +298,28 @@ class _Place:
         )
 
     async def promote(self, agent_id: str, tag: str) -> None:
-        """Make it the default agent. Raises NotFoundError."""
+        """Make it the default agent; raise NotFoundError if it is gone."""
         body = {"tags": [default_agent.DEFAULT_AGENT_TAG]}
         await self._http.send("PATCH", f"/v1/agents/{agent_id}", body=body)
 
     async def remove(self, agent_id: str) -> None:
-        """Delete it."""
+        """Delete an agent."""
         await self._http.send("DELETE", f"/v1/agents/{agent_id}")
 
 
 def _id_of(found: Any, what: str) -> str:
     try:
+        # An id goes into later paths, so even the server's own is checked.
         return checked_id(found["id"] if isinstance(found, dict) else None, "", (f"{what}-",))
     except (KeyError, InvalidInputError):
         raise ProtocolError(f"The server's answer holds no {what} id.") from None
 
 
 def _refuse_silent_tools(agent: Mapping[str, Any]) -> None:
-    """``can_use_tool`` must not give false safety: the API asks only where a rule says so."""
+    """Refuse ``can_use_tool`` for tools that the server runs without asking.
+
+    It must not give false safety: the API asks only where a rule requires it.
+    """
     rules = agent.get("tool_rules") or ()
     asking = {r.get("tool_name") for r in rules if r.get("type") == "requires_approval"}
     silent = [

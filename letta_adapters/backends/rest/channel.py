@@ -1,4 +1,7 @@
-"""One turn over the Letta API: requests, their event streams, and what to do when one breaks."""
+"""One turn over the Letta API: its requests, their event streams, and a stream that breaks.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ from letta_adapters.messages import Message
 
 RESUME_ATTEMPTS: Final = 3
 _RESUME_PAUSE: Final = 0.2
-# How long an aborted run may take to end before its connection is given up.
+# Seconds an aborted run may take to end before its connection is given up.
 _STOP_SECONDS: Final = 10.0
 _CANCEL_ATTEMPTS: Final = 5
 _CANCEL_PAUSE: Final = 0.2
@@ -34,14 +37,14 @@ _NOTHING_SHOWN: Final = "The run ended without a message."
 
 
 class BackgroundRuns:
-    """Whether turns run in the background (resumable), shared by all turns of a client."""
+    """The choice whether turns run in the background (resumable), shared by a client's turns."""
 
     def __init__(self, wanted: bool) -> None:
         self.on = wanted
 
 
 class RestChannel:
-    """Implements :class:`~letta_adapters.backends.base.BackendTurn`."""
+    """One turn; implements :class:`~letta_adapters.backends.base.BackendTurn`."""
 
     def __init__(
         self,
@@ -60,7 +63,7 @@ class RestChannel:
         self._settle_timeout = settle_timeout
         self._otid = ""
         self._stream: ByteStream | None = None
-        # May a request of ours be at work on the server?
+        # True while a request of this turn may be at work on the server.
         self._active = False
         self._cancelled = False
         self._answered = False
@@ -68,7 +71,7 @@ class RestChannel:
 
     @property
     def connected(self) -> bool:
-        """Every request has a connection of its own."""
+        """Always true, as every request has a connection of its own."""
         return True
 
     async def start(
@@ -79,7 +82,7 @@ class RestChannel:
         answers: Sequence[ToolAnswer] = (),
         history: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Send what there is to send, in one request. Raises the typed error if refused."""
+        """Send message and answers in one request; raise the typed error if it is refused."""
         messages: list[dict[str, Any]] = []
         if answers:
             self._answered = True
@@ -91,6 +94,7 @@ class RestChannel:
         try:
             self._stream = await self._post(messages)
         except LettaError as error:
+            # Nobody knows whether it arrived: the server is asked before the caller is told.
             if error.accepted is None and self._otid:
                 await self._explain(error)
             elif error.accepted is None:
@@ -111,7 +115,7 @@ class RestChannel:
         self.state.begin_segment()
 
     async def _look_for_answers(self, error: LettaError) -> None:
-        """The answers got no answer: they were accepted if the calls no longer wait."""
+        """Find out whether answers without a reply were accepted: then the calls no longer wait."""
         with suppress(LettaError):
             await self._quiet_down(None, 0.0)
             waiting = await pending_calls(self._http, self._conversation)
@@ -126,7 +130,7 @@ class RestChannel:
         return settled
 
     async def _is_stored(self) -> bool:
-        """Does the conversation hold what this turn sent: its message, or else its answers?"""
+        """Return whether the conversation holds this turn's message, or else its answers."""
         if self._otid:
             return await runs.is_stored(self._http, self._conversation, self._otid)
         return not await pending_calls(self._http, self._conversation)
@@ -149,7 +153,8 @@ class RestChannel:
             except ServerError as error:
                 if error.code != BACKGROUND_UNAVAILABLE:
                     raise
-                # Refused before anything was stored, so this is not a repetition.
+                # It was refused before anything was stored, so the same request is not a
+                # repetition.
                 self._background.on = False
         return await self._http.stream(path, body)
 
@@ -171,8 +176,9 @@ class RestChannel:
         return body
 
     async def _explain(self, error: LettaError) -> None:
-        """The message got no answer: find out whether it was accepted, and say so."""
+        """Find out whether a message without a reply was accepted, and put it into the error."""
         settled = await self._quiet_down(None, self._settle_timeout)
+        # Nobody will read that turn, so nobody would answer the calls it waits for.
         if settled.stored:
             await self._clear_pending()
         error.accepted = settled.stored
@@ -184,7 +190,7 @@ class RestChannel:
             ) from error
 
     async def batches(self) -> AsyncIterator[list[Message]]:
-        """See :class:`~letta_adapters.backends.base.BackendTurn`."""
+        """Yield messages as they come; see :class:`~letta_adapters.backends.base.BackendTurn`."""
         state = self.state
         feed = state.feed
         while True:
@@ -204,6 +210,7 @@ class RestChannel:
                 lost = cause
             if lost is None or not await self._resume():
                 break
+        # A stream that broke after its stop reason has lost nothing of the turn.
         if isinstance(lost, STREAM_ERRORS) and state.stop.value is None:
             state.fail_with(stream.error(lost))
         # Without a stop reason the run may well go on.
@@ -218,7 +225,7 @@ class RestChannel:
             yield messages
 
     async def _settled(self) -> list[Message]:
-        """Find out what only the server knows: the calls it kept, or what became of the message."""
+        """Find out facts only the server knows: the calls it kept, or the fate of the message."""
         if self.state.failure is not None:
             if self.wanted:
                 await self._settle()
@@ -229,7 +236,7 @@ class RestChannel:
         return []
 
     async def _look_for_the_answer(self) -> list[Message]:
-        """Read what the run stored, when its stream ended well and showed nothing.
+        """Read the stored messages of a run whose stream ended well and showed nothing.
 
         A step stores its input and its answer together. So an input without an answer means that
         the model really said nothing; nothing at all means that the step was lost (seen from a
@@ -251,7 +258,10 @@ class RestChannel:
         return []
 
     async def _really_pending(self) -> list[str]:
-        """With parallel calls off the server keeps one call, and the stream may show more."""
+        """Return the calls that are really pending.
+
+        With parallel calls off the server keeps one call, and the stream may show more.
+        """
         shown = [call.tool_call_id for call in self.state.paused]
         if len(shown) > 1:
             kept = await pending_calls(self._http, self._conversation)
@@ -259,7 +269,7 @@ class RestChannel:
         return shown
 
     async def _resume(self) -> bool:
-        """Go on with a background run after the last event seen. ``False``: cannot, or ended."""
+        """Go on with a background run after the last event seen; ``False`` if impossible."""
         state = self.state
         if state.segment_over or state.stop.value is not None:
             return False
@@ -281,7 +291,7 @@ class RestChannel:
         return False
 
     async def _settle(self) -> None:
-        """After a failure: leave nothing running and find out whether the message was stored."""
+        """Leave nothing running after a failure, and find out whether the message was stored."""
         state = self.state
         assert state.failure is not None
         code = state.failure.code
@@ -300,7 +310,7 @@ class RestChannel:
             await self._clear_pending()
 
     def _calls_may_wait(self) -> bool:
-        """Could the server wait for answers to tool calls that this turn will not give?"""
+        """Return whether the server may wait for answers that this turn will not give."""
         stop_reason = self.state.stop.value
         return stop_reason in (None, "requires_approval") or self._answered
 
@@ -312,7 +322,7 @@ class RestChannel:
                 await deny(self._http, self._conversation, waiting, "The turn was stopped.")
 
     async def cancel(self) -> None:
-        """Ask the server to cancel the run. One that was just accepted may not exist yet."""
+        """Ask the server to cancel the run; one that was just accepted may not exist yet."""
         for _ in range(_CANCEL_ATTEMPTS):
             if not self._active or self.state.stop.value is not None:
                 return
@@ -336,6 +346,7 @@ class RestChannel:
                 if not self._cancelled:
                     await runs.cancel(self._http, self._conversation)
                 await within(_STOP_SECONDS, self._exhaust())
+            # The run may go on without its stream, and has to be ended by its id.
             if self._stream is None or self.state.stop.value is None:
                 await runs.finish_run(self._http, self._conversation, self.state.run_id, 0.0)
             self._active = False
@@ -343,7 +354,7 @@ class RestChannel:
             await self._clear_pending()
 
     async def _cancel_unborn(self) -> None:
-        """Cancel the run of a request that got no answer yet: it may come to be at any moment."""
+        """Cancel the run of a request that got no answer yet and may begin at any moment."""
         for _ in range(_CANCEL_ATTEMPTS):
             if await runs.cancel(self._http, self._conversation):
                 return
@@ -364,7 +375,7 @@ class RestChannel:
             self.state.segment_over = True
 
     async def release(self) -> None:
-        """Give the connection up; does not stop the agent."""
+        """Give the connection up; this does not stop the agent."""
         if self._stream is not None:
             await self._stream.aclose()
             self._stream = None

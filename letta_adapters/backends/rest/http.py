@@ -1,7 +1,9 @@
-"""HTTP, the only place that knows httpx: requests in, JSON or byte streams out, typed errors.
+"""HTTP requests to the Letta API: JSON or byte streams come back, or typed errors.
 
-Reads are retried (by tenacity); nothing else is, because a POST whose answer was lost may have
-been accepted.
+This is the only module that knows httpx. Reads are retried (by tenacity); nothing else is, because
+a POST whose answer was lost may have been accepted.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -45,11 +47,11 @@ from letta_adapters.specs import CLOUD_URL, Rest, api_address
 READ_ATTEMPTS: Final = 3
 # After the last event the server closes the response; waiting for it keeps the connection reusable.
 _DRAIN_SECONDS: Final = 0.5
-# A page of a thousand messages with images in them.
+# The greatest size of a reply: more than a page of a thousand messages with images in them.
 MAX_REPLY_BYTES: Final = 256 << 20
-# A server that mends a path (a slash at its end) needs one.
+# A server that corrects a path (a slash at its end) needs one.
 _REDIRECTS: Final = 3
-# The request never left this machine: it is certain that the server did not take it.
+# The request never left this machine, so it is certain that the server did not take it.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
@@ -67,7 +69,7 @@ def _ssl_context() -> ssl.SSLContext:
 
 
 def _make_client(base_url: str) -> httpx.AsyncClient:
-    """A pool. Raises ConfigurationError for proxy settings that httpx cannot use."""
+    """Make a connection pool; raise ConfigurationError for proxy settings that httpx cannot use."""
     verify = _ssl_context()
     try:
         return httpx.AsyncClient(
@@ -88,7 +90,7 @@ def _make_client(base_url: str) -> httpx.AsyncClient:
 
 
 class ByteStream:
-    """The body of one streaming response. Iterate it once; every failure is a typed error."""
+    """The body of one streaming response; it is read once, and every failure is a typed error."""
 
     def __init__(self, response: httpx.Response) -> None:
         self._response = response
@@ -100,7 +102,7 @@ class ByteStream:
         self.next_chunk = self._chunks.__anext__
 
     def error(self, cause: Exception) -> LettaError:
-        """The typed error of a failure while iterating."""
+        """Return the typed error of a failure while reading."""
         if isinstance(cause, httpx.TimeoutException):
             return TimeoutAfterAcceptanceError(
                 "The server went silent: nothing came, not even a keep-alive ping.", accepted=True
@@ -111,7 +113,7 @@ class ByteStream:
         )
 
     async def drain(self) -> None:
-        """Read to the response's end, if it comes at once; else give the connection up."""
+        """Read to the response's end if it comes at once, else give the connection up."""
 
         async def rest() -> None:
             async for _ in self._chunks:
@@ -123,14 +125,14 @@ class ByteStream:
             await self.aclose()
 
     async def aclose(self) -> None:
-        """Give the response up. Never fails, and does not stop the agent."""
+        """Give the response up; this never fails, and does not stop the agent."""
         try:
             await self._response.aclose()
         except STREAM_ERRORS:
             return
 
 
-# What sending a request or iterating a body can raise.
+# The exceptions of sending a request or reading a body.
 STREAM_ERRORS: Final = (httpx.RequestError, httpx.StreamError, httpx.InvalidURL, OSError)
 
 
@@ -155,13 +157,13 @@ class Http:
             )
         self._owns_client = http_client is None
         self._client = http_client or _make_client(self.base_url)
-        # Who gives a client of his own has told it about proxies.
+        # The user of a client of his own has told it about proxies.
         self._via = "" if http_client is not None else proxy_of(self.base_url)
         self._timeout = httpx.Timeout(rest.request_timeout, connect=rest.connect_timeout)
         self._stream_timeout = httpx.Timeout(rest.idle_timeout, connect=rest.connect_timeout)
 
     async def read(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
-        """GET, retried while that can help. Returns the decoded JSON."""
+        """Send a GET, retried while that can help, and return the decoded JSON."""
         retrying = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(READ_ATTEMPTS),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=2),
@@ -178,7 +180,7 @@ class Http:
         params: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> Any:
-        """One request, never repeated. Returns the decoded JSON (``None`` for an empty body)."""
+        """Send one request, never repeated; return the decoded JSON (``None`` for no body)."""
         request = self._request(method, path, params, body, self._timeout)
         try:
             async with _limit(self._rest.request_timeout + self._rest.connect_timeout):
@@ -197,7 +199,7 @@ class Http:
         return check_api(method, path, decoded)
 
     async def stream(self, path: str, body: Mapping[str, Any]) -> ByteStream:
-        """POST, never repeated; returns once the server has accepted it (response headers)."""
+        """Send a POST, never repeated; return once the server has accepted it (headers)."""
         request = self._request("POST", path, None, body, self._stream_timeout)
         try:
             async with _limit(self._rest.idle_timeout + self._rest.connect_timeout):
@@ -234,9 +236,9 @@ class Http:
         )
 
     async def _open(self, request: httpx.Request) -> httpx.Response:
-        """Send; return a 2xx response whose body is not read yet, or raise the typed error.
+        """Send a request; return a 2xx response with its body unread, or raise a typed error.
 
-        What the transport raises is the caller's to translate.
+        Exceptions of the transport are left to the caller to translate.
 
         A redirect is followed only to the same scheme, host and port: another place would be sent
         the message and be believed.
@@ -255,6 +257,7 @@ class Http:
             return response
         try:
             data = await _body(response)
+        # The status alone still tells enough; a body that breaks off must not hide it.
         except (ProtocolError, *STREAM_ERRORS):
             data = b""
         raise error_from_response(response.status_code, response.headers, data)
@@ -267,9 +270,9 @@ class Http:
 
 @asynccontextmanager
 async def _limit(seconds: float) -> AsyncIterator[None]:
-    """Raise what httpx raises for silence when something takes longer in all.
+    """Raise httpx's error for silence if something takes longer than ``seconds`` in all.
 
-    Its own time limits begin anew with every byte.
+    The time limits of httpx begin anew with every byte.
     """
     deadline = Deadline(seconds)
     deadline.enter()
@@ -288,7 +291,7 @@ async def _body(response: httpx.Response) -> bytes:
     """Read a reply to its end, within bounds, and close it.
 
     Raises:
-        ProtocolError: it is larger than any reply.
+        ProtocolError: It is larger than any reply.
     """
     pieces, size = [], 0
     try:
@@ -319,7 +322,7 @@ def _headers(rest: Rest, key: str) -> dict[str, str]:
 
 
 def _followed(before: httpx.Request, after: httpx.Request, status_code: int) -> httpx.Request:
-    """Return the request that follows a redirect. Raises ProtocolError where it must not."""
+    """Return the request that follows a redirect; raise ProtocolError where it must not."""
     old, new = before.url, after.url
     if (new.scheme, new.host, _port(new)) != (old.scheme, old.host, _port(old)):
         raise ProtocolError(
@@ -350,9 +353,12 @@ def _describe(cause: Exception) -> str:
 
 
 def _error_before_answer(cause: Exception, base_url: str, via: str) -> LettaError:
-    """The typed error of a request that got no answer. ``accepted`` is False or unknown.
+    """Return the typed error of a request that got no answer; ``accepted`` is False or unknown.
 
-    ``via``: the proxy that it went through, if any.
+    Args:
+        cause: The exception of the transport.
+        base_url: The address of the API.
+        via: The environment variable of the proxy that it went through; ``""`` if there is none.
     """
     host = httpx.URL(base_url).netloc.decode()
     if via:
@@ -370,7 +376,7 @@ def _error_before_answer(cause: Exception, base_url: str, via: str) -> LettaErro
 
 
 def _hint(text: str, via: str) -> str | None:
-    """What to do about a failed connection, where the default says too little."""
+    """Return advice about a failed connection, where the default says too little."""
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return "Set SSL_CERT_FILE to the certificates to trust; REQUESTS_CA_BUNDLE is not used."
     if via:

@@ -1,6 +1,8 @@
-"""Pages of stored messages, with the corners of the API rounded off.
+"""Pages of stored messages, with the odd behaviour of the API evened out.
 
 The rules: docs/protocol.md ("Pages of stored messages").
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -22,10 +24,10 @@ async def fetch_page(
     order: Order,
     limit: int,
 ) -> MessagePage:
-    """One page. ``limit`` counts stored messages; one can be several items of the page."""
+    """Return one page; ``limit`` counts stored messages, each of which can be several items."""
     cursors = {"before": before, "after": after}
     for name, cursor in cursors.items():
-        # The server answers an unknown cursor with the first page, which would loop for ever.
+        # The server answers an unknown cursor with the first page, and paging would never end.
         if cursor is not None and not cursor.startswith("message-"):
             raise InvalidInputError(f"{name}={cursor!r} is not a message id.")
     params = {"order": order, "limit": limit, **cursors, **agent_param(conversation)}
@@ -39,6 +41,8 @@ async def fetch_page(
     last = ids[-1] if ids else None
     forward = order == "asc"
     more = False
+    # The API does not say whether there is more. A full page may be the last, so one more is asked
+    # for.
     if len(set(ids)) >= limit:
         cursor = "after" if forward else "before"
         probe = params | {"limit": 1, "before": None, "after": None, cursor: last}

@@ -1,10 +1,13 @@
-"""What became of a message or a run, when a connection broke and the stream no longer says.
+"""The fate of a message or a run when a connection broke and the stream no longer tells.
 
 Letta (0.16.8) lists a turn's input only once its step is stored, and finishes a run whose client
-went away. So: wait until no run is active, then look for our ``otid`` among the stored messages.
+went away. So the way is to wait until no run is active, then to look for our ``otid`` among the
+stored messages.
 
 The rules: docs/protocol.md ("What may be sent again")
 and docs/protocol.md ("What a lost connection means").
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -36,13 +39,13 @@ _RECENT: Final = 20
 
 
 def conversation_path(conversation: Conversation, tail: str = "") -> str:
-    """Return ``/v1/conversations/{id}{tail}``. Raises InvalidInputError for what is no id."""
+    """Return ``/v1/conversations/{id}{tail}``; raise InvalidInputError if the id is none."""
     id_ = checked_id(conversation.conversation_id, "a conversation id")
     return f"/v1/conversations/{id_}{tail}"
 
 
 def run_path(run_id: object, tail: str = "") -> str:
-    """Return ``/v1/runs/{id}{tail}``. Raises ProtocolError if the server's id is none."""
+    """Return ``/v1/runs/{id}{tail}``; raise ProtocolError if the server's id is none."""
     try:
         return f"/v1/runs/{checked_id(run_id, 'a run id')}{tail}"
     except InvalidInputError as error:
@@ -50,12 +53,12 @@ def run_path(run_id: object, tail: str = "") -> str:
 
 
 def agent_param(conversation: Conversation) -> dict[str, str]:
-    """The agent's id where the path does not imply it: for the default conversation."""
+    """Return the agent's id where the path does not imply it: for the default conversation."""
     return {"agent_id": conversation.agent_id} if conversation.conversation_id == DEFAULT else {}
 
 
 async def cancel(http: Http, conversation: Conversation) -> bool:
-    """Cancel the conversation's active run; ``False`` if there is none (which is fine)."""
+    """Cancel the conversation's active run; return ``False`` if there is none (which is fine)."""
     try:
         await http.send(
             "POST", conversation_path(conversation, "/cancel"), params=agent_param(conversation)
@@ -68,7 +71,7 @@ async def cancel(http: Http, conversation: Conversation) -> bool:
 
 
 async def _newest_runs(http: Http, conversation: Conversation) -> list[Mapping[str, Any]]:
-    """The newest runs of this conversation, the newest first."""
+    """Return the newest runs of this conversation, the newest first."""
     default = conversation.conversation_id == DEFAULT
     params: dict[str, Any] = {"limit": _RECENT, "order": "desc"}
     params |= (
@@ -77,12 +80,13 @@ async def _newest_runs(http: Http, conversation: Conversation) -> list[Mapping[s
         else {"conversation_id": conversation.conversation_id}
     )
     runs = await http.read("/v1/runs/", params)
-    # Runs of the default conversation have no conversation id, so its query names the agent.
+    # Runs of the default conversation have no conversation id, so its query names the agent, and
+    # lists the runs of all the agent's conversations.
     return [run for run in runs if not default or run.get("conversation_id") in (None, DEFAULT)]
 
 
 async def active_run(http: Http, conversation: Conversation) -> str | None:
-    """The id of a run that is active on this conversation, or ``None``."""
+    """Return the id of a run that is active in this conversation, or ``None``."""
     return _active(await _newest_runs(http, conversation))
 
 
@@ -91,19 +95,20 @@ def _active(runs: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 async def is_stored(http: Http, conversation: Conversation, otid: str) -> bool:
-    """Is a message with this ``otid`` among the newest stored ones?"""
+    """Return whether a message with this ``otid`` is among the newest stored ones."""
     params: Mapping[str, Any] = {"order": "desc", "limit": _RECENT, **agent_param(conversation)}
     stored = await http.read(conversation_path(conversation, "/messages"), params)
     return any(same_call(message.get("otid"), otid) for message in stored)
 
 
 async def wait_for_run(http: Http, run_id: str, seconds: float) -> str | None:
-    """Poll until the run is over, at most ``seconds``; its last seen status."""
+    """Poll until the run is over, at most ``seconds``, and return its last seen status."""
     deadline = time.monotonic() + seconds
     while True:
         try:
             run = await http.read(run_path(run_id))
         except NotFoundError:
+            # Without a record there is nothing that could still run.
             return None
         status = str(run.get("status"))
         if status not in _ACTIVE or time.monotonic() >= deadline:
@@ -114,9 +119,11 @@ async def wait_for_run(http: Http, run_id: str, seconds: float) -> str | None:
 async def wait_until_idle(
     http: Http, conversation: Conversation, seconds: float, after: str | None
 ) -> bool | None:
-    """Wait until no run is active on this conversation, at most ``seconds``; is none?
+    """Wait until no run is active in this conversation, at most ``seconds``.
 
-    ``None``: nothing has run since the run ``after``.
+    Returns:
+        ``True`` if none is active, ``False`` if one still is, and ``None`` if nothing has run since
+        the run ``after``.
     """
     runs = await _newest_runs(http, conversation)
     if after is not None and runs and runs[0].get("id") == after:
@@ -126,7 +133,7 @@ async def wait_until_idle(
 
 
 class Settled:
-    """What was found out. ``stored``: ``None`` = could not be found out."""
+    """The facts found out about a message; ``stored`` is ``None`` if that is not known."""
 
     __slots__ = ("status", "stored")
 
@@ -135,7 +142,7 @@ class Settled:
         self.status = status
 
     def explain(self) -> str:
-        """What the caller should know and do, as sentences."""
+        """Return sentences for the caller: the fate of the message, and what to do."""
         if self.stored is None:
             return (
                 "Whether the server kept the message could not be found out: look with "
@@ -156,7 +163,8 @@ async def finish_run(
 ) -> str | None:
     """Leave no run active: wait ``seconds`` for it to finish by itself, then cancel it.
 
-    Returns its last seen status; ``None`` if there was no run.
+    Returns:
+        Its last seen status; ``None`` if there was no run.
     """
     run_id = run_id or await active_run(http, conversation)
     if run_id is None:
@@ -173,7 +181,7 @@ async def settle(
 ) -> Settled:
     """Leave nothing running and find out whether the message with ``otid`` was stored.
 
-    Never raises a :class:`LettaError`: what cannot be found out, or not in time, stays ``None``.
+    A :class:`LettaError` is never raised: a fact that cannot be found out in time is ``None``.
     """
 
     async def find_out() -> Settled:
@@ -181,7 +189,8 @@ async def settle(
         return Settled(await is_stored(http, conversation, otid), status)
 
     try:
-        # Reads of a server that is silent would go on for all their attempts' timeouts.
+        # Each read of a silent server has its own time limit and attempts, far more than this in
+        # all.
         return await within(seconds + 2 * _CANCEL_SECONDS, find_out())
     except (LettaError, asyncio.TimeoutError):
         return Settled(None, None)
