@@ -1,4 +1,7 @@
-"""One call of the model: LangChain's arguments as a call of the shared layer."""
+"""Translate one call of the chat model from LangChain's arguments to the shared layer's.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,8 @@ from letta_adapters.options import SessionOptions
 if TYPE_CHECKING:
     from letta_adapters.langchain.chat_model import ChatLetta
 
+# The keyword arguments of a call that have an effect. Those that start with ``letta_`` come from
+# this package itself, bound to the model or added on the way.
 _OWN: Final = frozenset(
     {
         "tools",
@@ -42,7 +47,7 @@ _OWN: Final = frozenset(
         "letta_validate",
     }
 )
-# What LangChain itself passes on, which asks nothing of the agent.
+# Arguments that LangChain itself passes on, which ask nothing of the agent.
 _PASSED: Final = frozenset(
     {"strict", "stream", "stream_usage", "ls_structured_output_format", "structured_output_format"}
 )
@@ -59,8 +64,16 @@ def calling_of(
 ) -> Calling:
     """Put the model's fields, the call's arguments and the run's configuration together.
 
+    Args:
+        model: The chat model.
+        session: Its options of a session, checked.
+        messages: The whole history.
+        stop: Texts that end the answer.
+        kwargs: The call's arguments, bound ones included.
+        run_manager: LangChain's manager of the run, which knows where the call is made.
+
     Raises:
-        InvalidInputError: an argument that nothing is done with, bad content, a bad choice.
+        InvalidInputError: An argument has no effect, bad content, or a choice that is no tool.
     """
     unknown = sorted(k for k in kwargs if k not in _OWN | _PASSED and kwargs[k] is not None)
     if unknown:
@@ -74,12 +87,14 @@ def calling_of(
         parallel=kwargs.get("parallel_tool_calls"),
     )
     shape = kwargs.get("letta_shape")
+    # The shape was bound by `with_structured_output` together with its validator.
     if shape is not None:
         validate = kwargs["letta_validate"]
         demand = shaped(demand, shape["schema"], validate, tool=shape["tool"])
     wanted = kwargs.get("response_format")
     if wanted is not None and shape is None:
         demand = _formatted(demand, wanted, beside=bool(tools))
+    # Before the call is made: a decision in the wrong field would be sent as the tool's result.
     check_decisions(messages)
     call = Call(
         entries=to_entries(messages),
@@ -102,7 +117,10 @@ def calling_of(
 
 
 def _where(model: ChatLetta, kwargs: Mapping[str, Any], run_manager: Any) -> dict[str, Any]:
-    """Where to: the call's argument, else the model's field; the rest is for the place to say."""
+    """Return the agent, the conversation and the place of a call.
+
+    The call's argument wins over the model's field; the place in the graph decides the rest.
+    """
     scope = kwargs.get("scope") or model.scope
     if scope is not None and scope not in SCOPES:
         raise InvalidInputError(
@@ -116,6 +134,8 @@ def _where(model: ChatLetta, kwargs: Mapping[str, Any], run_manager: Any) -> dic
     for name in PLACES:
         given = seen.named.get(name) if kwargs.get(name) is None else kwargs[name]
         made[name] = getattr(model, name) if given is None else str(given)
+    # A node that asks for structured output asks a question on the side, with a history of its own;
+    # so it does not go on in the conversation that the graph's configuration names.
     aside = kwargs.get("letta_shape") is not None and seen.place.node
     inherits = scope in ("thread", "node") or (scope is None and seen.place.keeps and not aside)
     if made["conversation_id"] is None and inherits:
@@ -142,8 +162,11 @@ def _given(model: ChatLetta, kwargs: Mapping[str, Any], name: str) -> Any:
 def stop_words(value: Any) -> list[str] | None:
     """Return the texts that end an answer: one, or several.
 
+    Args:
+        value: A text, a list of texts, or ``None``.
+
     Raises:
-        InvalidInputError: something that is no text.
+        InvalidInputError: Something in it is no text.
     """
     if value is None or isinstance(value, str):
         return None if value is None else [value]
@@ -153,6 +176,7 @@ def stop_words(value: Any) -> list[str] | None:
 
 
 def _settings(model: ChatLetta, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the model settings of a call: its own, or else the model's."""
     names = ("temperature", "max_tokens")
     given = {name: kwargs.get(name, getattr(model, name)) for name in names}
     return {name: value for name, value in given.items() if value is not None}
@@ -161,7 +185,13 @@ def _settings(model: ChatLetta, kwargs: Mapping[str, Any]) -> dict[str, Any]:
 def placed(
     model: ChatLetta, config: RunnableConfig | None, kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The arguments, with what the call sees of its place; later nobody knows it any more."""
+    """Return the arguments together with the place of the call, which is not known any later.
+
+    Args:
+        model: The chat model.
+        config: The configuration of the call.
+        kwargs: The call's arguments.
+    """
     if "letta_seen" in kwargs:
         return dict(kwargs)
     return {**kwargs, "letta_seen": seen_by(config, kwargs.get("scope") or model.scope)}

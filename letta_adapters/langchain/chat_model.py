@@ -1,4 +1,4 @@
-"""``ChatLetta``: a LangChain chat model whose brain is a Letta agent."""
+"""Define ``ChatLetta``, a LangChain chat model whose brain is a Letta agent."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from letta_adapters.client import AsyncLettaClient
 
-# What every agent can do, whatever its model.
+# The abilities that every agent has, whatever its model.
 _PROFILE: Final[Mapping[str, Any]] = {
     "image_inputs": True,
     "tool_calling": True,
@@ -57,14 +57,14 @@ _PROFILE: Final[Mapping[str, Any]] = {
 
 
 class ChatLetta(Placed):
-    """A Letta agent as a chat model.
+    """Use a Letta agent as a chat model.
 
-    Pass the whole history as to any chat model; only what the agent has not seen is sent. The
-    agent keeps its memory over all conversations. Which conversation a call goes to is told by the
-    history itself (each answer carries a marker in ``response_metadata["letta"]``), by
-    ``conversation_id``, or by ``thread_id`` (also from ``config["configurable"]``); without any of
-    them each call is a fresh conversation. Inside a LangGraph graph each node that keeps a history
-    has a conversation of its own in the thread.
+    Pass the whole history as to any chat model; only what the agent has not seen is sent. The agent
+    keeps its memory over all conversations. The history itself tells which conversation a call goes
+    to (each answer carries a marker in ``response_metadata["letta"]``), or ``conversation_id``, or
+    ``thread_id`` (also from ``config["configurable"]``); without any of them each call is a fresh
+    conversation. Inside a LangGraph graph each node that keeps a history has a conversation of its
+    own in the thread.
 
     ```python
     from letta_adapters.langchain import ChatLetta
@@ -83,18 +83,21 @@ class ChatLetta(Placed):
     thread_id: str | None = None
     """A name for a conversation, used where the history names none."""
     scope: Literal["thread", "node", "fresh"] | None = None
-    """Which conversation belongs to a call inside a LangGraph graph with a thread: the one of the
-    whole `"thread"`, the one of its `"node"`, or a `"fresh"` one. Default: the place decides."""
+    """The conversation for a call inside a LangGraph graph with a thread.
+
+    It is the one of the whole `"thread"`, the one of its `"node"`, or a `"fresh"` one. Default: the
+    place in the graph decides.
+    """
     model: str | None = Field(default=None, alias="model_name")
     """Another model than the agent's, for the calls of this object."""
     timeout: float | None = Field(default=None, gt=0)
-    """Seconds a call may take."""
+    """The seconds that a call may take."""
     streaming: bool = False
     """Let `invoke` stream too, for handlers that want tokens."""
     temperature: float | None = None
-    """For the conversations that are made (the Letta API only)."""
+    """Set for the conversations that are created (the Letta API only)."""
     max_tokens: int | None = Field(default=None, gt=0)
-    """For the conversations that are made (the Letta API only)."""
+    """Set for the conversations that are created (the Letta API only)."""
     stop: list[str] | None = Field(default=None, alias="stop_sequences")
     """Texts that end the answer. The agent's turn goes on to its end all the same."""
     max_steps: int | None = Field(default=None, gt=0)
@@ -102,14 +105,19 @@ class ChatLetta(Placed):
     agent_free: bool = False
     """A plain model without agent and memory (Letta Code only)."""
     on_mismatch: Literal["fork", "continue", "error"] = "fork"
-    """What to do when the history is not the one the conversation has."""
+    """Decides about a history that is not the one the conversation has.
+
+    `"fork"` tells it in a fresh conversation, `"continue"` sends what is new in it all the same,
+    `"error"` raises `HistoryMismatchError`.
+    """
     cache: Any = False
-    """Off: an answer from a cache is one the agent knows nothing of."""
+    """Off by default: the agent knows nothing of an answer that comes from a cache."""
 
     @field_validator("agent_id", "conversation_id", "thread_id", "model")
     @classmethod
     def _names_something(cls, value: str | None) -> str | None:
         if value is not None and not value.strip():
+            # An unset variable often arrives as "": the default agent must not answer in its place.
             raise ValueError("is empty: it names nothing (is a variable not set?)")
         return value
 
@@ -134,7 +142,8 @@ class ChatLetta(Placed):
         }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
-        # The handle, which prices go by, once an answer or `aload_profile` told it. No I/O here.
+        # Prices go by the model's handle, which is known once an answer or `aload_profile` told it.
+        # No I/O here.
         known = self._runner.models.get(self.agent_id)
         model = kwargs.get("model") or self.model or known or PROVIDER
         params = LangSmithParams(ls_provider=PROVIDER, ls_model_type="chat", ls_model_name=model)
@@ -153,24 +162,34 @@ class ChatLetta(Placed):
 
     @model_validator(mode="after")
     def _complete_profile(self) -> Self:
-        """Let a profile that is given say what it says, and ours the rest."""
+        """Let a profile that the application gives win, and fill the rest from ours."""
+        # LangChain takes a profile that is given as the whole one, and would miss our abilities.
         self.profile = cast("Any", {**_PROFILE, **(self.profile or {})})
         return self
 
     async def aload_profile(self) -> ModelProfile:
-        """Ask the agent for its model and how much that takes; returns the profile.
+        """Ask the agent for its model and that model's context window, and return the profile.
 
-        `SummarizationMiddleware(trigger=("fraction", ...))` needs to know, and traces and prices go
-        by the model's handle. Nothing is asked without this call: `profile` does no I/O.
+        `SummarizationMiddleware(trigger=("fraction", ...))` needs the window, and traces and prices
+        go by the model's handle. Nothing is asked without this call: `profile` does no I/O.
+
+        ```python
+        await model.aload_profile()
+        model.profile["max_input_tokens"]
+        ```
 
         Raises:
-            LettaError: the agent could not be asked.
+            LettaError: The agent could not be asked.
         """
         with langchain_errors():
             return self._learn(await self._runner.caller.arun(self._about))
 
     def load_profile(self) -> ModelProfile:
-        """Do the same as `aload_profile`, synchronously."""
+        """Ask the agent for its model synchronously; see `aload_profile`.
+
+        Raises:
+            LettaError: The agent could not be asked.
+        """
         with langchain_errors():
             return self._learn(self._runner.caller.run(self._about))
 
@@ -178,6 +197,7 @@ class ChatLetta(Placed):
         return await about_model(client, self.agent_id)
 
     def _learn(self, about: tuple[str, str | None, int | None]) -> ModelProfile:
+        """Take the model's handle and context window into the profile."""
         _, handle, window = about
         if handle is not None:
             self._runner.models[self.agent_id] = handle
@@ -189,6 +209,9 @@ class ChatLetta(Placed):
         """Return about how many tokens a text has, by LangChain's own approximate counter.
 
         Only the model behind the agent knows for sure; `custom_get_token_ids` counts its way.
+
+        Args:
+            text: The text.
         """
         if self.custom_get_token_ids is not None:
             return super().get_num_tokens(text)
@@ -197,7 +220,12 @@ class ChatLetta(Placed):
     def get_num_tokens_from_messages(
         self, messages: list[BaseMessage], tools: Sequence[Any] | None = None
     ) -> int:
-        """Return about how many tokens messages have (and tools), see `get_num_tokens`."""
+        """Return about how many tokens messages have (and tools); see `get_num_tokens`.
+
+        Args:
+            messages: The messages.
+            tools: Tools in any form that `bind_tools` takes.
+        """
         if self.custom_get_token_ids is not None:
             return super().get_num_tokens_from_messages(messages, tools)
         wire = to_wire_tools(tools or ())
@@ -213,6 +241,7 @@ class ChatLetta(Placed):
         kwargs: Mapping[str, Any],
         run_manager: Any,
     ) -> Calling:
+        """Return the call of these messages; the call's stop texts win over the model's."""
         words = self.stop if stop is None else stop_words(stop)
         return calling_of(self, self._session, messages, words, kwargs, run_manager)
 
@@ -259,6 +288,7 @@ class ChatLetta(Placed):
     ) -> AsyncIterator[ChatGenerationChunk]:
         with langchain_errors():
             calling = self._calling(messages, stop, kwargs, run_manager)
+            # A consumer that leaves early stops the agent at once, not when garbage is collected.
             async with aclosing(self._runner.arun(calling, ChunkMaker)) as chunks:
                 async for chunk in chunks:
                     yield chunk
@@ -270,7 +300,7 @@ class ChatLetta(Placed):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> Iterator[Any]:
-        """The v3 protocol's events, natively."""
+        """Yield the events of LangChain's v3 protocol, made without chunks in between."""
         with langchain_errors():
             yield from self._runner.run(
                 self._calling(messages, stop, kwargs, run_manager), EventMaker
@@ -283,7 +313,7 @@ class ChatLetta(Placed):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> AsyncIterator[Any]:
-        """The v3 protocol's events, natively."""
+        """Yield the same events asynchronously."""
         with langchain_errors():
             calling = self._calling(messages, stop, kwargs, run_manager)
             async with aclosing(self._runner.arun(calling, EventMaker)) as events:
@@ -292,42 +322,54 @@ class ChatLetta(Placed):
 
     # -- the run's configuration ------------------------------------------------------------
 
-    # A model that is called directly does not see ``config["configurable"]`` any later than here.
+    # These methods are overridden because the place of a call is known here for the last time:
+    # below, LangChain no longer passes ``config["configurable"]`` on.
 
     def invoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
-        """One answer."""
+        """Return one answer.
+
+        Args:
+            input: The whole history, as a text, messages or a prompt value.
+            config: The run's configuration (`configurable={"thread_id": ...}`, callbacks, ...).
+            kwargs: Settings for this call in place of the fields (`model`, `timeout`, `thread_id`,
+                ...).
+
+        Raises:
+            LettaError: The call failed; the error is LangChain's too, see
+                `letta_adapters.langchain.errors`.
+        """
         return super().invoke(input, config, **placed(self, config, kwargs))
 
     async def ainvoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
-        """One answer."""
+        """Return one answer; see `invoke`."""
         return await super().ainvoke(input, config, **placed(self, config, kwargs))
 
     def stream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[AIMessageChunk]:
-        """One answer, token by token."""
+        """Yield one answer, token by token; see `invoke`."""
         return super().stream(input, config, **placed(self, config, kwargs))
 
     def astream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
-        """One answer, token by token."""
+        """Yield one answer, token by token; see `invoke`."""
         return super().astream(input, config, **placed(self, config, kwargs))
 
     def stream_events(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Any:
-        """One answer as events of the v3 protocol: a `ChatModelStream`."""
+        """Return one answer as events of LangChain's v3 protocol: a `ChatModelStream`."""
         return super().stream_events(input, config, **placed(self, config, kwargs))
 
     def astream_events(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Any:
-        """One answer as events: of every run (v2), or of the v3 protocol."""
+        """Return one answer as events: of every run (v2), or of LangChain's v3 protocol."""
         return super().astream_events(input, config, **placed(self, config, kwargs))
 
     # -- tools and structure ----------------------------------------------------------------
@@ -341,20 +383,28 @@ class ChatLetta(Placed):
         parallel_tool_calls: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, AIMessage]:
-        """Offer tools to the agent, beside its own. It calls them through the caller.
+        """Offer tools to the agent, beside its own; calls of them wait for the caller.
+
+        ```python
+        model = ChatLetta(agent_id="agent-...").bind_tools([get_weather])
+        model.invoke("How is the weather in Paris?").tool_calls
+        ```
 
         Args:
             tools: Functions, pydantic classes, `BaseTool`s, Runnables as tools, or dicts.
             tool_choice: `"auto"`, `"none"`, `"any"`, a tool's name, or OpenAI's dict.
             strict: Passed on into the schema.
             parallel_tool_calls: `False` asks for one call at a time.
+            kwargs: Bound as they are.
 
         Raises:
-            InvalidInputError: something that cannot be a tool, or a choice that is none of them.
+            InvalidInputError: Something cannot be a tool, or the choice names none of them.
         """
         with langchain_errors():
             wire = to_wire_tools(tools, strict=strict)
+            # Only for its errors: a bad choice fails here, not at the first call.
             choose(wire, tool_choice)
+        # OpenAI's form of a tool, which LangChain's tracers know.
         bound: dict[str, Any] = {"tools": [{"type": "function", "function": t} for t in wire]}
         given = {"tool_choice": tool_choice, "parallel_tool_calls": parallel_tool_calls}
         bound |= {name: value for name, value in given.items() if value is not None}
@@ -369,7 +419,16 @@ class ChatLetta(Placed):
         strict: bool | None = None,
         **kwargs: Any,
     ) -> Runnable[LanguageModelInput, Any]:
-        """Answers as objects of a schema, validated; an answer that does not fit is mended once.
+        """Return a chain whose answers are objects of a schema, validated.
+
+        An answer that does not fit is mended once, in the same conversation.
+
+        ```python
+        class Person(BaseModel):
+            name: str
+
+        model.with_structured_output(Person).invoke("Who are you talking to?")
+        ```
 
         Args:
             schema: A pydantic class, a `TypedDict`, or a JSON schema.
@@ -377,9 +436,10 @@ class ChatLetta(Placed):
                 JSON text.
             include_raw: Give `{"raw": AIMessage, "parsed": ..., "parsing_error": ...}`.
             strict: Passed on into the schema.
+            kwargs: Bound as they are.
 
         Raises:
-            InvalidInputError: a schema or a method that cannot be used.
+            InvalidInputError: The schema or the method cannot be used.
         """
         with langchain_errors():
             return structured(

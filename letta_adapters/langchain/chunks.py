@@ -1,7 +1,9 @@
-"""Pieces of an answer as ``AIMessage`` and ``AIMessageChunk``, and content blocks of both.
+"""Build an ``AIMessage`` or its chunks from the pieces of an answer.
 
 Plain text is plain ``str`` content, which costs least; everything else is a list of content blocks
 in LangChain's standard form (``output_version="v1"`` then has nothing left to translate).
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from letta_adapters.messages import ToolCallMessage, ToolResultMessage
 
 
 def block_of(piece: Piece) -> dict[str, Any]:
-    """The standard content block of a piece that is no text."""
+    """Return the standard content block of a piece that is no text."""
     kind, value = piece
     if kind == "reasoning":
         return {"type": "reasoning", "reasoning": value}
@@ -47,7 +49,7 @@ def block_of(piece: Piece) -> dict[str, Any]:
 
 
 class ChunkMaker:
-    """Makes the chunks of one message."""
+    """Make the chunks of one streamed message."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -55,28 +57,33 @@ class ChunkMaker:
         self._last = ""
 
     def feed(self, event: CallEvent) -> list[ChatGenerationChunk]:
-        """What an event of the call adds."""
+        """Return the chunks that an event of the call adds."""
         return [
             ChatGenerationChunk(message=self.chunk(piece)) for piece in self._reader.read(event)
         ]
 
     def finish(self) -> list[ChatGenerationChunk]:
-        """What ends the message."""
+        """Return the chunk that ends the message."""
         return [ChatGenerationChunk(message=self.last())]
 
     def replay(self, pieces: Iterable[Piece]) -> list[ChatGenerationChunk]:
-        """A whole answer."""
+        """Return all chunks of a whole answer."""
         made = [ChatGenerationChunk(message=self.chunk(piece)) for piece in pieces]
         return made + self.finish()
 
     def chunk(self, piece: Piece) -> AIMessageChunk:
-        """One piece. Blocks of one kind that follow each other are one block in the end."""
+        """Return the chunk of one piece.
+
+        Blocks of one kind that follow each other get one index, so LangChain merges them into one
+        block.
+        """
         kind, value = piece
         if kind == "text":
             self._last = kind
             return AIMessageChunk(content=value, id=self._reader.id)
         if kind == "note":
             noted = {NOTES: [value]}
+            # A note is about the run, so it stays out of the message's content.
             return AIMessageChunk(content="", id=self._reader.id, response_metadata=noted)
         if kind != self._last or kind != "reasoning":
             self._index += 1
@@ -89,7 +96,7 @@ class ChunkMaker:
         )
 
     def last(self) -> AIMessageChunk:
-        """The chunk that ends the message: tool calls, usage, metadata."""
+        """Return the chunk that ends the message: tool calls, usage, metadata."""
         reader = self._reader
         calls = [
             tool_call_chunk(
@@ -108,13 +115,16 @@ class ChunkMaker:
 
 
 def message_of(answer: Answer) -> AIMessage:
-    """The whole answer as one message, equal to the sum of its chunks (but see
-    :func:`_streamed_arguments`)."""
+    """Return the whole answer as one message, equal to the sum of its chunks.
+
+    The exception are broken tool calls, see :func:`_streamed_arguments`.
+    """
     content: list[Any] = []
     notes: list[Any] = []
     for piece in answer.pieces:
         kind, value = piece
         if kind == "text":
+            # Fragments are merged as adding up chunks would merge them.
             if content and isinstance(content[-1], str):
                 content[-1] += value
             else:
@@ -125,6 +135,7 @@ def message_of(answer: Answer) -> AIMessage:
             notes.append(value)
         else:
             content.append(block_of(piece))
+    # One text is a plain string, as chunks of text alone would add up to.
     plain = not content or (len(content) == 1 and isinstance(content[0], str))
     reader = answer.reader
     return AIMessage(
@@ -151,11 +162,12 @@ def _is(item: Any, kind: str) -> bool:
 
 
 def _streamed_arguments(call: ToolCallMessage) -> str:
-    """Return what LangChain's parser of streamed arguments makes of them what they are.
+    """Return a call's arguments so that LangChain's streaming parser reads them as they are.
 
-    It mends what was cut off, and a tool would run with the defaults of all that is missing. A JSON
-    string it leaves alone, and calls the call invalid (:func:`~letta_adapters.langchain.convert.
-    raw_arguments` reads it again). And ``null`` means no arguments to some models.
+    That parser repairs JSON that was cut off, and a tool would run with the defaults of all that is
+    missing. A JSON string it leaves alone, and calls the call invalid
+    (:func:`~letta_adapters.langchain.convert.raw_arguments` reads it again). And ``null`` means no
+    arguments to some models.
     """
     if call.problem:
         return json.dumps(call.raw_arguments)
@@ -167,7 +179,10 @@ def _call(call: ToolCallMessage) -> ToolCall:
 
 
 def _translate(message: AIMessage) -> list[blocks.ContentBlock]:
-    """Content of ours as standard blocks: texts are strings in it, all else is standard already."""
+    """Return content of ours as standard blocks.
+
+    Texts are strings in it, all else is standard already.
+    """
     content = message.content
     items = [content] if isinstance(content, str) else content
     made: list[Any] = []
@@ -177,6 +192,8 @@ def _translate(message: AIMessage) -> list[blocks.ContentBlock]:
                 made.append({"type": "text", "text": item})
         else:
             made.append(item)
+    # Until the last chunk the arguments of a call may be incomplete, so LangChain shows chunks of
+    # it.
     if isinstance(message, AIMessageChunk) and message.chunk_position != "last":
         made += message.tool_call_chunks
     else:
@@ -184,4 +201,5 @@ def _translate(message: AIMessage) -> list[blocks.ContentBlock]:
     return cast("list[blocks.ContentBlock]", made)
 
 
+# LangChain asks the translator of a message's provider for `content_blocks`.
 register_translator(PROVIDER, _translate, _translate)

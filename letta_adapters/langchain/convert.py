@@ -1,4 +1,7 @@
-"""LangChain messages as entries of a history, and LangChain tools as Letta's client-side tools."""
+"""Translate LangChain messages into entries of a history, and LangChain tools into Letta's.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,11 @@ from letta_adapters.messages import PendingToolCall
 from letta_adapters.permissions import Allow, Deny
 from letta_adapters.tools import check_tool_names
 
-# Where a message of ours carries its marker.
+# The key in ``response_metadata`` under which a message of ours carries its marker.
 MARKER_KEY: Final = "letta"
-# Where the answer to a permission question carries the decision. Not in ``artifact``, which belongs
-# to tools: what a tool gives must not be able to allow anything.
+# The key in ``additional_kwargs`` under which the answer to a permission question carries the
+# decision. Not in ``artifact``, which belongs to tools: a tool's output must not be able to allow
+# anything.
 DECISION_KEY: Final = "letta_decision"
 _ROLES: Final[Mapping[str, Literal["user", "assistant", "system"]]] = {
     "user": "user",
@@ -39,7 +43,7 @@ _ROLES: Final[Mapping[str, Literal["user", "assistant", "system"]]] = {
     "system": "system",
     "developer": "system",
 }
-# Parts of a content list that say nothing to the agent.
+# Kinds of content blocks that are a model's own affair and are not sent to the agent.
 _SILENT: Final = frozenset(
     {
         "reasoning",
@@ -63,15 +67,16 @@ _MEDIA: Final = frozenset({"audio", "video", "file", "input_audio"})
 
 
 def to_entries(messages: Iterable[BaseMessage]) -> list[Entry]:
-    """The history as the history rule reads it.
+    """Return the history as the history rule reads it.
 
     Raises:
-        InvalidInputError: content that Letta's messages do not have (PDF, audio, video, files).
+        InvalidInputError: Content that Letta's messages do not have (PDF, audio, video, files).
     """
     return [_entry(message) for message in messages]
 
 
 def _entry(message: BaseMessage) -> Entry:
+    """Return one message as an entry."""
     if isinstance(message, AIMessage):
         return Entry(
             "assistant",
@@ -93,6 +98,7 @@ def _entry(message: BaseMessage) -> Entry:
     if isinstance(message, SystemMessage):
         return Entry("system", _system(message), id=message.id)
     if isinstance(message, HumanMessage):
+        # LangChain's SummarizationMiddleware marks its summaries so; they stand for older messages.
         summary = message.additional_kwargs.get("lc_source") == "summarization"
         content = _content(message.content)
         return Entry("user", content, id=message.id, name=message.name, summary=summary)
@@ -106,13 +112,14 @@ def _entry(message: BaseMessage) -> Entry:
 
 
 def _said(message: AIMessage) -> str | list[dict[str, Any]]:
-    """What an answer says. Blocks that are a model's own affair (thoughts, its tools) say nothing.
+    """Return an answer's content without blocks that are a model's own affair (thoughts, tools).
 
     Raises:
-        InvalidInputError: audio, video or a file, which no Letta message holds.
+        InvalidInputError: It holds audio, video or a file, which no Letta message holds.
     """
     if isinstance(message.content, str):
         return str(message.text)
+    # `text` skips all blocks but text, so it would lose an image without a word.
     kinds = {str(b.get("type")) for b in message.content if isinstance(b, Mapping)}
     if kinds.isdisjoint(_IMAGES | _MEDIA):
         return str(message.text)
@@ -121,10 +128,10 @@ def _said(message: AIMessage) -> str | list[dict[str, Any]]:
 
 
 def _system(message: SystemMessage) -> str:
-    """The text of a system message.
+    """Return the text of a system message.
 
     Raises:
-        InvalidInputError: it holds something else.
+        InvalidInputError: It holds something else.
     """
     for block in () if isinstance(message.content, str) else message.content:
         kind = str(block.get("type")) if isinstance(block, Mapping) else "text"
@@ -139,9 +146,14 @@ def _system(message: SystemMessage) -> str:
 def check_decisions(messages: Sequence[BaseMessage]) -> None:
     """Refuse an answer to a permission question whose decision stands where it is not read.
 
+    Args:
+        messages: The history.
+
     Raises:
-        InvalidInputError: an ``artifact`` that looks like a decision, saying what to write instead.
+        InvalidInputError: An ``artifact`` looks like a decision; the error tells what to write
+            instead.
     """
+    # Only the newest answer of an agent can have questions that are still open.
     for message in reversed(messages):
         marker = marker_of(message)
         if marker is not None:
@@ -164,12 +176,14 @@ def check_decisions(messages: Sequence[BaseMessage]) -> None:
 
 
 def marker_of(message: BaseMessage) -> Marker | None:
-    """The marker of a message that an agent of ours gave."""
+    """Return the marker of a message that an agent of ours gave, or ``None``."""
     return Marker.from_dict(message.response_metadata.get(MARKER_KEY))
 
 
 def _calls(message: AIMessage) -> Iterable[PendingToolCall]:
+    """Yield the tool calls of an answer, those with broken arguments included."""
     for call in message.tool_calls:
+        # Sorted keys: the same arguments have to have the same digest when the history comes back.
         arguments = json.dumps(call["args"], sort_keys=True, default=str)
         yield PendingToolCall(call["id"] or "", call["name"], arguments)
     for broken in message.invalid_tool_calls:
@@ -177,10 +191,13 @@ def _calls(message: AIMessage) -> Iterable[PendingToolCall]:
 
 
 def raw_arguments(broken: InvalidToolCall) -> str:
-    """Return what the model wrote as the arguments of a call that cannot be run.
+    """Return the arguments of a call that cannot be run, as the model wrote them.
 
-    In a message put together from chunks, which says no reason, it is a JSON string: see
-    ``chunks.py``.
+    A message that was put together from chunks has no error text, and the arguments are a JSON
+    string in it: see ``chunks.py``.
+
+    Args:
+        broken: The call, as LangChain keeps it.
     """
     given = broken["args"] or ""
     if broken.get("error"):
@@ -193,6 +210,7 @@ def raw_arguments(broken: InvalidToolCall) -> str:
 
 
 def _content(content: str | Sequence[str | Mapping[str, Any]]) -> str | list[dict[str, Any]]:
+    """Return content as Letta's wire form has it: a text, or parts without blank ones."""
     if isinstance(content, str):
         return content
     parts: list[TextContent | ImageContent] = []
@@ -224,9 +242,10 @@ def _text(item: Mapping[str, Any]) -> TextContent:
 
 
 def _image(item: Mapping[str, Any]) -> ImageContent:
-    """LangChain's own image block, in both of its forms, and Anthropic's."""
+    """Read an image block: LangChain's own, in both of its forms, or Anthropic's."""
     source = item.get("source")
     if isinstance(source, Mapping):
+        # Anthropic nests the same fields under `source`.
         item = {**source, "source_type": source.get("type")}
     media_type = item.get("mime_type") or item.get("media_type")
     data = item.get("base64") or (item.get("data") if item.get("source_type") != "url" else None)
@@ -242,7 +261,7 @@ def _image(item: Mapping[str, Any]) -> ImageContent:
 
 
 def _image_url(item: Mapping[str, Any]) -> ImageContent:
-    """OpenAI's image part."""
+    """Read OpenAI's image part."""
     given = item.get("image_url")
     url = given.get("url") if isinstance(given, Mapping) else given
     return image_from_url(str(url or ""))
@@ -259,16 +278,23 @@ _PARTS: Final[Mapping[str, Callable[[Mapping[str, Any]], TextContent | ImageCont
 
 
 def to_wire_tools(tools: Iterable[Any], *, strict: bool | None = None) -> list[dict[str, Any]]:
-    """Functions, pydantic models, ``BaseTool``s, Runnables' tools and dicts as client-side tools.
+    """Return tools as client-side tools of Letta.
+
+    Args:
+        tools: Functions, pydantic models, ``BaseTool``s, Runnables' tools and dicts.
+        strict: Passed on into the schemas.
 
     Raises:
-        InvalidInputError: what cannot be one, saying why; a name that models do not take, or that
-            two of them have (a schema that is given twice, as a class and as a dict, is one).
+        InvalidInputError: Something cannot be a tool (the error tells why), has a name that models
+            do not take, or the name of another one. A schema that is given twice, as a class and as
+            a dict, is one tool.
     """
     made: list[dict[str, Any]] = []
     for tool in tools:
         wire = _wire_tool(tool, strict)
         is_schema = isinstance(tool, Mapping | type)
+        # LangChain's agents bind a schema as a class and as a dict; two tools of one name are
+        # refused.
         if not (is_schema and any(_untitled(wire) == _untitled(other) for other in made)):
             made.append(wire)
     check_tool_names([str(tool["name"]) for tool in made])
@@ -276,7 +302,7 @@ def to_wire_tools(tools: Iterable[Any], *, strict: bool | None = None) -> list[d
 
 
 def _untitled(schema: Any) -> Any:
-    """Return a schema without its titles, which say nothing and are left out by some tools."""
+    """Return a schema without its titles, which carry no meaning and are left out by some tools."""
     if isinstance(schema, Mapping):
         return {
             k: _untitled(v) for k, v in schema.items() if not (k == "title" and isinstance(v, str))
@@ -308,7 +334,7 @@ def _wire_tool(tool: Any, strict: bool | None) -> dict[str, Any]:
 def _refuse_foreign(tool: Mapping[str, Any]) -> None:
     """Refuse a dict that names a tool which another provider runs.
 
-    Such a dict has a type of its own and says nothing of arguments (Anthropic's ``{"type":
+    Such a dict has a type of its own and no schema of arguments (Anthropic's ``{"type":
     "web_search_20250305", "name": "web_search"}``). As a client-side tool it would be one that does
     nothing.
     """

@@ -1,12 +1,12 @@
-"""Our errors as LangChain's own: every class here is one of ours *and* one of ``Model*Error``.
+"""Make every error of this package an error of LangChain too.
 
 ``letta_adapters.langchain.errors.NotFoundError`` is a :class:`letta_adapters.errors.NotFoundError`
 and a ``langchain_core.exceptions.ModelNotFoundError``, and so on for every class of the tree: code
 that catches either goes on working.
 
-``is_retryable`` is what LangChain's retry middleware reads. It is true only for what passes by
-itself *and* left nothing in the conversation: a request that may have been accepted is not safe to
-send again.
+``is_retryable`` is the attribute that LangChain's retry middleware reads. It is true only for a
+failure that passes by itself *and* left nothing in the conversation: a request that may have been
+accepted is not safe to send again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from langchain_core import exceptions
 
 from letta_adapters import errors
 
-# The first that fits; most special first.
+# The first base class that fits is used, so the most special ones stand first.
 _KINDS: Final[tuple[tuple[type[errors.LettaError], type[exceptions.ModelError]], ...]] = (
     (errors.ProviderAuthenticationError, exceptions.ModelAuthenticationError),
     (errors.ProviderRateLimitError, exceptions.ModelRateLimitError),
@@ -38,11 +38,13 @@ _KINDS: Final[tuple[tuple[type[errors.LettaError], type[exceptions.ModelError]],
 
 
 def _twin(name: str, cls: type[errors.LettaError], kind: type[exceptions.ModelError]) -> Any:
+    """Return a class that is an error of ours and one of LangChain's."""
     about = {"__module__": __name__, "__qualname__": name, "__doc__": cls.__doc__}
     return type(name, (cls, kind), about)
 
 
 def _family(cls: type[errors.LettaError]) -> Iterator[type[errors.LettaError]]:
+    """Yield an error class and all its subclasses that this package defines."""
     yield cls
     for child in cls.__subclasses__():
         if child.__module__ == errors.__name__:
@@ -53,7 +55,7 @@ _TWINS: Final[dict[type[errors.LettaError], Any]] = {
     cls: _twin(cls.__name__, cls, next(kind for base, kind in _KINDS if issubclass(cls, base)))
     for cls in _family(errors.LettaError)
 }
-# By name in this module, so that they can be imported and pickled.
+# Set as names of this module, so that the classes can be imported and pickled.
 globals().update({cls.__name__: twin for cls, twin in _TWINS.items()})
 PermissionDeniedError: Final = _twin(
     "PermissionDeniedError", errors.AuthenticationError, exceptions.ModelPermissionDeniedError
@@ -64,7 +66,11 @@ ContextOverflowError: Final = _twin(
 
 
 def as_langchain(error: errors.LettaError) -> errors.LettaError:
-    """The same error, as LangChain's class too; with the fields and the text of the original."""
+    """Return the same error as LangChain's class too, with the original's fields and text.
+
+    Args:
+        error: An error of ours; one that is LangChain's already is returned as it is.
+    """
     if isinstance(error, exceptions.ModelError):
         return error
     made: errors.LettaError = error.twin(_twin_of(error))
@@ -73,7 +79,9 @@ def as_langchain(error: errors.LettaError) -> errors.LettaError:
 
 
 def _twin_of(error: errors.LettaError) -> Any:
+    """Return the class for an error; its code and status decide where its class is not enough."""
     if "context_window" in error.code:
+        # LangChain's summarization catches this class to shorten a history.
         return ContextOverflowError
     if isinstance(error, errors.AuthenticationError) and error.status_code == 403:
         return PermissionDeniedError
@@ -82,7 +90,7 @@ def _twin_of(error: errors.LettaError) -> Any:
 
 @contextmanager
 def langchain_errors() -> Iterator[None]:
-    """Errors of ours leave this block as LangChain's."""
+    """Let errors of ours leave this block as LangChain's."""
     try:
         yield
     except errors.LettaError as error:

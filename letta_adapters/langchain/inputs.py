@@ -1,4 +1,7 @@
-"""What a runnable is given: text or messages, inside a LangGraph graph or elsewhere."""
+"""Read the input of a runnable: text or messages, inside a LangGraph graph or elsewhere.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +14,24 @@ from langchain_core.runnables import RunnableConfig
 
 from letta_adapters.errors import InvalidInputError
 
+# A private key of LangGraph's, which it sets for every task of a graph; it has no public sign.
 _SCRATCHPAD: Final = "__pregel_scratchpad"
 
 
 def in_graph(config: RunnableConfig) -> bool:
-    """Does this run inside a LangGraph graph, which can be interrupted?"""
+    """Return whether this runs inside a LangGraph graph, which can be interrupted."""
     return _SCRATCHPAD in (config.get("configurable") or {})
 
 
 def as_messages(input: Any, config: RunnableConfig) -> list[BaseMessage]:
-    """The messages in an input.
+    """Return the messages in an input.
+
+    Args:
+        input: Text, a message, messages, a prompt value, or a dict with ``messages``.
+        config: The configuration of the run.
 
     Raises:
-        InvalidInputError: it is none of what is understood.
+        InvalidInputError: The input is none of these.
     """
     given = input.get("messages") if isinstance(input, dict) else input
     if isinstance(given, str):
@@ -40,7 +48,8 @@ def as_messages(input: Any, config: RunnableConfig) -> list[BaseMessage]:
     messages = convert_to_messages(given)
     last = messages[-1]
     if last.id is None and in_graph(config):
-        # The node runs again from its start when it is resumed: the message must be known again.
+        # When it is resumed, the node runs again from its start: an id made from its task lets the
+        # same message be known again, so that it is not sent twice.
         configurable = config.get("configurable") or {}
         task = configurable.get("checkpoint_ns") or configurable.get("__pregel_task_id")
         if task:

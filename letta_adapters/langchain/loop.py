@@ -1,7 +1,10 @@
-"""The agent's loop around a model: answers, tools, approvals. Written once for sync and async.
+"""Run the agent's loop around a model: answers, tools, approvals.
 
-:class:`Loop` says what is to be done next and takes what came of it; :class:`Steps` does it, in
-either colour, and passes on what is streamed meanwhile.
+The loop is written once for sync and async: :class:`Loop` yields what is to be done next and is
+sent the outcome; :class:`Steps` does it, in either colour, and passes on what is streamed
+meanwhile.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -49,6 +52,7 @@ from letta_adapters.permissions import Allow, Deny, PermissionContext, normalise
 if TYPE_CHECKING:
     from letta_adapters.langchain.runnable import LettaRunnable
 
+# The words of a person who resumes an interrupted graph, and the decisions they mean.
 _WORDS: Final[dict[str, Any]] = {
     **dict.fromkeys(("allow", "approve", "approved", "yes"), True),
     **dict.fromkeys(("deny", "reject", "rejected", "no"), False),
@@ -71,7 +75,14 @@ class _Answer:
 
 
 class Loop:
-    """One run of an agent."""
+    """Decide the steps of one run of an agent. No I/O.
+
+    Args:
+        agent: The runnable, with its tools and limits.
+        messages: The input.
+        config: The configuration of the run.
+        kwargs: Arguments for every call of the model.
+    """
 
     def __init__(
         self,
@@ -87,7 +98,11 @@ class Loop:
         self._given = messages
 
     def steps(self) -> Generator[_Ask | _Answer, Any, None]:
-        """What is to be done: yields it, and is sent what came of it."""
+        """Yield what is to be done next, and take its outcome.
+
+        Raises:
+            TurnFailedError: The agent still called tools after ``max_rounds`` answers.
+        """
         for _ in range(self.agent.max_rounds):
             message: AIMessage = yield _Ask([*self._given, *self.new])
             self.new.append(message)
@@ -96,6 +111,7 @@ class Loop:
                 return
             results: list[ToolMessage] = yield _Answer(calls, refused)
             self.new += results
+        # An agent and its tools can keep each other busy for ever, at the application's cost.
         raise TurnFailedError(
             f"The agent still called tools after {self.agent.max_rounds} rounds.",
             code="max_rounds",
@@ -103,12 +119,17 @@ class Loop:
         )
 
     def child(self, run_manager: Any) -> RunnableConfig:
-        """The configuration of a child run."""
+        """Return the configuration of a child run."""
         return patch_config(self.config, callbacks=run_manager.get_child())
 
 
 class Steps:
-    """Does what a loop says. Iterating gives what is streamed meanwhile: chunks, then messages."""
+    """Do what a loop decides. Iterating gives what is streamed meanwhile: chunks, then messages.
+
+    Args:
+        loop: The loop.
+        run_manager: LangChain's manager of the run, whose children the steps are.
+    """
 
     def __init__(self, loop: Loop, run_manager: Any) -> None:
         self._loop = loop
@@ -121,7 +142,7 @@ class Steps:
     # -- in both colours --------------------------------------------------------------------
 
     def run(self) -> Iterator[BaseMessage]:
-        """Synchronously."""
+        """Yield chunks and messages until the loop ends, synchronously."""
         steps = self._loop.steps()
         todo: Any = next(steps)
         while True:
@@ -138,7 +159,7 @@ class Steps:
                 return
 
     async def arun(self) -> AsyncGenerator[BaseMessage, None]:
-        """Asynchronously."""
+        """Yield chunks and messages until the loop ends, asynchronously."""
         steps = self._loop.steps()
         todo: Any = next(steps)
         while True:
@@ -161,19 +182,22 @@ class Steps:
     # -- the model --------------------------------------------------------------------------
 
     def _asked(self) -> dict[str, Any]:
-        """The call's arguments; a callback wants to be asked about every tool."""
+        """Return the arguments for the model; with a callback, it asks about every tool."""
         asks = {} if self._agent.can_use_tool is None else {"letta_asks": True}
         return {**self._loop.kwargs, **asks}
 
     def _signed(self, item: Any) -> Any:
-        """The agent's name on a message of its own; a chunk or an event stays what it is."""
+        """Put the agent's name on a message of its own; leave a chunk or an event as it is."""
         if type(item) is AIMessage:
             item.name = self._agent.speaker
         return item
 
     def _ask(self, messages: list[BaseMessage]) -> Generator[BaseMessage, None, AIMessage]:
+        """Yield the chunks of an answer, and return it whole."""
         model = self._agent.bound()
         if _wants_events(self._config):
+            # LangChain gives such a handler the protocol's events from `invoke`, and only chunks
+            # from `stream`.
             whole: AIMessage = model.invoke(messages, self._config, **self._asked())
             self._show(whole)
             yield AIMessageChunk(content=whole.content)
@@ -186,6 +210,7 @@ class Steps:
         return _message(chunks)
 
     async def _aask(self, messages: list[BaseMessage]) -> AsyncGenerator[BaseMessage, None]:
+        """Yield the chunks of an answer, and at last the answer itself."""
         model = self._agent.bound()
         if _wants_events(self._config):
             whole = await model.ainvoke(messages, self._config, **self._asked())
@@ -203,6 +228,7 @@ class Steps:
         yield _message(chunks)
 
     def _show(self, message: BaseMessage) -> None:
+        """Tell the callbacks of tools that ran on the server and of notes about the run."""
         if not isinstance(message.content, str):
             self._show_blocks(message.content)
         self._show_notes(message.response_metadata)
@@ -225,7 +251,7 @@ class Steps:
         return self._config["callbacks"]  # the child manager of this run, see Loop.child
 
     def _show_blocks(self, blocks: list[Any]) -> None:
-        """Child runs for the agent's own tools, custom events for what is no answer."""
+        """Start or end child runs for the agent's own tools; tell the rest as custom events."""
         for event in self._shown.see(blocks):
             self._fired.fire(self._callbacks, event)
         for name, data in _custom_events(blocks):
@@ -240,17 +266,22 @@ class Steps:
     # -- tools ------------------------------------------------------------------------------
 
     def _answer(self, calls: list[ToolCall]) -> list[ToolMessage]:
+        """Return the results of these calls, in their order."""
+        # All decisions first, one after the other: a person is asked before any tool has run.
         decisions = [self._decide(call) for call in calls]
         pairs = list(zip(calls, decisions, strict=True))
+        # The tools then run side by side, in the executor's threads.
         with get_executor_for_config(self._config) as executor:
             return list(executor.map(lambda pair: self._act(*pair), pairs))
 
     async def _aanswer(self, calls: list[ToolCall]) -> list[ToolMessage]:
+        """Return the results of these calls, in their order; the tools run side by side."""
         decisions = [await self._adecide(call) for call in calls]
         acts = (self._aact(call, d) for call, d in zip(calls, decisions, strict=True))
         return list(await asyncio.gather(*acts))
 
     def _decide(self, call: ToolCall) -> Allow | Deny:
+        """Return whether a call may run."""
         ask = self._agent.can_use_tool
         if ask is None:
             return self._undecided(call)
@@ -260,6 +291,7 @@ class Steps:
         return normalise_decision(ask(*self._question(call)))
 
     async def _adecide(self, call: ToolCall) -> Allow | Deny:
+        """Return whether a call may run, in asynchronous code."""
         ask = self._agent.can_use_tool
         if ask is None:
             return self._undecided(call)
@@ -267,22 +299,27 @@ class Steps:
         return normalise_decision(await invoke_callable(question, {}, in_thread_loop=False))
 
     def _question(self, call: ToolCall) -> tuple[str, dict[str, Any], PermissionContext]:
+        """Return the arguments for the permission callback."""
         asked = question(call["name"] in self._tools, self._told(call))
         context = PermissionContext(tool_call_id=str(call["id"]), **asked)
         return call["name"], dict(call["args"]), context
 
     def _told(self, call: ToolCall) -> dict[str, Any]:
-        """What the answer that holds the call says of its question."""
+        """Return the server's data about a call's question, which the answer's metadata holds."""
         answer = self._loop.new[-1] if self._loop.new else None
         told = answer.response_metadata.get(QUESTIONS) if answer is not None else None
         return dict((told or {}).get(str(call["id"])) or {})
 
     def _undecided(self, call: ToolCall) -> Allow | Deny:
-        """Your own tools run; the agent's own are for a person to decide, if one can be asked."""
+        """Decide without a callback: your own tools run; for the agent's own a person is asked.
+
+        Outside of a LangGraph graph nobody can be asked, so those are denied.
+        """
         if call["name"] in self._tools:
             return Allow()
         if not in_graph(self._loop.config):
             return Deny(NOT_ASKED)
+        # Imported late: LangGraph need not be installed, and inside a graph it certainly is.
         from langgraph.types import interrupt
 
         question = {
@@ -295,6 +332,7 @@ class Steps:
         return normalise_decision(_spoken(interrupt(question)))
 
     def _act(self, call: ToolCall, decision: Allow | Deny) -> ToolMessage:
+        """Run a tool of yours, or pass the decision on for one of the agent's own."""
         tool = self._tools.get(call["name"])
         if tool is None or isinstance(decision, Deny):
             return decided(call, decision)
@@ -306,6 +344,7 @@ class Steps:
             return error_of(call, error)
 
     async def _aact(self, call: ToolCall, decision: Allow | Deny) -> ToolMessage:
+        """Run a tool of yours in asynchronous code, or pass the decision on."""
         tool = self._tools.get(call["name"])
         if tool is None or isinstance(decision, Deny):
             return decided(call, decision)
@@ -325,22 +364,26 @@ def _invoked(tool: BaseTool, call: dict[str, Any], config: RunnableConfig) -> An
 
 
 def _edited(call: ToolCall, decision: Allow) -> dict[str, Any]:
+    """Return the call with the arguments that the decision puts in place of the model's."""
     args = call["args"] if decision.updated_input is None else dict(decision.updated_input)
     return {"name": call["name"], "args": args, "id": call["id"], "type": "tool_call"}
 
 
 def _spoken(value: Any) -> Any:
-    """``Command(resume="allow")`` means the same as ``True``; other words are a reason to deny."""
+    """Return a decision from the value of ``Command(resume=...)``.
+
+    ``"allow"`` means the same as ``True``; other words are a reason to deny.
+    """
     return _WORDS.get(value.strip().lower(), Deny(value)) if isinstance(value, str) else value
 
 
 def _passes_through(error: Exception) -> bool:
-    """LangGraph interrupts and commands travel as exceptions that are no failure of a tool."""
+    """Return whether the exception is an interrupt or a command of LangGraph, and no failure."""
     return any(cls.__name__ == "GraphBubbleUp" for cls in type(error).__mro__)
 
 
 def _wants_events(config: RunnableConfig) -> bool:
-    """Does a handler want the v3 protocol's events (LangGraph's v3 streaming does)?"""
+    """Return whether a handler wants events of the v3 protocol (LangGraph's v3 streaming does)."""
     from langchain_core.tracers._streaming import _V2StreamingCallbackHandler
 
     handlers = getattr(config.get("callbacks"), "handlers", None) or []
@@ -348,11 +391,12 @@ def _wants_events(config: RunnableConfig) -> bool:
 
 
 def _message(chunks: list[AIMessageChunk]) -> AIMessage:
-    # At once, not one by one: every addition parses a tool call's arguments again.
+    """Return the sum of the chunks as one message."""
+    # All at once, not one by one: every addition parses a tool call's arguments again.
     made = message_chunk_to_message(add_ai_message_chunks(chunks[0], *chunks[1:]))
     assert isinstance(made, AIMessage)
     if isinstance(made.content, list):
-        # The numbers under which blocks were put together are of no use any more.
+        # Blocks were merged by these numbers; they have no use in a whole message.
         made.content = [
             {k: v for k, v in item.items() if k != "index"} if isinstance(item, dict) else item
             for item in made.content
@@ -361,6 +405,7 @@ def _message(chunks: list[AIMessageChunk]) -> AIMessage:
 
 
 def _custom_events(content: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """Yield name and data of a custom event for each block that is no answer."""
     for block in content:
         if not isinstance(block, dict):
             continue
@@ -373,13 +418,13 @@ def _custom_events(content: Iterable[Any]) -> Iterator[tuple[str, Any]]:
 
 
 class Output:
-    """What a run gives while it is streamed."""
+    """Choose what a run yields while it is streamed."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
 
     def of(self, item: BaseMessage) -> Iterator[Any]:
-        """For a chunk or a whole message."""
+        """Yield what the user gets for a chunk or a whole message."""
         if isinstance(item, AIMessageChunk):
             if self._kind == "text" and item.text:
                 yield str(item.text)
@@ -387,13 +432,18 @@ class Output:
             yield AddableDict(messages=[item])
 
     def last(self, new: Sequence[BaseMessage]) -> Iterator[Any]:
-        """At the run's end."""
+        """Yield what the user gets at the run's end."""
         if self._kind == "message":
             yield new[-1]
 
 
 def made_of(new: Sequence[BaseMessage], kind: str) -> Any:
-    """The run's result."""
+    """Return the run's result.
+
+    Args:
+        new: The messages that the run added.
+        kind: ``"messages"``, ``"message"`` or ``"text"``.
+    """
     if kind == "messages":
         return {"messages": list(new)}
     return new[-1] if kind == "message" else str(new[-1].text)

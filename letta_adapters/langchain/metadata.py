@@ -1,4 +1,7 @@
-"""What a LangChain message says about itself: where it comes from, what it cost."""
+"""Write a message's metadata: where it comes from and how many tokens it used.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,17 @@ from letta_adapters.langchain.convert import MARKER_KEY
 from letta_adapters.messages import Usage
 
 PROVIDER: Final = "letta"
-# In the ``response_metadata``: what was told of the run meanwhile, and is no part of the message.
+# The key in ``response_metadata`` of notes about the run, which are no part of the message.
 NOTES: Final = "letta_notes"
-# In the ``response_metadata``, by tool call id: what is known of the permission questions.
+# The key in ``response_metadata`` of the server's data about permission questions, by tool call id.
 QUESTIONS: Final = "letta_questions"
 
 
 def metadata_of(reader: Reader) -> dict[str, Any]:
-    """The message's ``response_metadata``: once, on its last chunk (strings of several chunks
-    would be put together)."""
+    """Return the message's ``response_metadata``.
+
+    It goes on the last chunk only: LangChain would concatenate strings of several chunks.
+    """
     end = reader.end
     assert end is not None
     made: dict[str, Any] = {
@@ -31,6 +36,7 @@ def metadata_of(reader: Reader) -> dict[str, Any]:
     }
     if end.replayed:
         made["replayed"] = True
+    # Only the two fields that a decision is made by: the others may be large.
     told = {
         call_id: {name: about[name] for name in ("kind", "default") if name in about}
         for call_id, about in end.details.items()
@@ -43,19 +49,23 @@ def metadata_of(reader: Reader) -> dict[str, Any]:
 
 
 def usage_metadata_of(reader: Reader) -> dict[str, Any] | None:
-    """The message's ``UsageMetadata``; ``None`` for an answer that was given before."""
+    """Return the message's ``UsageMetadata``; ``None`` for an answer that was given before."""
     end = reader.end
     return None if end is None or end.usage is None else usage_of(end.usage)
 
 
 def usage_of(usage: Usage) -> dict[str, Any]:
-    """Letta's token counts in LangChain's terms; details only where the provider gave them."""
+    """Return Letta's token counts in LangChain's terms.
+
+    Details are there only where the provider gave them.
+    """
     made: dict[str, Any] = {
         "input_tokens": usage.prompt_tokens,
         "output_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
     }
-    # The Letta API says 0 or nothing of cache writes, depending on how the answer was streamed.
+    # The Letta API reports 0 cache writes or none at all, depending on how the answer was streamed;
+    # both come to mean the same here.
     written = usage.cache_write_tokens or None
     reads = {"cache_read": usage.cached_input_tokens, "cache_creation": written}
     given = {k: v for k, v in reads.items() if v is not None}

@@ -1,4 +1,7 @@
-"""Where a model's calls go, and what of it survives LangChain's copies, dumps and loads."""
+"""Give a chat model its backend, and keep it through LangChain's copies, dumps and loads.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -28,20 +31,21 @@ from letta_adapters.options import SessionOptions, did_you_mean, invalid_options
 from letta_adapters.spec_data import spec_from_data, spec_to_data
 
 _KEY: Final = "LETTA_API_KEY"
-# What names a Letta API for short; a stored model has its backend instead.
+# The two fields that name a Letta API for short; a stored model has its backend instead.
 _SHORT: Final = {"letta_api_key": "api_key", "letta_base_url": "base_url"}
 
 
 class Placed(BaseChatModel):
-    """A chat model whose calls go to a Letta backend.
+    """Send a chat model's calls to a Letta backend.
 
-    The backend is what the fields say at the time of a call, so it follows every copy and every
-    assignment. A dump (``dumps``, ``model_dump``, ``pickle``) has the backend without its secrets:
-    they come from the environment where it is loaded, or the load fails and names the variable.
+    The backend is the one that the fields name at the time of a call, so it follows every copy and
+    every assignment. A dump (``dumps``, ``model_dump``, ``pickle``) has the backend without its
+    secrets: they come from the environment where it is loaded, or the load fails and names the
+    variable.
     """
 
     backend: Any = None
-    """What `LettaClient` takes: `Rest(...)`, `Local(...)`, `Remote(...)` or a name."""
+    """The backend as `LettaClient` takes it: `Rest(...)`, `Local(...)`, `Remote(...)` or a name."""
     client: Any = Field(default=None, exclude=True)
     """A `LettaClient` (or, for asynchronous use on its own loop, an `AsyncLettaClient`)."""
     letta_api_key: SecretStr | None = Field(
@@ -53,8 +57,11 @@ class Placed(BaseChatModel):
     )
     """Address of a Letta API. Default: `LETTA_BASE_URL`."""
     max_retries: int = Field(default=2, ge=0)
-    """How often a call is made again that was surely not accepted: refused for a rate limit, or
-    the server could not be reached. What may have been accepted is never sent again."""
+    """The number of times a call is made again that was surely not accepted.
+
+    Such a call was refused for a rate limit, or the server could not be reached. A call that may
+    have been accepted is never sent again.
+    """
     session_options: dict[str, Any] = Field(default_factory=dict)
     """Further options of `create_session`: permission_mode, cwd, skill_sources, ..."""
 
@@ -69,22 +76,25 @@ class Placed(BaseChatModel):
                 super().__init__(**fields)
             except ValidationError as error:
                 raise invalid_options(type(self).__name__, error) from None
-            # What cannot work fails here and not at the first call. No I/O.
+            # Settings that cannot work fail here and not at the first call. No I/O.
             self._check()
 
     @model_validator(mode="before")
     @classmethod
     def _read_backend(cls, data: Any) -> Any:
-        """Read a stored backend; let what is the environment's own name no second one."""
+        """Read a stored backend, and drop environment defaults that would name a second one."""
         if not isinstance(data, Mapping):
             return data
         fields = dict(data)
         if isinstance(fields.get("backend"), Mapping):
-            # A loader that was given secrets passes the key on by itself.
+            # LangChain's loader passes a key it was given on as a field, so it is moved into the
+            # backend.
             key = fields.pop("letta_api_key", None) or fields.pop("api_key", None)
             given = {} if key is None else {_KEY: SecretStr.get_secret_value(_secret(key))}
             fields["backend"] = spec_from_data(fields["backend"], given)
         if fields.get("backend") is not None or fields.get("client") is not None:
+            # The loader fills these fields from the environment too. Equal to that, they were not
+            # chosen by anybody and would clash with the backend that was.
             for name, alias in _SHORT.items():
                 factory: Any = cls.model_fields[name].default_factory
                 own = factory()
@@ -95,11 +105,14 @@ class Placed(BaseChatModel):
 
     @property
     def _runner(self) -> Runner:
+        # Made anew whenever a field differs: LangChain copies models and changes fields of the
+        # copies.
         named = self.model_fields_set
         given = (
             self.backend,
             self.client,
-            # What comes from the environment is looked up there, where nothing else is named.
+            # Values that come from the environment are looked up there by the client, and only if
+            # the fields name no backend.
             self.letta_api_key if "letta_api_key" in named else None,
             self.letta_base_url if "letta_base_url" in named else None,
             self.max_retries,
@@ -121,10 +134,14 @@ class Placed(BaseChatModel):
     # -- copies -----------------------------------------------------------------------------
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Copy the model; ``update`` are fields, checked as the constructor's are.
+        """Return a copy of the model; ``update`` are fields, checked as the constructor's are.
+
+        Args:
+            update: Fields and their new values.
+            deep: Copy the values of the other fields, too.
 
         Raises:
-            InvalidInputError: an unknown field, a bad value, or two fields that name a backend.
+            InvalidInputError: A field is unknown, a value bad, or two fields name a backend.
         """
         if not update:
             return super().model_copy(deep=deep)
@@ -144,21 +161,21 @@ class Placed(BaseChatModel):
 
     @property
     def lc_secrets(self) -> dict[str, str]:
-        """Where the key comes from when the model is loaded again."""
+        """Return the variable that the key comes from when the model is loaded again."""
         return {"letta_api_key": _KEY, "api_key": _KEY}
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """It can be dumped and loaded; the key never is."""
+        """Return true: the model can be dumped and loaded. Its key never is dumped."""
         return True
 
     @classmethod
     def get_lc_namespace(cls) -> list[str]:
-        """The module it is loaded from."""
+        """Return the module that the class is loaded from."""
         return ["letta_adapters", "langchain"]
 
     def _place(self) -> dict[str, Any] | None:
-        """Return where the calls go as data; ``None`` if the environment decides that."""
+        """Return the backend as data; ``None`` if the environment decides."""
         caller = self._runner.caller
         return spec_to_data(caller.spec) if caller.named else None
 
@@ -172,6 +189,7 @@ class Placed(BaseChatModel):
         kwargs = {k: v for k, v in made["kwargs"].items() if k not in _ABOUT_THE_PLACE}
         if place is not None:
             kwargs["backend"] = place
+            # LangChain's loader knows this form of a secret and asks for its value.
             if any(variable == _KEY for _, variable in place.get("withheld", ())):
                 kwargs["letta_api_key"] = {"lc": 1, "type": "secret", "id": [_KEY]}
         made["kwargs"] = kwargs
@@ -179,6 +197,7 @@ class Placed(BaseChatModel):
 
     @model_serializer(mode="wrap")
     def _with_place(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write the backend as data, without secrets, in the place of the fields that name it."""
         values: dict[str, Any] = handler(self)
         if "backend" in values:
             values = {k: v for k, v in values.items() if k not in _ABOUT_THE_PLACE}
@@ -206,8 +225,12 @@ _ABOUT_THE_PLACE: Final = frozenset({"backend", "client", *_SHORT, *_SHORT.value
 def check_fields(cls: type[BaseChatModel], fields: Mapping[str, Any]) -> None:
     """Refuse fields that the model does not have.
 
+    Args:
+        cls: The class of the model.
+        fields: The fields, by name or alias.
+
     Raises:
-        InvalidInputError: naming the field, and the one that may be meant.
+        InvalidInputError: The error names the field, and the one that may be meant.
     """
     known = {name for name, about in cls.model_fields.items() if about.alias != name}
     known |= {about.alias for about in cls.model_fields.values() if about.alias}

@@ -1,7 +1,9 @@
-"""Pieces of an answer as events of LangChain's v3 streaming protocol, made natively.
+"""Build the events of LangChain's v3 streaming protocol from the pieces of an answer.
 
-``message-start``, then for each block ``content-block-start``, ``-delta`` and ``-finish``, then
-``message-finish``. Going through chunks instead costs seven times as much.
+The order is ``message-start``, then for each block ``content-block-start``, ``-delta`` and
+``-finish``, then ``message-finish``. Going through chunks instead costs seven times as much.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ _DELTAS = {"text": ("text-delta", "text"), "reasoning": ("reasoning-delta", "rea
 
 
 class EventMaker:
-    """Makes the protocol events of one message."""
+    """Make the protocol events of one message."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -31,7 +33,8 @@ class EventMaker:
         self._notes: list[Event] = []
 
     def feed(self, event: CallEvent) -> list[Event]:
-        """What an event of the call adds."""
+        """Return the protocol events that an event of the call adds."""
+        # The message can start only after the first event was read, which names the answer.
         made = [] if self._begun else self._begin()
         for piece in self._reader.read(event):
             made += self.events(piece)
@@ -40,13 +43,14 @@ class EventMaker:
         return made
 
     def replay(self, pieces: Iterable[Piece]) -> list[Event]:
-        """A whole answer."""
+        """Return all protocol events of a whole answer."""
         made = self._begin()
         for piece in pieces:
             made += self.events(piece)
         return made + self.finish()
 
     def _begin(self) -> list[Event]:
+        """Return the event that starts the message, once the call's first event is read."""
         start = self._reader.start
         if start is None:
             return []
@@ -58,9 +62,10 @@ class EventMaker:
         return [{"event": "message-start", "role": "ai", "id": id_, "metadata": metadata}]
 
     def events(self, piece: Piece) -> Iterator[Event]:
-        """One piece."""
+        """Yield the protocol events of one piece."""
         kind, value = piece
         if kind == "note":
+            # Notes are no part of the message; they go into the metadata at its end.
             self._notes.append(value)
             return
         delta = _DELTAS.get(kind)
@@ -69,6 +74,7 @@ class EventMaker:
             yield from self._whole(block_of(piece))
             return
         name, field = delta
+        # The protocol knows one open block at a time, so another kind closes the one before.
         if self._open != kind:
             yield from self._close()
             self._index += 1
@@ -83,20 +89,23 @@ class EventMaker:
         }
 
     def _close(self) -> Iterator[Event]:
+        """Yield the end of the open block, if one is open."""
         if not self._open:
             return
+        # The end of a block repeats its whole content, so that a consumer need not add up deltas.
         kind, self._open = self._open, ""
         text, self._parts = "".join(self._parts), []
         block = {"type": kind, kind: text}
         yield {"event": "content-block-finish", "index": self._index, "content": block}
 
     def _whole(self, block: Event) -> Iterator[Event]:
+        """Yield start and end of a block that does not come in fragments."""
         self._index += 1
         yield {"event": "content-block-start", "index": self._index, "content": _skeleton(block)}
         yield {"event": "content-block-finish", "index": self._index, "content": block}
 
     def finish(self) -> list[Event]:
-        """What ends the message."""
+        """Return the events that end the message."""
         return list(self._finish())
 
     def _finish(self) -> Iterator[Event]:
@@ -111,6 +120,7 @@ class EventMaker:
         yield made
 
     def _call(self, call: ToolCallMessage) -> Iterator[Event]:
+        """Yield start and end of a tool call that waits for the caller."""
         self._index += 1
         named = {"id": call.tool_call_id, "name": call.tool_name}
         chunk = {"type": "tool_call_chunk", **named, "args": ""}
@@ -118,12 +128,13 @@ class EventMaker:
         block: Event = {"type": "tool_call", **named, "args": dict(call.tool_input)}
         if call.problem:
             block = {"type": "invalid_tool_call", **named, "args": call.raw_arguments}
+            # The arguments are no JSON object: no tool may be run with them.
             block["error"] = call.problem
         yield {"event": "content-block-finish", "index": self._index, "content": block}
 
 
 def _skeleton(block: Event) -> Event:
-    """A block that does not come in pieces starts without what it holds."""
+    """Return a block without its content, for the start of a block that comes whole."""
     if block["type"] == "server_tool_call":
         return {**block, "args": {}}
     if block["type"] == "server_tool_result":

@@ -1,4 +1,4 @@
-"""``LettaRunnable``: a whole Letta agent, tools and approvals included, as one step of a chain."""
+"""Define ``LettaRunnable``: a Letta agent, tools and approvals included, as one step of a chain."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _KINDS = ("messages", "message", "text")
 
 
 class _Messages(BaseModel):
-    """What an agent is given, or what it adds."""
+    """Hold the messages that an agent is given or adds."""
 
     messages: list[Any]
 
@@ -44,7 +44,7 @@ class _Input(RootModel[str | list[Any] | _Messages]):
 
 
 class LettaRunnable(Runnable[Any, Any]):
-    """A Letta agent that runs its whole turn: its own tools, yours, and approvals.
+    """Run a Letta agent's whole turn: its own tools, yours, and approvals.
 
     ```python
     from letta_adapters.langchain import LettaRunnable
@@ -54,7 +54,7 @@ class LettaRunnable(Runnable[Any, Any]):
     ```
 
     Input: text, messages, or ``{"messages": [...]}``. Output: ``{"messages": [the new ones]}``, or
-    the last message, or its text (``output=``). As with :class:`ChatLetta`, the history says which
+    the last message, or its text (``output=``). As with :class:`ChatLetta`, the history tells which
     conversation goes on.
 
     A tool of the agent's own that asks for permission is decided by ``can_use_tool(name, input,
@@ -66,10 +66,13 @@ class LettaRunnable(Runnable[Any, Any]):
         tools: LangChain tools or typed functions; they run here, as child runs.
         can_use_tool: Asked before any tool runs.
         output: ``"messages"``, ``"message"`` or ``"text"``.
-        max_rounds: How often the agent may be answered before the run fails.
+        max_rounds: The number of answers the agent may give before the run fails.
         name: The run's name in traces, and the ``name`` of the agent's messages.
         model: A :class:`ChatLetta` to use, instead of its arguments.
         fields: Fields of :class:`ChatLetta` (``agent_id``, ``backend``, ``thread_id``, ...).
+
+    Raises:
+        InvalidInputError: An argument has no meaning, or something in ``tools`` is no tool.
     """
 
     def __init__(
@@ -85,23 +88,24 @@ class LettaRunnable(Runnable[Any, Any]):
     ) -> None:
         with langchain_errors():
             _check(output, max_rounds, model, fields)
+            # Made in this block, so that a bad field of the model is an error of LangChain's too.
             self.model = model if model is not None else ChatLetta(**fields)
             self.tools = as_base_tools(tools)
         self.can_use_tool = can_use_tool
         self.output = output
         self.max_rounds = max_rounds
         self.name = name or "LettaRunnable"
-        # What the agent's messages say of who speaks.
+        # The name on the agent's messages: only one that the application chose.
         self.speaker = name
 
     # -- what goes in and out ---------------------------------------------------------------
 
     def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        """Text, messages, or ``{"messages": [...]}``."""
+        """Return the schema of text, messages, or ``{"messages": [...]}``."""
         return _Input
 
     def get_output_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
-        """What ``output=`` says."""
+        """Return the schema of the output that ``output=`` chooses."""
         if self.output == "text":
             return RootModel[str]
         return _Messages if self.output == "messages" else AIMessage
@@ -109,17 +113,26 @@ class LettaRunnable(Runnable[Any, Any]):
     # -- runs -------------------------------------------------------------------------------
 
     def invoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Run the agent's turn to its end."""
+        """Run the agent's turn to its end and return its output.
+
+        Args:
+            input: Text, messages, or ``{"messages": [...]}``.
+            config: The run's configuration.
+            kwargs: Settings for this run's calls of the model (``model``, ``timeout``, ...).
+
+        Raises:
+            LettaError: The turn failed; the error is LangChain's too.
+        """
         return self._call_with_config(self._invoke, input, ensure_config(config), **kwargs)
 
     async def ainvoke(self, input: Any, config: RunnableConfig | None = None, **kwargs: Any) -> Any:
-        """Run the agent's turn to its end."""
+        """Run the agent's turn to its end and return its output; see :meth:`invoke`."""
         return await self._acall_with_config(self._ainvoke, input, ensure_config(config), **kwargs)
 
     def stream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[Any]:
-        """Messages as they are complete; text as it comes, with ``output="text"``."""
+        """Yield messages as they are complete; with ``output="text"``, text as it comes."""
         yield from self._transform_stream_with_config(
             iter([input]), self._stream_all, ensure_config(config), **kwargs
         )
@@ -127,17 +140,19 @@ class LettaRunnable(Runnable[Any, Any]):
     async def astream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
-        """Messages as they are complete; text as it comes, with ``output="text"``."""
+        """Yield messages as they are complete; with ``output="text"``, text as it comes."""
 
         async def once() -> AsyncIterator[Any]:
             yield input
 
+        # LangChain's helper takes a stream of inputs; here there is one.
         async for item in self._atransform_stream_with_config(
             once(), self._astream_all, ensure_config(config), **kwargs
         ):
             yield item
 
     def _loop(self, input: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> Loop:
+        """Return the loop of a run with this input."""
         messages = as_messages(input, config)
         return Loop(self, messages, config, kwargs)
 
@@ -208,8 +223,21 @@ class LettaRunnable(Runnable[Any, Any]):
     ) -> TurnStream:
         """Stream the turn as events of LangChain's v3 protocol (``version="v3"``).
 
+        ```python
+        with agent.stream_events("Hello!", version="v3") as turn:
+            for answer in turn.messages:
+                for token in answer.text:
+                    print(token, end="")
+        ```
+
+        Args:
+            input: Text, messages, or ``{"messages": [...]}``.
+            config: The run's configuration.
+            version: ``"v3"``.
+            kwargs: Settings for this run's calls of the model.
+
         Raises:
-            NotImplementedError: another version; a synchronous run has only this one.
+            NotImplementedError: Another version is asked for; a synchronous run has only this one.
         """
         if version != "v3":
             raise NotImplementedError('stream_events has only version="v3"; see astream_events.')
@@ -226,7 +254,13 @@ class LettaRunnable(Runnable[Any, Any]):
         version: str = "v2",
         **kwargs: Any,
     ) -> Any:
-        """Stream every run inside (v2: ``async for``), or the v3 protocol's events.
+        """Stream every run inside (v2: ``async for``), or the events of LangChain's v3 protocol.
+
+        Args:
+            input: Text, messages, or ``{"messages": [...]}``.
+            config: The run's configuration.
+            version: ``"v1"``, ``"v2"`` or ``"v3"``.
+            kwargs: As LangChain takes them for v1 and v2; settings of the model's calls for v3.
 
         Returns:
             For ``version="v3"`` an awaitable that gives an :class:`AsyncTurnStream`.
@@ -246,6 +280,7 @@ class LettaRunnable(Runnable[Any, Any]):
             run: Any = self._atransform_stream_with_config(
                 once(), self._aall_events, ensure_config(config), **kwargs
             )
+            # Closed when the consumer leaves early, which stops the agent at once.
             async with aclosing(run):
                 async for item in run:
                     yield item
@@ -259,6 +294,7 @@ class LettaRunnable(Runnable[Any, Any]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> Iterator[Any]:
+        """Yield the protocol's events of a turn, and at last the run's result."""
         with langchain_errors():
             for input in inputs:
                 loop = self._loop(input, config, kwargs)
@@ -273,6 +309,7 @@ class LettaRunnable(Runnable[Any, Any]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> AsyncIterator[Any]:
+        """Yield the same asynchronously."""
         with langchain_errors():
             async for input in inputs:
                 loop = self._loop(input, config, kwargs)
@@ -294,10 +331,15 @@ class LettaRunnable(Runnable[Any, Any]):
     ) -> BaseTool:
         """Return a tool with one argument, ``question``, which gives the agent's last answer.
 
+        ```python
+        researcher = LettaRunnable(agent_id="agent-...", name="researcher")
+        create_agent(model, tools=[researcher.as_tool(description="Ask for facts.")])
+        ```
+
         Args:
             args_schema: Another schema, whose arguments are then the run's input as they are.
             name: The tool's name. Default: the run's.
-            description: What the model is told of it.
+            description: The text by which a model decides to use it.
             arg_types: See ``args_schema``.
         """
         if args_schema is not None or arg_types is not None:
@@ -305,6 +347,8 @@ class LettaRunnable(Runnable[Any, Any]):
                 args_schema, name=name, description=description, arg_types=arg_types
             )
 
+        # LangChain reads the tool's arguments off this signature; `config` is no argument of the
+        # tool.
         def ask(question: str, config: RunnableConfig) -> str:
             return _answer_of(self.invoke(question, config))
 
@@ -321,12 +365,12 @@ class LettaRunnable(Runnable[Any, Any]):
     # -- what the loop asks -----------------------------------------------------------------
 
     def bound(self) -> Any:
-        """The model with the tools it may call."""
+        """Return the model with the tools it may call."""
         return self.model.bind_tools(self.tools) if self.tools else self.model
 
 
 def _answer_of(output: Any) -> str:
-    """The text of a run's last message, whatever kind of output it is."""
+    """Return the text of a run's last message, whatever kind of output it is."""
     if isinstance(output, str):
         return output
     last = output["messages"][-1] if isinstance(output, dict) else output
@@ -334,7 +378,11 @@ def _answer_of(output: Any) -> str:
 
 
 def _check(output: str, max_rounds: int, model: object, fields: dict[str, Any]) -> None:
-    """Raise InvalidInputError for arguments that mean nothing."""
+    """Refuse arguments that have no meaning.
+
+    Raises:
+        InvalidInputError: An argument has a bad value, or belongs to the model that is given too.
+    """
     if output not in _KINDS:
         raise InvalidInputError(f"output must be one of {', '.join(_KINDS)}, not {output!r}.")
     if model is not None and not isinstance(model, ChatLetta):

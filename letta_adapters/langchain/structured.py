@@ -1,4 +1,7 @@
-"""``with_structured_output``: schemas, validation, and the chain that gives the object."""
+"""Build the chain of ``with_structured_output``: schema, validation, the object.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -33,15 +36,28 @@ def structured(
     strict: bool | None,
     **more: Any,
 ) -> Runnable[Any, Any]:
-    """The chain of :meth:`ChatLetta.with_structured_output`."""
+    """Return the chain of :meth:`ChatLetta.with_structured_output`, whose arguments it takes.
+
+    Args:
+        model: The chat model.
+        schema: A pydantic class, a ``TypedDict``, a JSON schema, or ``None`` (JSON mode).
+        method: One of :data:`METHODS`.
+        include_raw: Give the message and a parsing error beside the object.
+        strict, more: Passed on to the schema, and bound to the model.
+
+    Raises:
+        InvalidInputError: The schema or the method cannot be used.
+    """
     if method not in METHODS:
         raise InvalidInputError(f"method must be one of {', '.join(METHODS)}, not {method!r}.")
     if schema is None and method != "json_mode":
         raise InvalidInputError(f"method={method!r} needs a schema.")
     validate = validator_of(schema)
     parse: Callable[[AIMessage], Any]
+    # Tracers show this as the run's output format.
     shown = {"kwargs": {"method": method, "strict": strict}, "schema": schema or {}}
     if method == "function_calling":
+        # The model gets one tool that stands for the schema; the object is its arguments.
         tool = convert_to_openai_tool(_as_tool(schema), strict=strict)
         function = tool["function"]
         name, shown["schema"] = function["name"], convert_to_openai_tool(_as_tool(schema))
@@ -76,19 +92,21 @@ def structured(
 def _with_raw(
     bound: Runnable[Any, AIMessage], parse: Callable[[AIMessage], Any]
 ) -> Runnable[Any, Any]:
+    """Return a chain that gives the message, the object and the parsing error."""
     assign = RunnablePassthrough.assign(
         parsed=itemgetter("raw") | RunnableLambda(parse), parsing_error=lambda _: None
     )
+    # A parsing error becomes a value in the result: with ``include_raw`` the message is not lost.
     fallback = RunnablePassthrough.assign(parsed=lambda _: None)
     safe = assign.with_fallbacks([fallback], exception_key="parsing_error")
     return RunnableMap(raw=bound) | safe
 
 
 def _as_tool(schema: Any) -> Any:
-    """Return the schema as something that LangChain makes a tool of, with nothing left out.
+    """Return the schema in a form that LangChain makes a tool of, with nothing left out.
 
     Raises:
-        InvalidInputError: it has no name, or describes no object.
+        InvalidInputError: The schema has no name, or describes no object.
     """
     if not is_json_schema(schema):
         return schema
@@ -108,7 +126,10 @@ def _as_tool(schema: Any) -> Any:
 
 
 def is_json_schema(schema: Any) -> bool:
-    """Is it a JSON schema, and not a dict that describes a tool or a response format with one?"""
+    """Return whether it is a JSON schema, and not a dict around one.
+
+    Such a dict describes a tool or a response format.
+    """
     tool = {"function", "input_schema", "toolSpec", "json_schema"}
     if not isinstance(schema, Mapping) or tool & schema.keys():
         return False
@@ -116,12 +137,19 @@ def is_json_schema(schema: Any) -> bool:
 
 
 def json_schema_of(schema: Any) -> dict[str, Any]:
-    """Return the JSON schema in what describes the answer, whole.
+    """Return the whole JSON schema in a description of the answer.
 
-    LangChain's own conversion keeps nothing of a JSON schema without ``properties``: of an array,
-    a reference, a map.
+    LangChain's own conversion keeps nothing of a JSON schema without ``properties``: of an array, a
+    reference, a map.
+
+    Args:
+        schema: A class, a ``TypedDict``, a JSON schema, a tool or a response format.
+
+    Raises:
+        InvalidInputError: There is no schema in it.
     """
     if is_json_schema(schema) and "name" not in schema:
+        # It is the schema already, whatever LangChain's conversion would leave out of it.
         return dict(schema)
     if isinstance(schema, Mapping):
         inner = schema.get("json_schema", schema)
@@ -134,6 +162,7 @@ def json_schema_of(schema: Any) -> dict[str, Any]:
 
 
 def _load(text: str, schema: Mapping[str, Any]) -> Any:
+    """Return the JSON data in an answer's text."""
     try:
         return json.loads(json_in(text, schema))
     except ValueError as error:
@@ -143,13 +172,17 @@ def _load(text: str, schema: Mapping[str, Any]) -> Any:
 
 
 def validator_of(schema: Any) -> Callable[[Any], Any]:
-    """Checks data against a pydantic class, a ``TypedDict`` or a JSON schema; gives the object.
+    """Return a function that checks data against a schema and gives the object.
 
-    The result raises ``ValueError`` for data of another shape.
+    The function raises ``ValueError`` for data of another shape.
+
+    Args:
+        schema: A pydantic class, a ``TypedDict``, a JSON schema, or ``None`` for any object.
     """
     if schema is None:
         return _object
     if isinstance(schema, type) and is_basemodel_subclass(schema):
+        # LangChain still accepts models of both versions of pydantic.
         model: Any = schema  # of pydantic 2, or of its version 1
         validate: Callable[[Any], Any] = getattr(model, "model_validate", None) or model.parse_obj
         return validate
@@ -167,6 +200,7 @@ def _object(data: Any) -> Any:
 
 
 def _json_schema_validator(schema: Mapping[str, Any]) -> Callable[[Any], Any]:
+    # Imported late: only JSON schemas need it.
     from jsonschema import Draft202012Validator, SchemaError
 
     try:

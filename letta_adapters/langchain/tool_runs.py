@@ -1,4 +1,7 @@
-"""Tools around an agent: yours, which run here, and its own, which are shown as child runs."""
+"""Run your tools around an agent, and show the agent's own as child runs.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -27,10 +30,10 @@ NOT_ASKED = (
 
 
 def as_base_tools(tools: Any) -> list[BaseTool]:
-    """LangChain tools, made from typed functions where they are functions.
+    """Return LangChain tools; typed functions are made into such.
 
     Raises:
-        InvalidInputError: something that cannot be a tool, or two of one name.
+        InvalidInputError: Something cannot be a tool, or two have one name.
     """
     if not isinstance(tools, Sequence) or isinstance(tools, str):
         raise InvalidInputError("tools must be a list.", hint="Write tools=[...].")
@@ -42,11 +45,13 @@ def as_base_tools(tools: Any) -> list[BaseTool]:
         if not callable(item) or isinstance(item, type):
             raise InvalidInputError(f"{item!r} is not a tool.", hint="Pass functions or BaseTools.")
         try:
+            # LangChain refuses a function without a docstring; its name has to do then.
             described = inspect.getdoc(item) or getattr(item, "__name__", "tool")
             made.append(make_tool(item, description=described))
         except (ValueError, TypeError) as error:
             raise InvalidInputError(f"{item!r} is not a tool: {error}") from error
     names = [tool.name for tool in made]
+    # The agent calls a tool by its name, so only one of the two could ever run.
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InvalidInputError(f"Two tools are called {twice!r}.")
@@ -54,15 +59,16 @@ def as_base_tools(tools: Any) -> list[BaseTool]:
 
 
 def result_of(call: ToolCall, value: Any) -> ToolMessage:
-    """What a tool gave, as the message that answers its call."""
+    """Return a tool's output as the message that answers its call."""
     if isinstance(value, ToolMessage):
         return value
+    # The agent reads text; JSON keeps more of an object than its `str` would.
     text = value if isinstance(value, str) else json.dumps(value, default=str)
     return ToolMessage(text, tool_call_id=str(call["id"]), name=call["name"])
 
 
 def error_of(call: ToolCall, error: Exception) -> ToolMessage:
-    """A tool's failure, for the agent to read; its traceback is logged."""
+    """Return a tool's failure as a message for the agent to read; its traceback is logged."""
     report_raised(f"The tool {call['name']!r}", error)
     return ToolMessage(
         f"{type(error).__name__}: {error}",
@@ -85,8 +91,11 @@ def decide(call: ToolCall, decision: Any) -> ToolMessage:
         decision: ``True``, ``False``, an ``Allow``, a ``Deny``, or ``{"behavior": "allow"}`` and
             ``{"behavior": "deny", "message": "..."}``.
 
+    Returns:
+        The message to put into the history.
+
     Raises:
-        InvalidInputError: it is no decision.
+        InvalidInputError: It is no decision.
     """
     with langchain_errors():
         return decided(call, normalise_decision(decision))
@@ -107,11 +116,12 @@ def decided(call: ToolCall, decision: Allow | Deny) -> ToolMessage:
 
 
 def _as_data(decision: Allow | Deny) -> Any:
-    """As every checkpointer can store it."""
+    """Return a decision as JSON, which every checkpointer can store."""
     if isinstance(decision, Deny):
         return {"behavior": "deny", "message": decision.message}
     made: dict[str, Any] = {"behavior": "allow"}
     if decision.updated_input is not None:
+        # The names of the wire, which `normalise_decision` takes when the message comes back.
         made["updatedInput"] = dict(decision.updated_input)
     if decision.save:
         made["save"] = list(decision.save)
@@ -119,10 +129,15 @@ def _as_data(decision: Allow | Deny) -> Any:
 
 
 def announce(manager: Any, messages: Sequence[ToolMessage]) -> None:
-    """Tell LangGraph's stream of messages what tools gave, now.
+    """Tell LangGraph's stream of messages at once which results the tools gave.
 
-    It hears of tokens as they come, and of all else that a node gives at the node's end: a tool's
-    message would follow the answer that was made from it. What it has heard of it tells once.
+    LangGraph hears of tokens as they come, and of all other output of a node at the node's end: a
+    tool's message would follow the answer that was made from it. A message that it has heard of it
+    tells only once.
+
+    Args:
+        manager: The callback manager of the run.
+        messages: The tools' messages.
     """
     metadata = getattr(manager, "metadata", None) or {}
     node = metadata.get("langgraph_node")
@@ -136,17 +151,17 @@ def announce(manager: Any, messages: Sequence[ToolMessage]) -> None:
 
 
 class ServerTools:
-    """Child runs for tools that the agent runs itself, in the order of what is seen of them.
+    """Turn what is seen of the tools that the agent runs itself into callbacks to make.
 
-    ``events`` are callbacks to make: the name of the manager's method, or of the run's, and its
-    arguments. Nothing is run here.
+    Each callback is a kind (``"start"``, ``"end"`` or ``"error"``), the id of the child run, and
+    the arguments. Nothing is run here.
     """
 
     def __init__(self) -> None:
         self._open: dict[str, UUID] = {}
 
     def see(self, content: Any) -> list[tuple[str, UUID, dict[str, Any]]]:
-        """What a chunk of the answer shows."""
+        """Return the callbacks to make for the content of a chunk."""
         if isinstance(content, str):
             return []
         return [event for block in content if isinstance(block, dict) for event in self._of(block)]
@@ -156,6 +171,7 @@ class ServerTools:
             run_id = self._open[str(block.get("id"))] = uuid4()
             return [("start", run_id, {"name": block.get("name"), "args": block.get("args") or {}})]
         if block.get("type") == "server_tool_result":
+            # A result without a call gets an id that no run has, so it is passed over.
             run_id = self._open.pop(str(block.get("tool_call_id")), uuid4())
             kind = "error" if block.get("status") == "error" else "end"
             return [(kind, run_id, {"output": block.get("output")})]
@@ -163,17 +179,17 @@ class ServerTools:
 
 
 class ServerToolError(Exception):
-    """What a tool on the agent's side failed with."""
+    """Report the failure of a tool on the agent's side to callbacks."""
 
 
 class ToolCallbacks:
-    """Fires the callbacks of :class:`ServerTools`' events on a run's children."""
+    """Fire the callbacks of :class:`ServerTools` on a run's children."""
 
     def __init__(self) -> None:
         self._runs: dict[UUID, Any] = {}
 
     def fire(self, manager: CallbackManager, event: tuple[str, UUID, dict[str, Any]]) -> None:
-        """On a synchronous manager."""
+        """Fire one callback on a synchronous manager."""
         kind, run_id, data = event
         if kind == "start":
             self._runs[run_id] = manager.on_tool_start(
@@ -189,7 +205,7 @@ class ToolCallbacks:
     async def afire(
         self, manager: AsyncCallbackManager, event: tuple[str, UUID, dict[str, Any]]
     ) -> None:
-        """On an asynchronous manager."""
+        """Fire one callback on an asynchronous manager."""
         kind, run_id, data = event
         if kind == "start":
             self._runs[run_id] = await manager.on_tool_start(
@@ -206,7 +222,7 @@ class ToolCallbacks:
 def refusals(message: AIMessage) -> list[ToolMessage]:
     """Return the answers to the calls of a message whose arguments are no JSON object.
 
-    They are never run, whatever a person or a callback would say of them.
+    They are never run, whatever a person or a callback decides about them.
     """
     return [_refusal(call) for call in message.invalid_tool_calls]
 

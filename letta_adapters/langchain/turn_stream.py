@@ -1,9 +1,11 @@
-"""A whole turn of an agent as events of LangChain's v3 streaming protocol.
+"""Stream a whole turn of an agent as events of LangChain's v3 streaming protocol.
 
-Each answer is a message of the protocol (``message-start`` ... ``message-finish``). Between them,
-and around what the agent runs itself, stand the protocol's tool events: ``tool-started``,
+Each answer is a message of the protocol (``message-start`` ... ``message-finish``). Between the
+answers, and around the agent's own tools, stand the protocol's tool events: ``tool-started``,
 ``tool-finished``, ``tool-error``. A plain Runnable has no v3 of its own, so the two objects that a
-user holds are made here; each answer in them is LangChain's own ``ChatModelStream``.
+user holds are defined here; each answer in them is LangChain's own ``ChatModelStream``.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -18,11 +20,12 @@ from letta_adapters.langchain.convert import raw_arguments
 from letta_adapters.langchain.loop import Steps
 
 Event = dict[str, Any]
+# Stands for the result until there is one; ``None`` could be a result.
 _PENDING: Final[Any] = object()
 
 
 class EventSteps(Steps):
-    """Does what a loop says, and gives protocol events."""
+    """Do what a loop decides, and give protocol events instead of chunks."""
 
     def _ask(self, messages: list[BaseMessage]) -> Generator[Any, None, AIMessage]:
         model = self._agent.bound()
@@ -44,6 +47,7 @@ class EventSteps(Steps):
 
     async def _aask(self, messages: list[BaseMessage]) -> AsyncGenerator[Any, None]:
         model = self._agent.bound()
+        # Left early, the block closes the model's stream, which stops the agent.
         async with await model.astream_events(
             messages, self._config, version="v3", **self._loop.kwargs
         ) as stream:
@@ -57,14 +61,17 @@ class EventSteps(Steps):
 
 
 def events_of(item: Any) -> list[Event]:
-    """What is told of something that :class:`EventSteps` gave."""
+    """Return the protocol events for an item that :class:`EventSteps` gave."""
     if isinstance(item, ToolMessage):
         failed = item.status == "error"
         return [_ended(str(item.tool_call_id), item.content, failed=failed)]
     if isinstance(item, AIMessage):
+        # Broken calls are announced as well: their refusals are told as results.
         broken = [(c["id"], c["name"], raw_arguments(c)) for c in item.invalid_tool_calls]
         calls = [*((c["id"], c["name"], c["args"]) for c in item.tool_calls), *broken]
         return [_started(str(id_), name or "", given) for id_, name, given in calls]
+    # A tool of the agent's own is a finished block of the answer; its tool event follows that
+    # block.
     block = item["content"] if item["event"] == "content-block-finish" else {}
     if block.get("type") == "server_tool_call":
         return [item, _started(block["id"], block["name"], block["args"])]
@@ -85,12 +92,12 @@ def _ended(id_: str, output: Any, *, failed: bool) -> Event:
 
 
 def is_event(item: Any) -> bool:
-    """A run gives events, and at last what it came to."""
+    """Return whether it is an event; a run gives events, and at last its result."""
     return isinstance(item, dict) and "event" in item
 
 
 class _Turn:
-    """What both streams keep: all events so far, an answer for each message, the result."""
+    """Hold all events of a turn so far, a stream for each answer, and the result."""
 
     _kind: type[ChatModelStream] | type[AsyncChatModelStream]
     _wired: Callable[[Any], Any]
@@ -102,6 +109,7 @@ class _Turn:
         self._error: BaseException | None = None
 
     def _take(self, item: Any) -> None:
+        """Take an event to the answer it belongs to, or the result."""
         if not is_event(item):
             self._result = item
             return
@@ -109,10 +117,12 @@ class _Turn:
         kind = item["event"]
         if kind == "message-start":
             self._messages.append(self._wired(self._kind(message_id=item.get("id"))))
+        # Tool events stand between the answers and belong to none of them.
         if not kind.startswith("tool-"):
             self._messages[-1].dispatch(item)
 
     def _failed(self, error: BaseException) -> None:
+        """End the turn with an error, which the answer that is under way reports too."""
         self._error = error
         if self._messages and not self._messages[-1].done:
             self._messages[-1].fail(error)
@@ -123,11 +133,11 @@ class _Turn:
 
 
 class TurnStream(_Turn):
-    """A turn as it runs: iterate for the protocol's events.
+    """Follow a turn as it runs: iterate for the protocol's events.
 
     ``messages`` gives each answer as a ``ChatModelStream`` (``.text``, ``.reasoning``,
-    ``.output``); ``output`` is what ``invoke`` gives, and waits for it. Each may be read on its own
-    or after another. Leave early with ``close()`` or a ``with`` block: the agent is stopped.
+    ``.output``); ``output`` is the result of ``invoke``, and waits for it. Each may be read on its
+    own or after another. Leave early with ``close()`` or a ``with`` block: the agent is stopped.
     """
 
     _kind = ChatModelStream
@@ -137,10 +147,12 @@ class TurnStream(_Turn):
         self._items = items
 
     def _wired(self, stream: ChatModelStream) -> ChatModelStream:
+        # Whoever reads an answer drives the whole turn: there is no thread that would.
         stream.bind_pump(self._pull)
         return stream
 
     def _pull(self) -> bool:
+        """Read one more item of the run; return whether there was one."""
         if self._over:
             return False
         try:
@@ -158,15 +170,15 @@ class TurnStream(_Turn):
 
     @property
     def messages(self) -> Iterator[ChatModelStream]:
-        """The answers, each as soon as it begins."""
+        """Yield the answers, each as soon as it begins."""
         return self._each(self._messages)
 
     @property
     def output(self) -> Any:
-        """What the run came to.
+        """Return the run's result, and wait for it.
 
         Raises:
-            LettaError: the turn failed.
+            LettaError: The turn failed.
         """
         while self._pull():
             pass
@@ -175,6 +187,7 @@ class TurnStream(_Turn):
         return self._result
 
     def _each(self, seen: list[Any]) -> Iterator[Any]:
+        """Yield what was seen already, then what comes, whoever pulls it."""
         place = 0
         while True:
             while place < len(seen):
@@ -200,7 +213,10 @@ class TurnStream(_Turn):
 
 
 class AsyncTurnStream(_Turn):
-    """:class:`TurnStream` for asynchronous code: ``async for``, ``await stream.output``."""
+    """Follow a turn in asynchronous code: ``async for``, ``await stream.output``.
+
+    It is :class:`TurnStream` with awaitable parts.
+    """
 
     _kind = AsyncChatModelStream
 
@@ -209,10 +225,12 @@ class AsyncTurnStream(_Turn):
         self._items = items
 
     def _wired(self, stream: AsyncChatModelStream) -> AsyncChatModelStream:
+        # Whoever reads an answer drives the whole turn: there is no task that would.
         stream.set_arequest_more(self._pull)
         return stream
 
     async def _pull(self) -> bool:
+        """Read one more item of the run; return whether there was one."""
         if self._over:
             return False
         try:
@@ -230,15 +248,15 @@ class AsyncTurnStream(_Turn):
 
     @property
     def messages(self) -> AsyncIterator[AsyncChatModelStream]:
-        """The answers, each as soon as it begins."""
+        """Yield the answers, each as soon as it begins."""
         return self._each(self._messages)
 
     @property
     async def output(self) -> Any:
-        """What the run came to; to be awaited.
+        """Return the run's result; to be awaited.
 
         Raises:
-            LettaError: the turn failed.
+            LettaError: The turn failed.
         """
         while await self._pull():
             pass
@@ -247,6 +265,7 @@ class AsyncTurnStream(_Turn):
         return self._result
 
     async def _each(self, seen: list[Any]) -> AsyncIterator[Any]:
+        """Yield what was seen already, then what comes, whoever pulls it."""
         place = 0
         while True:
             while place < len(seen):

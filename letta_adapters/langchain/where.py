@@ -1,7 +1,9 @@
-"""Where a call of the model is made: what LangChain and LangGraph tell of it.
+"""Find out where a call of the model is made, from LangChain and LangGraph.
 
-The run's own metadata says it, and the runs it is nested in; the ambient configuration is only
+The run's own metadata tells it, and the runs it is nested in; the ambient configuration is only
 inherited, and is empty in some places (a chain as a node of a graph).
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -22,20 +24,24 @@ from langchain_core.tracers.context import register_configure_hook
 from letta_adapters.calls.live import running_tools
 from letta_adapters.calls.scope import Place, Scope
 
-# LangGraph's private word for a task that was sent (a branch, a tool's call), not reached by edges.
+# LangGraph's private mark of a task that was sent (a branch, a tool's call), not reached by edges.
 _PUSH: Final = "__pregel_push"
 _NAMESPACE: Final = "langgraph_checkpoint_ns"
+# The part of a checkpoint's namespace that differs from run to run.
 _TASK_ID: Final = re.compile(r":[0-9a-fA-F-]{36}")
 _RUNS: Final = 16384
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """A run inside a graph or a tool.
+    """Describe a run inside a graph or a tool.
 
-    ``task``: the task of a graph that it belongs to, and ``attempt`` the outermost run of it.
-    ``tools``: the runs of tools that it is nested in; ``direct``: is the innermost of them part of
-    the task, and not around the graph?
+    Attributes:
+        task: The task of a graph that it belongs to.
+        attempt: The outermost run of that task.
+        tools: The runs of tools that it is nested in.
+        direct: The innermost of them is part of the task, and not around the graph.
+        calls: The tool calls that these tools answer.
     """
 
     task: str = ""
@@ -46,8 +52,10 @@ class _Run:
 
 
 class _Runs(BaseCallbackHandler):
-    """Knows the runs that are under way; bounded. It changes none of them."""
+    """Know the runs that are under way. Its size is bounded, and it changes none of them."""
 
+    # Run in the thread of the run itself: the model's call that follows has to find its parent
+    # here.
     run_inline = True
     ignore_llm = ignore_chat_model = ignore_retriever = ignore_retry = ignore_custom_event = True
 
@@ -56,13 +64,14 @@ class _Runs(BaseCallbackHandler):
         self._runs: dict[UUID, _Run] = {}
 
     def find(self, run_id: UUID | None) -> _Run:
-        """What is known of a run."""
+        """Return what is known of a run; an empty record for an unknown one."""
         with self._lock:
             return self._runs.get(run_id, _Run()) if run_id is not None else _Run()
 
     def _put(self, run_id: UUID, run: _Run) -> None:
         with self._lock:
             self._runs[run_id] = run
+            # A run whose end is never reported would stay for ever; the oldest go first.
             while len(self._runs) > _RUNS:
                 del self._runs[next(iter(self._runs))]
 
@@ -83,17 +92,18 @@ class _Runs(BaseCallbackHandler):
         """Note a run that is inside a graph or a tool."""
         task = str((metadata or {}).get(_NAMESPACE) or "")
         around = self.find(parent_run_id)
+        # The namespace changes with the first run of a task: that run is the attempt.
         if task and task != around.task:
             self._put(run_id, _Run(task, run_id, around.tools, calls=around.calls))
         elif task or around.tools:
             self._put(run_id, around)
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """Forget it."""
+        """Forget a run that is over."""
         self._drop(run_id)
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """Forget it."""
+        """Forget a run that failed."""
         self._drop(run_id)
 
     def on_tool_start(
@@ -115,26 +125,30 @@ class _Runs(BaseCallbackHandler):
             running_tools.begin(run_id, call)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """Forget it."""
+        """Forget a tool's run that is over."""
         running_tools.end(run_id)
         self._drop(run_id)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """Forget it."""
+        """Forget a tool's run that failed."""
         running_tools.end(run_id)
         self._drop(run_id)
 
 
+# LangChain adds the handler of this hook to every run, also where an application names none.
 _runs = _Runs()
 register_configure_hook(ContextVar("letta_runs", default=_runs), inheritable=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a call sees of its place, and what its configuration names.
+    """Hold what a call knows of its place, and the names in its configuration.
 
-    ``named``: what the call's own configuration names (``conversation_id``, ``thread_id``), against
-    the one it is made in. ``conversation_id``: what it inherits.
+    Attributes:
+        place: The place.
+        named: The names in the call's own configuration (``conversation_id``, ``thread_id``) that
+            differ from those it is made in.
+        conversation_id: The conversation that the call inherits.
     """
 
     place: Place = field(default_factory=Place)
@@ -143,7 +157,12 @@ class Seen:
 
 
 def seen_by(config: RunnableConfig | None, scope: Scope | None) -> Seen:
-    """What a call with this configuration sees."""
+    """Return what a call with this configuration knows of its place.
+
+    Args:
+        config: The configuration that the call was given.
+        scope: The application's wish, if it has one.
+    """
     own = (config or {}).get("configurable") or {}
     ambient = (var_child_runnable_config.get() or {}).get("configurable") or {}
     whole = ensure_config(config)
@@ -154,7 +173,12 @@ def seen_by(config: RunnableConfig | None, scope: Scope | None) -> Seen:
 
 
 def seen_in(run_manager: Any, scope: Scope | None) -> Seen:
-    """What a call sees whose configuration is not at hand."""
+    """Return what a call knows of its place whose configuration is not at hand.
+
+    Args:
+        run_manager: LangChain's manager of the run.
+        scope: The application's wish, if it has one.
+    """
     metadata = getattr(run_manager, "metadata", None) or {}
     configurable = ensure_config().get("configurable") or {}
     parent = getattr(run_manager, "parent_run_id", None)
@@ -175,6 +199,8 @@ def _seen(
     conversation = configurable.get("conversation_id")
     place = _place(metadata, task, run, _text(thread), scope)
     named = {}
+    # Inside a graph or a tool most names are only inherited. One counts as the call's own if it was
+    # given to the call and differs from the surrounding one.
     if task or run.tools:
         given = own.get("conversation_id")
         if given is not None and ambient and given != ambient.get("conversation_id"):
@@ -189,9 +215,10 @@ def _seen(
 def _place(
     metadata: Mapping[str, Any], task: str, run: _Run, thread: str | None, scope: Scope | None
 ) -> Place:
+    """Return the place that LangGraph's metadata and the surrounding runs describe."""
     internal = metadata.get("lc_source") or metadata.get("lc_internal_call")
     pushed = tuple(metadata.get("langgraph_path") or ())[:1] == (_PUSH,)
-    # What of the node this call alone belongs to: others there have histories of their own.
+    # Calls below belong to a part of the node only: others in it have histories of their own.
     within = ""
     if scope == "fresh":
         within = "fresh"
