@@ -4,6 +4,8 @@ Letta's error bodies have four forms (observed on 0.16.8): ``{"detail": "text"}`
 {"code", "message", ...}}``, ``{"error": {"type", "message", "detail"}}`` for failures of the model
 provider, and for 422 a Python repr of the validation errors inside ``detail``. A 401 is about the
 Letta API key or about the provider's; a 409 has four meanings.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -34,11 +36,15 @@ _MAX_TEXT = 600
 
 
 def error_from_response(status: int, headers: Mapping[str, str], data: bytes) -> LettaError:
-    """The typed error of an HTTP error response. ``accepted`` is False, or unknown for a 5xx."""
+    """Return the typed error of an HTTP error response.
+
+    Its ``accepted`` is False, or unknown for a 5xx.
+    """
     body = _body(data)
     text = _text(body, data) or f"HTTP {status}"
     fields: dict[str, Any] = {"status_code": status, "accepted": None if status >= 500 else False}
     provider = body.get("error")
+    # Before the status: a 401 of the model provider is passed on as the status of the response.
     if isinstance(provider, dict) and provider.get("type"):
         event = {"error_type": provider["type"], "message": text}
         code = failure_from_error_event(event, "llm_api_error").code
@@ -61,7 +67,10 @@ def error_from_response(status: int, headers: Mapping[str, str], data: bytes) ->
 
 
 def _not_found(text: str, fields: dict[str, Any]) -> NotFoundError:
-    """Say what is not there: the server adds who asked, and calls a model by its handle."""
+    """Return the error that names the missing thing in plain words.
+
+    The server adds who asked, and calls a model by its handle.
+    """
     if re.search(r"\bHandle \S+ not found", text):
         hint = "Check the model's handle: client.models.list() tells which the server has."
         return NotFoundError(text.removeprefix("NOT_FOUND: "), hint=hint, **fields)
@@ -109,7 +118,7 @@ def _text(body: Mapping[str, Any], data: bytes) -> str:
 
 
 def _validation_text(detail: str) -> str:
-    """Letta's 422 ``detail`` is the repr of a list of dicts: keep what says where and what."""
+    """Return where and what is wrong, of the repr of a list of dicts that Letta's 422 holds."""
     if not detail.startswith("[{'type'"):
         return detail
     found = re.findall(r"'loc': \(([^)]*)\), 'msg': (?:'([^']*)'|\"([^\"]*)\")", detail)

@@ -1,4 +1,7 @@
-"""Which option works where, and what conversations are like: tables, printed by running this."""
+"""Tables of options and of capabilities by backend, printed by running this module.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Final
 from letta_adapters.backends.base import CAPABILITIES, OPTION_SUPPORT
 from letta_adapters.options import AgentOptions, SessionOptions
 
-# What a backend that has the option still refuses by name. Every entry is held by a test.
+# Limits of an option on a backend that has it, each refused by name. Every entry is held by a test.
 LETTA_CODE_LIMITS: Final[Mapping[str, str]] = {
     "allowed_tools": "names of tools, no patterns",
     "base_tools": "not `False`",
@@ -28,7 +31,7 @@ REST_LIMITS: Final[Mapping[str, str]] = {
     "model": "for a session: not on the default conversation",
     "system_prompt": "for an agent only",
 }
-# What each capability means, and how it is without.
+# The meaning of each capability, and how a backend is without it.
 MEANINGS: Final[Mapping[str, tuple[str, str]]] = {
     "durable_pending_calls": (
         "a tool call that waits for its caller survives a lost connection and a new process",
@@ -103,7 +106,7 @@ MEANINGS: Final[Mapping[str, tuple[str, str]]] = {
 
 
 def capability_table() -> str:
-    """A Markdown table: capability, what it means, and how a backend is that has it not."""
+    """Return a Markdown table: capability, its meaning, and how a backend is without it."""
     rows = ["| capability | on | means | elsewhere |", "|---|---|---|---|"]
     for name, backends in CAPABILITIES.items():
         where = ", ".join(f"`{backend}`" for backend in backends)
@@ -112,7 +115,7 @@ def capability_table() -> str:
 
 
 def option_table() -> str:
-    """A Markdown table: option, where it is given, Letta API, Letta Code (local and remote)."""
+    """Return a Markdown table: option, where it is given, Letta API, Letta Code."""
     agent, session = AgentOptions.model_fields, SessionOptions.model_fields
     rows = ["| option | given to | `rest` | `local`, `remote` |", "|---|---|---|---|"]
     for option in sorted({*agent, *session}):

@@ -1,8 +1,11 @@
-"""The agent used when none is named: found by its tag, made once, whoever comes at the same time.
+"""The agent used when none is named: found by its tag and made only once.
 
-An agent is the default one from the moment it has :data:`DEFAULT_AGENT_TAG`, which is the last
-thing that its maker does. Until then it has another tag and nobody uses it, so that its maker can
-take it back. An agent that has the tag is never deleted here: somebody may use it.
+This holds whoever comes at the same time. An agent is the default one from the moment it has
+:data:`DEFAULT_AGENT_TAG`, which is the last thing that its maker does. Until then it has another
+tag and nobody uses it, so that its maker can take it back. An agent that has the tag is never
+deleted here: somebody may use it.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -21,39 +24,39 @@ DEFAULT_AGENT_TAG: Final = "letta-adapters:default"
 CANDIDATE_TAG: Final = "letta-adapters:default-candidate"
 #: Made by the holder of a lock. Whoever holds it later knows that its maker is dead.
 MAKING_TAG: Final = "letta-adapters:default-making"
-# How long makers without a common lock need to see each other's.
+# Seconds that makers without a common lock need to see each other's agents.
 RACE_SECONDS: Final = 0.3
 _POLL_SECONDS: Final = 0.1
-# How long the maker of an older one may need for its last step before the next one goes ahead.
+# Seconds the maker of an older agent may need for its last step before the next one goes ahead.
 _PATIENCE_SECONDS: Final = 5.0
 
 Lock = Callable[[], AbstractAsyncContextManager[None]]
 
 
 class Place(Protocol):
-    """Where agents live."""
+    """A place where agents live."""
 
     @property
     def promotes(self) -> bool:
-        """Can an agent get another tag later? If not, it is made with its last one."""
+        """True if an agent can get another tag later; if not, it is made with its last one."""
 
     async def tagged(self, tag: str) -> Sequence[str]:
         """Return the ids of the agents with that tag, oldest first."""
 
     async def make(self, tag: str) -> str:
-        """Make an agent, its memory included; its id."""
+        """Make an agent, its memory included, and return its id."""
 
     async def promote(self, agent_id: str, tag: str) -> None:
-        """Give it :data:`DEFAULT_AGENT_TAG` in place of that tag. Raises NotFoundError."""
+        """Give it :data:`DEFAULT_AGENT_TAG` in place of that tag; raise NotFoundError if gone."""
 
     async def remove(self, agent_id: str) -> None:
-        """Delete it."""
+        """Delete an agent."""
 
 
 def options(
     tag: str, model: str | None, *, persona: str | None = None, human: str | None = None
 ) -> AgentOptions:
-    """Return what the default agent is made with."""
+    """Return the options that the default agent is made with."""
     return AgentOptions(
         name="default",
         description="Used when no agent is named.",
@@ -65,12 +68,12 @@ def options(
 
 
 async def find(place: Place, lock: Lock, *, shared: bool) -> str:
-    """Return the default agent's id; make it if there is none.
+    """Return the default agent's id; make the agent if there is none.
 
     Args:
-        place: Where it lives.
+        place: The place where it lives.
         lock: Held while it is made.
-        shared: Does the lock keep out everybody else, in other processes too?
+        shared: True if the lock keeps out everybody else, in other processes too.
     """
     found = await place.tagged(DEFAULT_AGENT_TAG) if place.promotes else ()
     if found:
@@ -84,6 +87,7 @@ async def find(place: Place, lock: Lock, *, shared: bool) -> str:
         return await (_make_alone(place) if shared else _make_beside_others(place))
 
 
+# Without tags that can change, two makers may both succeed; then all take the oldest.
 async def _make_at_once(place: Place, shared: bool) -> str:
     mine = await place.make(DEFAULT_AGENT_TAG)
     if shared:
@@ -93,6 +97,7 @@ async def _make_at_once(place: Place, shared: bool) -> str:
 
 
 async def _make_alone(place: Place) -> str:
+    # The lock is shared, so whoever made these is gone, and nobody can be using them.
     for dead in await place.tagged(MAKING_TAG):
         await _remove(place, dead)
     return await _make(place, MAKING_TAG)
@@ -123,24 +128,25 @@ async def _make_beside_others(place: Place) -> str:
         return found
     if alone:
         return mine
-    # An older one's maker may have been slow and not dead: then all take the older one.
+    # An older agent's maker may have been slow and not dead; then all take the older one.
     return (await place.tagged(DEFAULT_AGENT_TAG) or [mine])[0]
 
 
 async def _wait_for_older(place: Place, mine: str) -> tuple[str, bool]:
-    """Wait for the makers of older ones.
+    """Wait for the makers of older agents.
 
     Returns:
-        The default agent's id, or ``""``: mine is to be it; and whether there is no older one.
+        The default agent's id, or ``""`` if ``mine`` is to become it; and whether there is no older
+        agent.
     """
     began = time.monotonic()
     while True:
-        # In this order: one that is promoted in between must not be missed by both.
+        # In this order, so that an agent that is promoted in between cannot be missed by both.
         others = list(await place.tagged(CANDIDATE_TAG))
         found = await place.tagged(DEFAULT_AGENT_TAG)
         if found:
             return found[0], False
-        # One after the other, should those before it have died.
+        # Each older agent gets its time in turn, should those before it have died.
         older = others.index(mine) if mine in others else 0
         if time.monotonic() - began >= older * _PATIENCE_SECONDS:
             return "", older == 0

@@ -1,6 +1,9 @@
 """Letta Code as a backend: the embedded runtime (``Local``), or a server elsewhere (``Remote``).
 
-Both speak the App Server protocol; here is only where to connect, and who starts the server.
+Both speak the App Server protocol; this module only decides where to connect, and who starts the
+server.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -37,7 +40,11 @@ from letta_adapters.specs import Local, Remote, RuntimeStatus, api_address, app_
 
 
 def remote_backend(spec: Remote) -> AppServerBackend:
-    """Someone else's App Server. Raises ConfigurationError if none is named."""
+    """Return the backend of someone else's App Server.
+
+    Raises:
+        ConfigurationError: No server is named.
+    """
     url, token = app_server_address(spec)
     where = Endpoint(_socket_url(url), token)
 
@@ -56,13 +63,14 @@ def remote_backend(spec: Remote) -> AppServerBackend:
 
 
 def own_directory(spec: Local | Remote) -> Path | None:
-    """Return where this machine keeps what it was told of a server's agents; ``None``: nowhere.
+    """Return the directory for what this machine keeps of a server's agents; ``None`` for none.
 
     Raises:
-        ConfigurationError: a server elsewhere is not named, or there is no home directory here.
+        ConfigurationError: A server elsewhere is not named, or there is no home directory here.
     """
     if isinstance(spec, Local):
         return _places(_config(spec)).meet
+    # One directory for each server: the same agent id may stand for another agent elsewhere.
     url = _socket_url(app_server_address(spec)[0])
     name = hashlib.sha256(url.encode()).hexdigest()[:16]
     try:
@@ -72,7 +80,7 @@ def own_directory(spec: Local | Remote) -> Path | None:
 
 
 def _socket_url(url: str) -> str:
-    """The server prints its address with and without the path of its socket."""
+    """Return the address of the socket; the server prints it with and without its path."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(path="/ws")) if parts.path in ("", "/") else url
 
@@ -92,7 +100,10 @@ def _config(spec: Local) -> RuntimeConfig:
 
 
 def local_backend(spec: Local) -> AppServerBackend:
-    """The embedded runtime. It starts with the first connection and stops with the last user."""
+    """Return the embedded runtime, which starts at the first connection and is shared.
+
+    It stops with its last user.
+    """
     config = _config(spec)
     places = _places(config)
     runtime = _Runtime(config, places)
@@ -111,6 +122,7 @@ def local_backend(spec: Local) -> AppServerBackend:
         status=runtime.status,
         memory_in_git=config.remote_memory is not False,
     )
+    # The runtime can end first, and the backend has to learn of it; so they are joined afterwards.
     runtime.retire = backend.retire
     told = None if places.on_api else places.images_told
     backend.vision = Vision(lambda: model_server(config), told=told)
@@ -122,7 +134,7 @@ def _nothing() -> None:
 
 
 def _machine(places: Places) -> Machine:
-    """Where the runtime keeps agents' memories, and what nobody may read unasked."""
+    """Return the places of agents' memories, and those that nobody may read unasked."""
     letta = places.home / ".letta"
     memory = letta / "agents/{agent}/memory"
     if not places.on_api:
@@ -141,7 +153,7 @@ def _places(config: RuntimeConfig) -> Places:
         ) from error
 
 
-# Its files are looked at when something is wrong with them.
+# Files of the state directory are looked at only when something is wrong with them.
 _NO_STATE: Final = Path(os.devnull)
 
 
@@ -158,7 +170,7 @@ class _Runtime:
         self.retire: Callable[[], None] = _nothing
 
     async def endpoint(self) -> Endpoint:
-        """Where the runtime listens; starts it if it does not run (any more)."""
+        """Return where the runtime listens; start it if it does not run (any more)."""
         if self._handle is not None and not await self._handle.alive():
             await self.release()
         if self._handle is None:
@@ -194,7 +206,7 @@ class _Runtime:
         return handle
 
     async def status(self) -> RuntimeStatus:
-        """What the runtime says of itself. Raises RuntimeCrashedError if it says nothing."""
+        """Return the runtime's account of itself; raise RuntimeCrashedError if it has none."""
         handle = self._handle
         said = {} if handle is None else await handle.status()
         try:
@@ -213,7 +225,7 @@ class _Runtime:
             raise RuntimeCrashedError("The embedded Letta runtime says nothing.") from error
 
     def _explained(self, error: Exception) -> Exception:
-        """A full disk by its name, and no OSError of the system's own."""
+        """Return a full disk as such, and a typed error in place of the system's OSError."""
         if isinstance(error, RuntimeStartError) and no_space(error.stderr_tail):
             return DiskFullError(f"The disk that holds {self._home} is full: {error.message}")
         ours = isinstance(error, LettaError)  # some of them are OSErrors as well
@@ -226,6 +238,7 @@ class _Runtime:
     async def release(self) -> None:
         """Give the share back; the last one stops the runtime."""
         starting, self._starting = self._starting, None
+        # A start that is under way brings a share as well, which has to be given back.
         if starting is not None:
             await asyncio.wait({starting})
             if not starting.cancelled() and starting.exception() is None:

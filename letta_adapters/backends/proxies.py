@@ -1,4 +1,7 @@
-"""Which proxy of the environment a connection goes through, for errors that name it."""
+"""The proxy of the environment that a connection goes through, for errors that name it.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import urllib.request
 from typing import Final
 from urllib.parse import urlsplit
 
-# Whose proxies are used, the first that is set: httpx 0.28 and websockets 15.
+# The schemes whose proxies are used; the first that is set counts: httpx 0.28 and websockets 15.
 _BY_SCHEME: Final = {
     "http": ("http", "all"),
     "https": ("https", "all"),
@@ -29,8 +32,8 @@ def is_loopback(url: str) -> bool:
 def proxy_of(url: str) -> str:
     """Return ``"HTTPS_PROXY (http://proxy:3128)"``; ``""`` where no proxy is used.
 
-    Names the variable of the environment and the proxy's address, without its password. Without a
-    variable (a setting of the system) only the address.
+    The variable of the environment is named, and the proxy's address without its password. Without
+    a variable (a setting of the system) the address stands alone.
     """
     if is_loopback(url):
         return ""
@@ -61,7 +64,7 @@ def _variable(name: str) -> str:
 
 
 def _public(address: str) -> str:
-    """An address without the password it may hold."""
+    """Return an address without the password it may hold."""
     head, at, tail = address.rpartition("@")
     scheme = head.partition("://")[0]
     return f"{scheme}://{tail}" if at else address

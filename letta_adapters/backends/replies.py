@@ -1,8 +1,10 @@
-"""Check the shape of replies, once, where they come in.
+"""The check of replies' shapes, once, where they come in.
 
-Past here a list is a list, and an id is text. Only what this package reads is looked at: unknown
-fields, kinds of message and values pass, because a newer server has more of them. Shapes: letta
-0.16.8 (the API) and letta 0.34.12 (the App Server).
+Behind it a list is a list, and an id is text. Only fields that this package reads are looked at:
+unknown fields, kinds of message and values pass, because a newer server has more of them. Shapes:
+letta 0.16.8 (the API) and letta 0.34.12 (the App Server).
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -91,7 +93,8 @@ class _Runtime(TypedDict, total=False):
     conversation_id: str | None
 
 
-# What a route of the Letta API answers with, by method and path; of other routes nothing is known.
+# The shapes of the answers of the Letta API's routes, by method and path; of other routes nothing
+# is known.
 _ID: Final = r"/[^/]+"
 _ROUTES: Final[Sequence[tuple[str, str, Any]]] = (
     ("GET", r"/v1/agents", list[_Agent]),
@@ -110,8 +113,8 @@ _ROUTES: Final[Sequence[tuple[str, str, Any]]] = (
     ("GET", rf"/v1/runs{_ID}/messages", list[_Row]),
     ("GET", r"/v1/models", list[_Model]),
 )
-# What a field of an App Server's answer holds, whichever request it answers. A field may be
-# missing or null: whoever needs it says so.
+# The shapes of fields of an App Server's answer, whichever request it answers. A field may be
+# missing or null: whoever needs it checks that.
 _FIELDS: Final[Mapping[str, Any]] = {
     "agent": _Agent,
     "agents": list[_Agent],
@@ -143,15 +146,18 @@ def _shape_of(method: str, path: str) -> Any:
 
 
 def check_api(method: str, path: str, reply: Any) -> Any:
-    """Return a reply of the Letta API. Raises ProtocolError if it has not the shape of its route.
+    """Return a reply of the Letta API, checked against the shape of its route.
 
     Args:
         method: ``"GET"``, ``"POST"``, ...
-        path: Of the request, with or without a query.
+        path: The path of the request, with or without a query.
         reply: The decoded JSON.
+
+    Raises:
+        ProtocolError: It has another shape.
     """
     plain = path.partition("?")[0].rstrip("/")
-    # Ids make paths as many as there are conversations; the cache is for the shapes of them.
+    # There are as many paths as conversations, so ids are taken out before the cache is asked.
     shape = _shape_of(method, re.sub(r"(?<=/v1/)(\w+)/[^/]+", r"\1/x", plain))
     if shape is not None:
         _check(shape, reply, f"{method} {plain}")
@@ -159,11 +165,14 @@ def check_api(method: str, path: str, reply: Any) -> Any:
 
 
 def check_answer(request: str, answer: Mapping[str, Any]) -> None:
-    """Check the known fields of an App Server's answer. Raises ProtocolError.
+    """Check the known fields of an App Server's answer.
 
     Args:
         request: The type of the request, for the error.
         answer: The frame that answers it.
+
+    Raises:
+        ProtocolError: A field has another shape.
     """
     for name in answer.keys() & _FIELDS.keys():
         if answer[name] is not None:
@@ -171,7 +180,7 @@ def check_answer(request: str, answer: Mapping[str, Any]) -> None:
 
 
 def needed(request: str, answer: Mapping[str, Any], field: str) -> Any:
-    """Return a field that the answer must have. Raises ProtocolError if it is missing."""
+    """Return a field that the answer must have; raise ProtocolError if it is missing."""
     if answer.get(field) is None:
         raise ProtocolError(f"The answer to a {request} request holds no {field}.")
     return answer[field]
@@ -189,7 +198,7 @@ def _check(shape: Any, value: Any, asked: str) -> None:
 
 
 def _problem(error: ValidationError | RecursionError) -> str:
-    """Where the first thing is that is wrong, and how; not what it is, which may be a secret."""
+    """Return the place and kind of the first fault, but not the value, which may be a secret."""
     if not isinstance(error, ValidationError):
         return "it is nested too deeply"
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]

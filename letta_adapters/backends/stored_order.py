@@ -1,4 +1,7 @@
-"""The order of a Letta API's pages, put right."""
+"""The order of messages on a Letta API's pages, put right.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,16 @@ from typing import Any
 
 
 def newest_first(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A page that was asked for in descending order, whatever order it came in."""
+    """Return a page that was asked for newest first in that order, whatever order it came in."""
     return _reversed(messages) if _is_oldest_first(messages) else messages
 
 
 def _is_oldest_first(messages: list[dict[str, Any]]) -> bool:
-    """letta 0.16.8 lists a page of the *default* conversation oldest first whatever was asked.
+    """Return whether a page is in the wrong order.
 
-    Dates decide; they have seconds only, so a page of one second is told by what cannot come
-    later: the input of the same run, or else the system message (one may also be told later).
+    letta 0.16.8 lists a page of the *default* conversation oldest first whatever was asked. Dates
+    decide; they have seconds only, so a page of one second is told by a message that cannot come
+    later: the input of the same run, or else the system message (one may also be stored later).
     """
     if len(messages) < 2:
         return False

@@ -1,1 +1,4 @@
-"""The App Server of Letta Code, over one WebSocket."""
+"""The App Server of Letta Code, over one WebSocket.
+
+Internal: not part of the public API.
+"""

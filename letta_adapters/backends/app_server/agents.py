@@ -1,4 +1,7 @@
-"""Making agents: Letta's own system prompt by default, memory blocks as files of its repository."""
+"""Making agents, with Letta's own prompt by default and memory blocks as files in git.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ from letta_adapters.options import AgentOptions, MemoryBlock, Sleeptime
 
 # The personality whose agents the Letta Code application makes itself.
 _PERSONALITY: Final = "memo"
-# How often, and with which pauses, a model is looked for that was there before.
+# The number of tries, and the seconds between them, to find a model that was there before.
 _FIND_TIMES: Final = 8
 _FIND_SECONDS: Final = 1.0
 _SECRET: Final = re.compile(r"[A-Z_][A-Z0-9_]*")
@@ -38,7 +41,7 @@ _DEFAULTS_ID: Final = "agent-letta-adapters-defaults"
 
 
 async def model_handles(connection: Connection, *, force: bool = False) -> list[str]:
-    """What ``model=`` takes on this server."""
+    """Return the handles that ``model=`` takes on this server."""
     answer = await connection.request({"type": "list_models", "force": force})
     entries = answer.get("entries")
     handles = [str(e["handle"]) for e in entries or () if isinstance(e, dict) and e.get("handle")]
@@ -49,6 +52,7 @@ async def model_handles(connection: Connection, *, force: bool = False) -> list[
 async def require_model(connection: Connection, handle: str, what: str = "Model") -> None:
     """Refuse, before the first turn, a model that would only fail in it."""
     known = await model_handles(connection)
+    # The server caches its list: a model server may have been started since.
     if handle not in known:
         known = await model_handles(connection, force=True)
     if not known and what == "Model":  # the agent's own may be looked at without one
@@ -69,7 +73,7 @@ async def find_model(connection: Connection, handle: str | None) -> None:
 
 
 async def chosen_model(connection: Connection, asked: str | None) -> str:
-    """The model asked for, ``LETTA_MODEL``, or the server's first; refused if it has it not."""
+    """Return the model asked for, ``LETTA_MODEL``, or the server's first; refuse an unknown one."""
     asked = asked or os.environ.get("LETTA_MODEL")
     if asked:
         await require_model(connection, asked)
@@ -81,7 +85,7 @@ async def chosen_model(connection: Connection, asked: str | None) -> str:
 
 
 def _no_model(connection: Connection, asked: str) -> ConfigurationError:
-    """What to do depends on whose machine the server runs on."""
+    """Return the error for a server without a model, with advice that fits where it runs."""
     wanted = f", {asked!r} among them" if asked else ""
     if connection.on_api:
         return ConfigurationError(
@@ -104,7 +108,7 @@ def _no_model(connection: Connection, asked: str) -> ConfigurationError:
 
 
 async def create_agent(connection: Connection, options: AgentOptions, backend: str) -> str:
-    """Create an agent; its id. If anything fails on the way, none is left."""
+    """Create an agent and return its id; if anything fails on the way, none is left."""
     blocks = options.blocks()
     _check_blocks(blocks, backend)
     _check_prompt(options)
@@ -142,7 +146,7 @@ async def _make(
         await _furnish(connection, made[0], options, blocks)
         if options.memfs is not False:
             return
-    # Made anew: whether it has a memory filesystem is decided at its creation.
+    # It is made anew, as whether an agent has a memory filesystem is decided at its creation.
     first = await _retrieved(connection, made[0])
     changes: dict[str, Any] = {"memfs": False}
     if connection.memory_in_git:
@@ -160,7 +164,7 @@ async def _make(
 
 
 async def delete(connection: Connection, agent_id: str) -> None:
-    """Delete an agent that was made in vain. Never fails."""
+    """Delete an agent that was made in vain; this never fails."""
     with suppress(LettaError):
         await connection.request({"type": "agent_delete", "agent_id": agent_id})
 
@@ -178,10 +182,10 @@ def _joined(system: str, more: str | None) -> str:
 
 
 def secrets_change(agent_id: str, secrets: Mapping[str, str | None]) -> dict[str, Any]:
-    """The command that sets an agent's secrets, and removes those that are ``None``.
+    """Return the command that sets an agent's secrets, and removes those that are ``None``.
 
     Raises:
-        InvalidInputError: a name that no shell variable can have, or a value that is no text.
+        InvalidInputError: A name is not possible for a shell variable, or a value is no text.
     """
     for name, value in secrets.items():
         if not _SECRET.fullmatch(name):
@@ -241,7 +245,7 @@ async def _by_the_server(connection: Connection, options: AgentOptions, model: s
 async def _furnish(
     connection: Connection, agent_id: str, options: AgentOptions, blocks: Sequence[MemoryBlock]
 ) -> None:
-    """Give an agent of the server's making what it was not asked for, and its memory."""
+    """Give an agent that the server has made the options it was not asked for, and its memory."""
     changes: dict[str, Any] = {
         "name": options.name,
         "description": options.description,
@@ -264,7 +268,7 @@ async def _retrieved(connection: Connection, agent_id: str) -> dict[str, Any]:
 
 
 def _other_blocks(agent: Mapping[str, Any], blocks: Sequence[MemoryBlock]) -> list[MemoryBlock]:
-    """Return the agent's blocks on the Letta API, those that are given anew left out."""
+    """Return the agent's blocks on the Letta API, without those that are given anew."""
     given = {block.label for block in blocks}
     return [
         MemoryBlock(
@@ -278,7 +282,7 @@ def _other_blocks(agent: Mapping[str, Any], blocks: Sequence[MemoryBlock]) -> li
 
 
 async def _listed_blocks(connection: Connection, agent_id: str) -> list[MemoryBlock]:
-    """Return what its memory repository holds, as blocks."""
+    """Return the content of its memory repository as blocks."""
     listed = await connection.request({"type": "list_memory", "agent_id": agent_id})
     return [
         MemoryBlock(
@@ -301,6 +305,8 @@ def _check_blocks(blocks: Sequence[MemoryBlock], backend: str) -> None:
                     supported_by=("rest",),
                     reason="blocks are files in the agent's memory repository here.",
                 )
+        # A label becomes the name of a file: it must not leave the folder, nor be a file of
+        # Letta's.
         label = block.label
         parts = label.split("/")
         bad = not all(part.strip(". ") == part and part for part in parts) or "\\" in label
@@ -309,7 +315,7 @@ def _check_blocks(blocks: Sequence[MemoryBlock], backend: str) -> None:
 
 
 async def _write_block(connection: Connection, agent_id: str, block: MemoryBlock) -> None:
-    # The front matter takes one line per field, as it is; a commit without it is refused, and the
+    # The front matter takes one line per field, as it is. A commit without it is refused, and the
     # refused file would stand in the way of every later one.
     description = " ".join((block.description or f"Memory block {block.label}").split())
     content = f"---\nname: {block.label}\ndescription: {description}\n---\n{block.value.strip()}\n"
@@ -328,11 +334,12 @@ async def _write_block(connection: Connection, agent_id: str, block: MemoryBlock
 async def set_sleeptime(
     connection: Connection, conversation: Conversation, sleeptime: Sleeptime
 ) -> None:
-    """When this agent reflects; every other agent keeps its own and the default.
+    """Set when this agent reflects; every other agent keeps its own setting and the default.
 
     The server writes the default as well whenever it writes an agent's setting (``letta`` 0.34.12),
     so the default is put back.
     """
+    # The settings of an agent that does not exist are the defaults.
     nobody = Conversation(f"agent-{uuid.uuid4()}", DEFAULT)
     before = await _reflection(connection, nobody)
     wanted = reflection_settings(sleeptime)

@@ -2,6 +2,8 @@
 
 The embedded runtime (``local``) and somebody else's server (``remote``) differ only in where they
 listen, and in who else may be there.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -66,21 +68,19 @@ from letta_adapters.permission_policy import MOVES, Machine, Rules
 from letta_adapters.specs import RuntimeStatus
 
 _FIRST_USE_SECONDS: Final = 60.0
-# How long a change of mode or directory may take; the server checks that the directory exists.
+# Seconds a change of mode or directory may take; the server checks that the directory exists.
 _CHANGE_SECONDS: Final = 5.0
 
 
 @dataclass(slots=True)
 class _Prepared:
-    """What the server was told of a conversation on this connection.
-
-    ``options``: the session's, with its agent's where it says nothing.
-    """
+    """The settings and tools that the server was told of a conversation on this connection."""
 
     settings: Mapping[str, Any]
     tools: Sequence[Mapping[str, Any]]
+    # The session's options, with its agent's where it does not set its own.
     options: SessionOptions
-    # Has the agent left the working directory? The server does not say so in time.
+    # True if the agent has left the working directory, which the server does not say in time.
     moved: bool = False
 
 
@@ -89,16 +89,16 @@ class AppServerBackend:
 
     Args:
         name: ``"local"`` (ours: nobody else answers its questions) or ``"remote"``.
-        endpoint: Where to connect; asked again for every new connection.
-        shutdown: Run after the connection was closed for good.
-        state_directory: Where the server keeps its agents, if that is on this machine.
+        endpoint: Returns where to connect; asked again for every new connection.
+        shutdown: Called after the connection was closed for good.
+        state_directory: The directory of the server's agents, if that is on this machine.
         system_info: Decides about reminders, where that is possible.
-        own_directory: Ours on this machine, for agents that live there: what is kept per machine.
-        machine: Its directories, if it is on this machine.
+        own_directory: Our directory on this machine for settings that are kept per machine.
+        machine: The server's directories, if it is on this machine.
         reflecting: Decides which agents reflect, where that is possible.
-        on_api: Its agents live on a Letta API; a server says so itself once it is connected.
-        status: What the server says of its process, if it is ours.
-        memory_in_git: It can keep the memory of agents in git repositories.
+        on_api: True if its agents live on a Letta API; a connected server tells that itself.
+        status: Asks the server's process for its status, if it is ours.
+        memory_in_git: True if it can keep the memory of agents in git repositories.
     """
 
     def __init__(
@@ -191,10 +191,10 @@ class AppServerBackend:
 
     @counted
     async def create_agent(self, options: AgentOptions) -> str:
-        """Create an agent; its id. Letta's own system prompt unless another one is given.
+        """Create an agent and return its id; its prompt is Letta's own unless one is given.
 
         ``permission_mode``, ``allowed_tools``, ``disallowed_tools``, ``skill_sources``,
-        ``system_info_reminder`` and ``cwd`` become what sessions with this agent use when they say
+        ``system_info_reminder`` and ``cwd`` become defaults for sessions with this agent that set
         nothing else: see :mod:`letta_adapters.agent_settings`.
         """
         check_supported(options, self.name)
@@ -228,7 +228,7 @@ class AppServerBackend:
     async def update_agent(
         self, agent_id: str, fields: Mapping[str, Any], settings: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Change an agent's fields, and what its sessions inherit; the agent."""
+        """Change an agent's fields and the settings that its sessions inherit; return it."""
         changes = AgentOptions(**{k: v for k, v in settings.items() if v is not None})
         told.refuse(changes, self.name)
         self._check_cwd(changes.cwd)
@@ -237,13 +237,13 @@ class AppServerBackend:
 
     @counted
     async def agent_settings(self, agent_id: str) -> dict[str, Any]:
-        """What the agent's sessions inherit, under the names of the options."""
+        """Return the settings that the agent's sessions inherit, under the options' names."""
         found = await self._inherited.of(await self.connection(), agent_id, fresh=True)
         return found.shown()
 
     @counted
     async def default_agent(self, model: str | None) -> str:
-        """The agent used when none is named: found by its tag, made once."""
+        """Return the agent used when none is named: found by its tag, made once."""
         place = ServerPlace(await self.connection(), self.create_agent, model)
         ours = self._own_directory
         if self.name == "local" and ours is not None:
@@ -280,7 +280,7 @@ class AppServerBackend:
         return Opened(conversation, model, tools)
 
     def _check_cwd(self, cwd: Path | None) -> None:
-        # A directory that does not exist is replaced silently by the server.
+        # The server silently replaces a directory that does not exist.
         if cwd is not None and self.name == "local" and not cwd.expanduser().is_dir():
             raise InvalidInputError(f"cwd={str(cwd)!r} is not a directory.")
 
@@ -324,7 +324,7 @@ class AppServerBackend:
         return tuple(name for name in names if name not in hidden)
 
     async def prepare(self, conversation: Conversation, settings: TurnSettings) -> Connection:
-        """A connection on which the server knows this session's settings and tools."""
+        """Return a connection on which the server knows this session's settings and tools."""
         options = settings.session or SessionOptions()
         told.refuse(options, self.name, on_api=self._on_api)
         connection = await self.connection()
@@ -346,17 +346,17 @@ class AppServerBackend:
         return connection
 
     async def _known(self, conversation: Conversation) -> Connection:
-        """A connection that gets this conversation's frames."""
+        """Return a connection that gets this conversation's frames."""
         connection = await self.connection()
         if conversation not in self._prepared:
             await self.prepare(conversation, TurnSettings())
         return connection
 
     def turn(self, conversation: Conversation, settings: TurnSettings) -> AppChannel:
-        """A turn that is not started yet."""
+        """Return a turn that is not started yet."""
         names = [str(tool["name"]) for tool in settings.client_tools]
 
-        # Asked once the turn is prepared: what the agent says about it is known by then.
+        # Called once the turn is prepared, when the agent's own settings are known.
         def select() -> dict[str, Any]:
             options = self._prepared[conversation].options
             if not conversation.agent_id or options.stateless:
@@ -374,7 +374,7 @@ class AppServerBackend:
         return AppChannel(self, conversation, settings, judge=judge, select=select)
 
     def _session(self, conversation: Conversation, settings: TurnSettings) -> Session:
-        """What its session says now: a running turn's mode and directory can be changed."""
+        """Return the session's rules as they are now; a running turn's can be changed."""
         prepared = self._prepared.get(conversation)
         options = prepared.options if prepared is not None else SessionOptions()
         told_of = prepared.settings if prepared is not None else {}
@@ -395,7 +395,7 @@ class AppServerBackend:
         return Session(rules, cwd, asks=settings.asks or wanted)
 
     def allowed(self, conversation: Conversation, call: ToolCallMessage, *, keep: bool) -> None:
-        """Whoever was asked allowed this call; ``keep``: without asking again."""
+        """Take note that somebody allowed this call; ``keep``: without asking again."""
         self._note_move(conversation, call.tool_name)
         if keep:
             self._permits.remember(conversation, call)
@@ -406,7 +406,7 @@ class AppServerBackend:
             prepared.moved = True
 
     def ran_unasked(self, conversation: Conversation, names: Sequence[str]) -> bool:
-        """Say whether a turn must end because the server runs tools that it did not ask about."""
+        """Return whether a turn must end because the server runs tools without asking."""
         prepared = self._prepared.get(conversation)
         if prepared is not None and prepared.settings.get("mode") == "unrestricted":
             return False
@@ -415,7 +415,7 @@ class AppServerBackend:
         return self.name == "local"
 
     def shared(self, conversation: Conversation, client_message_id: str) -> bool:
-        """Is the message said in one turn with somebody else's?"""
+        """Return whether the message is said in one turn with somebody else's."""
         return self._live.setdefault(conversation, Live()).shared(client_message_id)
 
     @counted
@@ -429,7 +429,7 @@ class AppServerBackend:
     async def settle(
         self, conversation: Conversation, client_message_id: str, seconds: float
     ) -> Fate:
-        """What became of a message whose answer was lost; leaves nothing running."""
+        """Find out the fate of a message whose answer was lost; leave nothing running."""
         try:
             connection = await self._known(conversation)
             live = self._live.setdefault(conversation, Live())
@@ -442,10 +442,10 @@ class AppServerBackend:
     # -- state ------------------------------------------------------------------------------
 
     async def _up_to_date(self, conversation: Conversation) -> Connection:
-        """What the server said of the conversation so far is here when this returns.
+        """Return once all that the server said of the conversation so far is here.
 
-        It tells its subscribers of a change when it makes it, and its frames keep their order: what
-        it answers now comes after that.
+        It tells its subscribers of a change when it makes it, and its frames keep their order, so
+        its answer to a request comes after that.
         """
         connection = await self._known(conversation)
         await connection.request({"type": "app_server_info"})
@@ -461,7 +461,7 @@ class AppServerBackend:
         order: Order,
         limit: int,
     ) -> MessagePage:
-        """One page of stored messages."""
+        """Return one page of stored messages."""
         link = await self.connection()
         return await history.fetch_page(
             link, conversation, before=before, after=after, order=order, limit=limit
@@ -469,7 +469,7 @@ class AppServerBackend:
 
     @counted
     async def pending_calls(self, conversation: Conversation) -> tuple[PendingToolCall, ...]:
-        """The tool calls that wait for an answer."""
+        """Return the tool calls that wait for an answer."""
         await self._up_to_date(conversation)
         questions = [q.get("request") or {} for q in self._live[conversation].questions]
         return tuple(
@@ -492,23 +492,23 @@ class AppServerBackend:
 
     @counted
     async def abort(self, conversation: Conversation) -> bool:
-        """Cancel the active turn; ``False`` if there was none."""
+        """Cancel the active turn; return ``False`` if there was none."""
         return await settling.abort(await self._known(conversation), conversation)
 
     @counted
     async def wait_until_idle(self, conversation: Conversation, sent: Sent) -> bool | None:
-        """See :class:`~letta_adapters.backends.base.Backend`; it waits for no other message."""
+        """Wait for this message's turn alone; see :meth:`Backend.wait_until_idle`."""
         await self._up_to_date(conversation)
         return await self._live.setdefault(conversation, Live()).is_over(sent.otid, sent.seconds)
 
     @counted
     async def live(self, conversation: Conversation) -> LiveState:
-        """What the server says of the conversation now."""
+        """Return the server's own account of the conversation now."""
         await self._up_to_date(conversation)
         live = self._live.setdefault(conversation, Live())
         device = dict(live.device)
         if "current_permission_mode" in device:
-            # The server is told to ask about everything; what the session chose is what counts.
+            # The server is told to ask about everything; the session's own choice is what counts.
             public = self._prepared[conversation].settings["permission_mode"]
             device["current_permission_mode"] = public
         return LiveState(device, tuple(live.queue), live.loop)
@@ -539,7 +539,7 @@ class AppServerBackend:
         prepared.settings, prepared.options = settings, options
 
     async def _taken(self, conversation: Conversation, settings: Mapping[str, Any]) -> None:
-        """Wait until the server says that it has these settings: it does not answer a change."""
+        """Wait until the server reports these settings, as it does not answer a change."""
         live = self._live.setdefault(conversation, Live())
         asked = settings.get("cwd")
 
@@ -561,14 +561,14 @@ class AppServerBackend:
         params: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> Any:
-        """A management call: see :mod:`letta_adapters.backends.app_server.management`."""
+        """Make a management call: see :mod:`letta_adapters.backends.app_server.management`."""
         connection = await self.connection()
         return await management.perform(
             connection, self.name, method, path, params or {}, body or {}
         )
 
     def notice(self, change: Change) -> None:
-        """Let go of what is remembered of an agent or a conversation that has changed."""
+        """Forget all that is remembered of an agent or a conversation that has changed."""
         if change.agent_id:
             self._inherited.forget(change.agent_id, deleted=change.gone)
         if not change.gone:
@@ -584,7 +584,7 @@ class AppServerBackend:
 
     @counted
     async def runtime_status(self) -> RuntimeStatus:
-        """What the embedded runtime says of itself; it is started if it does not run."""
+        """Return the embedded runtime's status; it is started if it does not run."""
         if self._status is None:
             raise UnsupportedOptionError(
                 "runtime_status", backend=self.name, supported_by=("local",)
@@ -593,7 +593,7 @@ class AppServerBackend:
         return await self._status()
 
     async def aclose(self) -> None:
-        """Close the connection, then whatever the backend was given to shut down."""
+        """Close the connection, then shut down all that the backend was given for that."""
         await self._link.aclose(self._strays.done)
         self._stateless.close()
         await self._link.shut_down()

@@ -1,4 +1,7 @@
-"""One turn over the App Server: its message, its frames, its answers, and how it is stopped."""
+"""One turn over the App Server: its message, its frames, its answers, and its end.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -33,16 +36,17 @@ from letta_adapters.images import OMITTED, has_images, with_bytes
 from letta_adapters.messages import AssistantMessage, Message, ToolCallMessage, ToolResultMessage
 from letta_adapters.options import SessionOptions
 
-# A turn that runs says so at once. A message whose id the server knows is accepted, and ignored.
+# A turn that runs shows itself at once. A message whose id the server knows is accepted, and
+# ignored.
 _SILENCE_SECONDS: Final = 15.0
-# How long an aborted turn may take to end. While the model has not said its first word the server
+# Seconds an aborted turn may take to end. While the model has not said its first word the server
 # waits for it, which can be minutes: then the turn is given up here and ends there by itself.
 _END_SECONDS: Final = 3.0
-# How often a silent turn is looked at: can the server still store anything?
+# Seconds between two looks whether the server of a silent turn can still store anything.
 _LOOK_SECONDS: Final = 10.0
 _NOTHING_SHOWN: Final = "The turn ended without a message."
 _QUESTIONS: Final = ("control_request", "external_tool_call_request")
-# How a turn failed that may go on where it runs.
+# The codes of failures after which the turn may go on where it runs.
 _CUT: Final = ("stream_truncated", "protocol_error")
 _STOPPED: Final = "The turn was stopped."
 _UNASKED: Final = (
@@ -64,7 +68,7 @@ def _lacks_image(message: Message) -> bool:
 
 
 class Home(Protocol):
-    """What a turn needs of its backend."""
+    """The methods of its backend that a turn needs."""
 
     settle_timeout: float
     vision: Vision
@@ -84,7 +88,7 @@ class Home(Protocol):
 
 
 class AppChannel:
-    """Implements :class:`~letta_adapters.backends.base.BackendTurn`."""
+    """One turn; implements :class:`~letta_adapters.backends.base.BackendTurn`."""
 
     def __init__(
         self,
@@ -120,7 +124,7 @@ class AppChannel:
         self._rounds = DeniedRounds((settings.session or SessionOptions()).max_denied_rounds)
         self._uncount: Callable[[], None] = _nothing
         self._shows_images = False
-        # A tool's result showed an image to a model that cannot see it.
+        # True if a tool's result showed an image to a model that cannot see it.
         self._unseen = False
 
     # -- the message ------------------------------------------------------------------------
@@ -133,7 +137,7 @@ class AppChannel:
         answers: Sequence[ToolAnswer] = (),
         history: Sequence[Mapping[str, Any]] = (),
     ) -> None:
-        """Send the user's message. Raises the typed error if the server refused it."""
+        """Send the user's message; raise the typed error if the server refused it."""
         assert not answers and not history, "the App Server takes user messages only"
         self._otid = otid
         self._home.sent(otid)
@@ -164,7 +168,7 @@ class AppChannel:
         self.state.accepted(otid, queued=accepted.get("disposition") == "queued")
 
     def _skip_to_acceptance(self) -> None:
-        """What came before the server took the message belongs to an earlier turn."""
+        """Drop frames from before the server took the message: they belong to an earlier turn."""
         assert self._inbox is not None
         while (frame := self._inbox.take()) is not None:
             if frame.get("type") == "input_accepted":
@@ -173,7 +177,7 @@ class AppChannel:
                 self._home.stray(self._conversation, frame)
 
     async def _explain(self, error: LettaError) -> None:
-        """The message got no answer: find out whether it was accepted, and say so."""
+        """Find out whether a message without an answer was accepted, and put it into the error."""
         with suppress(LettaError):
             settled = await self._home.settle(
                 self._conversation, self._otid, self._home.settle_timeout
@@ -190,11 +194,11 @@ class AppChannel:
 
     @property
     def connected(self) -> bool:
-        """Can the server still be told anything about this turn?"""
+        """True while the server can still be told anything about this turn."""
         return self._inbox is not None and self._inbox.lost is None
 
     async def batches(self) -> AsyncIterator[list[Message]]:
-        """See :class:`~letta_adapters.backends.base.BackendTurn`."""
+        """Yield messages as they come; see :class:`~letta_adapters.backends.base.BackendTurn`."""
         state = self.state
         while not (state.over or state.pending):
             inbox = self._inbox
@@ -215,7 +219,7 @@ class AppChannel:
             yield messages
 
     async def _look(self) -> list[Message]:
-        """Nothing came for a while: the server may be unable to go on.
+        """Look whether the server can go on, when nothing came for a while.
 
         A turn whose end it cannot store never ends (``letta`` 0.34.12).
         """
@@ -229,7 +233,7 @@ class AppChannel:
         return self.state.cut()
 
     async def _take(self, inbox: Inbox) -> list[Message]:
-        """Everything that is here, up to a question or the end."""
+        """Return the messages of all frames that are here, up to a question or the end."""
         state = self.state
         messages: list[Message] = []
         while not (state.over or state.pending):
@@ -248,13 +252,13 @@ class AppChannel:
             if state.unasked:
                 await self._stop_unasked()
             if state.unseen and not self._aborted:
-                # What the agent does now it does without what it was asked about.
+                # The agent goes on without the image that it was asked about.
                 with suppress(LettaError):
                     await self.cancel()
         return messages
 
     async def _answer_known(self) -> None:
-        """Answer what needs no asking: calls decided beforehand, results that are ready."""
+        """Answer without asking: calls decided beforehand, results that are ready."""
         assert self._connection is not None
         grants, refusals = self.state.grants, self.state.refusals
         if await self._insists(granted=bool(grants), refused=bool(refusals)):
@@ -270,7 +274,7 @@ class AppChannel:
             await self._send_ready()
 
     async def _insists(self, *, granted: bool, refused: bool) -> bool:
-        """Does the agent go on calling what is refused beforehand? Then its turn is ended."""
+        """End the turn if the agent goes on calling tools that are refused; return if it did."""
         try:
             if granted or refused:
                 self._rounds.see(self.state.run_id, denied=not granted)
@@ -282,7 +286,7 @@ class AppChannel:
         return False
 
     async def _stop_unasked(self) -> None:
-        """A tool runs that nobody was asked about: end the turn where that must not be."""
+        """End the turn if a tool runs that nobody was asked about and that must not be."""
         names, self.state.unasked = self.state.unasked, ()
         if self._home.ran_unasked(self._conversation, names):
             text = _UNASKED.format(names=", ".join(sorted(set(names))) or "a tool")
@@ -330,7 +334,7 @@ class AppChannel:
         await self._send_ready()
 
     async def _look_at_images(self, answers: Sequence[ToolAnswer]) -> None:
-        """Notice a result that shows an image. The tool has run: the turn goes on, and fails."""
+        """Notice a result that shows an image; the tool has run, so the turn goes on and fails."""
         if not any(has_images(answer.returned) for answer in answers):
             return
         self._shows_images = True
@@ -341,7 +345,7 @@ class AppChannel:
             self._unseen = True
 
     def _note(self, answers: Sequence[ToolAnswer]) -> None:
-        """Say which calls are allowed. An edited one was not allowed as it is."""
+        """Tell the backend which calls are allowed; an edited one was not allowed as it is."""
         calls = {call.tool_call_id: call for call in self.state.pending}
         for answer in answers:
             call = calls.get(answer.tool_call_id)
@@ -360,7 +364,7 @@ class AppChannel:
         return []
 
     async def _look_for_the_answer(self) -> list[Message]:
-        """Read what the turn stored, when it ended well and showed nothing.
+        """Read the stored messages of a turn that ended well and showed nothing.
 
         The message is stored at once, or with its answer: so without it the turn was lost, and
         with it alone the model really said nothing.
@@ -381,7 +385,7 @@ class AppChannel:
         return state.take_stored(items)
 
     async def _find_out(self) -> None:
-        """Tell what the failure means, and what became of the message."""
+        """Add to the failure its meaning and the fate of the message."""
         state = self.state
         assert state.failure is not None
         where = self._connection.state_directory if self._connection is not None else None
@@ -408,17 +412,17 @@ class AppChannel:
         return _SILENCE_SECONDS if self._silent and not self.state.queued else None
 
     def _give_up(self) -> list[Message]:
-        """It was aborted and did not end in time, or it never began."""
+        """End a turn that was aborted and did not end in time, or that never began."""
         if not self._aborted:
             self.state.fail(_REPEATED)
         self.state.fail(Failure("cancelled", "The turn was cancelled.", stop_reason="cancelled"))
         return self.state.cut()
 
     async def cancel(self) -> None:
-        """Abort the turn, and answer what it waits for: otherwise it would not end.
+        """Abort the turn, and answer the questions it waits for: otherwise it would not end.
 
-        Only what is given up here: a message that waits behind somebody else's turn is taken out
-        of the queue, and a turn that says somebody else's message as well goes on.
+        Only this turn is given up: a message that waits behind somebody else's turn is taken out of
+        the queue, and a turn that says somebody else's message as well goes on.
         """
         connection = self._connection
         if connection is None or self.state.over or self._aborted:
@@ -435,7 +439,7 @@ class AppChannel:
         if alone:
             # Frames are handled in order: the answers below must not start another model call.
             await connection.send({"type": "abort_message", "runtime": runtime})
-            # An abort puts on hold what waits behind the turn: messages of other clients.
+            # An abort puts the messages that wait behind the turn on hold: those of other clients.
             await connection.send({"type": "resume_queue", "runtime": runtime})
         external = self.state.external
         while external:

@@ -1,8 +1,11 @@
-"""The WebSocket, the only place that knows ``websockets``: frames out, frames in, typed errors.
+"""The WebSocket to an App Server: frames out, frames in, typed errors.
 
-One connection carries every conversation of a client. Requests are matched by ``request_id`` and
-all have a time limit, because the server answers nothing at all to what it does not understand;
-every other frame goes to the conversation it names.
+This is the only module that knows ``websockets``. One connection carries every conversation of a
+client. Requests are matched by ``request_id`` and all have a time limit, because the server answers
+nothing at all to a frame it does not understand; every other frame goes to the conversation it
+names.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -48,13 +51,13 @@ from letta_adapters.errors import (
 )
 
 PROTOCOL_VERSION: Final = 1
-# The server is one thread: under load it can take a while to answer a ping.
+# The server is one thread, and under load it can take a while to answer a ping.
 _PING_SECONDS: Final = 20.0
 _PONG_SECONDS: Final = 60.0
 _log = logging.getLogger("letta_adapters")
-# A message that is not accepted because the server could not note it.
+# The server's words for a message that it did not accept because it could not note it.
 _NOT_STORED: Final = "rejected by the queue"
-# Frames that say a part of an answer, or its end: which conversation's must be said.
+# Frames with a part of an answer, or its end, which must name their conversation.
 _OF_A_TURN: Final = ("stream_delta", "turn_finished")
 # Histories and images come in one frame each.
 _MAX_FRAME_BYTES: Final = 256 << 20
@@ -64,7 +67,7 @@ _CONNECT_ERRORS: Final = (OSError, websockets.WebSocketException, EOFError)
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where an App Server listens (``ws://host:port/ws``) and the token it asks for."""
+    """The address of an App Server (``ws://host:port/ws``) and the token it asks for."""
 
     url: str
     token: str = ""
@@ -86,20 +89,20 @@ class Inbox:
         self._news.set()
 
     def lose(self, error: LettaError) -> None:
-        """No frame will come any more, for this reason."""
+        """Take note that no frame will come any more, for this reason."""
         self.lost = self.lost or error
         self._news.set()
 
     def poke(self) -> None:
-        """Let whoever waits look at the time again."""
+        """Let the task that waits look at the time again."""
         self._news.set()
 
     def take(self) -> Frame | None:
-        """The next frame that is here."""
+        """Return the next frame that is here."""
         return self._frames.popleft() if self._frames else None
 
     async def wait(self, seconds: float | None) -> bool:
-        """Wait for a frame or the end; ``False`` if the time was up first."""
+        """Wait for a frame or the end; return ``False`` if the time was up first."""
         if self._frames or self.lost is not None:
             return True
         self._news.clear()
@@ -125,23 +128,24 @@ class Connection:
         self._reader: asyncio.Task[None] | None = None
         self.lost: LettaError | None = None
         self.info: Mapping[str, Any] = {}
-        # Does the server run on this machine, started by this package?
+        # True if the server runs on this machine, started by this package.
         self.ours = False
-        # Where it keeps its agents, if that is on this machine.
+        # The directory of its agents, if that is on this machine.
         self.state_directory: Path | None = None
-        # Does the server keep an agent's memory in git? A Letta API server of one's own does not.
+        # True if the server keeps agents' memories in git. A Letta API server of one's own does
+        # not.
         self.memory_in_git = True
-        # Sees every frame of a conversation; ``True`` if no turn of ours is there to take it.
+        # Sees every frame of a conversation; the last argument is True if no turn of ours takes it.
         self.observe: Callable[[Conversation, Frame, bool], None] | None = None
 
     @property
     def usable(self) -> bool:
-        """Can it still carry a request?"""
+        """True while it can carry a request."""
         return self.lost is None
 
     @property
     def on_api(self) -> bool:
-        """Do the server's agents live on a Letta API (``Local(api=...)``, ``--backend api``)?"""
+        """True if the server's agents live on a Letta API (``Local(api=...)``)."""
         return self.info.get("backend") == "api"
 
     @classmethod
@@ -151,8 +155,8 @@ class Connection:
         """Connect, authenticate and check that the other side speaks our protocol.
 
         Raises:
-            AuthenticationError: the token was refused.
-            ConnectionFailedError: nobody answers, or not with this protocol.
+            AuthenticationError: The token was refused.
+            ConnectionFailedError: Nobody answers, or not with this protocol.
         """
         headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
         try:
@@ -206,7 +210,7 @@ class Connection:
     # -- out --------------------------------------------------------------------------------
 
     async def send(self, frame: Mapping[str, Any]) -> None:
-        """Send a frame that has no answer. Raises :class:`ConnectionFailedError`."""
+        """Send a frame that has no answer; raise :class:`ConnectionFailedError` on failure."""
         text = encode(frame)
         if self.lost is not None:
             raise self._gone(accepted=False)
@@ -220,8 +224,8 @@ class Connection:
         """Send a frame and wait for its answer.
 
         Raises:
-            LettaTimeoutError: none came in time.
-            LettaError: the server refused, in the class that its text means.
+            LettaTimeoutError: None came in time.
+            LettaError: The server refused; the class is chosen by its text.
         """
         request_id = f"la-{uuid.uuid4().hex}"
         future: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
@@ -242,7 +246,11 @@ class Connection:
         return answer
 
     def _refusal(self, text: str) -> LettaError:
-        """The typed error; of a message that could not be stored the server does not say why."""
+        """Return the typed error of a refusal.
+
+        For a message that could not be stored the server does not give the reason, so it is looked
+        for.
+        """
         torn = None if self.state_directory is None else explain(self.state_directory, text)
         if torn is not None:
             return torn
@@ -263,18 +271,18 @@ class Connection:
     # -- in ---------------------------------------------------------------------------------
 
     def subscribe(self, conversation: Conversation) -> Inbox:
-        """From now on the frames of this conversation are kept."""
+        """Keep the frames of this conversation from now on."""
         inbox = self._inboxes[conversation] = Inbox()
         if self.lost is not None:
             inbox.lose(self.lost)
         return inbox
 
     def serves(self, conversation: Conversation) -> bool:
-        """Does a turn read this conversation's frames?"""
+        """Return whether a turn reads this conversation's frames."""
         return conversation in self._inboxes
 
     def unsubscribe(self, conversation: Conversation, inbox: Inbox) -> None:
-        """Nobody reads them any more."""
+        """Keep no frames for a reader that has gone."""
         if self._inboxes.get(conversation) is inbox:
             del self._inboxes[conversation]
 
@@ -293,7 +301,7 @@ class Connection:
             await self._give_up(error, frame)
 
     async def _give_up(self, error: Exception, frame: Frame | None) -> None:
-        """End what waits on this connection: what a frame means is not known, so nothing is."""
+        """End all waits here, as a frame that cannot be read may concern any of them."""
         what = "something that is no frame"
         if frame is not None:
             what = f"a frame of type {repr(frame['type'])[:80]} that this package cannot take"
@@ -310,6 +318,7 @@ class Connection:
         future = self._waiting.get(request_id) if isinstance(request_id, str) else None
         if future is not None and not future.done():
             future.set_result(frame)
+        # The id may be of a request that was given up; then nobody waits for the answer.
         runtime = frame.get("runtime")
         if not isinstance(runtime, dict):
             return  # about the device or another client, not about a conversation
@@ -339,7 +348,7 @@ class Connection:
         return type(lost)(lost.message, hint=lost.hint, accepted=accepted)
 
     async def aclose(self) -> None:
-        """Close the socket; whoever still waits gets an error. Never fails."""
+        """Close the socket; whoever still waits gets an error. This never fails."""
         self._lose(None, closed=True)
         with suppress(*_CONNECT_ERRORS):
             await self._socket.close()
@@ -351,8 +360,8 @@ def _parse(text: str | bytes) -> Frame:
     """Return the frame.
 
     Raises:
-        ValueError: it is none, or does not say what and whose it is. It may be a torn one, and what
-            it held would be missing from an answer.
+        ValueError: It is none, or does not tell its type and its conversation. It may be a torn
+            one, whose content would be missing from an answer.
     """
     try:
         value = from_json(text)
@@ -400,13 +409,13 @@ def _no_answer(frame: Mapping[str, Any], seconds: float) -> LettaError:
 
 
 def no_space(text: str) -> bool:
-    """Does the server (Node, or its git) say that it could not write?"""
+    """Return whether the server (Node, or its git) says that it could not write."""
     low = text.lower()
     return any(word in low for word in ("enospc", "edquot", "no space left", "quota exceeded"))
 
 
 def refusal(text: str) -> LettaError:
-    """The typed error of a refusal; the server gives nothing but a sentence."""
+    """Return the typed error of a refusal; the server gives nothing but a sentence."""
     of_api = re.match(r"(\d{3}) (?=\{)", text)
     if of_api:  # passed on as it came
         return error_from_response(int(of_api[1]), {}, text[of_api.end() :].encode())

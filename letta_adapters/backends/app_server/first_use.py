@@ -1,4 +1,7 @@
-"""The default agent of an App Server: see :mod:`letta_adapters.backends.default_agent`."""
+"""The default agent of an App Server; see :mod:`letta_adapters.backends.default_agent`.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,12 @@ _PAGE: Final = 50
 
 
 class ServerPlace:
-    """Implements :class:`~letta_adapters.backends.default_agent.Place`.
+    """The home of default agents: :class:`~letta_adapters.backends.default_agent.Place`.
 
     Args:
-        connection: To the server.
-        create: Makes an agent.
-        model: Its model; ``None``: the server's choice.
+        connection: The connection to the server.
+        create: Makes an agent and returns its id.
+        model: The agent's model; ``None`` means the server's choice.
     """
 
     def __init__(
@@ -33,7 +36,7 @@ class ServerPlace:
 
     @property
     def promotes(self) -> bool:
-        """Over a Letta API an agent's tags are not shown, so they cannot be changed safely."""
+        """False over a Letta API, where an agent's tags are not shown and so cannot be changed."""
         return not self._connection.on_api
 
     async def tagged(self, tag: str) -> Sequence[str]:
@@ -54,12 +57,12 @@ class ServerPlace:
         return await self._create(options(tag, self._model))
 
     async def promote(self, agent_id: str, tag: str) -> None:
-        """Make it the default agent. Raises NotFoundError."""
+        """Make it the default agent; raise NotFoundError if it is gone."""
         found = await self._connection.request({"type": "agent_retrieve", "agent_id": agent_id})
         tags = [str(t) for t in (found.get("agent") or {}).get("tags") or () if t != tag]
         body = {"tags": [*tags, DEFAULT_AGENT_TAG]}
         await self._connection.request({"type": "agent_update", "agent_id": agent_id, "body": body})
 
     async def remove(self, agent_id: str) -> None:
-        """Delete it."""
+        """Delete an agent."""
         await self._connection.request({"type": "agent_delete", "agent_id": agent_id})

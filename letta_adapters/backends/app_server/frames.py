@@ -1,8 +1,10 @@
-"""Frames this side sends, checked first: the server drops what it does not like without a word.
+"""The frames this side sends, checked first, as the server silently drops those it dislikes.
 
 Shapes and limits: the validators of ``letta`` 0.34.12.
 
 The rules: docs/protocol.md ("What the App Server drops without a word").
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ Frame = dict[str, Any]
 MODES: Final = frozenset({"standard", "acceptEdits", "unrestricted", "strict"})
 SKILL_SOURCES: Final = frozenset({"bundled", "global", "agent", "project"})
 TRIGGERS: Final = frozenset({"off", "step-count", "compaction-event"})
-# Seconds a client-side tool may take; the server allows no more.
+# The time a client-side tool may take; the server allows no more.
 _TOOL_TIMEOUT_MS: Final = 300_000
 _NOBODY: Final = (
     "This tool call needs an approval and no turn of the application is there to give one, "
@@ -31,7 +33,11 @@ _NOBODY: Final = (
 
 
 def encode(frame: Mapping[str, Any]) -> str:
-    """The frame as JSON text. Raises :class:`InvalidInputError` for what JSON has no form for."""
+    """Return the frame as JSON text.
+
+    Raises:
+        InvalidInputError: It holds a value that JSON has no form for.
+    """
     try:
         return json.dumps(frame, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
@@ -40,10 +46,10 @@ def encode(frame: Mapping[str, Any]) -> str:
 
 
 def runtime_of(conversation: Conversation) -> dict[str, str | None]:
-    """How the protocol names a conversation; one without an agent has ``null`` for it.
+    """Return the protocol's name of a conversation; one without an agent has ``null`` for it.
 
     Raises:
-        InvalidInputError: an id is empty. A default conversation always has an agent.
+        InvalidInputError: An id is empty. A default conversation always has an agent.
     """
     ids = {
         "agent_id": conversation.agent_id,
@@ -59,14 +65,17 @@ def runtime_of(conversation: Conversation) -> dict[str, str | None]:
 
 
 def device_state(conversation: Conversation, settings: Mapping[str, Any]) -> Frame:
-    """Another mode or directory, at once. The server does not answer."""
+    """Return the change to another mode or directory, at once; the server does not answer it."""
     payload = {name: settings[name] for name in ("mode", "cwd") if settings.get(name)}
     runtime = runtime_of(conversation)
     return {"type": "change_device_state", "runtime": runtime, "payload": payload}
 
 
 def mode(name: str | None, backend: str) -> str:
-    """The server's word for a permission mode of either vocabulary; ``standard`` by default."""
+    """Return the server's word for a permission mode of either vocabulary.
+
+    ``standard`` is the default.
+    """
     if name is None:
         return "standard"
     found = PERMISSION_MODES.get(name)
@@ -81,7 +90,10 @@ def mode(name: str | None, backend: str) -> str:
 
 
 def external_tools(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Client-side tools as the server takes them: never moved to the background, 5 minutes each."""
+    """Return client-side tools as the server takes them.
+
+    They are never moved to the background and may take 5 minutes each.
+    """
     made = []
     for tool in tools:
         if not isinstance(tool.get("parameters"), Mapping):
@@ -128,7 +140,7 @@ def runtime_start(settings: Mapping[str, Any]) -> Frame:
 def user_message(
     conversation: Conversation, content: Any, client_message_id: str, selection: Mapping[str, Any]
 ) -> Frame:
-    """Send a message. ``selection``: which of the server's tools the model may use."""
+    """Send a message; ``selection`` names the server's tools that the model may use."""
     if not client_message_id:
         raise InvalidInputError("The message needs an id.")
     message = {"role": "user", "content": content, "client_message_id": client_message_id}
@@ -172,7 +184,7 @@ def denial(conversation: Conversation, request_id: str, reason: str) -> Frame:
 
 
 def tool_response(request_id: str, answer: ToolAnswer) -> Frame:
-    """A client-side tool's result, or the denial that the model reads in its place."""
+    """Return a client-side tool's result, or the denial that the model reads in its place."""
     returned = answer.returned
     if returned is None:
         content: list[Any] = [{"type": "text", "text": answer.reason or "Denied."}]
@@ -185,12 +197,12 @@ def tool_response(request_id: str, answer: ToolAnswer) -> Frame:
 
 
 def tool_failure(request_id: str, reason: str) -> Frame:
-    """A client-side tool that will give no result."""
+    """Return the answer for a client-side tool that will give no result."""
     return {"type": "external_tool_call_response", "request_id": request_id, "error": reason}
 
 
 def nobody(conversation: Conversation, question: Frame) -> Frame | None:
-    """The answer to a question that no turn is there to answer; ``None`` if it is no question."""
+    """Return the answer to a question of no turn; ``None`` if the frame is no question."""
     if question.get("type") == "control_request":
         return denial(conversation, str(question.get("request_id")), _NOBODY)
     if question.get("type") == "external_tool_call_request":

@@ -1,6 +1,8 @@
-"""Stored messages: pages of them, without what Letta Code wrote into them itself.
+"""Pages of stored messages, without text that Letta Code wrote into them itself.
 
 The rules: docs/protocol.md ("Pages of stored messages").
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -29,11 +31,12 @@ async def fetch_page(
     order: Order,
     limit: int,
 ) -> MessagePage:
-    """One page. ``limit`` counts stored messages; one can be several items of the page.
+    """Return one page; ``limit`` counts stored messages, each of which can be several items.
 
     The server's own ``next_before`` and ``has_more`` are wrong in ascending order (``letta``
     0.34.12), so both are worked out here, by asking for one message more than is wanted.
     """
+    # Only this request tells that there is no such conversation; the list would just be empty.
     if not conversation.agent_id:
         id_ = conversation.conversation_id
         await connection.request({"type": "conversation_retrieve", "conversation_id": id_})
@@ -47,7 +50,7 @@ async def fetch_page(
         raise ProtocolError("The server returned the page's own cursor: paging would loop.")
     cursor = before if order == "desc" else after
     if cursor is not None and ids:
-        # The server answers an unknown cursor with the first page, which would loop for ever.
+        # The server answers an unknown cursor with the first page, and paging would never end.
         first = await _list(connection, conversation, {"order": order, "limit": 1})
         if first and first[0].get("id") == ids[0]:
             raise InvalidInputError(f"{cursor!r} is no message of this conversation.")
@@ -86,10 +89,10 @@ async def _list(
 
 
 def without_reminders(message: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The message as its sender wrote it; ``None`` if Letta Code wrote all of it.
+    """Return the message as its sender wrote it; ``None`` if Letta Code wrote all of it.
 
-    Letta Code puts what it wants to tell the model (the device, the date, the agent's id) into the
-    user's messages, as text parts of their own.
+    Letta Code puts information for the model (the device, the date, the agent's id) into the user's
+    messages, as text parts of their own.
     """
     kept = dict(message)
     content = message.get("content")
@@ -118,7 +121,7 @@ def _is_reminder(text: Any) -> bool:
 async def since(
     connection: Connection, conversation: Conversation, client_message_id: str
 ) -> list[dict[str, Any]] | None:
-    """What is stored after this message, oldest first; ``None``: the message is not stored."""
+    """Return the messages stored after this one, oldest first; ``None`` if it is not stored."""
     newest = await _list(connection, conversation, {"order": "desc", "limit": _NEWEST})
     for at, message in enumerate(newest):
         if same_call(message.get("otid"), client_message_id):
@@ -129,7 +132,7 @@ async def since(
 async def is_stored(
     connection: Connection, conversation: Conversation, client_message_id: str
 ) -> tuple[bool, bool]:
-    """Does the conversation hold this message, and does an answer follow it?"""
+    """Return whether the conversation holds this message, and whether an answer follows it."""
     query = {"order": "desc", "limit": _NEWEST}
     newest = await _list(connection, conversation, query)
     answered = False

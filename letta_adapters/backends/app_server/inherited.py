@@ -1,8 +1,10 @@
-"""What sessions inherit from their agent: read from the server and from this machine's own file.
+"""The settings that sessions inherit from their agent, read from the server and this machine.
 
-The meaning is in :mod:`letta_adapters.agent_settings`; here is the I/O. One file per agent
-(``agents/<id>.json``, mode 0600) holds what is kept per machine; it is replaced as a whole, so that
-many processes can use it.
+Their meaning is in :mod:`letta_adapters.agent_settings`; this module has the I/O. One file per
+agent (``agents/<id>.json``, mode 0600) holds the settings that are kept per machine; it is replaced
+as a whole, so that many processes can use it.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from letta_adapters.damage import Damage
 from letta_adapters.errors import ConfigurationError, InvalidInputError, LettaError
 from letta_adapters.options import SessionOptions
 
-# How long a turn may go by what was read before; opening a session always reads anew.
+# Seconds a turn may go by settings that were read before; opening a session always reads anew.
 _FRESH_SECONDS: Final = 30.0
 _LOCK_SECONDS: Final = 30.0
 _PLAIN_ID: Final = re.compile(r"agent-[A-Za-z0-9_-]{1,128}")
@@ -45,21 +47,21 @@ log = logging.getLogger("letta_adapters.agents")
 
 
 class MachineFiles:
-    """The files of one place where agents live. ``folder``: ours, mode 0700."""
+    """The settings files of one place where agents live; ``folder`` is ours, mode 0700."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "agents"
 
     @property
     def lock(self) -> Path:
-        """Held while an agent's tags are read and written anew."""
+        """The lock that is held while an agent's tags are read and written anew."""
         return self.folder / "lock"
 
     def load(self, agent_id: str) -> MachineSettings:
-        """Return what was said of the agent on this machine.
+        """Return the agent's settings on this machine.
 
         Raises:
-            ConfigurationError: the file is torn, or others may have written it.
+            ConfigurationError: The file is damaged, or others may have written it.
         """
         path = self._path(agent_id)
         if path is None:
@@ -72,7 +74,7 @@ class MachineFiles:
             raise _unreadable(path, str(error)) from error
 
     def damaged(self) -> Iterator[Damage]:
-        """Return the files that :meth:`load` refuses, and why."""
+        """Yield the files that :meth:`load` refuses, with the reason."""
         for path in sorted(self.folder.glob("*.json")):
             if why := _why_not(path):
                 yield Damage(path, "settings", path.stem, why)
@@ -82,7 +84,11 @@ class MachineFiles:
         make_private_folder(self.folder)
 
     def save(self, agent_id: str, settings: MachineSettings) -> None:
-        """Keep what was said, or nothing. Raises ConfigurationError."""
+        """Keep the settings, or remove the file if there are none.
+
+        Raises:
+            ConfigurationError: They cannot be written.
+        """
         path, given = self._path(agent_id), settings.given()
         if not given:
             self.forget(agent_id)
@@ -92,7 +98,7 @@ class MachineFiles:
             write_private(path, json.dumps(given))
 
     def forget(self, agent_id: str) -> None:
-        """Keep nothing of the agent. Raises ConfigurationError: it cannot be removed."""
+        """Remove the agent's file; raise ConfigurationError if it cannot be removed."""
         path = self._path(agent_id)
         if path is None:
             return
@@ -104,16 +110,16 @@ class MachineFiles:
             raise _unreadable(path, f"it cannot be removed: {error}") from error
 
     def _path(self, agent_id: str) -> Path | None:
-        # The id comes from a server: it must not lead anywhere else.
+        # The id comes from a server, and must not lead anywhere else.
         return self.folder / f"{agent_id}.json" if _PLAIN_ID.fullmatch(agent_id) else None
 
 
 class Inherited:
-    """What this client knows of its agents' settings.
+    """The settings of agents, as far as this client has read them.
 
     Args:
-        files: Where this machine keeps its part; ``None``: nowhere.
-        system_info: Can the server leave it out?
+        files: This machine's part; ``None`` if there is no directory for it.
+        system_info: Decides whether the server can leave the system info out.
     """
 
     def __init__(self, files: MachineFiles | None, system_info: SystemInfo) -> None:
@@ -130,7 +136,11 @@ class Inherited:
     async def of(
         self, connection: Connection, agent_id: str, *, fresh: bool = False
     ) -> AgentSettings:
-        """Return the agent's settings; those of no agent are empty. Raises NotFoundError."""
+        """Return the agent's settings; without an agent they are empty.
+
+        Raises:
+            NotFoundError: There is no such agent.
+        """
         if not agent_id:
             return AgentSettings()
         known = self._known.get(agent_id)
@@ -151,10 +161,10 @@ class Inherited:
         *,
         fresh: bool = False,
     ) -> SessionOptions:
-        """Return the options with the agent's where the session says nothing.
+        """Return the options, with the agent's where the session does not set its own.
 
         Raises:
-            InvalidInputError: they ask for what the agent rules out.
+            InvalidInputError: They ask for something that the agent rules out.
         """
         made = for_session(await self.of(connection, agent_id, fresh=fresh), options)
         asked = options.system_info_reminder
@@ -170,7 +180,11 @@ class Inherited:
         return made
 
     async def store(self, connection: Connection, agent_id: str, settings: AgentSettings) -> None:
-        """Write both parts. Raises ConfigurationError for this machine's."""
+        """Write both parts.
+
+        Raises:
+            ConfigurationError: This machine's part cannot be written.
+        """
         agent = await _agent(connection, agent_id)
         if Restrictions.of_agent(agent) != settings.restrictions:
             body = _restricting(connection, agent, settings.restrictions)
@@ -190,7 +204,7 @@ class Inherited:
         fields: Mapping[str, Any],
         changes: Mapping[str, Any],
     ) -> dict[str, Any]:
-        """Change an agent's fields and its settings; the agent."""
+        """Change an agent's fields and its settings, and return the agent."""
         async with self._alone():
             before = await _agent(connection, agent_id)
             after: dict[str, Any] = before
@@ -204,17 +218,17 @@ class Inherited:
         return after
 
     def forget(self, agent_id: str, *, deleted: bool = False) -> None:
-        """Read it anew next time; an agent that is deleted leaves nothing here."""
+        """Read the settings anew next time; remove the file of an agent that is deleted."""
         self._known.pop(agent_id, None)
         if deleted and self._files is not None:
             self._files.forget(agent_id)
 
     def clear(self) -> None:
-        """Forget what was read over a connection that is lost."""
+        """Forget all settings that were read over a connection that is lost."""
         self._known.clear()
 
     def _alone(self) -> AbstractAsyncContextManager[None]:
-        """Two processes that change one agent at once must not undo each other."""
+        """Return a lock, as two processes that change one agent must not undo each other."""
         if self._files is None:
             return nullcontext()
         return locked(self._files.lock, _LOCK_SECONDS)
@@ -233,7 +247,7 @@ async def _update(connection: Connection, agent_id: str, body: Mapping[str, Any]
 def _restricting(
     connection: Connection, agent: Mapping[str, Any], restrictions: Restrictions
 ) -> dict[str, Any]:
-    # Over a Letta API an agent's tags are stored and not shown; its metadata is.
+    # Over a Letta API an agent's tags are stored but not shown; its metadata is.
     if connection.on_api:
         return {"metadata": with_metadata(agent.get("metadata"), restrictions)}
     tags = [str(tag) for tag in agent.get("tags") or ()]
@@ -241,7 +255,7 @@ def _restricting(
 
 
 def _read(path: Path) -> MachineSettings:
-    """Return what a file holds. Raises one of ``_UNREADABLE``, which says why it is not used."""
+    """Return the content of a file; raise one of ``_UNREADABLE`` if it is not to be used."""
     text = path.read_text("utf-8")
     if not is_ours_alone(path):
         raise ValueError("other users may write it")
@@ -252,7 +266,7 @@ def _read(path: Path) -> MachineSettings:
 
 
 def _why_not(path: Path) -> str:
-    """Return why a file is not used; ``""`` if it is, or is gone meanwhile."""
+    """Return the reason why a file is not used; ``""`` if it is, or is gone meanwhile."""
     try:
         _read(path)
     except FileNotFoundError:

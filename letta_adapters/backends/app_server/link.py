@@ -1,4 +1,7 @@
-"""The connection of a backend: made when needed, exchanged for another one, closed."""
+"""The connection of a backend: made when needed, exchanged for another one, closed.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,14 @@ from letta_adapters.errors import SessionClosedError
 
 
 class Link:
-    """At most one open connection; what goes on over it is counted.
+    """At most one open connection, with a count of the turns and calls on it.
 
     Args:
-        endpoint: Where to connect; asked again for every new connection.
+        endpoint: Returns where to connect; asked again for every new connection.
         connect_timeout: Seconds to reach it.
         request_timeout: Seconds a request may take.
-        shutdown: Gives up what ``endpoint`` has taken.
-        made: Told of every new connection, before anybody uses it.
+        shutdown: Gives up the share that ``endpoint`` has taken.
+        made: Called with every new connection, before anybody uses it.
     """
 
     def __init__(
@@ -40,7 +43,7 @@ class Link:
         self._closed = False
 
     async def connection(self) -> Connection:
-        """The open connection; a new one if there is none or it was lost."""
+        """Return the open connection; a new one if there is none or it was lost."""
         async with self._connecting:
             if self._closed:
                 raise SessionClosedError("The client was closed.")
@@ -65,6 +68,7 @@ class Link:
 
         async def give_up() -> bool:
             async with self._connecting:
+                # A call may have begun since the last look.
                 if self.traffic.busy:
                     return False
                 if self.current is old and not self._closed:

@@ -3,6 +3,8 @@
 ``client.agents``, ``client.conversations`` and ``client.models`` speak of REST routes; the ones
 that have a counterpart work here with the same arguments and the same kind of objects.
 ``("COMMAND", "list_memory", body={...})`` sends any App Server command and returns its answer.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ Call = tuple[dict[str, Any], str]
 _Make = Callable[[str, Mapping[str, Any], Mapping[str, Any]], Call]
 
 _COMMAND: Final = re.compile(r"[a-z][a-z_]*")
-# Commands that take an agent's memory from its git repository, and clone that first.
+# Commands that read an agent's memory from its git repository, and clone that first.
 _IN_GIT: Final = (
     *("list_memory", "memory_history", "memory_file_at_ref", "memory_commit_diff"),
     *("read_memory_file", "write_memory_file", "delete_memory_file", "enable_memfs"),
@@ -116,10 +118,10 @@ async def perform(
     params: Mapping[str, Any],
     body: Mapping[str, Any],
 ) -> Any:
-    """Carry out a call; what the API would return.
+    """Carry out a call, and return the object that the API would return.
 
     Raises:
-        UnsupportedOptionError: the App Server has no counterpart.
+        UnsupportedOptionError: The App Server has no counterpart.
     """
     if method == "COMMAND":
         command = _command(path, params, body)

@@ -1,4 +1,7 @@
-"""Which runtime of the server a session means: of an agent, or of a conversation without one."""
+"""The runtime of the server that a session means: an agent's, or one without an agent.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ async def runtime_of(
     options: SessionOptions,
     default_agent: Callable[[str | None], Awaitable[str]],
 ) -> dict[str, Any]:
-    """What ``runtime_start`` is told of the agent and the conversation."""
+    """Return the part of ``runtime_start`` that names the agent and the conversation."""
     if options.agent_free and target.new:
         return {"create_conversation": {"body": await _without_agent(connection, target, options)}}
     agent_id = target.agent_id
@@ -44,13 +47,16 @@ async def runtime_of(
 async def _without_agent(
     connection: Connection, target: Target, options: SessionOptions
 ) -> dict[str, Any]:
-    """The model sees exactly this system text and the messages: no memory, skills or reminders."""
+    """Return a conversation in which the model sees exactly one system text and the messages.
+
+    It has no memory, no skills and no reminders.
+    """
     model = await agents.chosen_model(connection, options.model)
     return {**target.fields, "model": model, "system": options.system_prompt or ""}
 
 
 async def _owner(connection: Connection, conversation_id: str) -> str:
-    """The conversation's agent; ``""`` if it has none."""
+    """Return the conversation's agent; ``""`` if it has none."""
     found = await connection.request(
         {"type": "conversation_retrieve", "conversation_id": conversation_id}
     )
@@ -59,7 +65,7 @@ async def _owner(connection: Connection, conversation_id: str) -> str:
 
 
 def model_update(conversation: Conversation, model: str) -> dict[str, Any]:
-    """A conversation gets a model of its own."""
+    """Return the frame that gives a conversation a model of its own."""
     return {
         "type": "update_model",
         "runtime": frames.runtime_of(conversation),
@@ -70,7 +76,7 @@ def model_update(conversation: Conversation, model: str) -> dict[str, Any]:
 async def use_toolset(
     connection: Connection, conversation: Conversation, options: SessionOptions
 ) -> None:
-    """Which set of the server's own tools the conversation has."""
+    """Choose the set of the server's own tools that the conversation has."""
     if options.toolset is not None:
         await connection.request(
             {
@@ -82,7 +88,7 @@ async def use_toolset(
 
 
 def conversation_of(answer: Mapping[str, Any]) -> Conversation:
-    """The conversation that a ``runtime_start`` opened."""
+    """Return the conversation that a ``runtime_start`` opened."""
     runtime = answer.get("runtime")
     if not isinstance(runtime, dict) or not runtime.get("conversation_id"):
         raise ProtocolError("The server's answer names no conversation.")
@@ -90,7 +96,8 @@ def conversation_of(answer: Mapping[str, Any]) -> Conversation:
 
 
 def model_of(answer: Mapping[str, Any]) -> str | None:
-    """Its model, as far as the server says."""
+    """Return the conversation's model, as far as the server names it."""
+    # A conversation's own model comes before its agent's.
     for part in ("conversation", "agent"):
         found = (answer.get(part) or {}).get("model")
         if isinstance(found, str) and found:
@@ -99,7 +106,7 @@ def model_of(answer: Mapping[str, Any]) -> str | None:
 
 
 def same_directory(asked: str, used: str) -> bool:
-    """Does the server work where it was told to?"""
+    """Return whether the server works where it was told to."""
     return asked == used or Path(asked).resolve() == Path(used)
 
 
@@ -108,7 +115,7 @@ def changed(
 ) -> Mapping[str, Any]:
     """Leave out a directory that is not changed.
 
-    The server looks at each in its own time: one that is merely said again could be set after the
+    The server looks at each in its own time: one that is merely repeated could be set after the
     one that comes next (``handleCwdChange`` of ``letta`` 0.34.12).
     """
     asked = settings.get("cwd")
@@ -117,7 +124,7 @@ def changed(
 
 
 def working_directory() -> Path:
-    """Return this process's. Raises ConfigurationError if it was deleted under it."""
+    """Return this process's directory; raise ConfigurationError if it was deleted."""
     try:
         return Path.cwd()
     except OSError as error:
@@ -128,14 +135,14 @@ def working_directory() -> Path:
 
 
 def no_directory(asked: str, used: str) -> InvalidInputError:
-    """The server works somewhere else than it was told to."""
+    """Return the error for a server that works somewhere else than it was told to."""
     return InvalidInputError(
         f"cwd={asked!r} is not a directory on the server, which would use {used!r}."
     )
 
 
 def agents_model(backend: str) -> UnsupportedOptionError:
-    """The default conversation cannot have a model of its own."""
+    """Return the refusal of a model of its own for the default conversation."""
     return UnsupportedOptionError(
         "model",
         backend=backend,

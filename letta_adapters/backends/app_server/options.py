@@ -1,4 +1,9 @@
-"""Agent and session options → what the App Server is told. Nothing here does I/O."""
+"""Agent and session options → the settings that the App Server is told.
+
+Nothing here does I/O.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +25,15 @@ _BUILT_IN: Final = (
     "TaskList", "TaskStop", "TaskUpdate", "UpdatePlan", "ViewImage", "Wake", "WatchPR", "Workflow",
     "Write", "exec_command", "write_stdin",
 )  # fmt: skip
-# One tool: as it is registered, and as the model sees it.
+# The two names of one tool: as it is registered, and as the model sees it.
 _SAME_TOOL: Final = frozenset({"Agent", "Task"})
-# None of the server's own tools; client-side ones stay.
+# Selects none of the server's own tools; client-side ones stay.
 NO_TOOLS: Final[dict[str, Any]] = {"client_toolset": {"base": "none"}}
 _PROTOCOL: Final = "its protocol has no setting for it."
 
 
 def no_memory_in_git(option: str, backend: str) -> UnsupportedOptionError:
-    """Return the refusal of what needs an agent's memory in a git repository."""
+    """Return the refusal of an option that needs an agent's memory in a git repository."""
     return UnsupportedOptionError(
         option,
         backend=backend,
@@ -39,7 +44,7 @@ def no_memory_in_git(option: str, backend: str) -> UnsupportedOptionError:
 
 
 def refuse(options: AgentOptions | SessionOptions, backend: str, *, on_api: bool = False) -> None:
-    """Refuse what no App Server can do (``letta`` 0.34.12), or none over a Letta API."""
+    """Refuse options that no App Server has (``letta`` 0.34.12), or none over a Letta API."""
     if on_api and getattr(options, "stateless", None):
         raise UnsupportedOptionError(
             "stateless",
@@ -81,7 +86,7 @@ def refuse(options: AgentOptions | SessionOptions, backend: str, *, on_api: bool
 
 
 def plain_names(option: str, given: Iterable[str] | None, backend: str) -> frozenset[str]:
-    """Names of tools. Patterns are refused: half understood, they would give false safety."""
+    """Return names of tools; patterns are refused, as a half understood one is false safety."""
     names = frozenset(given or ())
     for name in sorted(names):
         if "(" in name or "*" in name:
@@ -102,14 +107,17 @@ def runtime_settings(
     *,
     asks: bool = False,
 ) -> dict[str, Any]:
-    """Return what ``runtime_start`` is told of a session, and what stays here.
+    """Return the settings of a session for ``runtime_start``, and those that stay here.
 
-    The server is told to ask about every tool (``strict``), and the answers are found on this side;
-    but for ``unrestricted``, where nobody is asked. What the session chose is ``permission_mode``.
+    The server is told to ask about every tool (``strict``), and the answers are found on this side.
+    Only with ``unrestricted`` is nobody asked. The session's own choice is ``permission_mode``.
 
     Args:
-        cwd, skill_sources: As they count for this session.
-        asks: Whether somebody wants to be asked about every tool, whatever the mode.
+        options: The session's options.
+        cwd: The working directory that counts for this session.
+        skill_sources: The sources of skills that count for this session.
+        backend: The name of the backend, for errors.
+        asks: True if somebody wants to be asked about every tool, whatever the mode.
     """
     mode = frames.mode(options.permission_mode, backend)
     free = mode == "unrestricted" and not asks and options.can_use_tool is None
@@ -123,16 +131,16 @@ def runtime_settings(
 
 
 def reflection_settings(sleeptime: Sleeptime) -> dict[str, Any]:
-    """The server wants a step count even where there is nothing to count."""
+    """Return the settings of reflection; the server wants a step count even if none counts."""
     return {"trigger": sleeptime.trigger, "step_count": sleeptime.step_count or _DEFAULT_STEPS}
 
 
 def tool_selection(
     loaded: Iterable[str], client_tools: Iterable[str], disallowed: frozenset[str]
 ) -> dict[str, Any]:
-    """Which tools the model is shown in a turn: all, but those that are disallowed.
+    """Return the selection of tools that the model is shown: all but those disallowed.
 
-    The protocol takes a list of what is allowed, and says what there is only after a
+    The protocol takes a list of allowed tools, and names the existing ones only after a
     conversation's first turn. A tool that is in neither list is hidden, which is the safe side.
     """
     if not disallowed:

@@ -1,8 +1,10 @@
-"""Which of the server's tools may run: what it asks is judged here, whatever it thinks of it.
+"""The judge of tool calls: the server asks, and the answer is found here by our own rules.
 
 The server is told to ask about every tool (mode ``strict``). A call that needs nobody's word is
-answered at once; the others go to whoever reads the turn, with what they are and what would be
-answered by default.
+answered at once; the others go to whoever reads the turn, with their kind and the answer that would
+be given by default.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -27,10 +29,10 @@ from letta_adapters.permission_policy import (
 )
 from letta_adapters.permissions import Allow
 
-# What `Allow(save=...)` of a callback refers to; the server's own suggestions would write rules
-# into the working directory, which grants nothing here.
+# A callback's `Allow(save=...)` refers to this. The server's own suggestions would write rules into
+# the working directory, which grants nothing here.
 _SAVE: Final = {"id": "save-default", "text": "Yes, and don't ask again for this very call"}
-# Remembered calls, of all conversations together; the oldest are asked about again.
+# The number of remembered calls, of all conversations together; the oldest are asked about again.
 _REMEMBERED: Final = 1000
 
 log = logging.getLogger("letta_adapters")
@@ -38,10 +40,10 @@ log = logging.getLogger("letta_adapters")
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What a session said, as it is now.
+    """The settings of a session, as they are now.
 
-    ``cwd``: where the agent works, ``None`` if that is not known (any more). ``asks``: somebody
-    wants to be asked about every call.
+    ``cwd`` is where the agent works, ``None`` if that is not known (any more). ``asks`` is true if
+    somebody wants to be asked about every call.
     """
 
     rules: Rules = field(default_factory=Rules)
@@ -53,8 +55,8 @@ class Permits:
     """The judge of one backend.
 
     Args:
-        machine: Where the server keeps things, if it runs on this machine as this user. Without it
-            no path can be looked at, so that no file may be read unasked.
+        machine: The server's directories, if it runs on this machine as this user. Without it no
+            path can be looked at, so that no file may be read unasked.
     """
 
     def __init__(self, machine: Machine | None) -> None:
@@ -65,7 +67,8 @@ class Permits:
     def verdict(
         self, conversation: Conversation, name: str, tool_input: Mapping[str, Any], session: Session
     ) -> Verdict:
-        """Return what becomes of a call that the server asks about."""
+        """Return the verdict on a call that the server asks about."""
+        # Before all else: what the session rules out stays so, whatever was allowed earlier.
         if is_disallowed(name, session.rules):
             return Verdict(refused=DISALLOWED)
         if self._key(conversation, name, tool_input) in self._remembered:
@@ -95,7 +98,7 @@ class Permits:
         return conversation, name, json.dumps(tool_input, sort_keys=True, default=repr)
 
     def warn_unasked(self, names: Sequence[str]) -> None:
-        """Say, once for each tool, that a server of somebody else's runs it without a question."""
+        """Warn, once for each tool, that somebody else's server runs it without a question."""
         new = sorted(set(names) - self._warned)
         if new:
             self._warned.update(new)

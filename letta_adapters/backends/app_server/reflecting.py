@@ -1,8 +1,10 @@
-"""Which agents reflect on their conversations, where that is ours to decide.
+"""The agents that reflect on their conversations, where that is ours to decide.
 
 Letta Code reflects in a child process whose shell nobody is asked about. A runtime that was started
 by us (``runtime/guard.cjs``) does so only for an agent that has a file here; the user's own
 settings of Letta Code are neither asked nor changed.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -17,21 +19,25 @@ from letta_adapters.options import PERMISSION_MODES, PermissionMode, Sleeptime
 
 
 class Reflecting:
-    """``folder``: where the runtime looks; ``None`` for a server that is not ours."""
+    """The choice which agents reflect, kept as files.
+
+    ``folder`` is where the runtime looks for them; ``None`` for a server that is not ours.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
     @property
     def decides(self) -> bool:
-        """Whether the runtime answers all questions about reflection from here."""
+        """True if the runtime answers all questions about reflection from here."""
         return self._folder is not None and (self._folder / "present").exists()
 
     def check(self, sleeptime: Sleeptime | None, mode: PermissionMode | None) -> None:
         """Refuse to reflect where tools are not to run unasked.
 
         Raises:
-            UnsupportedOptionError: the reason, and what to do.
+            UnsupportedOptionError: The session does not let tools run unasked; the text says what
+                to do.
         """
         if self._folder is None or sleeptime is None or sleeptime.trigger == "off":
             return
@@ -45,7 +51,7 @@ class Reflecting:
             )
 
     def choose(self, agent_id: str, sleeptime: Sleeptime) -> None:
-        """Keep what was chosen for this agent, for all conversations and processes."""
+        """Keep the choice for this agent, for all conversations and processes."""
         if self._folder is None:
             return
         file = self._file(agent_id)
@@ -58,14 +64,14 @@ class Reflecting:
         new.replace(file)
 
     def never(self, directory: Path) -> None:
-        """No agent reflects on what is said while it works in this directory."""
+        """Let no agent reflect on conversations while it works in this directory."""
         if self._folder is not None:
             file = self._file(str(directory))
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             file.touch(mode=0o600)
 
     def forget(self, directory: Path) -> None:
-        """The directory is gone."""
+        """Forget a directory that is gone."""
         if self._folder is not None:
             self._file(str(directory)).unlink(missing_ok=True)
 

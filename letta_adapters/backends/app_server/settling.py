@@ -1,6 +1,8 @@
-"""What became of a message whose turn was lost with the connection.
+"""The fate of a message whose turn was lost with the connection.
 
 The rules: docs/protocol.md ("What a lost connection means").
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -29,14 +31,17 @@ IDLE: Final = "WAITING_ON_INPUT"
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """``stored``: does the conversation hold the message (``None``: could not be found out)?"""
+    """The fate of a message.
+
+    ``stored`` tells whether the conversation holds it (``None`` if that could not be found out).
+    """
 
     stored: bool | None
     answered: bool = False
     aborted: bool = False
 
     def explain(self) -> str:
-        """For the error's text."""
+        """Return a sentence for the error's text."""
         if self.stored is None:
             return "What became of the message could not be found out."
         if not self.stored:
@@ -49,7 +54,7 @@ class Fate:
 
 
 class Live:
-    """What the server last said of a conversation: its loop, its questions, its settings."""
+    """The server's latest account of a conversation: its loop, its questions, its settings."""
 
     def __init__(self) -> None:
         self.loop = ""
@@ -59,23 +64,23 @@ class Live:
         self.messages: tuple[str, ...] = ()
         # The messages that were seen to wait there, since this connection was made.
         self.queued: Bounded[str, None] = Bounded(_QUEUED)
-        # Those that left the queue together: the server says them in one turn.
+        # Messages that left the queue together, because the server says them in one turn.
         self._together: Bounded[str, None] = Bounded(_QUEUED)
         self._news = asyncio.Event()
 
     @property
     def idle(self) -> bool:
-        """Is nothing running or queued there?"""
+        """True if nothing runs or waits there."""
         return self.loop in ("", IDLE) and not self.queue
 
     @property
     def mode(self) -> str:
-        """Its permission mode."""
+        """The permission mode."""
         return str(self.device.get("current_permission_mode") or "")
 
     @property
     def directory(self) -> str:
-        """Where it works; ``""`` if that is not known yet."""
+        """The working directory; ``""`` if that is not known yet."""
         return str(self.device.get("current_working_directory") or "")
 
     @property
@@ -88,7 +93,7 @@ class Live:
         """Take a frame of this conversation.
 
         Raises:
-            TypeError: it is of another shape than those this version knows; nothing is kept.
+            TypeError: It has another shape than this version knows; nothing of it is kept.
         """
         kind = frame.get("type")
         if kind == "update_loop_status":
@@ -113,23 +118,23 @@ class Live:
         self._news.set()
 
     def shared(self, client_message_id: str) -> bool:
-        """Is the message said in one turn with others, which are not its sender's?"""
+        """Return whether the message shares its turn with others, which are not its sender's."""
         return client_message_id in self._together
 
     def others(self, client_message_id: str) -> bool:
-        """Is what runs now the turn of somebody else's message, or of that one and others?"""
+        """Return whether the turn that runs is somebody else's, at least in part."""
         return bool(set(self.messages) - {client_message_id})
 
     def says(self, client_message_id: str) -> bool:
-        """Is the turn of this message active, or does it wait for its turn?"""
+        """Return whether the turn of this message is active or waits."""
         queued = (item.get("client_message_id") for item in self.queue)
         return not self.idle and client_message_id in (*self.messages, *queued)
 
     async def is_over(self, client_message_id: str, seconds: float) -> bool:
-        """Wait, for a bounded time, until this message has had its turn; has it?
+        """Wait, for a bounded time, until this message has had its turn; return whether it has.
 
-        A turn ends with its connection, so what is active is of a client that lives. One that asks
-        a person may wait for as long as it takes.
+        A turn ends with its connection, so an active one belongs to a client that lives. A client
+        that asks a person may wait for as long as it takes.
         """
         await self.reaches(
             lambda: not self.says(client_message_id) or bool(self.questions), seconds
@@ -137,13 +142,14 @@ class Live:
         return not self.says(client_message_id)
 
     async def reaches(self, what: Callable[[], bool], seconds: float) -> bool:
-        """Wait, for a bounded time, until ``what()`` holds."""
+        """Wait, for a bounded time, until ``what()`` holds; return whether it does."""
         until = time.monotonic() + seconds
         while not what():
             left = until - time.monotonic()
             if left <= 0:
                 return False
             self._news.clear()
+            # Not a timeout around the wait: that would cost a task for every frame.
             alarm = asyncio.get_running_loop().call_later(left, self._news.set)
             try:
                 await self._news.wait()
@@ -159,12 +165,11 @@ async def quiet_down(
     seconds: float,
     client_message_id: str = "",
 ) -> bool:
-    """Wait until nothing runs there; abort what still runs then. Was anything aborted?
-
-    With a ``client_message_id`` a turn of other messages is left alone.
+    """Wait until nothing runs there, abort a turn that still does, and return if one was aborted.
 
     A turn goes on by itself while another client watches it, and a server that was restarted in
-    the middle of a turn runs its message again.
+    the middle of a turn runs its message again. With a ``client_message_id`` a turn of other
+    messages is left alone.
     """
     await live.reaches(lambda: live.idle or bool(live.questions), seconds)
     if live.idle or (client_message_id and live.others(client_message_id)):
@@ -175,7 +180,7 @@ async def quiet_down(
 
 
 async def abort(connection: Connection, conversation: Conversation) -> bool:
-    """Abort what runs there; ``False`` if nothing did."""
+    """Abort the turn that runs there; return ``False`` if none did."""
     answer = await connection.request(
         {"type": "abort_message", "runtime": runtime_of(conversation)}
     )
@@ -190,13 +195,13 @@ async def fate_of(
     seconds: float,
 ) -> Fate:
     """Leave nothing running and find out whether the message is stored."""
-    # A restarted server shows a moment later that it runs the message again.
+    # A restarted server shows only a moment later that it runs the message again.
     await live.reaches(lambda: not live.idle, _AGAIN_SECONDS)
     removed = await unqueue(connection, conversation, client_message_id, live)
     if client_message_id in live.queued and not removed:
         # Between the queue and the turn the conversation looks idle.
         await live.reaches(lambda: live.loop not in ("", IDLE), _BEGIN_SECONDS)
-    # What runs while the message waited is somebody else's turn.
+    # A turn that runs while the message waits is somebody else's.
     aborted = not removed and await quiet_down(
         connection, conversation, live, seconds, client_message_id
     )
@@ -214,7 +219,7 @@ async def fate_of(
 async def unqueue(
     connection: Connection, conversation: Conversation, client_message_id: str, live: Live
 ) -> bool:
-    """Take the message out of the queue; ``False`` if it is not in it (any more).
+    """Take the message out of the queue; return ``False`` if it is not in it (any more).
 
     A restarted server keeps the message of the turn it was in and would run it once more.
     """

@@ -4,6 +4,8 @@ Letta Code changes a memory in two ways: by the agent's own tools, and by reflec
 conversation afterwards. A stateless session is shown none of the tools, and works in a directory of
 ours in which its agent never reflects: those settings belong to an agent in a working directory
 (``.letta/settings.local.json``; ``letta`` 0.34.12), so its other conversations keep theirs.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ class Stateless:
 
     @property
     def directory(self) -> Path:
-        """Where a stateless conversation works."""
+        """The working directory of stateless conversations."""
         if self._made is None:
             with writing(Path(gettempdir())):
                 self._made = TemporaryDirectory(
@@ -40,7 +42,7 @@ class Stateless:
         return Path(self._made.name)
 
     async def keep(self, connection: Connection, conversation: Conversation, cwd: object) -> None:
-        """If that is where a conversation works, its agent does not reflect on it."""
+        """Stop the agent of a conversation that works in that directory from reflecting on it."""
         if self._reflecting.decides:
             return
         if self._made is not None and cwd == self._made.name:

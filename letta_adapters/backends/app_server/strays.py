@@ -1,8 +1,10 @@
-"""Answer the questions that no turn takes, and leave those that somebody else is asked.
+"""Questions that no turn takes: some are answered here, others left to whoever is asked.
 
 A server tells every connection that watches a conversation of all its questions. One of a turn that
 this client gave up must be answered, or that turn would wait for ever; one of a turn that another
 client or process is at is not ours to answer: a denial would speak for its user.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ class Strays:
     """The questions that one client's turns do not take.
 
     Args:
-        ours: The server is of this machine, where nobody else answers for us.
-        status: What the server says of its process, if that can be asked.
+        ours: True if the server is of this machine, where nobody else answers for us.
+        status: Asks the server's process for its status, if that can be asked.
     """
 
     def __init__(self, ours: bool, status: Status | None) -> None:
@@ -53,7 +55,14 @@ class Strays:
         frame: Frame,
         messages: Iterable[str],
     ) -> None:
-        """Take a frame that no turn takes. ``messages``: those whose turn runs there."""
+        """Take a frame that no turn takes.
+
+        Args:
+            connection: The connection it came over.
+            conversation: The conversation it is about.
+            frame: The frame.
+            messages: The messages whose turn runs there.
+        """
         answer = frames.nobody(conversation, frame)
         if answer is None or connection is None or not self._ours:
             return
@@ -82,7 +91,7 @@ class Strays:
             return True
         if self._status is None:
             return False
-        # Of a process that is gone nobody will answer; a process that is there may be asked.
+        # A process that is gone will not answer; one that is there may be asked.
         try:
             return (await self._status()).clients > 1
         except LettaError:

@@ -1,7 +1,10 @@
-"""Which conversations are told about the device, the directory and their agent's id, and which not.
+"""The conversations that are not told about the device, the directory and their agent's id.
 
-Letta Code puts that before a message as reminders. The App Server's protocol has no setting for it;
-a runtime that was started by us looks for a file per conversation (``runtime/system_info.cjs``).
+Letta Code puts these before a message as reminders. The App Server's protocol has no setting for
+it; a runtime that was started by us looks for a file per conversation
+(``runtime/system_info.cjs``).
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -16,20 +19,24 @@ from letta_adapters.errors import UnsupportedOptionError
 
 
 class SystemInfo:
-    """``folder``: where the runtime looks; ``None`` for a server that is not ours."""
+    """The choice which conversations get system info, kept as files.
+
+    ``folder`` is where the runtime looks for them; ``None`` for a server that is not ours.
+    """
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
 
     @property
     def works(self) -> bool:
-        """Can the server leave the system info out?"""
+        """True if the server can leave the system info out."""
         return self._folder is not None and self._folder.is_dir()
 
     def choose(self, conversation: Conversation, told: bool | None) -> None:
-        """From the next message on. ``None``: as usual, told.
+        """Choose for the messages from now on; ``None`` means as usual, which is told.
 
-        Raises :class:`UnsupportedOptionError` if this version of Letta Code has no such switch.
+        Raises:
+            UnsupportedOptionError: This version of Letta Code has no such switch.
         """
         if self.works:
             mark = self._mark(conversation)
@@ -46,7 +53,7 @@ class SystemInfo:
             )
 
     def forget(self, conversation: Conversation) -> None:
-        """Keep nothing of a conversation that is gone."""
+        """Remove the file of a conversation that is gone."""
         if self._folder is not None:
             with suppress(OSError):
                 self._mark(conversation).unlink()

@@ -1,4 +1,7 @@
-"""What goes on over a connection: it is exchanged for another one only while nothing does."""
+"""The turns and calls on a connection, which is exchanged only while there are none.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from typing_extensions import ParamSpec
 
 from letta_adapters.backends.base import inside_a_turn
 
-# How long a new turn waits for those that run. Then it goes ahead: one may wait for a person.
+# Seconds a new turn waits for those that run. Then it goes ahead: one may wait for a person.
 EXCHANGE_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.5
 
@@ -22,7 +25,7 @@ _T = TypeVar("_T")
 
 
 class Traffic:
-    """Counts turns and calls."""
+    """A count of turns and calls."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -32,12 +35,12 @@ class Traffic:
 
     @property
     def busy(self) -> bool:
-        """Does anything go on?"""
+        """True while anything goes on."""
         return self._count > 0
 
     @contextmanager
     def passing(self) -> Iterator[None]:
-        """Count a call. It never waits: a turn that runs may be what needs it."""
+        """Count a call, which never waits: a turn that runs may be what needs it."""
         self._count += 1
         try:
             yield
@@ -45,9 +48,10 @@ class Traffic:
             self._less()
 
     async def begin_turn(self) -> Callable[[], None]:
-        """Count a turn; the result, to be called once or more, says that it is over.
+        """Count a turn, and return a function that ends it; that may be called more than once.
 
-        While the connection is to be exchanged it waits, unless a turn that runs waits for it.
+        While the connection is to be exchanged the turn waits, unless a turn that runs waits for
+        it.
         """
         until = time.monotonic() + EXCHANGE_SECONDS
         while self._to_be_exchanged() and not inside_a_turn.get() and time.monotonic() < until:
@@ -68,8 +72,8 @@ class Traffic:
         """Let turns wait, and do ``work`` as soon as nothing goes on.
 
         Args:
-            work: Returns ``False`` if something goes on again: then it is tried again.
-            wanted: Is there still something to exchange? Otherwise nobody waits for it.
+            work: Returns ``False`` if something goes on again; then it is tried again.
+            wanted: Returns whether there is still something to exchange, for which turns wait.
         """
         if self._to_be_exchanged():
             return

@@ -1,11 +1,14 @@
-"""Can a conversation's model see images? Asked where Letta Code asks, as it does not tell.
+"""The check whether a conversation's model can see images, which Letta Code does not tell.
 
 It replaces an image that a model cannot see by a line of text; no frame, no list of models and no
-stored message says so (``letta`` 0.34.12). Of models of ``Local(openai_compatible=...)`` it decides
-by ``GET <server>/api/v0/models`` (LM Studio's: type ``vlm``, or the capability ``vision``); a
-server without that route has no model with vision (``parseLmStudioModels``). Of any other model of
-the embedded runtime an event tells in the turn itself what was left out (``runtime/vision.cjs``).
-Of an App Server elsewhere, and of models of a Letta API, nothing can be known here.
+stored message says so (``letta`` 0.34.12). For models of ``Local(openai_compatible=...)`` it
+decides by ``GET <server>/api/v0/models`` (LM Studio's: type ``vlm``, or the capability ``vision``);
+a server without that route has no model with vision (``parseLmStudioModels``). For any other model
+of the embedded runtime an event tells in the turn itself which images were left out
+(``runtime/vision.cjs``). For an App Server elsewhere, and for models of a Letta API, nothing can be
+known here.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.base import DEFAULT, Conversation
 from letta_adapters.errors import UnsupportedImageError
 
-# As long as Letta Code waits for it.
+# Letta Code waits for that server as long.
 _SECONDS: Final = 2.0
 _MAX_BYTES: Final = 2**24
 _PREFIX: Final = "lmstudio/"
@@ -33,10 +36,10 @@ log = logging.getLogger("letta_adapters")
 
 
 class Vision:
-    """Knows the model server of an embedded runtime.
+    """The knowledge of an embedded runtime's model server.
 
     Args:
-        server: Its base URL and key (either may be ``""``); ``None``: nothing is known.
+        server: Returns its base URL and key (either may be ``""``); ``None`` if nothing is known.
         told: A file that is there if the runtime tells a turn which images it leaves out.
     """
 
@@ -50,11 +53,11 @@ class Vision:
     async def check(self, connection: Connection, conversation: Conversation) -> None:
         """Refuse an image for a model that is known not to see it.
 
-        Where that is not known, and an image that is left out would not be told either, say so
-        (WARNING, once).
+        Where that is not known, and an image that is left out would not be told either, this is
+        logged (WARNING, once).
 
         Raises:
-            UnsupportedImageError: nothing was sent.
+            UnsupportedImageError: The model cannot see it; nothing was sent.
         """
         seen = await self._sees(connection, conversation)
         if seen is None and not self._warned and (self._told is None or not self._told.exists()):
@@ -80,7 +83,7 @@ class Vision:
 
 
 async def _model(connection: Connection, conversation: Conversation) -> str:
-    """Its model now; ``""`` if the server does not say."""
+    """Return the conversation's model now; ``""`` if the server does not name it."""
     answer: dict[str, Any] = {}
     if conversation.conversation_id != DEFAULT:
         frame = {"type": "conversation_retrieve", "conversation_id": conversation.conversation_id}
@@ -95,9 +98,9 @@ def sees(base_url: str, key: str, model: str) -> bool | None:
     """Return whether a model server says that a model sees images; ``None`` if it does not say.
 
     Args:
-        base_url: With or without ``/v1``.
+        base_url: The address, with or without ``/v1``.
         key: Sent as a bearer token, unless it is empty. No redirect is followed with it.
-        model: Its id on that server.
+        model: The model's id on that server.
     """
     root = base_url.rstrip("/").removesuffix("/v1")
     try:
@@ -105,7 +108,7 @@ def sees(base_url: str, key: str, model: str) -> bool | None:
         if found:
             record = found.get(model)
             return None if record is None else _has_vision(record)
-        # No such route, or nothing in it: every model of the plain list is one for text.
+        # No such route, or nothing in it: then every model of the plain list is one for text.
         return False if model in _models(f"{root}/v1/models", key) else None
     except (OSError, http.client.HTTPException, ValueError):
         return None
@@ -118,7 +121,12 @@ def _has_vision(record: Mapping[str, Any]) -> bool:
 
 
 def _models(url: str, key: str) -> dict[str, Mapping[str, Any]]:
-    """What a list holds, by id; empty if there is no such route. Raises OSError, ValueError."""
+    """Return the content of a list, by id; empty if there is no such route.
+
+    Raises:
+        OSError: The server cannot be reached, or answers with an error.
+        ValueError: The answer is no JSON.
+    """
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=_SECONDS)

@@ -1,6 +1,8 @@
 """The embedded runtime: finds, starts, shares, watches and stops the bundled Letta Code server.
 
 In: a :class:`~letta_adapters.backends.runtime.environment.RuntimeConfig`. Out: a
-:class:`~letta_adapters.backends.runtime.manager.RuntimeHandle`, which is a URL and a token. What
-is spoken over that URL is no business of this package.
+:class:`~letta_adapters.backends.runtime.manager.RuntimeHandle`, which is a URL and a token. The
+protocol spoken over that URL is no business of this package.
+
+Internal: not part of the public API.
 """

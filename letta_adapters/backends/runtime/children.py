@@ -1,8 +1,11 @@
-"""What the runtime has started itself (shells, sub-agents): found by a mark in their environment.
+"""Processes that the runtime has started (shells, sub-agents), found by a mark.
 
-The agent's shell commands have sessions of their own, so no process group holds them together, and
-they outlive a killed server. Only Linux lets us look into an environment; elsewhere the lists are
-empty, and the server ends its foreground children by itself when it stops in order.
+The mark is a variable in their environment. The agent's shell commands have sessions of their own,
+so no process group holds them together, and they outlive a killed server. Only Linux lets us look
+into an environment; elsewhere the lists are empty, and the server ends its foreground children by
+itself when it stops in order.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ _POLL = 0.02
 
 
 def is_marked(pid: int, runtime_id: str) -> bool | None:
-    """Is that process of this runtime? ``None`` where the system does not say."""
+    """Return whether a process belongs to this runtime; ``None`` if the system does not say."""
     if not sys.platform.startswith("linux"):
         return None
     mark = f"{MARKER}={runtime_id}".encode()
@@ -30,7 +33,7 @@ def is_marked(pid: int, runtime_id: str) -> bool | None:
 
 
 def marked(runtime_id: str) -> list[int]:
-    """All processes of this runtime that are alive (a zombie has no environment)."""
+    """Return all processes of this runtime that are alive (a zombie has no environment)."""
     if not sys.platform.startswith("linux"):
         return []
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
@@ -38,7 +41,7 @@ def marked(runtime_id: str) -> list[int]:
 
 
 def end_marked(runtime_id: str, patience: float = 0.3) -> None:
-    """Terminate them, then kill what is left after ``patience`` seconds."""
+    """Terminate the runtime's processes, and kill those left after ``patience`` seconds."""
     if not marked(runtime_id):
         return
     _signal_all(runtime_id, signal.SIGTERM)
@@ -56,13 +59,14 @@ def _signal_all(runtime_id: str, number: int) -> None:
 
 
 def is_alive(pid: int) -> bool:
-    """Is there such a process? On Windows always ``True``: ask the server instead."""
+    """Return whether there is such a process; on Windows always ``True`` (ask the server)."""
     if sys.platform == "win32":
         return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
+    # It exists, and belongs to another user.
     except PermissionError:
         return True
     return True

@@ -1,8 +1,11 @@
-"""The runtime's directories: made for this user alone, before it makes them for everybody to read.
+"""The runtime's directories, made for this user alone before it makes them for everybody.
 
 The runtime creates its directories and files as the umask says (usually 0755 and 0644), transcripts
 included. The umask stays the user's, since the agent's shell writes the user's own files with it;
-so the directories are there first, closed. What exists already is the user's and is not changed.
+so the directories are made first, closed to others. A directory that exists already is the user's
+and is not changed.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ from pathlib import Path
 
 from letta_adapters.backends.runtime.environment import Places
 
-# What Letta Code 0.34 keeps in its two directories; each for itself, where those are open already.
+# The folders of Letta Code 0.34 in its two directories; each is closed by itself where those are
+# open already.
 _IN_LETTA: tuple[str, ...] = (
     *("agents", "artifacts", "cache", "listener-state", "listener-terminal-state", "logs"),
     *("state", "transcripts", "worktrees"),
@@ -22,10 +26,10 @@ _IN_STATE: tuple[str, ...] = ("agents", "conversations", "memfs", "providers", "
 
 
 def make_private(folder: Path) -> None:
-    """Make ``folder`` and every directory above it that is missing, mode 0700.
+    """Make ``folder`` and every directory above it that is missing, with mode 0700.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: It cannot be made.
     """
     if folder.is_dir():
         return
@@ -37,7 +41,7 @@ def prepare(places: Places) -> None:
     """Make the directories of a runtime that is about to start.
 
     Raises:
-        OSError: one cannot be made.
+        OSError: One cannot be made.
     """
     letta = places.home / ".letta"
     make_private(letta)
@@ -55,7 +59,8 @@ def prepare(places: Places) -> None:
 def open_to_others(places: Places) -> list[Path]:
     """Return those of the runtime's directories that other users of this machine can look into.
 
-    Nothing where the system has no such modes (Windows), or below a directory that is closed.
+    There are none where the system has no such modes (Windows), or below a directory that is
+    closed.
     """
     if os.name == "nt":
         return []

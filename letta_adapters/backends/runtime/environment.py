@@ -1,8 +1,10 @@
-"""What the runtime is started with: its command line, its environment, its directories. Pure.
+"""The command line, the environment and the directories of the runtime; nothing here starts it.
 
 By default it shares the user's normal Letta state (``~/.letta``). With ``data_dir`` that directory
 is the runtime's home, so settings, transcripts and logs are inside it as well as agents. Of the
-caller's environment it takes over what ``runtime_env.py`` lists, and nothing else.
+caller's environment it takes over the variables that ``runtime_env.py`` lists, and nothing else.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from letta_adapters.backends.runtime.find import Installation
 from letta_adapters.backends.runtime.git import GitFiles
 from letta_adapters.specs import CLOUD_URL
 
-# Marks every process the runtime starts, so that none of them outlives it.
+# Marks every process that the runtime starts, so that none of them outlives it.
 MARKER = "LETTA_ADAPTERS_RUNTIME_ID"
 GRACE_SECONDS = 3.0
 SHIM = Path(__file__).with_name("shim.cjs")
@@ -33,6 +35,8 @@ GUARD = Path(__file__).with_name("guard.cjs")
 DAMAGE = Path(__file__).with_name("damage.cjs")
 VISION = Path(__file__).with_name("vision.cjs")
 
+# Letta Code as an application reports usage, updates itself, runs timers and asks for a keychain;
+# embedded in another application it must not.
 _QUIET = {
     "LETTA_CODE_TELEM": "0",
     "DO_NOT_TRACK": "1",
@@ -42,7 +46,7 @@ _QUIET = {
     "LETTA_DISABLE_SESSION_PERSIST": "1",
     "LETTA_SKIP_KEYCHAIN_CHECK": "1",
 }
-# What would lead out of an isolated home again.
+# These variables would lead out of an isolated home again.
 _HOME_LIKE = {"XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"}
 _MEMORY_URL = "LETTA_MEMFS_BASE_URL"
 _STATE_DIR = runtime_env.STATE_DIR
@@ -50,16 +54,16 @@ _STATE_DIR = runtime_env.STATE_DIR
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:
-    """How to run the embedded server.
+    """The settings of the embedded server.
 
-    ``data_dir``: a home of its own; ``None`` shares the user's Letta state. ``env``: added to the
-    environment, after everything else. ``inherit_env``: names of the caller's variables which the
-    runtime gets besides those that ``runtime_env.py`` lists. ``openai_compatible``:
+    ``data_dir`` is a home of its own; ``None`` shares the user's Letta state. ``env`` is added to
+    the environment, after everything else. ``inherit_env`` names the caller's variables which the
+    runtime gets besides those that ``runtime_env.py`` lists. ``openai_compatible`` is
     ``{"base_url": ..., "api_key": ...}`` of a model server, whose models are then
-    ``lmstudio/<id>``. ``max_memory_mb``: limit of the JavaScript heap. ``start_timeout``: seconds
-    until it must serve. ``api``: URL and key of a Letta API server which then keeps the state.
-    ``keep_running``: seconds it stays without a user. ``recycle_at``: it is exchanged when
-    conversations fill this share of its heap.
+    ``lmstudio/<id>``. ``max_memory_mb`` is the limit of the JavaScript heap. ``start_timeout`` is
+    in seconds. ``api`` is URL and key of a Letta API server which then keeps the state.
+    ``keep_running`` is the number of seconds it stays without a user. ``recycle_at`` is the share
+    of its heap that conversations may fill before it is exchanged.
     """
 
     data_dir: Path | None = None
@@ -74,7 +78,7 @@ class RuntimeConfig:
 
     @property
     def remote_memory(self) -> bool | None:
-        """``None``: memory is local; else whether git may take it from and to a server.
+        """True if git may take memory from and to a server; ``None`` if memory is local.
 
         Only Letta Cloud keeps memory in git (``letta`` 0.34); for a server of one's own the address
         has to be named.
@@ -86,9 +90,9 @@ class RuntimeConfig:
     def fingerprint(self, token: str) -> str:
         """Return the settings that a shared server must have, as digests keyed with its token.
 
-        ``NAME=digest`` for each variable that says whose account is used, and where, so a second
-        process with another key does not spend the first one's. Where programs are found and which
-        language is spoken may differ. It stands in a file, so no value is in it.
+        It has ``NAME=digest`` for each variable that decides whose account is used, and where, so a
+        second process with another key does not spend the first one's. The places of programs and
+        the language may differ. As it stands in a file, no value is in it.
         """
         settings = {
             name: value
@@ -98,7 +102,7 @@ class RuntimeConfig:
         return " ".join(f"{name}={_digest(token, settings[name])}" for name in sorted(settings))
 
     def differences(self, fingerprint: str, token: str) -> list[str]:
-        """Return the names of the variables that a server with this fingerprint has otherwise."""
+        """Return the names of the variables in which a server with this fingerprint differs."""
         theirs = dict(pair.rpartition("=")[::2] for pair in fingerprint.split())
         ours = dict(pair.rpartition("=")[::2] for pair in self.fingerprint(token).split())
         return sorted(name for name in theirs | ours if theirs.get(name) != ours.get(name))
@@ -111,7 +115,7 @@ def _digest(token: str, value: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The directories of one runtime. ``meet`` is ours: the lock and the rendezvous file."""
+    """The directories of one runtime; ``meet`` is ours, with the lock and the rendezvous file."""
 
     home: Path
     state: Path
@@ -121,12 +125,12 @@ class Places:
 
     @property
     def no_system_info(self) -> Path:
-        """Where the runtime is told which conversations go without (``system_info.cjs``)."""
+        """The directory that lists the conversations without system info (``system_info.cjs``)."""
         return self.meet / "no-system-info"
 
     @property
     def git(self) -> GitFiles:
-        """What git is configured with inside the runtime."""
+        """The files that configure git inside the runtime."""
         return GitFiles(self.meet / "git")
 
     @property
@@ -137,25 +141,26 @@ class Places:
 
     @property
     def images_told(self) -> Path:
-        """A file that is there if the runtime tells which images it leaves out (``vision.cjs``)."""
+        """A file that exists if the runtime tells about images it leaves out (``vision.cjs``)."""
         return self.meet / "images-told"
 
     @property
     def reflection(self) -> Path:
-        """Where the runtime is told which agents reflect (``guard.cjs``)."""
+        """The directory that lists the agents which reflect (``guard.cjs``)."""
         return self.meet / "reflection"
 
     @property
     def ledgers(self) -> list[Path]:
-        """Where the runtime notes the inputs it has accepted (one file per API server URL)."""
+        """The files in which the runtime notes accepted inputs (one per API server URL)."""
         return sorted((self.home / ".letta" / "state").glob("*/input-dispositions-v2.json"))
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One start: what to execute. ``token`` is the secret, only its hash is on the command line.
+    """One start of the runtime: the command to execute, and its secrets.
 
-    ``secrets``: what the runtime alone is to have, none of the processes it starts.
+    ``token`` is a secret, of which only the hash is on the command line. ``secrets`` are for the
+    runtime alone, and for none of the processes it starts.
     """
 
     argv: tuple[str, ...]
@@ -166,9 +171,9 @@ class Launch:
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def hand_over(self, stdin: IO[bytes]) -> None:
-        """Give the runtime its secrets: the first line it reads (``secrets.cjs``).
+        """Give the runtime its secrets, as the first line it reads (``secrets.cjs``).
 
-        A runtime that has ended does not read; what became of it is found out elsewhere.
+        A runtime that has ended does not read; its fate is found out elsewhere.
         """
         with contextlib.suppress(OSError):  # Windows has another one than BrokenPipeError
             stdin.write(json.dumps(dict(self.secrets)).encode() + b"\n")
@@ -176,7 +181,7 @@ class Launch:
 
 
 def find_places(config: RuntimeConfig) -> Places:
-    """Resolve the directories; makes none."""
+    """Return the directories, without making any."""
     env = runtime_environment(config)
     home = Path(env["HOME"])
     state = Path(env.get(_STATE_DIR) or home / ".letta" / "lc-local-backend")
@@ -191,7 +196,7 @@ def find_places(config: RuntimeConfig) -> Places:
 def build_launch(
     config: RuntimeConfig, places: Places, found: Installation, *, token: str, runtime_id: str
 ) -> Launch:
-    """The command line and environment of one start."""
+    """Return the command line and the environment of one start."""
     env = runtime_environment(config)
     env["PATH"] = os.pathsep.join([str(found.node.parent), env.get("PATH", os.defpath)])
     env["LETTA_CODE_DISTRIBUTION"] = "pypi"
@@ -199,7 +204,7 @@ def build_launch(
     env["GIT_CONFIG_GLOBAL"] = str(places.git.shared)
     env["LETTA_ADAPTERS_GRACE_MS"] = str(int(GRACE_SECONDS * 1000))
     env["LETTA_ADAPTERS_RECYCLE_AT"] = str(config.recycle_at)
-    # What the user names is meant for the agent's shell as well.
+    # Variables that the user names are meant for the agent's shell as well.
     named = {*config.env, *config.inherit_env}
     hidden = {name for name in env if runtime_env.is_secret(name) and name not in named}
     secrets = {name: env.pop(name) for name in hidden}
@@ -226,20 +231,20 @@ def build_launch(
         *("--backend", backend, "server", "--listen"),
         *("--ws-auth", "capability-token", "--ws-token-sha256", digest),
     )
-    # A directory of our own: the runtime silently works in its start directory when a session
-    # names one that does not exist.
+    # It starts in a directory of our own: the runtime silently works in its start directory when a
+    # session names one that does not exist.
     return Launch(argv, env, places.meet, token, runtime_id, secrets)
 
 
 def model_server(config: RuntimeConfig) -> tuple[str, str]:
-    """Return the base URL and the key of the model server that the runtime is told of, or ""."""
+    """Return the base URL and the key of the runtime's model server, or ``""`` for each."""
     env = runtime_environment(config)
     key = env.get("LMSTUDIO_API_KEY", "")
     return env.get("LMSTUDIO_BASE_URL", ""), "" if key == "none" else key
 
 
 def runtime_environment(config: RuntimeConfig) -> dict[str, str]:
-    """Return what the runtime gets: of the caller's environment what is listed or named."""
+    """Return the runtime's environment: the caller's variables that are listed or named."""
     env = runtime_env.taken_over(os.environ, named=config.inherit_env, providers=config.api is None)
     env.setdefault("HOME", str(Path.home()))
     if config.data_dir is not None:

@@ -1,4 +1,4 @@
-"""What can go wrong with the embedded runtime; each error carries the command that fixes it.
+"""Errors of the embedded runtime; each carries the command that fixes it.
 
 ::
 
@@ -10,6 +10,8 @@
     ├── RuntimeStartError         it did not come up        code "runtime_start_failed"
     └── ConnectionFailedError
         └── RuntimeCrashedError   it ended while in use     code "runtime_crashed"
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ class RuntimeVersionError(LettaError):
 
 
 class RuntimeOccupiedError(LettaError):
-    """The state directory is in use in a way that cannot be shared; ``owner_pid`` where known."""
+    """The state directory is in use and cannot be shared; ``owner_pid`` is set where known."""
 
     default_code = "runtime_occupied"
     default_hint = "End that process, or use another Local(data_dir=...)."
@@ -48,7 +50,10 @@ class RuntimeOccupiedError(LettaError):
 
 
 class _RuntimeEndedError(LettaError):
-    """``stderr_tail``: its last output. ``returncode``: ``None`` if it had to be stopped."""
+    """The runtime has ended.
+
+    ``stderr_tail`` is its last output; ``returncode`` is ``None`` if it had to be stopped.
+    """
 
     def __init__(
         self, message: str, *, stderr_tail: str = "", returncode: int | None = None, **kwargs: Any
@@ -61,7 +66,7 @@ class _RuntimeEndedError(LettaError):
 
 
 class RuntimeStartError(_RuntimeEndedError):
-    """The runtime ended, or stayed silent, while it was started. ``stderr_tail`` says why."""
+    """The runtime ended, or stayed silent, while it was started; see ``stderr_tail``."""
 
     default_code = "runtime_start_failed"
 

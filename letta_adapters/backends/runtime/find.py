@@ -1,4 +1,7 @@
-"""Where the runtime is: the node binary and the app inside the ``letta`` wheel, and ``git``."""
+"""The parts of the runtime: node and the app inside the ``letta`` wheel, and ``git``.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -38,10 +41,11 @@ class Installation:
 
 
 def find_installation() -> Installation:
-    """The installed ``letta`` wheel's runtime; nothing of it is imported.
+    """Return the installed ``letta`` wheel's runtime; nothing of it is imported.
 
-    Raises :class:`RuntimeUnavailableError` (no wheel, or half of one) or
-    :class:`RuntimeVersionError` (too old).
+    Raises:
+        RuntimeUnavailableError: There is no wheel, or half of one.
+        RuntimeVersionError: It is too old.
     """
     spec = importlib.util.find_spec("letta_code")
     roots = list(spec.submodule_search_locations or ()) if spec else []
@@ -77,7 +81,10 @@ def check_version(version: str, protocol: int = PROTOCOL_VERSION) -> None:
 
 
 def check_git(env: Mapping[str, str]) -> None:
-    """The runtime keeps agent memory in git repositories; without git it fails late and oddly."""
+    """Raise :class:`RuntimeUnavailableError` if ``git`` is not in PATH.
+
+    The runtime keeps agent memory in git repositories; without git it fails late and oddly.
+    """
     if shutil.which("git", path=env.get("PATH", "")) is None:
         hint = _GIT_HINTS.get(sys.platform, "Install git with your system's package manager.")
         raise RuntimeUnavailableError(

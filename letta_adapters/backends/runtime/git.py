@@ -1,11 +1,13 @@
 """Git's configuration inside the runtime: the user's where the agent works, none in its memory.
 
-An agent's memory is a git repository. What the user has set for all repositories (a hooks
-directory, a template, signing, ignored files, attributes) would run or fail there, so git gets a
-global configuration of ours, which includes the user's and takes these back below the memory's
-directories. What git decides before it knows the repository (a template) only the preload
-``git.cjs`` can see to; it reads ``rules.json``. Git before 2.32 (2021) ignores the file; what the
-preload does holds there too.
+An agent's memory is a git repository. The user's settings for all repositories (a hooks directory,
+a template, signing, ignored files, attributes) would run or fail there, so git gets a global
+configuration of ours, which includes the user's and takes these back below the memory's
+directories. Decisions of git before it knows the repository (a template) only the preload
+``git.cjs`` can change; it reads ``rules.json``. Git before 2.32 (2021) ignores the file; the
+effects of the preload hold there too.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _HOOKS = ("pre-commit", "post-commit")  # the ones Letta Code installs
-# Hooks of the memory alone, also in its linked worktrees.
+# Runs the hooks of the memory alone, also in its linked worktrees.
 _HOOK = """#!/bin/sh
 hook="$(git rev-parse --git-common-dir)/hooks/{name}"
 [ -x "$hook" ] || exit 0
@@ -28,7 +30,7 @@ exec "$hook" "$@"
 
 @dataclass(frozen=True, slots=True)
 class GitFiles:
-    """The files in ``folder``, which is the runtime's alone."""
+    """The configuration files in ``folder``, which is the runtime's alone."""
 
     folder: Path
 
@@ -40,11 +42,11 @@ class GitFiles:
     def write(
         self, memories: Sequence[Path], environ: Mapping[str, str], *, remote: bool | None
     ) -> None:
-        """Write them anew.
+        """Write the files anew.
 
         Args:
             memories: The directories below which the memory repositories are.
-            environ: The caller's environment, which says where the user's configuration is.
+            environ: The caller's environment, which tells where the user's configuration is.
             remote: ``None`` if memory is local, else whether it may be cloned and pushed.
         """
         hooks = self.folder / "hooks"
@@ -59,6 +61,8 @@ class GitFiles:
         own = memory + "[safe]\n\tdirectory = *\n"
         _put(self.folder / "own.gitconfig", own if remote is None else "".join(lines) + own)
         for root in memories:
+            # git compares the path as it is written and as it is resolved, so both forms are
+            # listed.
             for form in dict.fromkeys([root, root.resolve()]):
                 where = f"gitdir{'/i' if os.name == 'nt' else ''}:{_literal(form)}/"
                 lines.append(_setting(f'includeIf "{where}"', self.folder / "memory.gitconfig"))
@@ -67,7 +71,8 @@ class GitFiles:
             "memories": [str(root.resolve()) for root in memories],
             "local": remote is None,
             "network": remote is not False,
-            # Also on the command line: git before 2.32 does not read a global file of ours.
+            # These are given on the command line too, as git before 2.32 does not read a global
+            # file of ours.
             "settings": [f"{key}={value}" for key, value in settings],
         }
         _put(self.folder / "rules.json", json.dumps(rules))
@@ -88,7 +93,7 @@ def _of_memory(hooks: Path) -> list[tuple[str, str]]:
 
 
 def users_files(environ: Mapping[str, str]) -> list[Path]:
-    """Return what git would read as the user's own configuration (`git help config`, FILES)."""
+    """Return the files git would read as the user's configuration (`git help config`, FILES)."""
     if "GIT_CONFIG_GLOBAL" in environ:
         return [Path(environ["GIT_CONFIG_GLOBAL"])] if environ["GIT_CONFIG_GLOBAL"] else []
     home = Path(environ.get("HOME") or Path.home())
@@ -110,13 +115,13 @@ def _quoted(text: str) -> str:
 
 
 def _literal(path: Path) -> str:
-    """Escape what is a pattern in ``includeIf``, then what is syntax in a section's name."""
+    """Escape the characters of patterns in ``includeIf``, then those of a section's name."""
     pattern = re.sub(r"([*?\[\]\\])", r"\\\1", path.as_posix())
     return pattern.replace("\\", "\\\\").replace('"', '\\"')
 
 
 def _put(file: Path, text: str, mode: int = 0o600) -> None:
-    # Another file in its place: a reader sees the old one or the new one.
+    # The new file replaces the old one as a whole, so that a reader sees one of the two.
     temporary = file.with_name(f"{file.name}.new")
     temporary.unlink(missing_ok=True)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

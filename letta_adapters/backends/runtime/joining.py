@@ -1,4 +1,7 @@
-"""Find the server of a state directory and join it, or start one. Blocking code."""
+"""Joining the server of a state directory, or starting one; all of this blocks.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -47,26 +50,27 @@ _ELSEWHERE: Final = "or another Local(data_dir=...)"
 
 
 class RecyclingError(Exception):
-    """The server takes nobody new: it ends when those who use it have left. Then try again."""
+    """The server takes nobody new and ends when those who use it have left; try again then."""
 
 
 def open_server(config: RuntimeConfig, places: Places, *, insist: bool = False) -> Server:
     """Join the server of this state directory, or start it.
 
     Args:
-        config: How it must run.
+        config: The settings that it must have.
         places: Its directories.
-        insist: Join also a server that is being recycled.
+        insist: Join a server even if it is being recycled.
 
     Raises:
-        RecyclingError: not now.
-        LettaError: those of :mod:`letta_adapters.backends.runtime.errors`.
+        RecyclingError: It is being recycled, and so cannot be joined now.
+        LettaError: One of :mod:`letta_adapters.backends.runtime.errors`.
     """
     found = find_installation()
     check_git(runtime_environment(config))
     meeting = Meeting(places.meet)
     search = _Search(config, places, meeting, found, insist)
     deadline = time.monotonic() + config.start_timeout
+    # Others may do the same at this moment: one of them starts the server, the others join it.
     while True:
         server = search.join()
         if server is None and meeting.try_own():
@@ -92,10 +96,15 @@ class _Search:
     insist: bool
 
     def join(self) -> Server | None:
-        """The server that runs, if it grants a lease. One that nobody uses must fit exactly."""
+        """Return the server that runs, if it grants a lease.
+
+        A server that nobody uses must fit exactly, or it is ended.
+        """
         record = self.meeting.read()
         if record is None or (not self._fits(record) and self._retire(record)):
             return None
+        # Counted as a user before the lease is asked for, so that nobody takes the server for
+        # unused.
         if not self.meeting.enter():
             return None
         lease = None
@@ -121,7 +130,11 @@ class _Search:
     def _retire(self, record: ServerRecord) -> bool:
         """End a server that does not fit, unless somebody uses it.
 
-        ``False``: it can be shared until then. Raises the error for one that cannot.
+        Returns:
+            ``False`` if it can be shared until then.
+
+        Raises:
+            LettaError: It is in use and cannot be shared.
         """
         answer = ask(record.where, "retire") if record.door else None
         if answer is None or answer.get("retired") is True:
@@ -134,7 +147,11 @@ class _Search:
         return False
 
     def join_or_start(self) -> Server | None:
-        """As the owner of the meeting. ``None``: somebody uses a server that does not answer."""
+        """Join or start a server as the owner of the meeting.
+
+        Returns:
+            ``None`` if somebody uses a server that does not answer.
+        """
         patience = time.monotonic() + WIND_DOWN_SECONDS
         record = self.meeting.read()
         while record is not None and record.still_there():
@@ -144,7 +161,7 @@ class _Search:
             if time.monotonic() > patience:
                 if not self.meeting.alone():
                     return None
-                # It hangs, and nobody is there whom it serves.
+                # It hangs, and there is nobody whom it serves.
                 end_marked(record.runtime_id)
                 signal_server(record, getattr(signal, "SIGKILL", signal.SIGTERM))
                 if not wait_gone(record):
@@ -177,6 +194,8 @@ class _Search:
         )
         started_at = int(time.time() * 1000)
         if not self.meeting.enter():
+            # Counted as a user before the server runs, so that nobody takes it for one that hangs
+            # unused.
             raise RuntimeOccupiedError(
                 "The state directory is being cleared up by another process."
             )
@@ -202,6 +221,8 @@ class _Search:
                     stderr_tail=tail_of(self.meeting.log),
                 )
             self.meeting.publish(record)
+        # A half-started server must leave nothing behind: no process, no lock, no input to run
+        # again.
         except BaseException:
             process.stop()
             self.meeting.exit()
@@ -237,7 +258,7 @@ def check_shareable(server: Server, config: RuntimeConfig) -> None:
 
 
 def _refusal(record: ServerRecord, config: RuntimeConfig, users: list[int]) -> LettaError | None:
-    """Why a server that is in use cannot be shared."""
+    """Return the reason why a server that is in use cannot be shared; ``None`` if it can."""
     by = f"in use by process {', '.join(map(str, users))}" if users else "in use"
     if not record.understood:
         return _of_another_version(record)
@@ -265,7 +286,7 @@ def _of_another_version(record: ServerRecord) -> LettaError:
 
 
 def _silent(record: ServerRecord | None) -> LettaError:
-    """Nothing could be joined, started or replaced in time."""
+    """Return the error for a server that could not be joined, started or replaced in time."""
     if record is None:
         return RuntimeOccupiedError(
             "Another process holds this state directory, but no server of it answers.",

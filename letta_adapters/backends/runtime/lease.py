@@ -1,8 +1,10 @@
-"""What keeps a shared server running: a lease, which is a connection to the server's door.
+"""Leases, which keep a shared server running: each is a connection to the server's own port.
 
 The system closes it however this process ends; the server ends when the last lease is gone
-(``leases.cjs`` has the protocol, lines of JSON on loopback). Blocking code; a lease that is held
-has one daemon thread, which waits for what the server says and for its end.
+(``leases.cjs`` has the protocol, lines of JSON on loopback). The code blocks. A lease that is held
+has one daemon thread, which waits for messages of the server and for its end.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -25,14 +27,14 @@ Said = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """Where leases of a server are taken, and the server's token."""
+    """The port at which leases of a server are taken, and the server's token."""
 
     port: int
     token: str = field(repr=False)
 
 
 class Lease:
-    """A lease that was granted. ``granted``: what the server said then."""
+    """A lease that was granted; ``granted`` is the server's answer."""
 
     def __init__(self, connection: socket.socket, rest: bytes, granted: Said) -> None:
         self.granted = granted
@@ -42,29 +44,33 @@ class Lease:
         self._ended = threading.Event()
 
     def watch(self, heard: Callable[[Said], None], ended: Callable[[], None]) -> None:
-        """Call ``heard`` for what the server says, ``ended`` once when it is gone; on a thread."""
+        """Call ``heard`` for each message of the server and ``ended`` at its end; on a thread."""
         work = (heard, ended)
         name = "letta-runtime-lease"
         threading.Thread(target=self._watch, args=work, name=name, daemon=True).start()
 
     def leave(self, keep: float) -> bool | None:
-        """Give it back. Does the server end now? ``None`` if it does not answer.
+        """Give the lease back, and return whether the server ends now.
 
         Args:
             keep: Seconds the server shall stay if this was the last lease.
+
+        Returns:
+            ``None`` if the server does not answer.
         """
         if self._socket is None:
             return None
         with contextlib.suppress(OSError):
             self._socket.sendall(_line({"do": "leave", "keep": keep}))
             self._ended.wait(_ANSWER_SECONDS)
-        # Ours was the last word: a server that has not heard it sees the end of the connection.
+        # Nothing more will be said: a server that has not heard this sees the end of the
+        # connection.
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         return None if self._left is None else self._left.get("ending") is True
 
     def forget(self) -> None:
-        """In a forked child: drop our copy, which leaves the parent's open."""
+        """Drop a forked child's copy of the connection, which leaves the parent's open."""
         if self._socket is not None:
             with contextlib.suppress(OSError):
                 os.close(self._socket.detach())
@@ -88,12 +94,15 @@ class Lease:
 
 
 def take_lease(door: Door, *, keep: float, insist: bool = False) -> Lease | Said | None:
-    """Ask for a lease; what the server said instead if it refused, ``None`` if none answers.
+    """Ask for a lease.
 
     Args:
-        door: Where to ask.
+        door: The port and token to ask with.
         keep: Seconds the server shall stay if this process is killed and was the last.
-        insist: Also where the server waits for the last leases to go.
+        insist: Take one even from a server that waits for its last leases to go.
+
+    Returns:
+        The lease, the server's answer if it refused, or ``None`` if there is no answer.
     """
     asked = {"do": "lease", "keep": keep, "insist": insist, **_self()}
     connection = _connect(door, asked)
@@ -108,7 +117,7 @@ def take_lease(door: Door, *, keep: float, insist: bool = False) -> Lease | Said
 
 
 def ask(door: Door, what: str) -> Said | None:
-    """``"retire"`` or ``"status"``: the answer, ``None`` if none comes."""
+    """Send ``"retire"`` or ``"status"`` and return the answer, ``None`` if none comes."""
     connection = _connect(door, {"do": what})
     if connection is None:
         return None
@@ -119,11 +128,12 @@ def ask(door: Door, what: str) -> Said | None:
 
 
 def _self() -> dict[str, Any]:
-    """What tells this process from others, also from one of the same id in another container."""
+    """Return facts that tell this process from one of the same id in another container."""
     try:
         stat = Path("/proc/self/stat").read_text("latin-1")
     except OSError:
         return {"pid": os.getpid(), "birth": None}
+    # The 22nd field, the start time; the name in brackets before it may hold spaces.
     return {"pid": os.getpid(), "birth": stat.rpartition(")")[2].split()[19]}
 
 

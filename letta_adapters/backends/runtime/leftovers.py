@@ -1,10 +1,12 @@
-"""Inputs a dead server had accepted and not finished: its next start would run them again.
+"""Inputs a dead server had accepted and not finished, which its next start would run again.
 
 The runtime notes every accepted input in ``~/.letta/state/<hash of the API URL>/
 input-dispositions-v2.json`` (measured with 0.34.12); an entry with ``queuedInput`` is run at the
 next ``runtime_start`` of its conversation. Here such entries are marked as completed, which keeps
 the message in the history and its id known as used. The file may be shared with servers that are
 not ours (same home): their entries are only reported. ``shim.cjs`` has the same rules.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ log = logging.getLogger("letta_adapters.runtime")
 
 @dataclass(frozen=True, slots=True)
 class Leftover:
-    """One input that was not finished. ``neutralised``: it will not be run again."""
+    """One input that was not finished; if ``neutralised``, it will not be run again."""
 
     client_message_id: str
     agent_id: str | None
@@ -43,10 +45,14 @@ class Leftover:
 
 
 def clear_leftovers(places: Places, *, since: int | None) -> list[Leftover]:
-    """Neutralise what our last server left; call it only while no server of ours runs there.
+    """Neutralise the inputs our last server left; only while no server of ours runs there.
 
-    ``since``: when that server was started (milliseconds since the epoch), ``None`` if it is not
-    known to have crashed. In an isolated home everything is ours.
+    In an isolated home everything is ours.
+
+    Args:
+        places: The directories of the server.
+        since: When that server was started (milliseconds since the epoch), ``None`` if it is not
+            known to have crashed.
     """
     found: list[Leftover] = []
     for ledger in places.ledgers:
@@ -57,7 +63,7 @@ def clear_leftovers(places: Places, *, since: int | None) -> list[Leftover]:
 
 
 def report(leftovers: list[Leftover]) -> None:
-    """Log what was found."""
+    """Log the inputs that were found."""
     for item in leftovers:
         fate = "will not be run again" if item.neutralised else "is about to be run again by Letta"
         log.warning(
@@ -84,6 +90,8 @@ def _clear(ledger: Path, places: Places, since: int | None, *, write: bool) -> l
     return found
 
 
+# The ledger of a shared home holds inputs of servers that still run: only an entry of our own dead
+# server may be touched.
 def _is_ours(entry: dict[str, Any], places: Places, since: int | None) -> bool:
     if places.isolated:
         return True
@@ -146,9 +154,10 @@ def _replace(ledger: Path, store: dict[str, Any]) -> None:
 
 @contextmanager
 def _locked(ledger: Path) -> Iterator[bool]:
-    """The runtime's own lock: a directory with one owner file, put in place by a rename.
+    """Hold the runtime's own lock: a directory with one owner file, put in place by a rename.
 
-    Yields False if somebody else keeps it; a dead holder's lock is broken.
+    Yields:
+        False if somebody else keeps it; a dead holder's lock is broken.
     """
     lock = ledger.with_name(f"{ledger.name}.lock")
     token = str(uuid.uuid4())

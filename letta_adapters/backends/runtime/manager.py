@@ -9,6 +9,8 @@
 The user of a handle aborts its turns and closes its connections *before* it releases the handle.
 Nothing is left behind when it cannot: at exit this process's leases are given back, in a forked
 child they are forgotten, and with a process that is killed its leases go (see ``lease.py``).
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from letta_adapters.backends.runtime.process import forget_starts
 from letta_adapters.backends.runtime.rendezvous import reset_after_fork
 from letta_adapters.backends.runtime.server import Server
 
-# How long a new turn waits for those that run while the server is to be exchanged.
+# Seconds a new turn waits for those that run while the server is to be exchanged.
 RECYCLING_SECONDS: Final = 60.0
 _AGAIN_SECONDS: Final = 0.1
 
@@ -53,7 +55,7 @@ class RuntimeHandle:
 
     @property
     def url(self) -> str:
-        """``ws://127.0.0.1:PORT/ws``"""
+        """The server's address, ``ws://127.0.0.1:PORT/ws``."""
         return self._server.record.url
 
     @property
@@ -73,7 +75,7 @@ class RuntimeHandle:
 
     @property
     def owned(self) -> bool:
-        """Has this process started it? It makes no difference for those who use it."""
+        """True if this process has started it, which makes no difference for those who use it."""
         return self._server.owned
 
     @property
@@ -82,32 +84,35 @@ class RuntimeHandle:
         return self._server.leftovers
 
     async def alive(self) -> bool:
-        """Does the server still serve?"""
+        """Return whether the server still serves."""
         return await asyncio.to_thread(self._server.healthy)
 
     async def status(self) -> Mapping[str, Any]:
-        """What the server says of its memory and its users."""
+        """Return the server's own account of its memory and its users."""
         return await asyncio.to_thread(self._server.status)
 
     def on_retire(self, listener: Callable[[], None]) -> None:
         """Call ``listener``, on any thread, when the server is to be exchanged for a new one.
 
-        It takes nobody new then; the next :func:`acquire` waits until all have released it.
+        The server takes nobody new then; the next :func:`acquire` waits until all have released it.
         """
         if not self._released:
             self._forget_listener()
             self._forget_listener = self._server.on_retire(listener)
 
     def stderr_tail(self) -> str:
-        """The server's last output."""
+        """Return the server's last output."""
         return self._server.stderr_tail()
 
     def failure(self) -> RuntimeCrashedError:
-        """The error to raise when a connection was lost and :meth:`alive` is False."""
+        """Return the error to raise when a connection was lost and :meth:`alive` is False."""
         return self._server.failure()
 
     async def release(self) -> None:
-        """Give the share back; the last one stops the server (see ``keep_running``). Idempotent."""
+        """Give the share back; the last one stops the server (see ``keep_running``).
+
+        It can be called more than once.
+        """
         if not self._released:
             self._released = True
             self._forget_listener()
@@ -123,11 +128,13 @@ class _Slot:
         self._lock = threading.Lock()
         self._server: Server | None = None
         self._keep = 0.0
-        # Handles, and calls that want one; guarded by _slots_lock.
+        # The number of handles, and of calls that want one; guarded by _slots_lock.
         self.wanted = 0
 
     def acquire(self, config: RuntimeConfig, *, insist: bool) -> Server:
         with self._lock:
+            # Under the lock, so that of several threads one starts the server and the others share
+            # it.
             server = self._server
             if server is None or not server.healthy():
                 self._server = None
@@ -149,19 +156,19 @@ class _Slot:
                     self._server = None
 
     def stop(self) -> None:
-        """At exit: whatever its users do."""
+        """Leave the server at exit, whatever its users do."""
         with self._lock:
             server, self._server = self._server, None
             if server is not None:
                 server.leave(self._keep)
 
     def forget(self) -> None:
-        """In a forked child, whose copy of the lock may be held for ever."""
+        """Forget the server in a forked child, whose copy of the lock may be held for ever."""
         if self._server is not None:
             self._server.forget()
 
 
-# Those with a server, or a call that wants one.
+# The state directories with a server, or a call that wants one.
 _slots: dict[Path, _Slot] = {}
 _slots_lock = threading.Lock()
 
@@ -191,16 +198,16 @@ def _give_back(slot: _Slot, server: Server) -> None:
 
 
 async def acquire(config: RuntimeConfig, *, insist: bool = False) -> RuntimeHandle:
-    """A share in the server of ``config``'s state directory, which is joined or started.
+    """Return a share in the server of ``config``'s state directory, which is joined or started.
 
-    One that is being recycled is waited for, 60 s at most: then it is joined after all.
+    A server that is being recycled is waited for, 60 s at most; then it is joined after all.
 
     Args:
-        config: How it must run.
-        insist: Do not wait: who uses it waits for the caller.
+        config: The settings that it must have.
+        insist: Do not wait, because its present users wait for the caller.
 
     Raises:
-        LettaError: those of :mod:`letta_adapters.backends.runtime.errors`.
+        LettaError: One of :mod:`letta_adapters.backends.runtime.errors`.
     """
     until = time.monotonic() + RECYCLING_SECONDS
     while True:
@@ -230,6 +237,7 @@ class _Claim:
         except BaseException:
             _unwant(slot)
             raise
+        # The caller may be cancelled at this moment: exactly one of the two gives the share back.
         with self._lock:
             self._share = (slot, server)
             abandoned = self._abandoned
@@ -238,7 +246,7 @@ class _Claim:
         return RuntimeHandle(slot, server)
 
     def abandon(self) -> None:
-        """Give back what the thread got, or will get."""
+        """Give back the share that the thread got, or will get."""
         with self._lock:
             self._abandoned = True
             share = self._share

@@ -1,9 +1,11 @@
-"""Start one server process, read where it listens, and know when it has ended.
+"""One server process: it is started here, and its address and its end are found out.
 
-Blocking code and one daemon thread; no event loop. The process is this one's child and yet does not
-end with it: who uses it holds a lease (``lease.py``). Only until the first lease is taken does it
-depend on its starter, by the other end of its ``stdin`` pipe, which the system closes however the
-starter ends. What it writes goes to a file, which whoever uses it can read and nobody must.
+The code blocks and has one daemon thread; there is no event loop. The process is this one's child
+and yet does not end with it: whoever uses it holds a lease (``lease.py``). Only until the first
+lease is taken does it depend on its starter, by the other end of its ``stdin`` pipe, which the
+system closes however the starter ends. Its output goes to a file, which whoever uses it can read.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -29,13 +31,13 @@ _STOP_SECONDS: Final = GRACE_SECONDS + 3.0
 _SOCKET: Final = "WebSocket: "
 _DOOR: Final = "letta-adapters door: "
 
-# Servers whose start is under way in this process: a forked child drops its copies of their pipes.
+# Servers whose start is under way in this process; a forked child drops its copies of their pipes.
 _starting: set[ServerProcess] = set()
 
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where a server listens: the App Server's URL, and the port at which leases are taken."""
+    """The addresses of a server: the App Server's URL, and the port at which leases are taken."""
 
     url: str
     door: int
@@ -59,17 +61,19 @@ class ServerProcess:
 
     @property
     def returncode(self) -> int | None:
-        """How it ended; ``None`` while it runs."""
+        """The code with which it ended; ``None`` while it runs."""
         return self._process.returncode
 
     def wait_ended(self, seconds: float) -> bool:
-        """Wait at most so long until it is gone."""
+        """Wait at most so long until it is gone, and return whether it is."""
         return self._exited.wait(seconds)
 
     def wait_ready(self, timeout: float) -> Listening:
-        """Where it listens, once it does. Raises :class:`RuntimeStartError`."""
+        """Return its addresses once it listens; raise :class:`RuntimeStartError` if it fails."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline and not self._exited.is_set():
+            # It prints them to its log; the file is read again and again, as a pipe would end with
+            # us.
             found = _listening(self._log)
             if found is not None:
                 return found
@@ -88,7 +92,7 @@ class ServerProcess:
         )
 
     def let_go(self) -> None:
-        """End its dependence on this process: somebody has a lease."""
+        """End its dependence on this process, because somebody has a lease."""
         _starting.discard(self)
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
@@ -106,7 +110,7 @@ class ServerProcess:
         end_marked(self._launch.runtime_id)
 
     def forget(self) -> None:
-        """In a forked child: drop our copy of the pipe, so that the parent alone holds it."""
+        """Drop a forked child's copy of the pipe, so that the parent alone holds it."""
         if self._process.stdin is not None:
             with contextlib.suppress(OSError, ValueError):
                 os.close(self._process.stdin.fileno())
@@ -129,7 +133,7 @@ class ServerProcess:
                 stdout=log,
                 stderr=log,
                 bufsize=0,
-                # Ctrl-C in a terminal goes to the whole group: it must not end the server.
+                # Ctrl-C in a terminal goes to the whole group, and must not end the server.
                 start_new_session=sys.platform != "win32",
                 creationflags=flags,
             )
@@ -147,14 +151,14 @@ class ServerProcess:
 
 
 def forget_starts() -> None:
-    """In a forked child: starts that were under way are the parent's."""
+    """Forget, in a forked child, the starts that were under way: they are the parent's."""
     for process in tuple(_starting):
         process.forget()
     _starting.clear()
 
 
 def tail_of(log: Path) -> str:
-    """The last lines a server wrote, for error messages; empty if they are gone."""
+    """Return the last lines a server wrote, for error messages; empty if they are gone."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_CHARS))

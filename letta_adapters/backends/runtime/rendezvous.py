@@ -1,9 +1,11 @@
-"""How the processes on one state directory find their common server.
+"""The files by which the processes on one state directory find their common server.
 
-Three files: ``owner.lock``, locked by whoever starts a server or clears up after one (the system
-unlocks it, whatever ends that process); ``server.json`` (mode 0600) with the URL and the tokens of
-the server that runs; ``users.lock``, locked by all who use it, together. The last one tells whether
-a server that answers nobody may be killed.
+There are three: ``owner.lock``, locked by whoever starts a server or clears up after one (the
+system unlocks it, whatever ends that process); ``server.json`` (mode 0600) with the URL and the
+tokens of the server that runs; ``users.lock``, locked by all who use it, together. The last one
+tells whether a server that answers nobody may be killed.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -29,17 +31,18 @@ from letta_adapters.backends.runtime.lease import Door
 _SCHEMA = 2
 _PROBE_SECONDS = 5.0
 # The locks this process has. A POSIX lock does not keep a process from itself, and closing *any*
-# descriptor of the file gives it up.
+# descriptor of the file gives it up, so they are counted here.
 _held: dict[Path, int] = {}
 _held_guard = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
 class ServerRecord:
-    """What ``server.json`` says. ``started_at`` in milliseconds since the epoch.
+    """The content of ``server.json``; ``started_at`` is in milliseconds since the epoch.
 
-    ``door``: the port at which leases are taken. ``adapters``: the version of this package whose
-    server it is. Another ``schema`` may leave out what it knows under other names.
+    ``door`` is the port at which leases are taken. ``adapters`` is the version of this package
+    whose server it is. Another ``schema`` may have other names for its fields, which are then left
+    out.
     """
 
     pid: int
@@ -56,20 +59,20 @@ class ServerRecord:
 
     @property
     def understood(self) -> bool:
-        """Is it a record of a version that shares its servers as this one does?"""
+        """True if it was written by a version that shares its servers as this one does."""
         return self.schema == _SCHEMA
 
     @property
     def where(self) -> Door:
-        """Where to ask for a lease."""
+        """The port and token with which to ask for a lease."""
         return Door(self.door, self.token)
 
     def still_there(self) -> bool:
-        """Does the process run? Ids are used again, so it must be that server."""
+        """Return whether the server's process runs, and not another one that got its id."""
         if not is_alive(self.pid):
             return False
         known = is_marked(self.pid, self.runtime_id)
-        # Where the mark cannot be read, the token is the proof.
+        # Where the mark cannot be read, an answer to the token is the proof.
         return probe(self.url, self.token) is not None if known is None else known
 
 
@@ -84,15 +87,15 @@ class Meeting:
         self._users = folder / "users.lock"
 
     def try_own(self) -> bool:
-        """Be the one who starts a server or clears up, unless another is it just now."""
+        """Become the one who starts a server or clears up, unless another is that just now."""
         return self._take(self._lock, shared=False)
 
     def disown(self) -> None:
-        """Let another do it."""
+        """Let another process do it."""
         _give_up(self._lock)
 
     def enter(self) -> bool:
-        """Be counted among those who use the server; ``False`` while it is being killed."""
+        """Be counted among the users of the server; return ``False`` while it is being killed."""
         return self._take(self._users, shared=True)
 
     def exit(self) -> None:
@@ -100,7 +103,7 @@ class Meeting:
         _give_up(self._users)
 
     def alone(self) -> bool:
-        """Is nobody else using the server (while this process does not enter)?"""
+        """Return whether nobody else uses the server (while this process does not enter)."""
         with _held_guard:
             mine = self._users in _held
         if mine or sys.platform == "win32" or not self._take(self._users, shared=False):
@@ -127,7 +130,7 @@ class Meeting:
             return True
 
     def read(self) -> ServerRecord | None:
-        """The record, if there is a readable one; of another version what is known of it."""
+        """Return the record, if there is a readable one; of another version the known fields."""
         try:
             raw = json.loads(self._record.read_text("utf-8"))
         except (OSError, ValueError):
@@ -135,7 +138,7 @@ class Meeting:
         return _record_of(raw) if isinstance(raw, dict) else None
 
     def publish(self, record: ServerRecord) -> None:
-        """Write the record, all or nothing, for this user's eyes only."""
+        """Write the record as a whole, readable by this user only."""
         temporary = self.folder / f"server.json.{uuid.uuid4().hex}"
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(fd, "w", encoding="utf-8") as file:
@@ -143,7 +146,7 @@ class Meeting:
         temporary.replace(self._record)
 
     def bury(self, record: ServerRecord) -> None:
-        """After its server has ended, and before there is another: what it left goes."""
+        """Remove the files of a server that has ended, before there is another one."""
         end_marked(record.runtime_id)
         found = self.read()
         if found is not None and found.runtime_id == record.runtime_id:
@@ -153,7 +156,7 @@ class Meeting:
 
 
 def _record_of(raw: dict[str, Any]) -> ServerRecord | None:
-    """Only fields of the right type count; without a process there is nothing to know."""
+    """Return a record of the fields with the right type; ``None`` if no process is named."""
     known: dict[str, Any] = {"schema": 0}
     for one in fields(ServerRecord):
         value = raw.get(one.name)
@@ -166,14 +169,14 @@ def _record_of(raw: dict[str, Any]) -> ServerRecord | None:
 
 
 def reset_after_fork() -> None:
-    """In a forked child: the parent's locks are not ours, and its guard may be held for ever."""
+    """Forget the parent's locks in a forked child, where their guard may be held for ever."""
     global _held_guard
     _held_guard = threading.Lock()
     _held.clear()
 
 
 def probe(url: str, token: str) -> dict[str, Any] | None:
-    """``GET /app-server-info``; ``None`` if nothing with that token answers there."""
+    """Return the answer to ``GET /app-server-info``; ``None`` if there is none for that token."""
     where = urlsplit(url)
     connection = http.client.HTTPConnection(
         where.hostname or "127.0.0.1", where.port, timeout=_PROBE_SECONDS
@@ -213,7 +216,8 @@ else:
     import fcntl
 
     def _lock(fd: int, *, shared: bool) -> bool:
-        # A record lock belongs to the process: unlike flock(), a forked child does not keep it.
+        # A record lock belongs to the process: unlike that of flock(), a forked child does not keep
+        # it.
         how = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
             fcntl.lockf(fd, how | fcntl.LOCK_NB)

@@ -3,6 +3,8 @@
 Whoever finds no server starts one; everybody else joins. Afterwards both are the same: the server
 belongs to all who use it, and ends when the last of them leaves. Everything here blocks;
 ``manager.py`` calls it on worker threads.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from letta_adapters.backends.runtime.process import ServerProcess, tail_of
 from letta_adapters.backends.runtime.rendezvous import Meeting, ServerRecord, probe
 
 _NOTICE_SECONDS: Final = 1.0
-# How long a server that ends in order may need.
+# Seconds that a server which ends in order may need.
 WIND_DOWN_SECONDS: Final = GRACE_SECONDS + 4.0
 _SETTLE_SECONDS: Final = WIND_DOWN_SECONDS + 3.0
 POLL_SECONDS: Final = 0.05
@@ -34,15 +36,15 @@ log = logging.getLogger("letta_adapters.runtime")
 
 
 class Server:
-    """A server this process uses; ``users`` counts its handles.
+    """A server that this process uses; ``users`` counts its handles.
 
     Args:
         places: The directories.
-        meeting: Its files.
-        record: What is known of it.
+        meeting: The files by which it is found.
+        record: The facts known of it.
         lease: This process's lease.
-        process: If this process has started it.
-        leftovers: What an earlier server had left unfinished.
+        process: The process, if this one has started it.
+        leftovers: Inputs that an earlier server had left unfinished.
     """
 
     def __init__(
@@ -68,17 +70,17 @@ class Server:
         self.record = record
         self.leftovers = leftovers
         self.users = 0
-        # It takes nobody new and ends when all have left.
+        # True if it takes nobody new and ends when all have left.
         self.retiring = lease.granted.get("recycling") is True
         lease.watch(self._heard, self._ended)
 
     @property
     def owned(self) -> bool:
-        """Has this process started it?"""
+        """True if this process has started it."""
         return self._process is not None
 
     def healthy(self) -> bool:
-        """Does it still run? If not, what it left is cleared up when this returns."""
+        """Return whether it still runs; if not, all that it left is cleared up by then."""
         # A lost connection is noticed before the end of the lease. A server that runs and does not
         # answer is busy.
         if not self._gone.is_set() and (
@@ -90,11 +92,11 @@ class Server:
         return False
 
     def stderr_tail(self) -> str:
-        """The last lines it wrote."""
+        """Return the last lines it wrote."""
         return self._tail or tail_of(self._meeting.log)
 
     def failure(self) -> RuntimeCrashedError:
-        """The error for a connection that was lost because the server is gone."""
+        """Return the error for a connection that was lost because the server is gone."""
         code = None
         if self._process is not None and self._process.wait_ended(_NOTICE_SECONDS):
             code = self._process.returncode
@@ -106,8 +108,10 @@ class Server:
         )
 
     def leave(self, keep: float) -> None:
-        """Give the lease back. If it was the last one, no process is left when this returns,
-        unless the server shall stay for ``keep`` seconds.
+        """Give the lease back.
+
+        If it was the last one, no process is left when this returns, unless the server shall stay
+        for ``keep`` seconds.
         """
         self._leaving = True
         gone = self._gone.is_set()
@@ -115,24 +119,31 @@ class Server:
         self._meeting.exit()
         if gone:
             self._settled.wait(_SETTLE_SECONDS)
+        # Either the server says that it ends, or it is silent and nobody else is there to be
+        # served.
         elif ending or (ending is None and self._meeting.alone()):
             self._see_to_the_end()
 
     def forget(self) -> None:
-        """In a forked child: the lease is the parent's alone."""
+        """Forget the lease in a forked child: it is the parent's alone."""
         self._lease.forget()
 
     def status(self) -> Said:
-        """What it says of itself; empty if it does not answer."""
+        """Return its own account of itself; empty if it does not answer."""
         answer = ask(self.record.where, "status")
         found = None if answer is None else answer.get("status")
         return found if isinstance(found, dict) else {}
 
     def on_retire(self, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call ``listener``, on any thread, when it takes nobody new; the result forgets that."""
+        """Call ``listener``, on any thread, when it takes nobody new.
+
+        Returns:
+            A function that forgets the listener.
+        """
         with self._telling:
             self._listeners.append(listener)
             retiring = self.retiring
+        # It may have happened before: then the listener would never be told.
         if retiring:
             listener()
 
@@ -143,7 +154,7 @@ class Server:
         return forget
 
     def _heard(self, said: Said) -> None:
-        """On the lease's thread: what the server says unasked."""
+        """Handle, on the lease's thread, a message that the server sends unasked."""
         event, status = said.get("event"), said.get("status")
         if event == "memory":
             log.warning("%s It is exchanged when that is full.", _filling(status))
@@ -157,7 +168,10 @@ class Server:
             listener()
 
     def _ended(self) -> None:
-        """On the lease's thread: this process has left, or the server is ending, or it is dead."""
+        """Handle, on the lease's thread, the end of the lease.
+
+        This process has left, or the server is ending, or it is dead.
+        """
         if self._leaving:
             self._gone.set()
             self._settled.set()
@@ -174,7 +188,7 @@ class Server:
             self._settled.set()
 
     def _see_to_the_end(self) -> None:
-        """Wait until it has ended; make it, where it does not by itself."""
+        """Wait until the server has ended, and end it if it does not do so by itself."""
         ladder = (signal.SIGTERM, getattr(signal, "SIGKILL", signal.SIGTERM))
         for seconds, number in zip((WIND_DOWN_SECONDS, 2.0), ladder, strict=True):
             if wait_gone(self.record, seconds):
@@ -184,7 +198,7 @@ class Server:
             self._clear_up()
 
     def _clear_up(self) -> None:
-        """After a crash, before anybody starts it again; after an orderly end there is nothing."""
+        """Clear up after a crash, before anybody starts it again; otherwise there is nothing."""
         deadline = time.monotonic() + WIND_DOWN_SECONDS
         while _is_recorded(self._meeting, self.record):
             if self._meeting.try_own():
@@ -201,7 +215,7 @@ class Server:
 
 
 def clear_up(places: Places, meeting: Meeting, record: ServerRecord) -> tuple[Leftover, ...]:
-    """What a crashed server left: its children end, its open inputs will not be run again.
+    """Clear up after a server that crashed: end its children, neutralise its open inputs.
 
     Call it as the owner of the meeting, when the server has ended.
     """
@@ -212,7 +226,7 @@ def clear_up(places: Places, meeting: Meeting, record: ServerRecord) -> tuple[Le
 
 
 def wait_gone(record: ServerRecord, seconds: float = WIND_DOWN_SECONDS) -> bool:
-    """Wait at most so long until the server's process has ended."""
+    """Wait at most so long until the server's process has ended, and return whether it has."""
     deadline = time.monotonic() + seconds
     while record.still_there():
         if time.monotonic() > deadline:
