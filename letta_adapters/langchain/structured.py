@@ -43,7 +43,8 @@ def structured(
         schema: A pydantic class, a ``TypedDict``, a JSON schema, or ``None`` (JSON mode).
         method: One of :data:`METHODS`.
         include_raw: Give the message and a parsing error beside the object.
-        strict, more: Passed on to the schema, and bound to the model.
+        strict: Passed on into the schema.
+        more: Bound to the model as it is.
 
     Raises:
         InvalidInputError: The schema or the method cannot be used.
@@ -54,7 +55,6 @@ def structured(
         raise InvalidInputError(f"method={method!r} needs a schema.")
     validate = validator_of(schema)
     parse: Callable[[AIMessage], Any]
-    # Tracers show this as the run's output format.
     shown = {"kwargs": {"method": method, "strict": strict}, "schema": schema or {}}
     if method == "function_calling":
         # The model gets one tool that stands for the schema; the object is its arguments.

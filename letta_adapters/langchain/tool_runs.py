@@ -60,6 +60,7 @@ def as_base_tools(tools: Any) -> list[BaseTool]:
 
 def result_of(call: ToolCall, value: Any) -> ToolMessage:
     """Return a tool's output as the message that answers its call."""
+    # LangChain's tools make the whole message themselves when they are given a call.
     if isinstance(value, ToolMessage):
         return value
     # The agent reads text; JSON keeps more of an object than its `str` would.
@@ -140,6 +141,7 @@ def announce(manager: Any, messages: Sequence[ToolMessage]) -> None:
         messages: The tools' messages.
     """
     metadata = getattr(manager, "metadata", None) or {}
+    # Only inside a graph is there a stream of messages.
     node = metadata.get("langgraph_node")
     for handler in getattr(manager, "handlers", ()) if node else ():
         # LangGraph has no other way to be told, and its class no public name.

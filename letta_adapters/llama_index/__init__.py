@@ -1,4 +1,4 @@
-"""Letta agents in LlamaIndex: ``pip install "letta-adapters[llama-index]"``.
+"""Use Letta agents in LlamaIndex: ``pip install "letta-adapters[llama-index]"``.
 
 ``LettaLLM`` is an LLM for query engines, synthesizers, chat engines and workflows; ``LettaAgent``
 is an agent, alone or in an ``AgentWorkflow``.

@@ -1,8 +1,8 @@
-"""``LettaAgent``: a Letta agent as a LlamaIndex agent, alone or in an ``AgentWorkflow``.
+"""Define ``LettaAgent``: a Letta agent as a LlamaIndex agent, alone or in an ``AgentWorkflow``.
 
 An ``AgentWorkflow`` uses nothing of an agent but ``take_step``, ``handle_tool_call_results`` and
-``finalize``, so all of it is there. What a run needs to know later is in the context's store, as
-JSON: a run can be stored and resumed in another process.
+``finalize``, so all of the adapter is there. Data that a run needs later is in the context's store,
+as JSON: a run can be stored and resumed in another process.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ from letta_adapters.llama_index.storing import WHERE, data_of, refuse_unknown
 from letta_adapters.messages import ToolCallMessage
 from letta_adapters.options import SessionOptions
 
-# How often in a row the agent is told that its calls cannot be run, within one step.
+# The number of answers in a row, within one step, in which no call can be run.
 _BROKEN_ANSWERS: Final = 3
 
 
 class LettaAgent(BaseWorkflowAgent):
-    """A Letta agent in LlamaIndex' terms.
+    """Run a Letta agent as a LlamaIndex agent.
 
     Example:
         ```python
@@ -72,16 +72,18 @@ class LettaAgent(BaseWorkflowAgent):
         agent_id, conversation_id, model, backend, client, api_key, base_url, session_options,
             max_steps, temperature, max_tokens: See :class:`LettaLLM`.
         timeout: Seconds a run, and each turn in it, may take.
-        on_mismatch: What to do when the history is not the one the conversation has.
+        on_mismatch: Decides about a history that is not the one the conversation has: ``"fork"``
+            tells it in a fresh conversation, ``"continue"`` sends what is new all the same,
+            ``"error"`` raises.
         coalesce: Put tokens that are there already into one ``AgentStream`` event.
         llm: For structured output and early stopping. Default: a :class:`LettaLLM` of this agent,
             which speaks a run's last word in the agent's conversation; its other calls are
             conversations of their own.
-        fields: What ``BaseWorkflowAgent`` takes (``name``, ``description``, ``tools``,
+        fields: Arguments of ``BaseWorkflowAgent`` (``name``, ``description``, ``tools``,
             ``system_prompt``, ``can_handoff_to``, ``output_cls``, ...).
 
     Raises:
-        InvalidInputError: an argument that nothing takes.
+        InvalidInputError: Nothing takes an argument.
     """
 
     agent_id: str | None = None
@@ -140,6 +142,7 @@ class LettaAgent(BaseWorkflowAgent):
             **{name: value for name, value in fields.items() if name not in about},
         )
         self._letta = mine
+        # Kept as they were given, for copies: the field `backend` holds no client.
         self._where = {
             "backend": backend,
             "client": client,
@@ -154,10 +157,16 @@ class LettaAgent(BaseWorkflowAgent):
 
     @field_serializer("backend")
     def _backend_as_data(self, backend: Any) -> dict[str, Any]:
+        """Write the backend as data, without secrets."""
         return data_of(self._letta._runner.caller)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return another one, with these fields instead; it asks the same backend."""
+        """Return a copy with these fields instead of its own; it uses the same backend.
+
+        Args:
+            update: Fields, and arguments of the constructor, with their new values.
+            deep: Has no effect: connections are shared.
+        """
         given = dict(update or {})
         kept = {name: getattr(self, name) for name in type(self).model_fields if name != "backend"}
         if isinstance(self.llm, _AgentLLM):
@@ -167,7 +176,7 @@ class LettaAgent(BaseWorkflowAgent):
         return type(self)(**{**where, **run, **kept, **given})
 
     def __deepcopy__(self, memo: Any = None) -> Self:
-        """Return a copy; what is open belongs to both."""
+        """Return a copy; connections and turns that are open belong to both."""
         return self.model_copy()
 
     def run(self, *args: Any, **kwargs: Any) -> WorkflowHandler:
@@ -175,6 +184,10 @@ class LettaAgent(BaseWorkflowAgent):
 
         With a message it is a new run, also where the context's last one was cancelled. Without one
         it goes on with a run that was stored in its middle.
+
+        Args:
+            args: As LlamaIndex takes them.
+            kwargs: As LlamaIndex takes them (``user_msg``, ``ctx``, ``memory``, ...).
         """
         begin_anew(self, args, kwargs)
         return super().run(*args, **kwargs)
@@ -182,15 +195,17 @@ class LettaAgent(BaseWorkflowAgent):
     # -- the workflow's hooks ---------------------------------------------------------------
 
     async def _init_context(self, ctx: Context, ev: AgentWorkflowStartEvent) -> None:
+        """Prepare the context of a run: its memory and this agent's state."""
         given = ev.get("memory")
         memory = await ctx.store.get("memory", default=None)
-        # LlamaIndex keeps the first memory of a context, and says nothing of another one.
+        # LlamaIndex keeps the first memory of a context and silently passes over another one.
         if given is not None and memory is not None:
             await ctx.store.set("memory", given)
         elif memory is None and given is None:
             await ctx.store.set("memory", LettaMemory())
         state = await AgentState.load(ctx, self.name)
-        # A memory that a context cannot store is dropped between two runs.
+        # A context drops a memory that it cannot store between two runs, so its absence proves
+        # nothing.
         state.lost_memory = memory is None and given is None and not ev.get("chat_history")
         await state.save(ctx)
         await super()._init_context(ctx, ev)
@@ -202,7 +217,17 @@ class LettaAgent(BaseWorkflowAgent):
         tools: Sequence[AsyncBaseTool],
         memory: BaseMemory,
     ) -> AgentOutput:
-        """Take one turn of the agent, up to its answer or to tools that are yours to run."""
+        """Take one turn of the agent, up to its answer or to tools that are yours to run.
+
+        Args:
+            ctx: The workflow's context.
+            llm_input: The history.
+            tools: The tools that the workflow will run.
+            memory: The memory behind the history.
+
+        Raises:
+            TurnFailedError: None of the agent's calls can be run, several times in a row.
+        """
         context = cast("Context", ctx)
         state = await AgentState.load(context, self.name)
         run_id = await run_of(context)
@@ -215,10 +240,12 @@ class LettaAgent(BaseWorkflowAgent):
         broken = 0
         while broken < _BROKEN_ANSWERS:
             if state.asked:
-                # The step runs again from its start with every answer: nothing is sent here.
+                # LlamaIndex runs the step again from its start with every answer of a person, so
+                # nothing may be sent before all are there.
                 await self._ask(context, state)
             waiting = state.waiting_for(own)
             if waiting is not None and not state.asked:
+                # Noted for the next run: the workflow never runs the calls of a run's last step.
                 state.last = await is_last_step(context)
                 await state.save(context)
                 return state.output(self.name, waiting)
@@ -234,7 +261,13 @@ class LettaAgent(BaseWorkflowAgent):
     async def handle_tool_call_results(
         self, ctx: Context, results: list[ToolCallResult], memory: BaseMemory
     ) -> None:
-        """Keep what your tools gave for the next step."""
+        """Keep the results of your tools for the next step.
+
+        Args:
+            ctx: The workflow's context.
+            results: The results.
+            memory: The run's memory.
+        """
         state = await AgentState.load(ctx, self.name)
         for result in results:
             output = result.tool_output
@@ -244,10 +277,21 @@ class LettaAgent(BaseWorkflowAgent):
         await state.save(ctx)
 
     async def finalize(self, ctx: Context, output: AgentOutput, memory: BaseMemory) -> AgentOutput:
-        """End the run: what was said becomes part of the history."""
+        """End the run: its messages become part of the memory.
+
+        Args:
+            ctx: The workflow's context.
+            output: The last step's output.
+            memory: The run's memory.
+
+        Returns:
+            The output.
+        """
         state = await AgentState.load(ctx, self.name)
         said = state.take_said()
         if not said or said[-1].additional_kwargs != output.response.additional_kwargs:
+            # A tool with `return_direct` makes its output the response, which is no message of the
+            # agent's.
             said.append(output.response)
         await memory.aput_messages(said)
         await state.save(ctx)
@@ -257,7 +301,7 @@ class LettaAgent(BaseWorkflowAgent):
         self, ctx: Context, max_iterations: int
     ) -> StopEvent:
         if not isinstance(self.llm, _AgentLLM):
-            # Another LLM gives the last word: the memory is all that it knows of the run.
+            # Another LLM gives the last word, and knows of the run only what is in the memory.
             state = await AgentState.load(ctx, self.name)
             state.close(LIMIT)
             memory = await ctx.store.get("memory")
@@ -270,6 +314,7 @@ class LettaAgent(BaseWorkflowAgent):
     async def _exchange(
         self, ctx: Context, state: AgentState, history: History, tools: list[dict[str, Any]]
     ) -> None:
+        """Make the call of this step and take the agent's answer into the state."""
         call = await self._call(state, history, tools)
         shown = [*history.messages, *state.said]
         ctx.write_event_to_stream(AgentInput(input=shown, current_agent_name=self.name))
@@ -280,7 +325,8 @@ class LettaAgent(BaseWorkflowAgent):
                 try:
                     await reader.read(events, coalesce=self.coalesce)
                 except BaseException:
-                    # Before the agent is stopped: a workflow does not wait long for its steps.
+                    # Saved before the agent is stopped: a workflow that is cancelled does not wait
+                    # long for its steps.
                     await asyncio.shield(state.save(ctx))
                     raise
             await reader.keep(state, history.entries)
@@ -291,13 +337,16 @@ class LettaAgent(BaseWorkflowAgent):
         await state.save(ctx)
 
     async def _call(self, state: AgentState, history: History, tools: list[dict[str, Any]]) -> Call:
-        """Return the call of this step: the whole history, and where it belongs."""
+        """Return the call of this step: the whole history, and the conversation it belongs to."""
         named = await self._conversation_of(state, history)
         entries = state.entries(history.entries)
         if any(entry.marker is not None for entry in entries):
+            # A marker says more precisely where the history belongs.
             named = None
         begun = None
         if state.sent is not None:
+            # A message was sent and its answer never came. If the server has it, it is not sent
+            # again; if not, the conversation that was created for it is used once more.
             here = state.sent["conversation_id"]
             elsewhere = not any(e.marker and e.marker.conversation_id == here for e in entries)
             if await self._was_stored(state):
@@ -325,12 +374,13 @@ class LettaAgent(BaseWorkflowAgent):
         """Return the conversation to go on with where no marker in the history names it.
 
         Raises:
-            HistoryMismatchError: the context was given another history, and ``on_mismatch`` is
+            HistoryMismatchError: The context was given another history, and ``on_mismatch`` is
                 ``"error"``.
         """
         memory = history.memory
         if state.lost_memory or state.continues(memory):
             return state.conversation_id
+        # A turn left open there would wait for results that nobody will give.
         for marker in state.forget():
             await self._letta._runner.caller.aabandon(CallEnd(marker, _calls_of(marker)))
         if self.on_mismatch == "error":
@@ -354,7 +404,10 @@ class LettaAgent(BaseWorkflowAgent):
         return bool(found)
 
     async def _ask(self, ctx: Context, state: AgentState) -> None:
-        """Wait for a person's decisions. Raises out of the step until they are there."""
+        """Wait for a person's decisions.
+
+        Until all are there, LlamaIndex leaves the step by an exception.
+        """
         for call in state.questions():
             answer = await ctx.wait_for_event(
                 ApprovalResponseEvent,
@@ -374,14 +427,15 @@ class LettaAgent(BaseWorkflowAgent):
 
 
 def _stored_llm(llm: Any) -> Any:
-    """Return an LLM from what a dump says of it.
+    """Return an LLM from its dump; anything but a dump is returned as it is.
 
     Raises:
-        InvalidInputError: the dump is of an LLM that cannot be made from it.
+        InvalidInputError: The dump is of an LLM that cannot be made from it.
     """
     if not isinstance(llm, Mapping):
         return llm
     if llm.get("class_name") == _AgentLLM.class_name():
+        # A dump of the agent's own LLM: the agent makes itself a new one.
         return None
     if llm.get("class_name") != LettaLLM.class_name():
         raise InvalidInputError(
@@ -392,4 +446,5 @@ def _stored_llm(llm: Any) -> Any:
 
 
 def _calls_of(marker: Marker) -> tuple[ToolCallMessage, ...]:
+    """Return the calls that a marker's answer waits with."""
     return tuple(ToolCallMessage(id_, name, {}) for id_, name in marker.pending)

@@ -1,4 +1,7 @@
-"""A person decides whether a tool of the agent's own may run."""
+"""Let a person decide whether a tool of the agent's own may run.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,25 @@ from llama_index.core.workflow import HumanResponseEvent, InputRequiredEvent
 
 
 class ApprovalRequiredEvent(InputRequiredEvent):
-    """The agent waits. Answer with an :class:`ApprovalResponseEvent` of the same ``tool_id``.
+    """Report that the agent waits for a decision about a tool of its own.
 
-    ``details``: what the server says of the question (suggestions, diffs, ...).
+    Answer with an :class:`ApprovalResponseEvent` of the same ``tool_id``.
+
+    Example:
+        ```python
+        handler = agent.run("Delete the old logs.")
+        async for event in handler.stream_events():
+            if isinstance(event, ApprovalRequiredEvent):
+                answer = ApprovalResponseEvent(tool_id=event.tool_id, approve=True)
+                handler.ctx.send_event(answer)
+        ```
+
+    Attributes:
+        tool_name: The tool that the agent wants to run.
+        tool_kwargs: Its arguments.
+        tool_id: The id of the call.
+        agent_name: The name of the :class:`LettaAgent`.
+        details: The server's data about the question (suggestions, diffs, ...).
     """
 
     tool_name: str
@@ -22,8 +41,14 @@ class ApprovalRequiredEvent(InputRequiredEvent):
 
 
 class ApprovalResponseEvent(HumanResponseEvent):
-    """The answer: ``approve``, with other arguments in ``tool_kwargs`` where the backend can; or
-    not, with a ``reason`` for the agent to read."""
+    """Answer an :class:`ApprovalRequiredEvent`.
+
+    Attributes:
+        tool_id: The id of the call, from the question.
+        approve: The tool may run.
+        reason: For a denial, a reason that the agent reads.
+        tool_kwargs: For an approval, other arguments, where the backend can change them.
+    """
 
     tool_id: str
     approve: bool
@@ -31,8 +56,9 @@ class ApprovalResponseEvent(HumanResponseEvent):
     tool_kwargs: dict[str, Any] | None = None
 
     def decision(self) -> dict[str, Any]:
-        """As data that a context can store."""
+        """Return the decision as data that a context can store."""
         if not self.approve:
             return {"behavior": "deny", "message": self.reason or "Denied by the user."}
+        # The names of the wire, which `normalise_decision` takes.
         edited = {} if self.tool_kwargs is None else {"updatedInput": self.tool_kwargs}
         return {"behavior": "allow", **edited}

@@ -1,4 +1,7 @@
-"""LlamaIndex messages as entries of a history, and LlamaIndex tools as client-side tools."""
+"""Translate LlamaIndex messages into entries of a history, and LlamaIndex tools into Letta's.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ from letta_adapters.errors import InvalidInputError
 from letta_adapters.messages import PendingToolCall
 from letta_adapters.permissions import Allow, Deny, normalise_decision
 
-# Where a message of ours carries its marker.
+# The key in ``additional_kwargs`` under which a message of ours carries its marker.
 MARKER_KEY: Final = "letta"
 _ROLES: Final[Mapping[str, Any]] = {
     "system": "system",
@@ -36,26 +39,32 @@ _ROLES: Final[Mapping[str, Any]] = {
     "tool": "tool",
     "function": "tool",
 }
+# Advice for kinds of blocks that Letta does not take.
 _INSTEAD: Final[Mapping[str, str]] = {
     "document": "Extract the text of the document first, and send that.",
     "audio": "Transcribe it first, and send the text.",
     "video": "Send a description, or some of its frames as images.",
 }
-# Blocks that say nothing to the agent.
+# Kinds of blocks that are a model's own affair and are not sent to the agent.
 _SILENT: Final = frozenset({"cache", "thinking", "tool_call", "citation"})
 
 
 def to_entries(messages: Iterable[ChatMessage]) -> list[Entry]:
-    """The history as the history rule reads it.
+    """Return the history as the history rule reads it.
 
     Raises:
-        InvalidInputError: content that Letta's messages do not have (documents, audio, video).
+        InvalidInputError: Content that Letta's messages do not have (documents, audio, video).
     """
     return [to_entry(message) for message in messages]
 
 
 def to_entry(message: ChatMessage) -> Entry:
-    """One message."""
+    """Return one message as an entry.
+
+    Raises:
+        InvalidInputError: Its role or its content has no place in a Letta conversation.
+    """
+    # LlamaIndex takes roles as an enum and as plain strings.
     role = _ROLES.get(str(getattr(message.role, "value", message.role)))
     if role is None:
         raise InvalidInputError(f"A message of role {message.role!r} has no place in a Letta turn.")
@@ -84,10 +93,10 @@ def to_entry(message: ChatMessage) -> Entry:
 
 
 def _text_only(message: ChatMessage, role: str) -> str:
-    """Return all text of a message, without what ``content`` puts between its blocks.
+    """Return all text of a message, without the separators that ``content`` puts between blocks.
 
     Raises:
-        InvalidInputError: there is an image in it, which only users and tools can show.
+        InvalidInputError: It holds an image, which only users and tools can show.
     """
     parts = [part for block in message.blocks for part in _parts(block, keep_blank=True)]
     if not all(isinstance(part, TextContent) for part in parts):
@@ -104,15 +113,19 @@ def _decision(value: Any) -> Allow | Deny | None:
 
 
 def _calls(message: ChatMessage) -> Iterable[PendingToolCall]:
+    """Yield the tool calls in a message."""
     for block in message.blocks:
         if isinstance(block, ToolCallBlock):
             given = block.tool_kwargs
             if not isinstance(given, str):
+                # Sorted keys: the same arguments have to have the same digest when the history
+                # comes back.
                 given = json.dumps(given, sort_keys=True, default=str)
             yield PendingToolCall(block.tool_call_id or "", block.tool_name, given)
 
 
 def _content(message: ChatMessage) -> str | list[dict[str, Any]]:
+    """Return a message's content: text, or parts in Letta's wire form if there are images."""
     parts = [part for block in message.blocks for part in _parts(block)]
     if all(isinstance(part, TextContent) for part in parts):
         # LlamaIndex joins its text blocks with a new line.
@@ -122,11 +135,13 @@ def _content(message: ChatMessage) -> str | list[dict[str, Any]]:
 
 
 def _parts(block: Any, *, keep_blank: bool = False) -> list[TextContent | ImageContent]:
+    """Return a block as parts; a blank text, or a block that is a model's own affair, is none."""
     if isinstance(block, TextBlock):
         return [TextContent(block.text)] if keep_blank or block.text.strip() else []
     if isinstance(block, ImageBlock):
         return [_image(block)]
     if isinstance(block, CitableBlock):
+        # A citable block is a document's excerpt, which the agent reads as its parts.
         return [part for inner in block.content for part in _parts(inner, keep_blank=keep_blank)]
     kind = str(getattr(block, "block_type", type(block).__name__))
     if kind in _SILENT or isinstance(block, ThinkingBlock | ToolCallBlock):
@@ -138,7 +153,9 @@ def _parts(block: Any, *, keep_blank: bool = False) -> list[TextContent | ImageC
 
 
 def _image(block: ImageBlock) -> ImageContent:
+    """Return an image block as Letta's image."""
     if block.url is not None and block.image is None:
+        # A URL is passed on as it is: the image need not be loaded here.
         return image_from_url(str(block.url))
     try:
         data = block.resolve_image().read()
@@ -148,7 +165,7 @@ def _image(block: ImageBlock) -> ImageContent:
 
 
 def tool_answer(output: ToolOutput) -> dict[str, Any]:
-    """Return what a tool gave as the fields of a tool message: its text, or all its blocks."""
+    """Return a tool's output as the fields of a tool message: its text, or all its blocks."""
     blocks = list(output.blocks)
     plain = all(isinstance(block, TextBlock) for block in blocks)
     given = {"content": output.content} if plain else {"blocks": blocks}
@@ -156,10 +173,10 @@ def tool_answer(output: ToolOutput) -> dict[str, Any]:
 
 
 def to_wire_tools(tools: Sequence[BaseTool]) -> list[dict[str, Any]]:
-    """LlamaIndex tools as client-side tools.
+    """Return LlamaIndex tools as client-side tools of Letta.
 
     Raises:
-        InvalidInputError: something is no tool.
+        InvalidInputError: Something is no tool.
     """
     made = []
     for tool in tools:
@@ -184,13 +201,22 @@ def assistant_message(
     calls: Iterable[Any] = (),
     marker: Marker | None = None,
 ) -> ChatMessage:
-    """An answer as LlamaIndex has it. ``calls``: the tool calls that wait for the caller."""
+    """Return an answer as LlamaIndex' message.
+
+    Args:
+        text: The text of the answer.
+        thinking: The agent's reasoning.
+        calls: The tool calls that wait for the caller.
+        marker: Where the answer was given.
+    """
     blocks: list[Any] = [ThinkingBlock(content=thinking)] if thinking else []
     blocks.append(TextBlock(text=text))
     blocks += [
         ToolCallBlock(
             tool_call_id=call.tool_call_id,
             tool_name=call.tool_name,
+            # Arguments that are no JSON object stay the text they are, so that the fault can be
+            # seen.
             tool_kwargs=dict(call.tool_input) or call.raw_arguments or {},
         )
         for call in calls

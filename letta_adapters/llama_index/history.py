@@ -1,4 +1,7 @@
-"""The history that a step is given, and what the memory behind it holds."""
+"""Read the history that a step is given, and the memory behind it.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,13 @@ from letta_adapters.llama_index.convert import to_entry
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """``messages``: as LlamaIndex gave them. ``entries``: the same for the history rule.
-    ``memory``: all that the memory holds, without system messages; the history may be its end."""
+    """Hold the history of a step, and all that the memory behind it holds.
+
+    Attributes:
+        messages: The history as LlamaIndex gave it.
+        entries: The same for the history rule.
+        memory: All messages of the memory, without system messages; the history may be its end.
+    """
 
     messages: list[ChatMessage]
     entries: list[Entry]
@@ -25,10 +33,15 @@ class History:
     async def of(cls, messages: Sequence[ChatMessage], memory: BaseMemory) -> History:
         """Read the memory behind the messages.
 
+        Args:
+            messages: The history of the step.
+            memory: The memory.
+
         Raises:
-            InvalidInputError: content that Letta's messages do not have.
+            InvalidInputError: Content that Letta's messages do not have.
         """
         given = [to_entry(message) for message in messages]
+        # A message that stands in both is read once: reading an image can be costly.
         made = {id(m): entry for m, entry in zip(messages, given, strict=True)}
         kept = await memory.aget_all()
         stored = [made[id(m)] if id(m) in made else to_entry(m) for m in kept]
@@ -37,17 +50,19 @@ class History:
 
 
 def _undecorated(given: list[Entry], memory: Sequence[Entry]) -> list[Entry]:
-    """Return the history, each message known by what the memory has of it.
+    """Return the history with the digests that its messages have in the memory.
 
-    LlamaIndex puts a workflow's state, or what a memory's blocks have to tell, around the newest
-    user's message for one call; the next history shows it as it was. What an application changes is
-    another text, in which the memory's is not found.
+    LlamaIndex puts a workflow's state, or the content of a memory's blocks, around the newest
+    user's message for one call; the next history shows it as it was. A message that an application
+    changed is another text, in which the memory's is not found.
     """
+    # From the newest message back, because a memory may have cut off the oldest ones.
     at = [i for i, entry in enumerate(given) if entry.role != "system"]
     for i, stored in zip(reversed(at), reversed(memory), strict=False):
         entry = given[i]
         if entry.role != stored.role:
             break
+        # Only a user's message is ever decorated, and only by text around it.
         decorated = entry.role == "user" and entry.digest() != stored.digest()
         if decorated and stored.text and stored.text in entry.text:
             given[i] = replace(entry, kept=stored.digest())

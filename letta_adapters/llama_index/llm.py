@@ -1,4 +1,4 @@
-"""``LettaLLM``: a Letta agent as a LlamaIndex LLM."""
+"""Define ``LettaLLM``: a Letta agent as a LlamaIndex LLM."""
 
 from __future__ import annotations
 
@@ -51,6 +51,7 @@ from letta_adapters.options import SessionOptions
 
 ChatGen = Generator[ChatResponse, None, None]
 AsyncChatGen = AsyncGenerator[ChatResponse, None]
+# The keyword arguments of a call that have an effect; any other one is refused.
 _OWN = frozenset(
     {
         "tools", "tool_choice", "parallel", "final", "model", "conversation_id", "timeout",
@@ -61,7 +62,7 @@ _SETTINGS = ("temperature", "max_tokens")
 
 
 class LettaLLM(FunctionCallingLLM):
-    """A Letta agent as an LLM, for query engines, synthesizers, chat engines and workflows.
+    """Use a Letta agent as an LLM, for query engines, synthesizers, chat engines and workflows.
 
     Each call is a fresh conversation of the agent (its memory is shared, its context is not) that
     is removed afterwards where the backend can, so concurrent calls do not see each other. With
@@ -81,17 +82,22 @@ class LettaLLM(FunctionCallingLLM):
         agent_id: The agent. Default: the backend's default agent.
         conversation_id: Always this conversation.
         model: Another model than the agent's.
-        backend, client: What ``LettaClient`` takes; or a client to use.
+        backend, client: The backend as ``LettaClient`` takes it; or a client to use.
         api_key, base_url: A Letta API. Default: ``LETTA_API_KEY``, ``LETTA_BASE_URL``.
         timeout: Seconds a call may take.
-        max_retries: How often a call is made again that was surely not accepted.
+        max_retries: The number of times a call is made again that was surely not accepted.
         max_steps: Limit of model calls in one turn (the Letta API only).
         temperature, max_tokens: Settings of the model, for the conversations this LLM uses (the
             Letta API only; Letta Code takes them from the agent).
         context_window, num_output: In tokens, for LlamaIndex' prompt helpers.
         agent_free: A plain model without agent and memory (Letta Code only).
-        on_mismatch: What to do when the history is not the one the conversation has.
+        on_mismatch: Decides about a history that is not the one the conversation has: ``"fork"``
+            tells it in a fresh conversation, ``"continue"`` sends what is new all the same,
+            ``"error"`` raises.
         session_options: Further options of ``create_session``.
+
+    Raises:
+        InvalidInputError: A field is unknown, or two arguments name a backend.
     """
 
     agent_id: str | None = None
@@ -126,6 +132,7 @@ class LettaLLM(FunctionCallingLLM):
         self._runner = Runner(caller, self.max_retries)
         self.backend = caller.spec
         self._session = SessionOptions(**self.session_options)
+        # Made once: LlamaIndex reads it with every prompt.
         self._metadata = LLMMetadata(
             context_window=self.context_window,
             num_output=self.num_output,
@@ -137,12 +144,15 @@ class LettaLLM(FunctionCallingLLM):
 
     @classmethod
     def class_name(cls) -> str:
-        """The name under which it is serialized."""
+        """Return the name under which it is serialized."""
         return "letta_llm"
 
     @property
     def metadata(self) -> LLMMetadata:
-        """What LlamaIndex wants to know of a model; no I/O: a call may tell the agent's model."""
+        """Return LlamaIndex' facts about a model.
+
+        There is no I/O: the model's name is the agent's model once an answer told it.
+        """
         handle = self._runner.models.get(self.agent_id)
         if self.model or not handle:
             return self._metadata
@@ -152,33 +162,45 @@ class LettaLLM(FunctionCallingLLM):
 
     @field_serializer("backend")
     def _backend_as_data(self, backend: Any) -> dict[str, Any]:
+        """Write the backend as data, without secrets."""
         return data_of(self._runner.caller)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return another one, with these fields instead; it asks the same backend.
+        """Return a copy with these fields instead of its own; it uses the same backend.
+
+        Args:
+            update: Fields, and arguments of the constructor, with their new values.
+            deep: Has no effect: connections are shared.
 
         Raises:
-            InvalidInputError: what is given for a field is none of its values.
+            InvalidInputError: A value cannot be that of its field.
         """
         given = dict(update or {})
         named = WHERE & given.keys()
         kept = {name: getattr(self, name) for name in self.model_fields_set - {"backend"}}
+        # A new backend replaces all that named the old one, its key included.
         if named & {"backend", "client"}:
             kept = {name: value for name, value in kept.items() if name not in WHERE}
         where = {} if named else self._where
         return type(self)(**{**where, **kept, **given})
 
     def __deepcopy__(self, memo: Any = None) -> Self:
-        """Return a copy; what is open belongs to both."""
+        """Return a copy; connections that are open belong to both."""
         return self.model_copy()
 
     def __reduce__(self) -> Any:
-        """Pickle what :meth:`to_dict` says of it, which holds no key."""
+        """Pickle the data of :meth:`to_dict`, which holds no key."""
         return type(self).from_dict, (self.to_dict(),)
 
     # -- calls ------------------------------------------------------------------------------
 
     def _calling(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> Calling:
+        """Return the call of these messages, with its demands on the answer.
+
+        Raises:
+            InvalidInputError: An argument has no effect, or content cannot be sent.
+        """
+        # Silently dropped, a setting would seem to work.
         unknown = sorted(k for k in kwargs if k not in _OWN and kwargs[k] is not None)
         if unknown:
             raise InvalidInputError(
@@ -194,6 +216,7 @@ class LettaLLM(FunctionCallingLLM):
         )
         if kwargs.get("shape") is not None:
             demand = with_shape(demand, kwargs["shape"], tools)
+        # Nobody answers these calls, so a broken one is mended before it is given out.
         elif demand.final:
             demand = unbroken(demand)
         conversation_id = kwargs.get("conversation_id") or self.conversation_id
@@ -202,6 +225,7 @@ class LettaLLM(FunctionCallingLLM):
             tools=tools,
             agent_id=self.agent_id,
             conversation_id=conversation_id,
+            # LlamaIndex' calls are independent of each other, as those of any LLM are.
             ephemeral=conversation_id is None,
             agent_free=self.agent_free,
             model=kwargs.get("model") or self.model,
@@ -227,13 +251,22 @@ class LettaLLM(FunctionCallingLLM):
         return {name: value for name, value in chosen.items() if value is not None}
 
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """One answer to a history."""
+        """Return one answer to a history.
+
+        Args:
+            messages: The whole history; only what is new is sent.
+            kwargs: Settings for this call (``model``, ``timeout``, ``conversation_id``, ``stop``,
+                ...).
+
+        Raises:
+            LettaError: The call failed.
+        """
         calling = self._calling(messages, kwargs)
         seen, shape = Observation(self, messages, kwargs), kwargs.get("shape")
         return seen.call(lambda: _response(calling, self._runner.answer(calling), shape))
 
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
-        """One answer to a history."""
+        """Return one answer to a history; see :meth:`chat`."""
         calling = await self._acalling(messages, kwargs)
         seen, shape = Observation(self, messages, kwargs), kwargs.get("shape")
         try:
@@ -246,20 +279,29 @@ class LettaLLM(FunctionCallingLLM):
 
     @own_span
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatGen:
-        """One answer, token by token."""
+        """Return one answer, token by token; see :meth:`chat`."""
         calling = self._calling(messages, kwargs)
         seen = Observation(self, messages, kwargs, self.stream_chat)
         return seen.stream(self._runner.run(calling, *_makers(calling, kwargs.get("shape"))))
 
     @own_span
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> AsyncChatGen:
-        """One answer, token by token."""
+        """Return one answer, token by token; see :meth:`chat`."""
         calling = await self._acalling(messages, kwargs)
         seen = Observation(self, messages, kwargs, self.astream_chat)
         return seen.astream(self._runner.arun(calling, *_makers(calling, kwargs.get("shape"))))
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
-        """One answer to a prompt."""
+        """Return one answer to a prompt.
+
+        Args:
+            prompt: The text.
+            formatted: Has no effect: a chat model formats nothing.
+            kwargs: Settings for this call, as for :meth:`chat`.
+
+        Raises:
+            LettaError: The call failed.
+        """
         calling = self._calling(_prompt(prompt), kwargs)
         seen, shape = Observation(self, prompt, kwargs), kwargs.get("shape")
         return seen.call(
@@ -269,7 +311,7 @@ class LettaLLM(FunctionCallingLLM):
     async def acomplete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponse:
-        """One answer to a prompt."""
+        """Return one answer to a prompt; see :meth:`complete`."""
         calling = self._calling(_prompt(prompt), kwargs)
         seen, shape = Observation(self, prompt, kwargs), kwargs.get("shape")
         try:
@@ -284,7 +326,7 @@ class LettaLLM(FunctionCallingLLM):
     def stream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> Generator[CompletionResponse, None, None]:
-        """One answer to a prompt, token by token."""
+        """Return one answer to a prompt, token by token; see :meth:`complete`."""
         calling = self._calling(_prompt(prompt), kwargs)
         seen = Observation(self, prompt, kwargs, self.stream_complete)
         responses = self._runner.run(calling, *_makers(calling, kwargs.get("shape")))
@@ -294,7 +336,7 @@ class LettaLLM(FunctionCallingLLM):
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> AsyncGenerator[CompletionResponse, None]:
-        """One answer to a prompt, token by token."""
+        """Return one answer to a prompt, token by token; see :meth:`complete`."""
         calling = self._calling(_prompt(prompt), kwargs)
         seen = Observation(self, prompt, kwargs, self.astream_complete)
         responses = self._runner.arun(calling, *_makers(calling, kwargs.get("shape")))
@@ -312,14 +354,17 @@ class LettaLLM(FunctionCallingLLM):
         tool_required: bool = False,
         **kwargs: Any,
     ) -> dict[str, Any]:
+        """Return the arguments of a chat that offers tools."""
         messages = list(chat_history or [])
         if isinstance(user_msg, str):
             messages.append(ChatMessage(role=MessageRole.USER, content=user_msg))
         elif user_msg is not None:
             messages.append(user_msg)
+        # LlamaIndex' program asks for an object by offering one tool that stands for it.
         shape = output_tool(tools)
         given: dict[str, Any] = {} if shape is None else {"shape": Shape(shape)}
         if tools and (tool_required or shape is not None):
+            # The agent has to call one of the tools: for an object that is the answer itself.
             given["tool_choice"] = "any"
         return {
             "messages": messages,
@@ -335,13 +380,18 @@ class LettaLLM(FunctionCallingLLM):
         error_on_no_tool_call: bool = True,
         **kwargs: Any,
     ) -> list[ToolSelection]:
-        """The calls that wait for the caller.
+        """Return the calls that wait for the caller.
 
-        One whose arguments are no JSON object must not be run with a tool's defaults: its selection
-        has the name of no tool, but says what is wrong, and no arguments.
+        A call whose arguments are no JSON object must not be run with a tool's defaults: in its
+        selection the name is that of no tool and tells the fault, and there are no arguments.
+
+        Args:
+            response: The answer.
+            error_on_no_tool_call: Raise if there is no call.
+            kwargs: Have no effect.
 
         Raises:
-            ValueError: there is none, unless ``error_on_no_tool_call=False``.
+            ValueError: There is no call, unless ``error_on_no_tool_call=False``.
         """
         calls = [b for b in response.message.blocks if isinstance(b, ToolCallBlock)]
         if not calls and error_on_no_tool_call:
@@ -356,8 +406,22 @@ class LettaLLM(FunctionCallingLLM):
     ) -> Model:
         """Return an object of the class; one bad answer is mended in the same conversation.
 
+        Example:
+            ```python
+            class Person(BaseModel):
+                name: str
+
+            llm.structured_predict(Person, PromptTemplate("Who are you talking to?"))
+            ```
+
+        Args:
+            output_cls: A pydantic class.
+            prompt: A prompt template.
+            llm_kwargs: Settings for the call, as for :meth:`chat`.
+            prompt_args: Values for the template.
+
         Raises:
-            StructuredOutputError: the second answer is none either.
+            StructuredOutputError: The second answer is no such object either.
         """
         asked = self._asking(output_cls, llm_kwargs)
         made = super().structured_predict(output_cls, prompt, llm_kwargs=asked, **prompt_args)
@@ -378,12 +442,18 @@ class LettaLLM(FunctionCallingLLM):
     def stream_structured_predict(
         self, output_cls: type[Model], prompt: Any, llm_kwargs: Any = None, **prompt_args: Any
     ) -> Any:
-        """Return a stream of the object while it grows; its last one is good.
+        """Return a stream of the object while it grows; its last one is valid.
 
         An answer that is mended begins anew.
 
+        Args:
+            output_cls: A pydantic class.
+            prompt: A prompt template.
+            llm_kwargs: Settings for the call, as for :meth:`chat`.
+            prompt_args: Values for the template.
+
         Raises:
-            StructuredOutputError: the second answer is none either.
+            StructuredOutputError: The second answer is no such object either.
         """
         asked = self._asking(output_cls, llm_kwargs)
         objects = super().stream_structured_predict(
@@ -403,24 +473,40 @@ class LettaLLM(FunctionCallingLLM):
         return agood_at_last(objects, asked.get("shape"))
 
     def _asking(self, output_cls: type[Any], llm_kwargs: Any) -> dict[str, Any]:
-        """Tell the call which object its answer has to be; a program's tool tells it already."""
+        """Add to a call the object that its answer has to be.
+
+        A program that works through a tool has told it already.
+        """
+        # Only in this mode the answer is JSON text; in the others a tool's arguments are the
+        # object.
         by_text = self.pydantic_program_mode == PydanticProgramMode.LLM
         return {**(llm_kwargs or {}), **({"shape": Shape(output_cls)} if by_text else {})}
 
     # -- calling tools ----------------------------------------------------------------------
 
     def predict_and_call(self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any) -> Any:
-        """Let the agent choose tools, and run them; their results do not go back to it."""
+        """Let the agent choose tools, and run them; their results do not go back to it.
+
+        Args:
+            tools: The tools.
+            args: As LlamaIndex takes them.
+            kwargs: As LlamaIndex takes them (``user_msg``, ``chat_history``, ...).
+
+        Raises:
+            TurnFailedError: The arguments of a call are no JSON object, also after it was to be
+                mended.
+        """
         return super().predict_and_call(tools, *args, **{"final": True, **kwargs})
 
     async def apredict_and_call(self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any) -> Any:
-        """Let the agent choose tools, and run them; their results do not go back to it."""
+        """Let the agent choose tools, and run them; see :meth:`predict_and_call`."""
         return await super().apredict_and_call(tools, *args, **{"final": True, **kwargs})
 
 
 def _selection(call: ToolCallBlock) -> ToolSelection:
     """Return a call as it is to be run; one whose arguments are no JSON object names no tool."""
     name, given = call.tool_name, call.tool_kwargs
+    # LlamaIndex' error about an unknown tool names it, and so tells the fault.
     problem = broken_arguments(name, given) if isinstance(given, str) else ""
     return ToolSelection(
         tool_id=call.tool_call_id or "",
@@ -432,14 +518,21 @@ def _selection(call: ToolCallBlock) -> ToolSelection:
 def _makers(
     calling: Calling, shape: Shape | None
 ) -> tuple[Callable[[Reader], ResponseMaker], Draft | None]:
+    """Return the function that makes a stream's responses, and a draft for an object."""
     ephemeral = calling.call.ephemeral
     if shape is None:
         return partial(ResponseMaker, ephemeral=ephemeral), None
+    # The arguments of a tool's call are known only at its end: there is nothing to show before.
     draft = None if calling.call.tools else Draft()
     return partial(ObjectMaker, calling, ephemeral=ephemeral), draft
 
 
 def _response(calling: Calling, answer: Answer, shape: Any = None) -> ChatResponse:
+    """Return the whole answer, checked for what the call demanded.
+
+    Raises:
+        TurnFailedError: A call cannot be run, or the answer is not the object that was asked for.
+    """
     if calling.demand.final:
         runnable(answer)
     pieces = answer.pieces if shape is None else only_json(checked(calling, answer).pieces)
@@ -451,6 +544,7 @@ def _prompt(prompt: str) -> list[ChatMessage]:
 
 
 def _completions(responses: ChatGen) -> Generator[CompletionResponse, None, None]:
+    """Yield the same responses for callers who asked with a prompt."""
     try:
         for response in responses:
             yield as_completion(response)
@@ -459,6 +553,7 @@ def _completions(responses: ChatGen) -> Generator[CompletionResponse, None, None
 
 
 async def _acompletions(responses: AsyncChatGen) -> AsyncGenerator[CompletionResponse, None]:
+    """Yield the same responses for callers who asked with a prompt."""
     try:
         async for response in responses:
             yield as_completion(response)

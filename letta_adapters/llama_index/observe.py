@@ -1,8 +1,10 @@
-"""Events of LlamaIndex' instrumentation and of its legacy callback manager for one LLM call.
+"""Report one LLM call to LlamaIndex' instrumentation and its legacy callback manager.
 
 LlamaIndex' own decorators build an event for every token whether or not anybody listens, report a
 consumer that stops early as an error, leave the inner stream to the garbage collector, and close a
 stream's span before its first token: nothing that is known later gets into a trace.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -33,10 +35,14 @@ T = TypeVar("T")
 
 
 class Observation:
-    """One call. ``prompt``: a list of messages, or a text.
+    """Report the start, the progress and the end of one call.
 
-    ``method``: a method that streams, whose span stays open until the stream's end. The others'
-    spans are LlamaIndex' own.
+    Args:
+        llm: The LLM that is called.
+        prompt: A list of messages, or a text.
+        kwargs: The arguments of the call.
+        method: A method that streams, whose span stays open until the stream's end. The spans of
+            other methods are LlamaIndex' own.
     """
 
     def __init__(
@@ -51,10 +57,11 @@ class Observation:
         self._over = False
         self._span: Span | None = None
         if method is not None and tracing():
-            # A private subclass goes by the name that users know.
+            # A private subclass is shown under the name that users know.
             known = next(c for c in type(llm).__mro__ if not c.__name__.startswith("_"))
             name = f"{known.__name__}.{method.__name__}"
             self._span = Span(name, llm, method, (prompt,), kwargs)
+        # Without a span of its own, the call's events belong to the one that LlamaIndex has opened.
         self._span_id = self._span.id if self._span else active_span_id.get() or ""
         self._chat = not isinstance(prompt, str)
         self._prompt: Any = prompt if isinstance(prompt, str) else list(prompt)
@@ -62,6 +69,7 @@ class Observation:
         self._start(llm, kwargs)
 
     def _start(self, llm: LettaLLM, kwargs: dict[str, Any]) -> None:
+        # Building the payload is costly, so it is left out where nobody listens.
         about = llm.to_payload() if self._heard or self._manager.handlers else {}
         if self._heard:
             common: dict[str, Any] = {
@@ -84,7 +92,7 @@ class Observation:
             self._event_id = self._manager.on_event_start(CBEventType.LLM, payload=payload)
 
     def progress(self, response: Any) -> None:
-        """One more response of a stream."""
+        """Report one more response of a stream."""
         if not self._heard:
             return
         if self._chat:
@@ -98,7 +106,11 @@ class Observation:
         dispatcher.event(event)
 
     def end(self, response: Any) -> None:
-        """The call is over; stopping early is a normal end."""
+        """Report that the call is over; stopping early is a normal end.
+
+        Args:
+            response: The last response; ``None`` if there was none.
+        """
         self._over = True
         if self._event_id:
             ask = EventPayload.MESSAGES if self._chat else EventPayload.PROMPT
@@ -115,6 +127,7 @@ class Observation:
             event: Any = LLMChatEndEvent(
                 messages=self._prompt, response=response, span_id=self._span_id
             )
+        # LlamaIndex' event for the end of a completion requires a response.
         elif response is None:
             return
         else:
@@ -124,7 +137,7 @@ class Observation:
         dispatcher.event(event)
 
     def fail(self, error: BaseException) -> None:
-        """The call failed."""
+        """Report that the call failed."""
         self._over = True
         if self._event_id:
             payload: dict[Any, Any] = {EventPayload.EXCEPTION: error}
@@ -137,7 +150,11 @@ class Observation:
     # -- around a call ----------------------------------------------------------------------
 
     def call(self, work: Callable[[], T]) -> T:
-        """A whole answer."""
+        """Make a call that gives a whole answer, and report its end.
+
+        Args:
+            work: Makes the call.
+        """
         try:
             response = work()
         except BaseException as error:
@@ -147,16 +164,17 @@ class Observation:
         return response
 
     def stream(self, responses: Generator[T, None, None]) -> Generator[T, None, None]:
-        """A streamed answer."""
+        """Return a streamed answer whose progress and end are reported."""
         return self._watched(self._stream(responses))
 
     def astream(self, responses: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-        """A streamed answer."""
+        """Return a streamed answer whose progress and end are reported."""
         return self._watched(self._astream(responses))
 
     def _watched(self, stream: T) -> T:
-        """A stream that nobody ever reads ends too: when it is thrown away."""
+        """Report the end also of a stream that nobody ever reads: when it is thrown away."""
         if self._span is not None or self._event_id:
+            # A generator that was never started runs no `finally` of its own.
             weakref.finalize(stream, self._thrown_away).atexit = False
         return stream
 
@@ -165,12 +183,14 @@ class Observation:
             self.end(None)
 
     def _stream(self, responses: Generator[T, None, None]) -> Generator[T, None, None]:
+        """Pass the responses on; a consumer that leaves early is a normal end."""
         last: T | None = None
         try:
             for last in responses:
                 self.progress(last)
                 yield last
         except GeneratorExit:
+            # Closing the inner stream is what stops the agent.
             responses.close()
             self.end(last)
             raise
@@ -186,6 +206,7 @@ class Observation:
                 self.progress(last)
                 yield last
         except GeneratorExit:
+            # Closing the inner stream is what stops the agent.
             await responses.aclose()
             self.end(last)
             raise

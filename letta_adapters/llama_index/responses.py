@@ -1,4 +1,9 @@
-"""Pieces of an answer as LlamaIndex responses: the message grows, the delta is what is new."""
+"""Build LlamaIndex responses from the pieces of an answer.
+
+The message of each response has all text so far; its delta is the new text.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +19,7 @@ from letta_adapters.messages import ToolCallMessage
 
 
 class ResponseMaker:
-    """Makes the responses of one streamed answer.
+    """Make the responses of one streamed answer.
 
     Args:
         reader: Reads the call's events.
@@ -30,24 +35,26 @@ class ResponseMaker:
         self._server: list[dict[str, Any]] = []
 
     def feed(self, event: CallEvent) -> list[ChatResponse]:
-        """What an event of the call adds."""
+        """Return the responses that an event of the call adds."""
         return [made for piece in self._reader.read(event) for made in self._of(piece)]
 
     def replay(self, pieces: Iterable[Piece]) -> list[ChatResponse]:
-        """A whole answer."""
+        """Return all responses of a whole answer."""
         return [made for piece in pieces for made in self._of(piece)] + self.finish()
 
     def finish(self) -> list[ChatResponse]:
-        """The last response: tool calls, usage, and where the answer stands."""
+        """Return the last response: tool calls, usage, and where the answer was given."""
         return [self.whole("")]
 
     def _of(self, piece: Piece) -> list[ChatResponse]:
+        """Return the responses of one piece; a tool that ran on the server has none of its own."""
         kind, value = piece
         if kind == "text":
             self._text += value
             return [ChatResponse(message=self._message(), delta=value)]
         if kind == "reasoning":
             self._thinking += value
+            # A response has no field for reasoning; LlamaIndex' own integrations put it here too.
             extra = {"thinking_delta": value}
             return [ChatResponse(message=self._message(), delta="", additional_kwargs=extra)]
         self._server += server_tool(piece)
@@ -57,7 +64,7 @@ class ResponseMaker:
         return assistant_message(self._text, self._thinking)
 
     def take(self, pieces: Iterable[Piece]) -> ResponseMaker:
-        """Add pieces without a response for each."""
+        """Add pieces without a response for each; return this object."""
         for kind, value in pieces:
             if kind == "text":
                 self._text += value
@@ -68,9 +75,14 @@ class ResponseMaker:
         return self
 
     def whole(self, delta: str | None = None) -> ChatResponse:
-        """The complete answer."""
+        """Return the complete answer.
+
+        Args:
+            delta: The new text of this response.
+        """
         end = self._reader.end
         assert end is not None
+        # The conversation is removed now, so no history can go on from this answer.
         marker = None if self._ephemeral and not end.marker.pending else end.marker
         message = assistant_message(self._text, self._thinking, end.pending, marker)
         if end.pending:
@@ -93,17 +105,19 @@ class ResponseMaker:
 
 
 def _as_openai(call: ToolCallMessage) -> dict[str, Any]:
+    """Return a tool call in OpenAI's form, which LlamaIndex' programs read."""
     function = {"name": call.tool_name, "arguments": call.raw_arguments}
     return {"id": call.tool_call_id, "type": "function", "function": function}
 
 
 def usage_of(usage: Any) -> dict[str, int]:
-    """Token counts under the names that LlamaIndex' handlers look for."""
+    """Return token counts under the names that LlamaIndex' handlers look for."""
     made = {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
     }
+    # Providers that do not report these counts must not seem to report zero.
     details = {
         "cached_input_tokens": usage.cached_input_tokens,
         "reasoning_tokens": usage.reasoning_tokens,
@@ -112,7 +126,7 @@ def usage_of(usage: Any) -> dict[str, int]:
 
 
 def server_tool(piece: Piece) -> list[dict[str, Any]]:
-    """What is told of a tool that the agent ran itself."""
+    """Return the entry of a response's ``raw`` about a tool that the agent ran itself."""
     kind, value = piece
     if kind == "server_call":
         about = {"tool_call_id": value.tool_call_id, "tool_name": value.tool_name}
@@ -129,7 +143,8 @@ def response_of(reader: Reader, pieces: Iterable[Piece], *, ephemeral: bool) -> 
 
 
 def as_completion(response: ChatResponse) -> CompletionResponse:
-    """The same, for callers who asked with a prompt."""
+    """Return the same response for callers who asked with a prompt."""
+    # Not `content`, which puts a new line between blocks.
     text = "".join(getattr(block, "text", "") for block in response.message.blocks)
     return CompletionResponse(
         text=text,

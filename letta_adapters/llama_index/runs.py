@@ -1,11 +1,13 @@
 """Tell one run on a workflow's context from the next.
 
 LlamaIndex has no name for a run that its context keeps: a context is stored and made anew with
-every run, also when a run that waits for a person goes on in another process. What a new run does,
-alone and in an ``AgentWorkflow``, is to set ``num_iterations`` to 0; from then on it only adds 1 to
-it and compares it with a whole number (``_init_context`` and ``parse_agent_output`` of
-llama-index-core 0.14). So half an iteration is added by the first of our agents that a run asks,
-which changes no comparison, stays there as long as the run does, and goes with it.
+every run, also when a run that waits for a person goes on in another process. A new run, alone and
+in an ``AgentWorkflow``, sets ``num_iterations`` to 0; from then on LlamaIndex only adds 1 to it and
+compares it with a whole number (``_init_context`` and ``parse_agent_output`` of llama-index-core
+0.14). So half an iteration is added by the first of our agents that a run asks, which changes no
+comparison, stays there as long as the run does, and goes with it.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ async def run_of(ctx: AgentContext) -> str:
     """Return the name of the run that this step belongs to; each run has another one."""
     store: Any = ctx.store
     count = await store.get(_COUNT, default=0)
+    # A whole number: this run has asked none of our agents before.
     if count == int(count):
         await store.set(_COUNT, count + _HALF)
         await store.set(_RUN, str(uuid.uuid4()))
@@ -47,5 +50,6 @@ async def iterations(ctx: AgentContext) -> int:
 
 
 async def _limit(ctx: AgentContext) -> float:
+    """Return the number of steps that the run may take; infinity without a limit."""
     store: Any = ctx.store
     return float(await store.get("max_iterations", default=None) or "inf")

@@ -1,4 +1,7 @@
-"""Spans of LlamaIndex' instrumentation that stay open for as long as what they stand for."""
+"""Keep spans of LlamaIndex' instrumentation open for as long as the work they stand for.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -20,33 +23,42 @@ dispatcher = get_dispatcher(__name__)
 
 
 def listening() -> bool:
-    """Does anybody handle instrumentation events?"""
+    """Return whether anybody handles instrumentation events."""
     return any(not isinstance(h, NullEventHandler) for d in _chain() for h in d.event_handlers)
 
 
 def tracing() -> bool:
-    """Does anybody handle spans?"""
+    """Return whether anybody handles spans."""
     return any(not isinstance(h, NullSpanHandler) for d in _chain() for h in d.span_handlers)
 
 
 def _chain() -> Iterable[Any]:
+    """Yield the dispatchers that an event of ours reaches."""
     current: Any = dispatcher
     while current is not None:
         yield current
+        # A dispatcher passes events on to its parents, as Python's loggers do.
         current = current.parent if current.propagate else None
 
 
 def own_span(method: F) -> F:
-    """The method opens its span itself: LlamaIndex' decorator leaves it alone."""
+    """Mark a method that opens its span itself, so that LlamaIndex' decorator leaves it alone."""
     setattr(method, DISPATCHER_SPAN_DECORATED_ATTR, True)
     return method
 
 
 class Span:
-    """One span; ``name`` is ``Class.method``.
+    """Open one span.
 
-    Handlers make a span the current one where it is entered. What a consumer does between two
-    tokens is no part of it, so it is entered and left in a context of its own.
+    Handlers make a span the current one where it is entered. The work that a consumer does between
+    two tokens is no part of it, so it is entered and left in a context of its own.
+
+    Args:
+        name: The name of the method, as ``Class.method``.
+        instance: The object whose method it is.
+        method: The method, whose signature names the arguments.
+        args: The arguments of the call.
+        kwargs: The keyword arguments of the call.
     """
 
     def __init__(
@@ -57,49 +69,52 @@ class Span:
         args: tuple[Any, ...],
         kwargs: Mapping[str, Any],
     ) -> None:
+        # The form of the ids that LlamaIndex' own decorator makes.
         self.id = f"{name}-{uuid.uuid4()}"
         self._about = {
             "id_": self.id,
             "bound_args": inspect.signature(method).bind(*args, **kwargs),
             "instance": instance,
         }
+        # The parent is read here, in the caller's context, before the span becomes the current one.
         self._context = copy_context()
         parent = active_span_id.get()
         self._context.run(dispatcher.span_enter, **self._about, parent_id=parent)
 
     def end(self, result: Any) -> None:
-        """It came to its end."""
+        """Close the span with a result."""
         self._context.run(dispatcher.span_exit, **self._about, result=result)
 
     def fail(self, error: BaseException) -> None:
-        """It failed."""
+        """Close the span with an error."""
         self._context.run(dispatcher.span_drop, **self._about, err=error)
 
 
 class ServerTool(BaseTool):
-    """A tool that a Letta agent runs itself, for handlers that look at a span's instance."""
+    """Represent a tool that a Letta agent runs itself, for handlers that read a span's instance."""
 
     def __init__(self, name: str) -> None:
         self._metadata = ToolMetadata(name=name, description=f"{name} (run by the Letta agent)")
 
     @property
     def metadata(self) -> ToolMetadata:
-        """Name and description."""
+        """Return the tool's name and description."""
         return self._metadata
 
     def __call__(self, input: Any) -> ToolOutput:
-        """It cannot be run from here.
+        """Refuse to run: the tool is on the agent's side.
 
         Raises:
-            NotImplementedError: always.
+            NotImplementedError: Always.
         """
         raise NotImplementedError(f"{self._metadata.name} runs on the agent's side.")
 
 
 def tool_span(tool: ServerTool, arguments: Mapping[str, Any]) -> Span:
-    """The span of one call of a server-side tool."""
+    """Open the span of one call of a server-side tool."""
 
+    # Handlers know a tool's call by a span of this name.
     def acall(**kwargs: Any) -> None:
-        """Only its signature is looked at."""
+        """Give the span a signature that takes any argument."""
 
     return Span(f"{tool.metadata.get_name()}.acall", tool, acall, (), arguments)

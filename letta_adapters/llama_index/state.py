@@ -1,4 +1,7 @@
-"""What a LettaAgent's run keeps in the workflow's context: JSON, under the agent's name."""
+"""Keep the state of a LettaAgent's run in the workflow's context: JSON, under the agent's name.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -23,23 +26,33 @@ MAYBE_RUN: Final = (
     "What it did is not known."
 )
 LIMIT: Final = "Not run: the run has reached the number of steps it may take."
-# How many messages are compared to find where an earlier run's belong.
+# The number of messages by which the place of an earlier run in a history is found.
 _COMPARED: Final = 8
 
 
 @dataclass(slots=True)
 class AgentState:
-    """One agent's part of a run.
+    """Hold one agent's part of a run.
 
-    ``run_id``: the run it belongs to, ``""`` between two. ``said``: messages of this run that are
-    not in the memory yet. ``pending``: calls that wait for an answer, with what is known of each.
-    ``raw``: what the last answer says about itself. ``earlier``: what runs said that ended early,
-    which the memory will never have, each with the digests of the messages it followed. ``seen``:
-    digests of the history that the last turn was given. ``kept``: the memory has an answer of this
-    agent. ``lost_memory``: the run began with an empty memory because the context could not store
-    the one before. ``sent``: the message whose answer never
-    came (where it went, under which key, digests of all of it). ``questions_asked``: how many
-    questions persons were asked so far. ``last``: the run could take no further step.
+    Attributes:
+        name: The agent's name, under which the state is stored.
+        run_id: The run it belongs to, ``""`` between two.
+        conversation_id: The conversation of the last answer.
+        said: Messages of this run that are not in the memory yet.
+        pending: Calls that wait for an answer, with what is known of each.
+        answers: Answers to these calls, by their ids.
+        raw: The data of the last answer about itself.
+        complete: The agent has answered and waits for nothing.
+        earlier: Messages of runs that ended early, which the memory will never have, each with the
+            digests of the messages it followed.
+        seen: Digests of the history that the last turn was given.
+        kept: The memory has an answer of this agent.
+        lost_memory: The run began with an empty memory because the context could not store the one
+            before.
+        sent: The message whose answer never came (where it went, under which key, digests of all of
+            it).
+        questions_asked: The number of questions that persons were asked so far.
+        last: The run could take no further step.
     """
 
     name: str
@@ -64,13 +77,15 @@ class AgentState:
         stored = await ctx.store.get(_path(name), default=None)
         if not stored:
             return cls(name)
+        # A state of another version may have more fields or fewer.
         known = {key: value for key, value in stored.items() if key in cls.__slots__}
         known["said"] = _messages(stored["said"])
         known["earlier"] = [(at, _messages(said)) for at, said in stored.get("earlier") or ()]
         return cls(**known)
 
     async def save(self, ctx: Context) -> None:
-        """Put it back."""
+        """Put the state back into the context's store."""
+        # Messages are pydantic models, which `asdict` would not turn into JSON.
         plain = asdict(replace(self, said=[], earlier=[]))
         plain["said"] = _dumped(self.said)
         plain["earlier"] = [[at, _dumped(said)] for at, said in self.earlier]
@@ -79,31 +94,38 @@ class AgentState:
     # -- one run after another --------------------------------------------------------------
 
     def begin(self, run_id: str) -> None:
-        """Belong to this run; what an earlier one left open is closed."""
+        """Belong to this run, and close what an earlier one left open."""
         if self.run_id == run_id:
             return
+        # The run before has never reached its end, or it would have cleared its id.
         if self.run_id:
             self.end_early(NOT_RUN if self.last else MAYBE_RUN)
         self.run_id = run_id
 
     def end_early(self, why: str) -> None:
-        """Close what waits for an answer, as a fact, and keep what was said for the next run.
+        """Close the calls that wait, as a fact, and keep the messages for the next run.
 
         Args:
-            why: What became of calls that the workflow may have begun to run. A question that a
-                person was asked is about a call that certainly did not run.
+            why: The fate of calls that the workflow may have begun to run. A question that a person
+                was asked is about a call that certainly did not run.
         """
         self.close(why)
         for message in self._unsent():
+            # Decided, but never sent: the agent did not get to run the tool.
             if message.additional_kwargs.pop("decision", None) is not None:
                 message.blocks = ChatMessage(content=NOT_RUN).blocks
                 message.additional_kwargs |= {"is_error": True, "fact": True}
         if self.said:
+            # The memory never gets these messages, but the agent's conversation has them.
             self.earlier.append((self.seen[-_COMPARED:], self.said))
         self._clear()
 
     def close(self, why: str) -> None:
-        """Answer the calls that wait: this is what became of them."""
+        """Answer all calls that wait with the reason why nobody will.
+
+        Args:
+            why: The reason, as the agent reads it.
+        """
         for call in self.pending:
             text = NOT_RUN if call["question"] else why
             self.answers[call["tool_id"]] = {"content": text, "is_error": True, "fact": True}
@@ -117,7 +139,7 @@ class AgentState:
         return self.said[at + 1 :]
 
     def take_said(self) -> list[ChatMessage]:
-        """Return what this run said, which the memory gets now; the next one starts anew."""
+        """Return this run's messages, which the memory gets now; the next run starts anew."""
         said = self.said
         self.kept = self.kept or bool(said)
         self._clear()
@@ -134,15 +156,17 @@ class AgentState:
 
     def continues(self, memory: Sequence[Entry]) -> bool:
         """Return whether the memory is (still) that of the conversation, and no other history."""
+        # An answer of an agent in the memory names its conversation by itself.
         if any(entry.marker is not None for entry in memory):
             return True
+        # Without such an answer the memory has to begin like the history of the last turn.
         return not self.kept and (not self.seen or _place_after(self.seen, memory) is not None)
 
     def forget(self) -> list[Marker]:
         """Forget the conversation: the context was given another history.
 
         Returns:
-            Where its turn still waits for answers.
+            The marker of a turn that still waits for answers, if there is one.
         """
         last = [_marker_of(said) for _, said in self.earlier[-1:]]
         self.earlier = []
@@ -154,14 +178,21 @@ class AgentState:
     # -- what is sent -----------------------------------------------------------------------
 
     def entries(self, given: Sequence[Entry]) -> list[Entry]:
-        """Return the whole history: what the memory gave, with all that it does not have."""
+        """Return the whole history: that of the memory, with all messages that it does not have.
+
+        Args:
+            given: The history as the memory has it.
+        """
         history = list(given)
         last = max((i for i, e in enumerate(history) if e.role == "user"), default=None)
         if last is not None and history[last].id is None:
+            # LlamaIndex gives messages no ids. This one is the same when the step runs again, so
+            # that the server can tell a repeated message from a second one.
             history[last] = replace(history[last], id=f"{self.run_id}:{self.name}")
         self.seen = [e.digest() for e in history if e.role != "system"]
         whole: list[Entry] = []
         done = 0
+        # Messages of runs that ended early go back to the place in the history where they belong.
         for at, said in self.earlier:
             place = _place_after(at, history) or _first(history)
             whole += history[done:place]
@@ -170,7 +201,13 @@ class AgentState:
         return [*whole, *history[done:], *to_entries(self.said)]
 
     def sends(self, entries: Sequence[Entry], where: Conversation, key: str | None) -> None:
-        """Note what is about to go out: until its answer is there it may have been accepted."""
+        """Note a message about to go out: until its answer is there it may have been accepted.
+
+        Args:
+            entries: The history.
+            where: The conversation it goes to.
+            key: The key of the call.
+        """
         new = entries[_after_marker(entries) :]
         self.sent = {
             "agent_id": where.agent_id,
@@ -181,10 +218,12 @@ class AgentState:
         }
 
     def without_sent(self, entries: list[Entry]) -> list[Entry]:
-        """Return the history with what the conversation holds already marked as known."""
+        """Return the history with those messages marked as known that the conversation holds."""
         left = list(self.sent["digests"]) if self.sent else []
         for at in range(_after_marker(entries), len(entries)):
             if entries[at].role != "system" and entries[at].digest() in left:
+                # Each stored message stands for one of the history: a text may have been said
+                # twice.
                 left.remove(entries[at].digest())
                 entries[at] = replace(entries[at], known=True)
         return entries
@@ -200,9 +239,19 @@ class AgentState:
         raw: dict[str, Any],
         details: dict[str, Any],
     ) -> None:
-        """Take the agent's answer. ``given``: the history as the memory has it."""
+        """Take the agent's answer.
+
+        Args:
+            given: The history as the memory has it.
+            text: The text of the answer.
+            thinking: Its reasoning.
+            end: The last event of the call.
+            raw: The data of the answer about itself.
+            details: The server's data about permission questions, by tool call id.
+        """
         marker = end.marker
         if self.earlier and not any(message.role == MessageRole.ASSISTANT for message in self.said):
+            # The first answer after a run that ended early: the memory lacks that run's messages.
             marker = _as_seen_by(given, marker)
         self.said.append(assistant_message(text, thinking, end.pending, marker))
         self.conversation_id = end.conversation_id
@@ -227,7 +276,7 @@ class AgentState:
 
     @property
     def refused(self) -> bool:
-        """Could none of the calls of the last answer be run, and has the agent to hear of it?"""
+        """Return whether none of the last answer's calls can be run, which the agent is told."""
         return not self.complete and not self.pending
 
     @property
@@ -240,12 +289,12 @@ class AgentState:
         return [c for c in self.pending if c["question"] and c["tool_id"] not in self.answers]
 
     def decided(self, tool_id: str, decision: dict[str, Any]) -> None:
-        """Take a person's answer."""
+        """Take a person's decision about a call."""
         self.answers[tool_id] = {"decision": decision}
         self._tell_when_complete()
 
     def answered(self, tool_id: str, output: dict[str, Any]) -> None:
-        """Take what one of your tools gave (``content`` or ``blocks``, ``is_error``)."""
+        """Take the output of one of your tools (``content`` or ``blocks``, ``is_error``)."""
         self.answers[tool_id] = output
         self._tell_when_complete()
 
@@ -282,7 +331,8 @@ class AgentState:
         return None
 
     def output(self, name: str, calls: list[ToolSelection]) -> AgentOutput:
-        """Return what the step gives."""
+        """Return the output of the step."""
+        # Results of tools may stand behind the agent's last message.
         response = next(m for m in reversed(self.said) if m.role == MessageRole.ASSISTANT)
         return AgentOutput(
             response=response, tool_calls=calls, raw=self.raw, current_agent_name=name
@@ -300,7 +350,7 @@ class AgentState:
         return CallEnd(marker, calls)
 
     def stands_at(self, marker: Marker) -> None:
-        """Note where the conversation stands after its turn was given up."""
+        """Note the conversation's newest message after its turn was given up."""
         for message in reversed(self.said):
             if message.role == MessageRole.ASSISTANT:
                 message.additional_kwargs[MARKER_KEY] = marker.to_dict()
@@ -321,6 +371,7 @@ def _dumped(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
 
 
 def _after_marker(entries: Sequence[Entry]) -> int:
+    """Return the index behind the newest answer of an agent."""
     return max((i + 1 for i, e in enumerate(entries) if e.marker is not None), default=0)
 
 
@@ -333,7 +384,7 @@ def _marker_of(said: Sequence[ChatMessage]) -> Marker | None:
 
 
 def _as_seen_by(given: Sequence[Entry], marker: Marker) -> Marker:
-    """Return the marker as the next history needs it, which lacks what earlier runs said."""
+    """Return the marker as the next history needs it, which lacks the messages of earlier runs."""
     at = 0 if marker.previous is None else _after_marker(given)
     inputs, earlier = inputs_of([entry for entry in given[at:] if entry.role != "system"])
     before = given[at - 1].marker if at else None
@@ -348,6 +399,7 @@ def _place_after(digests: Sequence[str], history: Sequence[Entry]) -> int | None
     none of them, because it was trimmed at its front or is another one.
     """
     at = [i for i, entry in enumerate(history) if entry.role != "system"]
+    # From the newest place back: the same messages may stand in a history twice.
     for count in range(len(at) - 1, 0, -1):
         length = min(count, len(digests), _COMPARED)
         known = [history[i].digest() for i in at[count - length : count]]
@@ -362,6 +414,7 @@ def _first(history: Sequence[Entry]) -> int:
 
 
 def _pending(call: ToolCallMessage, details: dict[str, Any]) -> dict[str, Any]:
+    """Return a call as the state keeps it."""
     return {
         "tool_id": call.tool_call_id,
         "tool_name": call.tool_name,

@@ -1,4 +1,7 @@
-"""A turn's events on the workflow's stream, in LlamaIndex' terms."""
+"""Write a turn's events to the workflow's stream, in LlamaIndex' terms.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -32,14 +35,20 @@ from letta_adapters.messages import ToolResultMessage
 
 
 class ServerToolError(Exception):
-    """What a tool on the agent's side failed with."""
+    """Report the failure of a tool on the agent's side to handlers of spans."""
 
 
 class StepReader:
-    """Reads one call of an agent's step.
+    """Read one call of an agent's step.
 
-    What the agent's own tools do is written to the stream and never sent into the workflow, which
-    would run them again.
+    The activity of the agent's own tools is written to the stream and never sent into the workflow,
+    which would run them again.
+
+    Args:
+        ctx: The workflow's context.
+        name: The agent's name.
+        call: The call.
+        streaming: Write an event for each token.
     """
 
     def __init__(self, ctx: Context, name: str, call: Call, *, streaming: bool = True) -> None:
@@ -56,27 +65,36 @@ class StepReader:
         self._spans: dict[str, Span] = {}
 
     async def read(self, events: AsyncIterable[CallEvent], *, coalesce: bool) -> None:
-        """Read to the end; ``coalesce`` puts texts that are here already into one event."""
+        """Read the events to their end.
+
+        Args:
+            events: The events of the call.
+            coalesce: Put texts that are there already into one event.
+        """
         try:
             await (self._read_batches(events) if coalesce else self._read(events))
         except BaseException as error:
             for span in self._spans.values():
                 span.fail(error)
             raise
+        # What is open still is of tools whose results never came.
         for span in self._spans.values():  # its result was not told
             span.end(None)
+        # The calls are known only now: one more event of the stream tells them.
         if self._calls():
             self._stream("", None)
 
     async def _read(self, events: AsyncIterable[CallEvent]) -> None:
+        """Write an event for each token."""
         async for event in events:
             pieces = self._reader.read(event)
             if pieces:
                 self._write(pieces)
-                # Let the consumer have it: a backlog of growing texts costs more than the switch.
+                # Give the consumer a turn: a backlog of growing texts costs more than the switch.
                 await asyncio.sleep(0)
 
     async def _read_batches(self, events: AsyncIterable[CallEvent]) -> None:
+        """Write one event for all tokens that are there."""
         async for batch in _batches(events):
             self._write(_joined([p for event in batch for p in self._reader.read(event)]))
 
@@ -101,6 +119,7 @@ class StepReader:
                 self._result(value)
 
     def _stream(self, delta: str, thinking: str | None) -> None:
+        """Write the text so far to the stream, if tokens are wanted."""
         if not self._streaming:
             return
         self._ctx.write_event_to_stream(
@@ -126,9 +145,11 @@ class StepReader:
         ]
 
     def _result(self, result: ToolResultMessage) -> None:
+        """Write the result of a tool that the agent ran itself."""
         call = self._called.get(result.tool_call_id)
         kwargs = call.tool_kwargs if call else {}
         name = call.tool_name if call else result.tool_name or ""
+        # The classes of LlamaIndex' own tools, so that a consumer of the stream needs no others.
         made = ToolCallResult(
             tool_name=name,
             tool_kwargs=kwargs,
@@ -147,12 +168,13 @@ class StepReader:
         self._ctx.write_event_to_stream(made)
 
     def _observe(self, call: ToolCall) -> None:
-        """No other integration shows what a remote agent's own tools do."""
+        """Report the start of an agent's own tool to handlers of events and spans."""
         tool = ServerTool(call.tool_name)
         span_id = active_span_id.get() or ""
         if self._traced:
             span = self._spans[call.tool_id] = tool_span(tool, call.tool_kwargs)
             span_id = span.id
+        # Reported as LlamaIndex reports the tools of its own agents.
         if self._heard:
             arguments = json.dumps(call.tool_kwargs, default=str)
             dispatcher.event(
@@ -160,6 +182,7 @@ class StepReader:
             )
 
     def _observe_result(self, result: ToolCallResult) -> None:
+        """Report the end of an agent's own tool to handlers of spans."""
         span = self._spans.pop(result.tool_id, None)
         if span is None:
             return
@@ -171,12 +194,15 @@ class StepReader:
             span.end(result.tool_output)
 
     async def keep(self, state: AgentState, given: Sequence[Entry]) -> None:
-        """Put what came into the run's state, and the agent's own tools into its tool calls.
+        """Put the answer into the run's state, and the agent's own tools into its tool calls.
 
-        ``given``: the history as the memory has it.
+        Args:
+            state: The state.
+            given: The history as the memory has it.
         """
         end = self._end
         if self._results:
+            # LlamaIndex makes a run's ``AgentOutput.tool_calls`` of this list.
             known = await self._ctx.store.get("current_tool_calls", default=[])
             await self._ctx.store.set("current_tool_calls", [*known, *self._results])
         questions = {
@@ -184,11 +210,12 @@ class StepReader:
             for call in end.pending
             if call.tool_name not in self._own
         }
+        # A context stores JSON only, and a server's data may hold anything.
         plain = json.loads(json.dumps(questions, default=str))
         state.heard(given, self._text, "".join(self._thinking), end, _raw(end), plain)
 
     def response(self, message: ChatMessage) -> ChatResponse:
-        """The turn as an LLM's answer, for whoever watches LLM calls."""
+        """Return the turn as an LLM's answer, for whoever watches LLM calls."""
         raw = _raw(self._end)
         extra = {**raw.get("usage", {}), "stop_reason": raw["stop_reason"]}
         return ChatResponse(message=message, raw=raw, additional_kwargs=extra)
@@ -200,6 +227,7 @@ class StepReader:
 
 
 def _raw(end: CallEnd) -> dict[str, Any]:
+    """Return the data of an answer about itself."""
     made: dict[str, Any] = {
         "agent_id": end.agent_id,
         "conversation_id": end.conversation_id,
@@ -211,7 +239,7 @@ def _raw(end: CallEnd) -> dict[str, Any]:
 
 
 def _joined(pieces: list[Piece]) -> list[Piece]:
-    """Neighbours of one kind as one piece."""
+    """Return the pieces with neighbours of one kind joined."""
     made: list[Piece] = []
     for kind, value in pieces:
         if made and made[-1][0] == kind and kind in ("text", "reasoning"):
@@ -222,10 +250,11 @@ def _joined(pieces: list[Piece]) -> list[Piece]:
 
 
 async def _batches(events: AsyncIterable[CallEvent]) -> AsyncIterator[list[CallEvent]]:
-    """Everything that is here by now, each time the consumer comes for more."""
+    """Yield all events that are there by now, each time the consumer comes for more."""
     ready: list[CallEvent] = []
     news = asyncio.Event()
 
+    # Reading goes on while the consumer is busy; that is what fills a batch.
     async def pump() -> None:
         try:
             async for event in events:
@@ -240,10 +269,12 @@ async def _batches(events: AsyncIterable[CallEvent]) -> AsyncIterator[list[CallE
             if not ready:
                 news.clear()
                 await news.wait()
+            # Taken at once: the pump may add events while the consumer works on these.
             batch, ready[:] = list(ready), []
             if batch:
                 yield batch
     finally:
+        # The consumer left early: end the reading before anything else is done with the events.
         if not reading.done():
             reading.cancel()
             await asyncio.wait({reading})

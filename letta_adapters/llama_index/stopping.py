@@ -1,8 +1,10 @@
-"""The last word of a run that may take no further step (``early_stopping_method="generate"``).
+"""Get the last word of a run out of steps (``early_stopping_method="generate"``).
 
 LlamaIndex asks the agent's LLM then, with the memory's messages and an instruction. A ``LettaLLM``
 would ask in a conversation of its own, where nothing of the run is known. So the agent's own one
 says it in the agent's conversation: the calls that wait are answered, and the next run goes on.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -34,14 +36,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _LastWord(Calling):
-    """``state``: of the run in ``ctx``; what was sent is kept there if the answer never comes."""
+    """Describe the call for a run's last word.
+
+    Attributes:
+        ctx: The context of the run.
+        state: The state of the run, which keeps what was sent if the answer never comes.
+    """
 
     ctx: Context
     state: AgentState
 
 
 class _LastWords(Runner):
+    """Run an agent's calls, and save the state of a run whose last word fails."""
+
     async def aanswer(self, calling: Calling) -> Answer:
+        """Return a whole answer that meets the call's demand."""
         try:
             return await super().aanswer(calling)
         except BaseException:
@@ -54,7 +64,9 @@ class _LastWords(Runner):
         make: Callable[[Reader], Maker],
         draft: Drafter | None = None,
     ) -> AsyncGenerator[Any, None]:
+        """Yield a streamed answer; see ``Runner.run``."""
         try:
+            # Closed before the state is saved, so that the turn is over when the next run reads it.
             async with aclosing(super().arun(calling, make, draft)) as responses:
                 async for response in responses:
                     yield response
@@ -64,12 +76,13 @@ class _LastWords(Runner):
 
 
 async def _keep(calling: Calling) -> None:
+    """Save the state even if the task is being cancelled: the message may have been accepted."""
     if isinstance(calling, _LastWord):
         await asyncio.shield(calling.state.save(calling.ctx))
 
 
 class _AgentLLM(LettaLLM):
-    """The LLM of an agent whose user gave none."""
+    """Be the LLM of an agent whose user gave none."""
 
     _agent: Any = PrivateAttr(default=None)
 
@@ -80,17 +93,20 @@ class _AgentLLM(LettaLLM):
 
     @classmethod
     def of(cls, agent: LettaAgent, **fields: Any) -> _AgentLLM:
-        """Return the agent's."""
+        """Return the LLM of this agent."""
         made = cls(**fields)
         made._agent = agent
+        # Only this runner saves the run's state when a last word fails.
         made._runner = _LastWords(made._runner.caller, made.max_retries)
         return made
 
     async def _acalling(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> Calling:
+        """Return the call of an asynchronous chat; of a run out of steps, its last word."""
         ctx = _step_context()
         if ctx is None or self._agent is None or not await has_reached_limit(ctx):
             return self._calling(messages, kwargs)
         state = await AgentState.load(ctx, self._agent.name)
+        # The context's run is not one that this agent took part in.
         if state.run_id != await run_of(ctx):
             return self._calling(messages, kwargs)
         return _LastWord(await self._last_word(ctx, state, messages), ctx=ctx, state=state)
@@ -98,6 +114,7 @@ class _AgentLLM(LettaLLM):
     async def _last_word(
         self, ctx: Context, state: AgentState, messages: Sequence[ChatMessage]
     ) -> Call:
+        """Close the run's open calls and return the call for its last word."""
         caller = self._runner.caller
         end = state.open_end()
         kind = await caller.arun(_kind)
@@ -106,11 +123,13 @@ class _AgentLLM(LettaLLM):
             state.stands_at((await caller.aabandon(end)).marker)
         state.close(LIMIT)
         entries = state.entries(to_entries(messages))
-        # The memory gets all of it before it can be stopped again.
+        # The memory gets the messages before anything is sent, because the run may be stopped
+        # again.
         memory = await ctx.store.get("memory")
         await memory.aput_messages(state.take_said())
         await state.save(ctx)
         agent = self._agent
+        # No tools: the run is out of steps, so none could be run.
         return Call(
             entries=entries,
             agent_id=agent.agent_id,
