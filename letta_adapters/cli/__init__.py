@@ -1,7 +1,8 @@
 """The ``letta-adapters`` command: ``demo``, ``prompt``, ``chat``, ``doctor``, ``cassette``.
 
-Exit codes: 0 it worked, 1 it did not (one message on stderr), 2 wrong usage, 130 Ctrl-C. Here is
-what all commands share; each is a module of its own, imported when it runs.
+The exit code is 0 if it worked, 1 if it did not (with one message on stderr), 2 for wrong usage,
+and 130 for Ctrl-C. This package contains what all commands share; each command is a module of its
+own, imported when it runs.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from letta_adapters.sync import LettaClient, Session
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
-# How long the embedded runtime waits for the next command: a start takes most of a short answer.
+# Seconds that the embedded runtime waits for the next command: starting it takes longer than a
+# short answer.
 _KEEP_RUNNING = 20.0
 
 _WHERE = """\
@@ -32,7 +34,11 @@ LETTA_APP_SERVER_URL an App Server, neither the runtime on this machine.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code. Wrong usage raises ``SystemExit(2)``, as argparse does."""
+    """Run one command and return its exit code.
+
+    Raises:
+        SystemExit: Wrong usage, with the code 2, as argparse does.
+    """
     _lenient_output()
     parser = build_parser()
     args = parser.parse_args(argv)
@@ -45,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read the output has left; Python would complain once more when it flushes at exit.
+        # The reader of the output has left. Without this, Python would complain once more when it
+        # flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except (LettaError, OSError) as error:
@@ -56,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line's grammar."""
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="letta-adapters", description="Letta agents from the command line."
     )
@@ -208,7 +215,7 @@ def _check_usage(parser: argparse.ArgumentParser, args: argparse.Namespace) -> N
 
 
 def _lenient_output() -> None:
-    """A character that the terminal or the pipe cannot take is replaced, never a crash."""
+    """Replace characters that the terminal or the pipe cannot take, instead of crashing."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
@@ -218,7 +225,11 @@ def _lenient_output() -> None:
 
 
 def backend_of(args: argparse.Namespace) -> Rest | Local | Remote:
-    """The backend that the options and the environment mean. Raises InvalidInputError."""
+    """Return the backend that the options and the environment mean.
+
+    Raises:
+        InvalidInputError: An option is wrong, or does not fit that backend.
+    """
     from letta_adapters.client import resolve_backend
     from letta_adapters.errors import InvalidInputError
     from letta_adapters.options import build
@@ -228,6 +239,7 @@ def backend_of(args: argparse.Namespace) -> Rest | Local | Remote:
     if url and not _is_address(url):
         raise InvalidInputError(f"{url!r} is not a URL.")
     name: str | None = args.backend
+    # The address tells an App Server, which speaks WebSocket, from the Letta API.
     if name is None and url:
         name = "remote" if url.startswith(("ws://", "wss://")) else "cloud"
     if name is None and args.data_dir:
@@ -257,7 +269,7 @@ def _is_address(url: str) -> bool:
 
 
 def open_session(client: LettaClient, args: argparse.Namespace, **options: Any) -> Session:
-    """The session that ``--agent``, ``--conversation`` and their like mean; no I/O."""
+    """Return the session that ``--agent``, ``--conversation`` and so on mean; no I/O happens."""
     given = {
         "model": args.model,
         "permission_mode": args.permission_mode,

@@ -1,4 +1,7 @@
-"""``letta-adapters cassette scan | clean | diff``: recordings, outside of pytest."""
+"""Implement ``letta-adapters cassette scan | clean | diff``: recordings, outside of pytest.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ _INSTALL = 'pip install "letta-adapters[testing]"'
 
 
 def run(args: Namespace) -> int:
-    """Carry out the action; the exit code."""
+    """Carry out the action and return the exit code."""
     if find_spec("yaml") is None:
         raise ConfigurationError("Recordings need PyYAML.", hint=f"Install it: {_INSTALL}")
     actions = {"scan": _scan, "clean": _clean, "diff": _diff}
@@ -47,6 +50,7 @@ def _clean(args: Namespace) -> int:
             written = save_cassette(cassette, path, secrets=args.secret).dumps()
         except LeakError as error:
             sys.stderr.write(f"{path}: not written, something is left:\n{error}\n")
+            # The other files are still cleaned.
             code = FAILED
         else:
             _say(f"{path}: {'clean already' if written == before else 'cleaned'}")
@@ -66,7 +70,10 @@ def _say(line: str) -> None:
 
 
 def _lines(path: Path) -> list[str]:
-    """As it would be saved: what two recordings differ in by nature is gone."""
+    """Return a recording's lines as it would be saved.
+
+    So everything is gone in which two recordings always differ, such as ids and times.
+    """
     from letta_adapters.testing import sanitize_cassette
 
     return sanitize_cassette(_load(path)).dumps().splitlines()

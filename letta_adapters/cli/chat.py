@@ -1,7 +1,9 @@
-"""``letta-adapters chat``: a conversation, with approvals, and Ctrl-C to stop an answer.
+"""Implement ``letta-adapters chat``: a conversation, with approvals, and Ctrl-C to stop an answer.
 
-The terminal belongs to the main thread: it alone prints, asks and gets Ctrl-C. Another one reads
-the turn, and tools' questions come from a third; both hand over what they have in one queue.
+The terminal belongs to the main thread: it alone prints, asks and gets Ctrl-C. Another thread reads
+the turn, and the questions of tools come from a third one; both put everything into one queue.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ from letta_adapters.sync import LettaClient
 
 # On Windows, waiting without a limit cannot be interrupted.
 _TICK: Final = 0.5
-# How long a question waits for the message that announces its tool call, which is on its way.
+# Seconds that a question waits for the message that announces its tool call, which is on its way.
 _ORDER_SECONDS: Final = 0.2
 _HELP: Final = "/exit or Ctrl-D leaves. Ctrl-C stops an answer, and leaves at the prompt."
 
@@ -61,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
 @dataclass
 class _Question:
-    """May this tool run? Whoever has the terminal sets the answer."""
+    """A question whether a tool may run; the thread with the terminal sets the answer."""
 
     call_id: str
     name: str
@@ -74,7 +76,7 @@ _Event = Message | _Question | Exception
 
 
 class Chat:
-    """One session at the terminal."""
+    """A session at the terminal."""
 
     def __init__(self, args: argparse.Namespace, client: LettaClient) -> None:
         self._args = args
@@ -93,7 +95,7 @@ class Chat:
         )
 
     def open(self) -> None:
-        """Connect, and say who is there."""
+        """Connect, and print the agent, conversation and model."""
         with progress(self._errors, "Connecting"):
             init = self._init = self._session.initialize()
         where = f"{init.agent_id} / {init.conversation_id}, {init.model or 'its own model'}"
@@ -102,7 +104,7 @@ class Chat:
             self._console.print(Text(_HELP, style="dim"))
 
     def close(self) -> None:
-        """Stop what runs, and say how to go on."""
+        """Stop what runs, and print the command that continues the conversation."""
         self._renderer.settle()
         self._session.close()
         if self._init is not None and self._turns:
@@ -118,7 +120,7 @@ class Chat:
             self._console.print(Text(f"Go on later: {command}", style="dim"))
 
     def talk(self) -> int:
-        """One turn for each line; the exit code."""
+        """Run one turn for each line, and return the exit code."""
         code = OK
         for line in self._lines():
             text = line.strip()
@@ -128,7 +130,7 @@ class Chat:
                 self._console.print(_HELP)
             elif text:
                 good = self._say(text)
-                # A person has seen the error and goes on; a script wants to know.
+                # A person has seen the error and goes on; a script needs it in the exit code.
                 code = OK if self._interactive or (good and code == OK) else FAILED
         return code
 
@@ -166,11 +168,12 @@ class Chat:
         return result is not None and result.success
 
     def _turn(self, text: str) -> ResultMessage | None:
-        """The turn's result; ``None`` if Ctrl-C came before it had begun."""
+        """Return the turn's result; ``None`` if Ctrl-C came before the turn had begun."""
         self._events = SimpleQueue()
         try:
             self._renderer.wait()
             if self._args.conversation and not self._turns:
+                # Tool calls that an earlier run left waiting block the conversation.
                 deny_leftovers(self._session, self._errors)
             self._turns += 1
             self._session.send(text)
@@ -198,7 +201,7 @@ class Chat:
             return None
 
     def _next(self) -> _Event | None:
-        """Deal with what comes next."""
+        """Handle the next event of the turn."""
         try:
             event = self._events.get(timeout=_TICK)
         except Empty:
@@ -206,6 +209,7 @@ class Chat:
         if isinstance(event, Exception):
             raise event
         if isinstance(event, _Question):
+            # The question came from another thread, and may have overtaken the message of its call.
             self._announce(event.call_id)
             self._renderer.settle()
             event.answer.set_result(self._decide(event))
@@ -220,7 +224,7 @@ class Chat:
         self._renderer.show(message)
 
     def _announce(self, call_id: str) -> None:
-        """Show what came before a question; it took another way."""
+        """Show the messages that came before a question, which took another way."""
         deadline = time.monotonic() + _ORDER_SECONDS
         while call_id not in self._shown and (left := deadline - time.monotonic()) > 0:
             with suppress(Empty):
@@ -235,7 +239,7 @@ class Chat:
     def _may_run(
         self, name: str, tool_input: Mapping[str, Any], context: PermissionContext
     ) -> Allow | Deny:
-        """On a worker thread: hand the question over and wait for the answer."""
+        """Hand the question to the main thread, and wait on this worker thread for the answer."""
         if name in self._allowed or isinstance(context.default, Allow):
             return Allow()
         if not self._interactive:
@@ -248,6 +252,7 @@ class Chat:
         name = one_line(question.name)
         self._show_question(name, question.tool_input, question.does)
         prompt = f"Allow it? [y]es, [n]o, [a]lways {name} in this session: "
+        # A key that was pressed while the answer ran must not approve anything.
         _forget_typed()
         while True:
             try:
@@ -266,7 +271,7 @@ class Chat:
                 return Deny()
 
     def _show_question(self, name: str, tool_input: Mapping[str, Any], does: str) -> None:
-        """The whole input: nobody can approve what is cut off."""
+        """Show the whole input: nobody can approve a text that is cut off."""
         rows = [
             f"{key}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
             for key, value in tool_input.items()
@@ -282,7 +287,7 @@ class Chat:
 
 
 def _read(stream: Generator[Message, None, None], events: SimpleQueue[_Event]) -> None:
-    """On a thread: everything the turn says."""
+    """Put every message of the turn into the queue; this runs on a thread of its own."""
     try:
         for message in stream:
             events.put(message)
@@ -291,7 +296,7 @@ def _read(stream: Generator[Message, None, None], events: SimpleQueue[_Event]) -
 
 
 def _forget_typed() -> None:
-    """What was typed before the question was there is no answer to it."""
+    """Discard keys typed before the question was shown: they do not answer it."""
     if sys.platform != "win32":
         import termios
 

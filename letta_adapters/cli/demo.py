@@ -1,7 +1,9 @@
-"""``letta-adapters demo``: two turns with a persistent agent, on this machine.
+"""Implement ``letta-adapters demo``: two turns with a persistent agent, on this machine.
 
 The runtime, the agent and its history on disk, the streaming and the tool call are real. So is the
-model if the environment holds the key of one; else a scripted stand-in on loopback plays it.
+model if the environment has the key of one; else a scripted stand-in on loopback plays it.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -50,8 +52,9 @@ AGAIN: Final = f"Hello again! Which version of {PACKAGE} is installed here now? 
 SECOND: Final = "What is my name, and which version did you find?"
 _PACE: Final = 0.03  # seconds between two words of the stand-in: about the speed of a real model
 
-# What says that a real model can be used → its provider in Letta Code, and one that is fast and
-# cheap. Without it (or if it is gone), the first that Letta Code lists of that provider.
+# The variable that shows that a real model can be used → its provider in Letta Code, and a model of
+# it that is fast and cheap. Without such a model (or if it is gone), the first that Letta Code
+# lists of that provider is used.
 _PROVIDERS: Final = {
     "ANTHROPIC_API_KEY": ("anthropic", "claude-haiku-4-5"),
     "OPENAI_API_KEY": ("openai", "gpt-5-mini"),
@@ -68,7 +71,7 @@ _PROVIDERS: Final = {
 
 @dataclass(frozen=True)
 class Model:
-    """Who plays the model, and why."""
+    """The model to use, and the reason for it."""
 
     handle: str
     real: bool
@@ -81,7 +84,7 @@ class Model:
 
 
 def installed_version(package: str) -> str:
-    """The version of a Python package that is installed on this computer.
+    """Return the version of a Python package that is installed on this computer.
 
     Args:
         package: Its name on PyPI.
@@ -93,7 +96,7 @@ def installed_version(package: str) -> str:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The demo."""
+    """Run the demo."""
     console, errors = make_console(), make_console(stderr=True)
     data_dir = (args.data_dir or default_data_dir()).expanduser().absolute()
     data_dir.mkdir(parents=True, exist_ok=True)
@@ -118,6 +121,7 @@ def run(args: argparse.Namespace) -> int:
             cwd=data_dir,  # a real model has no business in the user's directory
         ) as session:
             deny_leftovers(session, errors)
+            # A second run greets the agent again, to show that it remembers the first one.
             known = bool(session.list_messages(limit=1).messages)
             for text in (AGAIN if known else FIRST, SECOND):
                 result = _turn(console, session, text)
@@ -134,7 +138,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def default_data_dir() -> Path:
-    """Where this platform keeps what applications store for a user."""
+    """Return the folder in which this platform keeps applications' data for a user."""
     home = Path.home()
     if sys.platform == "win32":
         root = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
@@ -166,9 +170,14 @@ def _turn(console: Console, session: Session, text: str) -> ResultMessage:
 
 
 def _find_or_create(client: LettaClient, model: Model) -> tuple[str, bool]:
-    """The agent of an earlier run, else a new one; and is it new? The stand-in has its own."""
+    """Return the agent of an earlier run, else a new one, and whether it is new.
+
+    The stand-in has an agent of its own: its answers do not belong into the history of a real
+    model's.
+    """
     tag = f"letta-adapters:demo:{'real' if model.real else 'scripted'}"
     for agent in client.agents.list(tags=[tag], limit=1):
+        # Another key may be set than in the earlier run.
         if agent.get("model") != model.handle:
             client.agents.update(agent["id"], model=model.handle)
         return str(agent["id"]), False
@@ -188,7 +197,7 @@ def _find_or_create(client: LettaClient, model: Model) -> tuple[str, bool]:
 def _connect(
     stack: ExitStack, args: argparse.Namespace, data_dir: Path
 ) -> tuple[LettaClient, Model]:
-    """A client of the runtime, which is started with the model that can be used."""
+    """Return a client of the runtime, which is started with the model that can be used."""
     keys = [name for name in _PROVIDERS if os.environ.get(name)]
     why = "--scripted" if args.scripted else "no provider's key is in the environment"
     if args.model or (keys and not args.scripted):
@@ -203,7 +212,7 @@ def _connect(
     where = {"base_url": stand_in.base_url, "api_key": "none"}
     client = stack.enter_context(LettaClient(Local(data_dir=data_dir, openai_compatible=where)))
     client.models.list()  # starts the runtime, as above
-    # Never the first of those it lists: with a key in the environment that is a real one.
+    # It is named, and not the first of the list: with a key in the environment, that is a real one.
     return client, Model(f"lmstudio/{stand_in.models[0]}", False, why)
 
 
@@ -212,10 +221,15 @@ def _handles(client: LettaClient) -> list[str]:
 
 
 def choose(handles: Sequence[str], keys: Sequence[str], wanted: str | None) -> Model | None:
-    """The model that was asked for, else one whose key is there and which Letta Code lists.
+    """Return the model that was asked for, else one whose key is set and which Letta Code lists.
+
+    Args:
+        handles: The models that Letta Code lists.
+        keys: The providers' variables that are set.
+        wanted: The model that was asked for, if any.
 
     Raises:
-        LettaError: the one that was asked for is not there.
+        LettaError: The one that was asked for is not there.
     """
     if wanted:
         if not handles:
@@ -238,14 +252,17 @@ def choose(handles: Sequence[str], keys: Sequence[str], wanted: str | None) -> M
 
 
 def respond(request: ModelRequest, pace: float = 0.0) -> Reply:
-    """What the stand-in says. Everything it knows, it reads in the history that it was sent."""
+    """Return the stand-in's answer.
+
+    It knows nothing but the history that it was sent, as a real model.
+    """
     said = list(_user_texts(request))
     current = said[-1] if said else ""
     last = request.messages[-1] if request.messages else {}
     if last.get("role") == "tool":
         return Reply(f"{_greeting(said)} {_version(request)}", token_delay=pace)
     if _LOOK in current and _offers(request, installed_version):
-        # An id that no earlier run has used: the history holds theirs as well.
+        # The history contains the calls of earlier runs as well, so the id must be a new one.
         call = ToolUse(installed_version.__name__, {"package": PACKAGE}, id=f"call_{uuid.uuid4()}")
         thought = "I cannot know that, so I call the tool."
         return Reply(reasoning=thought, tool_calls=[call], token_delay=pace)
@@ -262,7 +279,7 @@ def _offers(request: ModelRequest, tool: Callable[..., Any]) -> bool:
 
 
 def _user_texts(request: ModelRequest) -> Iterator[str]:
-    """What the user wrote, without what Letta Code adds to it."""
+    """Yield the user's texts, without the reminders that Letta Code adds."""
     for message in request.messages:
         if message.get("role") == "user":
             text = ModelRequest({"messages": [message]}).last_user_text
@@ -287,7 +304,7 @@ def _name_sentence(said: Sequence[str]) -> str:
 
 
 def _version(request: ModelRequest) -> str:
-    """What the tool said last, from the call and the result in the history."""
+    """Return a sentence on what the tool said last, from the call and the result in the history."""
     asked = {
         call["id"]: json.loads(call["function"]["arguments"])
         for message in request.messages

@@ -1,4 +1,7 @@
-"""The demo's agent inside the frameworks that are installed: a LangChain chain, a query engine."""
+"""Show the demo's agent inside the installed frameworks: a LangChain chain, a query engine.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ QUERY: Final = "What is the password of the demo?"
 
 
 def show(console: Console, client: LettaClient, agent_id: str) -> None:
-    """One answer through each framework that is there, streamed."""
+    """Stream one answer through each framework that is installed."""
     for name, module, ask in _FRAMEWORKS:
         if find_spec(module.split(".")[0]) is None:
             extra = module.split(".")[0].removesuffix("_core").replace("_", "-")
@@ -38,7 +41,7 @@ def show(console: Console, client: LettaClient, agent_id: str) -> None:
 
 
 def _chain(client: LettaClient, agent_id: str) -> Iterator[str]:
-    """``prompt | ChatLetta | StrOutputParser``."""
+    """Stream an answer through ``prompt | ChatLetta | StrOutputParser``."""
     from langchain_core.output_parsers import StrOutputParser
     from langchain_core.prompts import ChatPromptTemplate
 
@@ -50,12 +53,13 @@ def _chain(client: LettaClient, agent_id: str) -> Iterator[str]:
 
 
 def _query_engine(client: LettaClient, agent_id: str) -> Iterator[str]:
-    """A query engine over one document."""
+    """Stream an answer of a query engine over one document."""
     from llama_index.core import Document, MockEmbedding, VectorStoreIndex
 
     from letta_adapters.llama_index import LettaLLM
 
     llm = LettaLLM(agent_id=agent_id, client=client)
+    # A mock embedding needs no key and no download; there is one document to find.
     index = VectorStoreIndex.from_documents(
         [Document(text=NOTE)], embed_model=MockEmbedding(embed_dim=8)
     )
@@ -70,7 +74,7 @@ _FRAMEWORKS: Final[tuple[tuple[str, str, Callable[[LettaClient, str], Iterator[s
 
 
 def stand_in_answer(said: str) -> str | None:
-    """What the scripted stand-in says to the questions of this module."""
+    """Return the scripted stand-in's answer to a question of this module, or ``None``."""
     caller = re.search(r"You are called from (\w+)\.", said)
     if caller:
         return f"Hello, {caller[1]} users: here I am, a Letta agent inside your own code."

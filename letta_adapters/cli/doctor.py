@@ -1,4 +1,9 @@
-"""``letta-adapters doctor``: what is installed, configured and reachable, and what to do."""
+"""Implement ``letta-adapters doctor``: check what is installed, configured and reachable.
+
+Everything that is missing comes with a hint what to do.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +61,7 @@ _NO_MODEL: Final = (
 
 @dataclass(frozen=True)
 class Check:
-    """One finding. A ``note`` is not needed here; a ``problem`` must be solved."""
+    """A finding: a ``note`` is not needed here, a ``problem`` must be solved."""
 
     state: Literal["ok", "note", "problem"]
     name: str
@@ -65,13 +70,14 @@ class Check:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look at everything; 1 if no agent can be talked to."""
+    """Check everything; return 1 if no agent can be talked to."""
     console = make_console()
     spec = backend_of(args)
     good = _show(console, "Installed", installed(local=isinstance(spec, Local)))
     good &= _show(console, "Configured", configured(spec))
     if isinstance(spec, Local | Remote):
         good &= _show(console, "State", whole(spec, aside=args.set_aside))
+    # Without what is needed the connection fails anyway, with a less helpful message.
     if good:
         with progress(make_console(stderr=True), "Connecting"):
             found = list(reachable(spec))
@@ -101,7 +107,7 @@ def _show(console: Console, title: str, checks: Iterator[Check]) -> bool:
 
 
 def installed(*, local: bool) -> Iterator[Check]:
-    """Python, packages, the runtime and git; the last two are needed where agents are local."""
+    """Check Python, packages, the runtime and git; agents on this machine need the last two."""
     yield Check("ok", "Python", f"{platform.python_version()} on {platform.system()}")
     yield Check("ok", "letta-adapters", __version__)
     for name in _BASE:
@@ -136,7 +142,7 @@ def installed(*, local: bool) -> Iterator[Check]:
 
 
 def _unfit(name: str, version: str) -> str:
-    """Return what a version should be and is not, as this package's own metadata has it; or ""."""
+    """Return how a version fails this package's own requirements; "" if it does not."""
     for text in importlib.metadata.requires("letta-adapters") or ():
         wanted = Requirement(text)
         if version and wanted.name == name and str(wanted.specifier):
@@ -156,7 +162,7 @@ def _version(name: str) -> str:
 
 
 def configured(spec: Rest | Local | Remote) -> Iterator[Check]:
-    """Which backend is meant, and which settings are there. Never a secret."""
+    """Report the backend that is meant and the settings that are there, but never a secret."""
     if isinstance(spec, Rest):
         url = spec.base_url or os.environ.get("LETTA_BASE_URL") or CLOUD_URL
         yield Check("ok", "Backend", f"the Letta API at {_public(url)}")
@@ -187,7 +193,7 @@ def _setting(name: str, otherwise: str) -> Check:
 
 
 def _public(url: str) -> str:
-    """An address without the password it may hold."""
+    """Return an address without the password it may contain."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -217,6 +223,7 @@ def whole(spec: Local | Remote, *, aside: bool) -> Iterator[Check]:
     if not found or state is None:
         yield Check("ok", "Files", f"whole, in {state}")
         return
+    # A running runtime may write to these files, so nothing is moved under it.
     if aside and meeting is not None and not (meeting.alone() and meeting.try_own()):
         yield Check("problem", "Files", "torn, and in use", "End what uses the runtime first.")
         return
@@ -243,7 +250,7 @@ def _set_aside(damage: Damage, state: Path) -> Check:
 
 
 def reachable(spec: Rest | Local | Remote) -> Iterator[Check]:
-    """Connect, and ask for the models."""
+    """Connect, and list the models."""
     patience = {k: v for k, v in _PATIENCE.items() if k in type(spec).model_fields}
     started = time.monotonic()
     try:

@@ -1,4 +1,7 @@
-"""``letta-adapters prompt TEXT``: one question, one answer."""
+"""Implement ``letta-adapters prompt TEXT``: one question, one answer.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from letta_adapters.sync import LettaClient, Session
 
 
 def run(args: argparse.Namespace) -> int:
-    """Ask; on a terminal show everything as it comes, else print the answer alone."""
+    """Ask. On a terminal show everything as it comes, else print the answer alone."""
     text = sys.stdin.read() if args.text == "-" else args.text
     watched = sys.stdout.isatty() and not args.json
     notes = make_console(stderr=True)
@@ -43,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps({"type": result.type, **dataclasses.asdict(result)}) + "\n")
     elif result.success and not watched:
         sys.stdout.write(clean(result.result or "").removesuffix("\n") + "\n")
+    # Before the error on stderr, so that both are in order when they go to one place.
     sys.stdout.flush()
     if not result.success:
         show_error(notes, result.to_error())

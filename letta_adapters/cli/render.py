@@ -1,4 +1,7 @@
-"""What commands show: on a terminal in colour and with progress, else as plain text."""
+"""Print for the commands: in colour and with progress on a terminal, else as plain text.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
@@ -32,9 +35,9 @@ if TYPE_CHECKING:
 
 _LINE = 200  # characters of a tool call or result that are shown
 _CONTROLS = {code: "�" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
-# Characters that show a text in another order than it is run in.
+# Characters that show a text in another order than it is run in. They could hide a command.
 _REORDERING = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), "�")
-# Hints are written for Python; these are the same things on the command line.
+# Hints are written for Python; these are the same options on the command line.
 _SPOKEN = (
     (", or pass Rest(api_key=...)", ""),
     ("pass Rest(api_key=...), ", ""),
@@ -48,7 +51,10 @@ _SPOKEN = (
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    """A console that writes escape codes to terminals only, and with NO_COLOR not even there."""
+    """Return a console that writes escape codes to terminals only.
+
+    With NO_COLOR it does not write them even there.
+    """
     file = sys.stderr if stderr else sys.stdout
     fancy = file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return Console(
@@ -62,23 +68,26 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 def clean(text: str) -> str:
-    """``text`` without control characters: what a model writes must not steer the terminal."""
+    """Return ``text`` without control characters: a model's text must not steer the terminal."""
     return text.replace("\r\n", "\n").translate(_CONTROLS)
 
 
 def unmasked(text: str) -> str:
-    """``text`` for somebody who decides by what it says."""
+    """Return ``text`` as it is executed, for a user who decides by what it says.
+
+    Characters that change the order of the shown text are replaced.
+    """
     return clean(text).translate(_REORDERING)
 
 
 def one_line(text: str) -> str:
-    """``text`` on one line, not too long."""
+    """Return ``text`` on one line, cut if it is too long."""
     line = " ".join(clean(text).split())
     return line if len(line) <= _LINE else line[: _LINE - 3] + "..."
 
 
 def call_text(name: str, tool_input: Mapping[str, Any], raw: str = "") -> str:
-    """A tool call as one would write it."""
+    """Return a tool call as it would be written in Python."""
     given = ", ".join(f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in tool_input.items())
     unread = "" if raw.strip() == "{}" else raw
     return one_line(f"{name}({given or unread})")
@@ -94,7 +103,7 @@ def write(console: Console, text: str, style: str = "") -> None:
 
 
 def show_error(console: Console, error: BaseException) -> None:
-    """One message and what to do about it."""
+    """Print an error's message and the hint what to do."""
     message = error.message if isinstance(error, LettaError) else str(error)
     console.print(Text(f"error: {clean(message)}", style="bold red"))
     if isinstance(error, LettaError) and error.hint:
@@ -102,7 +111,7 @@ def show_error(console: Console, error: BaseException) -> None:
 
 
 def show_hint(console: Console, hint: str, *, indent: int = 0) -> None:
-    """What to do, in the words of the command line."""
+    """Print a hint in terms of the command line."""
     for python, spoken in _SPOKEN:
         hint = hint.replace(python, spoken)
     console.print(Text(" " * indent + clean(hint), style="default"))
@@ -110,7 +119,7 @@ def show_hint(console: Console, hint: str, *, indent: int = 0) -> None:
 
 @contextmanager
 def progress(console: Console, text: str, *, plain: bool = False) -> Iterator[None]:
-    """A spinner while the block runs; not on a terminal, a line if ``plain``, else nothing."""
+    """Show a spinner while the block runs; without a terminal a line if ``plain``, else nothing."""
     if console.is_terminal:
         with console.status(text):
             yield
@@ -129,14 +138,17 @@ def deny_leftovers(session: Session, console: Console) -> None:
 
 
 def used(result: ResultMessage) -> str:
-    """What a turn cost."""
+    """Return the cost of a turn, in tokens and seconds."""
     usage = result.usage
     tokens = f"{usage.prompt_tokens} + {usage.completion_tokens} tokens"
     return f"({tokens}, {result.duration_ms / 1000:.1f} s)"
 
 
 class Renderer:
-    """Shows the messages of turns as they come; ``ErrorMessage`` is left to the result's reader."""
+    """A printer of the messages of turns as they come.
+
+    It leaves out ``ErrorMessage``: the error is shown with the result.
+    """
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -147,14 +159,14 @@ class Renderer:
         self._retried = ""
 
     def wait(self, text: str = "Thinking") -> None:
-        """A spinner until something is shown (on a terminal)."""
+        """Show a spinner (on a terminal) until something is printed."""
         self.settle()
         if self.console.is_terminal:
             self._status = self.console.status(text)
             self._status.start()
 
     def settle(self) -> None:
-        """Nothing half-written, nothing moving: other output may follow."""
+        """End an unfinished line and the spinner, so that other output may follow."""
         status, self._status = self._status, None
         if status is not None:
             status.stop()
@@ -188,7 +200,7 @@ class Renderer:
             self._retried = ""
 
     def _whole(self, message: AssistantMessage | ReasoningMessage) -> None:
-        """A complete message, whose fragments have usually been shown."""
+        """Show a complete message, unless its fragments were shown."""
         key = (message.type, message.otid)
         if key not in self._streamed:
             hidden = isinstance(message, ReasoningMessage) and message.redacted
@@ -196,6 +208,7 @@ class Renderer:
         self.settle()
 
     def _retry(self, reason: str) -> None:
+        # A model that is overloaded is asked many times for the same reason.
         if reason != self._retried:
             self._line(f"The model is asked again: {reason}", "yellow")
         self._retried = reason

@@ -1,6 +1,6 @@
-"""The testing kit: record a conversation with a real Letta once, replay it for ever.
+"""The testing kit: record a conversation with a real Letta once, and replay it in every later run.
 
-* :class:`RecordingTransport` tees live HTTP traffic into a :class:`Cassette`;
+* :class:`RecordingTransport` copies live HTTP traffic into a :class:`Cassette`;
 * :func:`sanitize_cassette` removes everything private or volatile,
   :mod:`letta_adapters.testing.leaks` checks that independently, :func:`save_cassette` does both
   and writes the file;
@@ -9,8 +9,8 @@
 * :func:`letta_vcr` / :func:`use_letta_vcr` play (and record) the same files through plain vcrpy;
 * :class:`FakeLetta` is a Letta in memory, :class:`LocalLetta` the real embedded runtime with a
   :class:`ScriptedModel` behind it;
-* :mod:`letta_adapters.testing.llama_index` holds conformance suites for LlamaIndex;
-* :mod:`letta_adapters.testing.plugin` is the pytest plugin on top of all of it.
+* :mod:`letta_adapters.testing.llama_index` contains conformance suites for LlamaIndex;
+* :mod:`letta_adapters.testing.plugin` is the pytest plugin that uses all of it.
 
 Names are loaded on first use: importing this package imports neither vcrpy nor PyYAML nor httpx.
 """

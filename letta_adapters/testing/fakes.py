@@ -10,11 +10,11 @@
     assert model.invoke("I am Ada.").text == "Hello Ada."
     assert letta.said == ["I am Ada."]
 
-It speaks the Letta API's own words inside an ``httpx`` transport, so everything above the wire is
-the real thing: sessions, tools, approvals, history, ``ChatLetta``, ``LettaRunnable``, ``LettaLLM``,
-``LettaAgent``. What a real server does besides (memory, its own tools, compaction) it does not do:
-use a recording or the embedded runtime for that. Our own suite runs the same cases against it and
-against real servers.
+It implements the Letta API inside an ``httpx`` transport, so everything above the wire is real:
+sessions, tools, approvals, history, ``ChatLetta``, ``LettaRunnable``, ``LettaLLM``, ``LettaAgent``.
+It does not do what else a real server does (memory, its own tools, compaction): use a recording or
+the embedded runtime for that. This package's own suite runs the same cases against it and against
+real servers.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ _numbers: Final = itertools.count()
 
 
 class FakeLetta:
-    """One Letta API, in memory. The replies are what its agents say next, in order.
+    """A Letta API in memory, whose agents answer with the given replies, in order.
 
     Args:
-        replies: Texts, or :class:`~letta_adapters.testing.scripted_model.Reply` objects (thoughts,
+        *replies: Texts, or :class:`~letta_adapters.testing.scripted_model.Reply` objects (thoughts,
             tool calls, errors). One with ``when=`` waits for a message that contains it; one with
             ``repeat=True`` stays. Without a reply left, an agent says ``You said: ...``.
-        model: The handle its agents have.
+        model: The handle of its agents' model.
 
     Attributes:
-        said: What users said, in order, in all conversations.
+        said: The texts that users sent, in order, in all conversations.
         requests: The bodies of all turns, as they were sent.
     """
 
@@ -66,29 +66,29 @@ class FakeLetta:
         self._conversations: dict[str, dict[str, Any]] = {}
         self._messages: dict[str, list[dict[str, Any]]] = {}
         self._count = 0
-        # Ids are of one server alone: what a process remembers of another one must not fit.
+        # Every fake has ids of its own: what a process remembers of another one must not match.
         self._number = next(_numbers) % 0x10000
         self._lock = threading.Lock()  # several event loops may talk to it
         self.script(*replies)
 
     def script(self, *replies: str | Reply) -> None:
-        """Say these from now on, instead of what is left."""
+        """Answer with these replies from now on, instead of those that are left."""
         self._replies = [r if isinstance(r, Reply) else Reply(r) for r in replies]
 
     def client(self) -> LettaClient:
-        """A synchronous client of it, which adapters take for asynchronous calls too."""
+        """Return a synchronous client of it, which adapters take for asynchronous calls too."""
         from letta_adapters.sync import LettaClient
 
         return LettaClient(_rest(), http_client=self.http_client())
 
     def async_client(self) -> AsyncLettaClient:
-        """An asynchronous client of it."""
+        """Return an asynchronous client of it."""
         from letta_adapters.client import AsyncLettaClient
 
         return AsyncLettaClient(_rest(), http_client=self.http_client())
 
     def http_client(self) -> httpx.AsyncClient:
-        """What the clients talk through."""
+        """Return the httpx client that the Letta clients use."""
         return httpx.AsyncClient(base_url=_URL, transport=httpx.MockTransport(self._handle))
 
     # -- the server -------------------------------------------------------------------------
@@ -187,6 +187,7 @@ class FakeLetta:
             items = self._messages.setdefault(place, [])
             waiting = _waiting(items)
             answers = [m for m in body["messages"] if m.get("type") == "approval"]
+            # As the server does: a conversation that waits for an approval takes nothing else.
             if waiting and not answers:
                 return httpx.Response(409, json=_PENDING)
             self.requests.append(body)
@@ -194,7 +195,7 @@ class FakeLetta:
             events = [*self._take(items, body["messages"], waiting, run)]
             reply = Reply()
             if body.get("max_steps") == len(answers) == len(body["messages"]) == 1:
-                # The answer to the calls is the one step.
+                # Taking the answers to the calls was the one step that was allowed.
                 events.append({"message_type": "stop_reason", "stop_reason": "max_steps"})
             else:
                 reply = self._next(" ".join(self.said[-1:]))
@@ -220,7 +221,7 @@ class FakeLetta:
         waiting: Mapping[str, str],
         run: str,
     ) -> list[dict[str, Any]]:
-        """Store what was sent; the events that repeat the results of tools."""
+        """Store the sent messages, and return the events that repeat the results of tools."""
         events = []
         for message in messages:
             if message.get("type") == "approval":
@@ -263,6 +264,8 @@ class FakeLetta:
                 }
                 for call in reply.tool_calls
             ]
+            # The server sends parallel calls in `tool_calls`, and the first one in `tool_call` as
+            # well.
             fields = {"tool_call": calls[0], "tool_calls": calls}
             stored.append(self._item("approval_request_message", run, **fields))
             events.append(stored[-1])
@@ -311,19 +314,23 @@ def _rest() -> Rest:
 
 
 def _place(conversation: str, given: Mapping[str, Any]) -> str:
-    """The default conversation is one for each agent."""
+    """Return a conversation's key; the default conversation is another one for each agent."""
     return f"default:{given.get('agent_id')}" if conversation == "default" else conversation
 
 
 def _waiting(items: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The calls of the newest message, if it asks for their answers; the tools' names by id."""
+    """Return the tool names by call id if the newest message asks for approvals, else nothing."""
     if not items or items[-1]["message_type"] != "approval_request_message":
         return {}
     return {call["tool_call_id"]: call["name"] for call in items[-1]["tool_calls"]}
 
 
 def _returned(answer: Mapping[str, Any]) -> dict[str, Any]:
-    """A client-side tool's result; or the agent's own tool, which here is only said to have run."""
+    """Return the message part for the result of a tool.
+
+    A client-side tool sends its result. The agent's own tool is only approved or denied; the fake
+    does not run it, and says that it ran.
+    """
     status, text = answer.get("status", "success"), answer.get("tool_return")
     if answer.get("type") == "approval":
         status = "success" if answer.get("approve") else "error"

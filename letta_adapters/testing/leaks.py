@@ -1,14 +1,14 @@
-"""Find what should not be in a cassette. Shares no code and no patterns with the sanitizer.
+"""Find texts that must not be in a cassette, with no code and no patterns of the sanitizer.
 
-Used twice: as the gate every recording must pass before it is written, and in CI::
+It is used twice: as the check that every recording must pass before it is written, and in CI::
 
     python -m letta_adapters.testing.leaks cassettes/
 
-which prints ``file:line: kind: excerpt`` for each finding and exits 1 if there is any. Excerpts are
-cut short, so that the report does not leak what it reports.
+which prints ``file:line: kind: excerpt`` for each finding and exits with 1 if there is any.
+Excerpts are cut short, so that the report does not leak what it reports.
 
-Kinds: ``secret`` (a known one, in any encoding, also spread over a stream's deltas), ``key``
-(looks like one), ``sensitive`` (a value under a telling key), ``e-mail``, ``home``, ``host``,
+The kinds are ``secret`` (a known one, in any encoding, also spread over a stream's deltas), ``key``
+(looks like one), ``sensitive`` (a value under a sensitive key), ``e-mail``, ``home``, ``host``,
 ``header`` (not on the short list), ``id`` (not renumbered), ``time`` (not the constant).
 """
 
@@ -47,7 +47,7 @@ _PATTERNS = {
         r"|\bBearer (?!REDACTED)[-\w.~+/]{8,}|://[^/\s:@\"']+:(?!REDACTED)[^/\s@\"'\\]+@"
     ),
     "e-mail": re.compile(
-        # The n of an escaped line end is no part of what follows it.
+        # The n of an escaped line end is no part of the address that follows it.
         r"(?i)(?:(?<=\\[nrtbf])|(?<=\\u[0-9a-f]{4})|(?<![\w\\]))"
         r"(?!git@|[\w.+'-]*user@example\.com\b)\w[\w.+'-]*@[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}\b"
     ),
@@ -63,7 +63,7 @@ _PATTERNS = {
     ),
 }
 _TIME = re.compile(r"\b(?:19|20)\d\d-[01]\d-[0-3]\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?: [AP]M)?")
-# Whose words stay as they were said.
+# Messages whose texts stay as they were said.
 _PEOPLE = {"user_message", "assistant_message", "reasoning_message", "tool_call_message"} | {
     "approval_request_message", "hidden_reasoning_message"
 }  # fmt: skip
@@ -94,14 +94,14 @@ _ANYBODY = {"root", "user", "runner", "ubuntu", "debian", "admin", "letta", "age
     "laptop", "app", "guest", "public", "shared", "vscode", "codespace", "tests",
 }  # fmt: skip
 _SOCKET_METHODS = {"WEBSOCKET", "SEND"}
-# Events with the same of these continue one another.
+# Events that are equal in these fields continue each other.
 _OWNERS = {"id", "message_type", "tool_call_id", "index"}
 _EPOCH_KEYS = {"created", "created_at", "updated_at", "timestamp"}
 
 
 @dataclass(frozen=True)
 class Leak:
-    """One finding: ``source`` and ``line`` (from 1), its ``kind``, a shortened ``excerpt``."""
+    """A finding: ``source`` and ``line`` (from 1), its ``kind``, and a shortened ``excerpt``."""
 
     source: str
     line: int
@@ -113,7 +113,7 @@ class Leak:
 
 
 class LeakError(AssertionError):
-    """A recording that may not be saved; ``leaks`` has the findings."""
+    """The error for a recording that may not be saved; ``leaks`` has the findings."""
 
     def __init__(self, leaks: list[Leak]) -> None:
         self.leaks = leaks
@@ -123,6 +123,8 @@ class LeakError(AssertionError):
 
 @dataclass
 class _Scan:
+    """The scan of one text, with the findings so far."""
+
     source: str
     secrets: Collection[str]
     allow: Collection[str]
@@ -137,13 +139,13 @@ class _Scan:
             self.found.setdefault(Leak(self.source, line, kind, shown))
 
     def text(self, line: int, text: str) -> None:
-        """Look at one text in all its readings."""
+        """Search one text in all its readings."""
         for reading in _readings(text):
             for kind, found in self.findings(reading):
                 self.report(line, kind, found)
 
     def times(self, line: int, text: str) -> None:
-        """Points in time that are no constant, nor what a request asked about."""
+        """Report points in time that are neither the constant nor what a request asked about."""
         for reading in _readings(text):
             for match in _TIME.finditer(reading):
                 if match[0] not in self.asked and not _CONSTANT_TIME.fullmatch(match[0]):
@@ -183,7 +185,7 @@ class _Scan:
         self.joined(line, events)
 
     def binary(self, line: int, body: bytes) -> None:
-        """Bytes, as what they may be: one letter each, two, four, or compressed."""
+        """Search bytes in their possible readings: one byte a character, several, or compressed."""
         readings = [body.decode("latin-1")]
         if body.count(0) * 5 > len(body):
             readings += [body.replace(b"\0", b"").decode("latin-1")]
@@ -193,7 +195,7 @@ class _Scan:
                 readings.append(inflated.decode("latin-1"))
         for reading in readings:
             for kind, found in self.findings(reading):
-                # Of a picture's bytes some look like a date, an id or a name.
+                # Among a picture's bytes some look like a date, an id or a name.
                 if kind in ("secret", "key", "e-mail"):
                     self.report(line, kind, found)
 
@@ -201,11 +203,12 @@ class _Scan:
         for joined in _joined(events):
             self.text(line, joined)
             self.values(line, _json(joined))
+        # People may mention a time; only texts of the server's must not.
         for joined in _joined([event for event in events if not _is_said(event)]):
             self.times(line, joined)
 
     def sockets(self, numbered: list[tuple[int, Mapping[str, Any]]]) -> None:
-        """What a WebSocket's frames say together, whatever its client sent between them."""
+        """Search the frames of each WebSocket joined, whatever its client sent between them."""
         lines: dict[str, int] = {}
         events: dict[str, list[Any]] = {}
         for line, item in numbered:
@@ -230,6 +233,7 @@ class _Scan:
                 self.times(line, value)
             if _is_telling(path) and not _MASKED.fullmatch(value):
                 self.report(line, "sensitive", f"{path[-1]}={value}")
+            # Tool arguments and results are often JSON inside a JSON string.
             if value[:1] in ("{", "["):
                 self.values(line, _json(value), said=said)
         elif isinstance(value, (int, float)) and _is_epoch(path, value):
@@ -245,11 +249,20 @@ def scan_text(
     environment: Mapping[str, str] | None = None,
     patterns: Mapping[str, str] | None = None,
 ) -> list[Leak]:
-    """All findings in a cassette's (or any) text, in the order of lines.
+    """Return all findings in a cassette's (or any) text, in the order of lines.
 
-    ``secrets`` are looked for in addition to the values of the environment's ``*_API_KEY``,
-    ``*_TOKEN`` and so on, and to ``patterns`` (with what stands in their place); ``allow`` are
-    findings, as whole texts, that are none.
+    ::
+
+        assert scan_text(Path("cassettes/hello.yaml").read_text()) == []
+
+    Args:
+        text: The text.
+        source: Its name, for the findings.
+        secrets: Texts to look for, in addition to the values of the environment's ``*_API_KEY``,
+            ``*_TOKEN`` and so on.
+        allow: Findings, as whole texts, that are none.
+        environment: The variables to take secrets from, by default ``os.environ``.
+        patterns: Further regular expressions to look for, with the texts that replace them.
     """
     variables = os.environ if environment is None else environment
     values = {
@@ -263,6 +276,7 @@ def scan_text(
     lines = text.split("\n")
     for number, line in enumerate(lines, 1):
         scan.text(number, line)
+    # A finding in a body is reported at the line where its interaction starts.
     starts = [number for number, line in enumerate(lines, 1) if line.startswith("- request:")]
     items = _interactions(text) if starts else []
     numbered = list(zip(starts, items, strict=False))
@@ -274,28 +288,34 @@ def scan_text(
 
 
 def scan_file(path: str | Path, **options: Any) -> list[Leak]:
-    """All findings in one file; ``options`` are those of :func:`scan_text`."""
+    """Return all findings in one file; ``options`` are those of :func:`scan_text`."""
     text = Path(path).read_text(encoding="utf-8", errors="replace")
     return scan_text(text, source=str(path), **options)
 
 
 def scan_tree(folder: str | Path, **options: Any) -> list[Leak]:
-    """All findings in a file, or in every file below a folder."""
+    """Return all findings in a file, or in every file below a folder."""
     root = Path(folder)
     files = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else [root]
     return [leak for path in files for leak in scan_file(path, **options)]
 
 
 def gate(text: str, **options: Any) -> None:
-    """Raise :class:`LeakError` if :func:`scan_text` finds anything."""
+    """Check a text that is to be written; ``options`` are those of :func:`scan_text`.
+
+    Raises:
+        LeakError: There are findings.
+    """
     leaks = scan_text(text, **options)
     if leaks:
         raise LeakError(leaks)
 
 
 def secrets_in(cassette: Any) -> list[str]:
-    """What a raw :class:`Cassette` itself shows to be secret: credentials in headers, and values
-    under telling keys that could not be anything else."""
+    """Return the secrets that a raw :class:`Cassette` itself shows.
+
+    Those are credentials in headers, and values under sensitive keys that can be nothing else.
+    """
     found: list[str] = []
     for item in cassette:
         for name, value in (*item.request.headers, *item.response.headers):
@@ -310,7 +330,7 @@ def secrets_in(cassette: Any) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command: scan the given paths, print the findings, return 1 if there are any."""
+    """Scan the given paths, print the findings, and return 1 if there are any."""
     paths = sys.argv[1:] if arguments is None else arguments
     if not paths:
         sys.stderr.write("usage: python -m letta_adapters.testing.leaks PATH...\n")
@@ -331,6 +351,7 @@ def _readings(text: str, depth: int = 0) -> Iterator[str]:
     if "%" in text and (plain := unquote(text)) != text:
         yield from _readings(plain, depth + 1)
     for token in re.findall(r"[\w+/-]{16,}", text):
+        # A text within a longer run of base64 letters may begin at any of four places.
         for shift in range(4):
             decoded = _base64_text(token[shift:])
             if decoded:
@@ -401,7 +422,7 @@ def _strings(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
 
 
 def _joined(events: list[Any]) -> Iterator[str]:
-    """What a client would read: each message's strings in a row, by field."""
+    """Yield the texts that a client would read: each message's strings joined, by field."""
     parts: dict[tuple[Any, ...], list[str]] = {}
     for event in events:
         if isinstance(event, dict):
@@ -444,8 +465,8 @@ def _this_machine() -> re.Pattern[str] | None:
     telling = [
         n for n in sorted(names) if len(n) > 3 and not _ANYBODY.issuperset(n.lower().split("-"))
     ]
-    # Letters alone may be anybody's name in a sentence; in a path, an address, a setting they are
-    # not.
+    # A name of letters alone may be anybody's in a sentence, but not in a path, an address or a
+    # setting.
     alone = [rf"(?<!\w){re.escape(n)}(?!\w)" for n in telling if not n.isalpha()]
     within = [n for n in telling if n.isalpha()]
     alone += [rf"[/\\=@~]{n}(?!\w)|(?<!\w){n}(?:[@/\\]|:\d)" for n in within]

@@ -1,4 +1,4 @@
-"""A real embedded Letta for tests: Letta Code on this machine, and a model told what to say."""
+"""A real embedded Letta for tests: Letta Code on this machine, with a scripted model."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class LocalLetta:
             assert model.invoke("I am Ada.").text == "Hello Ada."
 
     Args:
-        respond: What the model says when nothing is scripted; default: it repeats.
-        models: The ids it has; handles are ``lmstudio/<id>``.
-        vision: They see images, and say so.
+        respond: Returns what the model says when nothing is scripted; by default it repeats.
+        models: The ids of its models; their handles are ``lmstudio/<id>``.
+        vision: The models see images, and say so.
 
     Raises:
-        RuntimeUnavailableError: the ``letta`` wheel or ``git`` is missing; it says what to install.
+        RuntimeUnavailableError: The ``letta`` wheel or ``git`` is missing; it says what to install.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class LocalLetta:
 
     @property
     def spec(self) -> Local:
-        """What a client of one's own takes: ``AsyncLettaClient(letta_local.spec)``."""
+        """Return the argument for a client of your own: ``AsyncLettaClient(letta_local.spec)``."""
         from letta_adapters.specs import Local
 
         endpoint = {"base_url": self.model.base_url}
@@ -59,7 +59,7 @@ class LocalLetta:
 
     @property
     def client(self) -> LettaClient:
-        """A client, for synchronous code and for adapters."""
+        """Return a client, for synchronous code and for adapters."""
         if self._client is None:
             from letta_adapters.sync import LettaClient
 
@@ -67,7 +67,7 @@ class LocalLetta:
         return self._client
 
     def agent(self, name: str = "test", **options: Any) -> str:
-        """The id of a bare agent of that name, made once; ``options`` are ``create_agent``'s."""
+        """Return the bare agent of that name, made once; ``options`` are ``create_agent``'s."""
         if name not in self._agents:
             given = {"model": MODEL, "system_prompt": _PROMPT, "persona": "I am a test."}
             self._agents[name] = self.client.create_agent(name=name, **given | options)

@@ -1,8 +1,10 @@
-"""A scripted model that does what it is asked, for suites whose prompts were written for real ones.
+"""A scripted model that does what it is asked, for suites with prompts written for real models.
 
-Give it as ``ScriptedModel(respond=oblige)``. It calls a tool it is told to call (or whose name the
-question uses), with arguments made to fit the tool's schema; it answers with JSON where JSON is
-asked for; it says what a tool returned; and else it repeats the question.
+Give it as ``ScriptedModel(respond=oblige)``. It calls a tool that it is told to call (or whose name
+the question uses), with arguments made to fit the tool's schema. It answers with JSON where JSON is
+asked for, it says what a tool returned, and else it repeats the question.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ _WORD: Final = 5
 
 
 def oblige(request: ModelRequest) -> Reply:
-    """The reply to a request."""
+    """Return the reply to a request."""
     messages = request.messages
     if messages and messages[-1].get("role") == "tool":
         return request.echo()
@@ -44,7 +46,7 @@ def oblige(request: ModelRequest) -> Reply:
 
 
 def _next_id(request: ModelRequest) -> str:
-    """Call ids must differ within a conversation, whichever process the model runs in."""
+    """Return a call id that is new in its conversation, whichever process the model runs in."""
     calls = sum(len(message.get("tool_calls") or ()) for message in request.messages)
     return f"call_{len(request.messages)}_{calls + 1}"
 
@@ -56,9 +58,11 @@ def _wanted_tool(request: ModelRequest, text: str) -> Mapping[str, Any] | None:
     told = re.search(r"Answer by calling (.+?)\. Do not answer", text)
     if told is not None:
         return next((f for f in functions if f["name"] in told[1]), None)
+    # The longest name wins: one tool's name may be a part of another's.
     named = [f for f in functions if f["name"] in text]
     if named:
         return max(named, key=lambda f: len(f["name"]))
+    # Natural questions use a word of the tool's name; short words are in every sentence.
     words = set(re.findall(r"[a-z]+", text.lower()))
     for function in functions:
         parts = [part for part in function["name"].lower().split("_") if len(part) >= _WORD]
@@ -68,11 +72,12 @@ def _wanted_tool(request: ModelRequest, text: str) -> Mapping[str, Any] | None:
 
 
 def _made(schema: Mapping[str, Any], text: str, defs: Mapping[str, Any]) -> Any:
-    """Data that fits a schema, with what the text offers."""
+    """Return data that fits a schema, with values that the text offers."""
     defs = schema.get("$defs") or defs
     if "$ref" in schema:
         return _made(defs.get(str(schema["$ref"]).rpartition("/")[2]) or {}, text, defs)
     for name in ("anyOf", "oneOf", "allOf"):
+        # An optional value is made, not left out: suites assert on it.
         options = [s for s in schema.get(name) or () if s.get("type") != "null"]
         if options:
             return _made(options[0], text, defs)

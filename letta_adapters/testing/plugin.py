@@ -1,28 +1,34 @@
-"""A pytest plugin: record a test's conversation with a real Letta once, replay it ever after.
+"""A pytest plugin that records a test's conversation with a real Letta once, and replays it later.
 
-Installed with the package; it does nothing until a test uses it. A test takes the fixture
-``letta_cassette`` (see :class:`letta_adapters.testing._kit.LettaCassette`), with the marker of the
-same name for options; the marker alone is enough for ``player="vcr"``. The file is
-``cassettes/<folder>/<module>/<test>.yaml`` below the root directory (ini option
+It is installed with the package and does nothing until a test uses it::
+
+    @pytest.mark.letta_cassette
+    async def test_it(letta_cassette):
+        client = letta_cassette.http_client()
+        ...
+
+A test takes the fixture ``letta_cassette`` (see :class:`letta_adapters.testing.LettaCassette`),
+with the marker of the same name for options; the marker alone is enough for ``player="vcr"``. The
+file is ``cassettes/<folder>/<module>/<test>.yaml`` below the root directory (ini option
 ``letta_cassette_dir``; the folder is the module's, without ``tests/``), or
-``cassettes/<name>.yaml``.
-Several tests may share one: by ``shared=True`` and a name they all play the same, and by
-``scope="module"`` or ``"session"`` each its part of one conversation.
+``cassettes/<name>.yaml``. Several tests may share a file: with ``shared=True`` and a name they all
+play the same, and with ``scope="module"`` or ``"session"`` each plays its part of one conversation.
 
 Two more fixtures need no recording: ``letta_fake``, a Letta in memory
 (:class:`~letta_adapters.testing.fakes.FakeLetta`), and ``letta_local``, the real embedded runtime
 with a scripted model behind it (:class:`~letta_adapters.testing.local.LocalLetta`); the runtime is
 started once for all tests.
 
-Replaying is strict, because a cassette that is silently not used tests nothing: a missing file,
-a request it does not hold, an interaction nobody asked for, a file used by two tests, and an
+Replaying is strict, because a cassette that is silently not used tests nothing: a missing file, a
+request it does not contain, an interaction nobody asked for, a file used by two tests, and an
 attempt to reach another host all fail the test. A file that no test uses fails the session, when
 the whole suite was collected or on request (``--letta-check-orphans``). Cassettes of
 pytest-recording's and pytest-vcr's tests may lie beside ours.
 
-``--letta-record``: ``once`` records what has no file yet, ``new_episodes`` also what a file does
-not hold, ``rewrite`` (also called ``all``) records every selected test anew. A test that fails or
-skips writes nothing, and the run's summary says so. Refused where ``CI`` is set.
+``--letta-record``: ``once`` records tests that have no file yet, ``new_episodes`` also requests
+that a file does not contain, ``rewrite`` (also called ``all``) records every selected test anew. A
+test that fails or skips writes nothing, and the run's summary says so. Recording is refused where
+``CI`` is set.
 """
 
 from __future__ import annotations
@@ -44,7 +50,7 @@ if TYPE_CHECKING:
     from letta_adapters.testing.local import LocalLetta
 
 MODES = ("none", "once", "new_episodes", "rewrite", "all")
-# What pytest-xdist's processes tell one another.
+# Keys of the messages between pytest-xdist's processes.
 _WHOLE = "letta_whole_suite"
 _ORPHANS = "letta_orphans"
 
@@ -85,7 +91,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marker; refuse to record in CI or in parallel."""
+    """Register the marker, and refuse to record in CI or in parallel."""
     config.addinivalue_line(
         "markers",
         f"{MARK}(name=None, shared=False, base_url_env='LETTA_BASE_URL', "
@@ -109,7 +115,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Note who uses which file, before anything is deselected."""
+    """Note which test uses which file, before any test is deselected."""
     session = config.stash[_SESSION]
     for item in items:
         session.note_user(item)
@@ -121,7 +127,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Look for files that no test uses."""
     state = session.config.stash[_SESSION]
     asked = session.config.getoption("--letta-check-orphans")
-    # Without a single user the folder is somebody else's.
+    # Without a single test that uses it, the folder belongs to somebody else.
     whole = bool(state.users) and state.whole
     if session.testsfailed == 0 and (asked or whole):
         state.find_orphans()
@@ -131,13 +137,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """pytest-xdist: only the process that starts the others knows what was asked for."""
+    """Tell a pytest-xdist worker whether the whole suite was asked for; only its parent knows."""
     node.workerinput[_WHOLE] = node.config.stash[_SESSION].whole
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """pytest-xdist: only the others collect, each of them everything."""
+    """Collect the unused files from a pytest-xdist worker; only workers collect tests."""
     state = node.config.stash[_SESSION]
     found = map(Path, getattr(node, "workeroutput", {}).get(_ORPHANS, ()))
     state.orphans = sorted({*state.orphans, *found})
@@ -145,7 +151,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Let nothing but this machine be reached by a test that plays a shared cassette."""
+    """Let a test that plays a shared cassette reach nothing but this machine."""
     session = item.config.stash[_SESSION]
     session.item = item
     played = [
@@ -176,7 +182,7 @@ def pytest_runtest_makereport(
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
-    """After the last fixture (which may still have talked to Letta): save, or check."""
+    """Save or check the cassette after the last fixture, which may still talk to Letta."""
     result = yield
     session = item.config.stash[_SESSION]
     kit = item.stash.get(_KIT, None)
@@ -189,7 +195,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the session for orphans."""
+    """Fail the session if there are files that no test uses."""
     if session.config.stash[_SESSION].orphans and session.exitstatus in (
         pytest.ExitCode.OK,
         pytest.ExitCode.NO_TESTS_COLLECTED,
@@ -200,7 +206,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say what was recorded, and what was not; name the orphans."""
+    """Report what was recorded and what was not, and name the unused files."""
     state = config.stash[_SESSION]
     if state.told:
         terminalreporter.section("letta recordings")
@@ -214,9 +220,10 @@ def pytest_terminal_summary(
 
 @pytest.fixture
 def letta_cassette(request: pytest.FixtureRequest) -> Iterator[LettaCassette]:
-    """This test's recorded conversation with Letta: see :class:`LettaCassette`.
+    """Give a test its recorded conversation with Letta: see :class:`LettaCassette`.
 
-    With ``letta_cassette(scope="module")`` (or ``"session"``) as a marker, that of all its tests.
+    With the marker ``letta_cassette(scope="module")`` (or ``"session"``) it is that of all tests in
+    the scope.
     """
     spec = spec_of(request.node)
     if spec.scope != "function":
@@ -231,13 +238,13 @@ def letta_cassette(request: pytest.FixtureRequest) -> Iterator[LettaCassette]:
 
 @pytest.fixture(scope="module")
 def letta_cassette_module(request: pytest.FixtureRequest) -> Iterator[LettaCassette]:
-    """One recorded conversation for all tests of a module, and its fixtures of that scope."""
+    """Give all tests of a module, and fixtures of that scope, one recorded conversation."""
     yield from _wide(request, "module")
 
 
 @pytest.fixture(scope="session")
 def letta_cassette_session(request: pytest.FixtureRequest) -> Iterator[LettaCassette]:
-    """One recorded conversation for all tests that use it, and fixtures of the session."""
+    """Give all tests that use it, and fixtures of the session, one recorded conversation."""
     yield from _wide(request, "session")
 
 
@@ -246,13 +253,13 @@ def _wide(request: pytest.FixtureRequest, scope: str) -> Iterator[LettaCassette]
     kit = session.open_wide(scope)
     yield kit
     kit.leave()
-    # Saved or checked once all fixtures of this scope are gone.
+    # It is saved or checked once all fixtures of this scope are gone.
     session.closing.append((kit.path, kit))
 
 
 @pytest.fixture
 def letta_fake() -> FakeLetta:
-    """A Letta in memory; tell it what to say with ``letta_fake.script(...)``."""
+    """Give a test a Letta in memory; ``letta_fake.script(...)`` sets its answers."""
     from letta_adapters.testing.fakes import FakeLetta
 
     return FakeLetta()
@@ -260,7 +267,7 @@ def letta_fake() -> FakeLetta:
 
 @pytest.fixture(scope="session")
 def letta_runtime() -> Iterator[LocalLetta]:
-    """The real embedded runtime, for the whole run; tests take ``letta_local``."""
+    """Start the real embedded runtime for the whole run; tests take ``letta_local``."""
     from letta_adapters.testing.local import LocalLetta
 
     with LocalLetta() as letta:
@@ -269,13 +276,15 @@ def letta_runtime() -> Iterator[LocalLetta]:
 
 @pytest.fixture
 def letta_local(letta_runtime: LocalLetta) -> LocalLetta:
-    """The real embedded runtime with a scripted model, which starts with nothing to say."""
+    """Give a test the real embedded runtime with a scripted model, whose script is empty."""
     letta_runtime.model.clear()
     return letta_runtime
 
 
 @pytest.fixture(autouse=True)
 def _letta_cassette_for_marked(request: pytest.FixtureRequest) -> None:
+    # The marker alone is enough: vcrpy patches httpx, so such a test needs nothing from the
+    # fixture.
     if request.node.get_closest_marker(MARK) is not None:
         request.getfixturevalue(MARK)
 
@@ -290,5 +299,6 @@ def _is_whole_suite(config: pytest.Config) -> bool:
         source is pytest.Config.ArgsSource.INVOCATION_DIR
         and config.invocation_params.dir == config.rootpath
     )
+    # With any of these options a test that was not collected may still use a file.
     narrowing = ("ignore", "ignore_glob", "deselect", "lf", "stepwise")
     return whole and not any(config.getoption(name, None) for name in narrowing)

@@ -1,12 +1,12 @@
-"""A transport that records what passes through it, without delaying it.
+"""Record HTTP traffic as it passes through a transport, without delaying it.
 
 vcrpy reads a whole response before it hands on the first byte: a stream's first token comes last, a
-stream that breaks is not recorded at all, and cancelling one cannot be recorded. Here every
-chunk is handed on as it arrives and kept as well; the exchange is stored when its body ends, when
-the consumer closes it early (``closed_by_client``) or when it breaks.
+stream that breaks is not recorded at all, and cancelling one cannot be recorded. Here every chunk
+is handed on as it arrives, and kept as well. The exchange is stored when its body ends, when the
+consumer closes it early (``closed_by_client``), or when it breaks.
 
 Event streams are handed on cut at event boundaries (nothing is held back for it). So a consumer
-which stops after the third event has had three events, however TCP grouped them, and recording the
+that stops after the third event has had three events, however TCP grouped them, and recording the
 same scenario twice stores the same bytes.
 """
 
@@ -37,19 +37,19 @@ from letta_adapters.testing.cassette import (
 
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _DONE = re.compile(rb"data: ?\[DONE\]\s*\Z")
-# Milliseconds. Coarse on purpose: the same server under another load lands on the same step.
+# In milliseconds, and coarse on purpose: the same server under another load lands on the same step.
 _DELAY_STEPS = (0, 20, 100, 500, 2000, 10000)
 _DELAY_EDGES = (10, 50, 250, 1000, 5000)
 
 
 def coarse(delay: float) -> int:
-    """A delay in milliseconds, as recordings keep it."""
+    """Return a delay in milliseconds, rounded as recordings keep it."""
     return _DELAY_STEPS[bisect_right(_DELAY_EDGES, delay)]
 
 
 @dataclass
 class _Take:
-    """One exchange while it is being recorded."""
+    """An exchange while it is being recorded."""
 
     request: RecordedRequest
     clock: Callable[[], float]
@@ -70,7 +70,7 @@ class _Take:
         self.headers = tuple(response.headers.multi_items())
 
     def pieces(self, chunk: bytes) -> Iterator[bytes]:
-        """Cut ``chunk`` after each event end, keeping each piece when it is handed on."""
+        """Yield ``chunk`` cut after each event's end, keeping each piece before it is handed on."""
         now = self.clock()
         start = 0
         for end in self._cuts(chunk):
@@ -83,7 +83,7 @@ class _Take:
     def _cuts(self, chunk: bytes) -> list[int]:
         if not self._is_sse:
             return [len(chunk)]
-        # An event end may straddle chunks; at most three of its four bytes came before.
+        # An event's end may straddle two chunks; at most three of its four bytes came before.
         window = self.carry + chunk
         ends = [match.end() for match in _EVENT_END.finditer(window)]
         self.carry = window[ends[-1] if ends else 0 :][-3:]
@@ -105,6 +105,8 @@ class _Take:
     def interaction(self, timing: bool) -> Interaction:
         body, headers = self._decoded()
         outcome = self.outcome if self.finished else CLOSED_BY_CLIENT
+        # The place where a client stopped reading is chance; the stored stream must not depend on
+        # it.
         if outcome == CLOSED_BY_CLIENT and self._is_sse:
             body, outcome = _closed_stream(body)
         response = RecordedResponse(
@@ -122,7 +124,8 @@ class _Take:
         body, encoding = bytes(self.body), dict(self.headers).get("content-encoding", "identity")
         if encoding == "identity":
             return body, self.headers
-        # The server compressed although asked not to: nobody could read, or scan, that.
+        # The server compressed the body although asked not to. Nobody could read it in a diff, or
+        # scan it.
         try:
             body = httpx.Response(200, headers=list(self.headers), content=body).content
         except httpx.DecodingError:
@@ -137,6 +140,7 @@ class _Take:
         previous = self.started
         sizes = [len(event) for event in split_events(body)]
         for size, start in zip(sizes, accumulate([0, *sizes]), strict=False):
+            # An event has arrived with the chunk that contains its first byte.
             arrived = self.marks[bisect_right(offsets, start)][1]
             delay = (arrived - previous) * 1000
             entries.append((coarse(delay), size))
@@ -146,16 +150,18 @@ class _Take:
 
 def _closed_stream(body: bytes) -> tuple[bytes, str | None]:
     if _DONE.search(body):
-        # Clients stop at [DONE] without waiting for the connection to end: that is no early close.
+        # Clients stop at [DONE] without waiting for the connection to end, which is no early close.
         return body, None
     events = split_events(body)
     if events and not _EVENT_END.search(events[-1][-4:]):
-        # How much of the next event had come is chance, and nobody can have used it.
+        # It is chance how much of the next event had come, and nobody can have used it.
         events.pop()
     return b"".join(events), CLOSED_BY_CLIENT
 
 
 class _TeeStream(httpx.AsyncByteStream, httpx.SyncByteStream):
+    """A response body that is recorded while the client reads it."""
+
     def __init__(self, inner: object, take: _Take) -> None:
         self._inner = inner
         self._take = take
@@ -189,15 +195,25 @@ class _TeeStream(httpx.AsyncByteStream, httpx.SyncByteStream):
 
 
 class RecordingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
-    """Pass requests on to a real transport and keep what was said.
+    """An httpx transport that passes requests on to a real one and keeps what was said.
 
-    ``inner`` is the transport to tee (by default httpx's own, sync or async as needed).
-    ``timing=True`` also stores ``x_timing``; ``clock`` (seconds) is what it is measured with.
+    ::
+
+        recorder = RecordingTransport()
+        async with httpx.AsyncClient(transport=recorder, base_url=url) as client:
+            ...
+        save_cassette(recorder.cassette, "cassettes/hello.yaml")
+
     Requests go out with ``accept-encoding: identity``, because a compressed body can be neither
-    read in a diff nor searched for leaks. Safe to use from several tasks or threads at once.
+    read in a diff nor searched for leaks. It is safe to use from several tasks or threads at once.
 
-    What is kept is raw: keys, e-mails and all. Write it with
-    :func:`letta_adapters.testing.save_cassette` only, which sanitizes.
+    The recording is raw: keys, e-mail addresses and all. Write it only with
+    :func:`letta_adapters.testing.save_cassette`, which sanitizes it.
+
+    Args:
+        inner: The transport to pass requests to; by default httpx's own, sync or async as needed.
+        timing: Store ``x_timing``, the delays of events, as well.
+        clock: Returns the time in seconds, for measuring them.
     """
 
     def __init__(
@@ -217,9 +233,10 @@ class RecordingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         self._opened = Opened()
 
     def sibling(self) -> RecordingTransport:
-        """A second transport with connections of its own that records into this one.
+        """Return a second transport with connections of its own that records into this one.
 
-        For several clients: each closes its own, and each may live on an event loop of its own.
+        It is for a further client: each closes its own, and each may live on an event loop of its
+        own.
         """
         other = RecordingTransport(self._given, timing=self._timing, clock=self._clock)
         other._takes, other._lock, other._opened = self._takes, self._lock, self._opened
@@ -228,14 +245,14 @@ class RecordingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
     def release(self) -> None:
         """Close every connection that this one and its siblings opened; to be called at the end.
 
-        For clients that were not closed, or do not close what they were given. What ran on an event
-        loop that is closed already is left.
+        This is for clients that were not closed, or that do not close a transport they were given.
+        Connections on an event loop that is closed already are left.
         """
         self._opened.close()
 
     @property
     def cassette(self) -> Cassette:
-        """Everything recorded so far, ordered by when each request began, unsanitized.
+        """Return everything recorded so far, unsanitized, in the order in which the requests began.
 
         An exchange that is still going on is stored as closed by the client at this point.
         """

@@ -1,8 +1,8 @@
-"""A transport that answers from a cassette, faithfully: as a stream, cut where you like, or broken.
+"""Answer requests from a cassette: as the stream it was, cut at any place, or broken.
 
 vcrpy's player hands on each body in one piece and at once, and cannot express a cut, a timeout or a
 429 before the answer. This one plays the same file. It has no global state, so any number can be in
-use at once; what it does not exercise is httpcore (pools, connect timeouts, HTTP framing).
+use at once. It does not exercise httpcore (pools, connect timeouts, HTTP framing).
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ Fault: TypeAlias = int | httpx.Response | Exception | type[Exception] | None
 
 
 def scale_of(timing: Timing) -> float:
-    """The factor on recorded delays. Raises :class:`InvalidInputError` for another word."""
+    """Return the factor on recorded delays.
+
+    Raises:
+        InvalidInputError: ``timing`` is another word than ``"none"`` or ``"recorded"``.
+    """
     if not isinstance(timing, str):
         return timing
     try:
@@ -49,39 +53,47 @@ def scale_of(timing: Timing) -> float:
 
 
 class CassetteMissError(AssertionError):
-    """A request that the cassette does not hold (any more), with the nearest ones it does.
+    """The error for a request that the cassette does not contain (any more), with the nearest ones.
 
-    Not an ``httpx`` error, so that no client's retry or error mapping takes it for a network
+    It is not an ``httpx`` error, so that no client's retry or error mapping takes it for a network
     problem. Code that catches ``Exception`` can still swallow it, therefore the transport remembers
     it and :meth:`CassetteTransport.assert_all_played` raises it again.
     """
 
 
 class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
-    """Answer each request with the recorded interaction it equals; each is played once, in order.
+    """An httpx transport that answers each request with the recorded interaction that it equals.
 
-    Requests match by method, path, query and normalised body (JSON by meaning; ids made by the
-    client and whatever the sanitizer replaces are ignored). Where parallel sessions ask in another
-    order than they did, an id handed out to one of several equal requests is bound when it is first
-    used. A request without a match raises :class:`CassetteMissError`.
+    ::
 
-    Options, each independent of the others:
+        player = CassetteTransport("cassettes/hello.yaml", faults=[429])
+        async with httpx.AsyncClient(transport=player, base_url="http://letta.test") as client:
+            ...
+        player.assert_all_played()
+
+    Each interaction is played once, in order. Requests match by method, path, query and normalised
+    body (JSON by meaning; ids made by the client and everything that the sanitizer replaces are
+    ignored). Where parallel sessions ask in another order than they did, an id that was handed out
+    to one of several equal requests is bound when it is first used. A request without a match
+    raises :class:`CassetteMissError`.
+
+    The options are independent of each other:
 
     * ``chunking``: ``"recorded"`` or ``"event"`` (one SSE event a chunk, other bodies whole),
       ``"whole"``, a number of bytes, or a function from the body to its chunks;
     * ``timing``: ``"none"``, ``"recorded"``, or a factor (0.1 is ten times as fast) on the recorded
       delays; ``sleep`` / ``sync_sleep`` (seconds) replace the real ones;
     * ``cut_after``: event streams break (``RemoteProtocolError``) after that many bytes;
-    * ``first_byte_delay``: seconds before each answer begins. Whatever exceeds the request's read
-      timeout raises ``ReadTimeout`` after sleeping for just that long;
+    * ``first_byte_delay``: seconds before each answer begins. If it exceeds the request's read
+      timeout, ``ReadTimeout`` is raised after sleeping for just that timeout;
     * ``faults``: answers given before the recorded ones, one a request: a status, a response, an
       exception; ``None`` lets one request through;
-    * ``rules``, ``secrets``: those the recording was saved with, if the requests contain any of
-      what they name.
+    * ``rules``, ``secrets``: those that the recording was saved with, if the requests contain any
+      of the texts they name.
 
-    Recorded breaks (``x_error``) happen again. A recording the client closed stays open after its
-    last byte until it is closed again or the read timeout is over (sync: ``ReadTimeout`` at once).
-    Safe to use from several tasks, threads or event loops.
+    Recorded breaks (``x_error``) happen again. A recording that the client closed stays open after
+    its last byte until it is closed again or the read timeout is over (sync: ``ReadTimeout`` at
+    once). It is safe to use from several tasks, threads or event loops.
     """
 
     def __init__(
@@ -116,21 +128,22 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
             for number, item in enumerate(self.cassette, 1)
         ]
         self._matcher = Matcher(self._entries, self._server_ids)
-        # What was learned from the recorded requests must not leak into judging live ones.
+        # A second one for live requests: secrets learnt from the recorded ones must not affect how
+        # these are compared.
         self._clean = RequestCleaner(rules, known)
 
     @property
     def all_played(self) -> bool:
-        """Whether every recorded interaction was played and nothing else was asked for."""
+        """Return whether every interaction was played and nothing else was asked for."""
         return not self._misses and all(entry.played for entry in self._entries)
 
     @property
     def unplayed(self) -> list[str]:
-        """The interactions not played yet: number, method and path of each."""
+        """Return the interactions not played yet: number, method and path of each."""
         return [entry.label for entry in self._entries if not entry.played]
 
     def assert_all_played(self) -> None:
-        """Raise ``AssertionError`` for a miss, an interaction not played or a fault not used."""
+        """Raise ``AssertionError`` for a miss, an unplayed interaction or an unused fault."""
         if self._misses:
             raise self._misses[0]
         if self.unplayed:
@@ -140,7 +153,12 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
             raise AssertionError(f"{len(self._faults)} scripted faults were not used")
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer from the cassette. Raises :class:`CassetteMissError` or the scripted error."""
+        """Answer from the cassette.
+
+        Raises:
+            CassetteMissError: The cassette has no answer.
+            Exception: The scripted fault, or the recorded error.
+        """
         request.read()
         fault, response = self._next(request)
         pause = _Pause(self.first_byte_delay, request)
@@ -154,7 +172,12 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         return player.answer()
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Answer from the cassette. Raises :class:`CassetteMissError` or the scripted error."""
+        """Answer from the cassette.
+
+        Raises:
+            CassetteMissError: The cassette has no answer.
+            Exception: The scripted fault, or the recorded error.
+        """
         await request.aread()
         fault, response = self._next(request)
         pause = _Pause(self.first_byte_delay, request)
@@ -169,7 +192,11 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         return player.answer()
 
     def answer_to(self, request: RecordedRequest) -> RecordedResponse:
-        """Play the answer to ``request``, as it is recorded. Raises :class:`CassetteMissError`."""
+        """Play the answer to ``request``, as it is recorded.
+
+        Raises:
+            CassetteMissError: The cassette has no answer.
+        """
         key = self._key(request)
         found = self._matcher.take(key)
         if found is None:
@@ -177,17 +204,17 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         return found[1]
 
     def missed(self, text: str) -> CassetteMissError:
-        """Note a miss; returns the error to raise."""
+        """Note a miss and return the error to raise."""
         self._misses.append(CassetteMissError(text))
         return self._misses[-1]
 
     def holds(self, request: httpx.Request) -> bool:
-        """Whether there is an answer left to ``request`` (whose body is read)."""
+        """Return whether there is an answer left to ``request`` (whose body is read)."""
         with self._lock:
             return self._matcher.knows(self._key(_recorded(request)))
 
     def made(self, token: str) -> bool:
-        """Whether an id is one that the recording's server made."""
+        """Return whether an id is one that the recording's server made."""
         return token in self._server_ids
 
     def _next(self, request: httpx.Request) -> tuple[Fault, RecordedResponse | None]:
@@ -202,6 +229,8 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
 
     def _explain(self, key: RequestKey) -> str:
         lines = [f"the cassette has no (further) answer for {key.method} {key.path}"]
+        # An equal request that was played already is the most common cause: the code sent it once
+        # more.
         same = [entry for entry in self._entries if entry.key == key]
         if same:
             lines.append(f"  equal requests, all played already: {len(same)} ({same[-1].label})")
@@ -238,7 +267,7 @@ class _Pause:
 
 
 class _Player:
-    """One recorded response on its way to the client."""
+    """A recorded response on its way to the client."""
 
     def __init__(
         self, owner: CassetteTransport, response: RecordedResponse, request: httpx.Request
@@ -265,6 +294,7 @@ class _Player:
     def answer(self) -> httpx.Response:
         return httpx.Response(
             self.response.status,
+            # The stored body is not compressed, whatever the header said.
             headers=[pair for pair in self.response.headers if pair[0] != "content-encoding"],
             stream=_PlayedStream(self),
             extensions={
@@ -275,16 +305,16 @@ class _Player:
 
     @property
     def is_plain(self) -> bool:
-        """Whether all of the body comes at once, and then its end."""
+        """Return whether the whole body comes at once, without delay, cut or error."""
         delays = self.owner.scale and self.response.timing
         return not delays and self.cut is None and self.response.error is None
 
     def chunks(self) -> list[bytes]:
-        """The body, cut as it is to be handed on."""
+        """Return the body, cut as it is to be handed on."""
         return self._chunks(self.response.body)
 
     def script(self) -> Iterator[tuple[float, bytes]]:
-        """(seconds to wait, chunk), then whatever ends the body ill, as ``final`` has it."""
+        """Yield (seconds to wait, chunk); if the body then ends in an error, ``final`` has it."""
         cut = self.cut
         offset = 0
         for chunk in self.chunks():
@@ -330,13 +360,15 @@ class _Player:
         timing, scale = self.response.timing, self.owner.scale
         if not scale or not timing:
             return 0.0
-        # A chunk is there when the last of the recorded pieces that begin in it is.
+        # A chunk has arrived when the last of the recorded events that begin in it has.
         starts = list(accumulate((count for _, count in timing[:-1]), initial=0))
         pieces = timing[bisect_left(starts, start) : bisect_left(starts, end)]
         return sum(delay for delay, _ in pieces) / 1000 * scale
 
 
 class _PlayedStream(httpx.AsyncByteStream, httpx.SyncByteStream):
+    """A recorded body as a stream, sync or async."""
+
     def __init__(self, player: _Player) -> None:
         self._player = player
         self._closed: anyio.Event | None = None
@@ -360,8 +392,8 @@ class _PlayedStream(httpx.AsyncByteStream, httpx.SyncByteStream):
         player = self._player
         if player.is_plain:
             for number, chunk in enumerate(player.chunks()):
-                # Other tasks must get their turn, as they do with a real socket; of which a read
-                # brings many events, once they come fast.
+                # Other tasks must get their turn, as with a real socket. One read of a real socket
+                # brings many events once they come fast, so the turns become rarer.
                 if number < _ONE_BY_ONE or number % _AT_ONCE == 0:
                     await _checkpoint()
                 yield chunk
@@ -385,7 +417,7 @@ class _PlayedStream(httpx.AsyncByteStream, httpx.SyncByteStream):
             self._closed.set()
 
 
-# So many events of a stream come one by one, then so many at a time.
+# So many events of a stream come one by one, and after them so many at a time.
 _ONE_BY_ONE = 200
 _AT_ONCE = 16
 _checkpoint = anyio.lowlevel.checkpoint

@@ -1,17 +1,17 @@
-"""Take everything private and everything volatile out of a recording, and keep it playable.
+"""Remove everything private and everything volatile from a recording, and keep it playable.
 
-Two passes over the whole cassette: the first learns (secrets, ids, the days of the recording), the
-second rewrites. Both are repeated until nothing changes, so that the result is a fixed point:
-sanitizing it again changes nothing. How each kind of thing is found is in the modules this one
-uses: ``_secrets`` (known secrets, in all encodings), ``_finder`` (one text), ``_bodies`` (JSON,
-and strings spread over a stream's deltas), ``_ids``, ``_dates``.
+There are two passes over the whole cassette: the first learns (secrets, ids, the days of the
+recording), the second rewrites. Both are repeated until nothing changes, so that the result is a
+fixed point: sanitizing it again changes nothing. The modules that this one uses find each kind of
+text: ``_secrets`` (known secrets, in all encodings), ``_finder`` (one text), ``_bodies`` (JSON, and
+strings spread over a stream's deltas), ``_ids``, ``_dates``.
 
 Placeholders are plain words, letters and digits, so that they are valid in JSON, YAML, URLs and
 base64 alike: ``REDACTED``, ``user``, ``user@example.com``, ``host.test``, ``http://letta.test``,
 numbered ids, ``2026-01-01T00:00:00``.
 
-What cannot be known is not removed: an opaque secret that is neither in the environment, nor in an
-authentication header, nor under a telling key. Pass such values as ``secrets``.
+A secret that cannot be recognised is not removed: an opaque one that is neither in the environment,
+nor in an authentication header, nor under a sensitive key. Pass such values as ``secrets``.
 """
 
 from __future__ import annotations
@@ -46,24 +46,33 @@ from letta_adapters.testing.cassette import (
 REQUEST_HEADERS = frozenset({"accept", "content-type"})
 RESPONSE_HEADERS = frozenset({"content-type", "location", "retry-after"})
 BASE_URL = "http://letta.test"
+# The second round usually changes nothing; it may when a replacement makes a new text.
 _MAX_ROUNDS = 4
-# An event stream's comment, between bodies that are read as one.
+# A comment of an event stream, which separates bodies that are read as one.
 _SEAM = b": letta-seam\n\n"
 
 
 @dataclass(frozen=True)
 class SanitizeRules:
-    """What the sanitizer cannot know by itself.
+    r"""Rules for a recording that the sanitizer cannot know by itself.
 
-    ``base_url``: the recorded server (with a path prefix, if it has one), to become
-    ``http://letta.test``; by default the first request's origin. ``keep``: texts (whole ids,
-    dates, e-mails) never to replace. ``hosts``: further host names to hide. ``patterns``: regular
-    expressions of what else must go, with the plain text to put in its place. ``request_headers``,
-    ``response_headers``: headers to keep beside the few that matter. ``environment``: where to look
-    for secrets, by default ``os.environ``.
+    ::
 
-    Raises :class:`~letta_adapters.InvalidInputError` for a pattern that is none, or that would find
-    something in its own replacement again.
+        SanitizeRules(patterns={r"order \d+": "order 0"}, hosts=("db1.corp",))
+
+    Attributes:
+        base_url: The recorded server (with a path prefix, if it has one), which becomes
+            ``http://letta.test``; by default the first request's origin.
+        keep: Texts (whole ids, dates, e-mail addresses) never to replace.
+        hosts: Further host names to hide.
+        patterns: Further regular expressions to remove, with the plain texts to put there instead.
+        request_headers: Request headers to keep beside the few that matter.
+        response_headers: Response headers to keep beside the few that matter.
+        environment: The variables to search for secrets, by default ``os.environ``.
+
+    Raises:
+        InvalidInputError: A pattern is no regular expression, or finds something in its own
+            replacement again.
     """
 
     base_url: str | None = None
@@ -90,10 +99,15 @@ class SanitizeRules:
 def sanitize(
     cassette: Cassette, *, rules: SanitizeRules | None = None, secrets: Iterable[str] = ()
 ) -> Cassette:
-    """A copy of ``cassette`` without anything private or volatile.
+    """Return a copy of ``cassette`` without anything private or volatile.
 
-    ``secrets`` are removed wherever they occur, in addition to those found in the environment, in
-    request headers and under telling keys. The result is a fixed point of this function.
+    The result is a fixed point of this function.
+
+    Args:
+        cassette: The recording.
+        rules: What the sanitizer cannot know by itself.
+        secrets: Texts to remove wherever they occur, in addition to those found in the environment,
+            in request headers and under sensitive keys.
     """
     used = rules or SanitizeRules()
     known = _known(used, secrets)
@@ -106,7 +120,7 @@ def sanitize(
 
 
 class RequestCleaner:
-    """Clean single requests as :func:`sanitize` does, but leave ids alone (see ``_matching``).
+    """Cleans single requests as :func:`sanitize` does, but leaves ids alone (see ``_matching``).
 
     It learns secrets from the requests it is given, as the sanitizer does from a recording's. The
     day of the recording is today.
@@ -118,7 +132,7 @@ class RequestCleaner:
         self._finder = Finder(_known(self._rules, secrets), dates, **_of_user(self._rules))
 
     def __call__(self, request: RecordedRequest) -> RecordedRequest:
-        """The request with path, query and body cleaned."""
+        """Return the request with path, query and body cleaned."""
         _learn_request(self._finder.secrets, request)
         return _Writer(self._finder, self._rules).request(request)
 
@@ -144,10 +158,11 @@ def _round(
     for stream in _streams(cassette):
         _learn_body(secrets, stream.body, is_sse=stream.is_sse)
     ids, dates, origins = IdMap(), DateFinder(), _origins(cassette, rules)
+    # This pass only learns: ids are noted and dates collected, and what it writes is thrown away.
     reader = Finder(secrets, dates, _noting(ids), origins=origins, **_of_user(rules))
     _Writer(reader, rules).cassette(cassette)
     for item in cassette:
-        # Not kept; it says best when the recording was made.
+        # The `date` header is not kept, but it says best when the recording was made.
         deque(dates.edits(item.response.header("date"), Place.STAMP), maxlen=0)
     ids.number()
     asked, answered = (
@@ -158,7 +173,7 @@ def _round(
 
 
 def _times_asked(cassette: Cassette) -> frozenset[str]:
-    # A test asserts on what was answered: what it asked about stays there, even today's date.
+    # A test asserts on answers. So a time that it asked about stays in them, even today's date.
     texts = (_readable(item.request).decode("utf-8", "ignore") for item in cassette)
     return frozenset(time for text in texts for time in times_in(text))
 
@@ -173,7 +188,11 @@ def _noting(ids: IdMap) -> Callable[[str], str]:
 
 @dataclass(frozen=True)
 class _Stream:
-    """Bodies that are one text: a WebSocket's frames go on whatever the client sent in between."""
+    """Bodies that are one text.
+
+    An HTTP body is one alone. A WebSocket's frames continue each other, whatever the client sent in
+    between, so they are joined.
+    """
 
     items: list[tuple[int, RecordedResponse]]
 
@@ -186,7 +205,7 @@ class _Stream:
         return _SEAM.join(_readable(item) for _, item in self.items)
 
     def apart(self, body: bytes) -> dict[int, bytes]:
-        """The parts of the joined ``body``, by their interaction's number."""
+        """Return the parts of the joined ``body``, by the number of their interaction."""
         parts = body.split(_SEAM) if len(self.items) > 1 else [body]
         return {number: part for (number, _), part in zip(self.items, parts, strict=True)}
 
@@ -202,7 +221,7 @@ def _streams(cassette: Cassette) -> list[_Stream]:
 
 @dataclass
 class _Writer:
-    """Writes interactions anew with what a finder finds in them replaced."""
+    """A writer of copies of interactions, with everything replaced that a finder finds."""
 
     finder: Finder
     rules: SanitizeRules
@@ -232,7 +251,7 @@ class _Writer:
         )
 
     def response(self, response: RecordedResponse, body: bytes) -> RecordedResponse:
-        """The response with ``body``, which is clean already."""
+        """Return the response with ``body``, which is clean already."""
         headers = self._headers(response.headers, RESPONSE_HEADERS | self.rules.response_headers)
         error = response.error and replace(response.error, after_bytes=len(body))
         return RecordedResponse(
@@ -247,6 +266,7 @@ class _Writer:
     def _headers(self, headers: Headers, allowed: frozenset[str]) -> Headers:
         kept: list[tuple[str, str]] = []
         for name, value in headers:
+            # Only a few headers matter to a replay; the others change with every server and proxy.
             if name.lower() in allowed:
                 boundary = MULTIPART_BOUNDARY.search(value)
                 if boundary:
@@ -256,6 +276,7 @@ class _Writer:
         return tuple(sorted(kept))
 
     def _uri(self, uri: str, place: Place = Place.SERVER) -> str:
+        # The longest first: one server's address may be the beginning of another's.
         for origin in sorted(self.finder.origins, key=len, reverse=True):
             if uri.startswith(origin):
                 return self.finder.origins[origin] + self.finder.clean(uri[len(origin) :], place)
@@ -265,12 +286,12 @@ class _Writer:
 
 
 def _readable(message: RecordedRequest | RecordedResponse) -> bytes:
-    """The body, unpacked, with a multipart boundary that is always the same."""
+    """Return the body, unpacked, with a multipart boundary that is always the same."""
     body = unpacked(message.body, message.header("content-encoding"))
     boundary = MULTIPART_BOUNDARY.search(message.header("content-type"))
     if boundary is None:
         return body
-    # With its dashes: a short one may be part of anything.
+    # The dashes are included: a short boundary alone may be a part of anything.
     return body.replace(f"--{boundary[1]}".encode(), f"--{BOUNDARY}".encode())
 
 
@@ -278,6 +299,8 @@ def _timing(response: RecordedResponse, body: bytes) -> tuple[tuple[int, int], .
     if response.timing is None:
         return None
     sizes = [len(event) for event in split_events(response.body)]
+    # The recorded pieces are not the events of the body, so they cannot be assigned to the new
+    # ones.
     if sizes != [count for _, count in response.timing]:
         return response.timing if body == response.body else None
     events = split_events(body)
@@ -323,5 +346,6 @@ def _learn_body(secrets: Secrets, body: bytes, *, is_sse: bool) -> None:
             secrets.learn_text(data)
             leaves, _ = read_json(data)
             streams.add(leaves, [leaf.view(data) for leaf in leaves])
+    # A secret may be split over several events, so that only the joined text has it whole.
     for joined in streams.texts():
         secrets.learn_text(joined)

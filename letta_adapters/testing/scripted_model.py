@@ -1,15 +1,15 @@
 """A scripted, OpenAI-compatible model server on loopback, for tests and for recording cassettes.
 
-In: a queue of :class:`Reply` objects. Out: the chat-completions protocol (streamed or not), so
-that a real Letta server can be pointed at it and every turn goes exactly as written::
+Its script is a queue of :class:`Reply` objects, which it sends as OpenAI chat completions (streamed
+or not). A real Letta server can be pointed at it, and every turn goes exactly as written::
 
     with ScriptedModel("Hello!", Reply(tool_calls=[ToolUse("add", {"a": 1})])) as model:
         ...  # OPENAI_BASE_URL=model.base_url
         assert model.requests[0].last_user_text == "hi"
 
-The first queued reply whose ``when`` is None or matches is taken; with an empty queue the
-``respond`` function answers, and without one the model echoes. A model that lives in another
-process is scripted over HTTP through :class:`RemoteScript`. Standard library only.
+The first queued reply whose ``when`` is None or matches is taken. With an empty queue the
+``respond`` function answers, and without one the model echoes. A model in another process is
+scripted over HTTP through :class:`RemoteScript`. It needs the standard library only.
 """
 
 from __future__ import annotations
@@ -53,11 +53,21 @@ __all__ = [
 
 
 class ScriptedModel:
-    """The server; a context manager. ``port=0`` lets the system choose a free port.
+    """A model server that says what it is told to; use it as a context manager.
 
-    ``respond`` maps a request to a reply once the queue is empty; it runs on a server thread,
-    and an exception in it is answered as HTTP 500 with the exception's text. ``vision``: say, as
-    LM Studio does, that the models see images.
+    ::
+
+        with ScriptedModel("Hello!") as model:
+            client = openai.OpenAI(base_url=model.base_url, api_key="none")
+
+    Args:
+        *replies: The answers, in order; a str is a :class:`Reply` with that text.
+        respond: Maps a request to a reply once the queue is empty. It runs on a server thread, and
+            an exception in it is answered as HTTP 500 with the exception's text.
+        host: The address to listen on.
+        port: The port; 0 lets the system choose a free one.
+        models: The ids of the models it offers.
+        vision: Say, as LM Studio does, that the models see images.
     """
 
     def __init__(
@@ -83,7 +93,11 @@ class ScriptedModel:
 
     @property
     def url(self) -> str:
-        """The server's root, where the control routes are; raises RuntimeError if not started."""
+        """Return the server's root, where the control routes are.
+
+        Raises:
+            RuntimeError: The server is not started.
+        """
         if self._server is None:
             raise RuntimeError("the scripted model is not running: call start() first")
         host, port = self._server.server_address[:2]
@@ -91,12 +105,12 @@ class ScriptedModel:
 
     @property
     def base_url(self) -> str:
-        """What an OpenAI client takes as its base URL: ``http://127.0.0.1:PORT/v1``."""
+        """Return the base URL for an OpenAI client: ``http://127.0.0.1:PORT/v1``."""
         return f"{self.url}/v1"
 
     @property
     def requests(self) -> list[ModelRequest]:
-        """Every chat completion asked for since the last :meth:`clear`, oldest first (a copy)."""
+        """Return a copy of all chat completions asked for since :meth:`clear`, oldest first."""
         with self._lock:
             return list(self._requests)
 
@@ -115,7 +129,11 @@ class ScriptedModel:
             self._calls = 0
 
     def start(self) -> ScriptedModel:
-        """Bind and serve on a daemon thread; returns self. Starting twice is an error."""
+        """Listen, serve on a daemon thread, and return self.
+
+        Raises:
+            RuntimeError: The server is running already.
+        """
         if self._server is not None:
             raise RuntimeError("the scripted model is already running")
         self._stopping.clear()
@@ -144,31 +162,39 @@ class ScriptedModel:
         self.stop()
 
     def answer(self, request: ModelRequest) -> tuple[Reply, list[str]]:
-        """Record ``request`` and choose its reply; also one id per tool call of that reply."""
+        """Record ``request``, and return its reply with one id per tool call of that reply."""
         with self._lock:
             self._requests.append(request)
             reply = self._take(request.last_user_text)
+        # Without the lock: `respond` may be slow, or ask this model for its requests.
         if reply is None:
             reply = self._improvise(request)
         with self._lock:
             return reply, [call.id or self._next_id() for call in reply.tool_calls]
 
     def pause(self, seconds: float) -> None:
-        """Wait; raises ConnectionAbortedError if the server is stopped meanwhile."""
+        """Wait for some seconds.
+
+        Raises:
+            ConnectionAbortedError: The server was stopped meanwhile.
+        """
         if seconds > 0:
             self._stopping.wait(seconds)
         if self._stopping.is_set():
             raise ConnectionAbortedError("the scripted model was stopped")
 
     def _take(self, user_text: str) -> Reply | None:
-        """The first queued reply that fits, removed unless it repeats. Call with the lock held."""
+        """Return the first queued reply that fits, and remove it unless it repeats.
+
+        The lock must be held.
+        """
         for index, reply in enumerate(self._queue):
             if reply.when is None or reply.when in user_text:
                 return reply if reply.repeat else self._queue.pop(index)
         return None
 
     def _improvise(self, request: ModelRequest) -> Reply:
-        """The reply when the queue has none: ``respond``'s, else the echo."""
+        """Return the reply when the queue has none: that of ``respond``, else the echo."""
         if self._respond is None:
             return request.echo()
         try:
@@ -178,13 +204,13 @@ class ScriptedModel:
         return Reply(reply) if isinstance(reply, str) else reply
 
     def _next_id(self) -> str:
-        """The next deterministic tool-call id. Call with the lock held."""
+        """Return the next deterministic tool-call id. The lock must be held."""
         self._calls += 1
         return f"call_{self._calls}"
 
 
 class _Server(ThreadingHTTPServer):
-    """The HTTP server: remembers its connections so that stopping can drop them."""
+    """An HTTP server that remembers its connections, so that stopping can drop them."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -224,7 +250,7 @@ def _hang_up(connection: socket.socket) -> None:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """One connection: the OpenAI routes and the control routes."""
+    """A handler of one connection: the OpenAI routes and the control routes."""
 
     server: _Server
     protocol_version = "HTTP/1.1"
@@ -234,7 +260,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing: a test's output belongs to the test."""
 
     def do_GET(self) -> None:
-        """``/v1/models``, ``/api/v0/models`` and ``/requests``."""
+        """Serve ``/v1/models``, ``/api/v0/models`` and ``/requests``."""
         if self._path() == "/v1/models":
             self._send(200, models_body(self.server.model.models))
         elif self._path() == "/api/v0/models" and self.server.model.vision:
@@ -245,7 +271,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._no_route()
 
     def do_POST(self) -> None:
-        """``/v1/chat/completions`` and ``/v1/embeddings``."""
+        """Serve ``/v1/chat/completions`` and ``/v1/embeddings``."""
         try:
             body = json.loads(self._read())
         except ValueError as error:
@@ -261,7 +287,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._no_route()
 
     def do_PUT(self) -> None:
-        """``/script``: replace the queue by a JSON list of replies."""
+        """Serve ``/script``: replace the queue by a JSON list of replies."""
         raw = self._read()
         if self._path() != "/script":
             self._no_route()
@@ -278,7 +304,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, {"queued": len(replies)})
 
     def do_DELETE(self) -> None:
-        """``/requests``: forget the requests and the queue."""
+        """Serve ``/requests``: forget the requests and the queue."""
         self._read()
         if self._path() != "/requests":
             self._no_route()
@@ -317,12 +343,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(b"0\r\n\r\n")
 
     def _event(self, data: str) -> None:
-        """One server-sent event in one HTTP chunk."""
+        """Send one server-sent event in one HTTP chunk."""
         event = f"data: {data}\n\n".encode()
         self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
 
     def _send(self, status: int, data: object, *, cut: bool = False) -> None:
-        """A JSON answer; ``cut`` drops the connection in the middle of the body."""
+        """Send a JSON answer; ``cut`` drops the connection in the middle of the body."""
         body = json.dumps(data).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -352,11 +378,15 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class RemoteScript:
-    """Scripts a :class:`ScriptedModel` that runs in another process, over its control routes.
+    """A script for a :class:`ScriptedModel` in another process, sent over its control routes.
 
-    ``url`` is the model's root (``LETTA_RIG_MODEL``); a base URL ending in ``/v1`` works too.
-    Every method raises ``ValueError`` with the model's words if it refuses, and
-    ``urllib.error.URLError`` if it cannot be reached.
+    ::
+
+        RemoteScript(os.environ["LETTA_RIG_MODEL"]).script("Hello!", Reply("Bye."))
+
+    ``url`` is the model's root; a base URL ending in ``/v1`` works too. Every method raises
+    ``ValueError`` with the model's own message if it refuses, and ``urllib.error.URLError`` if it
+    cannot be reached.
     """
 
     def __init__(self, url: str) -> None:
@@ -369,7 +399,7 @@ class RemoteScript:
         self._call("PUT", "/script", [reply_to_json(reply) for reply in replies])
 
     def requests(self) -> list[ModelRequest]:
-        """Every chat completion the model was asked for since the last :meth:`clear`."""
+        """Return every chat completion that the model was asked for since :meth:`clear`."""
         return [ModelRequest(body) for body in self._call("GET", "/requests")]
 
     def clear(self) -> None:

@@ -1,8 +1,9 @@
-"""The same cassettes through plain vcrpy, for code that cannot be given a transport.
+"""Play the same cassettes through plain vcrpy, for code that cannot be given a transport.
 
-Only what vcrpy 8.5 and later versions share is used. Known limits of that player (a response comes
-in one piece, patching is global to the process: one cassette at a time) are not repaired here; use
-:class:`letta_adapters.testing.CassetteTransport` wherever a client can be handed a transport.
+Only parts that vcrpy 8.5 and later versions share are used. Known limits of that player (a response
+comes in one piece; patching is global to the process, so there is one cassette at a time) are not
+repaired here: use :class:`letta_adapters.testing.CassetteTransport` wherever a client can be given
+a transport.
 """
 
 from __future__ import annotations
@@ -43,17 +44,23 @@ def matchers(
     recorded: Iterable[Any] = (),
     cleaner: Callable[[], RequestCleaner] | None = None,
 ) -> dict[str, Matcher]:
-    """vcrpy matchers for paths, queries and bodies, which compare what the sanitizer leaves.
+    """Return vcrpy matchers for paths, queries and bodies, which compare what the sanitizer leaves.
 
-    Bodies are equal by meaning; ids made by the client are ignored, and what a placeholder hides
-    may be anything, unless one of ``recorded`` is the request exactly. A matcher raises
-    ``AssertionError`` if the requests differ. They remember the secrets they saw in requests (a key
-    sent as such, then within a message), so every ``VCR`` needs its own. ``cleaner`` is asked when
-    the first request is compared.
+    Bodies are equal by meaning; ids made by the client are ignored, and a placeholder matches
+    anything, unless one of ``recorded`` is the request exactly. A matcher raises ``AssertionError``
+    if the requests differ. Matchers remember the secrets that they saw in requests (a key sent as
+    such, then within a message), so every ``VCR`` needs its own.
+
+    Args:
+        rules: The rules that the recording was saved with.
+        secrets: The secrets that it was saved with.
+        recorded: The recorded requests.
+        cleaner: Makes the cleaner for requests, when the first one is compared; by default of
+            ``rules`` and ``secrets``.
     """
     comparison = _Comparison(cleaner or (lambda: RequestCleaner(rules, secrets)), recorded)
 
-    # vcrpy's errors say the functions' names.
+    # vcrpy's errors name the functions, hence these short names.
     def path(r1: Any, r2: Any) -> None:
         comparison.check("path", r1, r2)
 
@@ -67,11 +74,14 @@ def matchers(
 
 
 class _Comparison:
-    """Cleaned requests, part by part: vcrpy compares every request with every recorded one."""
+    """A cache of cleaned requests, by part.
+
+    vcrpy compares every request with every recorded one, one part at a time.
+    """
 
     def __init__(self, make: Callable[[], RequestCleaner], recorded: Iterable[Any]) -> None:
         self._make, self._recorded = make, recorded
-        # The request is kept as well: as long as it lives, nothing else has its number.
+        # The request is kept as well: as long as it lives, no other object has its number.
         self._seen: dict[tuple[int, str], tuple[Any, Compared]] = {}
 
     @cached_property
@@ -86,6 +96,8 @@ class _Comparison:
         ours, theirs = self._part(live, what), self._part(recorded, what)
         if not ours.equals(theirs):
             raise AssertionError("\n".join(differences(ours.key, theirs.key)) or "ids differ")
+        # A placeholder would match, but another recorded request matches without one: that one is
+        # meant.
         if ours.key != theirs.key and self._keys(live) in self._exact:
             raise AssertionError("another recorded request is this one exactly")
 
@@ -100,21 +112,21 @@ class _Comparison:
 
 
 class LettaSerializer:
-    """vcrpy serializer: our YAML layout out, any version 1 YAML in."""
+    """A vcrpy serializer that writes this package's YAML layout and reads any version 1 YAML."""
 
     @staticmethod
     def serialize(cassette_dict: dict[str, Any]) -> str:
-        """vcrpy's dict as text."""
+        """Return vcrpy's dict as text."""
         return Cassette.from_dict(cassette_dict).dumps()
 
     @staticmethod
     def deserialize(cassette_string: str) -> Any:
-        """Text as vcrpy's dict."""
+        """Return the text as vcrpy's dict."""
         return load_yaml(cassette_string)
 
 
 class LettaPersister:
-    """vcrpy persister: UTF-8 everywhere; saving sanitizes and passes the leak gate.
+    """A vcrpy persister that uses UTF-8 everywhere, and sanitizes and checks what it saves.
 
     ``ignore_existing=True`` starts from nothing, so that a cassette can be recorded anew while the
     old file stays until the new one is saved.
@@ -133,10 +145,11 @@ class LettaPersister:
         self.loaded: list[Any] = []
 
     def load_cassette(self, cassette_path: str | Path, serializer: Any) -> Any:
-        """vcrpy's (requests, responses).
+        """Return vcrpy's (requests, responses).
 
-        Raises ``CassetteNotFoundError``, or
-        :class:`letta_adapters.testing.CassetteFormatError` for a file that is none.
+        Raises:
+            CassetteNotFoundError: There is no file.
+            CassetteFormatError: It is no version 1 cassette.
         """
         path = Path(cassette_path)
         if self.ignore_existing or not path.is_file():
@@ -149,7 +162,11 @@ class LettaPersister:
     def save_cassette(
         self, cassette_path: str | Path, cassette_dict: dict[str, Any], serializer: Any
     ) -> None:
-        """Sanitize and write. Raises :class:`letta_adapters.testing.LeakError`."""
+        """Sanitize and write a cassette.
+
+        Raises:
+            LeakError: The scanner still finds something in it.
+        """
         recorded = _cassette(cassette_dict["requests"], cassette_dict["responses"])
         save_cassette(recorded, cassette_path, rules=self.rules, secrets=self.secrets)
 
@@ -162,13 +179,24 @@ def letta_vcr(
     ignore_existing: bool = False,
     cleaner: Callable[[], RequestCleaner] | None = None,
 ) -> Any:
-    """A ``vcr.VCR`` for Letta cassettes: strict matching, sanitized saving, nothing played twice.
+    """Return a ``vcr.VCR`` for Letta cassettes: strict matching, clean saving, each played once.
 
-    ``record_mode`` is vcrpy's (``none`` by default: whatever is not recorded fails). A block that
-    raises saves nothing. ``cleaner`` makes what requests are cleaned with, at the first one; by
-    default of ``rules`` and ``secrets``.
+    ::
+
+        with letta_vcr().use_cassette("cassettes/hello.yaml"):
+            ...
+
+    A block that raises saves nothing.
+
+    Args:
+        record_mode: vcrpy's mode; by default ``none``: a request that is not recorded fails.
+        rules: The sanitizer's rules.
+        secrets: More texts to remove.
+        ignore_existing: Record anew, as if there were no file.
+        cleaner: Makes the cleaner for requests, at the first one; by default of ``rules`` and
+            ``secrets``.
     """
-    # At INFO it prints every raw response, unsanitized.
+    # At level INFO vcrpy prints every raw response, unsanitized.
     logging.getLogger("vcr.cassette").setLevel(logging.WARNING)
     configured = vcrpy.VCR(
         record_mode=record_mode,
@@ -190,6 +218,11 @@ def letta_vcr(
 def use_letta_vcr(path: str | Path, **options: Any) -> Iterator[Any]:
     """Play (or record) ``path`` through vcrpy within the block; yields vcrpy's cassette.
 
+    ::
+
+        with use_letta_vcr("cassettes/hello.yaml"):
+            httpx.get("http://letta.test/v1/agents")
+
     ``options`` are those of :func:`letta_vcr`. vcrpy patches httpx for the whole process: never
     nest two of these, or run two at the same time.
     """
@@ -198,7 +231,7 @@ def use_letta_vcr(path: str | Path, **options: Any) -> Iterator[Any]:
 
 
 def recorded_by_vcr(cassette: Any) -> Cassette:
-    """What a vcrpy cassette object holds, raw, as our own model."""
+    """Return the raw contents of a vcrpy cassette object, as a :class:`Cassette`."""
     return _cassette(cassette.requests, cassette.responses)
 
 
@@ -208,7 +241,7 @@ def _cassette(requests: Iterable[Any], responses: Iterable[Any]) -> Cassette:
 
 
 def _part(request: Any, what: str) -> RecordedRequest:
-    """A request with nothing but the one part that is compared (and its headers)."""
+    """Return a request with nothing but the one part that is compared (and its headers)."""
     url = urlsplit(request.uri)
     target = {"path": url.path, "query": f"/?{url.query}", "body": "/"}[what]
     return RecordedRequest(

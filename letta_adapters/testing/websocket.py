@@ -1,8 +1,8 @@
-"""Recording and replaying the App Server's WebSocket, frame by frame.
+"""Record and replay the App Server's WebSocket, frame by frame.
 
 A recording is a cassette like any other. Each frame of ours is an interaction (``SEND``), and the
 frames that came until our next one are its response, as an event stream; a new connection is an
-interaction of its own (``WEBSOCKET``). So the sanitizer and the leak gate look at frames as they
+interaction of its own (``WEBSOCKET``). So the sanitizer and the leak scanner look at frames as they
 look at HTTP, and vcrpy can read the file.
 """
 
@@ -39,7 +39,8 @@ from letta_adapters.testing.sanitize import RequestCleaner, SanitizeRules
 _JSON: Final = (("content-type", "application/json"),)
 _STREAM: Final = (("content-type", "text/event-stream"),)
 _REQUEST_ID: Final = re.compile(r"\bla-[0-9a-f]{32}\b")
-# What the client reads of the 13 kB about the machine that come twice a turn.
+# The fields of a device status that the client reads. The rest is 13 kB about the machine, sent
+# twice in a turn.
 _DEVICE: Final = frozenset(
     {
         "current_loaded_tools",
@@ -53,7 +54,7 @@ _DEVICE: Final = frozenset(
 
 @contextmanager
 def _connecting(connect: Callable[..., Awaitable[Any]]) -> Iterator[None]:
-    """All connections to App Servers are opened by this function."""
+    """Let this function open all connections to App Servers within the block."""
     before = vars(app_server)["connect"]
     vars(app_server)["connect"] = connect
     try:
@@ -66,7 +67,7 @@ def _connecting(connect: Callable[..., Awaitable[Any]]) -> Iterator[None]:
 
 
 class WebSocketRecorder:
-    """Tees the frames of every connection that is opened in its block.
+    """A recorder of the frames of every connection that is opened in its block.
 
     ::
 
@@ -85,17 +86,22 @@ class WebSocketRecorder:
 
     @property
     def cassette(self) -> Cassette:
-        """What was recorded so far."""
+        """Return what was recorded so far."""
         numbers: dict[str, str] = {}
         return Cassette([take.interaction(numbers) for take in self._takes])
 
     async def connect(self, url: str, **options: Any) -> Any:
-        """Open a connection and tee it."""
+        """Open a connection and record its frames."""
         socket = await self._real(url, **options)
         return _Tee(socket, self.opened(url, dict(options.get("additional_headers") or {})))
 
     def opened(self, url: str, headers: Mapping[str, str]) -> Talk:
-        """A new connection. ``headers``: what is secret in them is secret in frames, too."""
+        """Begin to record a new connection.
+
+        Args:
+            url: Its address.
+            headers: The headers of its handshake: a secret in them is secret in frames, too.
+        """
         self._sockets += 1
         name = url if self._sockets == 1 else f"{url}?connection={self._sockets}"
         talk = Talk(name, self._takes, self._clock)
@@ -112,22 +118,22 @@ class WebSocketRecorder:
 
 
 class Talk:
-    """What passes on one of a recorder's connections."""
+    """A recording of one connection's frames."""
 
     def __init__(self, url: str, takes: list[_Take], clock: Callable[[], float]) -> None:
         self._url, self._takes, self._clock = url, takes, clock
 
     def began(self, method: str, text: str, headers: Headers = _JSON) -> None:
-        """The connection, or a frame of ours."""
+        """Note the connection, or a frame of ours."""
         self._take = _Take(method, self._url, text, headers, self._clock())
         self._takes.append(self._take)
 
     def sent(self, text: str) -> None:
-        """A frame of ours."""
+        """Note a frame of ours."""
         self.began(SENT, text)
 
     def came(self, text: str | bytes) -> None:
-        """A frame of the server's."""
+        """Note a frame of the server's."""
         plain = text if isinstance(text, str) else text.decode()
         self._take.frames.append((self._clock(), plain))
 
@@ -140,6 +146,8 @@ class _Take:
 
     def interaction(self, numbers: dict[str, str]) -> Interaction:
         def numbered(text: str) -> str:
+            # Request ids are new in every run; counted, two recordings of one scenario have the
+            # same ones.
             return _REQUEST_ID.sub(
                 lambda found: numbers.setdefault(found[0], f"la-{len(numbers) + 1}"), text
             )
@@ -193,21 +201,30 @@ class _Tee:
 
 
 class WebSocketPlayer:
-    """Plays a recording to every connection that is opened in its block, in their order.
+    """A player of a recording, to every connection opened in its block, in the recorded order.
 
-    Of several conversations on one connection (parallel sessions) each is played by itself.
+    ::
 
-    Frames of ours are compared with the recorded ones; what is made anew in every run (request and
-    message ids, the working directory) may differ and is put into the server's frames.
+        player = WebSocketPlayer(Cassette.load("cassettes/session.yaml"))
+        with player:
+            ...
+        player.assert_all_played()
+
+    Several conversations on one connection (parallel sessions) are played independently of each
+    other. Frames of ours are compared with the recorded ones. Texts that are new in every run
+    (request and message ids, the working directory) may differ; they are put into the server's
+    frames.
 
     Args:
-        cassette: The recording; its HTTP part is left alone.
+        cassette: The recording; its HTTP part is ignored.
         timing: ``"none"``, ``"recorded"``, or a factor for the recorded delays.
         sleep: The clock, for tests: ``await sleep(seconds)``.
         cut_after: The network is gone after so many of the server's frames, and stays so.
-        edit: ``(number, text) -> texts``: what comes in place of a frame, to drop, repeat or
+        edit: ``(number, text) -> texts``: the texts that come in place of a frame, to drop, repeat
+            or
             change it.
-        rules, secrets: Those the recording was saved with.
+        rules: The rules that the recording was saved with.
+        secrets: The secrets that it was saved with.
     """
 
     def __init__(
@@ -234,14 +251,15 @@ class WebSocketPlayer:
 
     @property
     def gone(self) -> bool:
-        """Was it cut off?"""
+        """Return whether the network was cut off."""
         return self.cut_after is not None and self.came >= self.cut_after
 
     async def connect(self, url: str, **options: Any) -> Any:
-        """The next recorded connection.
+        """Return the next recorded connection.
 
         Raises:
-            CassetteMissError: there was no (further) one.
+            CassetteMissError: There was no (further) one.
+            ConnectionRefusedError: The network is cut off.
         """
         if self.gone:
             raise ConnectionRefusedError(f"cut off: {url}")
@@ -253,13 +271,16 @@ class WebSocketPlayer:
         return self._opened[-1]
 
     def missed(self, text: str) -> CassetteMissError:
-        """Note it too: whoever sent the frame may swallow the error."""
+        """Note an error and return it: the sender of the frame may swallow it."""
         self.misses.append(CassetteMissError(text))
         return self.misses[-1]
 
     def assert_all_played(self) -> None:
-        """Raises ``AssertionError`` for a frame that did not fit, one that was recorded and not
-        sent, or a connection that nobody opened.
+        """Check that the client did what was recorded.
+
+        Raises:
+            AssertionError: A frame did not fit, a recorded one was not sent, or a recorded
+                connection was not opened.
         """
         if self.misses:
             raise self.misses[0]
@@ -279,7 +300,7 @@ class WebSocketPlayer:
 
 
 class _Played:
-    """One recorded connection."""
+    """A recorded connection, as the client sees it."""
 
     def __init__(self, player: WebSocketPlayer, scene: deque[Interaction]) -> None:
         self._player, self._scene = player, scene
@@ -293,7 +314,7 @@ class _Played:
 
     @property
     def unsent(self) -> list[str]:
-        """The recorded frames that the client has not sent yet."""
+        """Return the recorded frames that the client has not sent yet."""
         if self._lanes.several:
             return self._lanes.unsent
         return [interaction.request.body.decode() for interaction in self._scene]
@@ -301,6 +322,8 @@ class _Played:
     async def send(self, text: str) -> None:
         if self._closed or self._broken:
             raise ConnectionClosedError(None, None)
+        # With a single conversation every frame has its place, and a wrong one can be explained
+        # exactly.
         if self._lanes.several:
             self._send_in_a_lane(text)
             return
@@ -326,9 +349,9 @@ class _Played:
         self._lanes.given(lane, (frame for _, frame in came))
 
     def _release(self, frames: Iterable[Timed]) -> None:
-        """What came after this frame comes now."""
+        """Let the frames that came after a frame of ours come now."""
         for delay, frame in frames:
-            # At once: what is put in may look like something to replace.
+            # All are replaced at once: a text that is put in may look like one to replace.
             text = renamed(frame, self._fresh)
             self._coming.append((delay / 1000 * self._player.scale, text))
         self._news.set()

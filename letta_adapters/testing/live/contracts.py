@@ -1,7 +1,7 @@
 """The five contracts of the reference SDK's live tests, as functions of a client and an agent.
 
-Run offline against recordings and a local server (``tests/behaviour``), and live against whatever
-``LETTA_*`` points at (``tests/live``), with the async face and the sync one.
+They run offline against recordings and a local server (``tests/behaviour``), and live against the
+server that ``LETTA_*`` names (``tests/live``), with the async client and the sync one.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def secret_word(language: str) -> str:
 
 
 def open_session(client: Any, agent_id: str, conversation_id: str | None, **options: Any) -> Any:
-    """The named conversation, or a fresh one."""
+    """Return a session in the named conversation, or in a fresh one."""
     if conversation_id is None:
         return client.create_session(agent_id, **options)
     return client.resume_session(agent_id=agent_id, conversation_id=conversation_id, **options)
 
 
 async def session_init(client: Any, agent_id: str, conversation_id: str | None) -> None:
-    """1. Opening a session gives its ids, model and tools."""
+    """Check contract 1: opening a session gives its ids, model and tools."""
     session = open_session(client, agent_id, conversation_id)
     assert (session.agent_id, session.conversation_id, session.session_id) == (None, None, None)
     async with session:
@@ -62,7 +62,7 @@ async def session_init(client: Any, agent_id: str, conversation_id: str | None) 
 async def send_and_stream(
     client: Any, agent_id: str, conversation_id: str | None, script: Script
 ) -> None:
-    """2. A turn streams fragments, then whole messages, and ends with exactly one result."""
+    """Check contract 2: a turn streams fragments, then whole messages, and ends with one result."""
     script(Reply(text="Contracts hold today.", reasoning="They want four words. Four it is."))
     async with open_session(
         client, agent_id, conversation_id, include_partial_messages=True
@@ -95,7 +95,7 @@ def _reasoning(messages: list[Any]) -> list[ReasoningMessage]:
 async def backfill_and_pages(
     client: Any, agent_id: str, conversation_id: str | None, script: Script
 ) -> None:
-    """3. What was said can be listed, newest first, in pages that fit together."""
+    """Check contract 3: messages can be listed, newest first, in pages that fit together."""
     script(Reply(text="One."), Reply(text="Two."))
     async with open_session(client, agent_id, conversation_id) as session:
         for word in ("one", "two"):
@@ -119,7 +119,7 @@ async def backfill_and_pages(
 async def list_while_streaming(
     client: Any, agent_id: str, conversation_id: str | None, script: Script
 ) -> None:
-    """4. Messages can be listed while a turn streams, and neither disturbs the other."""
+    """Check contract 4: messages can be listed while a turn streams, without disturbing it."""
     script(Reply(text=["steady "] * 8, token_delay=0.1))
     async with open_session(
         client, agent_id, conversation_id, include_partial_messages=True
@@ -141,7 +141,7 @@ async def list_while_streaming(
 async def tool_lifecycle(
     client: Any, agent_id: str, conversation_id: str | None, script: Script
 ) -> None:
-    """5. A client-side tool's call is followed by its result, and the answer uses it."""
+    """Check contract 5: a client-side tool's call is followed by its result, which is then used."""
     script(
         Reply(tool_calls=[ToolUse("secret_word", {"language": "en"})]),
         Reply(text=f"The secret word is {SECRET}."),

@@ -1,7 +1,7 @@
-"""One test, both faces: the sync client behind the async one's signatures.
+"""Put the sync client behind the async client's signatures, so that one test proves both.
 
 Every asyncio task gets a thread of its own and makes its calls there, exactly as a caller of the
-sync API would, so that a test written once with ``await`` proves both.
+sync API would.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ async def in_my_thread(call: Callable[..., Any], *args: Any, **kwargs: Any) -> A
     task = asyncio.current_task()
     assert task is not None
     thread = _threads.setdefault(task, ThreadPoolExecutor(max_workers=1))
+    # Context variables belong to the task; the thread would see those of its first call only.
     context = contextvars.copy_context()
     work = functools.partial(context.run, call, *args, **kwargs)
     return await asyncio.get_running_loop().run_in_executor(thread, work)
 
 
 class _Stream(AsyncIterator[Any]):
-    """A sync iterator as an async one."""
+    """An async iterator over a sync one."""
 
     def __init__(self, items: Generator[Any, None, None]) -> None:
         self._items = items
@@ -83,5 +84,5 @@ class AsAsync:
 
 
 def sync_client(*args: Any, **kwargs: Any) -> AsAsync:
-    """A ``LettaClient`` that looks like an ``AsyncLettaClient``."""
+    """Return a ``LettaClient`` that looks like an ``AsyncLettaClient``."""
     return AsAsync(LettaClient(*args, **kwargs))

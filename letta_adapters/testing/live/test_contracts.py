@@ -1,6 +1,7 @@
-"""The five contracts, live, against whatever ``LETTA_*`` points at.
+"""Run the five contracts live, against the server that ``LETTA_*`` names.
 
-``pytest --pyargs letta_adapters.testing.live``. See the package's docstring for its variables.
+The command is ``pytest --pyargs letta_adapters.testing.live``; the package's docstring explains its
+variables.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ CONVERSATION = os.environ.get("LETTA_CONVERSATION_ID")
 
 
 def script(*replies: Any) -> None:
-    """Only a scripted model (of ``tools.rig``) can be told what to say."""
+    """Tell a scripted model (of ``tools.rig``) what to say; no other model can be told."""
     if url := os.environ.get("LETTA_RIG_MODEL"):
         RemoteScript(url).script(*replies)
 
@@ -44,7 +45,7 @@ EMBEDDED = pytest.param(
 
 @pytest_asyncio.fixture(params=["async", "sync", EMBEDDED])
 async def client(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
-    """The async client, the sync one in its clothes, and Letta Code in between."""
+    """Yield the async client, the sync one behind its signatures, or one through Letta Code."""
     recorder: Any = None
     if request.config.getoption("--letta-record") != "none" and request.param != "embedded":
         recorder = request.getfixturevalue("letta_cassette").http_client()
@@ -63,7 +64,7 @@ async def client(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 @pytest_asyncio.fixture
 async def agent(client: Any) -> AsyncIterator[str]:
-    """Whom to talk to."""
+    """Yield the id of the agent to talk to."""
     if given := os.environ.get("LETTA_AGENT_ID"):
         yield given
         return
@@ -84,24 +85,24 @@ async def in_time(contract: Awaitable[None]) -> None:
 
 @pytest.mark.asyncio
 class TestContracts:
-    """One test for each."""
+    """Tests of the contracts, one for each."""
 
     async def test_session_init(self, client: Any, agent: str) -> None:
-        """See :func:`contracts.session_init`."""
+        """Run :func:`contracts.session_init`."""
         await in_time(contracts.session_init(client, agent, CONVERSATION))
 
     async def test_send_and_stream(self, client: Any, agent: str) -> None:
-        """See :func:`contracts.send_and_stream`."""
+        """Run :func:`contracts.send_and_stream`."""
         await in_time(contracts.send_and_stream(client, agent, CONVERSATION, script))
 
     async def test_backfill_and_pages(self, client: Any, agent: str) -> None:
-        """See :func:`contracts.backfill_and_pages`."""
+        """Run :func:`contracts.backfill_and_pages`."""
         await in_time(contracts.backfill_and_pages(client, agent, CONVERSATION, script))
 
     async def test_list_while_streaming(self, client: Any, agent: str) -> None:
-        """See :func:`contracts.list_while_streaming`."""
+        """Run :func:`contracts.list_while_streaming`."""
         await in_time(contracts.list_while_streaming(client, agent, CONVERSATION, script))
 
     async def test_tool_lifecycle(self, client: Any, agent: str) -> None:
-        """See :func:`contracts.tool_lifecycle`."""
+        """Run :func:`contracts.tool_lifecycle`."""
         await in_time(contracts.tool_lifecycle(client, agent, CONVERSATION, script))

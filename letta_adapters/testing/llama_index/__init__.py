@@ -1,4 +1,4 @@
-"""What any LlamaIndex LLM or agent should do, as pytest suites to subclass.
+"""Conformance suites for LlamaIndex LLMs and agents, as pytest classes to subclass.
 
 LlamaIndex has no such suites. Give a subclass the fixture ``subject`` and run it with
 ``pytest-asyncio`` installed::
@@ -18,7 +18,8 @@ The model behind the LLM must be one that says what it is told to
 
 import pytest
 
-# So that a failed assertion says what was compared: before they are imported, or it is too late.
+# pytest rewrites assertions, so that a failed one shows the values, only in modules that are
+# registered before their import.
 pytest.register_assert_rewrite(f"{__name__}.agents", f"{__name__}.llms")
 
 from letta_adapters.testing.llama_index.agents import AgentConformance, AgentSubject  # noqa: E402

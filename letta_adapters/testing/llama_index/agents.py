@@ -1,4 +1,4 @@
-"""The suite for agents."""
+"""The conformance suite for LlamaIndex agents."""
 
 from __future__ import annotations
 
@@ -34,10 +34,13 @@ _QUOTA = ModelError(429, "No quota left", "insufficient_quota", "insufficient_qu
 class AgentSubject:
     """The agent under test.
 
-    ``script(*replies)``: what the model behind it says next. ``make(**fields)``: an agent;
-    ``name``, ``description``, ``tools``, ``system_prompt``, ``can_handoff_to``, ``output_cls`` and
-    ``early_stopping_method`` are among the fields. ``said(output)``: the user's messages in the
-    conversation that a run ended in, as the agent's model knows them.
+    Attributes:
+        script: ``script(*replies)`` sets what the model behind the agent says next.
+        make: ``make(**fields)`` returns an agent; ``name``, ``description``, ``tools``,
+            ``system_prompt``, ``can_handoff_to``, ``output_cls`` and ``early_stopping_method`` are
+            among the fields.
+        said: ``said(output)`` returns the user's messages in the conversation that a run ended in,
+            as the agent's model knows them.
     """
 
     script: Callable[..., None]
@@ -51,19 +54,19 @@ def explode(why: str) -> str:
 
 
 def adding(a: int, b: int, id: str) -> ToolUse:
-    """A call of the tool."""
+    """Return a call of the tool ``add``."""
     return ToolUse("add", {"a": a, "b": b}, id=id)
 
 
 async def run(agent: Any, message: Any, ctx: Any = None, **kwargs: Any) -> tuple[Any, list[Any]]:
-    """The result and the events of a run."""
+    """Return the result and the events of a run."""
     handler = agent.run(message, ctx=ctx, **kwargs)
     events = [event async for event in handler.stream_events()]
     return await handler, events
 
 
 def names(events: list[Any]) -> list[str]:
-    """The kinds of events in order, runs of stream events as one."""
+    """Return the kinds of events in order, with runs of stream events as one."""
     found: list[str] = []
     for event in events:
         name = type(event).__name__
@@ -74,7 +77,10 @@ def names(events: list[Any]) -> list[str]:
 
 @contextmanager
 def _old_fields() -> Iterator[None]:
-    """LlamaIndex looks at tools, and at a context between two runs, in ways that warn."""
+    """Ignore the warnings of LlamaIndex' own code.
+
+    It looks at tools, and at a context between two runs, in ways that warn.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -84,17 +90,27 @@ def _old_fields() -> Iterator[None]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:is_running called")
 class AgentConformance:
-    """Subclass it and give it the fixture ``subject``."""
+    """The suite for agents: subclass it and give it the fixture ``subject``.
+
+    ::
+
+        class TestMyAgent(AgentConformance):
+            @pytest.fixture
+            def subject(self):
+                with ScriptedModel() as model:
+                    yield AgentSubject(model.script, lambda **fields: MyAgent(model, **fields),
+            said)
+    """
 
     @pytest.fixture
     def subject(self) -> AgentSubject:
-        """The agent under test."""
+        """Return the agent under test."""
         raise NotImplementedError("Give your subclass the fixture `subject`.")
 
     # -- one run ----------------------------------------------------------------------------
 
     async def test_an_answer_streams(self, subject: AgentSubject) -> None:
-        """Tokens, then the output; the text so far on every token."""
+        """Check that tokens come first, each with the text so far, and then the output."""
         subject.script("One two three.")
         output, events = await run(subject.make(), "count")
         assert str(output) == "One two three."
@@ -104,7 +120,7 @@ class AgentConformance:
         assert streamed[-1].response == "One two three."
 
     async def test_thoughts_stream(self, subject: AgentSubject) -> None:
-        """As ``thinking_delta``, and as a block of the answer."""
+        """Check that thoughts stream as ``thinking_delta``, and are a block of the answer."""
         subject.script(Reply(text="One.", reasoning="Hm hm."))
         output, events = await run(subject.make(), "think")
         streamed = [event for event in events if isinstance(event, AgentStream)]
@@ -112,14 +128,14 @@ class AgentConformance:
         assert isinstance(output.response.blocks[0], ThinkingBlock)
 
     async def test_tokens_are_told(self, subject: AgentSubject) -> None:
-        """In the output's ``raw``."""
+        """Check that the output's ``raw`` has the token counts."""
         subject.script("One.")
         output, _ = await run(subject.make(), "count")
         raw = output.raw if isinstance(output.raw, dict) else {}
         assert (raw.get("usage") or {}).get("total_tokens") == 120
 
     async def test_local_tools_run_in_the_workflow(self, subject: AgentSubject) -> None:
-        """Call, result, and the next step; the user's message is there once."""
+        """Check that a call, its result and the next step follow, with the user's message once."""
         subject.script(Reply(text="Let me add.", tool_calls=[adding(2, 3, "add-1")]), "It is 5.")
         output, events = await run(subject.make(tools=[add]), "2 + 3?")
         assert str(output) == "It is 5."
@@ -132,7 +148,7 @@ class AgentConformance:
         assert await subject.said(output) == ["2 + 3?"]
 
     async def test_tools_run_at_the_same_time(self, subject: AgentSubject) -> None:
-        """Two calls of one step, and one answer to both."""
+        """Check that two calls of one step run at once, and that one answer follows both."""
         both = asyncio.Event()
         met: list[str] = []
 
@@ -151,7 +167,7 @@ class AgentConformance:
         assert sorted(c.tool_output.content for c in output.tool_calls) == ["met Ada", "met Bob"]
 
     async def test_a_tool_that_fails_is_told(self, subject: AgentSubject) -> None:
-        """The agent reads the error; the run goes on."""
+        """Check that the agent reads a tool's error, and that the run goes on."""
         subject.script(Reply(tool_calls=[ToolUse("explode", {"why": "boom"}, id="e-1")]), "I see.")
         output, _ = await run(subject.make(tools=[FunctionTool.from_defaults(explode)]), "go")
         assert str(output) == "I see."
@@ -159,18 +175,18 @@ class AgentConformance:
         assert (result.tool_output.is_error, result.tool_output.content) == (True, "boom")
 
     async def test_structured_output(self, subject: AgentSubject) -> None:
-        """``output_cls``."""
+        """Check that ``output_cls`` gives an object of that class."""
         subject.script("Ada is 36.", self.structured(subject))
         output, _ = await run(subject.make(output_cls=Person), "Who?")
         assert output.get_pydantic_model(Person) == Person(name="Ada", age=36)
 
     def structured(self, subject: AgentSubject) -> Any:
-        """What the model says when a ``Person`` is asked for: JSON, or a tool call."""
+        """Return the model's answer when a ``Person`` is asked for: JSON, or a tool call."""
         return ADA
 
     @pytest.mark.parametrize("method", ["force", "generate"])
     async def test_too_many_rounds(self, subject: AgentSubject, method: str) -> None:
-        """An error, or an answer from what is there."""
+        """Check that too many rounds are an error, or an answer from the results so far."""
         subject.script(Reply(tool_calls=[adding(1, 1, "round-1")]), "Enough.", "Still here.")
         agent = subject.make(tools=[add], early_stopping_method=method)
         if method == "force":
@@ -183,7 +199,7 @@ class AgentConformance:
     # -- several runs -----------------------------------------------------------------------
 
     async def test_it_remembers_between_two_runs(self, subject: AgentSubject) -> None:
-        """On one context, nothing is said twice."""
+        """Check that two runs on one context are one conversation, and nothing is said twice."""
         subject.script("First.", "Second.")
         agent = subject.make()
         ctx = Context(agent)
@@ -193,7 +209,7 @@ class AgentConformance:
         assert await subject.said(second) == ["one", "two"]
 
     async def test_it_remembers_in_another_process(self, subject: AgentSubject) -> None:
-        """A stored context, given to another agent object."""
+        """Check that a stored context works with another agent object."""
         subject.script("First.", "Second.")
         agent = subject.make(name="ada")
         ctx = Context(agent)
@@ -206,7 +222,7 @@ class AgentConformance:
         assert await subject.said(second) == ["one", "two"]
 
     async def test_a_result_that_is_the_answer(self, subject: AgentSubject) -> None:
-        """``return_direct``, and a run after it."""
+        """Check ``return_direct``, and a run after it."""
         subject.script(Reply(tool_calls=[adding(2, 3, "direct-1")]), "And more.")
         agent = subject.make(tools=[FunctionTool.from_defaults(add, return_direct=True)])
         ctx = Context(agent)
@@ -217,7 +233,7 @@ class AgentConformance:
         assert str(output) == "And more."
 
     async def test_contexts_do_not_see_each_other(self, subject: AgentSubject) -> None:
-        """Two contexts of one agent are two conversations."""
+        """Check that two contexts of one agent are two conversations."""
         subject.script("First.", "Second.")
         agent = subject.make()
         await run(agent, "one", Context(agent))
@@ -225,7 +241,7 @@ class AgentConformance:
         assert await subject.said(second) == ["two"]
 
     async def test_saying_yes_twice_counts_twice(self, subject: AgentSubject) -> None:
-        """The same words again are a message again."""
+        """Check that the same words again are a new message."""
         subject.script("First.", "Second.")
         agent = subject.make()
         ctx = Context(agent)
@@ -236,8 +252,8 @@ class AgentConformance:
         assert await subject.said(output) == ["yes", "yes"]
 
     async def test_a_failed_turn_is_not_said_twice(self, subject: AgentSubject) -> None:
-        """The next run goes on, and the model has every message once."""
-        # Some servers ask the model again a few times.
+        """Check that the run after a failed one goes on, and every message is said once."""
+        # Some servers ask the model again a few times, so one error is not enough.
         fails = [Reply(error=_QUOTA, when="two")] * 6
         subject.script("First.", *fails, Reply("Third.", when="three"))
         agent = subject.make()
@@ -254,7 +270,7 @@ class AgentConformance:
     # -- several agents ---------------------------------------------------------------------
 
     async def test_hand_off_and_back(self, subject: AgentSubject) -> None:
-        """One agent gives the run to another, and gets it back in the next run."""
+        """Check that an agent gives the run to another, and gets it back in the next run."""
         there = ToolUse("handoff", {"to_agent": "two", "reason": "It knows."}, id="handoff-1")
         back = ToolUse("handoff", {"to_agent": "one", "reason": "Done."}, id="handoff-2")
         subject.script(
@@ -274,7 +290,7 @@ class AgentConformance:
     # -- who watches ------------------------------------------------------------------------
 
     async def test_a_turn_has_a_span_with_its_tokens(self, subject: AgentSubject) -> None:
-        """One span of an LLM for each step, closed at the stream's end, with the usage in it."""
+        """Check that each step has one LLM span, closed at the stream's end, with the usage."""
         subject.script(Reply(tool_calls=[adding(2, 3, "span-1")]), "It is 5.")
         with watching() as (spans, events):
             _, seen = await run(subject.make(tools=[add]), "2 + 3?")

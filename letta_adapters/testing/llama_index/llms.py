@@ -1,4 +1,4 @@
-"""The suite for LLMs."""
+"""The conformance suite for LlamaIndex LLMs."""
 
 from __future__ import annotations
 
@@ -40,10 +40,14 @@ _USAGE = {"prompt_tokens": 100, "completion_tokens": 20}
 class LLMSubject:
     """The LLM under test.
 
-    ``script(*replies)``: what the model behind it says next (texts or ``Reply`` objects).
-    ``make(**fields)``: an LLM for asynchronous calls on the test's event loop; ``callback_manager``
-    is among the fields. ``make_sync``: one for synchronous calls, if that is another one.
-    ``usage``: the tokens that the model reports for every answer. ``secret``: what must not show.
+    Attributes:
+        script: ``script(*replies)`` sets what the model behind the LLM says next (texts or
+            ``Reply`` objects).
+        make: ``make(**fields)`` returns an LLM for asynchronous calls on the test's event loop;
+            ``callback_manager`` is among the fields.
+        make_sync: The same for synchronous calls, if that is another one.
+        usage: The tokens that the model reports for every answer.
+        secret: A text that must not be shown.
     """
 
     script: Callable[..., None]
@@ -53,7 +57,7 @@ class LLMSubject:
     secret: str | None = None
 
     def sync(self, **fields: Any) -> Any:
-        """An LLM for synchronous calls."""
+        """Return an LLM for synchronous calls."""
         return (self.make_sync or self.make)(**fields)
 
 
@@ -74,28 +78,31 @@ ADA = '{"name": "Ada", "age": 36}'
 
 
 def user(text: str) -> ChatMessage:
-    """A user's message."""
+    """Return a user's message."""
     return ChatMessage(role=MessageRole.USER, content=text)
 
 
 def adding(id: str) -> ToolUse:
-    """A call of the tool."""
+    """Return a call of the tool ``add``."""
     return ToolUse("add", {"a": 1, "b": 2}, id=id)
 
 
 @pytest.mark.asyncio
 class LLMConformance:
-    """Subclass it and give it the fixture ``subject``."""
+    """The suite for LLMs: subclass it and give it the fixture ``subject``.
+
+    The package's docstring has an example.
+    """
 
     @pytest.fixture
     def subject(self) -> LLMSubject:
-        """The LLM under test."""
+        """Return the LLM under test."""
         raise NotImplementedError("Give your subclass the fixture `subject`.")
 
     # -- what it is -------------------------------------------------------------------------
 
     async def test_metadata_and_names(self, subject: LLMSubject) -> None:
-        """Metadata is read several times for every query, so it is at hand."""
+        """Check that metadata is at hand: it is read several times for every query."""
         llm = subject.make()
         assert llm.metadata == llm.metadata
         assert llm.metadata.context_window > 0
@@ -103,7 +110,7 @@ class LLMConformance:
         assert type(llm).class_name() == type(llm).class_name() != "base_component"
 
     async def test_nothing_shows_its_secret(self, subject: LLMSubject) -> None:
-        """Neither what is stored of it nor what is logged."""
+        """Check that neither the stored nor the logged form of the LLM shows its secret."""
         if subject.secret is None:
             pytest.skip("the subject names no secret")
         llm = subject.make()
@@ -113,7 +120,7 @@ class LLMConformance:
     # -- the eight methods ------------------------------------------------------------------
 
     async def test_four_asynchronous_methods(self, subject: LLMSubject) -> None:
-        """achat, acomplete, astream_chat, astream_complete."""
+        """Check achat, acomplete, astream_chat and astream_complete."""
         subject.script(*["One two."] * 4)
         llm = subject.make()
         chat = await llm.achat([user("hi")])
@@ -124,7 +131,7 @@ class LLMConformance:
         assert "".join(chunk.delta or "" for chunk in texts) == texts[-1].text == "One two."
 
     async def test_four_synchronous_methods(self, subject: LLMSubject) -> None:
-        """chat, complete, stream_chat, stream_complete; here inside a running event loop."""
+        """Check chat, complete, stream_chat and stream_complete, inside a running event loop."""
         subject.script(*["One two."] * 4)
         llm = subject.sync()
         assert llm.chat([user("hi")]).message.content == "One two."
@@ -134,7 +141,7 @@ class LLMConformance:
         assert "".join(chunk.delta or "" for chunk in texts) == texts[-1].text == "One two."
 
     def check_stream(self, chunks: list[ChatResponse]) -> None:
-        """The message grows, the delta is what is new."""
+        """Check that the message grows, and that each delta is what is new in it."""
         text = ""
         for chunk in chunks:
             text += chunk.delta or ""
@@ -143,7 +150,7 @@ class LLMConformance:
         assert len([chunk for chunk in chunks if chunk.delta]) > 1, "it came all at once"
 
     async def test_thoughts(self, subject: LLMSubject) -> None:
-        """As a block of the message, and as ``thinking_delta`` where agents look for it."""
+        """Check thoughts: a block of the message, and ``thinking_delta``, which agents read."""
         subject.script(*[Reply(text="One two.", reasoning="Hm hm.")] * 2)
         llm = subject.make()
         first, second = (await llm.achat([user("hi")])).message.blocks
@@ -154,7 +161,7 @@ class LLMConformance:
         assert "".join(filter(None, thoughts)) == "Hm hm."
 
     async def test_a_whole_history(self, subject: LLMSubject) -> None:
-        """With a system message, and with answers that another model gave."""
+        """Check a history with a system message, and with answers that another model gave."""
         subject.script("Third.")
         history = [
             ChatMessage(role=MessageRole.SYSTEM, content="Be brief."),
@@ -167,7 +174,7 @@ class LLMConformance:
         assert history == kept, "the caller's history was changed"
 
     async def test_images(self, subject: LLMSubject) -> None:
-        """An image among the content."""
+        """Check a message with an image among its content."""
         subject.script("A dot.")
         blocks = [TextBlock(text="What is it?"), ImageBlock(image=_PIXEL)]
         message = ChatMessage(role=MessageRole.USER, blocks=blocks)
@@ -176,14 +183,14 @@ class LLMConformance:
     # -- many calls -------------------------------------------------------------------------
 
     async def test_concurrent_calls(self, subject: LLMSubject) -> None:
-        """They do not get each other's answers."""
+        """Check that concurrent calls do not get each other's answers."""
         subject.script(*[Reply(f"Answer {n}.", when=f"question {n}") for n in range(3)])
         llm = subject.make()
         answers = await asyncio.gather(*(llm.acomplete(f"question {n}") for n in range(3)))
         assert [str(answer) for answer in answers] == [f"Answer {n}." for n in range(3)]
 
     async def test_every_event_loop(self, subject: LLMSubject) -> None:
-        """LlamaIndex' synchronous code makes an event loop for every query."""
+        """Check several event loops: LlamaIndex' synchronous code makes one for every query."""
         subject.script(*[f"Answer {n}." for n in range(3)])
         llm = subject.sync()
 
@@ -196,7 +203,7 @@ class LLMConformance:
     # -- tools and structure ----------------------------------------------------------------
 
     async def test_tools(self, subject: LLMSubject) -> None:
-        """A tool is called, its result is told, and the answer comes."""
+        """Check that a tool is called, its result is taken, and the answer comes."""
         subject.script(Reply(tool_calls=[adding("add-1")]), "Three.")
         llm = subject.make()
         asked = await llm.achat_with_tools([ADD], "1 + 2?")
@@ -214,7 +221,7 @@ class LLMConformance:
         assert llm.get_tool_calls_from_response(answer, error_on_no_tool_call=False) == []
 
     async def test_a_message_beside_a_history(self, subject: LLMSubject) -> None:
-        """``user_msg`` may be a message, and goes after the history, which stays as it is."""
+        """Check that ``user_msg`` may be a message, and goes after the unchanged history."""
         subject.script("Yes.")
         history = [user("one"), ChatMessage(role=MessageRole.ASSISTANT, content="First.")]
         kept = copy.deepcopy(history)
@@ -225,7 +232,7 @@ class LLMConformance:
         assert history == kept, "the caller's history was changed"
 
     async def test_streamed_tool_calls(self, subject: LLMSubject) -> None:
-        """The last chunk has the whole call, and the text."""
+        """Check that the last chunk has the whole call, and the text."""
         subject.script(Reply(text="Let me add.", tool_calls=[adding("add-2")]))
         llm = subject.make()
         chunks = [c async for c in await llm.astream_chat_with_tools([ADD], "1 + 2?")]
@@ -233,12 +240,12 @@ class LLMConformance:
         assert chunks[-1].message.content == "Let me add."
 
     async def test_predict_and_call(self, subject: LLMSubject) -> None:
-        """The tool that was chosen is run."""
+        """Check that the tool that the model chose is run."""
         subject.script(Reply(tool_calls=[adding("add-3")]))
         assert str(await subject.make().apredict_and_call([ADD], "1 + 2?")) == "3"
 
     async def test_structured_output(self, subject: LLMSubject) -> None:
-        """By a prompt, and as a structured LLM."""
+        """Check structured output by a prompt, and as a structured LLM."""
         answer = self.structured(subject)
         subject.script(answer, answer)
         llm = subject.make()
@@ -248,13 +255,13 @@ class LLMConformance:
         assert response.raw == found
 
     def structured(self, subject: LLMSubject) -> Any:
-        """What the model says when a :class:`Person` is asked for: JSON, or a tool call."""
+        """Return the model's answer when a :class:`Person` is asked for: JSON, or a tool call."""
         return ADA
 
     # -- who watches ------------------------------------------------------------------------
 
     async def test_one_event_a_call_and_exact_counts(self, subject: LLMSubject) -> None:
-        """A call counts once, with the tokens that the model reports, streamed or not."""
+        """Check that a call counts once, with the reported tokens, streamed or not."""
         subject.script(*["One two."] * 4)
         counter, debug = TokenCountingHandler(), LlamaDebugHandler(print_trace_on_end=False)
         llm = subject.make(callback_manager=CallbackManager([counter, debug]))
@@ -267,7 +274,7 @@ class LLMConformance:
         assert counter.completion_llm_token_count == 4 * subject.usage["completion_tokens"]
 
     async def test_one_instrumentation_event_a_call(self, subject: LLMSubject) -> None:
-        """One start and one end for each."""
+        """Check that each call has one start event and one end event."""
         subject.script("One two.", "One two.")
         llm = subject.make()
         with watching() as (_, events):
@@ -278,7 +285,7 @@ class LLMConformance:
         assert kinds == ["LLMCompletionStartEvent", "LLMCompletionEndEvent"] * 2
 
     async def test_leaving_a_stream_early_is_no_error(self, subject: LLMSubject) -> None:
-        """Who has read enough may go; the next call works."""
+        """Check that a caller may leave a stream early, and the next call works."""
         subject.script("One two three.", "Again.")
         debug = LlamaDebugHandler(print_trace_on_end=False)
         llm = subject.make(callback_manager=CallbackManager([debug]))
@@ -291,7 +298,7 @@ class LLMConformance:
         assert (await llm.achat([user("hi")])).message.content == "Again."
 
     async def test_spans_of_streams_are_open_until_their_end(self, subject: LLMSubject) -> None:
-        """What a stream comes to belongs to its span."""
+        """Check that a stream's span ends with the stream."""
         subject.script("One two.", "One two.")
         llm = subject.make()
         with watching() as (spans, _):
@@ -300,7 +307,7 @@ class LLMConformance:
         assert [how for how, _ in spans.named("astream_chat")] == ["end"]
 
     async def test_failures_are_told(self, subject: LLMSubject) -> None:
-        """To the caller, and to who watches; a stream's failure too."""
+        """Check that a failure, also of a stream, reaches the caller and the handlers."""
         subject.script(Reply(error=_QUOTA, repeat=True))
         debug = LlamaDebugHandler(print_trace_on_end=False)
         llm = subject.make(callback_manager=CallbackManager([debug]))

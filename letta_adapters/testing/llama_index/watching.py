@@ -1,4 +1,4 @@
-"""Handlers that keep what LlamaIndex' instrumentation tells them."""
+"""Handlers that keep what LlamaIndex' instrumentation reports."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from llama_index_instrumentation.span import BaseSpan
 
 
 class Spans(BaseSpanHandler[BaseSpan]):
-    """Keeps what became of every span.
+    """A span handler that keeps the outcome of every span.
 
-    ``seen``: ``(Class.method, "end" or "drop", result or error)``. ``parents``: the parent's id, by
-    ``Class.method``.
+    ``seen`` has ``(Class.method, "end" or "drop", result or error)``, ``parents`` the parent's id
+    by ``Class.method``.
     """
 
     _seen: list[tuple[str, str, Any]] = PrivateAttr(default_factory=list)
@@ -25,61 +25,68 @@ class Spans(BaseSpanHandler[BaseSpan]):
 
     @property
     def seen(self) -> list[tuple[str, str, Any]]:
-        """Spans that are over, in the order of their ends."""
+        """Return the spans that are over, in the order of their ends."""
         return self._seen
 
     @property
     def parents(self) -> dict[str, str | None]:
-        """Whose child each span is."""
+        """Return the id of each span's parent."""
         return self._parents
 
     def named(self, part: str) -> list[tuple[str, Any]]:
-        """How spans ended in whose names this occurs, and with what."""
+        """Return how the spans with ``part`` in their names ended, and with what result."""
         return [(how, result) for name, how, result in self._seen if part in name]
 
     def new_span(self, id_: str, *args: Any, parent_span_id: Any = None, **kwargs: Any) -> BaseSpan:
-        """A span begins."""
+        """Note that a span begins."""
         self._parents[id_.partition("-")[0]] = parent_span_id
         return BaseSpan(id_=id_, parent_id=parent_span_id)
 
     def prepare_to_exit_span(self, id_: str, *args: Any, result: Any = None, **_: Any) -> Any:
-        """It ends well."""
+        """Note that a span ends well."""
         self._seen.append((id_.partition("-")[0], "end", result))
         return self.open_spans.get(id_)
 
     def prepare_to_drop_span(self, id_: str, *args: Any, err: Any = None, **_: Any) -> Any:
-        """It fails."""
+        """Note that a span fails."""
         self._seen.append((id_.partition("-")[0], "drop", err))
         return self.open_spans.get(id_)
 
 
 class Events(BaseEventHandler):
-    """Keeps the events."""
+    """An event handler that keeps every event."""
 
     _seen: list[Any] = PrivateAttr(default_factory=list)
 
     @classmethod
     def class_name(cls) -> str:
-        """The handler's name."""
+        """Return the handler's name."""
         return "LettaTestingEvents"
 
     @property
     def seen(self) -> list[Any]:
-        """All of them, in order."""
+        """Return all events, in order."""
         return self._seen
 
     def named(self, name: str) -> list[Any]:
-        """Those of a class."""
+        """Return the events of a class."""
         return [event for event in self._seen if type(event).__name__ == name]
 
     def handle(self, event: Any, **_: Any) -> None:
-        """One more."""
+        """Keep one more event."""
         self._seen.append(event)
 
 
 @contextmanager
 def watching() -> Iterator[tuple[Spans, Events]]:
-    """Watch everything that happens in the block."""
+    """Watch everything that LlamaIndex' instrumentation reports in the block.
+
+    ::
+
+        with watching() as (spans, events):
+            llm.complete("hi")
+        assert spans.named("complete")
+    """
     root: Any = get_dispatcher()
     spans, events = Spans(), Events()
     root.add_span_handler(spans)
