@@ -1,1 +1,1 @@
-"""What the SDK costs: ``python -m benchmarks``. See README.md next to this file."""
+"""Measure the cost of this SDK: ``python -m benchmarks``. See README.md next to this file."""

@@ -1,4 +1,7 @@
-"""``python -m benchmarks [NAME|all] [--quick]``; the names are those of the modules here."""
+"""Run benchmarks: ``python -m benchmarks [NAME|all] [--quick]``.
+
+The names are those of the modules in this folder.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ NAMES = ("imports", "streaming", "memory", "calls", "frameworks", "sessions", "r
 
 
 def main() -> int:
-    """Run what was asked for. The exit code is 1 only when data was lost."""
+    """Run the named benchmarks. The exit code is 1 only when data was lost."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("what", nargs="?", default="all", choices=(*NAMES, "all"))
     parser.add_argument("--quick", action="store_true", help="few rounds: does it run at all?")

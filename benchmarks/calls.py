@@ -1,9 +1,9 @@
-"""Memory that calls leave behind: after 10,000 of them it must be what it was after 1,000.
+"""Measure the memory that calls leave behind: after 10,000 it must be what it was after 1,000.
 
-Each call asks in a conversation of its own, which is removed afterwards (``LettaLLM``). One kind of
-server answers in the same process, from a table, so that what grows is the client's: the Letta API
-behind an ``httpx.MockTransport``, and an App Server on loopback that sends the state of the device,
-13 kB, twice a turn, as Letta Code does.
+Each call asks in a conversation of its own, which is removed afterwards (``LettaLLM``). A server in
+the same process answers from a table, so that only the client's memory can grow. It is either the
+Letta API behind an ``httpx.MockTransport``, or an App Server on loopback that sends the state of
+the device, 13 kB, twice a turn, as Letta Code does.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _AGENT = {"id": "agent-1", "name": "a", "model": "p/m", "tools": [], "tags": []}
 
 
 def run(*, quick: bool = False) -> bool:
-    """Measure and print. ``False`` if memory grew with the calls."""
+    """Measure and print; return ``False`` if memory grew with the calls."""
     calls = QUICK_CALLS if quick else CALLS
     early = calls // 10
     print(f"\nMemory that calls leave: {versions('httpx')}, {calls} calls of LettaLLM")
@@ -106,7 +106,7 @@ _DEVICE = {"current_loaded_tools": ["Bash"], "filler": "x" * 13_000}
 
 
 def _frames(frame: dict[str, Any], number: int) -> list[dict[str, Any]]:
-    """What Letta Code sends for a request, in the same order (seen in letta 0.34.12)."""
+    """Return the frames that Letta Code sends for a request, in order (seen in letta 0.34.12)."""
     kind = frame["type"]
     if kind == "app_server_info":
         return [{"protocol_version": 1, "backend": "local"}]

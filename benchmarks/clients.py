@@ -1,4 +1,4 @@
-"""Four ways to read the same stream, each sync and async. All return the answer's text."""
+"""Read the same stream in four ways, each sync and async. All return the answer's text."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _path(conversation: str) -> str:
 
 
 def raw_lines(client: httpx.Client) -> Turn:
-    """The baseline: ``iter_lines`` and ``json.loads``."""
+    """Read with ``iter_lines`` and ``json.loads``: the baseline."""
 
     def turn(conversation: str) -> str:
         texts = []
@@ -50,7 +50,7 @@ def raw_lines(client: httpx.Client) -> Turn:
 
 
 def raw_bytes(client: httpx.Client) -> Turn:
-    """The same, cutting the bytes at blank lines: what one writes when it has to be fast."""
+    """Read the bytes and cut them at blank lines: a hand-written loop that has to be fast."""
 
     def turn(conversation: str) -> str:
         texts = []
@@ -70,7 +70,7 @@ def raw_bytes(client: httpx.Client) -> Turn:
 
 
 def async_raw_lines(client: httpx.AsyncClient) -> AsyncTurn:
-    """:func:`raw_lines`, async."""
+    """Read as :func:`raw_lines` does, async."""
 
     async def turn(conversation: str) -> str:
         texts = []
@@ -87,7 +87,7 @@ def async_raw_lines(client: httpx.AsyncClient) -> AsyncTurn:
 
 
 def async_raw_bytes(client: httpx.AsyncClient) -> AsyncTurn:
-    """:func:`raw_bytes`, async."""
+    """Read as :func:`raw_bytes` does, async."""
 
     async def turn(conversation: str) -> str:
         texts = []
@@ -110,7 +110,7 @@ def async_raw_bytes(client: httpx.AsyncClient) -> AsyncTurn:
 
 
 def letta_client(client: Letta) -> Turn:
-    """letta-client's own stream of typed messages."""
+    """Read letta-client's own stream of typed messages."""
 
     def turn(conversation: str) -> str:
         with client.conversations.messages.create(
@@ -123,7 +123,7 @@ def letta_client(client: Letta) -> Turn:
 
 
 def async_letta_client(client: AsyncLetta) -> AsyncTurn:
-    """:func:`letta_client`, async."""
+    """Read as :func:`letta_client` does, async."""
 
     async def turn(conversation: str) -> str:
         async with await client.conversations.messages.create(
@@ -139,7 +139,7 @@ def async_letta_client(client: AsyncLetta) -> AsyncTurn:
 
 
 def ours(client: LettaClient) -> Turn:
-    """This package: one ``StreamEvent`` per token, besides the complete messages."""
+    """Read with this package: one ``StreamEvent`` per token, besides the complete messages."""
 
     def turn(conversation: str) -> str:
         with client.resume_session(conversation_id=conversation, **_SESSION) as session:
@@ -151,7 +151,7 @@ def ours(client: LettaClient) -> Turn:
 
 
 def async_ours(client: AsyncLettaClient) -> AsyncTurn:
-    """:func:`ours`, async."""
+    """Read as :func:`ours` does, async."""
 
     async def turn(conversation: str) -> str:
         async with client.resume_session(conversation_id=conversation, **_SESSION) as session:
@@ -164,7 +164,7 @@ def async_ours(client: AsyncLettaClient) -> AsyncTurn:
 
 @contextmanager
 def contestants(base_url: str) -> Iterator[dict[str, Turn]]:
-    """All of them by name, the async ones driven by one event loop, all with warm clients."""
+    """Yield all of them by name, the async ones driven by one event loop, with warm clients."""
     rest = Rest(base_url=base_url, api_key="")
     loop = asyncio.new_event_loop()
     raw, async_raw = httpx.Client(base_url=base_url), httpx.AsyncClient(base_url=base_url)

@@ -1,8 +1,8 @@
-"""CPU per streamed event through the frameworks: ChatLetta, LettaLLM and LettaAgent.
+"""Measure CPU per streamed event through the frameworks: ChatLetta, LettaLLM and LettaAgent.
 
-Beside them, where they are installed, the adapters one would otherwise use (``langchain-openai``;
+They are compared with the usual adapters, where these are installed (``langchain-openai``;
 ``llama-index-llms-openai`` with LlamaIndex' ``FunctionAgent``), on the same server, which speaks
-OpenAI's protocol too. Everything runs in this one process; in each round every contestant reads its
+OpenAI's protocol too. Everything runs in this one process. In each round every contestant reads its
 stream once, and a ratio is taken to raw httpx + ``json.loads`` of the same round, sync over sync
 and async over async.
 """
@@ -48,7 +48,7 @@ AsyncRun = Callable[[], Coroutine[Any, Any, str]]
 
 
 def run(*, quick: bool = False) -> bool:
-    """Measure and print. ``False`` if a contestant got another text than was sent."""
+    """Measure and print; return ``False`` if a contestant got another text than was sent."""
     warnings.simplefilter("ignore")  # what the frameworks say of pydantic
     print(f"\nFrameworks: {versions('langchain-core', 'llama-index-core', 'httpx', 'pydantic')}")
     with server.running() as url, contestants(url) as runs:
@@ -84,7 +84,7 @@ def _measure(runs: dict[str, Run], rounds: int) -> dict[str, list[float]]:
 
 @contextmanager
 def contestants(url: str) -> Iterator[dict[str, Run]]:
-    """All of them by name, the async ones driven by one event loop."""
+    """Yield all of them by name, the async ones driven by one event loop."""
     conversation = wire.conversation_id("chunks", EVENTS)
     raw, async_raw = httpx.Client(base_url=url), httpx.AsyncClient(base_url=url)
     loop = asyncio.new_event_loop()

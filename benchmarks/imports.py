@@ -1,4 +1,4 @@
-"""Import time, each import in a fresh interpreter (its own start-up not counted)."""
+"""Measure import times, each in a fresh interpreter (whose own start-up is not counted)."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Memory over 100,000 events with a consumer that is slower than the server.
+"""Measure memory over 100,000 events with a consumer that is slower than the server.
 
 Each measurement is a process of its own: a short turn as warm-up, then the long one. The server
-writes as fast as the client lets it; the consumer sleeps now and then, for a moment every hundred
-messages and for half a second ten times. Every token carries its number, so that a lost, repeated
-or swapped one shows.
+writes as fast as the client lets it; the consumer sleeps for a moment every hundred messages, and
+for half a second ten times. Every token contains its number, so that a lost, repeated or swapped
+one is noticed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FACE = {"sync": "LettaClient", "async": "AsyncLettaClient"}
 
 
 def run(*, quick: bool = False) -> bool:
-    """Measure and print. ``False`` if anything was lost."""
+    """Measure and print; return ``False`` if anything was lost."""
     events = QUICK_EVENTS if quick else EVENTS
     print(f"\nMemory: {versions('httpx')}, {events} events, a slow consumer")
     rows = []
@@ -54,7 +54,7 @@ def run(*, quick: bool = False) -> bool:
 
 
 class _Consumer:
-    """Checks what comes, and says when to sleep."""
+    """A consumer that checks the messages, and says when to sleep."""
 
     def __init__(self, events: int) -> None:
         self.expected = wire.tokens(events)
@@ -64,7 +64,7 @@ class _Consumer:
         self._nap_every = max(1, events // _NAPS)
 
     def take(self, message: object) -> float:
-        """Look at a message; how many seconds to sleep now."""
+        """Check a message, and return the seconds to sleep now."""
         from letta_adapters import ResultMessage, StreamEvent
 
         if isinstance(message, ResultMessage):
@@ -78,7 +78,7 @@ class _Consumer:
         return _MOMENT_SECONDS if self.seen % _MOMENT == 0 else 0.0
 
     def all_there(self, events: int) -> bool:
-        """Did every token come, in order, and is the whole answer whole?"""
+        """Return whether every token came, in order, and the final answer is complete."""
         return (
             self.complete
             and next(self.expected, None) is None
@@ -129,7 +129,7 @@ def _async(url: str, events: int) -> Iterator[_Consumer]:
 
 
 def _rss_mb() -> float:
-    """Resident memory now; where that cannot be read, its peak so far."""
+    """Return the resident memory in MB; where that cannot be read, its peak so far."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:

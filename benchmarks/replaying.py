@@ -1,4 +1,4 @@
-"""Replaying recordings, beside vcrpy: a stream of 10,000 events, and 400 requests."""
+"""Replay recordings, compared with vcrpy: a stream of 10,000 events, and 400 requests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _STRICT = ("method", "path", "query", "body")
 
 
 def run(*, quick: bool = False) -> bool:
-    """Measure and print; whether everything was played."""
+    """Measure and print; return whether everything was played."""
     rounds = 2 if quick else 7
     print(f"\nReplaying: {versions('httpx', 'vcrpy')}, {rounds} rounds, file read each time")
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Tables and spreads."""
+"""Print tables and spreads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from statistics import quantiles
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:
-    """``median [lower quartile - upper quartile]``."""
+    """Return ``median [lower quartile - upper quartile]``."""
     low, median, high = quantiles(values, n=4, method="inclusive")
     return f"{median:.{digits}f} [{low:.{digits}f}-{high:.{digits}f}]"
 
@@ -25,6 +25,6 @@ def show(title: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> None
 
 
 def versions(*packages: str) -> str:
-    """What the numbers are of."""
+    """Return the versions of everything that was measured."""
     python = f"{platform.python_implementation()} {platform.python_version()}"
     return ", ".join([python, *(f"{package} {version(package)}" for package in packages)])

@@ -1,6 +1,6 @@
 """A Letta API server that only streams: raw sockets, in a process of its own, on loopback.
 
-The conversation's id says what it answers: ``conv-<mode>-<events>``. Modes:
+The conversation's id, ``conv-<mode>-<events>``, decides on the answer. The modes are:
 
 ``chunks``
     Every event is one HTTP chunk, written by itself, one after the other. The server is faster
@@ -39,7 +39,7 @@ _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 @contextmanager
 def running() -> Iterator[str]:
-    """A server process; yields its base URL."""
+    """Run a server process, and yield its base URL."""
     process = subprocess.Popen(
         [sys.executable, "-m", "benchmarks.server"],
         stdin=subprocess.PIPE,

@@ -1,8 +1,9 @@
-"""A hundred sessions with a turn each at once, in one embedded runtime; and how fast it starts.
+"""Measure a hundred sessions in one embedded runtime, with a turn each at once, and its start.
 
-Beside it the way without an App Server: one ``letta -p --input-format stream-json`` process for
-each session, measured on five and extrapolated; and the bare runtime, started without us. All talk
-to the same scripted model, which is a process of its own. Linux only (``smaps_rollup``).
+It is compared with running without an App Server: one ``letta -p --input-format stream-json``
+process for each session, measured on five and extrapolated; and with the bare runtime, started
+without this package. All talk to the same scripted model, which is a process of its own. It needs
+Linux (``smaps_rollup``).
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _PROMPT = "You are a benchmark."
 
 
 def run(*, quick: bool = False) -> bool:
-    """Measure and print. ``False`` if a session failed or lost anything."""
+    """Measure and print; return ``False`` if a session failed or lost anything."""
     sessions, starts = (20, 2) if quick else (SESSIONS, STARTS)
     print(f"\nSessions: {versions('letta', 'websockets')}, {os.cpu_count()} cores")
     with _model() as url:
@@ -93,7 +94,7 @@ async def _our_start(url: str) -> float:
 
 
 async def _bare_start(url: str) -> float:
-    """The same command without anything of ours around it."""
+    """Start the same command without this package, and measure it."""
     from websockets.asyncio.client import connect
 
     with _home() as home:
@@ -150,7 +151,7 @@ async def _together(url: str, sessions: int) -> dict[str, float]:
 
 
 async def _turn(session: Any, number: int) -> tuple[int, bool, bool]:
-    """Events, was it a success, and did every token come?"""
+    """Run a turn; return its number of events, and whether it succeeded with every token."""
     events, text, good = 0, "", False
     await session.send(f"number {number}")
     async for message in session.stream():
@@ -167,7 +168,7 @@ async def _turn(session: Any, number: int) -> tuple[int, bool, bool]:
 
 
 def _processes(url: str) -> float:
-    """The memory of five of them after a turn each, in MB."""
+    """Return the memory of five of them after a turn each, in MB."""
     with _home() as home, contextlib.ExitStack() as stack:
         command = _letta(
             *("-p", "--input-format", "stream-json", "--output-format", "stream-json"),
@@ -212,7 +213,7 @@ def _environment(home: Path, url: str) -> dict[str, str]:
 
 
 def _pss(roots: Sequence[psutil.Process]) -> float:
-    """Proportional memory of processes and all below them, in MB."""
+    """Return the proportional memory of processes and all below them, in MB."""
     total = 0
     for root in roots:
         for process in [root, *root.children(recursive=True)]:
@@ -230,7 +231,7 @@ def _home() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _model() -> Iterator[str]:
-    """The model's address; it is a process of its own, whose CPU and memory are not ours."""
+    """Yield the address of a model in a process of its own, so its CPU and memory do not count."""
     command = [sys.executable, "-m", "benchmarks.sessions"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as one:
         assert one.stdout is not None

@@ -1,8 +1,8 @@
-"""CPU per streamed event, from socket to message: raw httpx, letta-client and this package.
+"""Measure CPU per streamed event, from socket to message: raw httpx, letta-client and this package.
 
-Everything runs in this one process against one server process. In each round every contestant
-reads the same stream once; a ratio is taken between contestants of the same round. CPU is that of
-the whole process, all threads, with the request and the clean-up of the turn included.
+Everything runs in this one process against one server process. In each round every contestant reads
+the same stream once; a ratio is taken between contestants of the same round. CPU is that of the
+whole process, all threads, with the request and the clean-up of the turn included.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Samples = dict[str, list[float]]
 
 
 def run(*, quick: bool = False) -> bool:
-    """Measure and print. ``False`` if a contestant got another text than was sent."""
+    """Measure and print; return ``False`` if a contestant got another text than was sent."""
     print(f"\nStreaming: {versions('httpx', 'httpcore', 'h11', 'letta-client', 'pydantic')}")
     with server.running() as url, contestants(url) as turns:
         for mode, rounds in ROUNDS.items():

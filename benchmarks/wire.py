@@ -1,7 +1,7 @@
-"""The bytes of the benchmark's streams, in the shape a Letta API server (0.16.8) sends them.
+"""Make the bytes of the benchmark's streams, in the form a Letta API server (0.16.8) sends them.
 
-One token stream: a ping, one ``assistant_message`` fragment per token with every null field
-spelled out, the stop reason, the usage and ``[DONE]``.
+A token stream is a ping, one ``assistant_message`` fragment per token with every null field spelled
+out, the stop reason, the usage and ``[DONE]``.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ _FRAMING_EVENTS = 3  # ping, stop reason, usage
 
 
 def conversation_id(mode: str, events: int) -> str:
-    """The conversation whose every turn is a stream of ``events`` events, sent as ``mode`` says."""
+    """Return the id whose turns are streams of ``events`` events, sent as ``mode`` says."""
     return f"conv-{mode}-{events}"
 
 
 def plan(conversation: str) -> tuple[str, int]:
-    """The opposite of :func:`conversation_id`."""
+    """Return the mode and number of events in an id: the opposite of :func:`conversation_id`."""
     _, mode, events = conversation.split("-")
     return mode, int(events)
 
 
 def tokens(events: int) -> Iterator[str]:
-    """The fragments of the answer in a stream of ``events`` events, each with its own number."""
+    """Return the fragments of the answer in a stream of ``events`` events, each numbered."""
     return (f" tok{number}" for number in range(events - _FRAMING_EVENTS))
 
 
 def answer(events: int) -> str:
-    """The whole answer of a stream of ``events`` events."""
+    """Return the whole answer of a stream of ``events`` events."""
     return "".join(tokens(events))
 
 
@@ -83,7 +83,7 @@ def _events(events: int) -> Iterator[dict[str, Any]]:
 
 @functools.lru_cache(maxsize=4)
 def chunks(events: int) -> tuple[bytes, ...]:
-    """The response body: one HTTP chunk per event, then the last, empty one."""
+    """Yield the response body: one HTTP chunk per event, then the last, empty one."""
     datas = [json.dumps(event, separators=(",", ":")) for event in _events(events)]
     lines = [f"data: {data}\n\n".encode() for data in (*datas, "[DONE]")]
     return (*(b"%x\r\n%b\r\n" % (len(line), line) for line in lines), b"0\r\n\r\n")
@@ -91,7 +91,7 @@ def chunks(events: int) -> tuple[bytes, ...]:
 
 @functools.lru_cache(maxsize=4)
 def openai_chunks(events: int) -> tuple[bytes, ...]:
-    """The same answer as OpenAI's chat completions stream it, one HTTP chunk per event."""
+    """Yield the same answer as OpenAI's chat completions stream it, one HTTP chunk per event."""
 
     def event(delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}

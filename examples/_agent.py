@@ -1,4 +1,4 @@
-"""Lets the examples run without a key: a scripted stand-in then plays the model.
+"""Let the examples run without a key: a scripted stand-in then plays the model.
 
 The agent, its memory, its tools and the streaming are real in either case.
 """
@@ -28,9 +28,9 @@ Respond = Callable[[ModelRequest, str], Reply]
 
 @contextmanager
 def connected(respond: Respond, data_dir: Path | None = None) -> Iterator[LettaClient]:
-    """A client: live if the environment says how, else the embedded runtime with a stand-in.
+    """Yield a client: live if the environment says how, else the embedded runtime with a stand-in.
 
-    ``respond`` plays the model: it gets the request and what was asked last. ``data_dir`` keeps
+    ``respond`` plays the model: it gets the request and the user's last text. ``data_dir`` keeps
     the stand-in's agents for a later run.
     """
     with ExitStack() as stack:
@@ -54,12 +54,12 @@ def _directory() -> tempfile.TemporaryDirectory[str]:
 
 
 def is_letta_code(client: LettaClient) -> bool:
-    """Does the agent work on a computer, where it has a directory and tools of its own?"""
+    """Return whether the agent works on a computer, with a directory and tools of its own."""
     return client.backend_name != "rest"
 
 
 def find_or_create(client: LettaClient, name: str, persona: str) -> str:
-    """The agent of that name from an earlier run, or a new one."""
+    """Return the agent of that name from an earlier run, or a new one."""
     tag = f"letta-adapters-example:{name}"
     for agent in client.agents.list(tags=[tag], limit=1):
         return str(agent["id"])
@@ -71,13 +71,13 @@ def find_or_create(client: LettaClient, name: str, persona: str) -> str:
 
 
 def asked(request: ModelRequest) -> str:
-    """What was asked last, without what Letta adds to it."""
+    """Return the user's last text, without the reminders that Letta adds to it."""
     text = re.sub(r"<system-reminder>.*?</system-reminder>", "", request.last_user_text, flags=re.S)
     return text.strip()
 
 
 def heard(request: ModelRequest) -> str | None:
-    """What a tool said, if that is what the model hears now."""
+    """Return a tool's result, if the model is given one now."""
     last = request.messages[-1] if request.messages else {}
     if last.get("role") != "tool":
         return None

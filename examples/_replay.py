@@ -1,4 +1,4 @@
-"""Lets the examples run without a key or a server: they then talk to a recording."""
+"""Let the examples run without a key or a server: they then talk to a recording."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACE = 0.03  # seconds between two events: about the speed of a real model
 
 
 class Paced(httpx.AsyncBaseTransport):
-    """Plays a recording at a readable speed."""
+    """A transport that plays a recording at a readable speed."""
 
     def __init__(self, recording: Any) -> None:
         self.recording = recording
@@ -42,7 +42,7 @@ class PacedStream(httpx.AsyncByteStream):
 
 
 def connect(cassette: str) -> LettaClient:
-    """A client for the Letta that the environment names; without one, for the recording.
+    """Return a client for the Letta that the environment names; without one, for the recording.
 
     Args:
         cassette: Name of the recording of a real server, such as ``"quickstart"``.

@@ -1,8 +1,8 @@
-"""One question about each of twenty documents, a few at a time.
+"""Ask one question about each of twenty documents, a few at a time.
 
     python examples/langchain_batch.py
 
-Each document gets a conversation of its own, so they do not get mixed up; the agent is one.
+Each document gets a conversation of its own, so they do not get mixed up; the agent is the same.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A chain: prompt template, Letta agent, output parser.
+"""Run a chain: prompt template, Letta agent, output parser.
 
 python examples/langchain_chain.py
 """

@@ -1,4 +1,4 @@
-"""Tokens to a terminal, thoughts and the agent's own tools included.
+"""Stream tokens to a terminal, thoughts and the agent's own tools included.
 
 python examples/langchain_streaming.py
 """

@@ -1,4 +1,4 @@
-"""A LangGraph graph with memory, a tool of yours, and a person who approves the agent's own tools.
+"""Run a LangGraph graph with memory, a tool of yours, and a person who approves the agent's tools.
 
 python examples/langgraph_agent.py          # asks you
 python examples/langgraph_agent.py --yes    # approves by itself
@@ -19,7 +19,7 @@ from letta_adapters.testing.scripted_model import ModelRequest, Reply, ToolUse
 
 
 def get_weather(city: str) -> str:
-    """The weather of a city."""
+    """Return the weather of a city."""
     return f"It is sunny in {city}."
 
 

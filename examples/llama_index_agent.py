@@ -1,4 +1,4 @@
-"""An agent with two tools of yours, which remembers across processes.
+"""Run an agent with two tools of yours, which remembers across processes.
 
     python examples/llama_index_agent.py
 

@@ -1,4 +1,4 @@
-"""A query engine over local documents, streaming, with citations.
+"""Run a query engine over local documents, streaming, with citations.
 
     python examples/llama_index_query_engine.py
 

@@ -1,4 +1,4 @@
-"""Two agents in one workflow: a hand-off, and a person who approves.
+"""Run two agents in one workflow: a hand-off, and a person who approves.
 
 python examples/llama_index_workflow.py          # asks you
 python examples/llama_index_workflow.py --yes    # approves by itself

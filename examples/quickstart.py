@@ -1,10 +1,10 @@
-"""A persistent agent, two turns, streaming.
+"""Talk with a persistent agent: two turns, streaming.
 
     python examples/quickstart.py
 
-Live with LETTA_API_KEY (Letta Cloud) or LETTA_BASE_URL (a server of your own; set LETTA_MODEL to
-choose its model); with neither it replays a recording. Run it twice: the second run finds the agent
-that the first one made.
+It is live with LETTA_API_KEY (Letta Cloud) or LETTA_BASE_URL (a server of your own; set LETTA_MODEL
+to choose its model); with neither it replays a recording. Run it twice: the second run finds the
+agent that the first one made.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TAG = "letta-adapters-quickstart"
 
 
 def find_or_create_agent(client: LettaClient) -> str:
-    """The agent with our tag, from an earlier run or made now."""
+    """Return the agent with our tag, from an earlier run or made now."""
     for agent in client.agents.list(tags=[TAG], limit=1):
         print(f"Found the agent {agent['name']!r} of an earlier run.")
         return agent["id"]
@@ -31,7 +31,7 @@ def find_or_create_agent(client: LettaClient) -> str:
 
 
 def say(session: Session, text: str) -> None:
-    """One turn: send, then print each message as it comes."""
+    """Run one turn: send, then print each message as it comes."""
     print(f"\n> {text}")
     session.send(text)
     writing = None
@@ -54,7 +54,7 @@ def say(session: Session, text: str) -> None:
 
 
 def main(client: LettaClient) -> None:
-    """Two turns with one agent; the second needs the first."""
+    """Run two turns with one agent; the second needs the first."""
     agent_id = find_or_create_agent(client)
     with client.create_session(agent_id, include_partial_messages=True) as session:
         say(session, "My name is Ada and I like astronomy.")

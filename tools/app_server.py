@@ -1,7 +1,8 @@
-"""``python -m tools.app_server -- CMD``: a real App Server with a scripted model, while CMD runs.
+"""Run a real App Server with a scripted model, while a command runs.
 
-CMD finds them in ``LETTA_APP_SERVER_URL``, ``LETTA_APP_SERVER_TOKEN`` and ``LETTA_RIG_MODEL``: with
-``pytest --letta-record=rewrite`` it records sessions over a WebSocket.
+``python -m tools.app_server -- CMD``: CMD finds them in ``LETTA_APP_SERVER_URL``,
+``LETTA_APP_SERVER_TOKEN`` and ``LETTA_RIG_MODEL``; with ``pytest --letta-record=rewrite`` it
+records sessions over a WebSocket.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from tests.app_server._server import TOKEN, AppServer
 
 
 def main() -> int:
-    """Run the command; its exit code."""
+    """Run the command, and return its exit code."""
     command = sys.argv[sys.argv.index("--") + 1 :]
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home,

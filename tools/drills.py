@@ -1,4 +1,4 @@
-"""``python -m tools.drills [--times 20]``: what must never go wrong, again and again.
+"""Repeat the tests of everything that must never go wrong: ``python -m tools.drills [--times 20]``.
 
 Each drill is one or more tests of the suite, against the real ``letta`` wheel: afterwards no
 process is left, no message was run again, and the conversation can be used.
@@ -72,7 +72,7 @@ DRILLS = {
 
 
 class _Repeated:
-    """A pytest plugin: every test so many times; how often each passed."""
+    """A pytest plugin that runs every test so many times, and counts how often each passed."""
 
     def __init__(self, times: int) -> None:
         self._times = times
@@ -94,7 +94,7 @@ class _Repeated:
 
 
 def run(tests: tuple[str, ...], times: int) -> tuple[int, list[str], float, Counter[str]]:
-    """Run the tests so many times: how many passed, what failed, seconds, what they counted."""
+    """Run the tests so many times; return how many passed, failures, seconds, and counts."""
     started = time.monotonic()
     passed, failed = 0, []
     counted: Counter[str] = Counter()
@@ -113,7 +113,7 @@ def run(tests: tuple[str, ...], times: int) -> tuple[int, list[str], float, Coun
 
 
 def main() -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tools.drills", description=__doc__)
     parser.add_argument("--times", type=int, default=20)
     parser.add_argument("--only", default="", help="a part of a drill's name")

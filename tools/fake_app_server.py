@@ -1,7 +1,7 @@
 """An App Server on loopback that says what it is told to: for faults and loads, not for behaviour.
 
 It knows nothing of Letta Code. A *play* is a function that gets each frame a client sends and
-returns what is sent back: objects, raw text or bytes, and :data:`CLOSE`.
+returns the frames to send back: objects, raw text or bytes, and :data:`CLOSE`.
 """
 
 from __future__ import annotations

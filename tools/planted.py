@@ -2,11 +2,11 @@
 
     python -m tools.planted [--seed N] [--verbose]
 
-Each of the kinds below is made up anew from the seed and put into each of the places, one
-recording each. ``survived``: twelve of its letters in a row can be read from the saved file, as
-they stand, after unescaping, joining, unpacking, or as base64 or UTF-16. ``refused``: they can, and
-the gate would not save. Ordinary texts, with nothing in them to hide, are counted when the
-sanitizer changes them.
+Each of the kinds below is made up anew from the seed and put into each of the places, one recording
+each. ``survived``: twelve of its letters in a row can be read from the saved file, as they stand,
+after unescaping, joining, unpacking, or as base64 or UTF-16. ``refused``: they can, and the leak
+scanner would not let it be saved. Ordinary texts, with nothing in them to hide, are counted when
+the sanitizer changes them.
 """
 
 from __future__ import annotations
@@ -193,7 +193,7 @@ def letters(rng: random.Random, alphabet: str, count: int) -> str:
 
 
 def kinds(rng: random.Random) -> dict[str, tuple[str, str]]:
-    """By name: the secret itself, and the text that it stands in."""
+    """Return by name the secret itself, and the text that it stands in."""
     made: dict[str, tuple[str, str]] = {}
     for name, (prefix, alphabet, count) in PREFIXED.items():
         secret = prefix + letters(rng, alphabet, count)
@@ -212,7 +212,7 @@ def kinds(rng: random.Random) -> dict[str, tuple[str, str]]:
 
 
 def held_out(rng: random.Random) -> dict[str, tuple[str, str]]:
-    """The same of the formats that are not on the sanitizer's list."""
+    """Return the same for the formats that are not on the sanitizer's list."""
     made: dict[str, tuple[str, str]] = {}
     for name, parts in HELD_OUT.items():
         secret = "".join(start + letters(rng, alphabet, size) for start, alphabet, size in parts)
@@ -344,7 +344,7 @@ ORDINARY = [
 
 
 def survives(secret: str, text: str) -> bool:
-    """Whether any twelve letters in a row of the secret's own part can be read from ``text``."""
+    """Return whether twelve letters in a row of the secret can be read from ``text``."""
     core = secret.split("-----")[2] if secret.startswith("-----") else secret
     tail = core[-min(len(core), 40) :]
     windows = [tail[at : at + 12] for at in range(max(len(tail) - 11, 1))]
@@ -354,7 +354,7 @@ def survives(secret: str, text: str) -> bool:
 
 
 def readings(text: str) -> list[str]:
-    """The file, and the bytes that stand in it as base64, in the forms they may have."""
+    """Yield the file, and the bytes in it that are base64, in the forms they may have."""
     found = [text, text.replace("\\u0000", ""), unquote(text)]
     found.append(text.replace("\\n", "\n").replace('\\"', '"').replace("\\", ""))
     for item in Cassette.loads(text):
@@ -384,7 +384,7 @@ def inflated(body: bytes) -> list[bytes]:
 def plant(
     seed: int, *, every: int = 1, unlisted: bool = False, verbose: bool = False
 ) -> Counter[str]:
-    """The figures for one seed; with ``every=5`` one in five of them."""
+    """Return the figures for one seed; with ``every=5`` those of one in five recordings."""
     rng = random.Random(seed)
     counts: Counter[str] = Counter()
     rules = SanitizeRules(environment={})
@@ -421,7 +421,7 @@ def _outcome(secret: str, text: str, place: str, rules: SanitizeRules) -> str:
 
 
 def main() -> int:
-    """Print the figures; 1 if a secret survived unseen."""
+    """Print the figures; return 1 if a secret survived unseen."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--verbose", action="store_true")

@@ -1,1 +1,1 @@
-"""Attack the client from the wire, and print what became of it: the figures of docs/security.md."""
+"""Attack the client from the wire, and print the outcome: the figures of docs/security.md."""

@@ -1,11 +1,11 @@
-"""Attack the client from the wire and print what became of it: the figures of docs/security.md.
+"""Attack the client from the wire, and print the outcome: the figures of docs/security.md.
 
     python -m tools.attack [--quick] [--seed N] [--verbose]
 
-A hostile server on loopback (HTTP, server-sent events, WebSocket), turns that are distorted in ways
-made from the seed, replies of the wrong shape to every call, and secrets planted in recordings.
-Each attempt must end within a bound, with the right text or with an error of this package, and
-leave nothing running. The exit status is 1 if one did not.
+The attacks are a hostile server on loopback (HTTP, server-sent events, WebSocket), turns that are
+distorted in ways made from the seed, replies of the wrong shape to every call, and secrets planted
+in recordings. Each attempt must end within a bound, with the right text or with an error of this
+package, and leave nothing running. The exit status is 1 if one did not.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def attacks(seed: int, *, quick: bool) -> list[Attack]:
 
 
 def run(seed: int, *, quick: bool, say: Callable[[str], object]) -> list[str]:
-    """Make all attacks and print the table; return what must not have been."""
+    """Make all attacks and print the table; return the outcomes that must not happen."""
     bad: list[str] = []
     columns = ("tried", *GOOD, *BAD)
     say("| attack | " + " | ".join(columns) + " | seconds |")

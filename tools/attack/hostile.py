@@ -1,4 +1,4 @@
-"""A hostile Letta API on a real socket: what it can say to a message, and where it may lead."""
+"""A hostile Letta API on a real socket: its answers to a message, and its redirects."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Send = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 class HostileServer:
-    """Answers messages with what it is told to, and everything else as a Letta API would."""
+    """A server that answers messages as it is told, and everything else as a Letta API would."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, dict[str, str]]] = []
@@ -102,7 +102,7 @@ def stream(body: bytes, extra: bytes = b"") -> bytes:
 
 
 def says(data: bytes) -> Send:
-    """Say just that, and close."""
+    """Return an answer that sends just these bytes, and closes."""
 
     async def send(writer: asyncio.StreamWriter) -> None:
         writer.write(data)
@@ -112,7 +112,7 @@ def says(data: bytes) -> Send:
 
 
 def resets(data: bytes) -> Send:
-    """Say just that, and reset the connection."""
+    """Return an answer that sends just these bytes, and resets the connection."""
 
     async def send(writer: asyncio.StreamWriter) -> None:
         writer.write(data)
@@ -125,7 +125,7 @@ def resets(data: bytes) -> Send:
 
 
 def floods(start: bytes, block: bytes, pause: float = 0.0) -> Send:
-    """Say something without end (for some time)."""
+    """Return an answer without end (for some time)."""
 
     async def send(writer: asyncio.StreamWriter) -> None:
         writer.write(start)

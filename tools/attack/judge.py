@@ -1,4 +1,4 @@
-"""What an attack came to: the right answer, an error of ours, or something that must not be."""
+"""Judge the outcome of an attack: the right answer, an error of ours, or a failure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Tally:
     """The outcomes of one kind of attack.
 
     Args:
-        name: What is printed.
+        name: The name to print.
         seconds: The bound within which each attempt must end.
     """
 
@@ -32,7 +32,7 @@ class Tally:
 
     @property
     def tried(self) -> int:
-        """How many attempts there were."""
+        """Return the number of attempts."""
         return sum(self.counts[outcome] for outcome in (*GOOD, *BAD[:3]))
 
     def note(self, outcome: str, what: str) -> None:
@@ -47,12 +47,12 @@ class Tally:
         work: Coroutine[Any, Any, Any],
         right: Callable[[Any], bool],
     ) -> None:
-        """Await ``work`` and count what it came to.
+        """Await ``work`` and count its outcome.
 
         Args:
-            what: The attempt, as it is named if it comes to something bad; asked afterwards.
-            work: A call of the client; a failed result counts as the error it holds.
-            right: Whether what it returned is what it would be without the attack.
+            what: The name of the attempt, for a report of a bad outcome; asked afterwards.
+            work: A call of the client; a failed result counts as the error it contains.
+            right: Returns whether the result is the same as without the attack.
         """
         task = asyncio.ensure_future(work)
         done, _ = await asyncio.wait({task}, timeout=self.seconds)

@@ -1,8 +1,8 @@
-"""Distorted turns, thousands of them, made from a seed: what is read of them must not be wrong.
+"""Make thousands of distorted turns from a seed: nothing that is read from them may be wrong.
 
 Events get a field of another kind, lose one, come twice, are cut or torn anywhere, and other things
-come between them. What nobody could notice is not among them: another text in place of the right
-one, a whole event that never comes.
+come between them. Distortions that nobody could notice are not among them: another text in place of
+the right one, a whole event that never comes.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _kind_changed(rng: random.Random, event: Any) -> tuple[Any, str]:
 
 
 def _field_lost(rng: random.Random, event: dict[str, Any]) -> tuple[Any, str]:
-    """Leave out a field, but not the one that is the text itself, or says that it is one."""
+    """Leave out a field, but not the text itself, or the one that says that it is a text."""
     keys = [key for key in event if key not in _ONCE | {"message_type", "delta", "type"}]
     lost = rng.choice(keys)
     return {key: item for key, item in event.items() if key != lost}, f"without {lost}"
@@ -117,7 +117,7 @@ def _scrambled(data: bytes, rng: random.Random) -> tuple[bytes, str]:
 
 
 def mutate_rest(rng: random.Random) -> tuple[bytes, str]:
-    """Return a distorted stream, and in words what was done to it."""
+    """Return a distorted stream, and in words how it was distorted."""
     events: list[Any] = [*rest_events(), b"[DONE]"]
     how = rng.choice(("kind", "lost", "twice", "junk", "torn", "scrambled", "framed"))
     at = rng.randrange(len(events) - 1)
@@ -132,7 +132,7 @@ def mutate_rest(rng: random.Random) -> tuple[bytes, str]:
 
 
 def _distort(rng: random.Random, items: list[Any], at: int, how: str, junk: Any) -> str:
-    """Distort one of the events or frames; return in words what was done to it."""
+    """Distort one of the events or frames; return in words how it was distorted."""
     if how == "kind":
         items[at], what = _kind_changed(rng, items[at])
     elif how == "lost":
@@ -182,7 +182,7 @@ def _api(body: Callable[[], tuple[bytes, int]]) -> httpx.MockTransport:
 
 @contextmanager
 def hurried() -> Iterator[None]:
-    """Let the client look more often for what becomes of a turn: nothing here needs time."""
+    """Let the client ask more often for the outcome of a turn: nothing here needs time."""
     places = ((runs, "_POLL_SECONDS"), (settling, "_AGAIN_SECONDS"), (settling, "_POLL_SECONDS"))
     before = [getattr(module, name) for module, name in places]
     for module, name in places:
@@ -222,7 +222,7 @@ def is_answer(result: Any) -> bool:
 
 
 def mutate_frames(rng: random.Random, frames: list[Any]) -> tuple[list[Any], str]:
-    """Return distorted frames of a turn, and in words what was done to them."""
+    """Return distorted frames of a turn, and in words how they were distorted."""
     how = rng.choice(("kind", "lost", "twice", "junk", "torn", "closed", "odd"))
     at = rng.randrange(len(frames))
     if how == "torn":

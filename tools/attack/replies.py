@@ -1,4 +1,4 @@
-"""Replies of the wrong shape to every call: an error of ours, and never a wrong answer."""
+"""Send replies of the wrong shape to every call: an error of ours, and never a wrong answer."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def _opened(session: Any) -> Any:
 
 
 def is_sound(found: Any) -> bool:
-    """Return whether what a call returned is made of nothing odd."""
+    """Return whether the result of a call contains nothing odd."""
     for item in found if isinstance(found, list) else [found]:
         if isinstance(item, dict):
             if not isinstance(item.get("id", item.get("handle")), str):

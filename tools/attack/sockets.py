@@ -1,4 +1,4 @@
-"""A hostile App Server: at the handshake, in what it answers, in what it sends of itself."""
+"""A hostile App Server: at the handshake, in its answers, and in the frames it sends by itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _message_id(frame: Frame) -> str | None:
 
 
 def _turn(distort: Callable[[list[Any]], list[Any]]) -> Scene:
-    """Answer everything well, and a message with what ``distort`` makes of its turn."""
+    """Answer everything well, and a message with its turn as ``distort`` changes it."""
 
     def play(frame: Frame) -> list[Any]:
         message_id = _message_id(frame)

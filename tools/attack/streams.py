@@ -1,4 +1,4 @@
-"""A turn of either protocol as a well-behaved server sends it: what the attacks distort."""
+"""Make a turn of either protocol as a well-behaved server sends it, for the attacks to distort."""
 
 from __future__ import annotations
 

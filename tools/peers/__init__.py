@@ -1,4 +1,5 @@
-"""The suites, pointed at what others make: ``pytest tools/peers``, with their packages installed.
+"""Run the conformance suites against other packages' adapters: ``pytest tools/peers``.
 
-They are expected to fail some of it; ``docs/llama-index.md`` lists what.
+The packages must be installed. They are expected to fail some of it; ``docs/llama-index.md`` lists
+what.
 """

@@ -1,4 +1,4 @@
-"""``llama-index-llms-openai`` and LlamaIndex' ``FunctionAgent``, against a scripted endpoint."""
+"""Test ``llama-index-llms-openai`` and LlamaIndex' ``FunctionAgent`` on a scripted endpoint."""
 
 from __future__ import annotations
 

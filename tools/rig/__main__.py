@@ -31,7 +31,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line, and return the exit code."""
     options = _parser().parse_args(arguments)
     for number in SIGNALS:
         # What is ignored (by nohup, say) stays ignored.
@@ -134,7 +134,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _finish(command: subprocess.Popen[bytes]) -> int:
-    """Wait for the command; returns its exit code as a shell would. It never outlives this."""
+    """Wait for the command, and return its exit code as a shell would. It never outlives this."""
     try:
         code = command.wait()
     finally:

@@ -1,8 +1,8 @@
-"""Create Letta's tables in an empty PostgreSQL database. Run by the *server's* interpreter.
+"""Create Letta's tables in an empty PostgreSQL database.
 
-The wheel carries no migrations, so the tables come from the ORM itself. Two things the ORM
-leaves to the migrations are added: the vector extension, and the sequence that numbers messages.
-Usage: ``python create_schema.py postgresql+psycopg2:///…``
+It is run by the *server's* interpreter: ``python create_schema.py postgresql+psycopg2:///…``. The
+wheel contains no migrations, so the tables come from the ORM itself. Two things that the ORM leaves
+to the migrations are added: the vector extension, and the sequence that numbers messages.
 """
 # mypy: ignore-errors
 

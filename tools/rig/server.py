@@ -1,7 +1,7 @@
-"""One rig: PostgreSQL, Redis if asked for, the scripted model and the Letta server, on loopback.
+"""Run one rig on loopback: PostgreSQL, Redis if asked for, the scripted model, the Letta server.
 
-Everything a rig writes is in one temporary directory that goes away with it; each rig starts
-with an empty database.
+Everything that a rig writes is in one temporary directory, which is removed with it; each rig
+starts with an empty database.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ START_SECONDS = 180.0  # Letta's imports alone take half a minute on a slow disk
 
 @dataclass(frozen=True)
 class RigOptions:
-    """What to start. ``password`` turns on Letta's ``--secure``; ``log_dir`` outlives the rig."""
+    """The options of a rig.
+
+    ``password`` turns on Letta's ``--secure``; ``log_dir`` outlives the rig.
+    """
 
     port: int = 8283
     model_port: int = 8399
@@ -64,12 +67,12 @@ class Rig:
 
     @property
     def base_url(self) -> str:
-        """The Letta server's address (``LETTA_BASE_URL``)."""
+        """Return the Letta server's address (``LETTA_BASE_URL``)."""
         return f"http://{HOST}:{self.options.port}"
 
     @property
     def model_url(self) -> str:
-        """The scripted model's address, where its control routes are (``LETTA_RIG_MODEL``)."""
+        """Return the scripted model's address, with its control routes (``LETTA_RIG_MODEL``)."""
         return f"http://{HOST}:{self.options.model_port}"
 
     def __enter__(self) -> Rig:
@@ -89,7 +92,7 @@ class Rig:
         self._children.clear()
 
     def check(self) -> None:
-        """RigError if one of the programs has ended."""
+        """Raise ``RigError`` if one of the programs has ended."""
         for child in self._children:
             child.check()
 
@@ -113,7 +116,7 @@ class Rig:
         self._start_letta(redis_port)
 
     def wait(self) -> None:
-        """Return when the server is healthy and lists the model; RigError if it will not."""
+        """Wait until the server is healthy and lists the model; raise ``RigError`` if it fails."""
         if self._server is None:
             raise RuntimeError("start() first")
         self._server.wait_until(self._healthy, START_SECONDS)
@@ -184,7 +187,7 @@ class Rig:
         )
 
     def _database(self, scheme: str) -> str:
-        """The database's URI, through its Unix socket."""
+        """Return the database's URI, through its Unix socket."""
         return f"{scheme}://postgres@/postgres?host={self._dir / 'sockets'}&user=postgres"
 
     def _start_redis(self) -> int:
@@ -206,7 +209,7 @@ class Rig:
         self._server = self._child("letta", [letta, "server", *address], env=env)
 
     def _env(self) -> dict[str, str]:
-        """A clean environment: no key, proxy or setting of the caller's reaches a child."""
+        """Return a clean environment: no key, proxy or setting of the caller's reaches a child."""
         return {
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self._dir),
@@ -251,7 +254,7 @@ class Rig:
 
 
 def _copy_of_wheel(root: Path, target: Path) -> Path:
-    """Copy an installation inside a wheel; returns the copy of ``root``.
+    """Copy an installation inside a wheel, and return the copy of ``root``.
 
     Programs in a wheel find their libraries in ``<package>.libs`` beside the package, by a path
     relative to themselves, so both are copied and keep their places.
@@ -265,14 +268,14 @@ def _copy_of_wheel(root: Path, target: Path) -> Path:
 
 
 def _last_word(path: Path) -> str:
-    """The last word of a small file; "" if there is no such file or it is empty."""
+    """Return the last word of a small file; "" if there is no such file or it is empty."""
     with contextlib.suppress(FileNotFoundError):
         return (path.read_text().split() or [""])[-1]
     return ""
 
 
 def _require_free(port: int) -> None:
-    """RigError if something listens on the port already."""
+    """Raise ``RigError`` if something listens on the port already."""
     if _answers(port):
         raise RigError(f"port {port} is in use: is another rig running?")
 
@@ -284,7 +287,7 @@ def _answers(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A TCP port on loopback that nothing uses at the moment."""
+    """Return a TCP port on loopback that nothing uses at the moment."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Offline tests of both applications, with the testing kit of letta-adapters and nothing else."""
+"""Test both applications offline, with the testing kit of letta-adapters and nothing else."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_questions_about_brochures(letta_fake: FakeLetta) -> None:
 
 
 def test_streaming_from_a_recording(letta_cassette: LettaCassette) -> None:
-    """``pytest --letta-record=rewrite`` with LETTA_BASE_URL records it again."""
+    """Replay a recording; record it with LETTA_BASE_URL and ``--letta-record=rewrite``."""
     letta_cassette.script("One is in Rome, one in Athens.")
     rest = Rest(base_url=letta_cassette.base_url, api_key=letta_cassette.api_key or "")
     http_client = letta_cassette.http_client()

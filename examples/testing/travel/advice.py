@@ -18,29 +18,29 @@ PROMPT = ChatPromptTemplate.from_messages(
 
 
 def advise(model: BaseChatModel, city: str) -> str:
-    """One piece of advice."""
+    """Return one piece of advice."""
     return (PROMPT | model | StrOutputParser()).invoke({"city": city})
 
 
 class Assistant:
-    """Talks with a customer; remembers the conversation, and asks for the weather itself."""
+    """An assistant that remembers the conversation, and asks for the weather itself."""
 
     def __init__(self, weather: Callable[[str], str], **connection: Any) -> None:
         def get_weather(city: str) -> str:
-            """The weather of a city, today."""
+            """Return today's weather of a city."""
             return weather(city)
 
         self._agent = LettaRunnable(tools=[get_weather], **connection)
         self._history: list[BaseMessage] = []
 
     def answer(self, question: str) -> str:
-        """The answer to the next question."""
+        """Return the answer to the next question."""
         self._history.append(HumanMessage(question))
         self._history += self._agent.invoke(self._history)["messages"]
         return str(self._history[-1].text)
 
 
 def tokens(model: BaseChatModel, question: str) -> Iterator[str]:
-    """The answer as it comes."""
+    """Yield the answer as it comes."""
     for chunk in model.stream(question):
         yield str(chunk.text)

@@ -11,7 +11,7 @@ BROCHURES = ("Rome: the Forum opens at nine.", "Oslo: the fjord cruise leaves at
 
 
 def ask(llm: LLM, question: str) -> tuple[str, list[str]]:
-    """The answer, and the brochures it was made from."""
+    """Return the answer, and the brochures it was made from."""
     index = SummaryIndex.from_documents([Document(text=text) for text in BROCHURES])
     response: Any = index.as_query_engine(llm=llm).query(question)
     return str(response), [node.get_content() for node in response.source_nodes]
