@@ -45,6 +45,7 @@ def checked_id(value: object, what: str = "an id", prefixes: tuple[str, ...] = (
     if isinstance(value, str) and _ID.fullmatch(value) and value.startswith(prefixes or ""):
         return value
     example = f" ({prefixes[0]}...)" if prefixes else ""
+    # An "id" may be a whole document that somebody passed by mistake.
     shown = repr(value) if len(repr(value)) <= 120 else f"{repr(value)[:117]}..."
     raise InvalidInputError(f"{shown} is not {what}{example}.")
 
@@ -114,6 +115,7 @@ def checked_headers(headers: Mapping[str, str], what: str = "headers") -> Mappin
                 f"{what}[{name!r}] holds a line break, white space at its end, or a character "
                 "beyond ASCII."
             )
+        # Somebody has loaded a dump: sent as it is, it would only fail at the server.
         if value and _MASK.fullmatch(value):
             raise InvalidInputError(f"{what}[{name!r}] is a mask (***), not a value.")
     return headers
@@ -140,6 +142,7 @@ def checked_url(url: str, schemes: tuple[str, ...], secret: str) -> str:
         good = False
     if not good or _CONTROL.search(url.partition("#")[0]):
         raise InvalidInputError(f"must be {article} {kinds} URL")
+    # An address stands in errors, in logs and in stored objects, where a password must not.
     if parts.username is not None or parts.password is not None:
         raise InvalidInputError(
             f"must hold no user name and no password: an address is shown in errors and logs; "

@@ -45,6 +45,7 @@ def write_private(path: Path, text: str) -> None:
     # Another name first, then a rename: no reader ever sees half a file.
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     try:
+        # Mode 0600 from the first moment: a later chmod would leave a gap.
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(fd, "w", encoding="utf-8") as file:
             file.write(text)

@@ -47,6 +47,8 @@ async def invoke_callable(
     if in_thread_loop:
         return await _in_own_loop(fn, kwargs)
     try:
+        # Calling a coroutine function only makes the coroutine; a plain function may block for
+        # long.
         value = fn(**kwargs) if is_async_callable(fn) else await _in_thread(lambda: fn(**kwargs))
         return await value if inspect.isawaitable(value) else value
     except SystemExit as exc:
@@ -68,6 +70,7 @@ def _in_thread(call: Callable[[], Any]) -> asyncio.Future[Any]:
     future: asyncio.Future[Any] = loop.create_future()
     # A future that nobody waits for any more must not log "exception was never retrieved".
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    # Tracing and request ids of the caller go along into the thread.
     context = contextvars.copy_context()
 
     def finish(value: Any, error: BaseException | None) -> None:

@@ -49,11 +49,13 @@ async def take(
     Raises:
         NeverFreeError: A call of this very thread holds the name.
     """
+    # A future of threads, not of asyncio: whoever frees the name may run on any loop.
     ticket = _Ticket(asyncio.get_running_loop(), blocks)
     here = blocks or threading.current_thread()
     with _guard:
         queue = _queues.setdefault(name, deque())
         _wake(queue)
+        # A thread that waits here cannot give back what it holds itself.
         if not waits and any(other.blocks is here for other in queue):
             raise NeverFreeError(f"{name} is held by a call that this thread has not ended.")
         queue.append(ticket)

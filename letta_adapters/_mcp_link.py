@@ -175,6 +175,7 @@ class Link:
                 await stack.enter_async_context(session)
                 await session.initialize()
             tools = await _list_tools(session)
+            # Whoever waited may have given up in the meantime.
             if not self.ready.done():
                 self.ready.set_result(tools)
                 await self._stop.wait()
@@ -203,6 +204,7 @@ class Link:
         return stdio.stdio_client(start, errlog=self._stderr)
 
     def _keep_stderr(self) -> None:
+        # The last words of a server usually say why it ended.
         self._stderr.seek(max(0, self._stderr.seek(0, 2) - 1000))
         self._notes = self._stderr.read().decode("utf-8", "replace").strip()
 

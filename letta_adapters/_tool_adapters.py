@@ -85,6 +85,7 @@ def from_llama_index(obj: Any) -> dict[str, Any]:
     Raises:
         InvalidInputError: The tool wants a workflow's ``Context``; there is no workflow here.
     """
+    # Its own class is not imported, so everything is read from the attributes.
     metadata = obj.metadata
     name = str(metadata.name)
     if getattr(obj, "requires_context", False) is True:

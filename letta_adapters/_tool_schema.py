@@ -174,6 +174,8 @@ def _field(parameter: inspect.Parameter, docs: Mapping[str, str]) -> tuple[Any, 
     if isinstance(default, FieldInfo):  # def f(x: int = Field(3, description="..."))
         metadata.append(default)
         default = ...
+    # The user's own Field may hold an alias, a description or a default: of several the last
+    # counts.
     infos = [item for item in metadata if isinstance(item, FieldInfo)]
     alias = next((i.alias for i in reversed(infos) if i.alias), parameter.name)
     description = next((i.description for i in reversed(infos) if i.description), None)

@@ -32,6 +32,7 @@ async def within(seconds: float, work: Awaitable[_T]) -> _T:
         # The caller was told to stop, so the work is stopped too, and its end waited for.
         await ended(task)
         raise
+    # By the time limit, since a cancellation of the caller has left this function above.
     if task.cancelled():
         raise asyncio.TimeoutError
     return task.result()

@@ -224,13 +224,16 @@ def for_session(settings: AgentSettings, options: SessionOptions) -> SessionOpti
     mode = options.permission_mode
     if ruled.strict and mode is not None and PERMISSION_MODES[mode] != _STRICT:
         raise _refusal("permission_mode", mode, "asks about every tool (permission_mode='strict')")
+    # Fewer sources than the agent's are fine; others are not.
     sources, limit = options.skill_sources, ruled.skill_sources
     if sources is not None and limit is not None and not set(sources) <= set(limit):
         allowed = f"skill_sources={list(limit)}"
         raise _refusal("skill_sources", list(sources), f"has no other skills than {allowed}")
+    # To allow what the agent must not have is a mistake that should be seen, not dropped.
     wanted = sorted(set(options.allowed_tools or ()) & ruled.disallowed_tools)
     if wanted:
         raise _refusal("allowed_tools", wanted, f"must not have the tool {wanted[0]!r}")
+    # What either of the two disallows is disallowed.
     hidden = frozenset(options.disallowed_tools or ()) | ruled.disallowed_tools
     own: dict[str, Any] = {
         "permission_mode": settings.permission_mode,
@@ -282,6 +285,7 @@ def keep_own(fields: Mapping[str, Any], agent: Mapping[str, Any]) -> dict[str, A
     made = dict(fields)
     if made.get("tags") is not None:
         tags = [str(tag) for tag in made["tags"]]
+        # The user's list replaces the user's tags only: ours would be lost without a word.
         there = agent.get("tags")
         ours = [t for t in there or () if isinstance(t, str) and t.startswith(OWN_TAGS)]
         made["tags"] = [*tags, *(tag for tag in ours if tag not in tags)]

@@ -64,6 +64,7 @@ class Answerer:
             TurnFailedError: Too many steps in a row were denied.
             UnsupportedOptionError: The callback edited the input of a tool that the server runs.
         """
+        # One after the other: a person may be asked, and sees one question at a time.
         decisions = [
             Deny(call.problem)
             if call.problem  # there is nothing that could be allowed
@@ -77,6 +78,7 @@ class Answerer:
                 raise TurnCancelledError(text)
         denied = all(isinstance(decision, Deny) for decision in decisions)
         self.rounds.see(calls[0].run_id, denied=denied)
+        # Tools take seconds and do not depend on each other.
         answers = await asyncio.gather(
             *(self._act(call, d) for call, d in zip(calls, decisions, strict=True))
         )

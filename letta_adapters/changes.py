@@ -46,6 +46,7 @@ def change_of(method: str, path: str, body: Mapping[str, Any] | None) -> Change 
     if method == "COMMAND":
         kind, gone = _COMMANDS.get(path, ("", False))
         field = "agent_id" if kind == "agents" else "conversation_id"
+        # A command has its own fields, and the change itself one level deeper.
         id_, fields = str(given.get(field) or ""), given.get("body")
         given = fields if isinstance(fields, Mapping) else {}
     else:

@@ -464,6 +464,7 @@ def new_target(agent_id: str | None) -> Target:
 def resume_target(id: str | None, agent_id: str | None, conversation_id: str | None) -> Target:
     """Return the target of ``resume_session(...)``; raise InvalidInputError for bad ids."""
     if id is not None:
+        # The prefix of an id tells what it names, so one argument serves for both.
         is_conversation = isinstance(id, str) and id.startswith(CONVERSATION)
         if (conversation_id if is_conversation else agent_id) is not None:
             raise InvalidInputError("The same kind of id was given twice.")

@@ -67,6 +67,7 @@ class ImageContent:
             raise InvalidInputError(
                 f"Unknown image detail {self.detail!r}.", hint=f"Use one of {', '.join(_DETAILS)}."
             )
+        # Both would be ambiguous, and neither shows anything.
         if (self.data is None) == (self.url is None):
             raise InvalidInputError(
                 "An image needs exactly one of data and url.",
@@ -94,6 +95,7 @@ class ImageContent:
         if self.data is not None:
             size = len(self.data) * 3 // 4 - self.data[-2:].count("=")
             return f"ImageContent(media_type={self.media_type!r}, <{size} bytes>{detail})"
+        # A repr ends up in logs: no megabytes of base64, and no key.
         shown, query, _ = str(self.url).partition("?")  # signed URLs carry keys in the query
         return f"ImageContent(url={shown + ('?...' if query else '')!r})"
 
@@ -178,6 +180,7 @@ def image_from_file(
     try:
         return image_from_bytes(raw, media_type=media_type, detail=detail)
     except InvalidInputError as exc:
+        # The same reason, but with the name of the file, which the bytes do not know.
         raise InvalidInputError(f"{name!r}: {exc.message}", hint=exc.hint) from exc
 
 
@@ -243,6 +246,7 @@ def _part(item: object) -> dict[str, Any]:
         )
     kind = item.get("type")
     if kind == "text":
+        # Fields that a newer API knows and this version does not are passed on.
         return {**item, "text": _checked_text(item.get("text"))}
     if kind == "image":
         return _image_part(item)
@@ -267,6 +271,7 @@ def _image_part(item: Mapping[Any, Any]) -> dict[str, Any]:
             hint="Use image_from_file(), image_from_bytes() or image_from_url().",
         )
     detail = source.get("detail")
+    # A dict gets the same checks as an object of ours: both become the same wire part.
     if kind == "url":
         return image_from_url(source.get("url", ""), detail=detail).to_wire()
     return ImageContent(
@@ -294,6 +299,7 @@ def sendable_text(text: str, where: str) -> str:
     Raises:
         InvalidInputError: It holds half of a character (a lone surrogate).
     """
+    # Most text is, and then there is nothing to look for.
     if text.isascii():
         return text
     try:
@@ -374,6 +380,7 @@ def _decode_data_url(url: str) -> tuple[str | None, bytes]:
     media_type, *options = header.split(";")
     _check_size(len(payload) * 3 // 4 - 2)
     raw = unquote_to_bytes(payload)
+    # Without that option the payload is percent-encoded, and is decoded by now.
     if options and options[-1].strip().lower() == "base64":
         raw = _decode_base64(raw.decode("ascii", "replace"))
     return media_type.strip() or None, raw
@@ -392,6 +399,7 @@ def _checked_url(url: object) -> None:
             f"An image URL cannot have the scheme {parts.scheme!r}.",
             hint="Use http(s) or data:, or image_from_file(path) for a file.",
         )
+    # A space or a line break may hide a second address from whoever looks at the URL.
     if not host or any(ch.isspace() or not ch.isprintable() for ch in url):
         raise InvalidInputError(
             "The image URL is malformed.", hint="It needs a host and no spaces."

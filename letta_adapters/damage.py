@@ -102,6 +102,7 @@ def set_aside(damage: Damage, state: Path) -> Path:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     kept = state / "letta-adapters" / "set-aside" / stamp / damage.path.relative_to(base)
     kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Read before it is moved: its good lines are written back.
     raw = damage.path.read_bytes()
     damage.path.rename(kept)
     if damage.kind == "messages":

@@ -378,6 +378,7 @@ def error_for_code(code: str, message: str, **fields: Any) -> LettaError:
     """
     if code == UnsupportedOptionError.default_code:
         return UnsupportedOptionError.from_message(message, **fields)
+    # A newer server may have codes that this version does not know.
     fallback = ModelProviderError if code.startswith("provider_") else TurnFailedError
     return _BY_CODE.get(code, fallback)(message, code=code, **fields)
 
@@ -399,6 +400,7 @@ def is_retryable(error: BaseException) -> bool:
     That is so if the error may pass by itself and surely left nothing in the conversation. A
     message that may have been accepted is not safe to send again.
     """
+    # They belong to families that pass, but do not pass themselves.
     lasts = (ProviderAuthenticationError, ProviderRefusedError, WaitsForItselfError)
     if not isinstance(error, _PASSES) or isinstance(error, lasts):
         return False

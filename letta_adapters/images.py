@@ -120,6 +120,7 @@ def _connect(url: str, port: int, allow_private: bool, until: float) -> http.cli
     """Connect to an address that was checked."""
     parts = urlsplit(url)
     host = parts.hostname or ""
+    # Only the first address is used: a name with a public and a private one gets no second try.
     for *_, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         address = ipaddress.ip_address(str(where[0]).partition("%")[0])
         if not allow_private and not _is_public(address):
@@ -164,6 +165,7 @@ def _read(
     if response.status != 200:
         raise _failed(url, f"the server answered {response.status}")
     kind = response.headers.get_content_type()
+    # An error page with status 200 is no image; some stores declare images as plain bytes.
     if not kind.startswith("image/") and kind != "application/octet-stream":
         raise _failed(url, f"it is {kind}, not an image")
     body = b""

@@ -85,6 +85,7 @@ def tool_names(tools: Sequence[tuple[str, str]]) -> list[str]:
     count = Counter(plain)
     names = []
     for name, pair in zip(plain, tools, strict=True):
+        # The hash of the pair, so that a tool keeps its name whatever the others are called.
         short = f"{name[:55]}_{hashlib.sha256(json.dumps(pair).encode()).hexdigest()[:8]}"
         names.append(short if count[name] > 1 or len(name) > 64 else name)
     return names
@@ -154,6 +155,7 @@ class McpHost:
 
         about = item.get("description") or item.get("title") or tool
         schema = item.get("inputSchema") or {}
+        # The mcp package writes null for fields that the server left out.
         schema = {key: value for key, value in schema.items() if value is not None}
         try:
             return Tool(name, about, schema, handler=call)

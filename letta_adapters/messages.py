@@ -145,6 +145,7 @@ class ToolCallMessage:
         Broken arguments are never guessed: a call that was cut off after ``{"a": 1,`` would run
         with the defaults of all that is missing.
         """
+        # Input that is not empty was read from the arguments, so they need no second look.
         return "" if self.tool_input else broken_arguments(self.tool_name, self.raw_arguments)
 
 

@@ -27,6 +27,7 @@ class Outbox:
     @property
     def turns(self) -> tuple[Turn, ...]:
         """The turns that are not over, and those whose end nobody has read."""
+        # Looked through at each use: turns end by themselves and tell nobody.
         self._turns = [turn for turn in self._turns if not (turn.finished and turn.streamed)]
         return tuple(self._turns)
 
@@ -104,6 +105,7 @@ async def withdraw(turns: Sequence[Turn], what: str) -> None:
         what: The thing that was closed: ``"session"`` or ``"client"``.
     """
     reason = f"The {what} was closed."
+    # A turn that has begun cannot be taken back; the caller stops it.
     waiting = [turn for turn in turns if not turn.begun]
     for turn in waiting:
         turn.withdraw(reason)  # all, before one of them gets a chance to begin

@@ -107,6 +107,7 @@ def checked_callback(callback: Callable[..., Any]) -> Callable[..., Any]:
             out only when it is asked, every tool would be denied.
     """
     try:
+        # Found out now, when the session is made, and not when the first tool is asked about.
         signature = inspect.signature(callback)
     except (TypeError, ValueError):  # in C, or a class that does not tell
         return callback
@@ -190,6 +191,7 @@ def _from_mapping(value: Mapping[Any, Any]) -> Allow | Deny:
             "can_use_tool returned 'updatedPermissions', which is not supported.",
             hint="Use allowed_tools= / disallowed_tools= of the session.",
         )
+    # Both spellings are in use; two different inputs would leave open which one runs.
     given = [value[key] for key in ("updatedInput", "updated_input") if value.get(key) is not None]
     if len(given) > 1:
         raise InvalidInputError(

@@ -58,6 +58,7 @@ def _checked(
             f"{provider!r} is connected by signing in, in a browser.",
             hint="Run `letta connect`, or use the provider's variant with an API key.",
         )
+    # A provider has either several ways to sign in, or one set of fields.
     ways = [(m.get("id"), m.get("fields") or []) for m in about.get("auth_methods") or ()]
     ways = ways or [(None, about.get("fields") or [])]
     problem = ""

@@ -80,6 +80,7 @@ class AsyncAgents:
             literal_prompt(fields.get("system"))
         except ValueError as error:
             raise InvalidInputError(f"system: {error}.") from None
+        # The API's agent object does not have these; the backend keeps them, or refuses them.
         settings = {name: fields.pop(name) for name in SETTINGS if name in fields}
         found = await self._client.backend.update_agent(_checked(agent_id), fields, settings)
         self._client.notice(Change(agent_id=agent_id))

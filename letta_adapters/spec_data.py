@@ -31,6 +31,7 @@ def spec_to_data(spec: Rest | Local | Remote) -> dict[str, Any]:
         InvalidInputError: It holds a secret that no environment variable stands for.
     """
     kind = next(name for name, cls in _KINDS.items() if isinstance(spec, cls))
+    # Only what was set, so that a later version's defaults apply where it is loaded.
     values: dict[str, Any] = spec.model_dump(mode="json", exclude_unset=True)
     withheld: list[list[Any]] = []
     for (field, *keys), variable in spec._secrets():
@@ -39,6 +40,7 @@ def spec_to_data(spec: Rest | Local | Remote) -> dict[str, Any]:
             values[field].pop(keys[0], None)
         else:
             values.pop(field, None)
+    # A backend inside a backend withholds its own secrets.
     if isinstance(spec, Local) and spec.api is not None:
         values["api"] = spec_to_data(spec.api)
     return {_KIND: kind, **values, **({_WITHHELD: withheld} if withheld else {})}
@@ -68,6 +70,8 @@ def spec_from_data(
     if isinstance(values.get("api"), Mapping):
         values["api"] = spec_from_data(values["api"], secrets)
     for (field, *keys), variable in withheld:
+        # A framework may carry secrets beside the data; they are more specific than the
+        # environment.
         value = (secrets or {}).get(variable) or os.environ.get(variable, "").strip()
         if not value:
             raise ConfigurationError(

@@ -60,6 +60,7 @@ class _Bridged(Generic[_Core]):
         return self._made
 
     def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        # Not through a kept reference: after a fork that would be the parent's loop.
         return get_bridge().call(work)
 
 
@@ -78,6 +79,8 @@ class LettaClient(_Bridged[AsyncLettaClient]):
         self, backend: BackendSpec | None = None, *, http_client: httpx.AsyncClient | None = None
     ) -> None:
         def make(old: AsyncLettaClient | None) -> AsyncLettaClient:
+            # An injected client's connections belong to the parent's loop, and cannot be made anew
+            # here.
             if old is not None and http_client is not None:
                 raise InvalidInputError(
                     "An injected http_client cannot be used after fork().",
@@ -215,6 +218,7 @@ class Session(_Bridged[AsyncSession], Controls):
             # forget it.
             if old is not None and old.conversation_id is not None:
                 where = Target(old.agent_id, old.conversation_id)
+            # Callbacks must stay off the loop that all sessions of the process share.
             return make_session(client._core, where, options, off_loop=True)
 
         self._client = client

@@ -39,6 +39,7 @@ class Agents(_Resource):
         after: str | None = None,
     ) -> list[dict[str, Any]]:
         """Return agents with all ``tags`` whose name matches ``query``; page by ``after``."""
+        # Asked for at each call, as the client makes a new one in the child of a fork.
         core = self._client._core.agents
         return self._client._run(core.list(tags=tags, query=query, limit=limit, after=after))
 

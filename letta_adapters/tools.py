@@ -125,6 +125,7 @@ class Tool:
             InvalidInputError: They do not fit. The ``message`` is written for the model and names
                 the parameter.
         """
+        # One way to read arguments for both forms, so that they are checked alike.
         text = raw if isinstance(raw, str) else json.dumps(dict(raw), default=str)
         if text.strip() in ("", "null"):  # how some models call without arguments
             text = "{}"
@@ -387,6 +388,7 @@ def _make(
         raise InvalidInputError(
             f"{what} is not a tool.", hint="Pass a function, a Tool, a framework's tool or a dict."
         )
+    # What the caller says wins over what was found in the function.
     made |= {k: v for k, v in (("name", name), ("description", description)) if v is not None}
     # With a schema of the user's own there is no model of the signature to check arguments by.
     if parameters is not None:

@@ -46,6 +46,7 @@ class Works:
         """
         task = self.start(owner, work)
         try:
+            # Not awaited directly: that would not tell its cancellation from the caller's.
             await asyncio.wait({task})
         except asyncio.CancelledError:
             # Whoever cancels a second time does not wait for the clean-up.

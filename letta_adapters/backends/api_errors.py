@@ -57,6 +57,7 @@ def error_from_response(status: int, headers: Mapping[str, str], data: bytes) ->
         return _conflict(body, text, fields)
     if status == 429:
         return RateLimitError(text, retry_after=_seconds(headers.get("retry-after")), **fields)
+    # The server has no Redis to keep a background run in, and has stored nothing.
     if status == 503 and "requires redis" in text.lower():
         return ServerError(text, code=BACKGROUND_UNAVAILABLE, **(fields | {"accepted": False}))
     if status >= 500:
@@ -88,6 +89,7 @@ def _conflict(body: Mapping[str, Any], text: str, fields: dict[str, Any]) -> Let
         return PendingApprovalError(text, **fields)
     if code == "conversation_busy":
         return ConversationBusyError(text, run_id=body.get("run_id"), **fields)
+    # There was nothing to cancel, which its caller does not take for a failure.
     if "no active runs" in text.lower():
         return ConflictError(text, code=NO_ACTIVE_RUN, **fields)
     return ConflictError(text, **fields)
@@ -121,6 +123,7 @@ def _validation_text(detail: str) -> str:
     """Return where and what is wrong, of the repr of a list of dicts that Letta's 422 holds."""
     if not detail.startswith("[{'type'"):
         return detail
+    # The repr is of Python objects and cannot be parsed as JSON.
     found = re.findall(r"'loc': \(([^)]*)\), 'msg': (?:'([^']*)'|\"([^\"]*)\")", detail)
     problems = [f"{loc.replace(chr(39), '')}: {a or b}" for loc, a, b in found]
     return "; ".join(problems) or detail

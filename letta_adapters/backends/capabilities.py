@@ -129,6 +129,7 @@ def option_table() -> str:
 
 
 def _cell(option: str, backend: str, limits: Mapping[str, str]) -> str:
+    # An option without an entry exists everywhere.
     if backend not in OPTION_SUPPORT.get(option, (backend,)):
         return "no"
     return f"yes; {limits[option]}" if option in limits else "yes"

@@ -24,6 +24,7 @@ def _is_oldest_first(messages: list[dict[str, Any]]) -> bool:
     """
     if len(messages) < 2:
         return False
+    # The two ends of the page tell, unless both are of the same second.
     first, last = messages[0], messages[-1]
     if first.get("date") != last.get("date"):
         return str(first.get("date")) < str(last.get("date"))

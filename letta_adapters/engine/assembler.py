@@ -206,6 +206,7 @@ class Assembler:
 
         A piece without an otid goes on with the text that was begun, not after it.
         """
+        # The last one that was begun is the one that is being written.
         for known in reversed(self._texts):
             if known[0] == kind and self._texts[known].first.get("id") == message:
                 return known[1]
@@ -218,6 +219,7 @@ class Assembler:
         if isinstance(calls, list) and calls:
             for call in dicts_of(calls):
                 self._fragment(call, event, approval)
+            # Whole calls of server tools need nobody's answer, so they are handed out at once.
             if not approval:
                 self._flush_calls(out)
             return

@@ -201,6 +201,7 @@ def _read_returns(entries: Entries, item: _Item) -> None:
 
 def _read_answers(entries: Entries, item: _Item) -> None:
     for answer in dicts_of(item.get("approvals")):
+        # For a client-side tool the answer is its result, for a server tool only a permission.
         if answer.get("type") == "tool":
             output = _returned(answer)
         elif answer.get("approve") is False:
@@ -257,6 +258,7 @@ def _user(content: Any) -> tuple[RowKind, str | None]:
     """Return a user message without text that was injected; ``None`` if nothing else is left."""
     parts = dicts_of(content) if isinstance(content, list) else [{"text": content}]
     texts = [p["text"] for p in parts if isinstance(p.get("text"), str)]
+    # Only a message that consists of nothing else can be the server's own.
     alert = _alert(texts[0]) if len(parts) == len(texts) == 1 else None
     if alert is not None:
         return "event", alert

@@ -143,6 +143,7 @@ class TurnState:
         if failure is None:
             text = "".join(m.content for m in self._answer)
             return [ResultMessage(True, text, self.stop.value or "end_turn", **common)]
+        # The failure's own stop reason counts; else the last one of the stream.
         seen = self.stop.value
         # A turn that failed after a successful-looking stop reason did not succeed.
         if seen is None or seen in SUCCESS_STOP_REASONS:

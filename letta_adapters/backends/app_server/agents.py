@@ -159,6 +159,7 @@ async def _make(
         changes[field] = getattr(options, field) or first.get(field)
     body = _body(options.model_copy(update=changes), str(first.get("model")), system, blocks)
     made.append(await _create(connection, body, False))
+    # Only now that its successor exists: until then the caller would delete both after a failure.
     await connection.request({"type": "agent_delete", "agent_id": made[0]})
     del made[0]
 

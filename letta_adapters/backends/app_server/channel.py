@@ -141,6 +141,7 @@ class AppChannel:
         assert not answers and not history, "the App Server takes user messages only"
         self._otid = otid
         self._home.sent(otid)
+        # Fetched before the turn counts as begun, because that may take seconds.
         content = await with_bytes(content)
         self._shows_images = has_images(content)
         self._uncount = await self._home.traffic.begin_turn()
@@ -157,6 +158,7 @@ class AppChannel:
         frame = frames.user_message(self._conversation, content, otid, self._select())
         self._connection = connection
         self.state.on_api = connection.on_api
+        # Before the message is sent, as its turn may begin at once.
         self._inbox = connection.subscribe(self._conversation)
         try:
             accepted = await connection.request(frame)
@@ -442,6 +444,7 @@ class AppChannel:
             # An abort puts the messages that wait behind the turn on hold: those of other clients.
             await connection.send({"type": "resume_queue", "runtime": runtime})
         external = self.state.external
+        # A turn that waits for a client-side tool does not end before it has a result.
         while external:
             _, request_id = external.popitem()
             await connection.send(frames.tool_failure(request_id, _STOPPED))
@@ -453,6 +456,7 @@ class AppChannel:
         state = self.state
         inbox = self._inbox
         while inbox is not None and not state.over:
+            # These questions end with the turn, and nobody will answer them.
             state.resolve(tuple(state.permissions))
             if not await inbox.wait(self._seconds_left()):
                 break

@@ -229,6 +229,7 @@ class Connection:
         """
         request_id = f"la-{uuid.uuid4().hex}"
         future: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+        # Known before the frame is sent, as the answer may come at once.
         self._waiting[request_id] = future
         seconds = self._timeout if timeout is None else timeout
         try:
@@ -240,6 +241,7 @@ class Connection:
             self._waiting.pop(request_id, None)
             if future.done() and not future.cancelled():
                 future.exception()
+        # Requests are answered with `success`, messages with `accepted`.
         if answer.get("success") is False or answer.get("accepted") is False:
             raise self._refusal(str(answer.get("error") or "The App Server refused."))
         check_answer(str(frame.get("type")), answer)
@@ -423,6 +425,7 @@ def refusal(text: str) -> LettaError:
     text = text if text.endswith((".", "!", "?")) else f"{text}."  # a hint may follow
     if no_space(text):
         return DiskFullError(f"The server cannot store anything: {text}", accepted=False)
+    # From the most telling word to the least, as a text may hold several of them.
     if "not found" in low:
         return NotFoundError(text, hint="Check the id.", accepted=False)
     if "belongs to" in low:

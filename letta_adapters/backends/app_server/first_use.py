@@ -59,6 +59,7 @@ class ServerPlace:
     async def promote(self, agent_id: str, tag: str) -> None:
         """Make it the default agent; raise NotFoundError if it is gone."""
         found = await self._connection.request({"type": "agent_retrieve", "agent_id": agent_id})
+        # An update replaces all tags, so the others are sent along.
         tags = [str(t) for t in (found.get("agent") or {}).get("tags") or () if t != tag]
         body = {"tags": [*tags, DEFAULT_AGENT_TAG]}
         await self._connection.request({"type": "agent_update", "agent_id": agent_id, "body": body})

@@ -56,6 +56,7 @@ def runtime_of(conversation: Conversation) -> dict[str, str | None]:
         "conversation_id": conversation.conversation_id,
     }
     for name, value in ids.items():
+        # Without an agent there is no default conversation, so that one always needs the id.
         may_be_empty = name == "agent_id" and conversation.conversation_id != "default"
         if not isinstance(value, str) or not (value or may_be_empty):
             raise InvalidInputError(f"{name} must be a non-empty string, not {value!r}.")
@@ -121,6 +122,7 @@ def tools_update(conversation: Conversation, tools: Sequence[Mapping[str, Any]])
 def runtime_start(settings: Mapping[str, Any]) -> Frame:
     """Open (or create) a conversation with the settings that are not ``None``."""
     given = {k: v for k, v in settings.items() if v is not None}
+    # Checked here, as the server would drop the frame and never answer.
     if given.get("mode") not in MODES:
         raise InvalidInputError(f"Not a permission mode: {given.get('mode')!r}.")
     sources = given.get("skill_sources")

@@ -54,6 +54,7 @@ async def fetch_page(
         first = await _list(connection, conversation, {"order": order, "limit": 1})
         if first and first[0].get("id") == ids[0]:
             raise InvalidInputError(f"{cursor!r} is no message of this conversation.")
+    # One more than wanted was asked for, which tells whether there is another page.
     more = len(ids) > limit
     shown = messages[:limit]
     last = ids[len(shown) - 1] if shown else None
@@ -102,6 +103,7 @@ def without_reminders(message: Mapping[str, Any]) -> dict[str, Any] | None:
         return None if _is_reminder(content) else kept
     if not isinstance(content, list):
         return kept
+    # Only whole parts are left out: a user may write such a tag into a text of their own.
     own = [part for part in content if not _is_reminder_part(part)]
     kept["content"] = own
     return kept if own or not content else None

@@ -146,6 +146,7 @@ class Inherited:
         known = self._known.get(agent_id)
         if known is not None and not fresh and time.monotonic() - known[0] < _FRESH_SECONDS:
             return known[1]
+        # Before the read: a change that is made while it is under way must not count as read.
         at = time.monotonic()
         agent = await _agent(connection, agent_id)
         machine = MachineSettings() if self._files is None else self._files.load(agent_id)
@@ -168,6 +169,7 @@ class Inherited:
         """
         made = for_session(await self.of(connection, agent_id, fresh=fresh), options)
         asked = options.system_info_reminder
+        # The wish is the agent's and not this session's, so it is a warning and no refusal.
         if made.system_info_reminder is not asked and not self._system_info.works:
             if not self._warned:
                 log.warning(
@@ -186,6 +188,7 @@ class Inherited:
             ConfigurationError: This machine's part cannot be written.
         """
         agent = await _agent(connection, agent_id)
+        # Nothing is sent to the server where nothing has changed.
         if Restrictions.of_agent(agent) != settings.restrictions:
             body = _restricting(connection, agent, settings.restrictions)
             await _update(connection, agent_id, body)
@@ -206,6 +209,7 @@ class Inherited:
     ) -> dict[str, Any]:
         """Change an agent's fields and its settings, and return the agent."""
         async with self._alone():
+            # Read under the lock, so that another process's change is not undone.
             before = await _agent(connection, agent_id)
             after: dict[str, Any] = before
             if fields:

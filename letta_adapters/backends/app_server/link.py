@@ -47,6 +47,8 @@ class Link:
         async with self._connecting:
             if self._closed:
                 raise SessionClosedError("The client was closed.")
+            # A lost connection is replaced when it is needed, and not before: nobody may need it
+            # again.
             if self.current is None or not self.current.usable:
                 old, self.current = self.current, None
                 if old is not None:

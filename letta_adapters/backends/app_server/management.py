@@ -131,6 +131,7 @@ async def perform(
     for verb, pattern, make in _ROUTES:
         found = re.fullmatch(pattern, path.rstrip("/"))
         if verb == method and found:
+            # The path was quoted for HTTP; a frame takes the id itself.
             id_ = checked_id(unquote(found[1])) if found.groups() else ""
             frame, field = make(id_, params, body)
             answer = await connection.request(frame)

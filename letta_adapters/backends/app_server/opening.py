@@ -28,10 +28,12 @@ async def runtime_of(
     default_agent: Callable[[str | None], Awaitable[str]],
 ) -> dict[str, Any]:
     """Return the part of ``runtime_start`` that names the agent and the conversation."""
+    # A conversation that exists has its agent, or none, already.
     if options.agent_free and target.new:
         return {"create_conversation": {"body": await _without_agent(connection, target, options)}}
     agent_id = target.agent_id
     if agent_id is None and target.conversation_id is not None:
+        # A runtime is named by the agent and the conversation together.
         agent_id = await _owner(connection, target.conversation_id)
     elif agent_id is None:
         agent_id = await default_agent(options.model)

@@ -120,6 +120,7 @@ def runtime_settings(
         asks: True if somebody wants to be asked about every tool, whatever the mode.
     """
     mode = frames.mode(options.permission_mode, backend)
+    # Only where nobody wants to be asked may the server decide by itself.
     free = mode == "unrestricted" and not asks and options.can_use_tool is None
     return {
         "mode": mode if free else "strict",
@@ -145,6 +146,7 @@ def tool_selection(
     """
     if not disallowed:
         return {}
+    # Under either name it is the same tool.
     hidden = disallowed | _SAME_TOOL if disallowed & _SAME_TOOL else disallowed
     names = {*_BUILT_IN, *loaded, *client_tools} - hidden
     return {"client_tool_allowlist": sorted(names)}
@@ -156,6 +158,7 @@ def check_model(handle: str, known: Sequence[str], what: str) -> None:
         return
     near = difflib.get_close_matches(handle, known, n=3, cutoff=0.4)
     tail = handle.rpartition("/")[2].lower()
+    # People often know a model by the end of its handle, without the provider's part.
     near += [name for name in known if tail and tail in name.lower() and name not in near][:3]
     if near:
         hint = f"Did you mean {', '.join(map(repr, near))}?"

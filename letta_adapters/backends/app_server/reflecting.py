@@ -55,10 +55,12 @@ class Reflecting:
         if self._folder is None:
             return
         file = self._file(agent_id)
+        # An agent without a file does not reflect.
         if sleeptime.trigger == "off":
             file.unlink(missing_ok=True)
             return
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Put in place by a rename, so that the runtime never reads half a file.
         new = file.with_suffix(".new")
         new.write_text(json.dumps(reflection_settings(sleeptime)), encoding="utf-8")
         new.replace(file)

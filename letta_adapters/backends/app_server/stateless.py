@@ -43,6 +43,7 @@ class Stateless:
 
     async def keep(self, connection: Connection, conversation: Conversation, cwd: object) -> None:
         """Stop the agent of a conversation that works in that directory from reflecting on it."""
+        # The runtime has the directory's own file already, and needs no setting.
         if self._reflecting.decides:
             return
         if self._made is not None and cwd == self._made.name:

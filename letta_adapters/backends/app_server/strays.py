@@ -85,8 +85,10 @@ class Strays:
             await connection.send(answer)
 
     async def _is_somebody_else_s(self, messages: tuple[str, ...]) -> bool:
+        # This client's own turn was given up, so nobody else will answer its question.
         if any(message in self._sent for message in messages):
             return False
+        # Another client of this process has sent it, and answers for its own turn.
         if any(message in _sent_here for message in messages):
             return True
         if self._status is None:

@@ -59,5 +59,6 @@ class SystemInfo:
                 self._mark(conversation).unlink()
 
     def _mark(self, conversation: Conversation) -> Path:
+        # A hash, since ids come from a server and must not become paths here.
         name = f"{conversation.agent_id}\n{conversation.conversation_id}"
         return (self._folder or Path()) / hashlib.sha256(name.encode()).hexdigest()

@@ -54,6 +54,8 @@ class Traffic:
         it.
         """
         until = time.monotonic() + EXCHANGE_SECONDS
+        # Looked at from time to time, as the exchange may become needless without coming to its
+        # end.
         while self._to_be_exchanged() and not inside_a_turn.get() and time.monotonic() < until:
             assert self._exchange is not None
             await asyncio.wait({self._exchange}, timeout=_LOOK_SECONDS)

@@ -72,6 +72,7 @@ class Vision:
         model = await _model(connection, conversation) if url else ""
         if not model.startswith(_PREFIX):
             return None
+        # In a thread, because Python's own HTTP client blocks.
         seen = await asyncio.to_thread(sees, url, key, model[len(_PREFIX) :])
         if seen is False:
             raise UnsupportedImageError(
@@ -88,6 +89,7 @@ async def _model(connection: Connection, conversation: Conversation) -> str:
     if conversation.conversation_id != DEFAULT:
         frame = {"type": "conversation_retrieve", "conversation_id": conversation.conversation_id}
         answer.update(await connection.request(frame))
+    # A conversation without a model of its own uses its agent's.
     if opening.model_of(answer) is None and conversation.agent_id:
         frame = {"type": "agent_retrieve", "agent_id": conversation.agent_id}
         answer.update(await connection.request(frame))
@@ -104,6 +106,7 @@ def sees(base_url: str, key: str, model: str) -> bool | None:
     """
     root = base_url.rstrip("/").removesuffix("/v1")
     try:
+        # The list by which Letta Code decides, so that both come to the same answer.
         found = _models(f"{root}/api/v0/models", key)
         if found:
             record = found.get(model)

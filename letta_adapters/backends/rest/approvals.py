@@ -43,6 +43,7 @@ async def pending_calls(http: Http, conversation: Conversation) -> tuple[Pending
     calls: list[Mapping[str, Any]] = []
     for message in newest:
         if message.get("message_type") == "approval_request_message":
+            # Several calls are a list, a single one is an object of its own.
             calls += message.get("tool_calls") or [message.get("tool_call") or {}]
     return tuple(
         PendingToolCall(c["tool_call_id"], c.get("name") or "", c.get("arguments") or "")

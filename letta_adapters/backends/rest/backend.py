@@ -74,6 +74,7 @@ class RestBackend:
         """Change an agent's fields and return it; our own tags and metadata stay."""
         check_supported(AgentOptions(**settings), self.name)
         path = f"/v1/agents/{agent_id}"
+        # Each replaces the whole field, and with it the entries of this package.
         if "tags" in fields or "metadata" in fields:
             before = await self._http.read(path, {"include": "agent.tags"})
             fields = keep_own(fields, before)
@@ -115,6 +116,7 @@ class RestBackend:
         if from_env := os.environ.get("LETTA_MODEL"):
             return from_env
         models = await self._http.read("/v1/models/")
+        # The list may hold embedding models as well.
         handles = [m["handle"] for m in models if m.get("model_type", "llm") == "llm"]
         if not handles:
             raise ConfigurationError(
@@ -283,6 +285,7 @@ class _Place:
         """Return the ids of the agents with that tag, oldest first."""
         params = {"tags": tag, "match_all_tags": True, "limit": 50, "include": "agent.tags"}
         agents = await self._http.read("/v1/agents/", params)
+        # The oldest one counts, so that all who look choose the same.
         agents.sort(key=lambda agent: (agent.get("created_at") or "", agent["id"]))
         return [str(agent["id"]) for agent in agents]
 

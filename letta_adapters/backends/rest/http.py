@@ -206,6 +206,7 @@ class Http:
                 response = await self._open(request)
         except STREAM_ERRORS as cause:
             raise _error_before_answer(cause, self.base_url, self._via) from cause
+        # Something between here and the server may have answered in its place.
         content_type = response.headers.get("content-type", "")
         if not content_type.startswith("text/event-stream"):
             await response.aclose()
@@ -225,6 +226,7 @@ class Http:
         body: Mapping[str, Any] | None,
         timeout: httpx.Timeout,
     ) -> httpx.Request:
+        # httpx would send None as an empty value.
         known = {k: v for k, v in (params or {}).items() if v is not None}
         return self._client.build_request(
             checked_method(method),
@@ -264,6 +266,7 @@ class Http:
 
     async def aclose(self) -> None:
         """Close the pool, unless it was injected."""
+        # An injected client is its owner's to close.
         if self._owns_client:
             await self._client.aclose()
 
@@ -332,6 +335,7 @@ def _followed(before: httpx.Request, after: httpx.Request, status_code: int) -> 
             status_code=status_code,
             accepted=False,
         )
+    # A POST that became a GET would lose its message and look like a success.
     if after.method != before.method:
         raise ProtocolError(
             f"The server answers {before.method} with a redirect ({status_code}) that would turn "

@@ -44,6 +44,7 @@ def end_marked(runtime_id: str, patience: float = 0.3) -> None:
     """Terminate the runtime's processes, and kill those left after ``patience`` seconds."""
     if not marked(runtime_id):
         return
+    # Politely first, as a shell may have children of its own to end.
     _signal_all(runtime_id, signal.SIGTERM)
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline and marked(runtime_id):

@@ -51,6 +51,7 @@ def prepare(places: Places) -> None:
         make_private(places.state)
         inside[places.state] = _IN_STATE
     for folder, names in inside.items():
+        # Below a closed directory nobody can look, whatever the modes inside.
         if _is_open(folder):
             for name in names:
                 make_private(folder / name)

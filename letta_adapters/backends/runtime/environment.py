@@ -209,6 +209,7 @@ def build_launch(
     hidden = {name for name in env if runtime_env.is_secret(name) and name not in named}
     secrets = {name: env.pop(name) for name in hidden}
     backend = "local" if config.api is None else "api"
+    # Other users can read a command line, and learn nothing from the hash.
     digest = hashlib.sha256(token.encode()).hexdigest()
     argv = (
         str(found.node),
@@ -246,6 +247,7 @@ def model_server(config: RuntimeConfig) -> tuple[str, str]:
 def runtime_environment(config: RuntimeConfig) -> dict[str, str]:
     """Return the runtime's environment: the caller's variables that are listed or named."""
     env = runtime_env.taken_over(os.environ, named=config.inherit_env, providers=config.api is None)
+    # It need not be set (on Windows it is not), and the directories are derived from it.
     env.setdefault("HOME", str(Path.home()))
     if config.data_dir is not None:
         home = str(config.data_dir.expanduser().resolve())
@@ -260,5 +262,6 @@ def runtime_environment(config: RuntimeConfig) -> dict[str, str]:
         env["LETTA_BASE_URL"], env["LETTA_API_KEY"] = config.api
         # Without it memory is looked for on Letta Cloud, wherever the agents live.
         env[_MEMORY_URL] = config.api[0]
+    # Last, so that the user has the final word.
     env |= config.env
     return env

@@ -66,6 +66,7 @@ def find_installation() -> Installation:
 
 def check_version(version: str, protocol: int = PROTOCOL_VERSION) -> None:
     """Raise :class:`RuntimeVersionError` unless this package can speak to that runtime."""
+    # Major and minor alone decide; a patch number or a suffix such as rc1 does not.
     numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
     if numbers < MINIMUM_VERSION:
         raise RuntimeVersionError(

@@ -124,6 +124,7 @@ class _Search:
         return None
 
     def _fits(self, record: ServerRecord) -> bool:
+        # A server of another version of either is only shared if somebody uses it.
         same = (record.adapters, record.version) == (__version__, self.installed.version)
         return same and _refusal(record, self.config, []) is None
 
@@ -192,6 +193,7 @@ class _Search:
         launch = build_launch(
             self.config, self.places, self.installed, token=token, runtime_id=runtime_id
         )
+        # Taken before the start, so that inputs which the server accepts at once count as its own.
         started_at = int(time.time() * 1000)
         if not self.meeting.enter():
             # Counted as a user before the server runs, so that nobody takes it for one that hangs

@@ -81,6 +81,7 @@ class Lease:
         rest = self._rest
         with contextlib.suppress(OSError):
             while data := connection.recv(_LINE_BYTES):
+                # A message may come in pieces; only a finished line is one.
                 *lines, rest = (rest + data).split(b"\n")
                 for line in lines:
                     said = _parse(line)
@@ -110,6 +111,7 @@ def take_lease(door: Door, *, keep: float, insist: bool = False) -> Lease | Said
         return None
     answer, rest = _first_line(connection)
     if answer is not None and answer.get("granted") is True:
+        # From now on it is read until it ends, however long that takes.
         connection.settimeout(None)
         return Lease(connection, rest, answer)
     connection.close()

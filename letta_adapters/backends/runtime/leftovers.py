@@ -56,6 +56,7 @@ def clear_leftovers(places: Places, *, since: int | None) -> list[Leftover]:
     """
     found: list[Leftover] = []
     for ledger in places.ledgers:
+        # Without the lock at first: usually there is nothing to do, and the runtime may hold it.
         if _open_entries(_read(ledger)):
             with _locked(ledger) as locked:
                 found += _clear(ledger, places, since, write=locked)
@@ -99,6 +100,7 @@ def _is_ours(entry: dict[str, Any], places: Places, since: int | None) -> bool:
     connection = str(incoming.get("connectionId") or "app-server-")
     if since is None or entry.get("acceptedAt", 0) < since:
         return False
+    # It came from another program of Letta Code's, and not over an App Server.
     if not connection.startswith("app-server-"):
         return False
     agent = (entry["queuedInput"].get("scope") or {}).get("agentId")
@@ -148,6 +150,7 @@ def _replace(ledger: Path, store: dict[str, Any]) -> None:
     with os.fdopen(fd, "w", encoding="utf-8") as file:
         json.dump(store, file, separators=(",", ":"))
         file.flush()
+        # On the disk before the rename, so that a crash leaves the old file or the new one.
         os.fsync(file.fileno())
     temporary.replace(ledger)
 

@@ -174,6 +174,7 @@ _slots_lock = threading.Lock()
 
 
 def _want(places: Places) -> _Slot:
+    # Two spellings of one directory mean one server.
     key = places.meet.resolve()
     with _slots_lock:
         slot = _slots.get(key)
@@ -213,6 +214,7 @@ async def acquire(config: RuntimeConfig, *, insist: bool = False) -> RuntimeHand
     while True:
         claim = _Claim()
         try:
+            # After the wait, to join it in spite of the recycling is better than never to start.
             waited = insist or time.monotonic() > until
             return await asyncio.to_thread(claim.make, config, insist=waited)
         except RecyclingError:

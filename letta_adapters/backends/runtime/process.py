@@ -119,6 +119,7 @@ class ServerProcess:
         launch = self._launch
         flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
         flags |= getattr(subprocess, "CREATE_NO_WINDOW", 0)
+        # Appended to, as both output streams of the process write to the same file.
         how = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
         try:
             log = os.open(self._log, how, 0o600)
@@ -170,6 +171,7 @@ def tail_of(log: Path) -> str:
 
 def _listening(log: Path) -> Listening | None:
     try:
+        # The last piece may be a line that is still being written.
         lines = log.read_text("utf-8", "replace").split("\n")[:-1]
     except OSError:
         return None

@@ -105,6 +105,8 @@ class Meeting:
     def alone(self) -> bool:
         """Return whether nobody else uses the server (while this process does not enter)."""
         with _held_guard:
+            # A lock does not keep out the process that holds it, so asking for it would prove
+            # nothing.
             mine = self._users in _held
         if mine or sys.platform == "win32" or not self._take(self._users, shared=False):
             return False
@@ -139,6 +141,7 @@ class Meeting:
 
     def publish(self, record: ServerRecord) -> None:
         """Write the record as a whole, readable by this user only."""
+        # Put in place by a rename, so that a reader never sees half a record.
         temporary = self.folder / f"server.json.{uuid.uuid4().hex}"
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(fd, "w", encoding="utf-8") as file:
@@ -149,6 +152,7 @@ class Meeting:
         """Remove the files of a server that has ended, before there is another one."""
         end_marked(record.runtime_id)
         found = self.read()
+        # Another server may have been started meanwhile; its files stay.
         if found is not None and found.runtime_id == record.runtime_id:
             for file in (self._record, self.log):
                 with contextlib.suppress(OSError):
@@ -160,6 +164,7 @@ def _record_of(raw: dict[str, Any]) -> ServerRecord | None:
     known: dict[str, Any] = {"schema": 0}
     for one in fields(ServerRecord):
         value = raw.get(one.name)
+        # The types of fields are strings, because annotations are not evaluated in this module.
         wanted = int if one.type == "int" else str
         if isinstance(value, wanted) and not isinstance(value, bool):
             known[one.name] = value

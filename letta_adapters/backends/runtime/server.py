@@ -97,6 +97,7 @@ class Server:
 
     def failure(self) -> RuntimeCrashedError:
         """Return the error for a connection that was lost because the server is gone."""
+        # Only the process that has started it can learn its exit code.
         code = None
         if self._process is not None and self._process.wait_ended(_NOTICE_SECONDS):
             code = self._process.returncode
@@ -176,6 +177,7 @@ class Server:
             self._gone.set()
             self._settled.set()
             return
+        # Read now, as the log is removed when its leftovers are cleared up.
         self._tail = tail_of(self._meeting.log)
         self._meeting.exit()
         self._gone.set()
