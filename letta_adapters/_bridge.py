@@ -24,7 +24,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, Protocol, TypeVar
 from weakref import WeakSet
 
-from letta_adapters._waiting import within
+from letta_adapters._utils.waiting import within
 from letta_adapters.errors import SessionClosedError
 
 T = TypeVar("T")

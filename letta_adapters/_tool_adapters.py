@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from letta_adapters._invoke import is_async_callable
-from letta_adapters._raised import report_raised
 from letta_adapters._tool_schema import schema_of
+from letta_adapters._utils.invoke import is_async_callable
+from letta_adapters._utils.raised import report_raised
 from letta_adapters.errors import InvalidInputError
 
 #: ``.args`` of LangChain's single-input ``Tool``.

@@ -8,9 +8,9 @@ import threading
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from letta_adapters._checks import CONVERSATION, checked_method
-from letta_adapters._locks import NeverFreeError, take
-from letta_adapters._loops import running_loop
+from letta_adapters._utils.checks import CONVERSATION, checked_method
+from letta_adapters._utils.locks import NeverFreeError, take
+from letta_adapters._utils.loops import running_loop
 from letta_adapters.backends.base import DEFAULT, Backend, Conversation, Order, Target
 from letta_adapters.changes import Change, change_of
 from letta_adapters.errors import (

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Final
 
-from letta_adapters._bounded import Bounded
+from letta_adapters._utils.bounded import Bounded
 
 # Others may give an agent another model, so after this time it is asked for again.
 _SECONDS: Final = 600.0

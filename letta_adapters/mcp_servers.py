@@ -27,7 +27,7 @@ from importlib.util import find_spec
 from typing import Any, Final
 
 from letta_adapters._mcp_link import Link, McpHttp, McpServer, McpStdio
-from letta_adapters._waiting import all_ended
+from letta_adapters._utils.waiting import all_ended
 from letta_adapters.errors import (
     ConfigurationError,
     InvalidInputError,

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from letta_adapters._invoke import is_async_callable
+from letta_adapters._utils.invoke import is_async_callable
 from letta_adapters.errors import InvalidInputError
 
 _HINT = "Return Allow(), Deny('why'), True or False."

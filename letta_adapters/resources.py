@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from letta_adapters._checks import checked_id
+from letta_adapters._utils.checks import checked_id
 from letta_adapters.agent_settings import SETTINGS, without_own
 from letta_adapters.changes import Change
 from letta_adapters.errors import InvalidInputError, NotFoundError, UnsupportedOptionError

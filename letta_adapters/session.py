@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from letta_adapters._loops import running_task
+from letta_adapters._utils.loops import running_task
 from letta_adapters.answers import Answerer
 from letta_adapters.backends.base import (
     Conversation,

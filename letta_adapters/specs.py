@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, SecretStr, field_serializer, field_validator
 
-from letta_adapters._checks import (
+from letta_adapters._utils.checks import (
     MASKED,
     checked_headers,
     checked_key,

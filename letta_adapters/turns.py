@@ -22,11 +22,11 @@ from threading import Thread
 from typing import Any, Final, Protocol
 from weakref import ReferenceType, ref
 
-from letta_adapters._loops import running_task
-from letta_adapters._waiting import ended, within
+from letta_adapters._utils.deadline import Deadline
+from letta_adapters._utils.loops import running_task
+from letta_adapters._utils.waiting import ended, within
 from letta_adapters.answers import Answerer
 from letta_adapters.backends.base import BackendTurn, Conversation, ToolAnswer, inside_a_turn
-from letta_adapters.deadline import Deadline
 from letta_adapters.engine.outcome import Failure
 from letta_adapters.errors import LettaError
 from letta_adapters.messages import (

@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from letta_adapters._loops import running_task
-from letta_adapters._waiting import all_ended, ended
+from letta_adapters._utils.loops import running_task
+from letta_adapters._utils.waiting import all_ended, ended
 from letta_adapters.errors import SessionClosedError
 
 T = TypeVar("T")

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from letta_adapters import _invoke
-from letta_adapters._invoke import invoke_callable, is_async_callable
+from letta_adapters._utils import invoke
+from letta_adapters._utils.invoke import invoke_callable, is_async_callable
 
 WHO: contextvars.ContextVar[str] = contextvars.ContextVar("WHO", default="nobody")
 both = pytest.mark.parametrize("in_thread_loop", [False, True])
@@ -211,7 +211,7 @@ async def test_a_plain_function_cannot_be_stopped_but_is_not_waited_for(
 async def test_a_coroutine_that_ignores_cancelling_is_left_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_invoke, "UNWIND_SECONDS", 0.02)
+    monkeypatch.setattr(invoke, "UNWIND_SECONDS", 0.02)
     started, release = threading.Event(), threading.Event()
 
     async def stubborn() -> None:

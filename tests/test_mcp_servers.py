@@ -23,8 +23,7 @@ import pytest
 
 pytest.importorskip("mcp", reason="the mcp package is not installed (extra: mcp)")
 
-from letta_adapters import _mcp_link, errors
-from letta_adapters import mcp_servers as mcp_module
+from letta_adapters import _mcp_link, errors, mcp_servers
 from letta_adapters._bridge import get_bridge
 from letta_adapters._mcp_link import to_outcome
 from letta_adapters.mcp_servers import (
@@ -189,7 +188,7 @@ def test_a_mistake_does_not_show_the_secrets_beside_it() -> None:
 
 
 async def test_without_the_mcp_package(host: McpHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mcp_module, "find_spec", lambda _: None)
+    monkeypatch.setattr(mcp_servers, "find_spec", lambda _: None)
     assert await host.start({}) == ()
     with pytest.raises(errors.ConfigurationError, match=r"letta-adapters\[mcp\]"):
         await host.start({"a": {"command": "x"}})

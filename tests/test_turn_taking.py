@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from letta_adapters import AsyncLettaClient, Rest
-from letta_adapters._locks import take
+from letta_adapters._utils.locks import take
 from letta_adapters.backends.base import Conversation
 from letta_adapters.errors import ConversationBusyError
 from letta_adapters.llama_index import LettaLLM

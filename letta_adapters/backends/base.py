@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
 
-from letta_adapters._checks import AGENT, CONVERSATION, checked_id
+from letta_adapters._utils.checks import AGENT, CONVERSATION, checked_id
 from letta_adapters.changes import Change
 from letta_adapters.engine.turn import TurnState
 from letta_adapters.errors import TurnFailedError, UnsupportedOptionError

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from letta_adapters._bridge import Bridge, Closable, get_bridge
-from letta_adapters._loops import running_loop, running_task
+from letta_adapters._utils.loops import running_loop, running_task
 from letta_adapters.backends.base import Conversation
 from letta_adapters.calls import places, stored
 from letta_adapters.calls.exchange import Exchange

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from letta_adapters._checks import AGENT, checked_id
+from letta_adapters._utils.checks import AGENT, checked_id
 from letta_adapters.calls.entries import Entry
 from letta_adapters.calls.model import Call
 from letta_adapters.content import sendable_text

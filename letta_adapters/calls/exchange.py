@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from letta_adapters._loops import running_task
-from letta_adapters._waiting import ended
+from letta_adapters._utils.loops import running_task
+from letta_adapters._utils.waiting import ended
 from letta_adapters.backends.base import Conversation, TurnSettings
 from letta_adapters.beginning import begin_turn
 from letta_adapters.calls import places, sending, stored

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from letta_adapters._bounded import Bounded
+from letta_adapters._utils.bounded import Bounded
 from letta_adapters.backends.base import Conversation
 from letta_adapters.calls.entries import digest_of
 from letta_adapters.calls.marker import Marker

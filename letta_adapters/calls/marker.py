@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
-from letta_adapters._checks import checked_id
+from letta_adapters._utils.checks import checked_id
 
 VERSION: Final = 1
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
-from letta_adapters._bounded import BOUND, Bounded
+from letta_adapters._utils.bounded import BOUND, Bounded
 from letta_adapters.backends.base import Conversation
 from letta_adapters.changes import Change
 from letta_adapters.messages import Message

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from letta_adapters._locks import process_lock
+from letta_adapters._utils.locks import process_lock
 from letta_adapters.backends.base import Conversation
 from letta_adapters.calls import places
 from letta_adapters.calls.entries import Entry, digest_of

@@ -17,7 +17,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from letta_adapters._bounded import Bounded
+from letta_adapters._utils.bounded import Bounded
 from letta_adapters.calls.answer import Answer, Piece, Reader
 from letta_adapters.calls.caller import Caller
 from letta_adapters.calls.calling import Calling

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from letta_adapters._bounded import Bounded
+from letta_adapters._utils.bounded import Bounded
 from letta_adapters.calls.entries import Entry, digest_of
 from letta_adapters.calls.marker import Marker
 

@@ -32,7 +32,7 @@ from langchain_core.runnables.config import get_executor_for_config
 from langchain_core.runnables.utils import AddableDict
 from langchain_core.tools import BaseTool, StructuredTool
 
-from letta_adapters._invoke import invoke_callable, is_async_callable
+from letta_adapters._utils.invoke import invoke_callable, is_async_callable
 from letta_adapters.errors import TurnFailedError
 from letta_adapters.langchain.inputs import in_graph
 from letta_adapters.langchain.metadata import NOTES, QUESTIONS

@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage, InvalidToolCall, ToolCall, ToolMe
 from langchain_core.tools import BaseTool
 from langchain_core.tools import tool as make_tool
 
-from letta_adapters._raised import report_raised
+from letta_adapters._utils.raised import report_raised
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain.convert import DECISION_KEY, raw_arguments
 from letta_adapters.langchain.errors import langchain_errors

@@ -30,7 +30,7 @@ from llama_index.core.workflow import Context, StopEvent
 from typing_extensions import Self
 from workflows.handler import WorkflowHandler
 
-from letta_adapters._raised import report_raised
+from letta_adapters._utils.raised import report_raised
 from letta_adapters.backends.base import Conversation
 from letta_adapters.calls import Call, CallEnd, Marker, stored
 from letta_adapters.errors import HistoryMismatchError, InvalidInputError, TurnFailedError

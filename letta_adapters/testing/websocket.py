@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from websockets.exceptions import ConnectionClosedError
 
-from letta_adapters.backends.app_server import connection as app_server
+from letta_adapters.backends.app_server import connection
 from letta_adapters.testing._comparing import frames_differ, fresh_texts
 from letta_adapters.testing._lanes import Lanes, Timed, renamed, timed_frames
 from letta_adapters.testing.cassette import (
@@ -55,12 +55,12 @@ _DEVICE: Final = frozenset(
 @contextmanager
 def _connecting(connect: Callable[..., Awaitable[Any]]) -> Iterator[None]:
     """Let this function open all connections to App Servers within the block."""
-    before = vars(app_server)["connect"]
-    vars(app_server)["connect"] = connect
+    before = vars(connection)["connect"]
+    vars(connection)["connect"] = connect
     try:
         yield
     finally:
-        vars(app_server)["connect"] = before
+        vars(connection)["connect"] = before
 
 
 # -- recording ----------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ class WebSocketRecorder:
         self._clock = clock
         self._takes: list[_Take] = []
         self._sockets = 0
-        self._real = vars(app_server)["connect"]
+        self._real = vars(connection)["connect"]
         self._patch: Any = None
 
     @property

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from letta_adapters import AsyncLettaClient
-from letta_adapters._bounded import Bounded
+from letta_adapters._utils.bounded import Bounded
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 
 AT_MOST = 3

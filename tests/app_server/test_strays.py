@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import AsyncLettaClient
-from letta_adapters._bounded import Bounded
+from letta_adapters._utils.bounded import Bounded
 from letta_adapters.backends.app_server import strays
 from letta_adapters.specs import RuntimeStatus
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse

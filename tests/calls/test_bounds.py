@@ -10,7 +10,7 @@ import pytest
 from langchain_core.messages import HumanMessage
 
 from letta_adapters import AsyncLettaClient, Rest
-from letta_adapters._bounded import BOUND, Bounded
+from letta_adapters._utils.bounded import BOUND, Bounded
 from letta_adapters.calls import caller
 from letta_adapters.calls.memo import Memo, memo_of, recent
 from letta_adapters.changes import Change, change_of

@@ -350,7 +350,7 @@ async def test_turn_timeout_in_a_task_that_caught_a_cancel_before(
 async def test_cancel_and_turn_timeout_together_is_a_cancel(
     server: Server, client: AsyncLettaClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from letta_adapters import deadline
+    from letta_adapters._utils import deadline
 
     fire = deadline.Deadline._fire
 

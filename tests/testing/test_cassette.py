@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from letta_adapters.testing import cassette as module
+from letta_adapters.testing import cassette
 from letta_adapters.testing.cassette import (
     Cassette,
     CassetteFormatError,
@@ -175,4 +175,4 @@ def test_every_public_name_is_there() -> None:
 
     for name in package.__all__:
         assert getattr(package, name) is not None
-    assert package.Cassette is module.Cassette
+    assert package.Cassette is cassette.Cassette

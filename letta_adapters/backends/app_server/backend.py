@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from letta_adapters import agent_settings
-from letta_adapters._bounded import Bounded
-from letta_adapters._files import locked
+from letta_adapters._utils.bounded import Bounded
+from letta_adapters._utils.files import locked
 from letta_adapters.backends import default_agent
 from letta_adapters.backends.app_server import (
     agents,

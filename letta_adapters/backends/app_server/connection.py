@@ -26,8 +26,8 @@ import websockets
 from pydantic_core import from_json
 from websockets.asyncio.client import ClientConnection, connect
 
-from letta_adapters._disk import is_full
-from letta_adapters._waiting import ended, within
+from letta_adapters._utils.disk import is_full
+from letta_adapters._utils.waiting import ended, within
 from letta_adapters.backends.api_errors import error_from_response
 from letta_adapters.backends.app_server.frames import Frame, encode
 from letta_adapters.backends.base import Conversation

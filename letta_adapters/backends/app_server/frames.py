@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from letta_adapters._checks import checked_id
+from letta_adapters._utils.checks import checked_id
 from letta_adapters.backends.base import Conversation, ToolAnswer
 from letta_adapters.errors import InvalidInputError, UnsupportedOptionError
 from letta_adapters.options import PERMISSION_MODES

@@ -18,8 +18,8 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
-from letta_adapters._bounded import Bounded
-from letta_adapters._files import is_ours_alone, locked, make_private_folder, write_private
+from letta_adapters._utils.bounded import Bounded
+from letta_adapters._utils.files import is_ours_alone, locked, make_private_folder, write_private
 from letta_adapters.agent_settings import (
     AgentSettings,
     MachineSettings,

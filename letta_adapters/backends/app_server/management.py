@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
-from letta_adapters._checks import checked_id
+from letta_adapters._utils.checks import checked_id
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.app_server.options import no_memory_in_git
 from letta_adapters.backends.replies import needed

@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from letta_adapters._bounded import Bounded
+from letta_adapters._utils.bounded import Bounded
 from letta_adapters.backends.app_server import history
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.app_server.frames import runtime_of

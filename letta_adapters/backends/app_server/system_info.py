@@ -13,7 +13,7 @@ import hashlib
 from contextlib import suppress
 from pathlib import Path
 
-from letta_adapters._disk import writing
+from letta_adapters._utils.disk import writing
 from letta_adapters.backends.base import Conversation
 from letta_adapters.errors import UnsupportedOptionError
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
-from letta_adapters._checks import checked_id
+from letta_adapters._utils.checks import checked_id
 from letta_adapters.agent_settings import keep_own
 from letta_adapters.backends import default_agent
 from letta_adapters.backends.base import (

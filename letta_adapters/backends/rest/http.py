@@ -22,13 +22,13 @@ from typing import Any, Final
 import httpx
 import tenacity
 
-from letta_adapters._checks import checked_method, checked_path
+from letta_adapters._utils.checks import checked_method, checked_path
+from letta_adapters._utils.deadline import Deadline
+from letta_adapters._utils.waiting import within
 from letta_adapters._version import __version__
-from letta_adapters._waiting import within
 from letta_adapters.backends.api_errors import error_from_response
 from letta_adapters.backends.proxies import is_loopback, proxy_of, proxy_variables
 from letta_adapters.backends.replies import check_api
-from letta_adapters.deadline import Deadline
 from letta_adapters.errors import (
     AuthenticationError,
     ConfigurationError,

@@ -17,8 +17,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from letta_adapters._checks import checked_id
-from letta_adapters._waiting import within
+from letta_adapters._utils.checks import checked_id
+from letta_adapters._utils.waiting import within
 from letta_adapters.backends.api_errors import NO_ACTIVE_RUN
 from letta_adapters.backends.base import DEFAULT, Conversation
 from letta_adapters.backends.rest.http import Http

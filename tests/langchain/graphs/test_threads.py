@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 
-from letta_adapters._locks import process_lock
+from letta_adapters._utils.locks import process_lock
 from letta_adapters.calls import memo, places
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.testing.fakes import FakeLetta

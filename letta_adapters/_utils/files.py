@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from letta_adapters._disk import disk_error
+from letta_adapters._utils.disk import disk_error
 from letta_adapters.errors import LettaError, LettaTimeoutError
 
 _POLL_SECONDS: Final = 0.02
