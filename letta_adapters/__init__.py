@@ -106,8 +106,8 @@ if TYPE_CHECKING:
     from letta_adapters.sync import create_session as create_session
     from letta_adapters.sync import prompt as prompt
     from letta_adapters.sync import resume_session as resume_session
-    from letta_adapters.tools import Tool as Tool
-    from letta_adapters.tools import tool as tool
+    from letta_adapters.tools.client_side import Tool as Tool
+    from letta_adapters.tools.client_side import tool as tool
 
 _HOMES = {
     "client": "AsyncLettaClient",

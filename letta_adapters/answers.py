@@ -16,9 +16,9 @@ from letta_adapters._utils.raised import report_raised
 from letta_adapters.backends.base import Conversation, DeniedRounds, ToolAnswer
 from letta_adapters.errors import TurnCancelledError, UnsupportedOptionError
 from letta_adapters.messages import ToolCallMessage, ToolResultMessage
-from letta_adapters.permission_policy import question
 from letta_adapters.permissions import Allow, Deny, PermissionContext, normalise_decision
-from letta_adapters.tools import Tool
+from letta_adapters.permissions.policy import question
+from letta_adapters.tools.client_side import Tool
 
 # The backends whose server runs its tools with the input that it is told.
 _EDITING_BACKENDS = ("local", "remote")

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import httpx
     from typing_extensions import Unpack
 
-    from letta_adapters.mcp_servers import McpHost
+    from letta_adapters.tools.mcp.host import McpHost
     from letta_adapters.turns import Turn
 
 

@@ -303,7 +303,7 @@ class SessionOptions(Options):
             or tools of a framework. They run in this process.
         mcp_servers: Servers by name, hosted by this process (``pip install letta-adapters[mcp]``):
             ``{"command", "args", "env", "cwd"}``, or ``{"type": "http" | "sse", "url",
-            "headers"}``; see :mod:`letta_adapters.mcp_servers`.
+            "headers"}``; see :mod:`letta_adapters.tools.mcp.host`.
         can_use_tool: ``(name, input, context) -> Allow | Deny | bool``, sync or async, asked before
             a tool runs.
         model: The model of the conversation, where it differs from the agent's.
@@ -400,7 +400,7 @@ class SessionOptions(Options):
     @field_validator("mcp_servers", mode="before")
     @classmethod
     def _mcp_servers(cls, value: Any) -> Any:
-        from letta_adapters.mcp_servers import parse_servers
+        from letta_adapters.tools.mcp.host import parse_servers
 
         return parse_servers(value)
 

@@ -40,12 +40,12 @@ from letta_adapters.messages import (
 )
 from letta_adapters.options import SessionOptions
 from letta_adapters.outbox import Outbox, withdraw
-from letta_adapters.tools import Tool, as_tools
+from letta_adapters.tools.client_side import Tool, as_tools
 from letta_adapters.turns import MessageStream, Turn
 
 if TYPE_CHECKING:
     from letta_adapters.client import AsyncLettaClient
-    from letta_adapters.mcp_servers import McpHost
+    from letta_adapters.tools.mcp.host import McpHost
 
 PAGE_SIZE = 50
 _MAX_PAGE = 1000
@@ -153,7 +153,7 @@ class AsyncSession(AsyncControls):
         """Connect to the MCP servers; the session's own tools win over theirs of the same name."""
         if not self._options.mcp_servers or self._mcp is not None:
             return
-        from letta_adapters.mcp_servers import McpHost
+        from letta_adapters.tools.mcp.host import McpHost
 
         self._mcp = McpHost()
         # The client closes what a session forgets, so it learns of the servers before they start.

@@ -23,17 +23,19 @@ import pytest
 
 pytest.importorskip("mcp", reason="the mcp package is not installed (extra: mcp)")
 
-from letta_adapters import _mcp_link, errors, mcp_servers
+from letta_adapters import errors
 from letta_adapters._bridge import get_bridge
-from letta_adapters._mcp_link import to_outcome
-from letta_adapters.mcp_servers import (
+from letta_adapters.tools.client_side import Tool, as_tools
+from letta_adapters.tools.mcp import connection
+from letta_adapters.tools.mcp import host as mcp_servers
+from letta_adapters.tools.mcp.connection import to_outcome
+from letta_adapters.tools.mcp.host import (
     McpHost,
     McpHttp,
     McpStdio,
     parse_servers,
     tool_names,
 )
-from letta_adapters.tools import Tool, as_tools
 
 HERE = Path(__file__).parent / "mcp_fixtures"
 EVERYTHING = str(HERE / "everything.py")
@@ -195,7 +197,7 @@ async def test_without_the_mcp_package(host: McpHost, monkeypatch: pytest.Monkey
 
 
 def test_importing_does_not_import_mcp() -> None:
-    code = "import sys, letta_adapters.mcp_servers; sys.exit('mcp' in sys.modules)"
+    code = "import sys, letta_adapters.tools.mcp.host; sys.exit('mcp' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -320,7 +322,7 @@ async def test_a_tool_whose_schema_is_wrong_is_left_out(
     async def listing(_: Any) -> list[dict[str, Any]]:
         return [{"name": "good"}, {"name": "bad", "inputSchema": {"type": "array"}}]
 
-    monkeypatch.setattr(_mcp_link, "_list_tools", listing)
+    monkeypatch.setattr(connection, "_list_tools", listing)
     tools = await host.start({"odd": stdio(ODD)})
     assert [tool.name for tool in tools] == ["mcp__odd__good"]
     assert "A tool of MCP server 'odd' is left out" in caplog.text
@@ -343,7 +345,7 @@ async def test_a_talkative_server_does_not_fill_the_disk(
     file = host._links["e"]._stderr
     file.write(b"x" * 5000)
     file.flush()
-    monkeypatch.setattr(_mcp_link, "_MAX_STDERR", 1000)
+    monkeypatch.setattr(connection, "_MAX_STDERR", 1000)
     assert (await tools["mcp__e__add"].run({"a": 1})).content == "2"
     assert file.seek(0, 2) < 5000
 
@@ -528,7 +530,7 @@ def test_a_program_that_does_not_close(tmp_path: Path, stdio: Any, pids: Any, ho
     program = f"""
         import asyncio
         from letta_adapters._bridge import get_bridge
-        from letta_adapters.mcp_servers import McpHost
+        from letta_adapters.tools.mcp.host import McpHost
 
         async def main():
             await McpHost().start({{"e": {spec!r}}})

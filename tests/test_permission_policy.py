@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from letta_adapters.permission_policy import (
+from letta_adapters.permissions import Allow, Deny
+from letta_adapters.permissions.policy import (
     DISALLOWED,
     Ground,
     Machine,
@@ -18,7 +19,6 @@ from letta_adapters.permission_policy import (
     kind_of,
     question,
 )
-from letta_adapters.permissions import Allow, Deny
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ PACKAGE: Final = "letta_adapters"
 # the vocabulary of floor 0: errors, messages, content, options and helpers that know nobody.
 FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     (),
-    ("tools", "_tool_adapters", "_tool_schema", "mcp_servers", "_mcp_link"),
+    ("tools",),
     ("engine",),
     ("backends",),
     (
@@ -29,8 +29,8 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
 )  # fmt: skip
 # What holds these together is to be undone. One that is gone must leave this list.
 CIRCLES: Final = {
-    frozenset({"_tool_adapters", "tools"}),
-    frozenset({"_mcp_link", "mcp_servers", "options"}),
+    frozenset({"tools.client_side", "tools.frameworks"}),
+    frozenset({"options", "tools.mcp.connection", "tools.mcp.host"}),
     frozenset({"beginning", "client", "controls", "providers", "resources", "session"}),
     frozenset({"sync", "sync_resources"}),
     frozenset({"llama_index.llm", "llama_index.observe"}),
@@ -38,7 +38,7 @@ CIRCLES: Final = {
     frozenset({"langchain.calling", "langchain.chat_model", "langchain.structured"}),
     frozenset({"langchain.loop", "langchain.runnable", "langchain.turn_stream"}),
 }
-UP: Final = {("options", "mcp_servers")}
+UP: Final = {("options", "tools.mcp.host")}
 
 
 def _modules() -> dict[str, Path]:

@@ -18,14 +18,14 @@ import pytest
 from pydantic import BaseModel, Field
 from typing_extensions import Doc, NotRequired, TypedDict
 
-from letta_adapters._tool_schema import (
+from letta_adapters.errors import InvalidInputError
+from letta_adapters.tools.client_side import Tool, tool
+from letta_adapters.tools.schema import (
     normalise_parameters,
     read_docstring,
     schema_of,
     without_titles,
 )
-from letta_adapters.errors import InvalidInputError
-from letta_adapters.tools import Tool, tool
 
 
 class Unit(enum.Enum):
@@ -400,7 +400,7 @@ def refused_or_tool(fn: Any) -> Tool | None:
 
 
 def test_a_failure_that_is_no_single_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
-    from letta_adapters import _tool_schema
+    from letta_adapters.tools import schema as _tool_schema
 
     real = _tool_schema._model
 

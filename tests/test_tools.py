@@ -16,10 +16,10 @@ from typing import Annotated, Any
 import pytest
 from pydantic import AfterValidator, BaseModel, Field
 
-from letta_adapters import tools
 from letta_adapters.content import ImageContent, TextContent, image_from_bytes
 from letta_adapters.errors import InvalidInputError
-from letta_adapters.tools import (
+from letta_adapters.tools import client_side
+from letta_adapters.tools.client_side import (
     Tool,
     ToolOutcome,
     as_tool,
@@ -504,7 +504,7 @@ async def test_a_tool_that_raises_timeouterror_itself_did_not_time_out() -> None
 async def test_a_tool_that_ignores_its_timeout_is_left_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tools, "UNWIND_SECONDS", 0.02)
+    monkeypatch.setattr(client_side, "UNWIND_SECONDS", 0.02)
     release = asyncio.Event()
 
     async def stubborn() -> None:

@@ -35,7 +35,7 @@ from letta_adapters.backends.runtime.errors import RuntimeCrashedError, RuntimeS
 from letta_adapters.backends.runtime.manager import RuntimeHandle, acquire
 from letta_adapters.damage import corrupt, find_damage
 from letta_adapters.errors import ConfigurationError, DiskFullError, LettaError
-from letta_adapters.permission_policy import Machine
+from letta_adapters.permissions.policy import Machine
 from letta_adapters.specs import Local, Remote, RuntimeStatus, api_address, app_server_address
 
 

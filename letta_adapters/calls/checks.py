@@ -15,7 +15,7 @@ from letta_adapters.calls.entries import Entry
 from letta_adapters.calls.model import Call
 from letta_adapters.content import sendable_text
 from letta_adapters.errors import InvalidInputError
-from letta_adapters.tools import check_tool_names
+from letta_adapters.tools.client_side import check_tool_names
 
 
 def checked(call: Call) -> Call:

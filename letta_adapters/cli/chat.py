@@ -39,8 +39,8 @@ from letta_adapters.cli.render import (
 )
 from letta_adapters.errors import LettaError
 from letta_adapters.messages import InitMessage, Message, ResultMessage, ToolCallMessage
-from letta_adapters.permission_policy import DOES
 from letta_adapters.permissions import Allow, Deny, PermissionContext
+from letta_adapters.permissions.policy import DOES
 from letta_adapters.sync import LettaClient
 
 # On Windows, waiting without a limit cannot be interrupted.

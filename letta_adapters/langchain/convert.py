@@ -27,7 +27,7 @@ from letta_adapters.content import to_wire as content_to_wire
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.messages import PendingToolCall
 from letta_adapters.permissions import Allow, Deny
-from letta_adapters.tools import check_tool_names
+from letta_adapters.tools.client_side import check_tool_names
 
 # The key in ``response_metadata`` under which a message of ours carries its marker.
 MARKER_KEY: Final = "letta"

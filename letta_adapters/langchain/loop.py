@@ -46,8 +46,8 @@ from letta_adapters.langchain.tool_runs import (
     refusals,
     result_of,
 )
-from letta_adapters.permission_policy import question
 from letta_adapters.permissions import Allow, Deny, PermissionContext, normalise_decision
+from letta_adapters.permissions.policy import question
 
 if TYPE_CHECKING:
     from letta_adapters.langchain.runnable import LettaRunnable

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 from letta_adapters.backends.runtime.environment import GUARD
-from letta_adapters.permission_policy import Machine
+from letta_adapters.permissions.policy import Machine
 from tests._wheel import payload
 
 TOKEN = "test-token"

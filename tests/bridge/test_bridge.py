@@ -22,7 +22,7 @@ from letta_adapters.errors import (
     SessionClosedError,
 )
 from letta_adapters.messages import StreamEvent
-from letta_adapters.tools import tool
+from letta_adapters.tools.client_side import tool
 from tests.faults import _events as ev
 from tests.faults._server import Server
 from tests.faults._wire import (

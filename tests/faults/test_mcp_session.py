@@ -14,7 +14,7 @@ pytest.importorskip("mcp", reason="the mcp package is not installed (extra: mcp)
 from letta_adapters import Rest
 from letta_adapters.client import AsyncLettaClient
 from letta_adapters.errors import ConnectionFailedError, InvalidInputError
-from letta_adapters.tools import tool
+from letta_adapters.tools.client_side import tool
 from tests.faults import _events as ev
 from tests.faults._server import Server
 from tests.faults._wire import asks

@@ -16,7 +16,7 @@ from letta_adapters.errors import (
     TurnCancelledError,
     UnsupportedOptionError,
 )
-from letta_adapters.tools import tool
+from letta_adapters.tools.client_side import tool
 from tests.faults import _events as ev
 from tests.faults._server import Server
 from tests.faults._tools import answers, get_weather, read

@@ -14,7 +14,7 @@ from letta_adapters import LettaClient, Rest
 from letta_adapters.client import AsyncLettaClient
 from letta_adapters.errors import ServerError, is_retryable
 from letta_adapters.langchain import ChatLetta, LettaRunnable
-from letta_adapters.tools import tool
+from letta_adapters.tools.client_side import tool
 from tests.faults import _events as ev
 from tests.faults._server import Server
 from tests.faults._tools import get_weather, read

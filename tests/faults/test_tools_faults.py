@@ -15,7 +15,7 @@ from letta_adapters.errors import (
     ConnectionFailedError,
     TurnCancelledError,
 )
-from letta_adapters.tools import tool
+from letta_adapters.tools.client_side import tool
 from tests.faults import _events as ev
 from tests.faults._server import Server
 from tests.faults._tools import answers, get_weather, read

@@ -64,7 +64,7 @@ from letta_adapters.errors import (
 )
 from letta_adapters.messages import MessagePage, PendingToolCall, ToolCallMessage
 from letta_adapters.options import AgentOptions, SessionOptions, Sleeptime
-from letta_adapters.permission_policy import MOVES, Machine, Rules
+from letta_adapters.permissions.policy import MOVES, Machine, Rules
 from letta_adapters.specs import RuntimeStatus
 
 _FIRST_USE_SECONDS: Final = 60.0

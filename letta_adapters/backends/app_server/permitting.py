@@ -18,7 +18,8 @@ from typing import Any, Final
 from letta_adapters.backends.base import Conversation
 from letta_adapters.engine.app_turn import Verdict
 from letta_adapters.messages import ToolCallMessage
-from letta_adapters.permission_policy import (
+from letta_adapters.permissions import Allow
+from letta_adapters.permissions.policy import (
     DISALLOWED,
     Ground,
     Machine,
@@ -27,7 +28,6 @@ from letta_adapters.permission_policy import (
     is_disallowed,
     kind_of,
 )
-from letta_adapters.permissions import Allow
 
 # A callback's `Allow(save=...)` refers to this. The server's own suggestions would write rules into
 # the working directory, which grants nothing here.

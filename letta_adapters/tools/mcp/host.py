@@ -26,7 +26,6 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any, Final
 
-from letta_adapters._mcp_link import Link, McpHttp, McpServer, McpStdio
 from letta_adapters._utils.waiting import all_ended
 from letta_adapters.errors import (
     ConfigurationError,
@@ -35,7 +34,8 @@ from letta_adapters.errors import (
     LettaTimeoutError,
     SessionClosedError,
 )
-from letta_adapters.tools import Tool, ToolOutcome
+from letta_adapters.tools.client_side import Tool, ToolOutcome
+from letta_adapters.tools.mcp.connection import Link, McpHttp, McpServer, McpStdio
 
 __all__ = ["McpHost", "McpHttp", "McpServer", "McpStdio", "parse_servers", "tool_names"]
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from letta_adapters._tool_schema import schema_of
 from letta_adapters._utils.invoke import is_async_callable
 from letta_adapters._utils.raised import report_raised
 from letta_adapters.errors import InvalidInputError
+from letta_adapters.tools.schema import schema_of
 
 #: ``.args`` of LangChain's single-input ``Tool``.
 _SINGLE_INPUT = {"tool_input": {"type": "string"}}
@@ -114,7 +114,7 @@ def from_llama_index(obj: Any) -> dict[str, Any]:
 
 
 def _llama_index_outcome(output: Any) -> Any:
-    from letta_adapters.tools import ToolOutcome
+    from letta_adapters.tools.client_side import ToolOutcome
 
     if not hasattr(output, "is_error") or not hasattr(output, "content"):
         return output

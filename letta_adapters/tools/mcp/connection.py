@@ -24,7 +24,7 @@ from letta_adapters.errors import (
     ProtocolError,
 )
 from letta_adapters.options import Options
-from letta_adapters.tools import ToolOutcome, format_error, format_result
+from letta_adapters.tools.client_side import ToolOutcome, format_error, format_result
 
 _HTTP_SECONDS: Final = 30.0
 # The mcp package gives a stdio server 2 s to end by itself and 2 s more after SIGTERM.

@@ -31,7 +31,11 @@ from typing import Any, overload
 from pydantic import ValidationError
 from pydantic_core import to_json
 
-from letta_adapters._tool_schema import (
+from letta_adapters._utils.invoke import UNWIND_SECONDS, invoke_callable
+from letta_adapters._utils.raised import report_raised
+from letta_adapters.content import ImageContent, TextContent, to_wire
+from letta_adapters.errors import InvalidInputError
+from letta_adapters.tools.schema import (
     Arguments,
     arguments_of,
     normalise_parameters,
@@ -39,10 +43,6 @@ from letta_adapters._tool_schema import (
     short_error,
     unwrap_partial,
 )
-from letta_adapters._utils.invoke import UNWIND_SECONDS, invoke_callable
-from letta_adapters._utils.raised import report_raised
-from letta_adapters.content import ImageContent, TextContent, to_wire
-from letta_adapters.errors import InvalidInputError
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _MAX_ERROR_CHARS = 4000
@@ -368,18 +368,18 @@ def check_tool_names(names: Sequence[str]) -> None:
 def _make(
     obj: object, name: str | None, description: str | None, parameters: Mapping[str, Any] | None
 ) -> Tool:
-    from letta_adapters import _tool_adapters
+    from letta_adapters.tools import frameworks
 
     if isinstance(obj, Tool):
         made: dict[str, Any] = {"arguments": obj.arguments, "timeout": obj.timeout}
         made |= {**obj.to_wire(), "handler": obj.handler}
     elif isinstance(obj, Mapping):
-        made = _tool_adapters.from_mapping(obj)
+        made = frameworks.from_mapping(obj)
     # Looked at before "is it callable?": the tools of both frameworks can be called as well.
-    elif _tool_adapters.is_langchain_tool(obj):
-        made = _tool_adapters.from_langchain(obj)
-    elif _tool_adapters.is_llama_index_tool(obj):
-        made = _tool_adapters.from_llama_index(obj)
+    elif frameworks.is_langchain_tool(obj):
+        made = frameworks.from_langchain(obj)
+    elif frameworks.is_llama_index_tool(obj):
+        made = frameworks.from_llama_index(obj)
     # A class is callable too, but calling one makes an object instead of a result.
     elif callable(obj) and not isinstance(obj, type):
         made = _from_callable(obj, name, explicit=parameters is not None)

@@ -1,0 +1,4 @@
+"""Client-side tools: Python functions that an agent calls and this process runs."""
+
+from letta_adapters.tools.client_side import Tool as Tool
+from letta_adapters.tools.client_side import tool as tool
