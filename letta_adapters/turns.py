@@ -27,7 +27,7 @@ from letta_adapters._utils.loops import running_task
 from letta_adapters._utils.waiting import ended, within
 from letta_adapters.answers import Answerer
 from letta_adapters.backends.base import BackendTurn, Conversation, ToolAnswer, inside_a_turn
-from letta_adapters.engine.outcome import Failure
+from letta_adapters.engine.stop_reasons import Failure
 from letta_adapters.errors import LettaError
 from letta_adapters.messages import (
     InitMessage,

@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from letta_adapters.engine.outcome import classify_text, failure_from_error_event
+from letta_adapters.engine.stop_reasons import classify_text, failure_from_error_event
 from letta_adapters.errors import (
     AuthenticationError,
     ConflictError,

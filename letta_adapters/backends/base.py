@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from letta_adapters._utils.checks import AGENT, CONVERSATION, checked_id
 from letta_adapters.changes import Change
-from letta_adapters.engine.turn import TurnState
+from letta_adapters.engine.turn_state import TurnState
 from letta_adapters.errors import TurnFailedError, UnsupportedOptionError
 from letta_adapters.messages import Message, MessagePage, PendingToolCall
 from letta_adapters.options import AgentOptions, SessionOptions

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from letta_adapters.engine.rest_turn import RestTurn
+from letta_adapters.engine.rest import RestTurn
 from letta_adapters.messages import Message, ResultMessage
 
 Event = dict[str, Any]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from letta_adapters.engine.outcome import (
+from letta_adapters.engine.stop_reasons import (
     DECISIVE_STOP_REASONS,
     SUCCESS_STOP_REASONS,
     Failure,

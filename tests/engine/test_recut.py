@@ -83,6 +83,6 @@ class Forgetful(SSEDecoder):
 def test_the_check_notices_a_reader_that_depends_on_the_cuts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("letta_adapters.engine.rest_turn.SSEDecoder", Forgetful)
+    monkeypatch.setattr("letta_adapters.engine.rest.SSEDecoder", Forgetful)
     with pytest.raises(AssertionError):
         assert_recut_invariant(STREAMS["step mode"])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from letta_adapters.engine.rest_turn import RestTurn
+from letta_adapters.engine.rest import RestTurn
 from letta_adapters.messages import (
     AssistantMessage,
     ErrorMessage,

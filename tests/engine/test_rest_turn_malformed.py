@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from letta_adapters.engine.outcome import Failure
-from letta_adapters.engine.rest_turn import RestTurn
+from letta_adapters.engine.rest import RestTurn
+from letta_adapters.engine.stop_reasons import Failure
 from letta_adapters.errors import StreamTruncatedError, TurnFailedError
 from letta_adapters.messages import ErrorMessage, ToolCallMessage, UnknownMessage
 from tests.engine._events import (

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from letta_adapters.engine.rest_turn import RestTurn
+from letta_adapters.engine.rest import RestTurn
 from letta_adapters.messages import Message, ToolResultMessage, Usage
 from tests.engine._events import (
     DONE,

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from letta_adapters.engine.app_turn import AppTurn
+from letta_adapters.engine.app_server import AppTurn
 
 _HERE = Path(__file__).parent / "frames"
 OTID = "cm-1"

@@ -21,7 +21,7 @@ from letta_adapters import (
     ToolResultMessage,
     UnknownMessage,
 )
-from letta_adapters.engine.app_turn import AppTurn, Verdict
+from letta_adapters.engine.app_server import AppTurn, Verdict
 from tests.engine_app._frames import OTID, call, delta, finished, play, recorded, said, turn
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from letta_adapters import AsyncLettaClient, Rest
 from letta_adapters.backends.rest import http
-from letta_adapters.engine import rest_turn
+from letta_adapters.engine import rest as rest_turn
 from letta_adapters.errors import ProtocolError, TimeoutBeforeAcceptanceError
 from tests.faults import _events as ev
 from tests.faults._server import Server

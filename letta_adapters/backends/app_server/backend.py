@@ -55,7 +55,7 @@ from letta_adapters.backends.base import (
     check_supported,
 )
 from letta_adapters.changes import Change
-from letta_adapters.engine.app_turn import Verdict
+from letta_adapters.engine.app_server import Verdict
 from letta_adapters.errors import (
     InvalidInputError,
     LettaError,

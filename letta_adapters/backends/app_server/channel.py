@@ -20,8 +20,8 @@ from letta_adapters.backends.app_server.traffic import Traffic
 from letta_adapters.backends.app_server.vision import Vision
 from letta_adapters.backends.base import Conversation, DeniedRounds, ToolAnswer, TurnSettings
 from letta_adapters.damage import explain
-from letta_adapters.engine.app_turn import UNSEEN, AppTurn, Judge, Verdict
-from letta_adapters.engine.outcome import Failure
+from letta_adapters.engine.app_server import UNSEEN, AppTurn, Judge, Verdict
+from letta_adapters.engine.stop_reasons import Failure
 from letta_adapters.errors import (
     ConflictError,
     LettaError,

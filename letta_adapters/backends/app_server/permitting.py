@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from letta_adapters.backends.base import Conversation
-from letta_adapters.engine.app_turn import Verdict
+from letta_adapters.engine.app_server import Verdict
 from letta_adapters.messages import ToolCallMessage
 from letta_adapters.permissions import Allow
 from letta_adapters.permissions.policy import (

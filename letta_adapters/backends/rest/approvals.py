@@ -13,7 +13,7 @@ from typing import Any
 from letta_adapters.backends.base import Conversation, ToolAnswer
 from letta_adapters.backends.rest import runs
 from letta_adapters.backends.rest.http import STREAM_ERRORS, Http
-from letta_adapters.engine.rest_turn import RestTurn
+from letta_adapters.engine.rest import RestTurn
 from letta_adapters.messages import PendingToolCall
 
 

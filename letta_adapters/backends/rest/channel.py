@@ -17,8 +17,8 @@ from letta_adapters.backends.rest import runs
 from letta_adapters.backends.rest.approvals import approval_of, deny, pending_calls
 from letta_adapters.backends.rest.http import STREAM_ERRORS, ByteStream, Http
 from letta_adapters.backends.rest.runs import Settled
-from letta_adapters.engine.outcome import Failure
-from letta_adapters.engine.rest_turn import RestTurn
+from letta_adapters.engine.rest import RestTurn
+from letta_adapters.engine.stop_reasons import Failure
 from letta_adapters.errors import (
     LettaError,
     ServerError,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from letta_adapters.engine.assembler import Assembler
-from letta_adapters.engine.outcome import SUCCESS_STOP_REASONS, Failure, StopReason
+from letta_adapters.engine.stop_reasons import SUCCESS_STOP_REASONS, Failure, StopReason
 from letta_adapters.errors import LettaError, error_for_code
 from letta_adapters.messages import (
     AssistantMessage,

@@ -20,11 +20,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from letta_adapters.engine.app_errors import failure_of
+from letta_adapters.engine.app_server_errors import failure_of
 from letta_adapters.engine.assembler import Assembler, dicts_of, join_text
-from letta_adapters.engine.outcome import DECISIVE_STOP_REASONS, Failure, StopReason
 from letta_adapters.engine.shapes import misshapen
-from letta_adapters.engine.turn import TurnState
+from letta_adapters.engine.stop_reasons import DECISIVE_STOP_REASONS, Failure, StopReason
+from letta_adapters.engine.turn_state import TurnState
 from letta_adapters.messages import (
     LoopStatusMessage,
     Message,

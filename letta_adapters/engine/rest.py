@@ -22,7 +22,9 @@ from typing import Any
 from pydantic_core import from_json
 
 from letta_adapters.engine.assembler import dicts_of, join_text
-from letta_adapters.engine.outcome import (
+from letta_adapters.engine.shapes import misshapen
+from letta_adapters.engine.sse import SSEDecoder
+from letta_adapters.engine.stop_reasons import (
     DECISIVE_STOP_REASONS,
     SUCCESS_STOP_REASONS,
     Failure,
@@ -30,9 +32,7 @@ from letta_adapters.engine.outcome import (
     failure_from_error_event,
     failure_from_stop_reason,
 )
-from letta_adapters.engine.shapes import misshapen
-from letta_adapters.engine.sse import SSEDecoder
-from letta_adapters.engine.turn import TurnState
+from letta_adapters.engine.turn_state import TurnState
 from letta_adapters.messages import (
     Message,
     ToolCallMessage,

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from letta_adapters.engine.assembler import parse_arguments
-from letta_adapters.engine.outcome import (
+from letta_adapters.engine.stop_reasons import (
     BY_ERROR_TYPE,
     REFUSED_STATUS,
     SUCCESS_STOP_REASONS,
