@@ -36,6 +36,10 @@ from letta_adapters._version import __version__
 
 if TYPE_CHECKING:
     from letta_adapters.aio import prompt as aprompt
+    from letta_adapters.backends.config import Local as Local
+    from letta_adapters.backends.config import Remote as Remote
+    from letta_adapters.backends.config import Rest as Rest
+    from letta_adapters.backends.config import RuntimeStatus as RuntimeStatus
     from letta_adapters.client import AsyncLettaClient as AsyncLettaClient
     from letta_adapters.content import ImageContent as ImageContent
     from letta_adapters.content import TextContent as TextContent
@@ -96,10 +100,6 @@ if TYPE_CHECKING:
     from letta_adapters.permissions import Deny as Deny
     from letta_adapters.permissions import PermissionContext as PermissionContext
     from letta_adapters.session import AsyncSession as AsyncSession
-    from letta_adapters.specs import Local as Local
-    from letta_adapters.specs import Remote as Remote
-    from letta_adapters.specs import Rest as Rest
-    from letta_adapters.specs import RuntimeStatus as RuntimeStatus
     from letta_adapters.sync import LettaClient as LettaClient
     from letta_adapters.sync import Session as Session
     from letta_adapters.sync import create_agent as create_agent
@@ -125,7 +125,7 @@ _HOMES = {
     "ResultMessage RetryMessage StreamEvent StreamTextDelta ToolCallMessage ToolResultMessage "
     "UnknownMessage Usage extract_stream_text_delta",
     "options": "MemoryBlock Sleeptime",
-    "specs": "Local Remote Rest RuntimeStatus",
+    "backends.config": "Local Remote Rest RuntimeStatus",
     "permissions": "Allow Deny PermissionContext",
     "session": "AsyncSession",
     "sync": "LettaClient Session create_agent create_session prompt resume_session",

@@ -12,7 +12,8 @@ from letta_adapters._utils.checks import CONVERSATION, checked_method
 from letta_adapters._utils.locks import NeverFreeError, take
 from letta_adapters._utils.loops import running_loop
 from letta_adapters.backends.base import DEFAULT, Backend, Conversation, Order, Target
-from letta_adapters.changes import Change, change_of
+from letta_adapters.backends.changes import Change, change_of
+from letta_adapters.backends.config import BackendSpec, Local, Remote, Rest, RuntimeStatus
 from letta_adapters.errors import (
     ConversationBusyError,
     InvalidInputError,
@@ -26,7 +27,6 @@ from letta_adapters.options import AgentKwargs, AgentOptions, SessionKwargs, Ses
 from letta_adapters.outbox import unread_error, withdraw
 from letta_adapters.resources import AsyncAgents, AsyncConversations, AsyncModels
 from letta_adapters.session import PAGE_SIZE, AsyncSession, check_page
-from letta_adapters.specs import BackendSpec, Local, Remote, Rest, RuntimeStatus
 from letta_adapters.turns import serves
 from letta_adapters.works import Works
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from letta_adapters._utils.checks import checked_id
-from letta_adapters.agent_settings import SETTINGS, without_own
-from letta_adapters.changes import Change
+from letta_adapters.backends.agent_settings import SETTINGS, without_own
+from letta_adapters.backends.changes import Change
 from letta_adapters.errors import InvalidInputError, NotFoundError, UnsupportedOptionError
 from letta_adapters.presets import literal_prompt
 

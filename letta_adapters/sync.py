@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from letta_adapters._bridge import Bridge, get_bridge
 from letta_adapters.backends.base import Order, Target
+from letta_adapters.backends.config import BackendSpec, RuntimeStatus
 from letta_adapters.client import AsyncLettaClient, make_session, new_target, resume_target
 from letta_adapters.errors import InvalidInputError, LettaError
 from letta_adapters.messages import (
@@ -23,7 +24,6 @@ from letta_adapters.messages import (
     ResultMessage,
 )
 from letta_adapters.session import PAGE_SIZE, AsyncSession
-from letta_adapters.specs import BackendSpec, RuntimeStatus
 from letta_adapters.sync_controls import Controls
 from letta_adapters.sync_resources import Agents, Conversations, Models
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import ConfigurationError, InvalidInputError
-from letta_adapters.agent_settings import (
+from letta_adapters.backends.agent_settings import (
     AgentSettings,
     MachineSettings,
     Restrictions,

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from letta_adapters.backends.api_errors import error_from_response
+from letta_adapters.backends.http_errors import error_from_response
 from letta_adapters.errors import LettaError, NotFoundError
 
 

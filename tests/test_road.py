@@ -17,7 +17,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     (),
     ("tools",),
     ("engine",),
-    ("backends",),
+    ("backends", "specs"),
     (
         "client", "session", "beginning", "controls", "providers", "resources", "turns", "answers",
         "outbox", "works",

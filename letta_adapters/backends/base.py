@@ -13,12 +13,12 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel
 
 from letta_adapters._utils.checks import AGENT, CONVERSATION, checked_id
-from letta_adapters.changes import Change
+from letta_adapters.backends.changes import Change
+from letta_adapters.backends.config import RuntimeStatus
 from letta_adapters.engine.turn_state import TurnState
 from letta_adapters.errors import TurnFailedError, UnsupportedOptionError
 from letta_adapters.messages import Message, MessagePage, PendingToolCall
 from letta_adapters.options import AgentOptions, SessionOptions
-from letta_adapters.specs import RuntimeStatus
 
 # True while the running code is a tool or a callback of a turn, which waits for it to return.
 inside_a_turn: ContextVar[bool] = ContextVar("letta_inside_a_turn", default=False)

@@ -21,10 +21,18 @@ from urllib.parse import urlsplit, urlunsplit
 from letta_adapters._utils.disk import disk_error
 from letta_adapters.backends.app_server.backend import AppServerBackend
 from letta_adapters.backends.app_server.connection import Endpoint, no_space
+from letta_adapters.backends.app_server.damage import corrupt, find_damage
 from letta_adapters.backends.app_server.reflecting import Reflecting
 from letta_adapters.backends.app_server.system_info import SystemInfo
 from letta_adapters.backends.app_server.vision import Vision
 from letta_adapters.backends.base import inside_a_turn
+from letta_adapters.backends.config import (
+    Local,
+    Remote,
+    RuntimeStatus,
+    api_address,
+    app_server_address,
+)
 from letta_adapters.backends.runtime.environment import (
     Places,
     RuntimeConfig,
@@ -33,10 +41,8 @@ from letta_adapters.backends.runtime.environment import (
 )
 from letta_adapters.backends.runtime.errors import RuntimeCrashedError, RuntimeStartError
 from letta_adapters.backends.runtime.manager import RuntimeHandle, acquire
-from letta_adapters.damage import corrupt, find_damage
 from letta_adapters.errors import ConfigurationError, DiskFullError, LettaError
 from letta_adapters.permissions.policy import Machine
-from letta_adapters.specs import Local, Remote, RuntimeStatus, api_address, app_server_address
 
 
 def remote_backend(spec: Remote) -> AppServerBackend:

@@ -17,13 +17,13 @@ from weakref import WeakKeyDictionary
 from letta_adapters._bridge import Bridge, Closable, get_bridge
 from letta_adapters._utils.loops import running_loop, running_task
 from letta_adapters.backends.base import Conversation
+from letta_adapters.backends.config import BackendSpec, Local, Remote, Rest
 from letta_adapters.calls import places, stored
 from letta_adapters.calls.exchange import Exchange
 from letta_adapters.calls.memo import memo_of
 from letta_adapters.calls.model import Call, CallEnd, CallEvent
 from letta_adapters.client import AsyncLettaClient, resolve_backend
 from letta_adapters.errors import InvalidInputError, WrongEventLoopError
-from letta_adapters.specs import BackendSpec, Local, Remote, Rest
 from letta_adapters.sync import LettaClient
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 from letta_adapters._utils.bounded import BOUND, Bounded
 from letta_adapters.backends.base import Conversation
-from letta_adapters.changes import Change
+from letta_adapters.backends.changes import Change
 from letta_adapters.messages import Message
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from letta_adapters._version import __version__
 
 if TYPE_CHECKING:
-    from letta_adapters.specs import Local, Remote, Rest
+    from letta_adapters.backends.config import Local, Remote, Rest
     from letta_adapters.sync import LettaClient, Session
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
@@ -230,10 +230,10 @@ def backend_of(args: argparse.Namespace) -> Rest | Local | Remote:
     Raises:
         InvalidInputError: An option is wrong, or does not fit that backend.
     """
+    from letta_adapters.backends.config import Local, Remote, Rest
     from letta_adapters.client import resolve_backend
     from letta_adapters.errors import InvalidInputError
     from letta_adapters.options import build
-    from letta_adapters.specs import Local, Remote, Rest
 
     url: str | None = args.base_url
     if url and not _is_address(url):

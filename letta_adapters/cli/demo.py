@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.text import Text
 
 from letta_adapters.backends.app_server.options import check_model
+from letta_adapters.backends.config import Local
 from letta_adapters.backends.runtime.find import find_installation
 from letta_adapters.cli import FAILED, OK, demo_frameworks
 from letta_adapters.cli.render import (
@@ -38,7 +39,6 @@ from letta_adapters.cli.render import (
 )
 from letta_adapters.errors import ConfigurationError
 from letta_adapters.messages import ResultMessage
-from letta_adapters.specs import Local
 from letta_adapters.sync import LettaClient, Session
 from letta_adapters.testing.scripted_model import ModelRequest, Reply, ScriptedModel, ToolUse
 

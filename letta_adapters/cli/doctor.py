@@ -23,7 +23,9 @@ from packaging.requirements import Requirement
 from rich.text import Text
 
 from letta_adapters import __version__
+from letta_adapters.backends.app_server.damage import Damage, find_damage, set_aside
 from letta_adapters.backends.app_server.inherited import MachineFiles
+from letta_adapters.backends.config import CLOUD_URL, Local, Remote, Rest
 from letta_adapters.backends.letta_code import own_directory
 from letta_adapters.backends.runtime.directories import open_to_others
 from letta_adapters.backends.runtime.environment import (
@@ -32,12 +34,10 @@ from letta_adapters.backends.runtime.environment import (
     runtime_environment,
 )
 from letta_adapters.backends.runtime.find import check_git, find_installation
-from letta_adapters.backends.runtime.rendezvous import Meeting
+from letta_adapters.backends.runtime.state_directory import Meeting
 from letta_adapters.cli import FAILED, OK, backend_of
 from letta_adapters.cli.render import clean, make_console, progress, show_hint
-from letta_adapters.damage import Damage, find_damage, set_aside
 from letta_adapters.errors import LettaError
-from letta_adapters.specs import CLOUD_URL, Local, Remote, Rest
 from letta_adapters.sync import LettaClient
 
 if TYPE_CHECKING:

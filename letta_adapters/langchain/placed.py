@@ -23,12 +23,12 @@ from pydantic import (
 )
 from typing_extensions import Self
 
+from letta_adapters.backends.config_data import spec_from_data, spec_to_data
 from letta_adapters.calls import Caller
 from letta_adapters.calls.running import Runner
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain.errors import langchain_errors
 from letta_adapters.options import SessionOptions, did_you_mean, invalid_options
-from letta_adapters.spec_data import spec_from_data, spec_to_data
 
 _KEY: Final = "LETTA_API_KEY"
 # The two fields that name a Letta API for short; a stored model has its backend instead.

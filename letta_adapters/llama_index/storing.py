@@ -12,9 +12,9 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from letta_adapters.backends.config_data import spec_from_data, spec_to_data
 from letta_adapters.calls import Caller
 from letta_adapters.errors import InvalidInputError
-from letta_adapters.spec_data import spec_from_data, spec_to_data
 
 # Fields and arguments that name the backend.
 WHERE: Final = frozenset({"backend", "client", "api_key", "base_url"})

@@ -25,7 +25,7 @@ from letta_adapters.testing.replay import CassetteMissError, CassetteTransport
 from letta_adapters.testing.sanitize import RequestCleaner, SanitizeRules
 
 if TYPE_CHECKING:
-    from letta_adapters.specs import Remote
+    from letta_adapters.backends.config import Remote
     from letta_adapters.testing.websocket import WebSocketPlayer, WebSocketRecorder
 
 Transport: TypeAlias = "RecordingTransport | CassetteTransport | ExtendingTransport"
@@ -155,7 +155,7 @@ class LettaCassette:
     @property
     def app_server(self) -> Remote:
         """Return the App Server to talk to; while recording, that of ``LETTA_APP_SERVER_URL``."""
-        from letta_adapters.specs import Remote
+        from letta_adapters.backends.config import Remote
 
         if not self.recording or (self.extending and not os.environ.get("LETTA_APP_SERVER_URL")):
             return Remote(url=REPLAY_SOCKET, auth_token=SecretStr(REPLAY_KEY))

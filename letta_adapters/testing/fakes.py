@@ -33,8 +33,8 @@ from pydantic import SecretStr
 from letta_adapters.testing._model_wire import Reply, Usage, tokens
 
 if TYPE_CHECKING:
+    from letta_adapters.backends.config import Rest
     from letta_adapters.client import AsyncLettaClient
-    from letta_adapters.specs import Rest
     from letta_adapters.sync import LettaClient
 
 _URL: Final = "http://letta.fake"
@@ -308,7 +308,7 @@ _ROUTES: Final[tuple[tuple[str, str, _Handler], ...]] = (
 
 
 def _rest() -> Rest:
-    from letta_adapters.specs import Rest
+    from letta_adapters.backends.config import Rest
 
     return Rest(base_url=_URL, api_key=SecretStr(""))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from letta_adapters.testing.scripted_model import ModelRequest, Reply, ScriptedModel
 
 if TYPE_CHECKING:
-    from letta_adapters.specs import Local
+    from letta_adapters.backends.config import Local
     from letta_adapters.sync import LettaClient
 
 MODEL: Final = "lmstudio/scripted"
@@ -52,7 +52,7 @@ class LocalLetta:
     @property
     def spec(self) -> Local:
         """Return the argument for a client of your own: ``AsyncLettaClient(letta_local.spec)``."""
-        from letta_adapters.specs import Local
+        from letta_adapters.backends.config import Local
 
         endpoint = {"base_url": self.model.base_url}
         return Local(data_dir=Path(self._home.name), openai_compatible=endpoint)

@@ -275,7 +275,7 @@ async def test_the_queue_and_the_loop_are_told_on_request(
 async def test_an_otid_that_was_used_before_is_reported(
     client: AsyncLettaClient, agent: str, model: ScriptedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from letta_adapters.backends.app_server import channel
+    from letta_adapters.backends.app_server import turn as channel
 
     monkeypatch.setattr(channel, "_SILENCE_SECONDS", 0.5)
     model.script("one")

@@ -14,7 +14,7 @@ import pytest
 from letta_adapters import AsyncLettaClient
 from letta_adapters._utils.bounded import Bounded
 from letta_adapters.backends.app_server import strays
-from letta_adapters.specs import RuntimeStatus
+from letta_adapters.backends.config import RuntimeStatus
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 from tests.app_server._server import AppServer
 

@@ -11,9 +11,9 @@ from langchain_core.messages import HumanMessage
 
 from letta_adapters import AsyncLettaClient, Rest
 from letta_adapters._utils.bounded import BOUND, Bounded
+from letta_adapters.backends.changes import Change, change_of
 from letta_adapters.calls import caller
 from letta_adapters.calls.memo import Memo, memo_of, recent
-from letta_adapters.changes import Change, change_of
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.llama_index import LettaLLM
 from letta_adapters.testing import FakeLetta

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from letta_adapters.backends.rest import channel, runs
+from letta_adapters.backends.rest import recovery, turn
 from letta_adapters.cli import main
 from letta_adapters.cli.demo import _PROVIDERS
 from letta_adapters.testing.scripted_model import ScriptedModel
@@ -44,8 +44,8 @@ def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm-256color")
     for name in (*_PROVIDERS, "NO_COLOR", "FORCE_COLOR", "XDG_DATA_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(runs, "_POLL_SECONDS", 0.02)
-    monkeypatch.setattr(channel, "_CANCEL_PAUSE", 0.02)
+    monkeypatch.setattr(recovery, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(turn, "_CANCEL_PAUSE", 0.02)
 
 
 @pytest.fixture

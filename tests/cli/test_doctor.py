@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from letta_adapters.agent_settings import MachineSettings
+from letta_adapters.backends.agent_settings import MachineSettings
 from letta_adapters.backends.app_server.inherited import MachineFiles
+from letta_adapters.backends.config import Remote
 from letta_adapters.backends.letta_code import own_directory
-from letta_adapters.specs import Remote
 from letta_adapters.testing.scripted_model import ScriptedModel
 from tests._wheel import needs_wheel
 from tests.cli.conftest import Done

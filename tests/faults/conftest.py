@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import Rest
-from letta_adapters.backends.rest import channel, runs
+from letta_adapters.backends.rest import recovery, turn
 from letta_adapters.client import AsyncLettaClient
 from letta_adapters.testing.live.faces import sync_client
 from tests.faults import _events as ev
@@ -18,9 +18,9 @@ from tests.faults._server import Server
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shorter pauses between polls, and less patience with a server that says nothing."""
-    monkeypatch.setattr(runs, "_POLL_SECONDS", 0.02)
-    monkeypatch.setattr(runs, "_CANCEL_SECONDS", 0.5)
-    monkeypatch.setattr(channel, "_CANCEL_PAUSE", 0.02)
+    monkeypatch.setattr(recovery, "_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(recovery, "_CANCEL_SECONDS", 0.5)
+    monkeypatch.setattr(turn, "_CANCEL_PAUSE", 0.02)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ NO_REDIS = status(503, {"detail": ev.NO_REDIS})
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("letta_adapters.backends.rest.channel._RESUME_PAUSE", 0.01)
+    monkeypatch.setattr("letta_adapters.backends.rest.turn._RESUME_PAUSE", 0.01)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from letta_adapters import Local, Remote, Rest
 from letta_adapters.backends.base import Conversation
-from letta_adapters.backends.rest import runs
+from letta_adapters.backends.rest import recovery
 from letta_adapters.calls.marker import Marker
 from letta_adapters.client import AsyncLettaClient
 from letta_adapters.errors import (
@@ -95,12 +95,12 @@ def test_a_marker_with_an_id_that_is_none_is_no_marker(bad: Any) -> None:
 @pytest.mark.parametrize("bad", ["../agents/agent-2", "", "run-1/../x", {"id": 1}])
 def test_a_run_id_of_the_server_s_that_is_none_is_a_protocol_error(bad: Any) -> None:
     with pytest.raises(ProtocolError):
-        runs.run_path(bad)
+        recovery.run_path(bad)
 
 
 def test_a_conversation_made_by_hand_is_checked_where_it_becomes_a_path() -> None:
     with pytest.raises(InvalidInputError):
-        runs.conversation_path(Conversation("agent-1", "conv-1/../x"))
+        recovery.conversation_path(Conversation("agent-1", "conv-1/../x"))
 
 
 @pytest.mark.parametrize("made", [{"id": "conv-1/../../x"}, {"id": ["conv-1"]}, [], {}, "conv-1"])

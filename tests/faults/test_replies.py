@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from letta_adapters import AsyncLettaClient, Rest
-from letta_adapters.backends.rest import runs
+from letta_adapters.backends.rest import recovery
 from letta_adapters.errors import LettaError, ProtocolError
 from tools.attack.replies import (
     CALLS,
@@ -91,4 +91,4 @@ async def test_a_reply_of_the_app_server_is_right_or_an_error_of_ours(call: str,
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """What polls does so once."""
-    monkeypatch.setattr(runs, "_CANCEL_SECONDS", 0.0)
+    monkeypatch.setattr(recovery, "_CANCEL_SECONDS", 0.0)

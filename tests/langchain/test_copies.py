@@ -15,8 +15,8 @@ from langchain_core.runnables import ConfigurableField
 from pydantic_core import PydanticSerializationError
 
 from letta_adapters import ConfigurationError, InvalidInputError, Local, Remote, Rest
+from letta_adapters.backends.config import api_address
 from letta_adapters.langchain import ChatLetta
-from letta_adapters.specs import api_address
 from letta_adapters.testing.fakes import FakeLetta
 
 # `load` and `loads` are in beta, says LangChain.

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from letta_adapters import LettaClient, Local, Rest, ToolResultMessage
-from letta_adapters.specs import CLOUD_URL
+from letta_adapters.backends.config import CLOUD_URL
 from letta_adapters.testing.scripted_model import RemoteScript, Reply, ToolUse
 from tests.runtime._spies import Spied, spied
 

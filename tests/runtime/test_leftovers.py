@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from letta_adapters.backends.runtime.environment import Places
-from letta_adapters.backends.runtime.leftovers import clear_leftovers
+from letta_adapters.backends.runtime.ledger import clear_leftovers
 from letta_adapters.testing.scripted_model import Reply, ToolUse
 from tests._processes import commands
 from tests.runtime._wire import connected
@@ -137,7 +137,7 @@ def test_without_a_crashed_server_of_ours_they_are_only_reported(tmp_path):
 
 @pytest.mark.parametrize("holder_is_alive", [True, False])
 def test_the_runtimes_own_lock_is_respected(tmp_path, monkeypatch, holder_is_alive):
-    monkeypatch.setattr("letta_adapters.backends.runtime.leftovers._LOCK_SECONDS", 0.3)
+    monkeypatch.setattr("letta_adapters.backends.runtime.ledger._LOCK_SECONDS", 0.3)
     ledger = _ledger(tmp_path, _entry(None, "ours", 2000))
     lock = ledger.with_name(f"{ledger.name}.lock")
     lock.mkdir()

@@ -19,8 +19,8 @@ from typing import Any, Final
 import httpx
 
 from letta_adapters import AsyncLettaClient, Rest
-from letta_adapters.backends.app_server import settling
-from letta_adapters.backends.rest import runs
+from letta_adapters.backends.app_server import recovery as settling
+from letta_adapters.backends.rest import recovery as runs
 from tools.attack.judge import Tally, nothing_left
 from tools.attack.streams import ANSWER, PIECES, REST_TURN, app_frames, rest_events, sse
 from tools.fake_app_server import CLOSE, HERE, Frame, accept, fake_app_server

@@ -15,32 +15,31 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from letta_adapters import agent_settings
 from letta_adapters._utils.bounded import Bounded
 from letta_adapters._utils.files import locked
-from letta_adapters.backends import default_agent
+from letta_adapters.backends import agent_settings, default_agent
 from letta_adapters.backends.app_server import (
     agents,
     frames,
-    history,
     management,
     opening,
-    settling,
+    recovery,
+    stored_messages,
 )
 from letta_adapters.backends.app_server import options as told
-from letta_adapters.backends.app_server.channel import AppChannel
 from letta_adapters.backends.app_server.connection import Connection, Endpoint
-from letta_adapters.backends.app_server.first_use import ServerPlace
+from letta_adapters.backends.app_server.default_agent import ServerPlace
 from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.app_server.inherited import Inherited, MachineFiles
 from letta_adapters.backends.app_server.link import Link
 from letta_adapters.backends.app_server.permitting import Permits, Session
+from letta_adapters.backends.app_server.recovery import Fate, Live
 from letta_adapters.backends.app_server.reflecting import Reflecting
-from letta_adapters.backends.app_server.settling import Fate, Live
 from letta_adapters.backends.app_server.stateless import Stateless
 from letta_adapters.backends.app_server.strays import Strays
 from letta_adapters.backends.app_server.system_info import SystemInfo
 from letta_adapters.backends.app_server.traffic import counted
+from letta_adapters.backends.app_server.turn import AppChannel
 from letta_adapters.backends.app_server.vision import Vision
 from letta_adapters.backends.base import (
     DEFAULT,
@@ -54,7 +53,8 @@ from letta_adapters.backends.base import (
     TurnSettings,
     check_supported,
 )
-from letta_adapters.changes import Change
+from letta_adapters.backends.changes import Change
+from letta_adapters.backends.config import RuntimeStatus
 from letta_adapters.engine.app_server import Verdict
 from letta_adapters.errors import (
     InvalidInputError,
@@ -65,7 +65,6 @@ from letta_adapters.errors import (
 from letta_adapters.messages import MessagePage, PendingToolCall, ToolCallMessage
 from letta_adapters.options import AgentOptions, SessionOptions, Sleeptime
 from letta_adapters.permissions.policy import MOVES, Machine, Rules
-from letta_adapters.specs import RuntimeStatus
 
 _FIRST_USE_SECONDS: Final = 60.0
 # Seconds a change of mode or directory may take; the server checks that the directory exists.
@@ -195,7 +194,7 @@ class AppServerBackend:
 
         ``permission_mode``, ``allowed_tools``, ``disallowed_tools``, ``skill_sources``,
         ``system_info_reminder`` and ``cwd`` become defaults for sessions with this agent that set
-        nothing else: see :mod:`letta_adapters.agent_settings`.
+        nothing else: see :mod:`letta_adapters.backends.agent_settings`.
         """
         check_supported(options, self.name)
         told.refuse(options, self.name)
@@ -423,7 +422,7 @@ class AppServerBackend:
         """Take a message that waits out of the queue; ``True`` if its turn has begun instead."""
         connection = await self._up_to_date(conversation)
         live = self._live.setdefault(conversation, Live())
-        return not await settling.unqueue(connection, conversation, client_message_id, live)
+        return not await recovery.unqueue(connection, conversation, client_message_id, live)
 
     @counted
     async def settle(
@@ -433,7 +432,7 @@ class AppServerBackend:
         try:
             connection = await self._known(conversation)
             live = self._live.setdefault(conversation, Live())
-            return await settling.fate_of(
+            return await recovery.fate_of(
                 connection, conversation, client_message_id, live, seconds
             )
         except LettaError:
@@ -463,7 +462,7 @@ class AppServerBackend:
     ) -> MessagePage:
         """Return one page of stored messages."""
         link = await self.connection()
-        return await history.fetch_page(
+        return await stored_messages.fetch_page(
             link, conversation, before=before, after=after, order=order, limit=limit
         )
 
@@ -488,12 +487,12 @@ class AppServerBackend:
         """Clear pending calls without a model call: the turn that waits for them is aborted."""
         connection = await self._known(conversation)
         live = self._live.setdefault(conversation, Live())
-        await settling.quiet_down(connection, conversation, live, 0.0)
+        await recovery.quiet_down(connection, conversation, live, 0.0)
 
     @counted
     async def abort(self, conversation: Conversation) -> bool:
         """Cancel the active turn; return ``False`` if there was none."""
-        return await settling.abort(await self._known(conversation), conversation)
+        return await recovery.abort(await self._known(conversation), conversation)
 
     @counted
     async def wait_until_idle(self, conversation: Conversation, sent: Sent) -> bool | None:

@@ -28,12 +28,12 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from letta_adapters._utils.disk import is_full
 from letta_adapters._utils.waiting import ended, within
-from letta_adapters.backends.api_errors import error_from_response
+from letta_adapters.backends.app_server.damage import explain
 from letta_adapters.backends.app_server.frames import Frame, encode
 from letta_adapters.backends.base import Conversation
+from letta_adapters.backends.http_errors import error_from_response
 from letta_adapters.backends.proxies import is_loopback, proxy_of, proxy_variables
 from letta_adapters.backends.replies import check_answer
-from letta_adapters.damage import explain
 from letta_adapters.errors import (
     AuthenticationError,
     ConfigurationError,

@@ -1,8 +1,8 @@
 """The settings that sessions inherit from their agent, read from the server and this machine.
 
-Their meaning is in :mod:`letta_adapters.agent_settings`; this module has the I/O. One file per
-agent (``agents/<id>.json``, mode 0600) holds the settings that are kept per machine; it is replaced
-as a whole, so that many processes can use it.
+Their meaning is in :mod:`letta_adapters.backends.agent_settings`; this module has the I/O. One
+file per agent (``agents/<id>.json``, mode 0600) holds the settings that are kept per machine; it is
+replaced as a whole, so that many processes can use it.
 
 Internal: not part of the public API.
 """
@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from letta_adapters._utils.bounded import Bounded
 from letta_adapters._utils.files import is_ours_alone, locked, make_private_folder, write_private
-from letta_adapters.agent_settings import (
+from letta_adapters.backends.agent_settings import (
     AgentSettings,
     MachineSettings,
     Restrictions,
@@ -30,9 +30,9 @@ from letta_adapters.agent_settings import (
     with_tags,
 )
 from letta_adapters.backends.app_server.connection import Connection
+from letta_adapters.backends.app_server.damage import Damage
 from letta_adapters.backends.app_server.system_info import SystemInfo
 from letta_adapters.backends.replies import needed
-from letta_adapters.damage import Damage
 from letta_adapters.errors import ConfigurationError, InvalidInputError, LettaError
 from letta_adapters.options import SessionOptions
 

@@ -20,8 +20,8 @@ from letta_adapters.backends.app_server import frames
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.base import Conversation
+from letta_adapters.backends.config import RuntimeStatus
 from letta_adapters.errors import LettaError
-from letta_adapters.specs import RuntimeStatus
 
 _log = logging.getLogger("letta_adapters")
 # The messages that the clients of this process have sent lately.

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from letta_adapters.backends.base import Conversation, ToolAnswer
-from letta_adapters.backends.rest import runs
+from letta_adapters.backends.rest import recovery
 from letta_adapters.backends.rest.http import STREAM_ERRORS, Http
 from letta_adapters.engine.rest import RestTurn
 from letta_adapters.messages import PendingToolCall
@@ -38,8 +38,8 @@ def approval_of(answer: ToolAnswer) -> dict[str, Any]:
 
 async def pending_calls(http: Http, conversation: Conversation) -> tuple[PendingToolCall, ...]:
     """Return the calls that wait: those of the newest stored message, if it asks for approval."""
-    params = {"order": "desc", "limit": 1, **runs.agent_param(conversation)}
-    newest = await http.read(runs.conversation_path(conversation, "/messages"), params)
+    params = {"order": "desc", "limit": 1, **recovery.agent_param(conversation)}
+    newest = await http.read(recovery.conversation_path(conversation, "/messages"), params)
     calls: list[Mapping[str, Any]] = []
     for message in newest:
         if message.get("message_type") == "approval_request_message":
@@ -65,9 +65,9 @@ async def deny(
         "messages": [{"type": "approval", "approvals": [approval_of(a) for a in answers]}],
         "streaming": True,
         "max_steps": 1,
-        **runs.agent_param(conversation),
+        **recovery.agent_param(conversation),
     }
-    stream = await http.stream(runs.conversation_path(conversation, "/messages"), body)
+    stream = await http.stream(recovery.conversation_path(conversation, "/messages"), body)
     state = RestTurn()
     try:
         while not state.segment_over:

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from letta_adapters._utils.checks import checked_id
-from letta_adapters.agent_settings import keep_own
 from letta_adapters.backends import default_agent
+from letta_adapters.backends.agent_settings import keep_own
 from letta_adapters.backends.base import (
     DEFAULT,
     Conversation,
@@ -24,9 +24,11 @@ from letta_adapters.backends.base import (
     TurnSettings,
     check_supported,
 )
-from letta_adapters.backends.rest import approvals, channel, pages, runs
+from letta_adapters.backends.changes import Change
+from letta_adapters.backends.config import Rest, RuntimeStatus
+from letta_adapters.backends.rest import approvals, recovery, stored_messages
+from letta_adapters.backends.rest import turn as channel
 from letta_adapters.backends.rest.http import Http
-from letta_adapters.changes import Change
 from letta_adapters.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -36,7 +38,6 @@ from letta_adapters.errors import (
 )
 from letta_adapters.messages import MessagePage, PendingToolCall
 from letta_adapters.options import AgentOptions, SessionOptions
-from letta_adapters.specs import Rest, RuntimeStatus
 
 # Tools through which an agent edits its own memory and searches its own history. They are part of
 # the agent, not actions in the world, and Letta Code never asks about them either.
@@ -200,7 +201,7 @@ class RestBackend:
         limit: int,
     ) -> MessagePage:
         """Return one page of stored messages."""
-        return await pages.fetch_page(
+        return await stored_messages.fetch_page(
             self._http, conversation, before=before, after=after, order=order, limit=limit
         )
 
@@ -216,7 +217,7 @@ class RestBackend:
 
     async def abort(self, conversation: Conversation) -> bool:
         """Cancel the active run; return ``False`` if there was none."""
-        return await runs.cancel(self._http, conversation)
+        return await recovery.cancel(self._http, conversation)
 
     async def wait_until_idle(self, conversation: Conversation, sent: Sent) -> bool | None:
         """Wait for a run that somebody else began.
@@ -224,7 +225,7 @@ class RestBackend:
         See :class:`~letta_adapters.backends.base.Backend`. The message that an active run was sent
         is not listed before its step is stored (letta 0.16.8), so any run counts.
         """
-        return await runs.wait_until_idle(self._http, conversation, sent.seconds, sent.after)
+        return await recovery.wait_until_idle(self._http, conversation, sent.seconds, sent.after)
 
     async def live(self, conversation: Conversation) -> LiveState:
         """Refuse: the Letta API has no queue and no device."""
@@ -238,7 +239,9 @@ class RestBackend:
                 backend=self.name,
                 reason="the default conversation always uses its agent's model.",
             )
-        await self._http.send("PATCH", runs.conversation_path(conversation), body={"model": model})
+        await self._http.send(
+            "PATCH", recovery.conversation_path(conversation), body={"model": model}
+        )
 
     async def change_state(self, conversation: Conversation, options: SessionOptions) -> None:
         """Refuse: a conversation of the Letta API has no permission mode and no directory."""

@@ -26,7 +26,8 @@ from letta_adapters._utils.checks import checked_method, checked_path
 from letta_adapters._utils.deadline import Deadline
 from letta_adapters._utils.waiting import within
 from letta_adapters._version import __version__
-from letta_adapters.backends.api_errors import error_from_response
+from letta_adapters.backends.config import CLOUD_URL, Rest, api_address
+from letta_adapters.backends.http_errors import error_from_response
 from letta_adapters.backends.proxies import is_loopback, proxy_of, proxy_variables
 from letta_adapters.backends.replies import check_api
 from letta_adapters.errors import (
@@ -42,7 +43,6 @@ from letta_adapters.errors import (
     TimeoutAfterAcceptanceError,
     TimeoutBeforeAcceptanceError,
 )
-from letta_adapters.specs import CLOUD_URL, Rest, api_address
 
 READ_ATTEMPTS: Final = 3
 # After the last event the server closes the response; waiting for it keeps the connection reusable.

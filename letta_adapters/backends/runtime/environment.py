@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from letta_adapters import runtime_env
+from letta_adapters.backends.config import CLOUD_URL
+from letta_adapters.backends.runtime import passed_variables
 from letta_adapters.backends.runtime.find import Installation
 from letta_adapters.backends.runtime.git import GitFiles
-from letta_adapters.specs import CLOUD_URL
 
 # Marks every process that the runtime starts, so that none of them outlives it.
 MARKER = "LETTA_ADAPTERS_RUNTIME_ID"
@@ -49,7 +49,7 @@ _QUIET = {
 # These variables would lead out of an isolated home again.
 _HOME_LIKE = {"XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"}
 _MEMORY_URL = "LETTA_MEMFS_BASE_URL"
-_STATE_DIR = runtime_env.STATE_DIR
+_STATE_DIR = passed_variables.STATE_DIR
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class RuntimeConfig:
         settings = {
             name: value
             for name, value in runtime_environment(self).items()
-            if name in self.env or not runtime_env.is_place(name)
+            if name in self.env or not passed_variables.is_place(name)
         }
         return " ".join(f"{name}={_digest(token, settings[name])}" for name in sorted(settings))
 
@@ -206,7 +206,7 @@ def build_launch(
     env["LETTA_ADAPTERS_RECYCLE_AT"] = str(config.recycle_at)
     # Variables that the user names are meant for the agent's shell as well.
     named = {*config.env, *config.inherit_env}
-    hidden = {name for name in env if runtime_env.is_secret(name) and name not in named}
+    hidden = {name for name in env if passed_variables.is_secret(name) and name not in named}
     secrets = {name: env.pop(name) for name in hidden}
     backend = "local" if config.api is None else "api"
     # Other users can read a command line, and learn nothing from the hash.
@@ -246,7 +246,9 @@ def model_server(config: RuntimeConfig) -> tuple[str, str]:
 
 def runtime_environment(config: RuntimeConfig) -> dict[str, str]:
     """Return the runtime's environment: the caller's variables that are listed or named."""
-    env = runtime_env.taken_over(os.environ, named=config.inherit_env, providers=config.api is None)
+    env = passed_variables.taken_over(
+        os.environ, named=config.inherit_env, providers=config.api is None
+    )
     # It need not be set (on Windows it is not), and the directories are derived from it.
     env.setdefault("HOME", str(Path.home()))
     if config.data_dir is not None:

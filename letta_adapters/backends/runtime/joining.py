@@ -33,9 +33,8 @@ from letta_adapters.backends.runtime.find import (
     find_installation,
 )
 from letta_adapters.backends.runtime.lease import Lease, ask, take_lease
-from letta_adapters.backends.runtime.leftovers import Leftover, clear_leftovers, report
+from letta_adapters.backends.runtime.ledger import Leftover, clear_leftovers, report
 from letta_adapters.backends.runtime.process import ServerProcess, tail_of
-from letta_adapters.backends.runtime.rendezvous import Meeting, ServerRecord, probe
 from letta_adapters.backends.runtime.server import (
     POLL_SECONDS,
     WIND_DOWN_SECONDS,
@@ -44,6 +43,7 @@ from letta_adapters.backends.runtime.server import (
     signal_server,
     wait_gone,
 )
+from letta_adapters.backends.runtime.state_directory import Meeting, ServerRecord, probe
 from letta_adapters.errors import LettaError
 
 _ELSEWHERE: Final = "or another Local(data_dir=...)"

@@ -27,10 +27,10 @@ from typing import Any, Final
 from letta_adapters.backends.runtime.environment import Places, RuntimeConfig, find_places
 from letta_adapters.backends.runtime.errors import RuntimeCrashedError
 from letta_adapters.backends.runtime.joining import RecyclingError, check_shareable, open_server
-from letta_adapters.backends.runtime.leftovers import Leftover
+from letta_adapters.backends.runtime.ledger import Leftover
 from letta_adapters.backends.runtime.process import forget_starts
-from letta_adapters.backends.runtime.rendezvous import reset_after_fork
 from letta_adapters.backends.runtime.server import Server
+from letta_adapters.backends.runtime.state_directory import reset_after_fork
 
 # Seconds a new turn waits for those that run while the server is to be exchanged.
 RECYCLING_SECONDS: Final = 60.0

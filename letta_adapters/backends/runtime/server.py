@@ -22,9 +22,9 @@ from typing import Final
 from letta_adapters.backends.runtime.environment import GRACE_SECONDS, Places
 from letta_adapters.backends.runtime.errors import RuntimeCrashedError
 from letta_adapters.backends.runtime.lease import Lease, Said, ask
-from letta_adapters.backends.runtime.leftovers import Leftover, clear_leftovers, report
+from letta_adapters.backends.runtime.ledger import Leftover, clear_leftovers, report
 from letta_adapters.backends.runtime.process import ServerProcess, tail_of
-from letta_adapters.backends.runtime.rendezvous import Meeting, ServerRecord, probe
+from letta_adapters.backends.runtime.state_directory import Meeting, ServerRecord, probe
 
 _NOTICE_SECONDS: Final = 1.0
 # Seconds that a server which ends in order may need.

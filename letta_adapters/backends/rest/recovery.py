@@ -19,8 +19,8 @@ from typing import Any, Final
 
 from letta_adapters._utils.checks import checked_id
 from letta_adapters._utils.waiting import within
-from letta_adapters.backends.api_errors import NO_ACTIVE_RUN
 from letta_adapters.backends.base import DEFAULT, Conversation
+from letta_adapters.backends.http_errors import NO_ACTIVE_RUN
 from letta_adapters.backends.rest.http import Http
 from letta_adapters.engine.otids import same_call
 from letta_adapters.errors import (

@@ -12,8 +12,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, Final
 
+from letta_adapters.backends.config import Local, Remote, Rest
 from letta_adapters.errors import ConfigurationError, InvalidInputError
-from letta_adapters.specs import Local, Remote, Rest
 
 _KINDS: Final[Mapping[str, type[Rest | Local | Remote]]] = {
     "rest": Rest,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from letta_adapters.backends.base import Conversation, Order
 from letta_adapters.backends.rest.http import Http
-from letta_adapters.backends.rest.runs import agent_param, conversation_path
+from letta_adapters.backends.rest.recovery import agent_param, conversation_path
 from letta_adapters.backends.stored_order import newest_first
 from letta_adapters.errors import InvalidInputError, ProtocolError
 from letta_adapters.messages import MessagePage

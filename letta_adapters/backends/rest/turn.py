@@ -11,12 +11,12 @@ from contextlib import suppress
 from typing import Any, Final
 
 from letta_adapters._utils.waiting import within
-from letta_adapters.backends.api_errors import BACKGROUND_UNAVAILABLE
 from letta_adapters.backends.base import Conversation, ToolAnswer, TurnSettings
-from letta_adapters.backends.rest import runs
+from letta_adapters.backends.http_errors import BACKGROUND_UNAVAILABLE
+from letta_adapters.backends.rest import recovery
 from letta_adapters.backends.rest.approvals import approval_of, deny, pending_calls
 from letta_adapters.backends.rest.http import STREAM_ERRORS, ByteStream, Http
-from letta_adapters.backends.rest.runs import Settled
+from letta_adapters.backends.rest.recovery import Settled
 from letta_adapters.engine.rest import RestTurn
 from letta_adapters.engine.stop_reasons import Failure
 from letta_adapters.errors import (
@@ -122,7 +122,7 @@ class RestChannel:
             error.accepted = not waiting
 
     async def _quiet_down(self, run_id: str | None, seconds: float) -> Settled:
-        settled = await runs.settle(
+        settled = await recovery.settle(
             self._http, self._conversation, self._otid, run_id=run_id, seconds=seconds
         )
         if not self._otid and settled.stored is not None:
@@ -132,11 +132,11 @@ class RestChannel:
     async def _is_stored(self) -> bool:
         """Return whether the conversation holds this turn's message, or else its answers."""
         if self._otid:
-            return await runs.is_stored(self._http, self._conversation, self._otid)
+            return await recovery.is_stored(self._http, self._conversation, self._otid)
         return not await pending_calls(self._http, self._conversation)
 
     async def _post(self, messages: list[dict[str, Any]]) -> ByteStream:
-        path = runs.conversation_path(self._conversation, "/messages")
+        path = recovery.conversation_path(self._conversation, "/messages")
         body = self._body(messages)
         self._active = True
         self._cancelled = False
@@ -164,7 +164,7 @@ class RestChannel:
             "streaming": True,
             "stream_tokens": self._settings.include_partial_messages,
             "include_pings": True,
-            **runs.agent_param(self._conversation),
+            **recovery.agent_param(self._conversation),
         }
         if self._settings.client_tools:
             # The server forgets them between requests.
@@ -280,7 +280,7 @@ class RestChannel:
             self._resumes_left -= 1
             try:
                 self._stream = await self._http.stream(
-                    runs.run_path(state.run_id, "/stream"),
+                    recovery.run_path(state.run_id, "/stream"),
                     {"starting_after": state.last_seq_id, "include_pings": True},
                 )
             except LettaError:
@@ -326,7 +326,7 @@ class RestChannel:
         for _ in range(_CANCEL_ATTEMPTS):
             if not self._active or self.state.stop.value is not None:
                 return
-            if self._cancelled or await runs.cancel(self._http, self._conversation):
+            if self._cancelled or await recovery.cancel(self._http, self._conversation):
                 self._cancelled = True
                 return
             await asyncio.sleep(_CANCEL_PAUSE)
@@ -344,11 +344,11 @@ class RestChannel:
                 await self._cancel_unborn()
             else:
                 if not self._cancelled:
-                    await runs.cancel(self._http, self._conversation)
+                    await recovery.cancel(self._http, self._conversation)
                 await within(_STOP_SECONDS, self._exhaust())
             # The run may go on without its stream, and has to be ended by its id.
             if self._stream is None or self.state.stop.value is None:
-                await runs.finish_run(self._http, self._conversation, self.state.run_id, 0.0)
+                await recovery.finish_run(self._http, self._conversation, self.state.run_id, 0.0)
             self._active = False
         if self._calls_may_wait():
             await self._clear_pending()
@@ -356,9 +356,9 @@ class RestChannel:
     async def _cancel_unborn(self) -> None:
         """Cancel the run of a request that got no answer yet and may begin at any moment."""
         for _ in range(_CANCEL_ATTEMPTS):
-            if await runs.cancel(self._http, self._conversation):
+            if await recovery.cancel(self._http, self._conversation):
                 return
-            if not self._answered and await runs.is_stored(
+            if not self._answered and await recovery.is_stored(
                 self._http, self._conversation, self._otid
             ):
                 return
