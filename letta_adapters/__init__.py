@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from letta_adapters.backends.config import Remote as Remote
     from letta_adapters.backends.config import Rest as Rest
     from letta_adapters.backends.config import RuntimeStatus as RuntimeStatus
-    from letta_adapters.client import AsyncLettaClient as AsyncLettaClient
+    from letta_adapters.client.client import AsyncLettaClient as AsyncLettaClient
+    from letta_adapters.client.session import AsyncSession as AsyncSession
     from letta_adapters.content import ImageContent as ImageContent
     from letta_adapters.content import TextContent as TextContent
     from letta_adapters.content import image_from_bytes as image_from_bytes
@@ -99,18 +100,17 @@ if TYPE_CHECKING:
     from letta_adapters.permissions import Allow as Allow
     from letta_adapters.permissions import Deny as Deny
     from letta_adapters.permissions import PermissionContext as PermissionContext
-    from letta_adapters.session import AsyncSession as AsyncSession
-    from letta_adapters.sync import LettaClient as LettaClient
-    from letta_adapters.sync import Session as Session
-    from letta_adapters.sync import create_agent as create_agent
-    from letta_adapters.sync import create_session as create_session
-    from letta_adapters.sync import prompt as prompt
-    from letta_adapters.sync import resume_session as resume_session
+    from letta_adapters.sync.client import LettaClient as LettaClient
+    from letta_adapters.sync.client import Session as Session
+    from letta_adapters.sync.client import create_agent as create_agent
+    from letta_adapters.sync.client import create_session as create_session
+    from letta_adapters.sync.client import prompt as prompt
+    from letta_adapters.sync.client import resume_session as resume_session
     from letta_adapters.tools.client_side import Tool as Tool
     from letta_adapters.tools.client_side import tool as tool
 
 _HOMES = {
-    "client": "AsyncLettaClient",
+    "client.client": "AsyncLettaClient",
     "content": "ImageContent TextContent image_from_bytes image_from_file image_from_url",
     "engine.transcript": "Row Transcript",
     "errors": "AuthenticationError ConfigurationError ConflictError ConnectionFailedError "
@@ -127,9 +127,9 @@ _HOMES = {
     "options": "MemoryBlock Sleeptime",
     "backends.config": "Local Remote Rest RuntimeStatus",
     "permissions": "Allow Deny PermissionContext",
-    "session": "AsyncSession",
-    "sync": "LettaClient Session create_agent create_session prompt resume_session",
-    "tools": "Tool tool",
+    "client.session": "AsyncSession",
+    "sync.client": "LettaClient Session create_agent create_session prompt resume_session",
+    "tools.client_side": "Tool tool",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from letta_adapters.backends.base import Target
 from letta_adapters.backends.config import BackendSpec
-from letta_adapters.client import AsyncLettaClient, make_session, new_target, resume_target
+from letta_adapters.client.client import AsyncLettaClient, make_session, new_target, resume_target
+from letta_adapters.client.session import AsyncSession
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.messages import ResultMessage
-from letta_adapters.session import AsyncSession
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -24,7 +24,7 @@ import pytest
 pytest.importorskip("mcp", reason="the mcp package is not installed (extra: mcp)")
 
 from letta_adapters import errors
-from letta_adapters._bridge import get_bridge
+from letta_adapters.sync.bridge import get_bridge
 from letta_adapters.tools.client_side import Tool, as_tools
 from letta_adapters.tools.mcp import connection
 from letta_adapters.tools.mcp import host as mcp_servers
@@ -529,7 +529,7 @@ def test_a_program_that_does_not_close(tmp_path: Path, stdio: Any, pids: Any, ho
     spec = stdio()
     program = f"""
         import asyncio
-        from letta_adapters._bridge import get_bridge
+        from letta_adapters.sync.bridge import get_bridge
         from letta_adapters.tools.mcp.host import McpHost
 
         async def main():

@@ -23,7 +23,7 @@ from letta_adapters import (
     create_session,
     resume_session,
 )
-from letta_adapters.client import resolve_backend
+from letta_adapters.client.client import resolve_backend
 from letta_adapters.options import AgentOptions, SessionOptions
 
 NOWHERE = Rest(base_url="http://127.0.0.1:9", api_key="")

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
-from letta_adapters._bridge import Bridge, Closable, get_bridge
 from letta_adapters._utils.loops import running_loop, running_task
 from letta_adapters.backends.base import Conversation
 from letta_adapters.backends.config import BackendSpec, Local, Remote, Rest
@@ -22,9 +21,10 @@ from letta_adapters.calls import places, stored
 from letta_adapters.calls.exchange import Exchange
 from letta_adapters.calls.memo import memo_of
 from letta_adapters.calls.model import Call, CallEnd, CallEvent
-from letta_adapters.client import AsyncLettaClient, resolve_backend
+from letta_adapters.client.client import AsyncLettaClient, resolve_backend
 from letta_adapters.errors import InvalidInputError, WrongEventLoopError
-from letta_adapters.sync import LettaClient
+from letta_adapters.sync.bridge import Bridge, Closable, get_bridge
+from letta_adapters.sync.client import LettaClient
 
 T = TypeVar("T")
 _Spec = Rest | Local | Remote
@@ -66,7 +66,7 @@ class Caller:
     lives no longer than it.
 
     Args:
-        backend: The backend, as :class:`~letta_adapters.client.AsyncLettaClient` takes it;
+        backend: The backend, as :class:`~letta_adapters.AsyncLettaClient` takes it;
             ``None``: the environment decides.
         client: Use this client instead: a ``LettaClient`` from anywhere, an ``AsyncLettaClient``
             from its own event loop only. It is not closed.

@@ -30,7 +30,7 @@ from letta_adapters.messages import (
 )
 
 if TYPE_CHECKING:
-    from letta_adapters.client import AsyncLettaClient
+    from letta_adapters.client.client import AsyncLettaClient
 
 _TEXTS = (AssistantMessage, ReasoningMessage)
 

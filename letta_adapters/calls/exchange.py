@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 from letta_adapters._utils.loops import running_task
 from letta_adapters._utils.waiting import ended
 from letta_adapters.backends.base import Conversation, TurnSettings
-from letta_adapters.beginning import begin_turn
 from letta_adapters.calls import places, sending, stored
 from letta_adapters.calls.checks import checked
 from letta_adapters.calls.ending import Ending
@@ -26,6 +25,8 @@ from letta_adapters.calls.memo import HELD_SECONDS, Held, memo_of, recent
 from letta_adapters.calls.model import ID_PREFIX, Call, CallEvent
 from letta_adapters.calls.route import Route, make_route, mismatched, retold
 from letta_adapters.calls.rule import Plan, inputs_of, make_plan
+from letta_adapters.client.beginning import begin_turn
+from letta_adapters.client.turn import MessageStream, Turn
 from letta_adapters.engine.otids import sent_as
 from letta_adapters.errors import (
     ConversationBusyError,
@@ -35,10 +36,9 @@ from letta_adapters.errors import (
     WaitsForItselfError,
 )
 from letta_adapters.messages import PendingToolCall, StreamEvent
-from letta_adapters.turns import MessageStream, Turn
 
 if TYPE_CHECKING:
-    from letta_adapters.client import AsyncLettaClient
+    from letta_adapters.client.client import AsyncLettaClient
 
 _GONE_ON: Final = "the conversation has gone on since that answer"
 _GONE: Final = "the conversation it came from is gone"

@@ -19,8 +19,8 @@ from letta_adapters.backends.changes import Change
 from letta_adapters.messages import Message
 
 if TYPE_CHECKING:
-    from letta_adapters.client import AsyncLettaClient
-    from letta_adapters.turns import Turn
+    from letta_adapters.client.client import AsyncLettaClient
+    from letta_adapters.client.turn import Turn
 
 _RECENT_CALLS: Final = BOUND
 _DEFAULT_SECONDS: Final = 30.0

@@ -18,7 +18,7 @@ from letta_adapters.errors import InvalidInputError, LettaError, UnsupportedOpti
 from letta_adapters.options import SessionOptions
 
 if TYPE_CHECKING:
-    from letta_adapters.client import AsyncLettaClient
+    from letta_adapters.client.client import AsyncLettaClient
 
 _PAGE: Final = 100
 # The frameworks' names of model settings, and the Letta API's.

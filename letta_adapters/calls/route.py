@@ -21,7 +21,7 @@ from letta_adapters.errors import HistoryMismatchError
 from letta_adapters.messages import PendingToolCall
 
 if TYPE_CHECKING:
-    from letta_adapters.client import AsyncLettaClient
+    from letta_adapters.client.client import AsyncLettaClient
 
 
 @dataclass(frozen=True, slots=True)

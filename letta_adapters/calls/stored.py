@@ -26,7 +26,7 @@ from letta_adapters.messages import (
 )
 
 if TYPE_CHECKING:
-    from letta_adapters.client import AsyncLettaClient
+    from letta_adapters.client.client import AsyncLettaClient
 
 # The number of newest stored messages that are searched for a repeated call.
 RECENT: Final = 50

@@ -20,7 +20,7 @@ from letta_adapters._version import __version__
 
 if TYPE_CHECKING:
     from letta_adapters.backends.config import Local, Remote, Rest
-    from letta_adapters.sync import LettaClient, Session
+    from letta_adapters.sync.client import LettaClient, Session
 
 OK, FAILED, INTERRUPTED = 0, 1, 130
 # Seconds that the embedded runtime waits for the next command: starting it takes longer than a
@@ -231,7 +231,7 @@ def backend_of(args: argparse.Namespace) -> Rest | Local | Remote:
         InvalidInputError: An option is wrong, or does not fit that backend.
     """
     from letta_adapters.backends.config import Local, Remote, Rest
-    from letta_adapters.client import resolve_backend
+    from letta_adapters.client.client import resolve_backend
     from letta_adapters.errors import InvalidInputError
     from letta_adapters.options import build
 

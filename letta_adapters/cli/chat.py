@@ -41,7 +41,7 @@ from letta_adapters.errors import LettaError
 from letta_adapters.messages import InitMessage, Message, ResultMessage, ToolCallMessage
 from letta_adapters.permissions import Allow, Deny, PermissionContext
 from letta_adapters.permissions.policy import DOES
-from letta_adapters.sync import LettaClient
+from letta_adapters.sync.client import LettaClient
 
 # On Windows, waiting without a limit cannot be interrupted.
 _TICK: Final = 0.5

@@ -39,7 +39,7 @@ from letta_adapters.cli.render import (
 )
 from letta_adapters.errors import ConfigurationError
 from letta_adapters.messages import ResultMessage
-from letta_adapters.sync import LettaClient, Session
+from letta_adapters.sync.client import LettaClient, Session
 from letta_adapters.testing.scripted_model import ModelRequest, Reply, ScriptedModel, ToolUse
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.text import Text
 
 from letta_adapters.cli.render import clean
-from letta_adapters.sync import LettaClient
+from letta_adapters.sync.client import LettaClient
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -38,7 +38,7 @@ from letta_adapters.backends.runtime.state_directory import Meeting
 from letta_adapters.cli import FAILED, OK, backend_of
 from letta_adapters.cli.render import clean, make_console, progress, show_hint
 from letta_adapters.errors import LettaError
-from letta_adapters.sync import LettaClient
+from letta_adapters.sync.client import LettaClient
 
 if TYPE_CHECKING:
     from pathlib import Path

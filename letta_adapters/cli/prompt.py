@@ -20,7 +20,7 @@ from letta_adapters.cli.render import (
     show_error,
 )
 from letta_adapters.messages import ResultMessage
-from letta_adapters.sync import LettaClient, Session
+from letta_adapters.sync.client import LettaClient, Session
 
 
 def run(args: argparse.Namespace) -> int:

@@ -31,7 +31,7 @@ from letta_adapters.messages import (
 if TYPE_CHECKING:
     from rich.status import Status
 
-    from letta_adapters.sync import Session
+    from letta_adapters.sync.client import Session
 
 _LINE = 200  # characters of a tool call or result that are shown
 _CONTROLS = {code: "�" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}

@@ -39,7 +39,7 @@ from letta_adapters.langchain.structured import structured
 if TYPE_CHECKING:
     from langchain_core.language_models import ModelProfile
 
-    from letta_adapters.client import AsyncLettaClient
+    from letta_adapters.client.client import AsyncLettaClient
 
 # The abilities that every agent has, whatever its model.
 _PROFILE: Final[Mapping[str, Any]] = {

@@ -34,8 +34,8 @@ from letta_adapters.testing._model_wire import Reply, Usage, tokens
 
 if TYPE_CHECKING:
     from letta_adapters.backends.config import Rest
-    from letta_adapters.client import AsyncLettaClient
-    from letta_adapters.sync import LettaClient
+    from letta_adapters.client.client import AsyncLettaClient
+    from letta_adapters.sync.client import LettaClient
 
 _URL: Final = "http://letta.fake"
 _CONVERSATION: Final = r"/v1/conversations/([^/]+)"
@@ -77,13 +77,13 @@ class FakeLetta:
 
     def client(self) -> LettaClient:
         """Return a synchronous client of it, which adapters take for asynchronous calls too."""
-        from letta_adapters.sync import LettaClient
+        from letta_adapters.sync.client import LettaClient
 
         return LettaClient(_rest(), http_client=self.http_client())
 
     def async_client(self) -> AsyncLettaClient:
         """Return an asynchronous client of it."""
-        from letta_adapters.client import AsyncLettaClient
+        from letta_adapters.client.client import AsyncLettaClient
 
         return AsyncLettaClient(_rest(), http_client=self.http_client())
 

@@ -11,7 +11,7 @@ from letta_adapters.testing.scripted_model import ModelRequest, Reply, ScriptedM
 
 if TYPE_CHECKING:
     from letta_adapters.backends.config import Local
-    from letta_adapters.sync import LettaClient
+    from letta_adapters.sync.client import LettaClient
 
 MODEL: Final = "lmstudio/scripted"
 _PROMPT: Final = "You are a test agent."
@@ -61,7 +61,7 @@ class LocalLetta:
     def client(self) -> LettaClient:
         """Return a client, for synchronous code and for adapters."""
         if self._client is None:
-            from letta_adapters.sync import LettaClient
+            from letta_adapters.sync.client import LettaClient
 
             self._client = LettaClient(self.spec)
         return self._client

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-import letta_adapters.client
+import letta_adapters.client.client
 from letta_adapters import AsyncLettaClient
 from letta_adapters.backends.app_server.backend import AppServerBackend
 from letta_adapters.backends.app_server.connection import Endpoint
@@ -55,7 +55,7 @@ def connect(
             options.setdefault("reflecting", Reflecting(server.home / "reflection"))
         backend = AppServerBackend(name, endpoint, **options)
         with monkeypatch.context() as patch:
-            patch.setattr(letta_adapters.client, "_make_backend", lambda *_: backend)
+            patch.setattr(letta_adapters.client.client, "_make_backend", lambda *_: backend)
             made = AsyncLettaClient()
         made._place = id(made)  # each as in a process of its own: else they take turns here
         return made

@@ -10,7 +10,7 @@ import pytest
 
 from letta_adapters import AsyncLettaClient, ResultMessage
 from letta_adapters.backends.app_server.backend import AppServerBackend
-from letta_adapters.session import AsyncSession
+from letta_adapters.client.session import AsyncSession
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel
 from tests.app_server._server import AppServer
 

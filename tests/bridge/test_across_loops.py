@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from letta_adapters._bridge import HIGH_WATER, get_bridge
+from letta_adapters.sync.bridge import HIGH_WATER, get_bridge
 
 
 class Numbers:

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from letta_adapters import LettaClient, Rest, _bridge
-from letta_adapters._bridge import HIGH_WATER, LOW_WATER, Bridge, get_bridge
 from letta_adapters.errors import (
     ConnectionFailedError,
     InvalidInputError,
@@ -22,6 +21,7 @@ from letta_adapters.errors import (
     SessionClosedError,
 )
 from letta_adapters.messages import StreamEvent
+from letta_adapters.sync.bridge import HIGH_WATER, LOW_WATER, Bridge, get_bridge
 from letta_adapters.tools.client_side import tool
 from tests.faults import _events as ev
 from tests.faults._server import Server

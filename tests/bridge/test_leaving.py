@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from letta_adapters import LettaClient
-from letta_adapters._bridge import get_bridge
 from letta_adapters.errors import (
     TurnCancelledError,
 )
+from letta_adapters.sync.bridge import get_bridge
 from tests.faults import _events as ev
 from tests.faults._server import Server
 from tests.faults._wire import deaf, hang, held, stream

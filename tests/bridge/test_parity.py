@@ -8,14 +8,17 @@ from typing import Any
 import pytest
 
 import letta_adapters
-from letta_adapters import aio, resources, sync, sync_resources
-from letta_adapters.client import AsyncLettaClient
-from letta_adapters.session import AsyncSession
-from letta_adapters.turns import MessageStream
+from letta_adapters import aio
+from letta_adapters.client import resources
+from letta_adapters.client.client import AsyncLettaClient
+from letta_adapters.client.session import AsyncSession
+from letta_adapters.client.turn import MessageStream
+from letta_adapters.sync import client
+from letta_adapters.sync import resources as sync_resources
 
 PAIRS = [
-    (AsyncLettaClient, sync.LettaClient),
-    (AsyncSession, sync.Session),
+    (AsyncLettaClient, client.LettaClient),
+    (AsyncSession, client.Session),
     (resources.AsyncAgents, sync_resources.Agents),
     (resources.AsyncConversations, sync_resources.Conversations),
     (resources.AsyncModels, sync_resources.Models),
@@ -112,5 +115,5 @@ def test_every_public_member_has_a_docstring() -> None:
 
 def test_both_streams_can_be_closed() -> None:
     assert inspect.iscoroutinefunction(MessageStream.aclose)
-    returns = inspect.signature(sync.Session.stream).return_annotation
+    returns = inspect.signature(client.Session.stream).return_annotation
     assert returns.startswith("Generator[")

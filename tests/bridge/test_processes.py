@@ -207,7 +207,7 @@ client.close()
 
 MEMORY = """
 import asyncio, resource
-from letta_adapters.client import AsyncLettaClient
+from letta_adapters.client.client import AsyncLettaClient
 unit = 1 if sys.platform == "darwin" else 1024
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -261,7 +261,7 @@ def test_a_hundred_thousand_events_lose_nothing_and_cost_little(server: Server, 
 def test_importing_starts_nothing(server: Server) -> None:
     """No thread, no event loop, before the first client."""
     script = """
-import letta_adapters.sync, letta_adapters.aio
+import letta_adapters.sync.client, letta_adapters.aio
 say([t.name for t in threading.enumerate()])
 """
     assert finish(start(script, server.url)) == ["['MainThread']"]

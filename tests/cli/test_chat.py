@@ -17,7 +17,7 @@ import pytest
 from letta_adapters.cli import chat, main, render
 from letta_adapters.errors import LettaError
 from letta_adapters.messages import ResultMessage, Usage
-from letta_adapters.sync import Session
+from letta_adapters.sync.client import Session
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 from tests._wheel import needs_wheel
 from tests.cli.conftest import Done, Terminal

@@ -9,7 +9,7 @@ import pytest
 
 from letta_adapters import Rest
 from letta_adapters.backends.rest import recovery, turn
-from letta_adapters.client import AsyncLettaClient
+from letta_adapters.client.client import AsyncLettaClient
 from letta_adapters.testing.live.faces import sync_client
 from tests.faults import _events as ev
 from tests.faults._server import Server

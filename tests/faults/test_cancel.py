@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import Rest
-from letta_adapters.client import AsyncLettaClient
+from letta_adapters.client.client import AsyncLettaClient
 from letta_adapters.errors import (
     ConversationBusyError,
     InvalidInputError,
@@ -255,7 +255,7 @@ async def test_closing_the_session_while_another_task_reads(
 async def test_closing_the_session_while_another_task_reads_from_a_deaf_server(
     server: Server, rest: MakeRest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("letta_adapters.turns._END_SECONDS", 0.1)
+    monkeypatch.setattr("letta_adapters.client.turn._END_SECONDS", 0.1)
     monkeypatch.setattr("letta_adapters.backends.rest.turn._STOP_SECONDS", 0.1)
     server.script(stream(ev.ping(), deaf))
     async with AsyncLettaClient(rest(idle_timeout=3600)) as client:

@@ -11,7 +11,7 @@ import pytest
 
 from letta_adapters import LettaClient, Rest, aio
 from letta_adapters import prompt as sync_prompt
-from letta_adapters.client import AsyncLettaClient
+from letta_adapters.client.client import AsyncLettaClient
 from letta_adapters.errors import (
     InvalidInputError,
     NotFoundError,

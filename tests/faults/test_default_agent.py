@@ -11,7 +11,7 @@ import pytest
 
 from letta_adapters import Rest
 from letta_adapters.backends import default_agent
-from letta_adapters.client import AsyncLettaClient
+from letta_adapters.client.client import AsyncLettaClient
 from letta_adapters.errors import (
     ConfigurationError,
     LettaError,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import Deny
-from letta_adapters.client import AsyncLettaClient
+from letta_adapters.client.client import AsyncLettaClient
 from letta_adapters.errors import InvalidInputError, TurnFailedError
 from tests.faults import _events as ev
 from tests.faults._server import Server

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("mcp", reason="the mcp package is not installed (extra: mcp)")
 
 from letta_adapters import Rest
-from letta_adapters.client import AsyncLettaClient
+from letta_adapters.client.client import AsyncLettaClient
 from letta_adapters.errors import ConnectionFailedError, InvalidInputError
 from letta_adapters.tools.client_side import tool
 from tests.faults import _events as ev

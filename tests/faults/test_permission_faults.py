@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import Allow, Deny, Rest
-from letta_adapters.client import AsyncLettaClient
+from letta_adapters.client.client import AsyncLettaClient
 from letta_adapters.errors import (
     InvalidInputError,
     LettaError,

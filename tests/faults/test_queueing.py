@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import LettaClient, Rest, _locks
-from letta_adapters.client import AsyncLettaClient
+from letta_adapters.client.client import AsyncLettaClient
 from letta_adapters.errors import ConversationBusyError, SessionClosedError
 from tests.faults import _events as ev
 from tests.faults._server import Server

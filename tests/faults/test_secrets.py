@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import LettaClient, Rest
-from letta_adapters.client import AsyncLettaClient, resolve_backend
+from letta_adapters.client.client import AsyncLettaClient, resolve_backend
 from letta_adapters.errors import (
     AuthenticationError,
     ConnectionFailedError,

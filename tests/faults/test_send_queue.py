@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from letta_adapters import LettaClient, Rest
-from letta_adapters.client import AsyncLettaClient
+from letta_adapters.client.client import AsyncLettaClient
+from letta_adapters.client.outbox import MAX_QUEUED
 from letta_adapters.errors import ConversationBusyError, InvalidInputError, WaitsForItselfError
 from letta_adapters.messages import AssistantMessage, InitMessage, ResultMessage
-from letta_adapters.outbox import MAX_QUEUED
 from tests.faults import _events as ev
 from tests.faults._server import Server
 from tests.faults._turns import LONG, until
@@ -362,7 +362,7 @@ async def test_what_still_waits_when_all_is_closed_is_reported(
     session = await sent(client, "one")
     await session.send("two", otid="otid-2")
     await session.send("three", otid="otid-3")
-    with caplog.at_level(logging.WARNING, "letta_adapters.session"):
+    with caplog.at_level(logging.WARNING, "letta_adapters.client.session"):
         await (session if closes == "session" else client).close()
     assert [(item["id"], item["content"]) for item in session.unsent] == [
         ("otid-2", "two"),

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import LettaClient, Rest
-from letta_adapters.client import AsyncLettaClient
+from letta_adapters.client.client import AsyncLettaClient
 from letta_adapters.errors import ServerError, is_retryable
 from letta_adapters.langchain import ChatLetta, LettaRunnable
 from letta_adapters.tools.client_side import tool

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import Rest
-from letta_adapters.client import AsyncLettaClient
+from letta_adapters.client.client import AsyncLettaClient
 from letta_adapters.errors import (
     ConversationBusyError,
     InvalidInputError,

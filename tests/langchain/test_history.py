@@ -12,12 +12,12 @@ from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from letta_adapters import AsyncLettaClient, ConversationBusyError, LettaClient, Rest
-from letta_adapters._bridge import get_bridge
 from letta_adapters.backends.app_server.backend import AppServerBackend
 from letta_adapters.calls.live import given
 from letta_adapters.calls.memo import memo_of, recent
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.messages import content_text
+from letta_adapters.sync.bridge import get_bridge
 from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 from tests.langchain.cases import CASES, Case, get_weather

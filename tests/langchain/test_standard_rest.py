@@ -11,8 +11,8 @@ import pytest
 from langchain_core.language_models import BaseChatModel
 
 from letta_adapters import AsyncLettaClient, LettaClient, Rest
-from letta_adapters._bridge import get_bridge
 from letta_adapters.langchain import ChatLetta
+from letta_adapters.sync.bridge import get_bridge
 from letta_adapters.testing import LettaCassette
 from tests.langchain._standard import MEDIA, Standard
 from tests.rest.conftest import MODEL

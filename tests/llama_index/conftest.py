@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from letta_adapters import AsyncLettaClient, LettaClient, Rest
-from letta_adapters._bridge import get_bridge
 from letta_adapters.llama_index import LettaAgent, LettaLLM
 from letta_adapters.messages import content_text
+from letta_adapters.sync.bridge import get_bridge
 from letta_adapters.testing import FakeLetta, LettaCassette
 from letta_adapters.testing.scripted_model import ScriptedModel
 from tests.live._rig import rig_script, rig_server

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from letta_adapters import LettaClient, Rest
-from letta_adapters._bridge import get_bridge
+from letta_adapters.sync.bridge import get_bridge
 from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.scripted_model import Reply
 

@@ -8,7 +8,7 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from letta_adapters import LettaClient, Rest
-from letta_adapters._bridge import get_bridge
+from letta_adapters.sync.bridge import get_bridge
 from letta_adapters.testing import LettaCassette
 from tests.langchain.graphs import (
     test_identity,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import LettaClient, Rest
-from letta_adapters._bridge import get_bridge
+from letta_adapters.sync.bridge import get_bridge
 from letta_adapters.testing import FakeLetta, LettaCassette
 from letta_adapters.testing.scripted_model import ModelRequest, Reply, ScriptedModel
 from tests.rest.conftest import MODEL

@@ -9,13 +9,13 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from letta_adapters.answers import Answerer
 from letta_adapters.backends.base import BackendTurn, Conversation, TurnSettings
+from letta_adapters.client.tool_calls import Answerer
+from letta_adapters.client.turn import Turn
 from letta_adapters.messages import InitMessage
-from letta_adapters.turns import Turn
 
 if TYPE_CHECKING:
-    from letta_adapters.client import AsyncLettaClient
+    from letta_adapters.client.client import AsyncLettaClient
 
 
 async def begin_turn(

@@ -14,6 +14,12 @@ from letta_adapters._utils.loops import running_loop
 from letta_adapters.backends.base import DEFAULT, Backend, Conversation, Order, Target
 from letta_adapters.backends.changes import Change, change_of
 from letta_adapters.backends.config import BackendSpec, Local, Remote, Rest, RuntimeStatus
+from letta_adapters.client.handles import Handles
+from letta_adapters.client.outbox import unread_error, withdraw
+from letta_adapters.client.resources import AsyncAgents, AsyncConversations, AsyncModels
+from letta_adapters.client.session import PAGE_SIZE, AsyncSession, check_page
+from letta_adapters.client.turn import serves
+from letta_adapters.client.works import Works
 from letta_adapters.errors import (
     ConversationBusyError,
     InvalidInputError,
@@ -21,21 +27,15 @@ from letta_adapters.errors import (
     WaitsForItselfError,
     WrongEventLoopError,
 )
-from letta_adapters.handles import Handles
 from letta_adapters.messages import MessagePage, ResultMessage
 from letta_adapters.options import AgentKwargs, AgentOptions, SessionKwargs, SessionOptions
-from letta_adapters.outbox import unread_error, withdraw
-from letta_adapters.resources import AsyncAgents, AsyncConversations, AsyncModels
-from letta_adapters.session import PAGE_SIZE, AsyncSession, check_page
-from letta_adapters.turns import serves
-from letta_adapters.works import Works
 
 if TYPE_CHECKING:
     import httpx
     from typing_extensions import Unpack
 
+    from letta_adapters.client.turn import Turn
     from letta_adapters.tools.mcp.host import McpHost
-    from letta_adapters.turns import Turn
 
 
 def resolve_backend(backend: BackendSpec | None) -> Rest | Local | Remote:
@@ -252,7 +252,7 @@ class AsyncLettaClient:
             InvalidInputError: There is no such provider (the message names those spelled alike), or
                 fields are missing.
         """
-        from letta_adapters.providers import connect_provider
+        from letta_adapters.client.providers import connect_provider
 
         given = {"apiKey": api_key, "baseUrl": base_url, **fields}
         return await connect_provider(self, provider, given)

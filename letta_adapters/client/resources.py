@@ -21,7 +21,7 @@ from letta_adapters.presets import literal_prompt
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from letta_adapters.client import AsyncLettaClient
+    from letta_adapters.client.client import AsyncLettaClient
     from letta_adapters.options import AgentKwargs
 
 

@@ -1,4 +1,4 @@
-"""The same API as :mod:`letta_adapters.client`, for synchronous code.
+"""The same API as :mod:`letta_adapters.client.client`, for synchronous code.
 
 Each object here drives its asynchronous counterpart on one background event loop and has no logic
 of its own.
@@ -10,10 +10,10 @@ import threading
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from letta_adapters._bridge import Bridge, get_bridge
 from letta_adapters.backends.base import Order, Target
 from letta_adapters.backends.config import BackendSpec, RuntimeStatus
-from letta_adapters.client import AsyncLettaClient, make_session, new_target, resume_target
+from letta_adapters.client.client import AsyncLettaClient, make_session, new_target, resume_target
+from letta_adapters.client.session import PAGE_SIZE, AsyncSession
 from letta_adapters.errors import InvalidInputError, LettaError
 from letta_adapters.messages import (
     BootstrapState,
@@ -23,16 +23,16 @@ from letta_adapters.messages import (
     RecoveryResult,
     ResultMessage,
 )
-from letta_adapters.session import PAGE_SIZE, AsyncSession
-from letta_adapters.sync_controls import Controls
-from letta_adapters.sync_resources import Agents, Conversations, Models
+from letta_adapters.sync.bridge import Bridge, get_bridge
+from letta_adapters.sync.controls import Controls
+from letta_adapters.sync.resources import Agents, Conversations, Models
 
 if TYPE_CHECKING:
     import httpx
     from typing_extensions import Unpack
 
+    from letta_adapters.client.turn import MessageStream
     from letta_adapters.options import AgentKwargs, SessionKwargs
-    from letta_adapters.turns import MessageStream
 
 _Core = TypeVar("_Core")
 _T = TypeVar("_T")
@@ -67,7 +67,7 @@ class _Bridged(Generic[_Core]):
 class LettaClient(_Bridged[AsyncLettaClient]):
     """A client for Letta agents, for synchronous code: scripts, threads, notebooks, forked workers.
 
-    It does the same as :class:`~letta_adapters.client.AsyncLettaClient`, whose docstrings apply.
+    It does the same as :class:`~letta_adapters.AsyncLettaClient`, whose docstrings apply.
     Close it, or use it with ``with``::
 
         with LettaClient("local") as client:
@@ -196,7 +196,7 @@ class LettaClient(_Bridged[AsyncLettaClient]):
 class Session(_Bridged[AsyncSession], Controls):
     """A conversation with a Letta agent, for synchronous code.
 
-    It does the same as :class:`~letta_adapters.session.AsyncSession`, whose docstrings apply::
+    It does the same as :class:`~letta_adapters.AsyncSession`, whose docstrings apply::
 
         with resume_session("agent-...") as session:
             session.send("What do you remember about me?")

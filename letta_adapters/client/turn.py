@@ -25,8 +25,8 @@ from weakref import ReferenceType, ref
 from letta_adapters._utils.deadline import Deadline
 from letta_adapters._utils.loops import running_task
 from letta_adapters._utils.waiting import ended, within
-from letta_adapters.answers import Answerer
 from letta_adapters.backends.base import BackendTurn, Conversation, ToolAnswer, inside_a_turn
+from letta_adapters.client.tool_calls import Answerer
 from letta_adapters.engine.stop_reasons import Failure
 from letta_adapters.errors import LettaError
 from letta_adapters.messages import (

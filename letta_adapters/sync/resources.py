@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from letta_adapters.options import AgentKwargs
-    from letta_adapters.sync import LettaClient
+    from letta_adapters.sync.client import LettaClient
 
 
 class _Resource:
@@ -24,7 +24,7 @@ class _Resource:
 
 
 class Agents(_Resource):
-    """The agents of the backend; see :class:`~letta_adapters.resources.AsyncAgents`."""
+    """The agents of the backend; see :class:`~letta_adapters.client.resources.AsyncAgents`."""
 
     def create(self, **options: Unpack[AgentKwargs]) -> str:
         """Create an agent and return its id, as ``client.create_agent`` does."""
@@ -85,7 +85,7 @@ class Agents(_Resource):
 
 
 class Conversations(_Resource):
-    """The conversations of agents; see :class:`~letta_adapters.resources.AsyncConversations`."""
+    """The conversations of agents: :class:`~letta_adapters.client.resources.AsyncConversations`."""
 
     def create(self, agent_id: str, **fields: Any) -> dict[str, Any]:
         """Create a conversation (``summary``, ``model``, ``model_settings``, ...) and return it."""

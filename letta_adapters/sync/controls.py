@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from letta_adapters.client.session import AsyncSession
     from letta_adapters.options import PermissionMode, Toolset
-    from letta_adapters.session import AsyncSession
 
 
 class Controls:
-    """The controls of a session; see :class:`~letta_adapters.controls.AsyncControls`."""
+    """The controls of a session; see :class:`~letta_adapters.client.controls.AsyncControls`."""
 
-    # For type checkers alone: :class:`~letta_adapters.sync.Session` brings both.
+    # For type checkers alone: :class:`~letta_adapters.Session` brings both.
     if TYPE_CHECKING:
 
         @property

@@ -14,12 +14,12 @@ from letta_adapters.errors import InvalidInputError, ServerError
 from letta_adapters.options import PermissionMode, SessionOptions, Toolset
 
 if TYPE_CHECKING:
-    from letta_adapters.client import AsyncLettaClient
-    from letta_adapters.outbox import Outbox
+    from letta_adapters.client.client import AsyncLettaClient
+    from letta_adapters.client.outbox import Outbox
 
 
 class AsyncControls:
-    """The part of :class:`~letta_adapters.session.AsyncSession` that is not about messages.
+    """The part of :class:`~letta_adapters.AsyncSession` that is not about messages.
 
     All but :meth:`update_model`, :meth:`queued` and :meth:`remove_queued` exist in Letta Code only;
     the Letta API refuses them by name.

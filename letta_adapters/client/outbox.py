@@ -9,8 +9,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from letta_adapters.client.turn import Turn
 from letta_adapters.errors import ConversationBusyError
-from letta_adapters.turns import Turn
 
 # The number of messages of one session that may wait behind its turn.
 MAX_QUEUED: Final = 100

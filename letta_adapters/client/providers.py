@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from letta_adapters.errors import InvalidInputError, UnsupportedOptionError
 
 if TYPE_CHECKING:
-    from letta_adapters.client import AsyncLettaClient
+    from letta_adapters.client.client import AsyncLettaClient
 
 
 async def connect_provider(
     client: AsyncLettaClient, provider: str, given: Mapping[str, str | None]
 ) -> list[str]:
-    """Connect a provider; see :meth:`~letta_adapters.client.AsyncLettaClient.connect_provider`."""
+    """Connect a provider; see :meth:`~letta_adapters.AsyncLettaClient.connect_provider`."""
     if client.backend_name == "rest":
         raise UnsupportedOptionError(
             "connect_provider",

@@ -1,0 +1,527 @@
+"""A session, which is one conversation with one agent: :class:`AsyncSession`.
+
+All control flow is here, in its asynchronous form; the synchronous session only forwards to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from letta_adapters._utils.loops import running_task
+from letta_adapters.backends.base import (
+    Conversation,
+    DeniedRounds,
+    Opened,
+    Order,
+    Target,
+    TurnSettings,
+)
+from letta_adapters.client.beginning import begin_in_line, begin_turn
+from letta_adapters.client.controls import AsyncControls
+from letta_adapters.client.outbox import Outbox, withdraw
+from letta_adapters.client.tool_calls import Answerer
+from letta_adapters.client.turn import MessageStream, Turn
+from letta_adapters.content import to_wire
+from letta_adapters.errors import (
+    InvalidInputError,
+    LettaError,
+    PendingApprovalError,
+    SessionClosedError,
+)
+from letta_adapters.messages import (
+    BootstrapState,
+    InitMessage,
+    MessagePage,
+    RecoveryResult,
+    ResultMessage,
+)
+from letta_adapters.options import SessionOptions
+from letta_adapters.tools.client_side import Tool, as_tools
+
+if TYPE_CHECKING:
+    from letta_adapters.client.client import AsyncLettaClient
+    from letta_adapters.tools.mcp.host import McpHost
+
+PAGE_SIZE = 50
+_MAX_PAGE = 1000
+_CLOSED = "The session was closed."
+
+
+class AsyncSession(AsyncControls):
+    """A conversation with a Letta agent.
+
+    ``create_session`` and ``resume_session`` make it without any I/O. It opens on ``async with`` or
+    on first use, and its ids are ``None`` until then. A closed session cannot be opened again::
+
+        async with client.resume_session("agent-...") as session:
+            await session.send("What do you remember about me?")
+            async for message in session.stream():
+                print(message)
+    """
+
+    def __init__(
+        self,
+        client: AsyncLettaClient,
+        target: Target,
+        options: SessionOptions,
+        *,
+        owns_client: bool = False,
+        off_loop: bool = False,
+    ) -> None:
+        self._client = client
+        self._target = target
+        self._options = options
+        self._owns_client = owns_client
+        self._off_loop = off_loop
+        self._tools: dict[str, Tool] = {tool.name: tool for tool in _runnable(options.tools)}
+        self._mcp: McpHost | None = None
+        self._opened: Opened | None = None
+        self._opening = asyncio.Lock()
+        self._session_id: str | None = None
+        self._outbox = Outbox()
+        # The number of messages on their way that the server has not accepted yet.
+        self._sending = 0
+        self._init_pending = True
+        self._closed = False
+
+    # -- identity ---------------------------------------------------------------------------
+
+    @property
+    def agent_id(self) -> str | None:
+        """The agent's id; ``None`` until the session is open."""
+        return self._opened.conversation.agent_id if self._opened else None
+
+    @property
+    def conversation_id(self) -> str | None:
+        """The conversation's id (``"default"`` for the agent's own one); ``None`` until open."""
+        return self._opened.conversation.conversation_id if self._opened else None
+
+    @property
+    def session_id(self) -> str | None:
+        """The id of this session object; ``None`` until the session is open."""
+        return self._session_id
+
+    @property
+    def mcp_problems(self) -> Mapping[str, LettaError]:
+        """The servers of ``mcp_servers`` that are not connected, each with the reason."""
+        return {} if self._mcp is None else dict(self._mcp.problems)
+
+    async def initialize(self) -> InitMessage:
+        """Open the session now, if it is not open, and return the first message of its stream.
+
+        Raises:
+            LettaError: The agent was not found, the key was refused, the server cannot be reached,
+                an option is not supported, ...
+        """
+        opened = await self._open()
+        return self._init_message(opened)
+
+    def _init_message(self, opened: Opened) -> InitMessage:
+        return InitMessage(
+            opened.conversation.agent_id,
+            opened.conversation.conversation_id,
+            str(self._session_id),
+            self._client.backend.name,
+            opened.model,
+            (*opened.tools, *(name for name in self._tools if name not in opened.tools)),
+        )
+
+    async def _open(self) -> Opened:
+        self._check_usable()
+        # Two tasks may use a new session at once; it must not open two conversations.
+        async with self._opening:
+            self._check_usable()  # it may have been closed meanwhile
+            if self._opened is None:
+                self._opened = await self._client.works.run(self, self._find())
+                self._session_id = f"session-{uuid.uuid4()}"
+        return self._opened
+
+    def _uses(self, model: str) -> None:
+        if self._opened is not None:
+            self._opened = replace(self._opened, model=model)
+
+    async def _find(self) -> Opened:
+        await self._start_mcp()
+        return await self._client.backend.open(self._target, self._options)
+
+    async def _start_mcp(self) -> None:
+        """Connect to the MCP servers; the session's own tools win over theirs of the same name."""
+        if not self._options.mcp_servers or self._mcp is not None:
+            return
+        from letta_adapters.tools.mcp.host import McpHost
+
+        self._mcp = McpHost()
+        # The client closes what a session forgets, so it learns of the servers before they start.
+        self._client.mcp_hosts.add(self._mcp)  # closing it again does no harm
+        try:
+            tools = await self._mcp.start(self._options.mcp_servers)
+        except BaseException:
+            self._mcp = None
+            raise
+        self._tools = {tool.name: tool for tool in tools} | self._tools
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise SessionClosedError("This session is closed.")
+        self._client.check_usable()
+
+    # -- turns ------------------------------------------------------------------------------
+
+    async def send(self, message: Any, *, otid: str | None = None) -> None:
+        """Send a message and return once the server has accepted it; then read :meth:`stream`.
+
+        Turns of one conversation run one after the other. A message waits in line while an earlier
+        message of this session, or one that the same task has sent in this conversation, is not
+        answered to its end. Then ``send`` returns at once, the message goes out when it is its
+        turn, and a refusal by the server becomes the error of its stream. :meth:`queued` shows the
+        messages that wait. If another task's turn in another session is in the way, ``send`` itself
+        waits.
+
+        Args:
+            message: Text, an image, or a sequence of text and image parts.
+            otid: The message's id for the server, which the stored message keeps; made up if not
+                given. With Redis a Letta API answers a second message of the same id, in whatever
+                conversation, with its answer to the first.
+
+        Raises:
+            InvalidInputError: The message or the ``otid`` is wrong. This is found before any I/O.
+            ConversationBusyError: 100 messages of this session wait already.
+            LettaError: The server refused the message, or could not be reached (``accepted`` says
+                whether the message may have arrived).
+        """
+        await self._send(message, otid, running_task())
+
+    async def _send(self, message: Any, otid: str | None, owner: object) -> None:
+        opened, content, otid = await self._prepare(message, otid)
+        place = opened.conversation
+        ahead = self._client.turns.get(place)
+        # To wait here for a turn that this very caller has to read would never end, so its message
+        # waits in line instead. Behind a stranger's turn waiting is safe.
+        own = ahead is not None and ahead.left_behind(owner) and not ahead.given_up(None)
+        if self._outbox.busy or self._sending or own:
+            self._client.check_outside(place)
+            self._outbox.check_room()
+            self._stand_in_line(opened, content, otid, owner)
+        else:
+            await self._send_now(opened, content, otid, owner)
+
+    async def _prepare(self, message: Any, otid: str | None) -> tuple[Opened, Any, str]:
+        self._check_usable()
+        content = to_wire(message)
+        if otid is not None and not otid.strip():
+            raise InvalidInputError("otid must not be empty.")
+        return await self._open(), content, otid or str(uuid.uuid4())
+
+    async def _send_now(self, opened: Opened, content: Any, otid: str, owner: object) -> Turn:
+        beginning = self._begin(opened, content, otid, owner)
+        self._sending += 1
+        try:
+            turn = await self._client.works.run(self, beginning, _undo)
+        finally:
+            self._sending -= 1
+        if self._closed:  # just now: close() did not see the turn yet
+            await turn.stop(_CLOSED)
+            self._check_usable()
+        self._init_pending = False
+        turn.keeper = ref(self)
+        self._outbox.add(turn)
+        return turn
+
+    # The message's turn exists at once, so that a stream can be read from it; a task of its own
+    # sends the message when the conversation is free.
+    def _stand_in_line(self, opened: Opened, content: Any, otid: str, owner: object) -> None:
+        client, place = self._client, opened.conversation
+        turn = Turn(
+            client.backend.turn(place, self._turn_settings()),
+            place,
+            self._answerer(place),
+            init=None,
+            timeout=self._options.turn_timeout or client.backend.turn_timeout,
+            owner=owner,
+            release=None,
+        )
+        turn.keeper = ref(self)
+        item = {"id": otid, "client_message_id": otid, "kind": "message", "content": content}
+        beginning = client.works.start(
+            self, begin_in_line(client, turn, self._turn_settings, content, otid, self._first_init)
+        )
+        turn.wait(item, beginning, client.make_way)
+        client.queue.append(turn)
+        beginning.add_done_callback(lambda _: client.queue.remove(turn))
+        self._outbox.add(turn)
+
+    def _first_init(self) -> InitMessage | None:
+        """Return the first message of the session's first stream; ``None`` for later streams."""
+        if not self._init_pending or self._opened is None:
+            return None
+        self._init_pending = False
+        return self._init_message(self._opened)
+
+    async def _begin(self, opened: Opened, content: Any, otid: str, owner: object) -> Turn:
+        leave = await self._client.enter(opened.conversation, owner)
+        try:
+            # The wait for the conversation may have been long: the session may be closed by now.
+            self._check_usable()
+        except BaseException:
+            leave()
+            raise
+        return await begin_turn(
+            self._client,
+            opened.conversation,
+            self._turn_settings(),
+            content,
+            otid,
+            leave=leave,
+            owner=owner,
+            answerer=self._answerer(opened.conversation),
+            init=self._init_message(opened) if self._init_pending else None,
+            timeout=self._options.turn_timeout,
+        )
+
+    def _turn_settings(self) -> TurnSettings:
+        return TurnSettings(
+            include_partial_messages=self._options.include_partial_messages,
+            client_tools=[
+                {"name": t.name, "description": t.description, "parameters": t.parameters}
+                for t in self._tools.values()
+            ],
+            max_steps=self._options.max_steps,
+            session=self._options,
+        )
+
+    def _answerer(self, conversation: Conversation) -> Answerer:
+        return Answerer(
+            self._tools,
+            self._options.can_use_tool,
+            self._client.backend.name,
+            conversation,
+            self._off_loop,
+            DeniedRounds(self._options.max_denied_rounds),
+        )
+
+    def stream(self) -> MessageStream:
+        """Return the messages of the oldest turn that no stream was asked for yet.
+
+        The stream ends with the turn's ``ResultMessage``. Each call is for one message that was
+        sent, oldest first. Messages that this task has sent come before those of other tasks. An
+        earlier stream that this task has not read to its end is given up when the next one is read.
+
+        Raises:
+            InvalidInputError: Nothing was sent, or every message sent has its stream already.
+        """
+        self._check_usable()
+        return self._stream(running_task())
+
+    def _stream(self, owner: object) -> MessageStream:
+        turn = self._outbox.next(owner)
+        if turn is None:
+            raise InvalidInputError("There is no turn to stream: call send() first.")
+        return turn.stream(owner)
+
+    @property
+    def closed(self) -> bool:
+        """True once the session was closed, which is final."""
+        return self._closed
+
+    @property
+    def unsent(self) -> tuple[Mapping[str, Any], ...]:
+        """The messages that waited in line and will never be sent, as :meth:`queued` showed them.
+
+        They are here because the session or the client was closed, or because they were refused and
+        nobody has read that in their stream.
+        """
+        return self._outbox.unsent
+
+    async def run_turn(self, message: Any, *, otid: str | None = None) -> ResultMessage:
+        """Send a message, wait for the turn's end, and return its result.
+
+        A tool call that an earlier, abandoned turn left pending blocks the message. It is denied
+        and the message sent again, at most ``recovery_attempts`` times; as the message was refused,
+        nothing is sent twice.
+
+        Raises:
+            ConversationBusyError: This task has sent messages before whose streams nobody has read.
+            LettaError: The server refused the message. A turn that failed later is *returned* as a
+                result with ``success=False``.
+        """
+        return await self._run_turn(message, otid, running_task())
+
+    async def _run_turn(self, message: Any, otid: str | None, owner: object) -> ResultMessage:
+        attempts = self._options.recovery_attempts
+        while True:
+            try:
+                result = await self._one_turn(message, otid, owner)
+            except LettaError as error:
+                # A server tells of a call left pending in one of two ways: it refuses the message,
+                # or it accepts the message and ends the turn with that error.
+                if error.code != "pending_approval":
+                    raise
+                if attempts <= 0:
+                    ids, named = await self._waiting_calls()
+                    text = f"{error.message} {named}".strip()
+                    raise PendingApprovalError(text, tool_call_ids=ids, accepted=False) from error
+            else:
+                if result.error_code != "pending_approval":
+                    return result
+                if attempts <= 0:
+                    _, named = await self._waiting_calls()
+                    return replace(result, error_detail=f"{result.error_detail} {named}".strip())
+            attempts -= 1
+            await self._recover(owner)
+
+    async def _waiting_calls(self) -> tuple[tuple[str, ...], str]:
+        """Return the ids of the calls that wait and a sentence that names them, or nothing."""
+        opened = await self._open()
+        try:
+            waiting = await self._client.backend.pending_calls(opened.conversation)
+        except LettaError:
+            waiting = ()
+        names = ", ".join(f"{call.tool_name} ({call.tool_call_id})" for call in waiting)
+        return tuple(c.tool_call_id for c in waiting), f"It waits for: {names}." if names else ""
+
+    async def _one_turn(self, message: Any, otid: str | None, owner: object) -> ResultMessage:
+        opened, content, otid = await self._prepare(message, otid)
+        self._outbox.check_read(owner)
+        turn = await self._send_now(opened, content, otid, owner)
+        async with turn.stream(owner) as stream:
+            async for item in stream:
+                if isinstance(item, ResultMessage):
+                    return item
+        raise AssertionError("a turn always ends with a result")
+
+    async def abort(self) -> None:
+        """Stop the agent's current turn, whose stream then ends with a ``cancelled`` result.
+
+        It is no error if no turn runs. Messages that wait in line go on: see ``remove_queued``.
+        """
+        opened = await self._open()
+        turn = self._outbox.current
+        if turn is not None:
+            await turn.abort()
+        else:
+            # A run that somebody else has started in this conversation is to be stopped as well.
+            await self._client.backend.abort(opened.conversation)
+
+    # -- state ------------------------------------------------------------------------------
+
+    async def list_messages(
+        self,
+        before: str | None = None,
+        after: str | None = None,
+        order: Order = "desc",
+        limit: int = PAGE_SIZE,
+    ) -> MessagePage:
+        """Return a page of stored messages, newest first; this works while a stream is running too.
+
+        Args:
+            before: Return messages older than the one with this id (``page.next_before``).
+            after: Return messages newer than the one with this id (``page.next_after``).
+            order: ``"desc"`` (newest first) or ``"asc"``.
+            limit: The number of stored messages on a page, 1 to 1000.
+        """
+        check_page(before, after, order, limit)
+        opened = await self._open()
+        return await self._client.backend.list_messages(
+            opened.conversation, before=before, after=after, order=order, limit=limit
+        )
+
+    async def bootstrap_state(self, limit: int = PAGE_SIZE) -> BootstrapState:
+        """Return ids, model, tools, the newest messages and the calls that wait for an answer."""
+        opened = await self._open()
+        page, pending = await asyncio.gather(
+            self.list_messages(limit=limit),
+            self._client.backend.pending_calls(opened.conversation),
+        )
+        init = self._init_message(opened)
+        return BootstrapState(
+            init.agent_id, init.conversation_id, init.model, init.tools, page, pending
+        )
+
+    async def recover_pending_approvals(self) -> RecoveryResult:
+        """Deny the tool calls that an abandoned turn left waiting; no model is called for it.
+
+        Raises:
+            LettaError: The server refused.
+        """
+        return await self._recover(running_task())
+
+    async def _recover(self, owner: object) -> RecoveryResult:
+        opened = await self._open()
+        backend = self._client.backend
+        # Without the conversation to itself it might deny calls that a running turn answers just
+        # now.
+        leave = await self._client.enter(opened.conversation, owner)
+        try:
+            pending = await backend.pending_calls(opened.conversation)
+            if pending:
+                await backend.deny(opened.conversation, pending, "The call was abandoned.")
+        finally:
+            leave()
+        return RecoveryResult(pending)
+
+    async def close(self) -> None:
+        """Stop the turn that is running and close for good. It can be called more than once.
+
+        Messages that still wait are not sent: a warning is logged, and :attr:`unsent` holds them.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            turns = self._outbox.turns
+            # First those that wait: stopping the running turn frees the conversation, and one of
+            # them would begin.
+            await withdraw(turns, "session")
+            await self._client.works.end(self)
+            for turn in turns:
+                await turn.stop(_CLOSED)
+        finally:
+            try:
+                if self._mcp is not None:
+                    await self._mcp.aclose()
+                    self._client.mcp_hosts.discard(self._mcp)
+            finally:
+                if self._owns_client:
+                    await self._client.close()
+
+    async def __aenter__(self) -> AsyncSession:
+        try:
+            await self._open()
+        except BaseException:
+            # A session that failed to open may have connected MCP servers, or own its client.
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def _runnable(tools: Sequence[Any]) -> tuple[Tool, ...]:
+    made = as_tools(tools)
+    for tool in made:
+        if tool.handler is None:
+            raise InvalidInputError(
+                f"Tool {tool.name!r} has no function to run: a session runs its tools itself."
+            )
+    return made
+
+
+def check_page(before: str | None, after: str | None, order: str, limit: int) -> None:
+    """Refuse a page that cannot exist, before any I/O."""
+    if order not in ("asc", "desc"):
+        raise InvalidInputError(f"order must be 'asc' or 'desc', not {order!r}.")
+    if not 1 <= limit <= _MAX_PAGE:
+        raise InvalidInputError(f"limit must be between 1 and {_MAX_PAGE}, not {limit}.")
+    if before is not None and after is not None:
+        raise InvalidInputError("Give either before or after, not both.")
+
+
+async def _undo(turn: Turn) -> None:
+    """Stop a turn whose sender was cancelled just as it was accepted."""
+    await turn.stop("The message was given up as it was accepted.")
