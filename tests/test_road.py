@@ -19,7 +19,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("engine",),
     ("backends", "specs"),
     ("client", "session"),
-    ("sync", "calls"),
+    ("sync", "chat"),
     ("langchain", "llama_index"),
     ("testing",),
     ("cli", "aio", "__main__"),
@@ -33,10 +33,10 @@ CIRCLES: Final = {
         for name in ("beginning", "client", "controls", "providers", "resources", "session")
     ),
     frozenset({"sync.client", "sync.resources"}),
-    frozenset({"llama_index.llm", "llama_index.observe"}),
+    frozenset({"llama_index.instrumentation", "llama_index.llm"}),
     frozenset({"llama_index.agent", "llama_index.stopping"}),
-    frozenset({"langchain.calling", "langchain.chat_model", "langchain.structured"}),
-    frozenset({"langchain.loop", "langchain.runnable", "langchain.turn_stream"}),
+    frozenset({"langchain.chat_model", "langchain.requests", "langchain.structured_output"}),
+    frozenset({"langchain.agent_loop", "langchain.runnable", "langchain.turn_stream"}),
 }
 UP: Final = {("options", "tools.mcp.host")}
 

@@ -7,6 +7,6 @@ whether one of its own tools may run.
 
 from letta_adapters.langchain.chat_model import ChatLetta
 from letta_adapters.langchain.runnable import LettaRunnable
-from letta_adapters.langchain.tool_runs import decide
+from letta_adapters.langchain.tools import decide
 
 __all__ = ["ChatLetta", "LettaRunnable", "decide"]

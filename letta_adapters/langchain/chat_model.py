@@ -23,18 +23,18 @@ from langchain_core.tools import BaseTool
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
-from letta_adapters.calls.answer import Answer
-from letta_adapters.calls.calling import Calling
-from letta_adapters.calls.demands import choose
-from letta_adapters.calls.places import about_model
-from letta_adapters.langchain.calling import calling_of, placed, stop_words
+from letta_adapters.chat.constrained import Calling
+from letta_adapters.chat.constraints import choose
+from letta_adapters.chat.conversations import about_model
+from letta_adapters.chat.response import Answer
 from letta_adapters.langchain.chunks import ChunkMaker, message_of
-from letta_adapters.langchain.convert import to_wire_tools
+from letta_adapters.langchain.configuration import Placed
 from letta_adapters.langchain.errors import langchain_errors
+from letta_adapters.langchain.events import EventMaker
+from letta_adapters.langchain.messages import to_wire_tools
 from letta_adapters.langchain.metadata import PROVIDER
-from letta_adapters.langchain.placed import Placed
-from letta_adapters.langchain.protocol import EventMaker
-from letta_adapters.langchain.structured import structured
+from letta_adapters.langchain.requests import calling_of, placed, stop_words
+from letta_adapters.langchain.structured_output import structured
 
 if TYPE_CHECKING:
     from langchain_core.language_models import ModelProfile

@@ -18,8 +18,8 @@ from langchain_core.messages.block_translators import register_translator
 from langchain_core.messages.tool import ToolCall, invalid_tool_call, tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 
-from letta_adapters.calls import CallEvent
-from letta_adapters.calls.answer import Answer, Piece, Reader
+from letta_adapters.chat import CallEvent
+from letta_adapters.chat.response import Answer, Piece, Reader
 from letta_adapters.langchain.metadata import NOTES, PROVIDER, metadata_of, usage_metadata_of
 from letta_adapters.messages import ToolCallMessage, ToolResultMessage
 
@@ -166,7 +166,7 @@ def _streamed_arguments(call: ToolCallMessage) -> str:
 
     That parser repairs JSON that was cut off, and a tool would run with the defaults of all that is
     missing. A JSON string it leaves alone, and calls the call invalid
-    (:func:`~letta_adapters.langchain.convert.raw_arguments` reads it again). And ``null`` means no
+    (:func:`~letta_adapters.langchain.messages.raw_arguments` reads it again). And ``null`` means no
     arguments to some models.
     """
     if call.problem:

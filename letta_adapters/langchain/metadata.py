@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from letta_adapters.calls.answer import STOPPED, Reader
-from letta_adapters.langchain.convert import MARKER_KEY
+from letta_adapters.chat.response import STOPPED, Reader
+from letta_adapters.langchain.messages import MARKER_KEY
 from letta_adapters.messages import Usage
 
 PROVIDER: Final = "letta"

@@ -16,12 +16,12 @@ from langchain_core.tools import BaseTool, StructuredTool
 from pydantic import BaseModel, RootModel
 
 from letta_adapters.errors import InvalidInputError
+from letta_adapters.langchain.agent_loop import Loop, Output, made_of
+from letta_adapters.langchain.agent_loop import Steps as _Steps
 from letta_adapters.langchain.chat_model import ChatLetta
 from letta_adapters.langchain.errors import langchain_errors
 from letta_adapters.langchain.inputs import as_messages
-from letta_adapters.langchain.loop import Loop, Output, made_of
-from letta_adapters.langchain.loop import Steps as _Steps
-from letta_adapters.langchain.tool_runs import as_base_tools
+from letta_adapters.langchain.tools import as_base_tools
 from letta_adapters.langchain.turn_stream import (
     AsyncTurnStream,
     EventSteps,

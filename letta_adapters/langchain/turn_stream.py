@@ -16,8 +16,8 @@ from typing import Any, Final
 from langchain_core.language_models.chat_model_stream import AsyncChatModelStream, ChatModelStream
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
-from letta_adapters.langchain.convert import raw_arguments
-from letta_adapters.langchain.loop import Steps
+from letta_adapters.langchain.agent_loop import Steps
+from letta_adapters.langchain.messages import raw_arguments
 
 Event = dict[str, Any]
 # Stands for the result until there is one; ``None`` could be a result.

@@ -32,20 +32,20 @@ from workflows.handler import WorkflowHandler
 
 from letta_adapters._utils.raised import report_raised
 from letta_adapters.backends.base import Conversation
-from letta_adapters.calls import Call, CallEnd, Marker, stored
+from letta_adapters.chat import Call, CallEnd, Marker, replay
 from letta_adapters.errors import HistoryMismatchError, InvalidInputError, TurnFailedError
 from letta_adapters.llama_index.approvals import ApprovalRequiredEvent, ApprovalResponseEvent
 from letta_adapters.llama_index.contexts import begin_anew
-from letta_adapters.llama_index.convert import to_wire_tools, tool_answer
 from letta_adapters.llama_index.history import History
+from letta_adapters.llama_index.instrumentation import Observation
 from letta_adapters.llama_index.llm import LettaLLM
 from letta_adapters.llama_index.memory import LettaMemory, make_storable
-from letta_adapters.llama_index.observe import Observation
+from letta_adapters.llama_index.messages import to_wire_tools, tool_answer
 from letta_adapters.llama_index.runs import is_last_step, run_of
+from letta_adapters.llama_index.serialization import WHERE, data_of, refuse_unknown
 from letta_adapters.llama_index.state import LIMIT, AgentState
-from letta_adapters.llama_index.stepping import StepReader
+from letta_adapters.llama_index.step import StepReader
 from letta_adapters.llama_index.stopping import _AgentLLM
-from letta_adapters.llama_index.storing import WHERE, data_of, refuse_unknown
 from letta_adapters.messages import ToolCallMessage
 from letta_adapters.options import SessionOptions
 
@@ -397,7 +397,7 @@ class LettaAgent(BaseWorkflowAgent):
         where = Conversation(sent["agent_id"], sent["conversation_id"])
         key, results = sent["key"], sent["results"]
         found = await self._letta._runner.caller.arun(
-            lambda client: stored.holds(client, where, key, results, self._turn_timeout)
+            lambda client: replay.holds(client, where, key, results, self._turn_timeout)
         )
         if found is None:
             state.sent = None

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.memory import BaseMemory
 
-from letta_adapters.calls import Entry
-from letta_adapters.llama_index.convert import to_entry
+from letta_adapters.chat import Entry
+from letta_adapters.llama_index.messages import to_entry
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,17 +21,19 @@ from llama_index.core.tools import BaseTool
 from llama_index.core.types import Model, PydanticProgramMode
 from typing_extensions import Self
 
-from letta_adapters.calls import Call
-from letta_adapters.calls.answer import Answer, Reader
-from letta_adapters.calls.calling import Calling
-from letta_adapters.calls.demands import choose
-from letta_adapters.calls.running import Runner
+from letta_adapters.chat import Call
+from letta_adapters.chat.constrained import Calling
+from letta_adapters.chat.constraints import choose
+from letta_adapters.chat.response import Answer, Reader
+from letta_adapters.chat.runner import Runner
 from letta_adapters.engine.assembler import parse_arguments
 from letta_adapters.errors import InvalidInputError
-from letta_adapters.llama_index.convert import to_entries, to_wire_tools
-from letta_adapters.llama_index.observe import Observation
+from letta_adapters.llama_index.instrumentation import Observation
+from letta_adapters.llama_index.messages import to_entries, to_wire_tools
 from letta_adapters.llama_index.responses import ResponseMaker, as_completion, response_of
-from letta_adapters.llama_index.shapes import (
+from letta_adapters.llama_index.serialization import WHERE, caller_of, data_of, refuse_unknown
+from letta_adapters.llama_index.spans import own_span
+from letta_adapters.llama_index.structured_output import (
     Draft,
     ObjectMaker,
     Shape,
@@ -44,8 +46,6 @@ from letta_adapters.llama_index.shapes import (
     unbroken,
     with_shape,
 )
-from letta_adapters.llama_index.spans import own_span
-from letta_adapters.llama_index.storing import WHERE, caller_of, data_of, refuse_unknown
 from letta_adapters.messages import broken_arguments
 from letta_adapters.options import SessionOptions
 

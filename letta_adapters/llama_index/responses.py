@@ -12,9 +12,9 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
 
-from letta_adapters.calls import CallEvent
-from letta_adapters.calls.answer import STOPPED, Piece, Reader
-from letta_adapters.llama_index.convert import assistant_message
+from letta_adapters.chat import CallEvent
+from letta_adapters.chat.response import STOPPED, Piece, Reader
+from letta_adapters.llama_index.messages import assistant_message
 from letta_adapters.messages import ToolCallMessage
 
 

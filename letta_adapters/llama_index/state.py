@@ -15,9 +15,9 @@ from llama_index.core.tools import ToolSelection
 from llama_index.core.workflow import Context
 
 from letta_adapters.backends.base import Conversation
-from letta_adapters.calls import CallEnd, Entry, Marker
-from letta_adapters.calls.rule import inputs_of
-from letta_adapters.llama_index.convert import MARKER_KEY, assistant_message, to_entries
+from letta_adapters.chat import CallEnd, Entry, Marker
+from letta_adapters.chat.history import inputs_of
+from letta_adapters.llama_index.messages import MARKER_KEY, assistant_message, to_entries
 from letta_adapters.messages import ToolCallMessage
 
 NOT_RUN: Final = "Not run: the run that asked for this call ended before it could."

@@ -21,12 +21,12 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.workflow import Context
 
 from letta_adapters.backends.base import has
-from letta_adapters.calls.answer import Answer, Reader
-from letta_adapters.calls.calling import Calling
-from letta_adapters.calls.model import Call
-from letta_adapters.calls.running import Drafter, Maker, Runner
-from letta_adapters.llama_index.convert import to_entries
+from letta_adapters.chat.constrained import Calling
+from letta_adapters.chat.request import Call
+from letta_adapters.chat.response import Answer, Reader
+from letta_adapters.chat.runner import Drafter, Maker, Runner
 from letta_adapters.llama_index.llm import LettaLLM
+from letta_adapters.llama_index.messages import to_entries
 from letta_adapters.llama_index.runs import has_reached_limit, run_of
 from letta_adapters.llama_index.state import LIMIT, AgentState
 

@@ -12,8 +12,8 @@ from langchain_core.messages import HumanMessage
 from letta_adapters import AsyncLettaClient, Rest
 from letta_adapters._utils.bounded import BOUND, Bounded
 from letta_adapters.backends.changes import Change, change_of
-from letta_adapters.calls import caller
-from letta_adapters.calls.memo import Memo, memo_of, recent
+from letta_adapters.chat import clients
+from letta_adapters.chat.cache import Memo, memo_of, recent
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.llama_index import LettaLLM
 from letta_adapters.testing import FakeLetta
@@ -92,7 +92,7 @@ async def test_runs_of_others_are_looked_for_after_a_moment(
         history: list[Any] = [HumanMessage("one", id="1")]
         history.append(await model.ainvoke(history))
         if away:
-            monkeypatch.setattr("letta_adapters.calls.memo._MOMENT", -1.0)
+            monkeypatch.setattr("letta_adapters.chat.cache._MOMENT", -1.0)
         await model.ainvoke([*history, HumanMessage("two", id="2")])
     assert (asked.count("/v1/runs/") == 1) is away
 
@@ -129,15 +129,15 @@ def test_what_a_call_changes(call: Any, change: Change | None) -> None:
 async def test_an_application_with_a_key_for_each_user_keeps_some_clients(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(caller, "_CLIENTS", 3)
-    monkeypatch.setattr(caller, "_IDLE_SECONDS", -1.0)
+    monkeypatch.setattr(clients, "_CLIENTS", 3)
+    monkeypatch.setattr(clients, "_IDLE_SECONDS", -1.0)
     home = asyncio.get_running_loop()
     made: list[AsyncLettaClient] = []
     for number in range(10):
         spec = Rest(base_url="http://127.0.0.1:1", api_key=f"key{number}")
-        made.append(caller._shared(home, spec))
+        made.append(clients._shared(home, spec))
         await asyncio.sleep(0.01)
-    assert len(caller._clients[home]) == 3
+    assert len(clients._clients[home]) == 3
     assert [client.closed for client in made] == [True] * 7 + [False] * 3
     for client in made:
         await client.close()

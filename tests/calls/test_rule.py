@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from letta_adapters import Allow, Deny, InvalidInputError
-from letta_adapters.calls import Entry, Marker
-from letta_adapters.calls.entries import as_messages, as_text
-from letta_adapters.calls.rule import KEPT, call_key, inputs_of, make_plan
-from letta_adapters.calls.sending import answers_to, as_message, as_request
+from letta_adapters.chat import Entry, Marker
+from letta_adapters.chat.history import KEPT, call_key, inputs_of, make_plan
+from letta_adapters.chat.messages import as_messages, as_text
+from letta_adapters.chat.payload import answers_to, as_message, as_request
 from letta_adapters.engine.otids import of_call, sent_as
 from letta_adapters.messages import PendingToolCall
 

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from letta_adapters import Local, Remote, Rest
 from letta_adapters.backends.base import Conversation
 from letta_adapters.backends.rest import recovery
-from letta_adapters.calls.marker import Marker
+from letta_adapters.chat.marker import Marker
 from letta_adapters.client.client import AsyncLettaClient
 from letta_adapters.errors import (
     ConfigurationError,

@@ -29,14 +29,14 @@ from langgraph.types import Command, interrupt
 from pydantic import BaseModel
 
 from letta_adapters import Allow, InvalidInputError, LettaClient, UnsupportedOptionError
-from letta_adapters.calls import CallEnd, CallStart, Marker
-from letta_adapters.calls.answer import Answer, Reader
+from letta_adapters.chat import CallEnd, CallStart, Marker
+from letta_adapters.chat.response import Answer, Reader
 from letta_adapters.langchain import ChatLetta, LettaRunnable
 from letta_adapters.langchain.chunks import message_of
-from letta_adapters.langchain.convert import to_entries
-from letta_adapters.langchain.protocol import EventMaker
-from letta_adapters.langchain.structured import validator_of
-from letta_adapters.langchain.tool_runs import result_of
+from letta_adapters.langchain.events import EventMaker
+from letta_adapters.langchain.messages import to_entries
+from letta_adapters.langchain.structured_output import validator_of
+from letta_adapters.langchain.tools import result_of
 from letta_adapters.messages import AssistantMessage, ReasoningMessage, ToolCallMessage
 from letta_adapters.testing import FakeLetta
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse

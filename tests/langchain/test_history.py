@@ -13,8 +13,8 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from letta_adapters import AsyncLettaClient, ConversationBusyError, LettaClient, Rest
 from letta_adapters.backends.app_server.backend import AppServerBackend
-from letta_adapters.calls.live import given
-from letta_adapters.calls.memo import memo_of, recent
+from letta_adapters.chat.cache import memo_of, recent
+from letta_adapters.chat.known_answers import given
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.messages import content_text
 from letta_adapters.sync.bridge import get_bridge
@@ -262,7 +262,7 @@ async def test_a_result_that_comes_too_late_is_told_all_the_same(
     if lost == "connection":
         await embedded_world.cut_off()
     else:
-        monkeypatch.setattr("letta_adapters.calls.exchange.HELD_SECONDS", -1.0)
+        monkeypatch.setattr("letta_adapters.chat.stream.HELD_SECONDS", -1.0)
     result = ToolMessage("sunny in Rome", tool_call_id=asked.tool_calls[0]["id"])
     answer = await model.ainvoke([HumanMessage("Rome?"), asked, result])
     assert answer.text == "Sunny, then."

@@ -12,7 +12,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from letta_adapters import AsyncLettaClient, InvalidInputError, Rest, UnsupportedOptionError
-from letta_adapters.calls import memo
+from letta_adapters.chat import cache
 from letta_adapters.errors import ProviderRefusedError
 from letta_adapters.langchain import ChatLetta, LettaRunnable
 from letta_adapters.testing import LettaCassette
@@ -31,7 +31,7 @@ async def new_client(letta_cassette: LettaCassette) -> AsyncIterator[NewClient]:
     made: list[Any] = []
 
     def make() -> AsyncLettaClient:
-        memo.recent._calls.clear()
+        cache.recent._calls.clear()
         http_client = letta_cassette.http_client()
         client = AsyncLettaClient(rest, http_client=http_client)
         made.append((client, http_client))

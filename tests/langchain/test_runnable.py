@@ -17,7 +17,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
 from letta_adapters import Allow, Deny, InvalidInputError, LettaClient
-from letta_adapters.calls import memo
+from letta_adapters.chat import cache
 from letta_adapters.langchain import LettaRunnable
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 
@@ -358,7 +358,7 @@ def test_a_thread_goes_on_in_another_process(make: Make, script: Any) -> None:
     script("I will remember.", "Ada.")
     saver = InMemorySaver()
     first = graph_of(make(), saver).invoke({"messages": "I am Ada."}, thread("resumed"))
-    memo.recent._calls.clear()
+    cache.recent._calls.clear()
     second = graph_of(make(), saver).invoke({"messages": "Who am I?"}, thread("resumed"))
     places = [m.response_metadata["conversation_id"] for m in second["messages"] if m.type == "ai"]
     assert len(places) == 2

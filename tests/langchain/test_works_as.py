@@ -26,8 +26,8 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, RetryPolicy
 
 from letta_adapters import LettaClient
-from letta_adapters.calls import CallEnd, CallStart, Marker
-from letta_adapters.calls.answer import Reader
+from letta_adapters.chat import CallEnd, CallStart, Marker
+from letta_adapters.chat.response import Reader
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.langchain.chunks import ChunkMaker
 from letta_adapters.messages import QueueUpdateMessage

@@ -22,7 +22,7 @@ from llama_index.core.tools import FunctionTool
 
 from letta_adapters import InvalidInputError, LettaClient, UnsupportedOptionError
 from letta_adapters.llama_index import LettaAgent, LettaLLM, LettaMemory
-from letta_adapters.llama_index.convert import to_entries, to_wire_tools
+from letta_adapters.llama_index.messages import to_entries, to_wire_tools
 from letta_adapters.testing import FakeLetta
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 

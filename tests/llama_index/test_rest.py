@@ -11,7 +11,7 @@ import pytest
 from llama_index.core.workflow import Context, JsonSerializer
 
 from letta_adapters import AsyncLettaClient, Rest
-from letta_adapters.calls import memo
+from letta_adapters.chat import cache
 from letta_adapters.llama_index import ApprovalRequiredEvent, ApprovalResponseEvent, LettaAgent
 from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.scripted_model import Reply, ToolUse
@@ -29,7 +29,7 @@ async def new_client(letta_cassette: LettaCassette) -> AsyncIterator[NewClient]:
     made: list[Any] = []
 
     def make() -> AsyncLettaClient:
-        memo.recent._calls.clear()
+        cache.recent._calls.clear()
         http_client = letta_cassette.http_client()
         made.append((AsyncLettaClient(rest, http_client=http_client), http_client))
         return made[-1][0]

@@ -8,7 +8,7 @@ import pytest
 from llama_index.core.agent.workflow.workflow_events import AgentInput, AgentStream
 
 from letta_adapters.llama_index import LettaAgent
-from letta_adapters.llama_index.stepping import StepReader
+from letta_adapters.llama_index.step import StepReader
 from letta_adapters.testing import FakeLetta
 from letta_adapters.testing.llama_index.agents import add, adding, run
 from letta_adapters.testing.llama_index.watching import watching

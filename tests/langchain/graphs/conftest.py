@@ -12,7 +12,7 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from letta_adapters import LettaClient
-from letta_adapters.calls import live, memo, scope
+from letta_adapters.chat import cache, known_answers, scope
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.messages import content_text
 from letta_adapters.testing.fakes import FakeLetta
@@ -100,11 +100,11 @@ class World:
 
     def as_another_process(self) -> None:
         """Forget what this process knows of calls."""
-        memo.recent._calls.clear()
-        memo.recent._seen.clear()
-        live.given._markers.clear()
+        cache.recent._calls.clear()
+        cache.recent._seen.clear()
+        known_answers.given._markers.clear()
         scope.tasks._first.clear()
-        known = memo.memo_of(self.client._core)
+        known = cache.memo_of(self.client._core)
         known.threads.clear()
         known.told.clear()
 

@@ -12,7 +12,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 
 from letta_adapters._utils.locks import process_lock
-from letta_adapters.calls import memo, places
+from letta_adapters.chat import cache, conversations
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.testing.fakes import FakeLetta
 from tests.langchain.graphs.conftest import World, asynchronous_nodes
@@ -61,7 +61,7 @@ def test_of_two_processes_the_later_one_puts_its_conversation_away(
     """Another process makes one of that name between our look and our own."""
     world = fake_world
     name = f"thread:{world.thread}"
-    made = places.make
+    made = conversations.make
     theirs: list[str] = []
 
     async def make(client: Any, call: Any, agent_id: str, *args: Any) -> Any:
@@ -70,7 +70,7 @@ def test_of_two_processes_the_later_one_puts_its_conversation_away(
             theirs.append(other["id"])
         return await made(client, call, agent_id, *args)
 
-    monkeypatch.setattr(places, "make", make)
+    monkeypatch.setattr(conversations, "make", make)
     answer = world.model().invoke("one", world.config())
     assert answer.response_metadata["conversation_id"] == theirs[0]
     assert world.holds() == {"T": ["one"]}
@@ -209,7 +209,7 @@ def test_a_thread_of_an_earlier_version_goes_on_by_its_markers(fake_world: World
 def test_an_unmarked_history_of_a_whole_thread_goes_on_by_scope(fake_world: World) -> None:
     world = fake_world
     world.model().invoke("one", world.config())
-    memo.recent._calls.clear()
+    cache.recent._calls.clear()
     graph = StateGraph(MessagesState)
     model = world.model(scope="thread")
     graph.add_node("chat", lambda state: {"messages": [model.invoke(state["messages"])]})

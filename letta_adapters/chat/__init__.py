@@ -1,0 +1,25 @@
+"""Emulate a chat model over a stateful agent: take a whole message history, return one response.
+
+LangChain and LlamaIndex send the history with every call; a Letta agent already has it. This
+package holds the rule that finds the new messages in a history
+(:mod:`~letta_adapters.chat.history`), the exchange that sends only those
+(:mod:`~letta_adapters.chat.stream`), and the caller that makes such calls from any thread and event
+loop (:mod:`~letta_adapters.chat.clients`). It uses no class of either framework.
+
+Internal: not part of the public API.
+"""
+
+from letta_adapters.chat.clients import Caller
+from letta_adapters.chat.marker import Marker
+from letta_adapters.chat.messages import Entry
+from letta_adapters.chat.request import Call, CallEnd, CallEvent, CallStart
+
+__all__ = [
+    "Call",
+    "CallEnd",
+    "CallEvent",
+    "CallStart",
+    "Caller",
+    "Entry",
+    "Marker",
+]

@@ -1,0 +1,297 @@
+"""Make calls of an agent from any thread and any event loop, over clients that are shared.
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
+
+from letta_adapters._utils.loops import running_loop, running_task
+from letta_adapters.backends.base import Conversation
+from letta_adapters.backends.config import BackendSpec, Local, Remote, Rest
+from letta_adapters.chat import conversations, replay
+from letta_adapters.chat.cache import memo_of
+from letta_adapters.chat.request import Call, CallEnd, CallEvent
+from letta_adapters.chat.stream import Exchange
+from letta_adapters.client.client import AsyncLettaClient, resolve_backend
+from letta_adapters.errors import InvalidInputError, WrongEventLoopError
+from letta_adapters.sync.bridge import Bridge, Closable, get_bridge
+from letta_adapters.sync.client import LettaClient
+
+T = TypeVar("T")
+_Spec = Rest | Local | Remote
+
+# Unused clients that one event loop keeps, and the seconds after which one counts as unused.
+_CLIENTS: Final = 64
+_IDLE_SECONDS: Final = 60.0
+
+
+@dataclass(slots=True, eq=False)
+class _Kept:
+    """Hold a shared client.
+
+    Attributes:
+        spec: The backend it was made for.
+        client: The client.
+        used_at: Monotonic time of its last use, in seconds.
+        at_end: Closes the client together with its event loop.
+    """
+
+    spec: _Spec
+    client: AsyncLettaClient
+    used_at: float
+    at_end: AsyncGenerator[None, None] | None = None
+
+
+_clients: WeakKeyDictionary[object, list[_Kept]] = WeakKeyDictionary()
+# A task that nobody holds may be collected before it is done.
+_closing: set[asyncio.Future[None]] = set()
+_lock = threading.Lock()
+
+
+class Caller:
+    """Make an adapter's calls, each with a client that fits the thread or loop it comes from.
+
+    Clients are shared by all callers of a process that mean the same backend. Over the Letta API
+    each event loop has its own (connections belong to a loop), and sync calls use the bridge's; an
+    App Server's connection lives on the bridge's loop always, because a turn that waits for a tool
+    lives no longer than it.
+
+    Args:
+        backend: The backend, as :class:`~letta_adapters.AsyncLettaClient` takes it;
+            ``None``: the environment decides.
+        client: Use this client instead: a ``LettaClient`` from anywhere, an ``AsyncLettaClient``
+            from its own event loop only. It is not closed.
+        api_key, base_url: Short for ``backend=Rest(api_key=..., base_url=...)``.
+
+    Raises:
+        InvalidInputError: Two of them name a backend.
+    """
+
+    def __init__(
+        self,
+        *,
+        backend: BackendSpec | None = None,
+        client: LettaClient | AsyncLettaClient | None = None,
+        api_key: Any = None,
+        base_url: str | None = None,
+    ) -> None:
+        by_url = api_key is not None or base_url is not None
+        if sum((backend is not None, client is not None, by_url)) > 1:
+            raise InvalidInputError(
+                "Give backend=, client=, or api_key= / base_url=: each of them names the backend."
+            )
+        if client is not None and not isinstance(client, LettaClient | AsyncLettaClient):
+            raise InvalidInputError(
+                f"client is {type(client).__name__}, not a LettaClient or AsyncLettaClient."
+            )
+        self._client = client
+        # False where the environment decides, because the application named no backend.
+        self.named = by_url or backend is not None or client is not None
+        if by_url:
+            backend = Rest(**_given(api_key=api_key, base_url=base_url))
+        self._spec = None if client is not None else resolve_backend(backend)
+
+    @property
+    def backend_name(self) -> str:
+        """Return ``"rest"``, ``"local"`` or ``"remote"``."""
+        if self._client is not None:
+            return self._client.backend_name
+        if isinstance(self._spec, Rest):
+            return "rest"
+        return "local" if isinstance(self._spec, Local) else "remote"
+
+    @property
+    def spec(self) -> _Spec:
+        """Return the backend as it can be written down: the settings, not the connection."""
+        if isinstance(self._client, LettaClient):
+            return self._client._core.spec
+        if self._client is not None:
+            return self._client.spec
+        assert self._spec is not None
+        return self._spec
+
+    # -- calls ------------------------------------------------------------------------------
+
+    def stream(self, call: Call) -> Generator[CallEvent, None, None]:
+        """Yield the events of a call, in this thread. Closing the generator stops the agent."""
+        client = self._sync_client()
+        return get_bridge().iterate(Exchange(client, call, threading.current_thread()))
+
+    def astream(self, call: Call) -> Closable[CallEvent]:
+        """Return the events of a call, in this task; its ``aclose()`` stops the agent."""
+        if self._here():
+            return Exchange(self._async_client(), call)
+        owner = running_task()
+        return get_bridge().aiterate(Exchange(self._sync_client(), call, owner))
+
+    def run(self, work: Callable[[AsyncLettaClient], Awaitable[T]]) -> T:
+        """Run other work with the client, from this thread.
+
+        Args:
+            work: Called with the client, on the client's event loop.
+        """
+        return get_bridge().call(_do(work, self._sync_client()))
+
+    async def arun(self, work: Callable[[AsyncLettaClient], Awaitable[T]]) -> T:
+        """Run other work with the client, from this task.
+
+        Args:
+            work: Called with the client, on the client's event loop.
+        """
+        if self._here():
+            return await work(self._async_client())
+        return await get_bridge().acall(_do(work, self._sync_client()))
+
+    def abandon(self, end: CallEnd, *, remove: bool = False) -> CallEnd:
+        """Give up a turn whose calls nobody will answer, and return its last event anew.
+
+        Args:
+            end: The last event of the call.
+            remove: The conversation was for this one call: remove it.
+
+        Returns:
+            The event without pending calls, and with the newest message as the head of its marker.
+        """
+        return self.run(lambda client: _abandon(client, end, remove))
+
+    async def aabandon(self, end: CallEnd, *, remove: bool = False) -> CallEnd:
+        """Give up such a turn from a task; see :meth:`abandon`.
+
+        Args:
+            end: The last event of the call.
+            remove: The conversation was for this one call: remove it.
+        """
+        return await self.arun(lambda client: _abandon(client, end, remove))
+
+    # -- clients ----------------------------------------------------------------------------
+
+    def _here(self) -> bool:
+        """Return whether asynchronous calls use a client of their own event loop."""
+        if self._client is not None:
+            return isinstance(self._client, AsyncLettaClient)
+        return isinstance(self._spec, Rest)
+
+    def _sync_client(self) -> AsyncLettaClient:
+        """Return the client on the bridge's loop."""
+        if isinstance(self._client, AsyncLettaClient):
+            raise WrongEventLoopError(
+                "A synchronous call cannot use an AsyncLettaClient.",
+                hint="Pass a LettaClient, or call the asynchronous methods on its event loop.",
+            )
+        if self._client is not None:
+            return self._client._core
+        assert self._spec is not None
+        return _shared(get_bridge(), self._spec)
+
+    def _async_client(self) -> AsyncLettaClient:
+        """Return the client of the running loop."""
+        if isinstance(self._client, AsyncLettaClient):
+            return self._client
+        assert self._spec is not None
+        return _shared(running_loop(), self._spec)
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """Return the values that are not ``None``, so that the defaults stand for the others."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+async def _do(work: Callable[[AsyncLettaClient], Awaitable[T]], client: AsyncLettaClient) -> T:
+    return await work(client)
+
+
+async def _abandon(client: AsyncLettaClient, end: CallEnd, remove: bool) -> CallEnd:
+    where = Conversation(end.agent_id, end.conversation_id)
+    held = memo_of(client).held.pop(where, None)
+    # A paused turn of this process is stopped as a whole; otherwise its calls may still wait on the
+    # server, where each needs an answer before the conversation can go on.
+    if held is not None:
+        await held.turn.stop("The application gave the call up.")
+    elif end.pending:
+        waiting = await client.backend.pending_calls(where)
+        if waiting:
+            await client.backend.deny(where, waiting, "The application gave the call up.")
+    if remove:
+        await conversations.remove(client, where)
+        return replace(end, pending=(), marker=replace(end.marker, pending=()))
+    # Stopping added messages, so the marker's head is no longer the newest message.
+    head = replay.names_of_newest(await replay.newest(client, where, 1)) or end.marker.head
+    return replace(end, pending=(), marker=replace(end.marker, pending=(), head=head))
+
+
+def _shared(home: Bridge | asyncio.AbstractEventLoop, spec: _Spec) -> AsyncLettaClient:
+    """Return the client for this backend of that home (a running loop, or the bridge).
+
+    A home keeps only the clients used last: an application that has a key for each of its users
+    must not have a connection for each of them for ever.
+    """
+    with _lock:
+        known = _clients.setdefault(home, [])
+        known[:] = [kept for kept in known if not kept.client.closed]
+        for kept in known:
+            if kept.spec == spec:
+                kept.used_at = time.monotonic()
+                return kept.client
+        made = _Kept(spec, AsyncLettaClient(spec), time.monotonic())
+        known.append(made)
+        idle = _idle(known)
+        known[:] = [kept for kept in known if kept not in idle]
+    # The bridge closes its clients at exit; any other loop has to be made to.
+    if isinstance(home, Bridge):
+        home.clients.add(made.client)
+    else:
+        made.at_end = _close_at_end(made.client)
+    for kept in idle:
+        _close_soon(home, kept)
+    return made.client
+
+
+def _idle(known: list[_Kept]) -> list[_Kept]:
+    """Return the clients that a home with too many of them can do without."""
+    now = time.monotonic()
+    unused = [
+        kept
+        for kept in sorted(known, key=lambda kept: kept.used_at)
+        if not kept.client.busy and now - kept.used_at > _IDLE_SECONDS
+    ]
+    return unused[: max(0, len(known) - _CLIENTS)]
+
+
+def _close_soon(home: Bridge | asyncio.AbstractEventLoop, kept: _Kept) -> None:
+    """Close a client on its own loop, from whichever thread this is."""
+    loop = home.loop if isinstance(home, Bridge) else home
+
+    def close() -> None:
+        closing = asyncio.ensure_future(kept.client.close())
+        _closing.add(closing)
+        closing.add_done_callback(_closing.discard)
+
+    loop.call_soon_threadsafe(close)
+
+
+def _close_at_end(client: AsyncLettaClient) -> AsyncGenerator[None, None]:
+    """Close the client when its loop ends; the generator it returns has to be kept until then.
+
+    ``asyncio.run()`` closes the asynchronous generators of its loop at the end, which is the one
+    thing of its shutdown that a library can take part in.
+    """
+
+    async def until_then() -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await client.close()
+
+    waiting = until_then()
+    with suppress(StopIteration):
+        waiting.__anext__().send(None)  # runs to its yield: nothing in it waits
+    return waiting

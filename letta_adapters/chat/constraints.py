@@ -1,0 +1,233 @@
+"""Demand of an answer that it calls a certain tool, or is JSON that fits a schema.
+
+Neither the Letta API nor Letta Code has a ``tool_choice`` or a response format per request. So the
+agent is told with the call what is wanted, the answer is checked, and an answer that does not meet
+the demand gets one chance to be mended in the same conversation.
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from letta_adapters.chat.messages import Entry
+from letta_adapters.chat.request import Call
+from letta_adapters.chat.response import Answer
+from letta_adapters.errors import InvalidInputError
+from letta_adapters.messages import PendingToolCall
+
+# The number of times an answer may be mended. Each is a turn, which costs model calls.
+REPAIRS: Final = 1
+
+_BRACKETS: Final = {"object": ("{", "}"), "array": ("[", "]")}
+
+Check = Callable[[Answer], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Hold the conditions that an answer has to meet, and the texts that state them.
+
+    Attributes:
+        note: Text for the agent with this one call.
+        standing: Text that the agent is told once and keeps to, as it does to system text.
+        check: Function that returns the fault of an answer, or ``None``.
+        final: Nobody will answer the tool calls, so the turn ends with them.
+    """
+
+    note: str = ""
+    standing: str = ""
+    check: Check | None = None
+    final: bool = False
+
+    def attempts(self, call: Call) -> Generator[Call, Answer, Answer]:
+        """Yield the calls to make, take their answers, and return the answer to give.
+
+        Args:
+            call: The call as the application made it.
+        """
+        call = replace(call, note=self.note, standing=self.standing)
+        answer = first = yield call
+        for _ in range(REPAIRS):
+            problem = self.check(answer) if self.check is not None else None
+            if problem is None:
+                break
+            # The complaint goes on from the answer's marker, so the agent gets only the complaint.
+            call = replace(call, entries=[*call.entries, *_complaint(answer, problem)])
+            answer = yield call
+            # The framework keeps one answer for all attempts: its marker has to fit the history
+            # there.
+            answer.standing_for(first.end.marker)
+        return answer
+
+
+def _complaint(answer: Answer, problem: str) -> list[Entry]:
+    """Return the answer and the complaint about it as further messages of the history."""
+    end = answer.end
+    said = Entry("assistant", answer.text, marker=end.marker, tool_calls=_calls(answer))
+    if not end.pending:
+        # Without open calls the agent takes a user's message. With them it takes only their
+        # results, so the complaint comes as the result of each.
+        return [said, Entry("user", problem)]
+    return [
+        said,
+        *(
+            Entry("tool", problem, tool_call_id=call.tool_call_id, is_error=True)
+            for call in end.pending
+        ),
+    ]
+
+
+def _calls(answer: Answer) -> tuple[PendingToolCall, ...]:
+    return tuple(
+        PendingToolCall(call.tool_call_id, call.tool_name, call.raw_arguments)
+        for call in answer.end.pending
+    )
+
+
+def choose(
+    tools: Sequence[Mapping[str, Any]],
+    choice: Any,
+    *,
+    parallel: bool | None = None,
+    final: bool = False,
+) -> tuple[list[Mapping[str, Any]], Demand]:
+    """Return the tools to offer and the demand that a ``tool_choice`` stands for.
+
+    Args:
+        tools: The tools as JSON (``name``, ``description``, ``parameters``).
+        choice: ``None`` or ``"auto"``: any or none of them; ``"none"``: no tool; ``"any"``,
+            ``"required"`` or ``True``: at least one; a name, or OpenAI's dict with a name: that
+            one.
+        parallel: ``False`` asks for one call at a time.
+        final: Nobody will answer the calls.
+
+    Raises:
+        InvalidInputError: There is no such tool.
+    """
+    one_by_one = "Call one tool at a time." if parallel is False and tools else ""
+    if choice is None or choice == "auto" or choice is False:
+        return list(tools), Demand(standing=one_by_one, final=final)
+    if choice == "none":
+        return [], Demand()
+    names = [str(tool["name"]) for tool in tools]
+    if not names:
+        raise InvalidInputError(f"tool_choice={choice!r} needs tools to choose from.")
+    if choice not in ("any", "required", True):
+        name = _name_of(choice)
+        if name not in names:
+            raise InvalidInputError(
+                f"tool_choice={name!r} is none of the tools.", hint=f"They are: {', '.join(names)}."
+            )
+        # No request can force a tool, so the others are not even offered.
+        tools = [tool for tool in tools if tool["name"] == name]
+        names = [name]
+    wanted = names[0] if len(names) == 1 else f"one of these tools: {', '.join(names)}"
+    note = f"Answer by calling {wanted}. Do not answer with text."
+
+    def check(answer: Answer) -> str | None:
+        called = {call.tool_name for call in answer.reader.tool_calls}
+        return None if called & set(names) else f"You did not call a tool. {note}"
+
+    return list(tools), Demand(note, one_by_one, check, final)
+
+
+def _name_of(choice: Any) -> str:
+    """Return the tool's name in a ``tool_choice`` of OpenAI's or Anthropic's form."""
+    if isinstance(choice, Mapping):
+        function = choice.get("function")
+        named = function.get("name") if isinstance(function, Mapping) else choice.get("name")
+        return str(named or "")
+    return str(choice)
+
+
+def shaped(
+    demand: Demand,
+    schema: Mapping[str, Any],
+    validate: Callable[[Any], object],
+    *,
+    tool: str | None,
+    beside: bool = False,
+) -> Demand:
+    """Return the demand for data that fits a schema, as arguments of ``tool`` or as JSON text.
+
+    Args:
+        demand: The demand to build on.
+        schema: JSON schema of the data; empty for any JSON object.
+        validate: Raises ``ValueError`` (pydantic's is one) for data of another shape.
+        tool: Name of the tool whose arguments are the data; ``None``: the answer's text is.
+        beside: The agent may call tools before it answers: the wish is then told once, as system
+            text is, and an answer that calls a tool is not checked yet.
+    """
+    if tool is not None:
+        # A demand for that tool's call comes first: arguments are checked of a call that was made.
+        before = demand.check
+
+        def check_call(answer: Answer) -> str | None:
+            problem = before(answer) if before is not None else None
+            if problem is not None:
+                return problem
+            call = next(c for c in answer.reader.tool_calls if c.tool_name == tool)
+            if call.problem:
+                return f"{call.problem} Call {tool} again."
+            return _problem(validate, dict(call.tool_input), f"Call {tool} again.")
+
+        return replace(demand, check=check_call, final=True)
+
+    note = (
+        f"Answer with one JSON {_kind_of(schema)} that fits this JSON schema, and with nothing "
+        f"else: {json.dumps(schema, sort_keys=True)}"
+        if schema
+        else "Answer with one JSON object and with nothing else."
+    )
+
+    def check_text(answer: Answer) -> str | None:
+        if beside and answer.end.pending:
+            return None
+        try:
+            data = json.loads(json_in(answer.text, schema))
+        except ValueError as error:
+            return f"That is no JSON: {error}. {note}"
+        return _problem(validate, data, note)
+
+    if beside:
+        # As a note with every call, the wish would make the agent answer before it has used its
+        # tools.
+        told = f"When you have what you need: {note[0].lower()}{note[1:]}"
+        standing = f"{demand.standing} {told}".strip()
+        return replace(demand, standing=standing, check=check_text)
+    return Demand(note, check=check_text)
+
+
+def _problem(validate: Callable[[Any], object], data: Any, again: str) -> str | None:
+    """Return the complaint about data that the validator refuses, or ``None``."""
+    try:
+        validate(data)
+    except ValueError as error:
+        return f"That does not fit: {error}. {again}"
+    return None
+
+
+def _kind_of(schema: Mapping[str, Any]) -> str:
+    """Return the JSON type that a schema names, ``"value"`` where it names several."""
+    kind = schema.get("type", "object")
+    return kind if isinstance(kind, str) else "value"
+
+
+def json_in(text: str, schema: Mapping[str, Any] | None = None) -> str:
+    """Return the JSON in an answer, which models often put into a code block.
+
+    Args:
+        text: The answer.
+        schema: JSON schema of the data; without one a JSON object is looked for.
+    """
+    kind = _kind_of(schema or {})
+    if kind not in _BRACKETS:
+        return text.strip().removeprefix("```json").removeprefix("```").removesuffix("```")
+    opening, closing = _BRACKETS[kind]
+    start, end = text.find(opening), text.rfind(closing)
+    return text[start : end + 1] if 0 <= start < end else text

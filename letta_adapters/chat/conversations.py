@@ -1,0 +1,316 @@
+"""Find, create, configure and remove the conversations that calls go to.
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from letta_adapters.backends.base import Conversation, Opened, Target, check_supported, has
+from letta_adapters.chat.cache import memo_of
+from letta_adapters.chat.request import Call
+from letta_adapters.chat.scope import THREAD_PREFIX
+from letta_adapters.errors import InvalidInputError, LettaError, UnsupportedOptionError
+from letta_adapters.options import SessionOptions
+
+if TYPE_CHECKING:
+    from letta_adapters.client.client import AsyncLettaClient
+
+_PAGE: Final = 100
+# The frameworks' names of model settings, and the Letta API's.
+_SETTINGS: Final[Mapping[str, str]] = {
+    "temperature": "temperature",
+    "max_tokens": "max_output_tokens",
+}
+
+
+def is_rest(client: AsyncLettaClient) -> bool:
+    """Return whether the backend is the Letta API itself, spoken to directly."""
+    return client.backend.name == "rest"
+
+
+def can(client: AsyncLettaClient, capability: str) -> bool:
+    """Return whether conversations of this backend have the capability."""
+    return has(client.backend.kind, capability)
+
+
+def check_call(client: AsyncLettaClient, call: Call) -> None:
+    """Refuse, before any I/O, what the backend cannot do.
+
+    Raises:
+        UnsupportedOptionError: The backend lacks an option of the call; the error names it.
+        InvalidInputError: Options contradict each other, or a model setting is unknown.
+    """
+    # Checked first: a refusal later could leave a conversation behind that nobody uses.
+    check_supported(call.session, client.backend.name)
+    if call.agent_free and is_rest(client):
+        raise UnsupportedOptionError(
+            "agent_free",
+            backend="rest",
+            supported_by=("local", "remote"),
+            reason="the Letta API has no conversations without an agent.",
+        )
+    if call.agent_free and call.agent_id:
+        raise InvalidInputError("agent_free means no agent: leave agent_id out.")
+    if call.settings and not can(client, "model_settings"):
+        raise UnsupportedOptionError(
+            sorted(call.settings)[0],
+            backend=client.backend.name,
+            supported_by=("rest",),
+            reason="Letta Code takes the model's settings from the agent, not from a call.",
+        )
+    unknown = sorted(set(call.settings) - set(_SETTINGS))
+    if unknown:
+        raise InvalidInputError(f"{unknown[0]!r} is not a model setting of a conversation.")
+
+
+async def agent_of(client: AsyncLettaClient, call: Call) -> str:
+    """Return the id of the agent that the call is for; ``""`` for a call without one."""
+    if call.agent_free:
+        return ""
+    if call.agent_id is not None:
+        return call.agent_id
+    memo = memo_of(client)
+    known = memo.known_default()
+    # A conversation's id names its agent, which need not be the default one.
+    if known is None and call.conversation_id not in (None, "default"):
+        found = await client.conversations.retrieve(str(call.conversation_id))
+        return str(found.get("agent_id") or "")
+    if known is None:
+        known = await client.backend.default_agent(None)
+        memo.default_agent = (known, time.monotonic())
+    return known
+
+
+async def model_of(client: AsyncLettaClient, agent_id: str) -> str | None:
+    """Return the agent's model handle; the server is asked unless it told the handle lately."""
+    if not agent_id:
+        return None
+    if not client.handles.knows(agent_id):
+        agent = await client.agents.retrieve(agent_id)
+        client.handles.note(agent_id, agent.get("model"))
+    return client.handles.get(agent_id)
+
+
+async def about_model(
+    client: AsyncLettaClient, agent_id: str | None
+) -> tuple[str, str | None, int | None]:
+    """Return the agent's id, its model's handle and context window in tokens, where known.
+
+    Args:
+        client: The client.
+        agent_id: The agent; ``None``: the backend's default agent.
+    """
+    agent_id = agent_id or await client.backend.default_agent(None)
+    agent = await client.agents.retrieve(agent_id)
+    config = agent.get("llm_config")
+    inner = config.get("context_window") if isinstance(config, Mapping) else None
+    sizes = (agent.get("context_window_limit"), inner)
+    # A limit set on the agent holds before the model's own.
+    window = next((size for size in sizes if isinstance(size, int) and size > 0), None)
+    client.handles.note(agent_id, agent.get("model"))
+    return agent_id, client.handles.get(agent_id), window
+
+
+async def make(
+    client: AsyncLettaClient, call: Call, agent_id: str, system: str, summary: str | None
+) -> Opened:
+    """Create a conversation that has the call's model settings as its own.
+
+    Args:
+        client: The client.
+        call: The call.
+        agent_id: The agent; ``""`` for none.
+        system: The system text of the history, for a conversation without an agent.
+        summary: The conversation's name, if it is to be found again by one.
+    """
+    fields: dict[str, Any] = {"summary": summary} if summary else {}
+    options = call.session
+    # The Letta API takes a model with each message; Letta Code, and settings, need it here.
+    if call.model and (call.settings or not is_rest(client)):
+        options = _with(options, model=call.model)
+    if call.settings:
+        fields |= await _model_settings(client, call, agent_id)
+    if call.agent_free:
+        options = _with(options, agent_free=True, system_prompt=system or None)
+    target = Target(agent_id=agent_id or None, new=True, fields=fields, lean=True)
+    return await client.backend.open(target, options)
+
+
+def _with(options: SessionOptions, **changes: Any) -> SessionOptions:
+    """Return the options with some changed; options that were never given stay so."""
+    given = {name: getattr(options, name) for name in options.model_fields_set}
+    return SessionOptions(**given | {k: v for k, v in changes.items() if v is not None})
+
+
+async def _model_settings(client: AsyncLettaClient, call: Call, agent_id: str) -> dict[str, Any]:
+    """Return the fields that give a conversation model settings.
+
+    The Letta API takes them only together with a model, and in the form of that model's provider.
+    """
+    agent = await client.agents.retrieve(agent_id)
+    provider = (agent.get("model_settings") or {}).get("provider_type")
+    model = call.model or agent.get("model")
+    made = {"provider_type": provider or "openai"}
+    made |= {_SETTINGS[name]: value for name, value in call.settings.items()}
+    return {"model": model, "model_settings": made}
+
+
+async def make_named(
+    client: AsyncLettaClient, call: Call, agent_id: str, system: str, name: str
+) -> tuple[Conversation, bool]:
+    """Create a conversation of a name; return the one to use and whether it is the new one.
+
+    Another process may have created one at the same time. The oldest is the one to use; what was
+    created for this call holds nothing yet, and is removed.
+
+    Args:
+        client: The client.
+        call: The call.
+        agent_id: The agent.
+        system: The system text of the history.
+        name: The conversation's name, which is stored as its summary.
+    """
+    # Created first and looked up afterwards: two processes that do so find each other's.
+    opened = await make(client, call, agent_id, system, name)
+    made = opened.conversation
+    oldest = await _look_up(client, agent_id, name) or made
+    memo_of(client).threads[agent_id, name] = oldest.conversation_id
+    if oldest != made:
+        await remove(client, made)
+        return oldest, False
+    note_made(client, call, opened)
+    return made, True
+
+
+def note_made(client: AsyncLettaClient, call: Call, opened: Opened) -> None:
+    """Remember the model of a conversation that was created."""
+    memo, where = memo_of(client), opened.conversation
+    if not is_rest(client):
+        if call.model:
+            memo.changed[where] = call.model
+        elif opened.model and not client.handles.knows(where.agent_id):
+            client.handles.note(where.agent_id, opened.model)
+
+
+async def set_up(
+    client: AsyncLettaClient, call: Call, conversation: Conversation, *, known: bool
+) -> None:
+    """Give an existing conversation the call's model and settings.
+
+    Args:
+        client: The client.
+        call: The call.
+        conversation: The conversation.
+        known: It was created, or last used, with these settings.
+    """
+    if call.settings and not known:
+        await _set_settings(client, call, conversation)
+    if not is_rest(client):
+        await _set_model(client, call, conversation)
+
+
+async def _set_model(client: AsyncLettaClient, call: Call, conversation: Conversation) -> None:
+    """Switch the conversation to the call's model, or back to its agent's own.
+
+    A call's model is for that call: the next one without a model gets the agent's own again.
+    """
+    changed = memo_of(client).changed
+    # Nothing to switch: the conversation has this model already, or its agent's own as before.
+    if call.model == changed.get(conversation):
+        return
+    model = call.model or await model_of(client, conversation.agent_id)
+    if model is None:
+        return
+    runtime = {
+        "agent_id": conversation.agent_id or None,
+        "conversation_id": conversation.conversation_id,
+    }
+    body = {"runtime": runtime, "payload": {"model_handle": model}}
+    await client.request("COMMAND", "update_model", body=body)
+    if call.model is None:
+        del changed[conversation]
+    else:
+        changed[conversation] = call.model
+
+
+async def _set_settings(client: AsyncLettaClient, call: Call, conversation: Conversation) -> None:
+    """Give the conversation the call's model settings.
+
+    Raises:
+        UnsupportedOptionError: It is the agent's default conversation, which has none of its own.
+    """
+    if conversation.conversation_id == "default":
+        raise UnsupportedOptionError(
+            sorted(call.settings)[0],
+            backend=client.backend.name,
+            reason="the default conversation always uses its agent's model settings.",
+        )
+    fields = await _model_settings(client, call, conversation.agent_id)
+    await client.conversations.update(conversation.conversation_id, **fields)
+
+
+async def find_named(client: AsyncLettaClient, agent_id: str, name: str) -> Conversation | None:
+    """Return the oldest conversation of that name, or ``None``; two may be made at once."""
+    memo = memo_of(client)
+    known = memo.threads.get((agent_id, name))
+    if known is not None:
+        return Conversation(agent_id, known)
+    found = await _look_up(client, agent_id, name)
+    if found is not None:
+        memo.threads[agent_id, name] = found.conversation_id
+    return found
+
+
+async def _look_up(client: AsyncLettaClient, agent_id: str, summary: str) -> Conversation | None:
+    """Return the oldest conversation whose summary is this text, or ``None``."""
+    found: str | None = None
+    after: str | None = None
+    while True:
+        # The newest come first, so the last match of all pages is the oldest. Only the Letta API is
+        # asked to search by summary, and a search may find longer texts too, so each is compared.
+        page = await client.request(
+            "GET",
+            "/v1/conversations/",
+            params={
+                "agent_id": agent_id,
+                "limit": _PAGE,
+                "after": after,
+                "summary_search": summary if is_rest(client) else None,
+            },
+        )
+        for item in page:
+            if item.get("summary") == summary and not item.get("archived"):
+                found = str(item["id"])
+        if len(page) < _PAGE or page[-1]["id"] == after:
+            break
+        after = str(page[-1]["id"])
+    return Conversation(agent_id, found) if found is not None else None
+
+
+async def moved(client: AsyncLettaClient, where: Conversation) -> Conversation:
+    """Fork a conversation that an App Server will not go on with; its name goes along."""
+    made = await client.conversations.fork(where.conversation_id, agent_id=where.agent_id or None)
+    fork = Conversation(where.agent_id, str(made["id"]))
+    before = await client.conversations.retrieve(where.conversation_id)
+    name = str(before.get("summary") or "")
+    if name.startswith(THREAD_PREFIX):
+        # Named before the old one is removed: other calls find the thread at any moment.
+        await client.conversations.update(fork.conversation_id, summary=name)
+        await remove(client, where)
+        memo_of(client).threads[where.agent_id, name] = fork.conversation_id
+    return fork
+
+
+async def remove(client: AsyncLettaClient, where: Conversation) -> None:
+    """Remove a conversation that was for one call; Letta Code can only archive it."""
+    # The call has its answer: that a server cannot clean up must not turn it into a failure.
+    with suppress(LettaError):
+        if can(client, "removable_conversations"):
+            await client.conversations.delete(where.conversation_id)
+        else:
+            await client.conversations.update(where.conversation_id, archived=True)

@@ -1,0 +1,110 @@
+"""Define the marker that an answer carries, by which the next call knows where it was given.
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Final
+
+from letta_adapters._utils.checks import checked_id
+
+VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """Record where an answer was given, and to which messages.
+
+    A marker is JSON both ways and travels in the framework's message itself. Markers of earlier
+    versions lack ``questions``, ``thread``, ``node``, ``agent`` and ``within``.
+
+    Attributes:
+        backend: The name of the backend.
+        agent_id: The agent that answered.
+        conversation_id: The conversation it answered in.
+        head: Names under which the server knows the newest message of the conversation as it was
+            then (an ``otid``, an id, a tool call's id).
+        inputs: One digest for every message between the previous marker and this one, oldest first.
+        earlier: More messages stood before those that ``inputs`` has digests of.
+        previous: The :attr:`key` of the marker before it in the same conversation.
+        run_id: The server's run that gave the answer.
+        pending: The tool calls that wait for the caller (id, name).
+        questions: Ids of the pending calls that ask whether a tool of the agent's own may run;
+            ``None``: not known.
+        system: Digest of the system text the agent was last told.
+        settings: Digest of the model settings of the conversation.
+        arguments: A digest of each pending call's arguments.
+        standing: Digest of the instructions that the agent was told once, to keep to.
+        thread: The thread of the call, see :class:`~letta_adapters.chat.scope.Place`.
+        node: The place's node.
+        agent: The place's agent.
+        within: The part of the node that the call belongs to.
+    """
+
+    backend: str
+    agent_id: str
+    conversation_id: str
+    head: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
+    earlier: bool = False
+    previous: str | None = None
+    run_id: str | None = None
+    pending: tuple[tuple[str, str], ...] = ()
+    questions: tuple[str, ...] | None = None
+    system: str | None = None
+    settings: str | None = None
+    arguments: tuple[str, ...] = ()
+    standing: str | None = None
+    thread: str | None = None
+    node: str = ""
+    agent: str = ""
+    within: str = ""
+
+    @property
+    def key(self) -> str:
+        """Return a name for this marker that no other of its agent has."""
+        return f"{self.conversation_id}#{self.head[0] if self.head else ''}"
+
+    def standing_for(self, first: Marker) -> Marker:
+        """Return the marker of several calls that the caller sees as one.
+
+        Args:
+            first: The marker of the first of them, whose inputs the framework's history shows.
+        """
+        return replace(self, inputs=first.inputs, earlier=first.earlier, previous=first.previous)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the marker as JSON can hold it."""
+        made = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        return {"v": VERSION, **made, "pending": [list(call) for call in self.pending]}
+
+    @classmethod
+    def from_dict(cls, value: object) -> Marker | None:
+        """Return the marker in what :meth:`to_dict` made; ``None`` for anything else.
+
+        Args:
+            value: Anything that a message carried: it is checked, because a history may be forged.
+        """
+        if not isinstance(value, Mapping) or value.get("v") != VERSION:
+            return None
+        known = {field.name for field in fields(cls)}
+        given: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k in known
+        }
+        try:
+            # JSON has no tuples, so each pair comes back as a list.
+            given["pending"] = tuple((str(i), str(n)) for i, n in given.get("pending") or ())
+            made = cls(**given)
+            # A history is anybody's text: what it names must be ids before anything is sent there.
+            checked_id(made.conversation_id)
+            sound = made.agent_id == "" or bool(checked_id(made.agent_id))
+        except (TypeError, ValueError):
+            return None
+        # Python does not check the fields' types, and a wrong one would fail far from here.
+        lists = (made.head, made.inputs, made.arguments)
+        listed = all(isinstance(item, tuple) for item in lists)
+        placed = all(isinstance(name, str) for name in (made.node, made.agent, made.within))
+        return made if sound and listed and placed else None

@@ -1,0 +1,152 @@
+"""Represent a message of a framework's history without the framework's classes.
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from letta_adapters.chat.marker import Marker
+from letta_adapters.messages import PendingToolCall
+
+# Accompanies the images of a message that is itself sent as plain text.
+IMAGES_BESIDE: Final = "(Images of the message before.)"
+_DIGEST_CHARS: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Hold one message of a history.
+
+    Attributes:
+        role: ``"system"``, ``"user"``, ``"assistant"`` or ``"tool"``.
+        content: Text, or parts in Letta's wire form (``{"type": "text", ...}``, ``{"type": "image",
+            ...}``; :func:`letta_adapters.content.to_wire` makes them).
+        id: The framework's id of the message, if it stays the same when the call is repeated.
+        name: The name of the speaker, if the framework gives one.
+        marker: The marker of an assistant message that one of our agents gave.
+        tool_calls: The tool calls of an assistant message.
+        tool_call_id: The call that a ``tool`` entry answers with its content.
+        is_error: The tool failed, and the content says how.
+        decision: On a ``tool`` entry for a call that asks whether the server's own tool may run:
+            anything that ``normalise_decision`` takes. It has no meaning for any other call.
+        known: The conversation holds the message already (its turn failed after it was accepted),
+            so it is not sent again.
+        summary: A framework put this message in the place of earlier ones, which it sums up.
+        fact: A ``tool`` entry reports the fate of a call that its run left open. It is no decision,
+            whoever asked.
+        kept: Digest of the message as the framework stores it, if this copy is decorated (with a
+            state prompt, with a memory's content): the next history shows it without the
+            decoration.
+    """
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | Sequence[Mapping[str, Any]] = ""
+    id: str | None = None
+    name: str | None = None
+    marker: Marker | None = None
+    tool_calls: tuple[PendingToolCall, ...] = ()
+    tool_call_id: str = ""
+    is_error: bool = False
+    decision: object = None
+    known: bool = False
+    summary: bool = False
+    fact: bool = False
+    kept: str | None = None
+
+    @property
+    def text(self) -> str:
+        """Return the text of the content."""
+        if isinstance(self.content, str):
+            return self.content
+        return "".join(str(p.get("text") or "") for p in self.content if p.get("type") == "text")
+
+    @property
+    def others(self) -> list[Mapping[str, Any]]:
+        """Return the parts of the content that are no text."""
+        if isinstance(self.content, str):
+            return []
+        return [part for part in self.content if part.get("type") != "text"]
+
+    def digest(self) -> str:
+        """Return a digest that two entries share if they are the same message.
+
+        Ids and names do not count.
+        """
+        # The framework stores the undecorated message, and the next history is compared with that.
+        if self.kept is not None:
+            return self.kept
+        # Ids are left out: a framework may give a message and its calls other ids when it reloads
+        # them.
+        calls = [(call.tool_name, call.raw_arguments) for call in self.tool_calls]
+        return digest_of(self.role, self.text, self.others, self.tool_call_id, calls)
+
+
+def digest_of(*values: Any) -> str:
+    """Return a short digest of JSON values."""
+    text = json.dumps(values, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:_DIGEST_CHARS]
+
+
+def arguments_digest(raw: str) -> str:
+    """Return a digest of a call's arguments, whatever the order and spacing of their JSON.
+
+    Args:
+        raw: The arguments as JSON text; malformed text is digested as it stands.
+    """
+    try:
+        return digest_of(json.loads(raw or "{}"))
+    except ValueError:
+        return digest_of(raw)
+
+
+def as_text(entries: Iterable[Entry]) -> str:
+    """Return entries as a transcript, for a server that takes no history as messages."""
+    return "\n".join(line for entry in entries for line in _lines(entry))
+
+
+def _lines(entry: Entry) -> list[str]:
+    if entry.role == "tool":
+        kind = "Error" if entry.is_error else "Result"
+        return [f"{kind} of the tool call {entry.tool_call_id}: {entry.text}"]
+    speaker = "User" if entry.role == "user" else "Assistant"
+    named = f"{speaker} ({entry.name})" if entry.name else speaker
+    lines = [f"{named}: {entry.text}"] if entry.text else []
+    lines += (
+        f"{named} called the tool {call.tool_name} ({call.tool_call_id}) with {call.raw_arguments}"
+        for call in entry.tool_calls
+    )
+    return lines
+
+
+def as_messages(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Return entries as messages of the Letta API, which stores ``user`` and ``assistant`` text.
+
+    It takes no tool calls and tool results from outside (0.16.8), so these become text.
+    """
+    made: list[dict[str, Any]] = []
+    for entry in entries:
+        if entry.role == "user" and not isinstance(entry.content, str):
+            message: dict[str, Any] = {"role": "user", "content": list(entry.content)}
+        elif entry.role == "user":
+            message = {"role": "user", "content": entry.content}
+        else:
+            # Tool calls and results become text of the same speaker: a result is told as the
+            # user's.
+            plain = entry.role == "assistant" and not entry.tool_calls
+            text = entry.text if plain else "\n".join(_lines(entry))
+            message = {"role": "user" if entry.role == "tool" else "assistant", "content": text}
+        if entry.name:
+            message["name"] = entry.name
+        if message["content"]:  # the server refuses an empty one
+            made.append(message)
+        if entry.role != "user" and entry.others:
+            # Images stand in a user's message only.
+            beside = {"type": "text", "text": IMAGES_BESIDE}
+            made.append({"role": "user", "content": [beside, *entry.others]})
+    return made

@@ -1,0 +1,221 @@
+"""Put new entries into the form they are sent in: answers, messages, labelled text.
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from letta_adapters.backends.base import ToolAnswer
+from letta_adapters.chat.messages import IMAGES_BESIDE, Entry, as_messages, as_text
+from letta_adapters.messages import PendingToolCall, ToolCallMessage, broken_arguments
+from letta_adapters.permissions import Deny, normalise_decision
+
+Content = str | list[dict[str, Any]]
+
+NO_RESULT: Final = "The application gave no result for this call."
+NOT_ASKED: Final = (
+    "This tool call needs an approval and the application has no way to give one, "
+    "so it was not run."
+)
+# The agent holds a message that it never answered: sending it again would double it.
+GO_ON: Final = "Please go on: my last message has not been answered yet."
+# The application calls the agent again and says nothing new.
+NEXT: Final = "Please go on."
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """Hold one request: answers to calls that wait, messages to store first, and the message."""
+
+    content: Content | None
+    answers: tuple[ToolAnswer, ...] = ()
+    history: tuple[Mapping[str, Any], ...] = ()
+
+    def noting(self, note: str) -> Sending:
+        """Return the request with a note to the agent at its end.
+
+        Results of tools stay the last that was said: a note that goes with them is no message of
+        the user's.
+
+        Args:
+            note: The text; empty for none.
+        """
+        if not note:
+            return self
+        labelled = f"<instructions>\n{note}\n</instructions>"
+        if self.content is None and self.answers:
+            return replace(self, history=(*self.history, {"role": "system", "content": labelled}))
+        said = [_text(self.content)] if isinstance(self.content, str) else self.content or []
+        return replace(self, content=[*said, _text(labelled)])
+
+    def asking(self) -> Sending:
+        """Return the request if it has any content; otherwise one that asks the agent to go on."""
+        if self.content is not None or self.answers:
+            return self
+        # Instructions alone are no message to answer, so they become the message itself.
+        if self.history:
+            told = "\n\n".join(str(message["content"]) for message in self.history)
+            return Sending([_text(f"<instructions>\n{told}\n</instructions>")])
+        return Sending(NEXT)
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """Return the arguments that only some backends take, if there are any."""
+        return {
+            name: value
+            for name, value in (("answers", self.answers), ("history", self.history))
+            if value
+        }
+
+
+def answers_to(
+    calls: Iterable[ToolCallMessage | PendingToolCall],
+    entries: Sequence[Entry],
+    own_tools: Iterable[str],
+    questions: Collection[str] | None = None,
+    edited: Mapping[str, str] | None = None,
+) -> tuple[ToolAnswer, ...]:
+    """Return answers to all of these calls; one that no entry answers gets an explanation.
+
+    Args:
+        calls: The calls that wait.
+        entries: The new messages, which may hold their results.
+        own_tools: Names of the caller's tools.
+        questions: The calls that ask for a permission, by id: only their answers are decisions.
+            ``None``: those of tools that are not among ``own_tools`` (which the caller may offer
+            now, or may have offered when the agent called them).
+        edited: The arguments of the calls that were run with others than the agent's.
+
+    Raises:
+        InvalidInputError: The answer to a question pretends to be a decision and is none.
+    """
+    given = {entry.tool_call_id: entry for entry in entries if entry.role == "tool"}
+    names = frozenset(own_tools)
+
+    def own(call: ToolCallMessage | PendingToolCall) -> bool:
+        if questions is None:
+            return call.tool_name in names
+        return call.tool_call_id not in questions
+
+    answers = (_answer(call, given.get(call.tool_call_id), own(call)) for call in calls)
+    return tuple(_telling(answer, (edited or {}).get(answer.tool_call_id)) for answer in answers)
+
+
+def _telling(answer: ToolAnswer, arguments: str | None) -> ToolAnswer:
+    """Return the answer with the arguments it is the result of, where the agent wrote others."""
+    if arguments is None or answer.returned is None:
+        return answer
+    said = f"[The application ran this call with other arguments: {arguments}]"
+    if isinstance(answer.returned, str):
+        return replace(answer, returned=f"{said}\n{answer.returned}")
+    return replace(answer, returned=[_text(said), *answer.returned])
+
+
+def instructing(answers: Sequence[ToolAnswer], text: str) -> tuple[ToolAnswer, ...]:
+    """Return the answers with instructions behind the last result; nothing else can bring them."""
+    made = list(answers)
+    at = max((i for i, answer in enumerate(made) if answer.returned is not None), default=None)
+    if at is None or not text:
+        return tuple(made)
+    given = made[at].returned
+    parts = [_text(given)] if isinstance(given, str) else list(given or ())
+    labelled = _text(f"<instructions>\n{text}\n</instructions>")
+    made[at] = replace(made[at], returned=[*parts, labelled])
+    return tuple(made)
+
+
+def _answer(call: ToolCallMessage | PendingToolCall, entry: Entry | None, own: bool) -> ToolAnswer:
+    """Return the answer to one call: a result, or a decision where the call is a question."""
+    id_, name = call.tool_call_id, call.tool_name
+    if entry is None:
+        problem = broken_arguments(name, call.raw_arguments)
+        if own:
+            return ToolAnswer(id_, name, returned=problem or NO_RESULT, is_error=True)
+        return ToolAnswer(id_, name, reason=NOT_ASKED)
+    if entry.fact:
+        # Nobody decided anything: a denial would be told as the user's.
+        return ToolAnswer(id_, name, returned=entry.text, is_error=True)
+    if not own:
+        return _decided(id_, name, entry)
+    content = entry.content if isinstance(entry.content, str) else list(entry.content)
+    return ToolAnswer(id_, name, returned=content, is_error=entry.is_error)
+
+
+def _decided(id_: str, name: str, entry: Entry) -> ToolAnswer:
+    """Return an entry's decision about whether the server's tool may run."""
+    if entry.decision is None:
+        # The entry is a plain tool message: the caller did something other than run the server's
+        # tool, so that is why it is not run.
+        return ToolAnswer(id_, name, reason=entry.text or "Denied by the user.")
+    decision = normalise_decision(entry.decision)
+    if isinstance(decision, Deny):
+        return ToolAnswer(id_, name, reason=decision.message or "Denied by the user.")
+    changed, save = decision.updated_input, decision.save
+    return ToolAnswer(id_, name, approve=True, updated_input=changed, suggestion_ids=save)
+
+
+def as_request(
+    entries: Sequence[Entry], system: str, answers: Sequence[ToolAnswer] = ()
+) -> Sending:
+    """Return a request for the Letta API, which stores messages of any role.
+
+    Tool results that answer nothing that waits there become text.
+    """
+    answered = {answer.tool_call_id for answer in answers}
+    rest = [e for e in entries if e.role != "tool" or e.tool_call_id not in answered]
+    history: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
+    if not rest:
+        return Sending(None, tuple(answers), tuple(history))
+    # The turn needs a message of the user's to answer: the last entry, if it is one; otherwise the
+    # entries behind the last such message, told as text.
+    if rest[-1].role == "user":
+        last: Content = rest[-1].content if isinstance(rest[-1].content, str) else _parts(rest[-1])
+        history += as_messages(rest[:-1])
+    else:
+        at = max((i for i, entry in enumerate(rest) if entry.role == "user"), default=-1)
+        history += as_messages(rest[: at + 1])
+        others = _others(rest[at + 1 :])
+        told = as_text(rest[at + 1 :])
+        last = [_text(told or IMAGES_BESIDE), *others] if others else told
+    return Sending(last, tuple(answers), tuple(history))
+
+
+def as_message(entries: Sequence[Entry], system: str) -> Sending:
+    """Return a request for an App Server, which takes user messages only.
+
+    Everything else becomes labelled text.
+    """
+    tail = [entry for entry in entries[-1:] if entry.role == "user"]
+    before = list(entries[: len(entries) - len(tail)])
+    parts: list[dict[str, Any]] = []
+    if system:
+        parts.append(_text(f"<instructions>\n{system}\n</instructions>"))
+    if before and all(entry.role == "tool" for entry in before):
+        parts.append(_text(as_text(before)))
+    elif before:
+        parts.append(_text(f"<conversation-so-far>\n{as_text(before)}\n</conversation-so-far>"))
+    parts += _others(before)
+    if not parts and tail and isinstance(tail[0].content, str):
+        return Sending(tail[0].content)
+    for entry in tail:
+        parts += _parts(entry)
+    return Sending(parts or None)
+
+
+def _text(text: str) -> dict[str, Any]:
+    return {"type": "text", "text": text}
+
+
+def _others(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+    """Return the images in entries that become text."""
+    return [dict(part) for entry in entries for part in entry.others]
+
+
+def _parts(entry: Entry) -> list[dict[str, Any]]:
+    if isinstance(entry.content, str):
+        return [_text(entry.content)]
+    return [dict(part) for part in entry.content]

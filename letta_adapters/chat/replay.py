@@ -1,0 +1,263 @@
+"""Read what a conversation holds already: its newest messages, and answers to repeated calls.
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from letta_adapters.backends.base import Conversation, Sent, has
+from letta_adapters.chat.marker import Marker
+from letta_adapters.chat.payload import GO_ON
+from letta_adapters.engine.assembler import arguments_of, dicts_of, parse_arguments
+from letta_adapters.engine.otids import of_call, same_call, sent_as
+from letta_adapters.engine.rows import CALLS, calls_of, oldest_first, text_of
+from letta_adapters.errors import ConversationBusyError, NotFoundError
+from letta_adapters.messages import (
+    AssistantMessage,
+    Message,
+    ReasoningMessage,
+    ToolCallMessage,
+    ToolResultMessage,
+    content_text,
+)
+
+if TYPE_CHECKING:
+    from letta_adapters.client.client import AsyncLettaClient
+
+# The number of newest stored messages that are searched for a repeated call.
+RECENT: Final = 50
+# The seconds to wait for the run of a call that may have been made before.
+_RUN_SECONDS: Final = 600.0
+
+_Item = Mapping[str, Any]
+
+
+async def newest(
+    client: AsyncLettaClient, conversation: Conversation, limit: int
+) -> list[dict[str, Any]]:
+    """Return the newest stored messages, oldest first."""
+    page = await client.backend.list_messages(
+        conversation, before=None, after=None, order="desc", limit=limit
+    )
+    return [dict(item) for item in oldest_first(page.messages)]
+
+
+def is_head(marker: Marker, items: Sequence[_Item]) -> bool:
+    """Return whether the marker's answer is still the newest message of the conversation.
+
+    Several items can belong to one stored message, and the answer to a call that is pending may
+    stand behind the call: any of the names will do in the newest message.
+    """
+    if not items:
+        return False
+    last = items[-1].get("id")
+    for item in reversed(items):
+        if item.get("id") != last:
+            return False
+        if not _names(item).isdisjoint(map(of_call, marker.head)):
+            return True
+    return False
+
+
+def names_of_newest(items: Sequence[_Item]) -> tuple[str, ...]:
+    """Return the names that a marker has for the newest message."""
+    return tuple(sorted(_names(items[-1]))) if items else ()
+
+
+def _names(item: _Item) -> set[str]:
+    """Return all names an item is known by: its ids, and those of its calls and results."""
+    names = {of_call(str(item.get(key))) for key in ("id", "otid") if item.get(key)}
+    names |= {str(call.get("tool_call_id")) for call in calls_of(item)}
+    returns = dicts_of(item.get("tool_returns")) or [item]
+    return names | {str(r["tool_call_id"]) for r in returns if r.get("tool_call_id")}
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Hold what follows an input that the conversation holds.
+
+    Attributes:
+        messages: The messages; none if the input has no answer.
+        pending: Calls that nobody has answered yet.
+    """
+
+    messages: tuple[Message, ...]
+    pending: tuple[ToolCallMessage, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Return whether the agent answered, or waits for the caller."""
+        return bool(self.pending) or any(isinstance(m, AssistantMessage) for m in self.messages)
+
+
+async def wait_for_runs(
+    client: AsyncLettaClient,
+    conversation: Conversation,
+    key: str | None,
+    *,
+    after: str | None = None,
+    seconds: float | None = None,
+) -> bool:
+    """Wait for a run that may be of this very call, made before, here or elsewhere.
+
+    Args:
+        client: The client.
+        conversation: The conversation.
+        key: The key that the call is known by.
+        after: The run of the answer that the call goes on from.
+        seconds: The longest wait; ``None``: as long as a turn may take.
+
+    Returns:
+        Whether anything has run since ``after``, as far as the server tells.
+
+    Raises:
+        ConversationBusyError: The run goes on and on.
+    """
+    backend = client.backend
+    seconds = seconds or backend.turn_timeout or _RUN_SECONDS
+    place = conversation.agent_id, conversation.conversation_id
+    sent = Sent(sent_as(key, *place) if key else "", after, seconds)
+    idle = await backend.wait_until_idle(conversation, sent)
+    if idle is False:
+        raise ConversationBusyError(
+            "A run is active in the conversation, perhaps of this very call.",
+            hint="Make the call again later: if it was made before, its answer is looked up. "
+            "A run that never ends is stopped by abort() of a session of that conversation.",
+            accepted=False,
+        )
+    return idle is True
+
+
+async def holds(
+    client: AsyncLettaClient,
+    conversation: Conversation,
+    key: str | None,
+    results: Mapping[str, str],
+    seconds: float | None = None,
+) -> bool | None:
+    """Ask the server whether a message that was sent under this key is in the conversation.
+
+    A turn of ours that is still being stopped there is waited for, and so is a run that is active:
+    the input of a run is listed only when its step is stored.
+
+    Args:
+        client: The client.
+        conversation: The conversation.
+        key: The key that the message was sent under.
+        results: Texts that were sent with it for tool calls, by the calls' ids. Where a server
+            answers calls itself when their turn ends, only these texts are the caller's.
+        seconds: The longest wait for a run. Default: as long as the client's turns may take.
+
+    Returns:
+        ``None`` if the conversation is gone.
+
+    Raises:
+        ConversationBusyError: A run there goes on and on.
+    """
+    # Entering waits for a turn of this process that is still being stopped there.
+    leave = await client.enter(conversation, None)
+    try:
+        await wait_for_runs(client, conversation, key, seconds=seconds)
+        items = await newest(client, conversation, RECENT)
+    except NotFoundError:
+        return None
+    finally:
+        leave()
+    if key is not None and after_message(items, key) is not None:
+        return True
+    # The message itself is not there; a call may have sent nothing but results of tools.
+    durable = has(client.backend.kind, "durable_pending_calls")
+    open_: set[str] = set()
+    for item in reversed(items):
+        for kept in _returns(item):
+            id_ = str(kept.get("tool_call_id"))
+            # A model may give a later call an earlier one's id: the newest is the one meant.
+            told = durable or results.get(id_, "\0") in content_text(kept.get("tool_return"))
+            if id_ in results and id_ not in open_ and told:
+                return True
+        open_.update(str(call.get("tool_call_id")) for call in calls_of(item))
+    return False
+
+
+def _returns(item: _Item) -> Sequence[_Item]:
+    """Return the tool results in a stored message."""
+    if item.get("message_type") != "tool_return_message":
+        return ()
+    return dicts_of(item.get("tool_returns")) or [item]
+
+
+def after_message(items: Sequence[_Item], key: str) -> Answered | None:
+    """Return what follows the message of this call, up to the next user's message, or ``None``."""
+    for at, item in enumerate(items):
+        if item.get("message_type") == "user_message" and same_call(item.get("otid"), key):
+            return _answered(items[at + 1 :])
+    return None
+
+
+def after_results(items: Sequence[_Item], tool_call_ids: Iterable[str]) -> Answered | None:
+    """Return what follows the results of these calls; ``None`` if they are not stored."""
+    wanted = set(tool_call_ids)
+    # From the newest on: a model may give a later call the id of an earlier one.
+    for at in range(len(items) - 1, -1, -1):
+        item = items[at]
+        returned = item.get("message_type") == "tool_return_message"
+        if returned and not _names(item).isdisjoint(wanted):
+            return _answered(items[at + 1 :])
+    return None
+
+
+def _answered(items: Sequence[_Item]) -> Answered:
+    """Return the messages up to the next user's message, and the calls left open among them."""
+    messages: list[Message] = []
+    open_calls: dict[str, ToolCallMessage] = {}
+    for item in items:
+        if item.get("message_type") == "user_message":
+            if content_text(item.get("content")) == GO_ON:
+                continue  # our own: what follows still answers the same message
+            break
+        for message in _messages(item):
+            messages.append(message)
+            # A call waits for somebody from its request to its result.
+            if isinstance(message, ToolCallMessage) and message.requires_approval:
+                open_calls[message.tool_call_id] = message
+            elif isinstance(message, ToolResultMessage):
+                open_calls.pop(message.tool_call_id, None)
+    return Answered(tuple(messages), tuple(open_calls.values()))
+
+
+def _messages(item: _Item) -> list[Message]:
+    """Return a stored item as the messages that a stream would have yielded."""
+    kind = item.get("message_type")
+    common: dict[str, Any] = {k: item.get(k) for k in ("id", "otid", "run_id")}
+    if kind == "assistant_message":
+        return [AssistantMessage(text_of(item), **common)]
+    if kind == "reasoning_message":
+        signature = item.get("signature")
+        return [ReasoningMessage(text_of(item), signature=signature, **common)]
+    if kind in CALLS:
+        asks = kind == "approval_request_message"
+        return [_call(call, asks, common) for call in calls_of(item)]
+    if kind == "tool_return_message":
+        returns = dicts_of(item.get("tool_returns")) or [item]
+        return [_result(result, item, common) for result in returns]
+    return []
+
+
+def _call(call: _Item, asks: bool, common: Mapping[str, Any]) -> ToolCallMessage:
+    raw = arguments_of(call)
+    name, id_ = str(call.get("name") or ""), str(call.get("tool_call_id") or "")
+    return ToolCallMessage(id_, name, parse_arguments(raw), raw, asks, **common)
+
+
+def _result(result: _Item, item: _Item, common: Mapping[str, Any]) -> ToolResultMessage:
+    return ToolResultMessage(
+        str(result.get("tool_call_id") or ""),
+        content_text(result.get("tool_return")),
+        result.get("status") == "error",
+        item.get("name"),
+        **common,
+    )

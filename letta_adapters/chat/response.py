@@ -1,0 +1,268 @@
+"""Turn the events of a call into the pieces of one answer, without naming a framework.
+
+A tool that runs on the agent's side becomes a ``server_call`` and a ``server_result``, never a tool
+call of the message: a framework's tool loop would run it again. Only a call that waits for the
+caller becomes a ``tool_call``.
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, Literal
+
+from letta_adapters.chat.known_answers import given
+from letta_adapters.chat.marker import Marker
+from letta_adapters.chat.request import ID_PREFIX, CallEnd, CallEvent, CallStart
+from letta_adapters.messages import (
+    AssistantMessage,
+    LoopStatusMessage,
+    Message,
+    QueueUpdateMessage,
+    ReasoningMessage,
+    RetryMessage,
+    StreamEvent,
+    ToolCallMessage,
+    ToolResultMessage,
+    UnknownMessage,
+    content_text,
+)
+
+STOPPED: Final = "stop_sequence"
+
+# Events that are about the conversation and no part of the answer.
+_SILENT: Final = frozenset({"", "user_message", "system_message"})
+
+# A ``note`` is about the run and no part of the message.
+Kind = Literal["text", "reasoning", "server_call", "server_result", "note", "other"]
+Piece = tuple[Kind, Any]
+
+
+class Reader:
+    """Read the events of a call one by one and return what each adds to the message.
+
+    Args:
+        own_tools: Names of the caller's tools.
+        answered: Tool calls the caller has just answered: the server repeats their results, or runs
+            those of its own tools that were allowed.
+        stop: Texts that end the message. The turn goes on to its end all the same: cancelling it
+            would take the user's message out of the conversation.
+    """
+
+    def __init__(
+        self,
+        own_tools: Iterable[str] = (),
+        answered: Iterable[ToolCallMessage] = (),
+        stop: Sequence[str] | None = None,
+    ) -> None:
+        self.start: CallStart | None = None
+        self.end: CallEnd | None = None
+        self.stopped = False
+        self._own = frozenset(own_tools)
+        self._answered = {call.tool_call_id: call for call in answered}
+        # Ids (otids) of messages whose text arrived as fragments; their whole form adds nothing.
+        self._streamed: set[str | None] = set()
+        # Calls that may yet turn out to wait for the caller: only the end of the call tells.
+        self._unsure: dict[str, ToolCallMessage] = {}
+        # Calls already given out as server calls, so that none is given out twice.
+        self._shown: set[str] = set()
+        self._stop = _Cutter(stop) if stop else None
+
+    @property
+    def id(self) -> str | None:
+        """Return the answer's id, which is the same when the call is repeated."""
+        return f"{ID_PREFIX}{self.start.id}" if self.start is not None else None
+
+    def read(self, event: CallEvent) -> Sequence[Piece]:
+        """Return the pieces that the event adds to the message.
+
+        Args:
+            event: The next event, in the order in which the call yields them.
+        """
+        if type(event) is StreamEvent:
+            pieces = self._fragment(event.event)
+        elif isinstance(event, CallStart):
+            self.start = event
+            return ()
+        elif isinstance(event, CallEnd):
+            self.end = event
+            pieces = self._rest(event)
+        else:
+            pieces = self._whole(event)
+        return self._cut(pieces) if self._stop is not None else pieces
+
+    def _fragment(self, event: Mapping[str, Any]) -> Sequence[Piece]:
+        """Return the text or reasoning in a token-level event."""
+        kind = event.get("message_type")
+        if kind == "assistant_message":
+            self._streamed.add(event.get("otid"))
+            text = content_text(event.get("content"))
+            return (("text", text),) if text else ()
+        if kind == "reasoning_message":
+            self._streamed.add(event.get("otid"))
+            thought = event.get("reasoning")
+            return (("reasoning", thought),) if thought else ()
+        return ()
+
+    def _whole(self, message: Message) -> Sequence[Piece]:
+        """Return what a whole message adds beyond the fragments that were streamed before it."""
+        if isinstance(message, AssistantMessage | ReasoningMessage):
+            # Its text was streamed already, unless this answer is not streamed.
+            if message.otid in self._streamed and message.otid is not None:
+                return ()
+            if isinstance(message, ReasoningMessage):
+                return () if message.redacted else (("reasoning", message.content),)
+            return (("text", message.content),)
+        if isinstance(message, ToolCallMessage):
+            # Either the caller has to answer this call, or the server runs it by itself after all.
+            if message.requires_approval:
+                self._unsure[message.tool_call_id] = message
+                return ()
+            return self._server_call(message)
+        if isinstance(message, ToolResultMessage):
+            return self._result(message)
+        if isinstance(message, RetryMessage):
+            note = {"reason": message.reason, "attempt": message.attempt}
+            return (("other", {"type": "letta_retry", **note}),)
+        if isinstance(message, QueueUpdateMessage | LoopStatusMessage):
+            kind = "letta_queue" if isinstance(message, QueueUpdateMessage) else "letta_loop_status"
+            return (("note", {"type": kind, **asdict(message)}),)
+        if isinstance(message, UnknownMessage) and message.event_type not in _SILENT:
+            return (("other", dict(message.raw)),)
+        return ()
+
+    def _server_call(self, call: ToolCallMessage) -> list[Piece]:
+        self._shown.add(call.tool_call_id)
+        return [("server_call", call)]
+
+    def _result(self, result: ToolResultMessage) -> Sequence[Piece]:
+        """Return a tool's result together with its call, if the call was not given out before."""
+        call = self._unsure.pop(result.tool_call_id, self._answered.get(result.tool_call_id))
+        ours = call is not None and call.tool_name in self._own
+        # The caller gave this result itself; the server only repeats it.
+        if ours and result.tool_call_id in self._answered:
+            return ()
+        pieces: list[Piece] = []
+        if result.tool_call_id not in self._shown:
+            # A result without its call would be an orphan to the framework.
+            missing = ToolCallMessage(result.tool_call_id, result.tool_name or "", {})
+            pieces += self._server_call(call or missing)
+        return [*pieces, ("server_result", result)]
+
+    def _rest(self, end: CallEnd) -> Sequence[Piece]:
+        """Return the calls that waited for nobody after all: the server ran them itself."""
+        waiting = {call.tool_call_id for call in end.pending}
+        pieces: list[Piece] = []
+        for call_id, call in self._unsure.items():
+            if call_id not in waiting:
+                pieces += self._server_call(call)
+        return pieces
+
+    def _cut(self, pieces: Sequence[Piece]) -> list[Piece]:
+        """Drop all pieces from the first stop text on, holding back text that may begin one."""
+        assert self._stop is not None
+        kept: list[Piece] = []
+        for kind, value in pieces:
+            if self.stopped:
+                break
+            if kind == "text":
+                # No stop text spans another kind of piece, so any other kind first releases the
+                # text held back.
+                value, self.stopped = self._stop.feed(value)
+            else:
+                kept += _texts(self._stop.flush())
+            if kind != "text" or value:
+                kept.append((kind, value))
+        if self.end is not None and not self.stopped:
+            kept += _texts(self._stop.flush())
+        return kept
+
+    # -- the end ----------------------------------------------------------------------------
+
+    @property
+    def tool_calls(self) -> tuple[ToolCallMessage, ...]:
+        """Return the calls that wait for the caller; empty before the end of the call."""
+        return self.end.pending if self.end is not None else ()
+
+
+def _texts(text: str) -> list[Piece]:
+    return [("text", text)] if text else []
+
+
+class _Cutter:
+    """Cut a text at the first of several stop texts, each of which may arrive in fragments."""
+
+    def __init__(self, stop: Sequence[str]) -> None:
+        self._stop = tuple(word for word in stop if word)
+        self._longest = max(map(len, self._stop), default=1)
+        self._held = ""
+
+    def feed(self, text: str) -> tuple[str, bool]:
+        """Return the text that may be shown by now, and whether the message ends with it."""
+        text = self._held + text
+        found = [at for word in self._stop if (at := text.find(word)) >= 0]
+        if found:
+            self._held = ""
+            return text[: min(found)], True
+        # The end of the text may be the beginning of a stop text: hold the longest such end back.
+        keep = next(
+            (
+                n
+                for n in range(min(self._longest - 1, len(text)), 0, -1)
+                if any(word.startswith(text[-n:]) for word in self._stop)
+            ),
+            0,
+        )
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep], False
+
+    def flush(self) -> str:
+        """Return the text held back: nothing follows, so it is no part of a stop text."""
+        held, self._held = self._held, ""
+        return held
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Hold a whole answer: its pieces, and the reader that knows its first and last event."""
+
+    reader: Reader
+    pieces: tuple[Piece, ...] = field(default=())
+
+    @property
+    def end(self) -> CallEnd:
+        """Return the call's last event."""
+        assert self.reader.end is not None
+        return self.reader.end
+
+    @property
+    def text(self) -> str:
+        """Return all text of the answer."""
+        return "".join(value for kind, value in self.pieces if kind == "text")
+
+    def settle(self, end: CallEnd) -> None:
+        """Record that the answer's calls were given up.
+
+        The message still shows them, but the conversation no longer waits for their results.
+
+        Args:
+            end: The last event as it is after the calls were given up.
+        """
+        self.reader.end = replace(end, pending=self.end.pending)
+        self._remember()
+
+    def standing_for(self, first: Marker) -> None:
+        """Make this the answer to several calls that the caller sees as one.
+
+        Args:
+            first: The marker of the first of these calls.
+        """
+        self.reader.end = replace(self.end, marker=self.end.marker.standing_for(first))
+        self._remember()
+
+    def _remember(self) -> None:
+        """Note the changed marker, in case the framework drops the one in the message."""
+        if self.reader.start is not None:
+            given.put(self.reader.start.id, self.end.marker, self.text)

@@ -1,0 +1,235 @@
+"""Choose the conversation that a call goes to, and the messages it takes there.
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from letta_adapters._utils.locks import process_lock
+from letta_adapters.backends.base import Conversation
+from letta_adapters.chat import conversations
+from letta_adapters.chat.cache import recent
+from letta_adapters.chat.history import Plan, call_key
+from letta_adapters.chat.marker import Marker
+from letta_adapters.chat.messages import Entry, digest_of
+from letta_adapters.chat.request import Call
+from letta_adapters.chat.scope import THREAD_PREFIX, name_of, tasks
+from letta_adapters.errors import HistoryMismatchError
+from letta_adapters.messages import PendingToolCall
+
+if TYPE_CHECKING:
+    from letta_adapters.client.client import AsyncLettaClient
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Hold the conversation that a call goes to, and the messages it takes there.
+
+    Attributes:
+        send: The messages to send.
+        conversation: The conversation; ``None`` while it has to be created.
+        marker: The marker that the call goes on from.
+        key: The id by which the call is known when it is repeated.
+        named: The application itself names the conversation.
+        forced: Go there whatever the conversation holds by now.
+        fresh: The conversation holds nothing yet.
+        lost: The agent has the input and never answered it.
+        asked: The key under which such an input was sent.
+        forked: The reason for a fresh conversation, if one was taken instead of another.
+    """
+
+    send: tuple[Entry, ...]
+    conversation: Conversation | None = None
+    marker: Marker | None = None
+    key: str | None = None
+    named: bool = False
+    forced: bool = False
+    fresh: bool = False
+    lost: bool = False
+    asked: str | None = None
+    forked: str = ""
+
+    @property
+    def result_ids(self) -> frozenset[str]:
+        """Return the ids of the tool calls whose results are sent."""
+        return frozenset(entry.tool_call_id for entry in self.send if entry.role == "tool")
+
+    @property
+    def waiting(self) -> list[PendingToolCall]:
+        """Return the calls that wait on the server, as far as the history tells."""
+        if self.marker is None or self.lost:
+            return []
+        return [PendingToolCall(id_, name) for id_, name in self.marker.pending]
+
+    def at(self, conversation: Conversation) -> Route:
+        """Return the route to a conversation that was just created for it."""
+        return replace(self, conversation=conversation, fresh=True)
+
+    def going_on(self) -> Route:
+        """Return the route for an input that is stored there already, without an answer."""
+        return replace(self, lost=True, key=None, asked=self.key)
+
+    def instructions(
+        self, plan: Plan, call: Call, told: tuple[str | None, str | None] = (None, None)
+    ) -> str:
+        """Return the text that the agent has to be told, or told again, as system text is.
+
+        Args:
+            plan: The history, taken apart.
+            call: The call.
+            told: Digests of the texts it was told last, where no marker names them.
+        """
+        if self.marker is not None:
+            told = (self.marker.system, self.marker.standing)
+        # A fresh conversation without an agent was created with the text as its system prompt.
+        system = "" if self.fresh and call.agent_free else plan.system
+        texts = zip((system, call.standing), told, strict=True)
+        return "\n\n".join(text for text, known in texts if text and digest_of(text) != known)
+
+    def has_settings(self, call: Call) -> bool:
+        """Return whether the conversation was made, or last used, with these model settings."""
+        return self.marker is not None and self.marker.settings == settings_digest(call)
+
+
+def settings_digest(call: Call) -> str | None:
+    """Return a digest of the call's model settings, as a marker holds it; ``None`` without any."""
+    return digest_of(dict(call.settings)) if call.settings else None
+
+
+async def make_route(client: AsyncLettaClient, call: Call, plan: Plan, agent_id: str) -> Route:
+    """Apply the history rule; an explicit argument wins over a marker.
+
+    Args:
+        client: The client.
+        call: The call.
+        plan: The history, taken apart.
+        agent_id: The agent.
+
+    Raises:
+        HistoryMismatchError: The history does not fit, and ``on_mismatch="error"`` says to fail.
+    """
+    known = plan.marker is not None and any(entry.known for entry in plan.new)
+    if known and not plan.mismatch and plan.marker is not None:
+        return _after_a_failure(plan, plan.marker)
+    # Asked for every call, also those that go on by a marker: asking notes the first of each task.
+    first = _is_first(call, agent_id)
+    if call.conversation_id is not None:
+        return _named(call, plan, Conversation(agent_id, call.conversation_id))
+    # A conversation for one call lasts until its tools are answered.
+    if plan.marker is not None and (plan.marker.pending or not call.ephemeral):
+        if plan.mismatch:
+            return mismatched(call, plan, plan.mismatch)
+        where = Conversation(agent_id, plan.marker.conversation_id)
+        key = _key(call, plan, plan.new, "")
+        return Route(plan.new, where, plan.marker, key)
+    if not call.ephemeral and (name := _name(call, first=first)):
+        return await _of_name(client, call, plan, agent_id, name)
+    key = _key(call, plan, plan.whole, "")
+    # A repeated call whose answer was lost has no marker; it is found where it went before.
+    again = None if call.ephemeral else recent.get(agent_id, key)
+    if again is None and call.begun is not None:
+        again = Conversation(agent_id, call.begun)
+    return Route(plan.whole, again, key=key)
+
+
+def _is_first(call: Call, agent_id: str) -> bool:
+    """Return whether it is the first call of its task, whose history its node keeps.
+
+    A call that goes on by its marker may be the first too; what the node asks besides is not.
+    """
+    if call.place is None or not call.place.keeps or call.aside or call.scope is not None:
+        return False
+    told = [str(tool.get("name")) for tool in call.tools]
+    return tasks.is_first(agent_id, call.place, call.entries, f"{call.note} {told}")
+
+
+def _name(call: Call, *, first: bool) -> str | None:
+    """Return the name of the conversation that the call belongs to, or ``None``."""
+    if call.thread_id:
+        return THREAD_PREFIX + call.thread_id
+    return name_of(call.place, call.scope, first=first)
+
+
+def _after_a_failure(plan: Plan, marker: Marker) -> Route:
+    """Return the route of a call whose new messages are partly stored already.
+
+    The conversation went on by at least those, so its marker's head is not looked for.
+    """
+    send = tuple(entry for entry in plan.new if not entry.known)
+    where = Conversation(marker.agent_id, marker.conversation_id)
+    if any(entry.known and entry.role == "tool" for entry in plan.new):
+        marker = replace(marker, pending=())  # those calls have their answers
+    return Route(send, where, marker, forced=True, lost=not send)
+
+
+def _named(call: Call, plan: Plan, where: Conversation) -> Route:
+    """Return the route to the conversation that the application names."""
+    marker = plan.marker
+    if marker is not None and marker.conversation_id != where.conversation_id:
+        # The marker is of another conversation: it tells nothing about what this one holds.
+        marker = None
+    given = plan.last_turn if marker is None else plan.new
+    send = tuple(entry for entry in given if not entry.known)
+    if given and not send:
+        # All of it is stored already: the agent only has to be asked for the answer.
+        return Route(send, where, marker, forced=True, lost=True)
+    key = _key(call, plan, send, "")
+    return Route(send, where, marker, key, named=True, forced=True)
+
+
+async def _of_name(
+    client: AsyncLettaClient, call: Call, plan: Plan, agent_id: str, name: str
+) -> Route:
+    """Find or create the one conversation of that name, also when ten calls start at once."""
+    named = bool(call.thread_id) or call.scope == "thread"
+    async with process_lock((agent_id, name)):
+        found = await conversations.find_named(client, agent_id, name)
+        if found is None:
+            found, made = await conversations.make_named(client, call, agent_id, plan.system, name)
+            if made:
+                key = _key(call, plan, plan.whole, name)
+                return Route(plan.whole, found, key=key, named=named, fresh=True)
+    # A summary stands for messages that the conversation holds in full, so it is not sent.
+    send = tuple(entry for entry in plan.last_turn if not entry.summary) or plan.last_turn
+    # The first call of a thread sent the whole history, so its repetition is known by that.
+    return Route(send, found, key=_key(call, plan, send, name), named=named)
+
+
+def mismatched(call: Call, plan: Plan, reason: str, *, occupied: bool = False) -> Route:
+    """Return the route for a history that does not fit, as ``on_mismatch`` decides.
+
+    Args:
+        call: The call.
+        plan: The history, taken apart.
+        reason: Why it does not fit.
+        occupied: Nothing can be sent to the conversation now, so it cannot be continued either.
+
+    Raises:
+        HistoryMismatchError: ``on_mismatch="error"``.
+    """
+    marker = plan.marker
+    if call.on_mismatch == "error":
+        raise HistoryMismatchError(f"The history cannot be continued: {reason}.")
+    if call.on_mismatch == "continue" and marker is not None and not occupied:
+        where = Conversation(marker.agent_id, marker.conversation_id)
+        return Route(plan.new, where, forced=True, forked=reason)
+    return replace(retold(call, plan), forked=reason)
+
+
+def retold(call: Call, plan: Plan) -> Route:
+    """Return the route that tells the whole history in a fresh conversation."""
+    return Route(plan.whole, key=_key(call, plan, plan.whole, "fork"))
+
+
+def _key(call: Call, plan: Plan, send: tuple[Entry, ...], where: str) -> str | None:
+    """Return the call's key, or ``None`` if it cannot be known again; see :func:`call_key`."""
+    tools = digest_of([dict(tool) for tool in call.tools])
+    context = [where, digest_of(plan.system), tools, call.note]
+    if call.place is not None and call.place.identity:
+        context.append(call.place.identity)
+    if not send and plan.marker is not None:
+        context.append(plan.marker.key)  # asked to go on, after this answer
+    return call_key(send or plan.whole[-1:], context)

@@ -1,0 +1,215 @@
+"""Run calls, sync and async, repeat them where that is safe, and mend answers as demanded.
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import aclosing, closing
+from typing import Any, Protocol, cast
+
+from tenacity import (
+    AsyncRetrying,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from letta_adapters._utils.bounded import Bounded
+from letta_adapters.chat.clients import Caller
+from letta_adapters.chat.constrained import Calling
+from letta_adapters.chat.request import Call, CallEnd, CallEvent
+from letta_adapters.chat.response import Answer, Piece, Reader
+from letta_adapters.errors import is_retryable
+
+_LONGEST_WAIT = 8.0  # seconds
+
+
+class Maker(Protocol):
+    """Make a framework's streaming form of an answer."""
+
+    def feed(self, event: Any) -> list[Any]: ...
+    def finish(self) -> list[Any]: ...
+    def replay(self, pieces: Any) -> list[Any]: ...
+
+
+class Drafter(Protocol):
+    """Make a framework's form of an answer that is not known to be good yet."""
+
+    def begin(self) -> None: ...
+    def feed(self, pieces: Any) -> list[Any]: ...
+
+
+class Runner:
+    """Run the calls of one chat model.
+
+    Args:
+        caller: Makes the calls.
+        max_retries: How often a call is made again that was surely not accepted.
+    """
+
+    def __init__(self, caller: Caller, max_retries: int) -> None:
+        self.caller = caller
+        # The agents' model handles, as far as answers told them; `None` is the default agent.
+        self.models: Bounded[str | None, str] = Bounded()
+        # `is_retryable` is true only of calls that were surely not accepted: none is made twice.
+        self._retries: dict[str, Any] = {
+            "stop": stop_after_attempt(max_retries + 1),
+            "wait": wait_random_exponential(max=_LONGEST_WAIT),
+            "retry": retry_if_exception(is_retryable),
+            "reraise": True,
+        }
+
+    def _learn(self, call: Call, end: CallEnd | None) -> None:
+        """Note the model's handle, which is known by the end of a call."""
+        if end is not None and end.model and call.model is None:
+            self.models[call.agent_id] = end.model
+
+    def _events(self, call: Call) -> Generator[CallEvent, None, None]:
+        """Yield the events of a call, which is made again while it was surely not accepted."""
+        for attempt in Retrying(**self._retries):
+            # `closing`: a consumer that leaves early must stop the agent at once, not when garbage
+            # is collected.
+            with attempt, closing(self.caller.stream(call)) as events:
+                yield from events
+                return
+
+    async def _aevents(self, call: Call) -> AsyncGenerator[CallEvent, None]:
+        """Yield the same events asynchronously."""
+        async for attempt in AsyncRetrying(**self._retries):
+            with attempt:
+                async with aclosing(self.caller.astream(call)) as events:
+                    async for event in events:
+                        yield event
+                return
+
+    def answer(self, calling: Calling) -> Answer:
+        """Return a whole answer that meets the call's demand."""
+        *_, answer = self._attempted(calling)
+        return cast("Answer", answer)
+
+    async def aanswer(self, calling: Calling) -> Answer:
+        """Return such an answer asynchronously."""
+        async with aclosing(self._aattempted(calling)) as parts:
+            answer = [part async for part in parts][-1]
+        return cast("Answer", answer)
+
+    def _attempted(
+        self, calling: Calling, draft: Drafter | None = None
+    ) -> Generator[Any, None, None]:
+        """Yield what the draft shows until the answer is as demanded, and that answer at the end.
+
+        Args:
+            calling: The call and its demand.
+            draft: Is given the pieces, also those of an answer that has to be mended.
+        """
+        attempts = calling.attempts(whole=draft is None)
+        call = next(attempts)
+        while True:
+            reader, pieces = calling.reader(call), list[Piece]()
+            if draft is not None:
+                draft.begin()
+            with closing(self._events(call)) as events:
+                for event in events:
+                    pieces += (new := reader.read(event))
+                    if draft is not None:
+                        yield from draft.feed(new)
+            try:
+                call = attempts.send(Answer(reader, tuple(pieces)))
+            except StopIteration as done:
+                answer = cast("Answer", done.value)
+                break
+        self._learn(calling.call, answer.end)
+        if calling.leaves_calls(answer):
+            # The turn would wait for results that nobody will give, and block its conversation.
+            answer.settle(self.caller.abandon(answer.end, remove=call.ephemeral))
+        yield answer
+
+    async def _aattempted(
+        self, calling: Calling, draft: Drafter | None = None
+    ) -> AsyncGenerator[Any, None]:
+        """Yield the same asynchronously."""
+        attempts = calling.attempts(whole=draft is None)
+        call = next(attempts)
+        while True:
+            reader, pieces = calling.reader(call), list[Piece]()
+            if draft is not None:
+                draft.begin()
+            async with aclosing(self._aevents(call)) as events:
+                async for event in events:
+                    pieces += (new := reader.read(event))
+                    for shown in draft.feed(new) if draft is not None else ():
+                        yield shown
+            try:
+                call = attempts.send(Answer(reader, tuple(pieces)))
+            except StopIteration as done:
+                answer = cast("Answer", done.value)
+                break
+        self._learn(calling.call, answer.end)
+        if calling.leaves_calls(answer):
+            answer.settle(await self.caller.aabandon(answer.end, remove=call.ephemeral))
+        yield answer
+
+    def run(
+        self,
+        calling: Calling,
+        make: Callable[[Reader], Maker],
+        draft: Drafter | None = None,
+    ) -> Generator[Any, None, None]:
+        """Yield a streamed answer, in the form that ``make`` gives it.
+
+        Args:
+            calling: The call and its demand.
+            make: Returns the maker of the framework's form, which goes by the reader.
+            draft: Shows an answer that may have to be mended while it comes; without it such an
+                answer is shown when it is good.
+        """
+        if calling.demand.check is not None:
+            with closing(self._attempted(calling, draft)) as parts:
+                for part in parts:
+                    if isinstance(part, Answer):
+                        yield from make(part.reader).replay(part.pieces)
+                    else:
+                        yield part
+            return
+        reader = calling.reader()
+        maker = make(reader)
+        with closing(self._events(calling.call)) as events:
+            for event in events:
+                yield from maker.feed(event)
+        self._learn(calling.call, reader.end)
+        yield from maker.finish()
+
+    async def arun(
+        self,
+        calling: Calling,
+        make: Callable[[Reader], Maker],
+        draft: Drafter | None = None,
+    ) -> AsyncGenerator[Any, None]:
+        """Yield a streamed answer asynchronously; see :meth:`run`.
+
+        Args:
+            calling: The call and its demand.
+            make: Returns the maker of the framework's form, which goes by the reader.
+            draft: Shows an answer that may have to be mended while it comes.
+        """
+        if calling.demand.check is not None:
+            async with aclosing(self._aattempted(calling, draft)) as parts:
+                async for part in parts:
+                    if not isinstance(part, Answer):
+                        yield part
+                        continue
+                    for made in make(part.reader).replay(part.pieces):
+                        yield made
+            return
+        reader = calling.reader()
+        maker = make(reader)
+        async with aclosing(self._aevents(calling.call)) as events:
+            async for event in events:
+                for made in maker.feed(event):
+                    yield made
+        self._learn(calling.call, reader.end)
+        for made in maker.finish():
+            yield made

@@ -1,0 +1,567 @@
+"""Carry out one call: send the new part of a history and yield the agent's messages.
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from letta_adapters._utils.loops import running_task
+from letta_adapters._utils.waiting import ended
+from letta_adapters.backends.base import Conversation, TurnSettings
+from letta_adapters.chat import conversations, payload, replay
+from letta_adapters.chat.cache import HELD_SECONDS, Held, memo_of, recent
+from letta_adapters.chat.history import Plan, inputs_of, make_plan
+from letta_adapters.chat.known_answers import calls_in_work, given
+from letta_adapters.chat.marker import Marker
+from letta_adapters.chat.messages import Entry, digest_of
+from letta_adapters.chat.request import ID_PREFIX, Call, CallEvent
+from letta_adapters.chat.routing import Route, make_route, mismatched, retold
+from letta_adapters.chat.tracker import Ending
+from letta_adapters.chat.validation import checked
+from letta_adapters.client.beginning import begin_turn
+from letta_adapters.client.turn import MessageStream, Turn
+from letta_adapters.engine.otids import sent_as
+from letta_adapters.errors import (
+    ConversationBusyError,
+    LettaError,
+    NotFoundError,
+    PendingApprovalError,
+    WaitsForItselfError,
+)
+from letta_adapters.messages import PendingToolCall, StreamEvent
+
+if TYPE_CHECKING:
+    from letta_adapters.client.client import AsyncLettaClient
+
+_GONE_ON: Final = "the conversation has gone on since that answer"
+_GONE: Final = "the conversation it came from is gone"
+# How long the end of an answer waits for the name of its model.
+_NAME_SECONDS: Final = 2.0
+_IN_WORK: Final = "a tool that the conversation waits for is still at work"
+
+
+class Exchange(AsyncIterator[CallEvent]):
+    """Yield the events of a call: :class:`CallStart`, messages, :class:`CallEnd`.
+
+    It belongs to the client's event loop. Closing it before its end stops the agent. A turn that
+    failed raises its :class:`~letta_adapters.errors.LettaError`.
+
+    Args:
+        client: The client; it belongs to the running event loop.
+        call: The call.
+        owner: The thread or task that makes the call; ``None``: the running task.
+    """
+
+    def __init__(self, client: AsyncLettaClient, call: Call, owner: object = None) -> None:
+        self._client = client
+        self._call = call
+        self._owner = owner
+        self._turn: Turn | None = None
+        self._stream: MessageStream | None = None
+        # The paused turn that this call resumed.
+        self._before: Held | None = None
+        # Where the call goes, while it may have to be sent once more because it was refused.
+        self._refusable: tuple[Plan, Route] | None = None
+        self._events = self._run()
+        self._next = self._events.__anext__
+
+    def __aiter__(self) -> Exchange:
+        return self
+
+    def __anext__(self) -> Awaitable[CallEvent]:
+        return self._next()
+
+    async def aclose(self) -> None:
+        """Stop the agent if the call is not over."""
+        if self._turn is not None and not self._turn.paused:
+            await self._turn.stop()
+        # Another task may still be inside the generator, and closing it then raises RuntimeError;
+        # the stopped turn ends it by itself.
+        if not getattr(self._events, "ag_running", False):
+            await self._events.aclose()
+
+    # -- where to ---------------------------------------------------------------------------
+
+    async def _run(self) -> AsyncGenerator[CallEvent, None]:
+        """Yield all events of the call and clean up after it."""
+        ending = await self._prepare()
+        asked = self._ask_for_model(ending)
+        try:
+            yield ending.start()
+            for message in ending.replay:
+                yield message
+            # A turn pauses for tools and may be refused, so one call can take several streams.
+            while self._stream is not None:
+                async for message in self._stream:
+                    if type(message) is StreamEvent or ending.takes(message):
+                        yield message
+                self._stream = await self._next_stream(ending)
+            recent.ended(ending.asked, ending.conversation)
+            if asked is not None:
+                await asyncio.wait({asked}, timeout=_NAME_SECONDS)
+            yield ending.end()
+        finally:
+            if asked is not None and not asked.done():
+                await ended(asked)
+            if self._call.ephemeral and not ending.pending:
+                # Cleaning up is handed to the client, so that a cancelled caller does not cut it
+                # off.
+                await self._client.finish(conversations.remove(self._client, ending.conversation))
+
+    def _ask_for_model(self, ending: Ending) -> asyncio.Future[None] | None:
+        """Ask, beside the turn, for the model's handle, by which callbacks count and price.
+
+        Neither the stream nor the conversation tells which model answers (letta 0.16.8).
+        """
+        client, agent_id = self._client, ending.conversation.agent_id
+        wanted = self._call.name_model and not self._call.model and agent_id
+        if not wanted or client.handles.knows(agent_id):
+            return None
+
+        async def ask() -> None:
+            try:
+                await conversations.model_of(client, agent_id)
+            except LettaError:
+                client.handles.note(agent_id, None)  # an answer can do without it
+
+        return asyncio.ensure_future(ask())
+
+    async def _prepare(self) -> Ending:
+        """Find the conversation, look at what it holds, and send what is new."""
+        client = self._client
+        client.check_usable()
+        call = self._call = checked(self._call)
+        conversations.check_call(client, call)
+        if self._owner is None:
+            self._owner = running_task()
+        agent_id = await conversations.agent_of(client, call)
+        entries = _remembered(call.entries, agent_id)
+        # With one conversation for the whole thread, answers given at any place of it count as its
+        # own.
+        plan = make_plan(entries, agent_id, None if call.scope == "thread" else call.place)
+        route = self._left_alone(plan, await make_route(client, call, plan, agent_id))
+        leave: Callable[[], None] | None = None
+        if route.conversation is not None and not route.fresh:
+            # A turn paused in this process knows what it said and waits for: no need to ask the
+            # server.
+            if (held := self._held(route.conversation)) is not None:
+                ending = await self._of_held(plan, route, held, agent_id)
+                if ending is not None:
+                    return ending
+            # Entered before looking: otherwise another call could change the conversation in
+            # between.
+            leave = await client.enter(route.conversation, self._owner)
+            try:
+                found, reason = await self._look(route)
+            except BaseException:
+                leave()
+                raise
+            # The same call was made before and answered: give that answer, send nothing twice.
+            if found is not None and found.complete and not self._is_a_part(route, found):
+                leave()
+                ending = Ending(client, call, plan, route)
+                return ending.replays(found.messages, found.pending)
+            if reason:
+                leave()
+                route = mismatched(call, plan, reason)
+                leave = None
+            elif found is not None:
+                route = route.going_on()
+        return await self._send_there(plan, route, agent_id, leave)
+
+    def _left_alone(self, plan: Plan, route: Route) -> Route:
+        """Return a route that denies no call which another caller of this process will answer.
+
+        Raises:
+            WaitsForItselfError: The application names a conversation that waits for what it does.
+            ConversationBusyError: It names one that waits for somebody else.
+        """
+        where, place = route.conversation, self._call.place
+        busy = calls_in_work(where) - route.result_ids if where is not None else frozenset()
+        if not busy:
+            return route
+        # The history alone led there, so a fresh conversation may take its place.
+        if not route.named:
+            return mismatched(self._call, plan, _IN_WORK, occupied=True)
+        if place is not None and place.serves & busy:
+            raise WaitsForItselfError(
+                "This call is part of the answer to a tool call, and names the conversation that "
+                "waits for that answer.",
+                accepted=False,
+            )
+        raise ConversationBusyError(
+            "A tool that the conversation waits for is still at work.", accepted=False
+        )
+
+    async def _look(self, route: Route) -> tuple[replay.Answered | None, str]:
+        """Return the stored answer to this very call, if there is one, and a reason not to go on.
+
+        The reason is empty where the call can go on in the conversation.
+        """
+        where, marker = route.conversation, route.marker
+        assert where is not None
+        # Only a history that goes on from a marker can disagree with the conversation.
+        bound = marker is not None and not route.forced
+        if not bound and route.key is None:
+            return None, ""
+        # The Letta API lists what a run was sent when its step is stored, Letta Code at once.
+        listed_late = conversations.can(self._client, "whole_answers_only")
+        try:
+            asks = listed_late and not recent.knows(where)
+            if asks and not await self._has_run(route, where):
+                return None, ""
+            head = await replay.newest(self._client, where, 1) if bound else []
+            if marker is not None and replay.is_head(marker, head):
+                return None, ""
+            found = await self._find(route, where)
+            if found is not None and not listed_late:
+                await self._has_run(route, where)
+                found = await self._find(route, where)
+        except NotFoundError:
+            if not bound:
+                raise
+            return None, _GONE
+        return found, _GONE_ON if bound and found is None else ""
+
+    async def _find(self, route: Route, where: Conversation) -> replay.Answered | None:
+        """Look for this call among the messages that the conversation holds."""
+        items = await replay.newest(self._client, where, replay.RECENT)
+        found = replay.after_message(items, route.key) if route.key else None
+        # Results that are stored are the whole call only if nothing is said after them.
+        only_results = route.send[-1].role == "tool" if route.send else False
+        if found is None and only_results and self._answers_are_ours(route):
+            found = replay.after_results(items, route.result_ids)
+        return found
+
+    async def _has_run(self, route: Route, where: Conversation) -> bool:
+        """Wait for an earlier run of this call; return whether any ran since its last answer."""
+        after = None if route.marker is None or route.forced else route.marker.run_id
+        seconds = self._call.timeout
+        return await replay.wait_for_runs(
+            self._client, where, route.key, after=after, seconds=seconds
+        )
+
+    def _is_a_part(self, route: Route, found: replay.Answered) -> bool:
+        """Return whether the stored answer is only the beginning that was cut off."""
+        whole = conversations.can(self._client, "whole_answers_only")
+        if whole or found.pending or route.conversation is None:
+            return False
+        return recent.was_cut_off(route.conversation.agent_id, route.key)
+
+    def _answers_are_ours(self, route: Route) -> bool:
+        """Return whether stored results of tool calls can be taken for the caller's.
+
+        A call that an App Server gave up has a result too, which is not the caller's.
+        """
+        if conversations.can(self._client, "durable_pending_calls"):
+            return True
+        where = route.conversation
+        return where is not None and recent.get(where.agent_id, route.key) == where
+
+    # -- a turn that waits ------------------------------------------------------------------
+
+    def _held(self, where: Conversation) -> Held | None:
+        """Return the turn that is paused in this conversation, if it still is."""
+        memo = memo_of(self._client)
+        held = memo.held.get(where)
+        if held is not None and not held.turn.paused:
+            del memo.held[where]
+            return None
+        return held
+
+    async def _of_held(self, plan: Plan, route: Route, held: Held, agent_id: str) -> Ending | None:
+        """Go on with a turn that waits, if this call can; otherwise return ``None``."""
+        if (said := held.since(route.key)) is not None:
+            turn = held.turn
+            ending = Ending(self._client, self._call, plan, route)
+            return ending.replays(said, turn.pending, turn.details)
+        if _resumable(held, route, self._call) and not self._needs_anew(plan, route):
+            return self._resume(plan, route, held)
+        if self._call.ephemeral:
+            return await self._send(plan, await self._anew(plan, held), agent_id, None)
+        return None
+
+    def _needs_anew(self, plan: Plan, route: Route) -> bool:
+        """Return whether a call brings instructions that its paused turn was begun without.
+
+        In a conversation of its own, the first instructions would hold beside the new ones.
+        """
+        return self._call.ephemeral and bool(route.instructions(plan, self._call))
+
+    async def _anew(self, plan: Plan, held: Held) -> Route:
+        """Give up a turn whose conversation was for it alone, and tell the history anew."""
+        where = held.turn.conversation
+        memo_of(self._client).held.pop(where, None)
+        await held.turn.stop("The application goes on elsewhere.")
+        await self._client.finish(conversations.remove(self._client, where))
+        return retold(self._call, plan)
+
+    def _resume(self, plan: Plan, route: Route, held: Held) -> Ending:
+        """Answer the calls that a paused turn waits for and let it go on."""
+        turn = held.turn
+        del memo_of(self._client).held[turn.conversation]
+        # Noted before anything is sent: if the answer is lost, the repeated call has to find it
+        # here.
+        recent.put(route.key, turn.conversation)
+        questions = None if route.marker is None else route.marker.questions
+        own = self._own_tools()
+        answers = payload.answers_to(turn.pending, route.send, own, questions, plan.edited)
+        answers = payload.instructing(answers, route.instructions(plan, self._call))
+        ending = Ending(self._client, self._call, plan, route, used=turn.usage)
+        # Instructions travel behind a tool's result; decisions alone cannot carry them.
+        if all(answer.returned is None for answer in answers):
+            ending.told_nothing()
+        self._tell_where(ending)
+        self._turn = turn
+        self._before = held
+        self._stream = turn.resume(answers, self._owner)
+        return ending
+
+    async def _next_stream(self, ending: Ending) -> MessageStream | None:
+        """Return the next stream of the call after one ended, or ``None`` at the end of the call.
+
+        A stream ends with a result, with a refusal that can be mended, or with tool calls.
+        """
+        turn, failure = self._turn, ending.failure
+        assert turn is not None
+        if failure is not None:
+            return await self._mended(ending, failure)
+        if ending.result is not None:
+            return None
+        own = frozenset(self._own_tools())
+        # Nobody can be asked about these calls, so they are denied with an explanation.
+        if not self._call.ask_server_tools and own.isdisjoint(c.tool_name for c in turn.pending):
+            return turn.resume(payload.answers_to(turn.pending, (), own), self._owner)
+        ending.waits(turn.pending, turn.details, turn.usage)
+        if conversations.can(self._client, "durable_pending_calls"):
+            # The Letta API stores calls that wait, so any process can answer them later. On an App
+            # Server only this connection can, so the turn itself is kept.
+            turn.let_go()
+        else:
+            tools = _digests(self._call)
+            held = Held.of(turn, ending.key, ending.seen, self._before, tools)
+            for other in memo_of(self._client).hold(held):
+                # Turns kept too long are stopped in the background: this call need not wait for
+                # them.
+                self._client.finish_later(other.stop("Nobody answered its calls in time."))
+        return None
+
+    # -- the turn ---------------------------------------------------------------------------
+
+    async def _send_there(
+        self, plan: Plan, route: Route, agent_id: str, leave: Callable[[], None] | None
+    ) -> Ending:
+        """Send what is new, in a fresh conversation if the history's own is gone."""
+        try:
+            return await self._send(plan, route, agent_id, leave)
+        except NotFoundError:
+            if route.marker is None or route.forced:
+                raise
+        # The runs of a deleted conversation may still be listed, so only sending shows that it is
+        # gone.
+        return await self._send(plan, mismatched(self._call, plan, _GONE), agent_id, None)
+
+    async def _send(
+        self, plan: Plan, route: Route, agent_id: str, leave: Callable[[], None] | None
+    ) -> Ending:
+        """Create or set up the conversation, and begin the turn in it."""
+        client, call = self._client, self._call
+        if route.conversation is None:
+            opened = await conversations.make(client, call, agent_id, plan.system, None)
+            route = route.at(opened.conversation)
+            conversations.note_made(client, call, opened)
+        where = route.conversation
+        assert where is not None
+        leave = leave or await client.enter(where, self._owner)
+        try:
+            if not route.fresh:
+                await conversations.set_up(client, call, where, known=route.has_settings(call))
+            request = self._compose(plan, route, route.waiting)
+        except BaseException:
+            leave()
+            raise
+        ending = Ending(client, call, plan, route)
+        # The server may refuse the message at once or later in the stream; both can be mended once.
+        self._refusable = (plan, route)
+        try:
+            self._stream = await self._begin(ending, request, leave)
+        except PendingApprovalError:
+            self._stream = await self._begin_again(ending, plan, route)
+        # Told by now, so that a call without a marker does not tell it again.
+        memo_of(client).told[where] = (ending.system, ending.standing)
+        return ending
+
+    async def _begin(
+        self, ending: Ending, request: payload.Sending, leave: Callable[[], None]
+    ) -> MessageStream:
+        """Begin the turn and return its stream.
+
+        Args:
+            ending: Collects the events' data; it names the conversation and the key.
+            request: The message, with answers and history.
+            leave: Frees the conversation; from here on the turn calls it.
+        """
+        client, call = self._client, self._call
+        settings = TurnSettings(
+            include_partial_messages=call.partial,
+            client_tools=list(call.tools),
+            max_steps=call.max_steps,
+            session=call.session,
+            asks=call.asks,
+            model=call.model if conversations.is_rest(client) else None,
+        )
+        self._tell_where(ending)
+        try:
+            self._turn = await begin_turn(
+                client,
+                ending.conversation,
+                settings,
+                request.content,
+                _otid(ending.key, ending.conversation),
+                timeout=call.timeout,
+                owner=self._owner,
+                leave=leave,
+                extras=request.extras,
+            )
+        except LettaError as error:
+            # Nobody knows whether the message arrived: a repeated call has to ask the server first.
+            if error.accepted is None:
+                recent.lost(ending.key, ending.conversation)
+            raise
+        recent.begun(ending.key, ending.conversation)
+        return self._turn.stream(self._owner)
+
+    def _tell_where(self, ending: Ending) -> None:
+        """Tell the caller where its message goes, before it may have been accepted there."""
+        if self._call.on_send is not None:
+            self._call.on_send(ending.conversation, ending.key)
+
+    async def _mended(self, ending: Ending, failure: LettaError) -> MessageStream:
+        """Send a message again that was surely refused, for a reason that can be helped.
+
+        Raises:
+            LettaError: The failure itself, where nothing helps or the message may have been
+                accepted.
+        """
+        refused, rest = self._refusable, conversations.is_rest(self._client)
+        if failure.accepted is None:
+            recent.lost(ending.key, ending.conversation)
+        if refused is None:
+            raise failure
+        if rest and failure.code == "pending_approval":
+            # Calls of an earlier turn wait for an answer.
+            ending.failure = None
+            return await self._begin_again(ending, *refused)
+        wedged = failure.code == "conversation_busy" and self._call.conversation_id is None
+        if not rest and wedged:
+            # An App Server holds a conversation for ever whose turn lost its connection.
+            self._refusable = ending.failure = None
+            ending.conversation = await conversations.moved(self._client, ending.conversation)
+            leave = await self._client.enter(ending.conversation, self._owner)
+            return await self._begin(ending, self._compose(*refused, refused[1].waiting), leave)
+        raise failure
+
+    async def _begin_again(self, ending: Ending, plan: Plan, route: Route) -> MessageStream:
+        """Send a refused message together with answers to the calls that wait.
+
+        The history may hold results of them although it no longer tells where they belong; the
+        others are denied.
+        """
+        self._refusable = None
+        leave = await self._client.enter(ending.conversation, self._owner)
+        try:
+            waiting = await self._client.backend.pending_calls(ending.conversation)
+            request = self._compose(plan, route, waiting)
+        except BaseException:
+            leave()
+            raise
+        return await self._begin(ending, request, leave)
+
+    def _compose(
+        self, plan: Plan, route: Route, waiting: Sequence[PendingToolCall]
+    ) -> payload.Sending:
+        # The agent holds the message and never answered it; sending it again would double it.
+        """Return the request that brings what is new in the form this backend takes.
+
+        Args:
+            plan: The history, taken apart.
+            route: The conversation, and the messages that go there.
+            waiting: The calls that wait on the server.
+        """
+        if route.lost:
+            answers = payload.answers_to(waiting, (), self._own_tools())
+            return payload.Sending(payload.GO_ON, answers)
+        where, call = route.conversation, self._call
+        told = memo_of(self._client).told.get(where) if where is not None else None
+        system = route.instructions(plan, call, told or (None, None))
+        if not conversations.can(self._client, "messages_of_any_role"):
+            return payload.as_message(route.send, system).noting(call.note).asking()
+        # Take the calls from the history where it has them, with the arguments the model wrote.
+        written = {call.tool_call_id: call for entry in plan.whole for call in entry.tool_calls}
+        told_of = [written.get(call.tool_call_id, call) for call in waiting]
+        questions = None if route.marker is None else route.marker.questions
+        own = self._own_tools()
+        answers = payload.answers_to(told_of, route.send, own, questions, plan.edited)
+        return payload.as_request(route.send, system, answers).noting(call.note).asking()
+
+    def _own_tools(self) -> list[str]:
+        return [str(tool["name"]) for tool in self._call.tools]
+
+
+def _remembered(entries: Iterable[Entry], agent_id: str) -> list[Entry]:
+    """Return the history with the markers that a framework dropped put back.
+
+    Args:
+        entries: The history.
+        agent_id: The agent, whose answers are looked for.
+    """
+    made: list[Entry] = []
+    before: Marker | None = None
+    since: list[Entry] = []
+    for entry in entries:
+        if entry.role == "assistant" and entry.marker is None:
+            name = (entry.id or "").removeprefix(ID_PREFIX)
+            names = (name, *(call.tool_call_id for call in entry.tool_calls))
+            known = given.find(agent_id, names)
+            # Neither the message's id nor a call's is known, so its text and predecessor have to
+            # do.
+            if known is None and before is not None:
+                known = given.follower(before, inputs_of(since)[0], entry.text)
+            entry = replace(entry, marker=known)
+        made.append(entry)
+        if entry.marker is not None and entry.marker.agent_id == agent_id:
+            before, since = entry.marker, []
+        elif entry.role != "system":
+            since.append(entry)
+    return made
+
+
+def _otid(key: str | None, where: Conversation) -> str:
+    """Return the message's id on the wire; the same call has the same one again."""
+    return sent_as(key, where.agent_id, where.conversation_id) if key else str(uuid.uuid4())
+
+
+def _digests(call: Call) -> frozenset[str]:
+    """Return digests of the client-side tools that the call offers."""
+    return frozenset(digest_of(dict(tool)) for tool in call.tools)
+
+
+def _resumable(held: Held, route: Route, call: Call) -> bool:
+    """Return whether the entries answer the turn's calls, and the server will still take them.
+
+    A turn keeps the tools it was begun with: a call that offers others needs another one.
+    """
+    if not _digests(call) <= held.tools:
+        return False
+    waited = time.monotonic() - (held.turn.paused_at or 0.0)
+    if waited > HELD_SECONDS or not held.turn.connected:
+        return False
+    pending = {call.tool_call_id for call in held.turn.pending}
+    return bool(route.result_ids & pending) and all(e.role == "tool" for e in route.send)

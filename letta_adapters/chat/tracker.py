@@ -1,0 +1,234 @@
+"""Collect, while a call runs, what its first and its last event report.
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from letta_adapters.chat.history import Plan, inputs_of
+from letta_adapters.chat.known_answers import given
+from letta_adapters.chat.marker import Marker
+from letta_adapters.chat.messages import arguments_digest, digest_of
+from letta_adapters.chat.request import Call, CallEnd, CallStart
+from letta_adapters.chat.routing import Route, settings_digest
+from letta_adapters.chat.scope import Place
+from letta_adapters.errors import LettaError
+from letta_adapters.messages import (
+    AssistantMessage,
+    ErrorMessage,
+    InitMessage,
+    Message,
+    ReasoningMessage,
+    ResultMessage,
+    ToolCallMessage,
+    ToolResultMessage,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from letta_adapters.client.client import AsyncLettaClient
+
+_TEXTS = (AssistantMessage, ReasoningMessage)
+
+
+class Ending:
+    """See every whole message of a call, and make the call's first and last event.
+
+    Args:
+        client: The client that the call goes through.
+        call: The call.
+        plan: Its history, taken apart.
+        route: Its conversation, and the messages that go there.
+        used: The tokens that the turn had used before this call resumed it.
+    """
+
+    def __init__(
+        self,
+        client: AsyncLettaClient,
+        call: Call,
+        plan: Plan,
+        route: Route,
+        *,
+        used: Usage | None = None,
+    ) -> None:
+        assert route.conversation is not None
+        self.conversation = route.conversation
+        self.key = route.key
+        self.asked = route.asked or route.key
+        self._route = route
+        # Digests of the texts the agent was told last: those of this call, unless it cannot tell
+        # them.
+        self.system: str | None = None
+        self.standing: str | None = None
+        self.told_nothing()
+        if plan.system:
+            self.system = digest_of(plan.system)
+        if call.standing:
+            self.standing = digest_of(call.standing)
+        self.result: ResultMessage | None = None
+        self.failure: LettaError | None = None
+        self.pending: tuple[ToolCallMessage, ...] = ()
+        # The messages of an answer that the agent gave before, to the same call.
+        self.replay: tuple[Message, ...] = ()
+        # All whole messages so far: the same call gets them again while its turn waits.
+        self.seen: list[Message] = []
+        self._client = client
+        self._call = call
+        self._plan = plan
+        self._used = used or Usage()
+        self._usage: Usage | None = None
+        self._replayed = False
+        self._details: Mapping[str, Mapping[str, Any]] = {}
+        self._head: tuple[str, ...] = (route.key,) if route.key else ()
+        self._run_ids: dict[str, None] = {}
+        agent_id = self.conversation.agent_id
+        # The answer's id is made from the call's key, so that a repeated call gets the same one.
+        self.id = digest_of(agent_id, self.key) if self.key else str(uuid.uuid4())
+
+    def told_nothing(self) -> None:
+        """Record that the call could tell the agent nothing but results of tools."""
+        # Then the agent still goes by the texts that the previous answer's marker names.
+        before = self._route.marker
+        self.system = before.system if before is not None else None
+        self.standing = before.standing if before is not None else None
+
+    def start(self) -> CallStart:
+        """Return the first event, which names the conversation the call goes to."""
+        return CallStart(
+            self.id,
+            self.conversation.agent_id,
+            self.conversation.conversation_id,
+            self._client.backend.name,
+            self._model(),
+            self._replayed,
+            self._route.forked,
+        )
+
+    def replays(
+        self,
+        messages: Sequence[Message],
+        pending: Sequence[ToolCallMessage],
+        details: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> Ending:
+        """Record that the agent had this input already, and what it answered then.
+
+        Args:
+            messages: The messages of that answer.
+            pending: Its calls that still wait for the caller.
+            details: The server's data about permission questions, by tool call id.
+
+        Returns:
+            This object.
+        """
+        self._replayed = True
+        self.replay = tuple(message for message in messages if self.takes(message))
+        self.pending = tuple(pending)
+        self._details = details or {}
+        return self
+
+    def waits(
+        self,
+        pending: Sequence[ToolCallMessage],
+        details: Mapping[str, Mapping[str, Any]],
+        usage: Usage,
+    ) -> None:
+        """Record that the turn waits for the results of these calls.
+
+        Args:
+            pending: The calls.
+            details: The server's data about permission questions, by tool call id.
+            usage: The tokens that the turn has used so far.
+        """
+        self.pending = tuple(pending)
+        self._details = {i: details[i] for i in (c.tool_call_id for c in pending) if i in details}
+        self._usage = usage - self._used
+
+    def takes(self, message: Message) -> bool:
+        """Note a whole message and return whether the caller gets it.
+
+        Args:
+            message: The next message of the turn.
+        """
+        if isinstance(message, ResultMessage):
+            self._take_result(message)
+            return False
+        if isinstance(message, InitMessage | ErrorMessage):
+            return False
+        if isinstance(message, _TEXTS):
+            # The server lists the message under one of these; the next call looks for it there.
+            self._head = tuple(name for name in (message.otid, message.id) if name)
+        elif isinstance(message, ToolCallMessage | ToolResultMessage):
+            self._head = (message.tool_call_id,)
+        run_id = getattr(message, "run_id", None)
+        if run_id:
+            self._run_ids[run_id] = None
+        self.seen.append(message)
+        return True
+
+    def _take_result(self, message: ResultMessage) -> None:
+        """Note how the turn ended: its result, or the error it failed with."""
+        if not message.success:
+            self.failure = message.to_error()
+            return
+        self.result = message
+        self._usage = message.usage - self._used
+        self._run_ids |= dict.fromkeys(message.run_ids)
+
+    def end(self) -> CallEnd:
+        """Return the last event: the call is over, or waits for the results of its tool calls."""
+        stop_reason = self.result.stop_reason if self.result else None
+        if self.pending:
+            stop_reason = "requires_approval"
+        marker = self._marker()
+        texts = (message.content for message in self.seen if isinstance(message, AssistantMessage))
+        # A framework may drop the marker from the message; then the answer is known by its id or
+        # text.
+        given.put(self.id, marker, "".join(texts))
+        return CallEnd(
+            marker,
+            self.pending,
+            stop_reason or "end_turn",
+            self._usage,
+            tuple(self._run_ids),
+            self._model(),
+            self._replayed,
+            self._details,
+        )
+
+    def _model(self) -> str | None:
+        return self._call.model or self._client.handles.get(self.conversation.agent_id)
+
+    def _marker(self) -> Marker:
+        """Return the marker that the framework's message will carry."""
+        plan, before = self._plan, self._route.marker
+        inputs, earlier = inputs_of(plan.whole if before is None else plan.new)
+        if self.pending:
+            self._head = tuple(call.tool_call_id for call in self.pending)
+        runs = tuple(self._run_ids)
+        # A pending call of any other tool is a question whether the agent's own tool may run.
+        own = {str(tool["name"]) for tool in self._call.tools}
+        place = self._call.place or Place()
+        return Marker(
+            backend=self._client.backend.name,
+            agent_id=self.conversation.agent_id,
+            conversation_id=self.conversation.conversation_id,
+            head=self._head,
+            inputs=inputs,
+            earlier=earlier,
+            previous=before.key if before else None,
+            run_id=runs[-1] if runs else None,
+            pending=tuple((call.tool_call_id, call.tool_name) for call in self.pending),
+            questions=tuple(c.tool_call_id for c in self.pending if c.tool_name not in own),
+            system=self.system,
+            settings=settings_digest(self._call) or (before.settings if before else None),
+            arguments=tuple(arguments_digest(call.raw_arguments) for call in self.pending),
+            standing=self.standing,
+            thread=place.thread,
+            node=place.node,
+            agent=place.agent,
+            within=place.within,
+        )

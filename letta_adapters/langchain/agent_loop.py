@@ -1,0 +1,449 @@
+"""Run the agent's loop around a model: answers, tools, approvals.
+
+The loop is written once for sync and async: :class:`Loop` yields what is to be done next and is
+sent the outcome; :class:`Steps` does it, in either colour, and passes on what is streamed
+meanwhile.
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    BaseMessage,
+    ToolCall,
+    ToolMessage,
+    message_chunk_to_message,
+)
+from langchain_core.messages.ai import add_ai_message_chunks
+from langchain_core.runnables import RunnableConfig, patch_config
+from langchain_core.runnables.config import get_executor_for_config
+from langchain_core.runnables.utils import AddableDict
+from langchain_core.tools import BaseTool, StructuredTool
+
+from letta_adapters._utils.invoke import invoke_callable, is_async_callable
+from letta_adapters.errors import TurnFailedError
+from letta_adapters.langchain.inputs import in_graph
+from letta_adapters.langchain.metadata import NOTES, QUESTIONS
+from letta_adapters.langchain.tools import (
+    NOT_ASKED,
+    ServerTools,
+    ToolCallbacks,
+    announce,
+    decided,
+    error_of,
+    refusals,
+    result_of,
+)
+from letta_adapters.permissions import Allow, Deny, PermissionContext, normalise_decision
+from letta_adapters.permissions.policy import question
+
+if TYPE_CHECKING:
+    from letta_adapters.langchain.runnable import LettaRunnable
+
+# The words of a person who resumes an interrupted graph, and the decisions they mean.
+_WORDS: Final[dict[str, Any]] = {
+    **dict.fromkeys(("allow", "approve", "approved", "yes"), True),
+    **dict.fromkeys(("deny", "reject", "rejected", "no"), False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Ask:
+    """Ask the model for the answer to these messages."""
+
+    messages: list[BaseMessage]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Answer these calls; ``refused`` are the answers to those that cannot be run."""
+
+    calls: list[ToolCall]
+    refused: list[ToolMessage]
+
+
+class Loop:
+    """Decide the steps of one run of an agent. No I/O.
+
+    Args:
+        agent: The runnable, with its tools and limits.
+        messages: The input.
+        config: The configuration of the run.
+        kwargs: Arguments for every call of the model.
+    """
+
+    def __init__(
+        self,
+        agent: LettaRunnable,
+        messages: list[BaseMessage],
+        config: RunnableConfig,
+        kwargs: dict[str, Any],
+    ) -> None:
+        self.agent = agent
+        self.config = config
+        self.kwargs = kwargs
+        self.new: list[BaseMessage] = []
+        self._given = messages
+
+    def steps(self) -> Generator[_Ask | _Answer, Any, None]:
+        """Yield what is to be done next, and take its outcome.
+
+        Raises:
+            TurnFailedError: The agent still called tools after ``max_rounds`` answers.
+        """
+        for _ in range(self.agent.max_rounds):
+            message: AIMessage = yield _Ask([*self._given, *self.new])
+            self.new.append(message)
+            calls, refused = message.tool_calls, refusals(message)
+            if not calls and not refused:
+                return
+            results: list[ToolMessage] = yield _Answer(calls, refused)
+            self.new += results
+        # An agent and its tools can keep each other busy for ever, at the application's cost.
+        raise TurnFailedError(
+            f"The agent still called tools after {self.agent.max_rounds} rounds.",
+            code="max_rounds",
+            hint="Raise max_rounds, or abandon the call.",
+        )
+
+    def child(self, run_manager: Any) -> RunnableConfig:
+        """Return the configuration of a child run."""
+        return patch_config(self.config, callbacks=run_manager.get_child())
+
+
+class Steps:
+    """Do what a loop decides. Iterating gives what is streamed meanwhile: chunks, then messages.
+
+    Args:
+        loop: The loop.
+        run_manager: LangChain's manager of the run, whose children the steps are.
+    """
+
+    def __init__(self, loop: Loop, run_manager: Any) -> None:
+        self._loop = loop
+        self._agent = loop.agent
+        self._config = loop.child(run_manager)
+        self._shown = ServerTools()
+        self._fired = ToolCallbacks()
+        self._tools = {tool.name: tool for tool in self._agent.tools}
+
+    # -- in both colours --------------------------------------------------------------------
+
+    def run(self) -> Iterator[BaseMessage]:
+        """Yield chunks and messages until the loop ends, synchronously."""
+        steps = self._loop.steps()
+        todo: Any = next(steps)
+        while True:
+            if isinstance(todo, _Ask):
+                result: Any = self._signed((yield from self._ask(todo.messages)))
+                yield result
+            else:
+                result = [*self._answer(todo.calls), *todo.refused]
+                announce(self._callbacks, result)
+                yield from result
+            try:
+                todo = steps.send(result)
+            except StopIteration:
+                return
+
+    async def arun(self) -> AsyncGenerator[BaseMessage, None]:
+        """Yield chunks and messages until the loop ends, asynchronously."""
+        steps = self._loop.steps()
+        todo: Any = next(steps)
+        while True:
+            result: Any = None
+            if isinstance(todo, _Ask):
+                async with aclosing(self._aask(todo.messages)) as answer:
+                    async for item in answer:
+                        result = self._signed(item)
+                        yield result
+            else:
+                result = [*await self._aanswer(todo.calls), *todo.refused]
+                announce(self._callbacks, result)
+                for item in result:
+                    yield item
+            try:
+                todo = steps.send(result)
+            except StopIteration:
+                return
+
+    # -- the model --------------------------------------------------------------------------
+
+    def _asked(self) -> dict[str, Any]:
+        """Return the arguments for the model; with a callback, it asks about every tool."""
+        asks = {} if self._agent.can_use_tool is None else {"letta_asks": True}
+        return {**self._loop.kwargs, **asks}
+
+    def _signed(self, item: Any) -> Any:
+        """Put the agent's name on a message of its own; leave a chunk or an event as it is."""
+        if type(item) is AIMessage:
+            item.name = self._agent.speaker
+        return item
+
+    def _ask(self, messages: list[BaseMessage]) -> Generator[BaseMessage, None, AIMessage]:
+        """Yield the chunks of an answer, and return it whole."""
+        model = self._agent.bound()
+        if _wants_events(self._config):
+            # LangChain gives such a handler the protocol's events from `invoke`, and only chunks
+            # from `stream`.
+            whole: AIMessage = model.invoke(messages, self._config, **self._asked())
+            self._show(whole)
+            yield AIMessageChunk(content=whole.content)
+            return whole
+        chunks: list[AIMessageChunk] = []
+        for chunk in model.stream(messages, self._config, **self._asked()):
+            self._show(chunk)
+            chunks.append(chunk)
+            yield chunk
+        return _message(chunks)
+
+    async def _aask(self, messages: list[BaseMessage]) -> AsyncGenerator[BaseMessage, None]:
+        """Yield the chunks of an answer, and at last the answer itself."""
+        model = self._agent.bound()
+        if _wants_events(self._config):
+            whole = await model.ainvoke(messages, self._config, **self._asked())
+            await self._ashow(whole)
+            yield AIMessageChunk(content=whole.content)
+            yield whole
+            return
+        chunks: list[AIMessageChunk] = []
+        stream = model.astream(messages, self._config, **self._asked())
+        async with aclosing(stream):  # left early, the agent is stopped at once
+            async for chunk in stream:
+                await self._ashow(chunk)
+                chunks.append(chunk)
+                yield chunk
+        yield _message(chunks)
+
+    def _show(self, message: BaseMessage) -> None:
+        """Tell the callbacks of tools that ran on the server and of notes about the run."""
+        if not isinstance(message.content, str):
+            self._show_blocks(message.content)
+        self._show_notes(message.response_metadata)
+
+    async def _ashow(self, message: BaseMessage) -> None:
+        if not isinstance(message.content, str):
+            await self._ashow_blocks(message.content)
+        await self._ashow_notes(message.response_metadata)
+
+    def _show_notes(self, metadata: dict[str, Any]) -> None:
+        for note in metadata.get(NOTES) or ():
+            dispatch_custom_event(note["type"], note, config=self._config)
+
+    async def _ashow_notes(self, metadata: dict[str, Any]) -> None:
+        for note in metadata.get(NOTES) or ():
+            await adispatch_custom_event(note["type"], note, config=self._config)
+
+    @property
+    def _callbacks(self) -> Any:
+        return self._config["callbacks"]  # the child manager of this run, see Loop.child
+
+    def _show_blocks(self, blocks: list[Any]) -> None:
+        """Start or end child runs for the agent's own tools; tell the rest as custom events."""
+        for event in self._shown.see(blocks):
+            self._fired.fire(self._callbacks, event)
+        for name, data in _custom_events(blocks):
+            dispatch_custom_event(name, data, config=self._config)
+
+    async def _ashow_blocks(self, blocks: list[Any]) -> None:
+        for event in self._shown.see(blocks):
+            await self._fired.afire(self._callbacks, event)
+        for name, data in _custom_events(blocks):
+            await adispatch_custom_event(name, data, config=self._config)
+
+    # -- tools ------------------------------------------------------------------------------
+
+    def _answer(self, calls: list[ToolCall]) -> list[ToolMessage]:
+        """Return the results of these calls, in their order."""
+        # All decisions first, one after the other: a person is asked before any tool has run.
+        decisions = [self._decide(call) for call in calls]
+        pairs = list(zip(calls, decisions, strict=True))
+        # The tools then run side by side, in the executor's threads.
+        with get_executor_for_config(self._config) as executor:
+            return list(executor.map(lambda pair: self._act(*pair), pairs))
+
+    async def _aanswer(self, calls: list[ToolCall]) -> list[ToolMessage]:
+        """Return the results of these calls, in their order; the tools run side by side."""
+        decisions = [await self._adecide(call) for call in calls]
+        acts = (self._aact(call, d) for call, d in zip(calls, decisions, strict=True))
+        return list(await asyncio.gather(*acts))
+
+    def _decide(self, call: ToolCall) -> Allow | Deny:
+        """Return whether a call may run."""
+        ask = self._agent.can_use_tool
+        if ask is None:
+            return self._undecided(call)
+        if is_async_callable(ask):
+            with ThreadPoolExecutor(1) as thread:  # this thread may have a running loop
+                return thread.submit(asyncio.run, self._adecide(call)).result()
+        return normalise_decision(ask(*self._question(call)))
+
+    async def _adecide(self, call: ToolCall) -> Allow | Deny:
+        """Return whether a call may run, in asynchronous code."""
+        ask = self._agent.can_use_tool
+        if ask is None:
+            return self._undecided(call)
+        question = functools.partial(ask, *self._question(call))
+        return normalise_decision(await invoke_callable(question, {}, in_thread_loop=False))
+
+    def _question(self, call: ToolCall) -> tuple[str, dict[str, Any], PermissionContext]:
+        """Return the arguments for the permission callback."""
+        asked = question(call["name"] in self._tools, self._told(call))
+        context = PermissionContext(tool_call_id=str(call["id"]), **asked)
+        return call["name"], dict(call["args"]), context
+
+    def _told(self, call: ToolCall) -> dict[str, Any]:
+        """Return the server's data about a call's question, which the answer's metadata holds."""
+        answer = self._loop.new[-1] if self._loop.new else None
+        told = answer.response_metadata.get(QUESTIONS) if answer is not None else None
+        return dict((told or {}).get(str(call["id"])) or {})
+
+    def _undecided(self, call: ToolCall) -> Allow | Deny:
+        """Decide without a callback: your own tools run; for the agent's own a person is asked.
+
+        Outside of a LangGraph graph nobody can be asked, so those are denied.
+        """
+        if call["name"] in self._tools:
+            return Allow()
+        if not in_graph(self._loop.config):
+            return Deny(NOT_ASKED)
+        # Imported late: LangGraph need not be installed, and inside a graph it certainly is.
+        from langgraph.types import interrupt
+
+        question = {
+            "type": "letta_approval",
+            "tool_call_id": call["id"],
+            "tool_name": call["name"],
+            "tool_input": call["args"],
+            **self._told(call),
+        }
+        return normalise_decision(_spoken(interrupt(question)))
+
+    def _act(self, call: ToolCall, decision: Allow | Deny) -> ToolMessage:
+        """Run a tool of yours, or pass the decision on for one of the agent's own."""
+        tool = self._tools.get(call["name"])
+        if tool is None or isinstance(decision, Deny):
+            return decided(call, decision)
+        try:
+            return result_of(call, _invoked(tool, _edited(call, decision), self._config))
+        except Exception as error:
+            if _passes_through(error):
+                raise
+            return error_of(call, error)
+
+    async def _aact(self, call: ToolCall, decision: Allow | Deny) -> ToolMessage:
+        """Run a tool of yours in asynchronous code, or pass the decision on."""
+        tool = self._tools.get(call["name"])
+        if tool is None or isinstance(decision, Deny):
+            return decided(call, decision)
+        try:
+            return result_of(call, await tool.ainvoke(_edited(call, decision), self._config))
+        except Exception as error:
+            if _passes_through(error):
+                raise
+            return error_of(call, error)
+
+
+def _invoked(tool: BaseTool, call: dict[str, Any], config: RunnableConfig) -> Any:
+    """Run a tool in this thread of the executor, an asynchronous one on a loop of its own."""
+    if isinstance(tool, StructuredTool) and tool.func is None:
+        return asyncio.run(tool.ainvoke(call, config))
+    return tool.invoke(call, config)
+
+
+def _edited(call: ToolCall, decision: Allow) -> dict[str, Any]:
+    """Return the call with the arguments that the decision puts in place of the model's."""
+    args = call["args"] if decision.updated_input is None else dict(decision.updated_input)
+    return {"name": call["name"], "args": args, "id": call["id"], "type": "tool_call"}
+
+
+def _spoken(value: Any) -> Any:
+    """Return a decision from the value of ``Command(resume=...)``.
+
+    ``"allow"`` means the same as ``True``; other words are a reason to deny.
+    """
+    return _WORDS.get(value.strip().lower(), Deny(value)) if isinstance(value, str) else value
+
+
+def _passes_through(error: Exception) -> bool:
+    """Return whether the exception is an interrupt or a command of LangGraph, and no failure."""
+    return any(cls.__name__ == "GraphBubbleUp" for cls in type(error).__mro__)
+
+
+def _wants_events(config: RunnableConfig) -> bool:
+    """Return whether a handler wants events of the v3 protocol (LangGraph's v3 streaming does)."""
+    from langchain_core.tracers._streaming import _V2StreamingCallbackHandler
+
+    handlers = getattr(config.get("callbacks"), "handlers", None) or []
+    return any(isinstance(handler, _V2StreamingCallbackHandler) for handler in handlers)
+
+
+def _message(chunks: list[AIMessageChunk]) -> AIMessage:
+    """Return the sum of the chunks as one message."""
+    # All at once, not one by one: every addition parses a tool call's arguments again.
+    made = message_chunk_to_message(add_ai_message_chunks(chunks[0], *chunks[1:]))
+    assert isinstance(made, AIMessage)
+    if isinstance(made.content, list):
+        # Blocks were merged by these numbers; they have no use in a whole message.
+        made.content = [
+            {k: v for k, v in item.items() if k != "index"} if isinstance(item, dict) else item
+            for item in made.content
+        ]
+    return made
+
+
+def _custom_events(content: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    """Yield name and data of a custom event for each block that is no answer."""
+    for block in content:
+        if not isinstance(block, dict):
+            continue
+        if block.get("type") == "reasoning":
+            yield "letta_reasoning", {"reasoning": block.get("reasoning")}
+        elif block.get("type") == "non_standard" and isinstance(block.get("value"), dict):
+            value = block["value"]
+            kind = str(value.get("type") or value.get("message_type") or "event")
+            yield (kind if kind.startswith("letta_") else f"letta_{kind}"), value
+
+
+class Output:
+    """Choose what a run yields while it is streamed."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def of(self, item: BaseMessage) -> Iterator[Any]:
+        """Yield what the user gets for a chunk or a whole message."""
+        if isinstance(item, AIMessageChunk):
+            if self._kind == "text" and item.text:
+                yield str(item.text)
+        elif self._kind == "messages":
+            yield AddableDict(messages=[item])
+
+    def last(self, new: Sequence[BaseMessage]) -> Iterator[Any]:
+        """Yield what the user gets at the run's end."""
+        if self._kind == "message":
+            yield new[-1]
+
+
+def made_of(new: Sequence[BaseMessage], kind: str) -> Any:
+    """Return the run's result.
+
+    Args:
+        new: The messages that the run added.
+        kind: ``"messages"``, ``"message"`` or ``"text"``.
+    """
+    if kind == "messages":
+        return {"messages": list(new)}
+    return new[-1] if kind == "message" else str(new[-1].text)

@@ -1,0 +1,197 @@
+"""Translate one call of the chat model from LangChain's arguments to the shared layer's.
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from langchain_core.messages import BaseMessage
+from langchain_core.runnables import RunnableConfig
+
+from letta_adapters.chat import Call
+from letta_adapters.chat.constrained import Calling
+from letta_adapters.chat.constraints import Demand, choose, shaped
+from letta_adapters.chat.scope import SCOPES
+from letta_adapters.errors import InvalidInputError
+from letta_adapters.langchain.call_site import Seen, seen_by, seen_in
+from letta_adapters.langchain.messages import check_decisions, to_entries, to_wire_tools
+from letta_adapters.langchain.structured_output import json_schema_of, validator_of
+from letta_adapters.options import SessionOptions
+
+if TYPE_CHECKING:
+    from letta_adapters.langchain.chat_model import ChatLetta
+
+# The keyword arguments of a call that have an effect. Those that start with ``letta_`` come from
+# this package itself, bound to the model or added on the way.
+_OWN: Final = frozenset(
+    {
+        "tools",
+        "tool_choice",
+        "parallel_tool_calls",
+        "model",
+        "temperature",
+        "max_tokens",
+        "timeout",
+        "max_steps",
+        "agent_id",
+        "conversation_id",
+        "thread_id",
+        "scope",
+        "letta_asks",
+        "letta_seen",
+        "response_format",
+        "letta_shape",
+        "letta_validate",
+    }
+)
+# Arguments that LangChain itself passes on, which ask nothing of the agent.
+_PASSED: Final = frozenset(
+    {"strict", "stream", "stream_usage", "ls_structured_output_format", "structured_output_format"}
+)
+PLACES: Final = ("conversation_id", "thread_id", "agent_id")
+
+
+def calling_of(
+    model: ChatLetta,
+    session: SessionOptions,
+    messages: list[BaseMessage],
+    stop: list[str] | None,
+    kwargs: Mapping[str, Any],
+    run_manager: Any = None,
+) -> Calling:
+    """Put the model's fields, the call's arguments and the run's configuration together.
+
+    Args:
+        model: The chat model.
+        session: Its options of a session, checked.
+        messages: The whole history.
+        stop: Texts that end the answer.
+        kwargs: The call's arguments, bound ones included.
+        run_manager: LangChain's manager of the run, which knows where the call is made.
+
+    Raises:
+        InvalidInputError: An argument has no effect, bad content, or a choice that is no tool.
+    """
+    unknown = sorted(k for k in kwargs if k not in _OWN | _PASSED and kwargs[k] is not None)
+    if unknown:
+        raise InvalidInputError(
+            f"ChatLetta does nothing with {unknown[0]!r}.",
+            hint="Neither the Letta API nor Letta Code has such a setting per call.",
+        )
+    tools, demand = choose(
+        to_wire_tools(kwargs.get("tools") or (), strict=kwargs.get("strict")),
+        kwargs.get("tool_choice"),
+        parallel=kwargs.get("parallel_tool_calls"),
+    )
+    shape = kwargs.get("letta_shape")
+    # The shape was bound by `with_structured_output` together with its validator.
+    if shape is not None:
+        validate = kwargs["letta_validate"]
+        demand = shaped(demand, shape["schema"], validate, tool=shape["tool"])
+    wanted = kwargs.get("response_format")
+    if wanted is not None and shape is None:
+        demand = _formatted(demand, wanted, beside=bool(tools))
+    # Before the call is made: a decision in the wrong field would be sent as the tool's result.
+    check_decisions(messages)
+    call = Call(
+        entries=to_entries(messages),
+        tools=tools,
+        **_where(model, kwargs, run_manager),
+        aside=shape is not None,
+        model=_given(model, kwargs, "model"),
+        settings=_settings(model, kwargs),
+        max_steps=_given(model, kwargs, "max_steps"),
+        timeout=_given(model, kwargs, "timeout"),
+        agent_free=model.agent_free,
+        on_mismatch=model.on_mismatch,
+        note=demand.note,
+        standing=demand.standing,
+        session=session,
+        name_model=True,
+        asks=bool(kwargs.get("letta_asks")),
+    )
+    return Calling(call, demand, stop)
+
+
+def _where(model: ChatLetta, kwargs: Mapping[str, Any], run_manager: Any) -> dict[str, Any]:
+    """Return the agent, the conversation and the place of a call.
+
+    The call's argument wins over the model's field; the place in the graph decides the rest.
+    """
+    scope = kwargs.get("scope") or model.scope
+    if scope is not None and scope not in SCOPES:
+        raise InvalidInputError(
+            f"scope must be one of {', '.join(SCOPES)}, not {scope!r}.",
+            hint="Leave it out to let the place in the graph decide.",
+        )
+    seen: Seen | None = kwargs.get("letta_seen")
+    if seen is None:
+        seen = seen_in(run_manager, scope)
+    made: dict[str, Any] = {"scope": scope, "place": seen.place}
+    for name in PLACES:
+        given = seen.named.get(name) if kwargs.get(name) is None else kwargs[name]
+        made[name] = getattr(model, name) if given is None else str(given)
+    # A node that asks for structured output asks a question on the side, with a history of its own;
+    # so it does not go on in the conversation that the graph's configuration names.
+    aside = kwargs.get("letta_shape") is not None and seen.place.node
+    inherits = scope in ("thread", "node") or (scope is None and seen.place.keeps and not aside)
+    if made["conversation_id"] is None and inherits:
+        made["conversation_id"] = seen.conversation_id
+    return made
+
+
+def _formatted(demand: Demand, wanted: Any, *, beside: bool) -> Demand:
+    """Return the demand that a ``response_format`` means (``ProviderStrategy`` binds one)."""
+    kind = wanted.get("type") if isinstance(wanted, Mapping) else "json_schema"
+    if kind == "text":
+        return demand
+    schema = {} if kind == "json_object" else json_schema_of(wanted)
+    validate = validator_of(schema or None)
+    return shaped(demand, schema, validate, tool=None, beside=beside)
+
+
+def _given(model: ChatLetta, kwargs: Mapping[str, Any], name: str) -> Any:
+    """Return the call's argument, whatever it is, or else the model's field."""
+    value = kwargs.get(name)
+    return getattr(model, name) if value is None else value
+
+
+def stop_words(value: Any) -> list[str] | None:
+    """Return the texts that end an answer: one, or several.
+
+    Args:
+        value: A text, a list of texts, or ``None``.
+
+    Raises:
+        InvalidInputError: Something in it is no text.
+    """
+    if value is None or isinstance(value, str):
+        return None if value is None else [value]
+    if isinstance(value, Sequence) and all(isinstance(word, str) for word in value):
+        return list(value)
+    raise InvalidInputError(f"stop must be a text or a list of texts, not {value!r}.")
+
+
+def _settings(model: ChatLetta, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the model settings of a call: its own, or else the model's."""
+    names = ("temperature", "max_tokens")
+    given = {name: kwargs.get(name, getattr(model, name)) for name in names}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def placed(
+    model: ChatLetta, config: RunnableConfig | None, kwargs: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the arguments together with the place of the call, which is not known any later.
+
+    Args:
+        model: The chat model.
+        config: The configuration of the call.
+        kwargs: The call's arguments.
+    """
+    if "letta_seen" in kwargs:
+        return dict(kwargs)
+    return {**kwargs, "letta_seen": seen_by(config, kwargs.get("scope") or model.scope)}

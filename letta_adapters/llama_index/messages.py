@@ -1,0 +1,225 @@
+"""Translate LlamaIndex messages into entries of a history, and LlamaIndex tools into Letta's.
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from llama_index.core.base.llms.types import (
+    ChatMessage,
+    CitableBlock,
+    ImageBlock,
+    MessageRole,
+    TextBlock,
+    ThinkingBlock,
+    ToolCallBlock,
+)
+from llama_index.core.tools import BaseTool, ToolOutput
+
+from letta_adapters.chat import Entry, Marker
+from letta_adapters.content import ImageContent, TextContent, image_from_bytes, image_from_url
+from letta_adapters.content import to_wire as content_to_wire
+from letta_adapters.errors import InvalidInputError
+from letta_adapters.messages import PendingToolCall
+from letta_adapters.permissions import Allow, Deny, normalise_decision
+
+# The key in ``additional_kwargs`` under which a message of ours carries its marker.
+MARKER_KEY: Final = "letta"
+_ROLES: Final[Mapping[str, Any]] = {
+    "system": "system",
+    "developer": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "chatbot": "assistant",
+    "model": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
+# Advice for kinds of blocks that Letta does not take.
+_INSTEAD: Final[Mapping[str, str]] = {
+    "document": "Extract the text of the document first, and send that.",
+    "audio": "Transcribe it first, and send the text.",
+    "video": "Send a description, or some of its frames as images.",
+}
+# Kinds of blocks that are a model's own affair and are not sent to the agent.
+_SILENT: Final = frozenset({"cache", "thinking", "tool_call", "citation"})
+
+
+def to_entries(messages: Iterable[ChatMessage]) -> list[Entry]:
+    """Return the history as the history rule reads it.
+
+    Raises:
+        InvalidInputError: Content that Letta's messages do not have (documents, audio, video).
+    """
+    return [to_entry(message) for message in messages]
+
+
+def to_entry(message: ChatMessage) -> Entry:
+    """Return one message as an entry.
+
+    Raises:
+        InvalidInputError: Its role or its content has no place in a Letta conversation.
+    """
+    # LlamaIndex takes roles as an enum and as plain strings.
+    role = _ROLES.get(str(getattr(message.role, "value", message.role)))
+    if role is None:
+        raise InvalidInputError(f"A message of role {message.role!r} has no place in a Letta turn.")
+    extra = message.additional_kwargs
+    name = extra.get("name")
+    if role == "assistant":
+        return Entry(
+            "assistant",
+            _text_only(message, "assistant"),
+            name=name,
+            marker=Marker.from_dict(extra.get(MARKER_KEY)),
+            tool_calls=tuple(_calls(message)),
+        )
+    if role == "tool":
+        return Entry(
+            "tool",
+            _content(message),
+            tool_call_id=str(extra.get("tool_call_id") or ""),
+            is_error=bool(extra.get("is_error")),
+            decision=_decision(extra.get("decision")),
+            fact=bool(extra.get("fact")),
+        )
+    if role == "system":
+        return Entry("system", _text_only(message, "system"))
+    return Entry("user", _content(message), id=extra.get("id"), name=name)
+
+
+def _text_only(message: ChatMessage, role: str) -> str:
+    """Return all text of a message, without the separators that ``content`` puts between blocks.
+
+    Raises:
+        InvalidInputError: It holds an image, which only users and tools can show.
+    """
+    parts = [part for block in message.blocks for part in _parts(block, keep_blank=True)]
+    if not all(isinstance(part, TextContent) for part in parts):
+        raise InvalidInputError(
+            f"A message of the {role} holds an image; a Letta agent is shown images by users and "
+            "by tools only.",
+            hint="Put the image into a user's message.",
+        )
+    return "".join(part.text for part in parts if isinstance(part, TextContent))
+
+
+def _decision(value: Any) -> Allow | Deny | None:
+    return None if value is None else normalise_decision(value)
+
+
+def _calls(message: ChatMessage) -> Iterable[PendingToolCall]:
+    """Yield the tool calls in a message."""
+    for block in message.blocks:
+        if isinstance(block, ToolCallBlock):
+            given = block.tool_kwargs
+            if not isinstance(given, str):
+                # Sorted keys: the same arguments have to have the same digest when the history
+                # comes back.
+                given = json.dumps(given, sort_keys=True, default=str)
+            yield PendingToolCall(block.tool_call_id or "", block.tool_name, given)
+
+
+def _content(message: ChatMessage) -> str | list[dict[str, Any]]:
+    """Return a message's content: text, or parts in Letta's wire form if there are images."""
+    parts = [part for block in message.blocks for part in _parts(block)]
+    if all(isinstance(part, TextContent) for part in parts):
+        # LlamaIndex joins its text blocks with a new line.
+        return "\n".join(part.text for part in parts if isinstance(part, TextContent))
+    wire = content_to_wire(parts)
+    return wire if isinstance(wire, str) else list(wire)
+
+
+def _parts(block: Any, *, keep_blank: bool = False) -> list[TextContent | ImageContent]:
+    """Return a block as parts; a blank text, or a block that is a model's own affair, is none."""
+    if isinstance(block, TextBlock):
+        return [TextContent(block.text)] if keep_blank or block.text.strip() else []
+    if isinstance(block, ImageBlock):
+        return [_image(block)]
+    if isinstance(block, CitableBlock):
+        # A citable block is a document's excerpt, which the agent reads as its parts.
+        return [part for inner in block.content for part in _parts(inner, keep_blank=keep_blank)]
+    kind = str(getattr(block, "block_type", type(block).__name__))
+    if kind in _SILENT or isinstance(block, ThinkingBlock | ToolCallBlock):
+        return []
+    raise InvalidInputError(
+        f"A Letta agent's messages hold text and images, not {kind!r} blocks.",
+        hint=_INSTEAD.get(kind, "Send what it says as text."),
+    )
+
+
+def _image(block: ImageBlock) -> ImageContent:
+    """Return an image block as Letta's image."""
+    if block.url is not None and block.image is None:
+        # A URL is passed on as it is: the image need not be loaded here.
+        return image_from_url(str(block.url))
+    try:
+        data = block.resolve_image().read()
+    except (ValueError, OSError) as error:
+        raise InvalidInputError(f"The image cannot be read: {error}") from error
+    return image_from_bytes(data if isinstance(data, bytes) else str(data).encode())
+
+
+def tool_answer(output: ToolOutput) -> dict[str, Any]:
+    """Return a tool's output as the fields of a tool message: its text, or all its blocks."""
+    blocks = list(output.blocks)
+    plain = all(isinstance(block, TextBlock) for block in blocks)
+    given = {"content": output.content} if plain else {"blocks": blocks}
+    return {**given, "is_error": output.is_error}
+
+
+def to_wire_tools(tools: Sequence[BaseTool]) -> list[dict[str, Any]]:
+    """Return LlamaIndex tools as client-side tools of Letta.
+
+    Raises:
+        InvalidInputError: Something is no tool.
+    """
+    made = []
+    for tool in tools:
+        if not isinstance(tool, BaseTool):
+            raise InvalidInputError(
+                f"{tool!r} is not a tool.", hint="Use FunctionTool.from_defaults."
+            )
+        about = tool.metadata
+        made.append(
+            {
+                "name": about.get_name(),
+                "description": about.description or "",
+                "parameters": about.get_parameters_dict(),
+            }
+        )
+    return made
+
+
+def assistant_message(
+    text: str,
+    thinking: str = "",
+    calls: Iterable[Any] = (),
+    marker: Marker | None = None,
+) -> ChatMessage:
+    """Return an answer as LlamaIndex' message.
+
+    Args:
+        text: The text of the answer.
+        thinking: The agent's reasoning.
+        calls: The tool calls that wait for the caller.
+        marker: Where the answer was given.
+    """
+    blocks: list[Any] = [ThinkingBlock(content=thinking)] if thinking else []
+    blocks.append(TextBlock(text=text))
+    blocks += [
+        ToolCallBlock(
+            tool_call_id=call.tool_call_id,
+            tool_name=call.tool_name,
+            # Arguments that are no JSON object stay the text they are, so that the fault can be
+            # seen.
+            tool_kwargs=dict(call.tool_input) or call.raw_arguments or {},
+        )
+        for call in calls
+    ]
+    extra = {} if marker is None else {MARKER_KEY: marker.to_dict()}
+    return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks, additional_kwargs=extra)

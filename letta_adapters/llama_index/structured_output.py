@@ -1,0 +1,214 @@
+"""Ask for structured output, and check an answer that should be an object.
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
+from contextlib import aclosing, closing
+from dataclasses import replace
+from typing import Any, Final
+
+from llama_index.core.base.llms.types import ChatResponse
+from llama_index.core.llms.utils import parse_partial_json
+from llama_index.core.tools import BaseTool, FunctionTool
+from pydantic import BaseModel
+
+from letta_adapters.chat.constrained import Calling
+from letta_adapters.chat.constraints import Demand, json_in, shaped
+from letta_adapters.chat.response import Answer, Piece
+from letta_adapters.errors import TurnFailedError
+from letta_adapters.llama_index.messages import assistant_message
+from letta_adapters.llama_index.responses import ResponseMaker
+
+# The name of the function in a tool that LlamaIndex' FunctionCallingProgram makes for an object.
+_MADE_BY: Final = "get_function_tool.<locals>.model_fn"
+
+
+class StructuredOutputError(TurnFailedError, ValueError):
+    """Report that the agent was asked twice for an object of a class, and gave none."""
+
+    default_code = "invalid_structured_output"
+
+
+def output_tool(tools: Sequence[BaseTool]) -> type[BaseModel] | None:
+    """Return the class whose object the only tool stands for, if it stands for one.
+
+    Nobody answers such a call: its arguments are the result.
+    """
+    # An application may offer tools of its own; only the program's single one stands for an object.
+    if len(tools) != 1 or not isinstance(tools[0], FunctionTool):
+        return None
+    made_by = getattr(tools[0].real_fn, "__qualname__", "")
+    schema = tools[0].metadata.fn_schema
+    return schema if made_by == _MADE_BY and isinstance(schema, type) else None
+
+
+def with_shape(demand: Demand, wanted: Shape, tools: Sequence[Mapping[str, Any]]) -> Demand:
+    """Return the demand for an object of this class: one bad answer may be mended.
+
+    Args:
+        demand: The call's other demand.
+        wanted: The object's class; the prompt has told its schema already.
+        tools: The tool whose arguments are the object; without one it is JSON text.
+    """
+    name = str(tools[0]["name"]) if tools else None
+    made = shaped(demand, {}, wanted.validate, tool=name)
+    return made if name is not None else replace(made, note=demand.note)
+
+
+def unbroken(demand: Demand) -> Demand:
+    """Return the demand for calls that can be run: one that cannot may be mended once."""
+    before = demand.check
+
+    # The demand that was there comes first: its complaint tells more than a broken call's.
+    def check(answer: Answer) -> str | None:
+        problem = before(answer) if before is not None else None
+        return problem or _broken(answer) or None
+
+    return replace(demand, check=check)
+
+
+def runnable(answer: Answer) -> Answer:
+    """Return the answer if all of its calls can be run.
+
+    Raises:
+        TurnFailedError: The arguments of one are no JSON object, also after it was to be mended.
+    """
+    problem = _broken(answer)
+    if not problem:
+        return answer
+    raise TurnFailedError(
+        problem,
+        code="invalid_tool_call",
+        accepted=True,
+        hint="Ask again, or give the agent another model.",
+    )
+
+
+def _broken(answer: Answer) -> str:
+    """Return the fault of the first call whose arguments are no JSON object; ``""`` without one."""
+    return next((call.problem for call in answer.reader.tool_calls if call.problem), "")
+
+
+def checked(calling: Calling, answer: Answer) -> Answer:
+    """Return the answer if it is as demanded.
+
+    Raises:
+        StructuredOutputError: It is not, also after it was to be mended.
+    """
+    check = calling.demand.check
+    problem = check(answer) if check is not None else None
+    if problem is None:
+        return answer
+    raise StructuredOutputError(
+        f"The agent did not give the object that was asked for. {problem}",
+        accepted=True,
+        hint="Ask again, simplify the class, or give the agent another model.",
+    )
+
+
+def only_json(pieces: Iterable[Piece]) -> list[Piece]:
+    """Return an answer whose text is the object alone, without a model's words around it."""
+    pieces = list(pieces)
+    text = "".join(value for kind, value in pieces if kind == "text")
+    # The text goes last: the other pieces are what the agent did before it answered.
+    rest = [piece for piece in pieces if piece[0] != "text"]
+    return [*rest, ("text", json_in(text))]
+
+
+class Shape:
+    """Hold the class whose object a call asks for, and the object of its answer."""
+
+    def __init__(self, wanted: Any) -> None:
+        self.wanted = wanted
+        self.made: Any = None
+
+    def validate(self, data: Any) -> Any:
+        """Return the object, and keep it.
+
+        Raises:
+            ValueError: The data does not fit the class.
+        """
+        self.made = self.wanted.model_validate(data)
+        return self.made
+
+
+def good_at_last(objects: Generator[Any, None, None], shape: Shape | None) -> Any:
+    """Yield the objects, and at the end the valid one.
+
+    LlamaIndex keeps whichever object of a stream has more fields, also where an answer was mended.
+    """
+    last: Any = None
+    with closing(objects):
+        for last in objects:  # the last one is looked at
+            yield last
+    if shape is not None and last != shape.made:
+        yield shape.made
+
+
+async def agood_at_last(objects: AsyncGenerator[Any, None], shape: Shape | None) -> Any:
+    """Yield the objects; see :func:`good_at_last`."""
+    last: Any = None
+    async with aclosing(objects):
+        async for last in objects:
+            yield last
+    if shape is not None and last != shape.made:
+        yield shape.made
+
+
+class Draft:
+    """Show an object while it comes: each response has the data so far, as JSON."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget the answer so far: another one begins."""
+        self._text = ""
+        self._shown: Any = None
+
+    def feed(self, pieces: Iterable[Piece]) -> list[ChatResponse]:
+        """Return the responses that new pieces add."""
+        text = "".join(value for kind, value in pieces if kind == "text")
+        self._text += text
+        start = self._text.find("{")
+        if not text or start < 0:
+            return []
+        try:
+            # A complete object first: text behind it would make the whole text no JSON.
+            found, _ = json.JSONDecoder().raw_decode(self._text[start:])
+        except ValueError:
+            found = _begun(self._text[start:])
+        # Many tokens add nothing to the data yet; a response for each would only repeat it.
+        if not isinstance(found, dict) or found == self._shown:
+            return []
+        self._shown = found
+        return [ChatResponse(message=assistant_message(json.dumps(found)), delta="")]
+
+
+def _begun(text: str) -> Any:
+    """Return the data of a JSON text that is not at its end; ``None`` where that is no JSON."""
+    try:
+        return parse_partial_json(text)
+    except ValueError:
+        return None
+
+
+class ObjectMaker(ResponseMaker):
+    """Make the responses of an answer that is an object; it is shown when it is valid."""
+
+    def __init__(self, calling: Calling, reader: Any, *, ephemeral: bool) -> None:
+        super().__init__(reader, ephemeral=ephemeral)
+        self._calling = calling
+
+    def replay(self, pieces: Iterable[Piece]) -> list[ChatResponse]:
+        """Return the responses of the whole answer.
+
+        Raises:
+            StructuredOutputError: It is not the object that was asked for.
+        """
+        answer = checked(self._calling, Answer(self._reader, tuple(pieces)))
+        return super().replay(only_json(answer.pieces))
