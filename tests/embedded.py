@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from letta_adapters import LettaClient
+from letta_adapters.testing.compliant_model import oblige
 from letta_adapters.testing.local import LocalLetta
-from letta_adapters.testing.obliging import oblige
 from letta_adapters.testing.scripted_model import ScriptedModel
 from tests._wheel import require_wheel
 from tests.app_server._server import AppServer

@@ -37,7 +37,7 @@ from letta_adapters.testing import (
     leaks,
     sanitize_cassette,
 )
-from letta_adapters.testing._session import file_name
+from letta_adapters.testing.recording.pytest_session import file_name
 
 ALNUM = string.ascii_letters + string.digits
 HEX = "0123456789abcdef"

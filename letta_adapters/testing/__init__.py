@@ -21,9 +21,6 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from letta_adapters.testing._kit import LettaCassette
-    from letta_adapters.testing._rehearsal import RehearsalError
-    from letta_adapters.testing._save import CassetteSaveError, save_cassette
     from letta_adapters.testing.cassette import (
         Cassette,
         CassetteFormatError,
@@ -35,42 +32,48 @@ if TYPE_CHECKING:
     from letta_adapters.testing.fakes import FakeLetta
     from letta_adapters.testing.leaks import Leak, LeakError, scan_file, scan_text, scan_tree
     from letta_adapters.testing.local import LocalLetta
-    from letta_adapters.testing.recorder import RecordingTransport
-    from letta_adapters.testing.replay import CassetteMissError, CassetteTransport
-    from letta_adapters.testing.sanitize import SanitizeRules
-    from letta_adapters.testing.sanitize import sanitize as sanitize_cassette
+    from letta_adapters.testing.recording.fixture import LettaCassette
+    from letta_adapters.testing.recording.player import CassetteMissError, CassetteTransport
+    from letta_adapters.testing.recording.recorder import RecordingTransport
+    from letta_adapters.testing.recording.rehearsal import RehearsalError
+    from letta_adapters.testing.recording.save import CassetteSaveError, save_cassette
+    from letta_adapters.testing.recording.vcr import letta_vcr, use_letta_vcr
+    from letta_adapters.testing.recording.websocket import WebSocketPlayer, WebSocketRecorder
+    from letta_adapters.testing.sanitizer.sanitize import SanitizeRules
+    from letta_adapters.testing.sanitizer.sanitize import sanitize as sanitize_cassette
     from letta_adapters.testing.scripted_model import ModelError, Reply, ScriptedModel, ToolUse
-    from letta_adapters.testing.vcr import letta_vcr, use_letta_vcr
 
 _HOMES = {
     "Cassette": "cassette",
     "CassetteFormatError": "cassette",
-    "CassetteMissError": "replay",
-    "CassetteSaveError": "_save",
-    "CassetteTransport": "replay",
+    "CassetteMissError": "recording.player",
+    "CassetteSaveError": "recording.save",
+    "CassetteTransport": "recording.player",
     "FakeLetta": "fakes",
     "Interaction": "cassette",
     "Leak": "leaks",
     "LeakError": "leaks",
-    "LettaCassette": "_kit",
+    "LettaCassette": "recording.fixture",
     "LocalLetta": "local",
     "ModelError": "scripted_model",
     "RecordedError": "cassette",
     "RecordedRequest": "cassette",
     "RecordedResponse": "cassette",
-    "RecordingTransport": "recorder",
-    "RehearsalError": "_rehearsal",
+    "RecordingTransport": "recording.recorder",
+    "RehearsalError": "recording.rehearsal",
     "Reply": "scripted_model",
-    "SanitizeRules": "sanitize",
+    "SanitizeRules": "sanitizer.sanitize",
     "ScriptedModel": "scripted_model",
     "ToolUse": "scripted_model",
-    "letta_vcr": "vcr",
-    "sanitize_cassette": "sanitize",
-    "save_cassette": "_save",
+    "WebSocketPlayer": "recording.websocket",
+    "WebSocketRecorder": "recording.websocket",
+    "letta_vcr": "recording.vcr",
+    "sanitize_cassette": "sanitizer.sanitize",
+    "save_cassette": "recording.save",
     "scan_file": "leaks",
     "scan_text": "leaks",
     "scan_tree": "leaks",
-    "use_letta_vcr": "vcr",
+    "use_letta_vcr": "recording.vcr",
 }
 
 __all__ = [
@@ -95,6 +98,8 @@ __all__ = [
     "SanitizeRules",
     "ScriptedModel",
     "ToolUse",
+    "WebSocketPlayer",
+    "WebSocketRecorder",
     "letta_vcr",
     "sanitize_cassette",
     "save_cassette",

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 from pydantic import SecretStr
 
-from letta_adapters.testing._model_wire import Reply, Usage, tokens
+from letta_adapters.testing.model_protocol import Reply, Usage, tokens
 
 if TYPE_CHECKING:
     from letta_adapters.backends.config import Rest

@@ -40,14 +40,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from letta_adapters.testing._session import MARK, WIDE, CassetteSession, spec_of, wide_in
+from letta_adapters.testing.recording.pytest_session import (
+    MARK,
+    WIDE,
+    CassetteSession,
+    spec_of,
+    wide_in,
+)
 
 # Everything else is imported when it is used: this module is loaded in every test run of an
 # environment that has the package.
 if TYPE_CHECKING:
-    from letta_adapters.testing._kit import LettaCassette
     from letta_adapters.testing.fakes import FakeLetta
     from letta_adapters.testing.local import LocalLetta
+    from letta_adapters.testing.recording.fixture import LettaCassette
 
 MODES = ("none", "once", "new_episodes", "rewrite", "all")
 # Keys of the messages between pytest-xdist's processes.
@@ -161,8 +167,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     ]
     if not played:
         return (yield)
-    from letta_adapters.testing._kit import refused
-    from letta_adapters.testing._offline import offline
+    from letta_adapters.testing.recording.fixture import refused
+    from letta_adapters.testing.recording.offline import offline
 
     with offline(lambda host: refused(host, played[0].kit)):
         return (yield)

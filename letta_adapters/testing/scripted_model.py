@@ -24,7 +24,7 @@ import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
-from letta_adapters.testing._model_wire import (
+from letta_adapters.testing.model_protocol import (
     ModelError,
     ModelRequest,
     Reply,

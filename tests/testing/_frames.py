@@ -11,7 +11,7 @@ from typing import Any
 
 from _recordings import Maker, Memory, uuid_of
 
-from letta_adapters.testing.websocket import WebSocketRecorder
+from letta_adapters.testing.recording.websocket import WebSocketRecorder
 
 URL = "ws://127.0.0.1:43117/ws"
 Ask = Callable[[Memory], dict[str, Any]]

@@ -25,8 +25,8 @@ from letta_adapters.testing import (
     scan_file,
     use_letta_vcr,
 )
-from letta_adapters.testing._wildcards import same_text
-from letta_adapters.testing.websocket import WebSocketPlayer, WebSocketRecorder
+from letta_adapters.testing.recording.websocket import WebSocketPlayer, WebSocketRecorder
+from letta_adapters.testing.recording.wildcards import same_text
 
 JSON = (("content-type", "application/json"),)
 Say = Callable[[str], str]

@@ -16,7 +16,7 @@ from letta_adapters.testing import (
     scan_text,
 )
 from letta_adapters.testing.cassette import CassetteFormatError
-from letta_adapters.testing.websocket import WebSocketPlayer, WebSocketRecorder
+from letta_adapters.testing.recording.websocket import WebSocketPlayer, WebSocketRecorder
 
 URL = "ws://127.0.0.1:43117/ws"
 TOKEN = "tok-9f8E7d6C5b4A"

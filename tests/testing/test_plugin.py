@@ -9,7 +9,7 @@ from _loopback import Loopback
 from _runner import HELLO, Runner
 
 from letta_adapters.testing import Cassette
-from letta_adapters.testing._session import file_name
+from letta_adapters.testing.recording.pytest_session import file_name
 
 pytest_plugins = ["pytester"]
 

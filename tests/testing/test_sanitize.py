@@ -34,7 +34,7 @@ from letta_adapters.testing.cassette import (
     is_frame,
     split_events,
 )
-from letta_adapters.testing.websocket import WebSocketPlayer
+from letta_adapters.testing.recording.websocket import WebSocketPlayer
 
 KEY = "sk-" + "let-AbC9dEf1GhIjKlMnOp"
 PASSWORD = 'h"unter/2\\ é+'

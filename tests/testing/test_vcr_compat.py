@@ -27,8 +27,8 @@ from letta_adapters.testing import (
     use_letta_vcr,
 )
 from letta_adapters.testing.cassette import RecordedRequest
-from letta_adapters.testing.sanitize import RequestCleaner
-from letta_adapters.testing.vcr import matchers
+from letta_adapters.testing.recording.vcr import matchers
+from letta_adapters.testing.sanitizer.sanitize import RequestCleaner
 
 EVENTS = [b'data: {"t": "\xe2\x80\xa8 %d"}\n\n' % n for n in range(3)] + [b"data: [DONE]\n\n"]
 UUID = "e422b946-1244-4f9b-bc48-3b71b43e216f"

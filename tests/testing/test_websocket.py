@@ -32,7 +32,7 @@ from letta_adapters.testing import (
     ToolUse,
 )
 from letta_adapters.testing.live.faces import sync_client
-from letta_adapters.testing.websocket import WebSocketPlayer
+from letta_adapters.testing.recording.websocket import WebSocketPlayer
 from tests.app_server._server import MODEL
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -16,8 +16,8 @@ import pytest
 
 from letta_adapters import AsyncLettaClient
 from letta_adapters.testing import Cassette, CassetteMissError, LettaCassette, Reply, save_cassette
-from letta_adapters.testing._rehearsal import RehearsalError
-from letta_adapters.testing.websocket import Talk, WebSocketPlayer, WebSocketRecorder
+from letta_adapters.testing.recording.rehearsal import RehearsalError
+from letta_adapters.testing.recording.websocket import Talk, WebSocketPlayer, WebSocketRecorder
 from tests.app_server._server import MODEL
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from letta_adapters.testing.obliging import oblige
+from letta_adapters.testing.compliant_model import oblige
 from letta_adapters.testing.scripted_model import ScriptedModel
 from tools.rig import environments
 from tools.rig.environments import RigError

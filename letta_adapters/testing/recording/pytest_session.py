@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from letta_adapters.testing._kit import CassetteSpec, LettaCassette, Scope
+    from letta_adapters.testing.recording.fixture import CassetteSpec, LettaCassette, Scope
 
 MARK = "letta_cassette"
 # The fixtures for cassettes of several tests, by their scope.
@@ -142,7 +142,7 @@ class CassetteSession:
 
         The test fails at once if there is no file, or if several tests claim it.
         """
-        from letta_adapters.testing._kit import KINDS
+        from letta_adapters.testing.recording.fixture import KINDS
 
         path = self.path(item, spec)
         self.note_user(item)
@@ -254,7 +254,7 @@ def spec_of(item: pytest.Item) -> CassetteSpec:
     Raises:
         pytest.UsageError: The arguments make no sense.
     """
-    from letta_adapters.testing._kit import CassetteSpec
+    from letta_adapters.testing.recording.fixture import CassetteSpec
 
     mark = item.get_closest_marker(MARK)
     if mark is None:
@@ -272,7 +272,7 @@ def _specs(item: pytest.Item) -> Iterator[CassetteSpec]:
     wide = [scope for scope, name in WIDE.items() if name in fixtures]
     if not (marked or wide or MARK in fixtures):
         return
-    from letta_adapters.testing._kit import CassetteSpec
+    from letta_adapters.testing.recording.fixture import CassetteSpec
 
     spec = spec_of(item)
     if marked or MARK in fixtures:
@@ -302,7 +302,7 @@ def _without_secrets(name: str) -> str:
     """Return a test's name without private texts: its parameters may contain any."""
     if "[" not in name:
         return name
-    from letta_adapters.testing._finder import without_private_forms
+    from letta_adapters.testing.sanitizer.finder import without_private_forms
 
     test, bracket, parameters = name.partition("[")
     return test + bracket + without_private_forms(parameters)

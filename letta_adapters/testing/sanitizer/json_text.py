@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple
 
-from letta_adapters.testing._edits import View, unescaped
-from letta_adapters.testing._secrets import Path
+from letta_adapters.testing.sanitizer.edits import View, unescaped
+from letta_adapters.testing.sanitizer.secrets import Path
 
 _TOKEN = re.compile(
     r'(?P<string>"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z))'

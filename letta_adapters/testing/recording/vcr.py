@@ -20,8 +20,6 @@ import vcr as vcrpy
 from vcr.persisters.filesystem import CassetteNotFoundError
 from vcr.serialize import deserialize
 
-from letta_adapters.testing._matching import Compared, RequestKey, differences
-from letta_adapters.testing._save import save_cassette
 from letta_adapters.testing.cassette import (
     Cassette,
     Interaction,
@@ -31,7 +29,9 @@ from letta_adapters.testing.cassette import (
     header_pairs,
     load_yaml,
 )
-from letta_adapters.testing.sanitize import BASE_URL, RequestCleaner, SanitizeRules
+from letta_adapters.testing.recording.matching import Compared, RequestKey, differences
+from letta_adapters.testing.recording.save import save_cassette
+from letta_adapters.testing.sanitizer.sanitize import BASE_URL, RequestCleaner, SanitizeRules
 
 MATCH_ON = ("method", "path", "query", "letta_body")
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from letta_adapters.testing._patterns import ID_TOKEN
 from letta_adapters.testing.cassette import Cassette
-from letta_adapters.testing.recorder import RecordingTransport
-from letta_adapters.testing.replay import CassetteTransport
-from letta_adapters.testing.sanitize import BASE_URL
+from letta_adapters.testing.recording.player import CassetteTransport
+from letta_adapters.testing.recording.recorder import RecordingTransport
+from letta_adapters.testing.sanitizer.patterns import ID_TOKEN
+from letta_adapters.testing.sanitizer.sanitize import BASE_URL
 
 
 @dataclass

@@ -18,9 +18,18 @@ from urllib.parse import parse_qsl
 
 import httpx
 
-from letta_adapters.testing._patterns import BOUNDARY, CLIENT_ID_KEYS, ID_TOKEN, MULTIPART_BOUNDARY
-from letta_adapters.testing._wildcards import may_stand_for_something, same_text, same_value
 from letta_adapters.testing.cassette import Interaction, RecordedRequest
+from letta_adapters.testing.recording.wildcards import (
+    may_stand_for_something,
+    same_text,
+    same_value,
+)
+from letta_adapters.testing.sanitizer.patterns import (
+    BOUNDARY,
+    CLIENT_ID_KEYS,
+    ID_TOKEN,
+    MULTIPART_BOUNDARY,
+)
 
 Cleaner = Callable[[RecordedRequest], RecordedRequest]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from datetime import date, datetime, timedelta, timezone
 from enum import Enum
 
-from letta_adapters.testing._edits import Edit
-from letta_adapters.testing._patterns import DATETIME_REPR, ISO_DATE, PROSE_DATE
+from letta_adapters.testing.sanitizer.edits import Edit
+from letta_adapters.testing.sanitizer.patterns import DATETIME_REPR, ISO_DATE, PROSE_DATE
 
 EPOCH = 1767225600  # 2026-01-01T00:00:00Z, a Thursday
 _CONSTANT_DAY = date(2026, 1, 1)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from letta_adapters.testing._wildcards import same_value
 from letta_adapters.testing.cassette import SENT, RecordedRequest
+from letta_adapters.testing.recording.wildcards import same_value
 
 # Fields that are new in every run: the value sent now takes the recorded one's place.
 _FRESH: Final = frozenset({"request_id", "client_message_id", "cwd"})

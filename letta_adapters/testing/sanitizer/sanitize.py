@@ -24,14 +24,6 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from letta_adapters.errors import InvalidInputError
-from letta_adapters.testing._bodies import Streams, clean_body
-from letta_adapters.testing._dates import DateFinder, Place, times_in, today
-from letta_adapters.testing._encodings import charset_of, unpacked
-from letta_adapters.testing._finder import Finder
-from letta_adapters.testing._ids import IdMap
-from letta_adapters.testing._json_text import read_json
-from letta_adapters.testing._patterns import BOUNDARY, MULTIPART_BOUNDARY
-from letta_adapters.testing._secrets import Secrets, is_sensitive
 from letta_adapters.testing.cassette import (
     Cassette,
     Headers,
@@ -42,6 +34,14 @@ from letta_adapters.testing.cassette import (
     is_frame,
     split_events,
 )
+from letta_adapters.testing.sanitizer.bodies import Streams, clean_body
+from letta_adapters.testing.sanitizer.dates import DateFinder, Place, times_in, today
+from letta_adapters.testing.sanitizer.encodings import charset_of, unpacked
+from letta_adapters.testing.sanitizer.finder import Finder
+from letta_adapters.testing.sanitizer.ids import IdMap
+from letta_adapters.testing.sanitizer.json_text import read_json
+from letta_adapters.testing.sanitizer.patterns import BOUNDARY, MULTIPART_BOUNDARY
+from letta_adapters.testing.sanitizer.secrets import Secrets, is_sensitive
 
 REQUEST_HEADERS = frozenset({"accept", "content-type"})
 RESPONSE_HEADERS = frozenset({"content-type", "location", "retry-after"})

@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from letta_adapters.testing._model_wire import ModelRequest, Reply, ToolUse
+from letta_adapters.testing.model_protocol import ModelRequest, Reply, ToolUse
 
 _REMINDER: Final = re.compile(r"<system-reminder>.*?</system-reminder>\s*", re.DOTALL)
 _QUOTED: Final = re.compile(r"[\"'“”「]([^\"'“”「」]+)[\"'“”」]")

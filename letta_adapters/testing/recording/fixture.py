@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import httpx
 from pydantic import SecretStr
 
-from letta_adapters.testing._closing import Opened
-from letta_adapters.testing._extending import ExtendingTransport
-from letta_adapters.testing._offline import offline
-from letta_adapters.testing._save import save_cassette
 from letta_adapters.testing.cassette import Cassette, is_frame
-from letta_adapters.testing.recorder import RecordingTransport
-from letta_adapters.testing.replay import CassetteMissError, CassetteTransport
-from letta_adapters.testing.sanitize import RequestCleaner, SanitizeRules
+from letta_adapters.testing.recording.closing import Opened
+from letta_adapters.testing.recording.extending import ExtendingTransport
+from letta_adapters.testing.recording.offline import offline
+from letta_adapters.testing.recording.player import CassetteMissError, CassetteTransport
+from letta_adapters.testing.recording.recorder import RecordingTransport
+from letta_adapters.testing.recording.save import save_cassette
+from letta_adapters.testing.sanitizer.sanitize import RequestCleaner, SanitizeRules
 
 if TYPE_CHECKING:
     from letta_adapters.backends.config import Remote
-    from letta_adapters.testing.websocket import WebSocketPlayer, WebSocketRecorder
+    from letta_adapters.testing.recording.websocket import WebSocketPlayer, WebSocketRecorder
 
 Transport: TypeAlias = "RecordingTransport | CassetteTransport | ExtendingTransport"
 
@@ -166,7 +166,7 @@ class LettaCassette:
         """Return a context in which every connection to an App Server is recorded, or replayed.
 
         It can be used once in a test. ``options`` are those of
-        :class:`~letta_adapters.testing.websocket.WebSocketPlayer`.
+        :class:`~letta_adapters.testing.recording.websocket.WebSocketPlayer`.
         """
         raise NotImplementedError
 
@@ -282,7 +282,7 @@ class TransportCassette(LettaCassette):
 
     def websocket(self, **options: Any) -> WebSocketRecorder | WebSocketPlayer:
         """Record or replay App Server connections; see :meth:`LettaCassette.websocket`."""
-        from letta_adapters.testing.websocket import WebSocketPlayer, WebSocketRecorder
+        from letta_adapters.testing.recording.websocket import WebSocketPlayer, WebSocketRecorder
 
         if self._recorder is not None or self._player is not None:
             raise RuntimeError("letta_cassette.websocket() is for once a test: it would begin anew")
@@ -308,7 +308,7 @@ class VcrCassette(LettaCassette):
         self, path: Path, spec: CassetteSpec, *, recording: bool, extending: bool = False
     ) -> None:
         super().__init__(path, spec, recording=recording, extending=extending)
-        from letta_adapters.testing.vcr import letta_vcr
+        from letta_adapters.testing.recording.vcr import letta_vcr
 
         mode = "new_episodes" if extending else "once" if recording else "none"
         configured = letta_vcr(
@@ -347,7 +347,7 @@ class VcrCassette(LettaCassette):
         self._context.__exit__(type(error), error, None)
 
     def _finish(self) -> None:
-        from letta_adapters.testing.vcr import recorded_by_vcr
+        from letta_adapters.testing.recording.vcr import recorded_by_vcr
 
         unplayed = self._recorded - len(self._played.play_counts)
         if (self.extending or not self.recording) and self._require_all_played and unplayed > 0:

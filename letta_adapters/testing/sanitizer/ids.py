@@ -14,7 +14,7 @@ import zlib
 from dataclasses import dataclass, field
 
 from letta_adapters.engine.otids import of_call
-from letta_adapters.testing._patterns import ID_TOKEN, UUID
+from letta_adapters.testing.sanitizer.patterns import ID_TOKEN, UUID
 
 _PARTS = re.compile(rf"(?:(?P<prefix>[a-z][a-z0-9_]*)-)?(?P<uuid>{UUID})")
 _OPAQUE = re.compile(r"(?P<prefix>[a-z]+)(?P<mark>[_-])(?P<rest>[0-9A-Za-z]+)")

@@ -23,7 +23,6 @@ from typing import cast
 
 import httpx
 
-from letta_adapters.testing._closing import Opened
 from letta_adapters.testing.cassette import (
     CLOSED_BY_CLIENT,
     Cassette,
@@ -34,6 +33,7 @@ from letta_adapters.testing.cassette import (
     RecordedResponse,
     split_events,
 )
+from letta_adapters.testing.recording.closing import Opened
 
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _DONE = re.compile(rb"data: ?\[DONE\]\s*\Z")

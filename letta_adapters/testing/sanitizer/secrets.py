@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from letta_adapters.testing._edits import Edit, fitting
-from letta_adapters.testing._patterns import (
+from letta_adapters.testing.sanitizer.edits import Edit, fitting
+from letta_adapters.testing.sanitizer.patterns import (
     ENV_SECRET,
     HARMLESS_VALUE,
     ID_TOKEN,

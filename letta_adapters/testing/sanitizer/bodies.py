@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
-from letta_adapters.testing._dates import EPOCH, Place
-from letta_adapters.testing._edits import Edit, View, applied, fitting, merged, spread
-from letta_adapters.testing._encodings import charset_of, packed_texts
-from letta_adapters.testing._finder import Finder
-from letta_adapters.testing._json_text import Leaf, read_json
-from letta_adapters.testing._patterns import (
+from letta_adapters.testing.sanitizer.dates import EPOCH, Place
+from letta_adapters.testing.sanitizer.edits import Edit, View, applied, fitting, merged, spread
+from letta_adapters.testing.sanitizer.encodings import charset_of, packed_texts
+from letta_adapters.testing.sanitizer.finder import Finder
+from letta_adapters.testing.sanitizer.json_text import Leaf, read_json
+from letta_adapters.testing.sanitizer.patterns import (
     DURATION_KEY,
     ENDPOINT_KEY,
     EPOCH_KEY,
@@ -27,7 +27,7 @@ from letta_adapters.testing._patterns import (
     REDACTED,
     STAMP_KEY,
 )
-from letta_adapters.testing._secrets import Path, is_sensitive
+from letta_adapters.testing.sanitizer.secrets import Path, is_sensitive
 
 # Edits of up to this rank remove private data; the others make volatile data constant.
 _PRIVATE = 5

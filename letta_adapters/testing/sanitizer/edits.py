@@ -14,7 +14,7 @@ from itertools import accumulate
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from letta_adapters.testing._patterns import REDACTED
+from letta_adapters.testing.sanitizer.patterns import REDACTED
 
 
 class Edit(NamedTuple):

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from letta_adapters.testing import _edits
-from letta_adapters.testing._dates import DateFinder, Place
-from letta_adapters.testing._edits import Edit, applied, fitting, merged
-from letta_adapters.testing._key_shapes import MAY_HAVE, SHAPES
-from letta_adapters.testing._made_up import made_up
-from letta_adapters.testing._patterns import (
+from letta_adapters.testing.sanitizer import edits as _edits
+from letta_adapters.testing.sanitizer.dates import DateFinder, Place
+from letta_adapters.testing.sanitizer.edits import Edit, applied, fitting, merged
+from letta_adapters.testing.sanitizer.key_shapes import MAY_HAVE, SHAPES
+from letta_adapters.testing.sanitizer.made_up import made_up
+from letta_adapters.testing.sanitizer.patterns import (
     EMAIL,
     HARMLESS_VALUE,
     HOME_PATHS,
@@ -35,7 +35,7 @@ from letta_adapters.testing._patterns import (
     TEMP_DIR,
     URL_BEFORE,
 )
-from letta_adapters.testing._secrets import Secrets
+from letta_adapters.testing.sanitizer.secrets import Secrets
 
 # Encodings within encodings, such as JSON in a JSON string in base64: real bodies nest less deep.
 _MAX_DEPTH = 3

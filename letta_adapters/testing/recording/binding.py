@@ -19,9 +19,9 @@ from functools import cached_property
 
 import httpx
 
-from letta_adapters.testing._matching import RequestKey, covers
-from letta_adapters.testing._patterns import ID_TOKEN
 from letta_adapters.testing.cassette import RecordedRequest, RecordedResponse
+from letta_adapters.testing.recording.matching import RequestKey, covers
+from letta_adapters.testing.sanitizer.patterns import ID_TOKEN
 
 # The search below is exponential in the worst case. Real recordings need a few steps per exchange,
 # so this bound ends only a search that is hopeless.

@@ -11,9 +11,9 @@ from pathlib import Path
 from uuid import uuid4
 
 from letta_adapters.testing import leaks
-from letta_adapters.testing._rehearsal import rehearse
 from letta_adapters.testing.cassette import Cassette
-from letta_adapters.testing.sanitize import SanitizeRules, sanitize
+from letta_adapters.testing.recording.rehearsal import rehearse
+from letta_adapters.testing.sanitizer.sanitize import SanitizeRules, sanitize
 
 
 def save_cassette(

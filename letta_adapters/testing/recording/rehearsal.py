@@ -11,10 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from letta_adapters.testing._binding import NUMBER
-from letta_adapters.testing._comparing import frames_differ
-from letta_adapters.testing._lanes import Lanes, play_through
-from letta_adapters.testing._patterns import ID_TOKEN
 from letta_adapters.testing.cassette import (
     Cassette,
     Interaction,
@@ -22,8 +18,12 @@ from letta_adapters.testing.cassette import (
     connections,
     is_frame,
 )
-from letta_adapters.testing.replay import CassetteMissError, CassetteTransport
-from letta_adapters.testing.sanitize import BASE_URL, RequestCleaner, SanitizeRules
+from letta_adapters.testing.recording.binding import NUMBER
+from letta_adapters.testing.recording.comparing import frames_differ
+from letta_adapters.testing.recording.lanes import Lanes, play_through
+from letta_adapters.testing.recording.player import CassetteMissError, CassetteTransport
+from letta_adapters.testing.sanitizer.patterns import ID_TOKEN
+from letta_adapters.testing.sanitizer.sanitize import BASE_URL, RequestCleaner, SanitizeRules
 
 
 class RehearsalError(AssertionError):

@@ -20,8 +20,6 @@ import anyio.lowlevel
 import httpx
 
 from letta_adapters.errors import InvalidInputError
-from letta_adapters.testing._binding import Entry, Matcher
-from letta_adapters.testing._matching import RequestKey, ServerIds, differences, request_key
 from letta_adapters.testing.cassette import (
     CLOSED_BY_CLIENT,
     Cassette,
@@ -29,7 +27,14 @@ from letta_adapters.testing.cassette import (
     RecordedResponse,
     split_events,
 )
-from letta_adapters.testing.sanitize import RequestCleaner, SanitizeRules
+from letta_adapters.testing.recording.binding import Entry, Matcher
+from letta_adapters.testing.recording.matching import (
+    RequestKey,
+    ServerIds,
+    differences,
+    request_key,
+)
+from letta_adapters.testing.sanitizer.sanitize import RequestCleaner, SanitizeRules
 
 Chunking: TypeAlias = Literal["recorded", "event", "whole"] | int | Callable[[bytes], list[bytes]]
 Timing: TypeAlias = Literal["none", "recorded"] | float
