@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from letta_adapters import LettaClient, Rest, _bridge
+from letta_adapters import LettaClient, Rest
 from letta_adapters.errors import (
     ConnectionFailedError,
     InvalidInputError,
@@ -21,6 +21,7 @@ from letta_adapters.errors import (
     SessionClosedError,
 )
 from letta_adapters.messages import StreamEvent
+from letta_adapters.sync import bridge as bridge_module
 from letta_adapters.sync.bridge import HIGH_WATER, LOW_WATER, Bridge, get_bridge
 from letta_adapters.tools.client_side import tool
 from tests.faults import _events as ev
@@ -341,13 +342,13 @@ def test_a_bridge_that_is_closed_cancels_what_runs() -> None:
 def test_after_fork_a_child_has_a_bridge_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the hook does, without forking the test process."""
     mine = get_bridge()
-    monkeypatch.setattr(_bridge, "_lock", _bridge._lock)
-    monkeypatch.setattr(_bridge, "_inherited", [])
-    monkeypatch.setattr(_bridge, "_bridge", mine)
-    _bridge._after_fork()
+    monkeypatch.setattr(bridge_module, "_lock", bridge_module._lock)
+    monkeypatch.setattr(bridge_module, "_inherited", [])
+    monkeypatch.setattr(bridge_module, "_bridge", mine)
+    bridge_module._after_fork()
     child = get_bridge()
     assert child is not mine
-    assert [inherited for inherited, _ in _bridge._inherited] == [mine]
+    assert [inherited for inherited, _ in bridge_module._inherited] == [mine]
     child.close()
     child.loop.close()
 
@@ -361,7 +362,7 @@ def test_a_session_goes_on_with_another_bridge(
     parents = client._made
     child = Bridge()
     with monkeypatch.context() as patch:
-        patch.setattr(_bridge, "_bridge", child)
+        patch.setattr(bridge_module, "_bridge", child)
         assert session.run_turn("again").success
         assert session.conversation_id == conversation
         session.close()
@@ -381,7 +382,7 @@ def test_an_injected_client_does_not_cross_a_fork(
     client = LettaClient(rest(), http_client=httpx.AsyncClient())
     child = Bridge()
     with monkeypatch.context() as patch:
-        patch.setattr(_bridge, "_bridge", child)
+        patch.setattr(bridge_module, "_bridge", child)
         with pytest.raises(InvalidInputError, match=r"after fork\(\)"):
             client.models.list()
     child.close()
@@ -409,16 +410,16 @@ def test_a_bridge_that_has_ended_says_so(server: Server, rest: MakeRest) -> None
 def test_the_loop_is_held_while_the_process_forks() -> None:
     """Between two callbacks, where it can hold no lock."""
     ran = threading.Event()
-    _bridge._before_fork()
+    bridge_module._before_fork()
     get_bridge().loop.call_soon_threadsafe(ran.set)
     assert not ran.wait(0.05)
-    _bridge._after_fork_in_parent()
+    bridge_module._after_fork_in_parent()
     assert ran.wait(20)
-    _bridge._after_fork_in_parent()
+    bridge_module._after_fork_in_parent()
 
 
 async def test_names_are_looked_up_at_exit_too() -> None:
-    found = await _bridge._getaddrinfo_at_exit("localhost", 80, type=socket.SOCK_STREAM)
+    found = await bridge_module._getaddrinfo_at_exit("localhost", 80, type=socket.SOCK_STREAM)
     assert found == socket.getaddrinfo("localhost", 80, type=socket.SOCK_STREAM)
 
 
@@ -429,10 +430,10 @@ def test_exit_closes_clients_and_their_turns(
     server.script(stream(ev.ping(), hang))
     own = Bridge()
     with monkeypatch.context() as patch:
-        patch.setattr(_bridge, "_bridge", own)
+        patch.setattr(bridge_module, "_bridge", own)
         client = LettaClient(rest())
         resume(client).send("hello")
-        _bridge._at_exit()
+        bridge_module._at_exit()
         assert [run.status for run in server.runs] == ["cancelled"]
         with pytest.raises(SessionClosedError):
             client.models.list()

@@ -134,7 +134,7 @@ def test_exit_stops_the_agent_and_leaves_nothing_hanging(server: Server, name: b
 def test_exit_with_a_server_that_does_not_answer(server: Server) -> None:
     server.script(stream(ev.ping(), ev.text("You sa"), deaf))
     server.override("POST", "/cancel$", deaf, 9)
-    impatient = "from letta_adapters import _bridge; _bridge._EXIT_SECONDS = 0.5"
+    impatient = "from letta_adapters.sync import bridge; bridge._EXIT_SECONDS = 0.5"
     assert finish(start(impatient + UNFINISHED, server.url)) == ["leaving"]
 
 

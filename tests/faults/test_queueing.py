@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from letta_adapters import LettaClient, Rest, _locks
+from letta_adapters import LettaClient, Rest
+from letta_adapters._utils import locks
 from letta_adapters.client.client import AsyncLettaClient
 from letta_adapters.errors import ConversationBusyError, SessionClosedError
 from tests.faults import _events as ev
@@ -276,7 +277,7 @@ async def test_locks_of_conversations_that_are_done_are_forgotten(
         await client.prompt("hello", ev.AGENT)
     gc.collect()
     assert not client.turns
-    assert not _locks._queues
+    assert not locks._queues
 
 
 async def test_two_sessions_answer_tool_calls_one_after_the_other(

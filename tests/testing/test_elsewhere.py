@@ -19,14 +19,13 @@ from letta_adapters.testing import (
     CassetteMissError,
     CassetteTransport,
     RecordingTransport,
-    _dates,
-    sanitize,
     save_cassette,
     scan_file,
     use_letta_vcr,
 )
 from letta_adapters.testing.recording.websocket import WebSocketPlayer, WebSocketRecorder
 from letta_adapters.testing.recording.wildcards import same_text
+from letta_adapters.testing.sanitizer import dates, sanitize
 
 JSON = (("content-type", "application/json"),)
 Say = Callable[[str], str]
@@ -49,7 +48,7 @@ class Machine:
             def now(cls, tz: tzinfo | None = None) -> datetime:
                 return datetime(day.year, day.month, day.day, 12, tzinfo=tz)
 
-        for module in (_dates, sanitize):
+        for module in (dates, sanitize):
             if hasattr(module, "datetime"):
                 patch.setattr(module, "datetime", Clock)
         patch.setattr("socket.gethostname", lambda: self.host)
