@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from letta_adapters.errors import LettaError
 
     try:
+        # Imported only now: other commands take time to load, and may need missing packages.
         code: int = import_module(f"letta_adapters.cli.{args.command}").run(args)
         return code
     except KeyboardInterrupt:
@@ -201,6 +202,7 @@ def _add_connection(parser: argparse.ArgumentParser) -> None:
 
 
 def _check_usage(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    # Not every command has every option.
     backend, url = getattr(args, "backend", None), getattr(args, "base_url", None)
     home = getattr(args, "data_dir", None)
     if url and (backend == "local" or home):

@@ -24,6 +24,7 @@ _INSTALL = 'pip install "letta-adapters[testing]"'
 
 def run(args: Namespace) -> int:
     """Carry out the action and return the exit code."""
+    # PyYAML comes with an extra only, so a missing one is explained.
     if find_spec("yaml") is None:
         raise ConfigurationError("Recordings need PyYAML.", hint=f"Install it: {_INSTALL}")
     actions = {"scan": _scan, "clean": _clean, "diff": _diff}

@@ -27,6 +27,7 @@ def show(console: Console, client: LettaClient, agent_id: str) -> None:
     """Stream one answer through each framework that is installed."""
     for name, module, ask in _FRAMEWORKS:
         if find_spec(module.split(".")[0]) is None:
+            # This package's extras are called as the frameworks are, with hyphens.
             extra = module.split(".")[0].removesuffix("_core").replace("_", "-")
             console.print(
                 Text(

@@ -80,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
     # Without what is needed the connection fails anyway, with a less helpful message.
     if good:
         with progress(make_console(stderr=True), "Connecting"):
+            # Collected while the spinner turns, and printed after it.
             found = list(reachable(spec))
         good &= _show(console, "Reachable", iter(found))
     console.print()
@@ -251,6 +252,7 @@ def _set_aside(damage: Damage, state: Path) -> Check:
 
 def reachable(spec: Rest | Local | Remote) -> Iterator[Check]:
     """Connect, and list the models."""
+    # Each backend has time limits of its own, so only those that exist are set.
     patience = {k: v for k, v in _PATIENCE.items() if k in type(spec).model_fields}
     started = time.monotonic()
     try:

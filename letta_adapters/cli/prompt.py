@@ -26,6 +26,7 @@ from letta_adapters.sync.client import LettaClient, Session
 def run(args: argparse.Namespace) -> int:
     """Ask. On a terminal show everything as it comes, else print the answer alone."""
     text = sys.stdin.read() if args.text == "-" else args.text
+    # In a pipe, and as JSON, only the result counts.
     watched = sys.stdout.isatty() and not args.json
     notes = make_console(stderr=True)
     with LettaClient(backend_of(args)) as client:

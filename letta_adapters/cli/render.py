@@ -56,6 +56,7 @@ def make_console(*, stderr: bool = False) -> Console:
     With NO_COLOR it does not write them even there.
     """
     file = sys.stderr if stderr else sys.stdout
+    # NO_COLOR and TERM=dumb are the usual ways to refuse escape codes.
     fancy = file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return Console(
         stderr=stderr,
@@ -95,6 +96,7 @@ def call_text(name: str, tool_input: Mapping[str, Any], raw: str = "") -> str:
 
 def write(console: Console, text: str, style: str = "") -> None:
     """Write ``text`` as it is: neither wrapped nor, in a pipe, with its tabs expanded."""
+    # rich expands tabs, which would change a text that is piped into a file.
     if console.is_terminal:
         console.out(text, end="", style=style, highlight=False)
     else:
@@ -180,6 +182,7 @@ class Renderer:
         if isinstance(message, StreamEvent):
             delta = extract_stream_text_delta(message)
             if delta is not None:
+                # The complete message follows its fragments, and must not be shown again.
                 self._streamed.add((delta.kind, message.otid))
                 self._write((delta.kind, message.otid), delta.text)
         elif isinstance(message, AssistantMessage | ReasoningMessage):

@@ -351,6 +351,7 @@ def _binary_lines(key: str, body: bytes, indent: int) -> Iterator[str]:
 
 
 def _scalar(text: str) -> str:
+    # Quotes only where YAML needs them, so that files stay easy to read.
     plain = _PLAIN_URI.fullmatch(text) or _PLAIN_WORD.fullmatch(text)
     return text if plain and text.lower() not in _YAML_WORDS else _quoted(text, 4)
 

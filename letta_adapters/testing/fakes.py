@@ -96,6 +96,7 @@ class FakeLetta:
     async def _handle(self, request: httpx.Request) -> httpx.Response:
         body = json.loads(request.content) if request.content else {}
         where = request.url.path.rstrip("/")
+        # A turn is answered with a stream, everything else with JSON.
         if request.method == "POST" and (found := re.fullmatch(f"{_CONVERSATION}/messages", where)):
             return self._turn(found[1], body, dict(request.url.params))
         with self._lock:
@@ -250,6 +251,7 @@ class FakeLetta:
             thought = "".join(tokens(reply.reasoning))
             stored.append(self._item("reasoning_message", run, reasoning=thought, source="fake"))
             events += _pieces(stored[-1], "reasoning", reply.reasoning if stream else thought)
+        # An empty answer is a message, too, but tool calls alone come without one.
         if reply.text or not reply.tool_calls:
             text = "".join(tokens(reply.text))
             stored.append(self._item("assistant_message", run, content=text))
@@ -275,6 +277,7 @@ class FakeLetta:
         return [*events, {"message_type": "stop_reason", "stop_reason": reason}, usage]
 
 
+# Fields that the server sends with every message, even if they are empty.
 _NOTHING: Final[dict[str, Any]] = {
     "date": "2026-01-01T00:00:00+00:00",
     "name": None,

@@ -135,6 +135,7 @@ class _Scan:
 
     def report(self, line: int, kind: str, text: str) -> None:
         if text not in self.allow:
+            # A report must not contain the secret that it reports.
             shown = text if len(text) <= 8 else f"{text[:4]}…({len(text)} characters)"
             self.found.setdefault(Leak(self.source, line, kind, shown))
 
@@ -326,6 +327,7 @@ def secrets_in(cassette: Any) -> list[str]:
             text = body.decode("utf-8", "ignore")
             for event in [_json(line) for line in _data_lines(text)] or [_json(text)]:
                 found += [value for path, value in _strings(event) if _is_telling(path)]
+    # Shorter texts, and words, would be found in ordinary sentences.
     return [value for value in found if len(value) >= 12 and re.search(r"\d", value)]
 
 
@@ -344,6 +346,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _readings(text: str, depth: int = 0) -> Iterator[str]:
     yield text
+    # Real bodies nest encodings, such as JSON in JSON in base64, but no deeper.
     if depth == 3:
         return
     if "\\" in text:
@@ -448,6 +451,7 @@ def _is_epoch(path: tuple[str, ...], value: float) -> bool:
 
 
 def _is_telling(path: tuple[str, ...]) -> bool:
+    # A JSON schema describes a password; it does not contain one.
     if not path or "properties" in path:
         return False
     if _TELLING.fullmatch(path[-1]):

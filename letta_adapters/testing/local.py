@@ -78,6 +78,7 @@ class LocalLetta:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # The client ends first: its runtime still uses the model and the directory.
         if self._client is not None:
             self._client.close()
         self.model.stop()

@@ -221,6 +221,7 @@ def _deltas(reply: Reply, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
         yield {"content": token}
     pieces: list[list[dict[str, Any]]] = []
     for index, (call, call_id) in enumerate(zip(reply.tool_calls, ids, strict=True)):
+        # OpenAI sends a call's id and name once, and then its arguments in pieces.
         head = {"name": call.name, "arguments": ""}
         encoded = call.encoded()
         cuts = range(0, len(encoded), ARGUMENT_PIECE)
@@ -260,7 +261,9 @@ def completion_chunks(
         choice = {"index": 0, "delta": {**role, **delta}, "finish_reason": None}
         yield {**base, "choices": [choice]}
         role = {}
+    # A reply without any delta announces its role here.
     yield {**base, "choices": [{"index": 0, "delta": role, "finish_reason": reply.ending()}]}
+    # OpenAI sends the usage in a last chunk without choices, and only on request.
     if request.wants_usage:
         yield {**base, "choices": [], "usage": (reply.usage or Usage()).wire()}
 
@@ -268,6 +271,7 @@ def completion_chunks(
 def completion_body(reply: Reply, request: ModelRequest, ids: Sequence[str]) -> dict[str, Any]:
     """Return the ``chat.completion`` object of an answer that is not streamed."""
     content = "".join(tokens(reply.text))
+    # An answer without text, such as one of tool calls alone, has null as its content.
     message: dict[str, Any] = {"role": "assistant", "content": content or None}
     if reply.reasoning:
         message["reasoning_content"] = "".join(tokens(reply.reasoning))

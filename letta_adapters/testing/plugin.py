@@ -115,6 +115,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     if os.environ.get("CI") and not config.getoption("--letta-record-force"):
         raise pytest.UsageError("--letta-record is refused where CI is set (--letta-record-force)")
+    # Two processes could write one shared file.
     if _is_parallel(config):
         raise pytest.UsageError("--letta-record does not work under pytest-xdist")
 
@@ -194,6 +195,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
     kit = item.stash.get(_KIT, None)
     if kit is not None:
         del item.stash[_KIT]
+        # A test that failed has recorded, or played, only a part.
         if item.stash.get(_PASSED, False):
             session.finish(kit)
     session.finish_wide()
@@ -202,6 +204,7 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the session if there are files that no test uses."""
+    # Any other exit status already says that something is wrong.
     if session.config.stash[_SESSION].orphans and session.exitstatus in (
         pytest.ExitCode.OK,
         pytest.ExitCode.NO_TESTS_COLLECTED,
@@ -283,6 +286,7 @@ def letta_runtime() -> Iterator[LocalLetta]:
 @pytest.fixture
 def letta_local(letta_runtime: LocalLetta) -> LocalLetta:
     """Give a test the real embedded runtime with a scripted model, whose script is empty."""
+    # Another test's script must not answer this test.
     letta_runtime.model.clear()
     return letta_runtime
 

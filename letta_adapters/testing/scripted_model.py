@@ -151,6 +151,7 @@ class ScriptedModel:
         if server is None:
             return
         self._stopping.set()
+        # New connections end first, so that none can come after the others were dropped.
         server.shutdown()
         server.server_close()
         server.drop_connections()
@@ -222,6 +223,7 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
+        # Noted before its thread begins, so that stop() finds every connection.
         with self._open_lock:
             self._open.add(request)
         super().process_request(request, client_address)
@@ -264,6 +266,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self._path() == "/v1/models":
             self._send(200, models_body(self.server.model.models))
         elif self._path() == "/api/v0/models" and self.server.model.vision:
+            # LM Studio's own route, which says of each model whether it sees images.
             self._send(200, models_body(self.server.model.models, type="vlm"))
         elif self._path() == "/requests":
             self._send(200, [request.body for request in self.server.model.requests])
@@ -288,6 +291,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         """Serve ``/script``: replace the queue by a JSON list of replies."""
+        # Read even if it is refused: the next request on this connection follows the body.
         raw = self._read()
         if self._path() != "/script":
             self._no_route()

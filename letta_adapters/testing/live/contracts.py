@@ -80,6 +80,7 @@ async def send_and_stream(
     assert result.duration_ms > 0
     assert result.run_ids
     events = [m for m in messages if isinstance(m, StreamEvent)]
+    # Joined, the fragments must be exactly the complete messages.
     deltas = [extract_stream_text_delta(event) for event in events]
     for kind, whole in (("assistant", answers), ("reasoning", _reasoning(messages))):
         text = "".join(d.text for d in deltas if d is not None and d.kind == kind)
@@ -112,6 +113,7 @@ async def backfill_and_pages(
             m for m in (page.messages + older.messages) if m["message_type"] == "user_message"
         ]
         assert "two" in str(recent[0]["content"])
+        # Without a session the client must list the same.
         direct = await client.list_messages(agent_id, session.conversation_id, limit=2)
         assert [m["id"] for m in direct.messages] == [m["id"] for m in page.messages]
 
@@ -129,6 +131,7 @@ async def list_while_streaming(
         messages = []
         async for message in session.stream():
             messages.append(message)
+            # Only while the turn streams, so that the two really overlap.
             if listing is None and isinstance(message, StreamEvent):
                 listing = asyncio.ensure_future(session.list_messages(limit=5))
         assert listing is not None

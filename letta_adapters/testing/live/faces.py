@@ -59,6 +59,7 @@ class AsAsync:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._target, name)
+        # Resources have blocking methods of their own.
         if name in ("agents", "conversations", "models"):
             return AsAsync(value)
         if not inspect.ismethod(value):

@@ -47,6 +47,7 @@ EMBEDDED = pytest.param(
 async def client(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Any]:
     """Yield the async client, the sync one behind its signatures, or one through Letta Code."""
     recorder: Any = None
+    # Letta Code talks to the server from a process of its own, which cannot be recorded here.
     if request.config.getoption("--letta-record") != "none" and request.param != "embedded":
         recorder = request.getfixturevalue("letta_cassette").http_client()
     made: Any
@@ -70,6 +71,7 @@ async def agent(client: Any) -> AsyncIterator[str]:
         return
     model = os.environ.get("LETTA_MODEL")
     if model is None and os.environ.get("LETTA_RIG_MODEL"):
+        # The handle that the rig's server gives to its scripted model.
         model = "openai-proxy/scripted"
     made = await client.create_agent(
         name="letta-adapters live test", **({"model": model} if model else {})

@@ -39,6 +39,7 @@ class Spans(BaseSpanHandler[BaseSpan]):
 
     def new_span(self, id_: str, *args: Any, parent_span_id: Any = None, **kwargs: Any) -> BaseSpan:
         """Note that a span begins."""
+        # LlamaIndex names spans `Class.method-<uuid>`.
         self._parents[id_.partition("-")[0]] = parent_span_id
         return BaseSpan(id_=id_, parent_id=parent_span_id)
 

@@ -252,7 +252,7 @@ class Matcher:
         return self._past
 
     def pairs(self, live: RequestKey, recorded: RequestKey) -> list[tuple[str, str]] | None:
-        """Pair the ids of two keys of one form; ``None`` if their numbers differ."""
+        """Pair the ids of two keys of one form; ``None`` if one key has more of them."""
         ours, theirs = self.ids_in(live.text), self.ids_in(recorded.text)
         return list(zip(ours, theirs, strict=True)) if len(ours) == len(theirs) else None
 

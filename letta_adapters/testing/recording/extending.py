@@ -73,6 +73,7 @@ class ExtendingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
     def _recorded(self, request: httpx.Request) -> httpx.Request:
         """Return the request as it would have been sent to the recording's server."""
         url, base = str(request.url), self.base_url.rstrip("/")
+        # Recordings name the sanitizer's address instead of the server's.
         if url.startswith(base):
             url = BASE_URL + url[len(base) :]
         return httpx.Request(

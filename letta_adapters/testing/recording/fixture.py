@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 Transport: TypeAlias = "RecordingTransport | CassetteTransport | ExtendingTransport"
 
+# The client's settings on replay. The sanitizer writes the same address into recordings.
 REPLAY_URL = "http://letta.test"
 REPLAY_KEY = "test-key"
 REPLAY_SOCKET = "ws://letta.test/ws"
@@ -65,6 +66,7 @@ class CassetteSpec:
     scope: Scope = "function"
 
     def __post_init__(self) -> None:
+        # Without a name each test would get a file of its own.
         if self.shared and self.name is None:
             raise ValueError("letta_cassette(shared=True) needs a name")
         if self.player not in ("transport", "vcr"):
@@ -122,6 +124,7 @@ class LettaCassette:
 
     def guard(self) -> AbstractContextManager[None]:
         """Return a context in which, on replay, nothing but this machine can be reached."""
+        # A recording needs the server.
         free = self.recording or self._spec.network
         return nullcontext() if free else offline(self._refuse)
 
@@ -142,6 +145,8 @@ class LettaCassette:
     def make_transport(self) -> Transport:
         """Return a transport that a client may own and close: one per client and event loop."""
         transport = self.transport
+        # A player has no connections, so any client may close it. A recorder's siblings have their
+        # own.
         return transport if isinstance(transport, CassetteTransport) else transport.sibling()
 
     def http_client(self, **options: Any) -> httpx.AsyncClient:
@@ -157,6 +162,7 @@ class LettaCassette:
         """Return the App Server to talk to; while recording, that of ``LETTA_APP_SERVER_URL``."""
         from letta_adapters.backends.config import Remote
 
+        # Extending the HTTP part of a recording needs no App Server: the frames are played.
         if not self.recording or (self.extending and not os.environ.get("LETTA_APP_SERVER_URL")):
             return Remote(url=REPLAY_SOCKET, auth_token=SecretStr(REPLAY_KEY))
         token = SecretStr(os.environ.get("LETTA_APP_SERVER_TOKEN", ""))
@@ -241,7 +247,9 @@ class TransportCassette(LettaCassette):
         recorder = RecordingTransport(timing=self._spec.timing)
         if self.recording and not self.extending:
             return recorder
+        # Faults and delays are for replays: a recording that is extended is played as it is.
         options = {} if self.extending else self._options
+        # One file may hold HTTP and WebSocket traffic. Each has a player of its own.
         part = self._part(frames=False)
         player = CassetteTransport(part, rules=self.rules, secrets=self.secrets, **options)
         return ExtendingTransport(player, recorder, self.base_url) if self.extending else player
@@ -264,9 +272,11 @@ class TransportCassette(LettaCassette):
             return
         if isinstance(transport, ExtendingTransport):
             self._check_played(transport.player)
+            # Nothing new was asked, so the file stays as it is.
             if not transport.has_more and self._recorder is None:
                 return
         frames = self._recorder.cassette if self._recorder is not None else ()
+        # Frames that were played are saved again with the extended HTTP part.
         if self._player is not None:
             frames = self._part(frames=True)
         self._save(Cassette([*transport.cassette, *frames]))
@@ -286,6 +296,7 @@ class TransportCassette(LettaCassette):
 
         if self._recorder is not None or self._player is not None:
             raise RuntimeError("letta_cassette.websocket() is for once a test: it would begin anew")
+        # Frames cannot be added to a recorded connection: if there are any, they are played.
         if self.recording and not (self.extending and self._part(frames=True).interactions):
             self._recorder = WebSocketRecorder()
             return self._recorder
@@ -320,6 +331,7 @@ class VcrCassette(LettaCassette):
         )
         self._context: AbstractContextManager[Any] = configured.use_cassette(str(path))
         self._played: Any = self._context.__enter__()
+        # vcrpy adds new interactions to the loaded ones, whose number is needed at the end.
         self._recorded = len(self._played)
         self._connections = Opened()
 

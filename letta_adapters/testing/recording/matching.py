@@ -63,6 +63,7 @@ class RequestKey:
 
     def score(self, other: RequestKey) -> int:
         """Return how alike two keys are, for the list of near misses."""
+        # The path says most about what a request is for.
         return (
             4 * (self.path == other.path)
             + 2 * (self.method == other.method)
@@ -92,9 +93,12 @@ class ServerIds:
     def __contains__(self, token: object) -> bool:
         name = str(token)
         if name not in self._known:
+            # Only now are long bodies searched, and for this one id.
             for first, number, text in self._long:
                 if number < first.get(name, number + 1) and _holds(text, name):
                     first[name] = number
+            # An id that came before it was sent was made by the server. If it came with the answer
+            # to the request that sent it, it only echoes the client's.
             came, sent = self._came.get(name), self._sent.get(name)
             self._known[name] = came is not None and (sent is None or came < sent)
         return self._known[name]
@@ -152,6 +156,7 @@ def _parsed(body: str) -> Any:
 
 def _body_key(request: RecordedRequest, keep: Callable[[str], bool]) -> str:
     value = json_body(request.body) if request.body else None
+    # Equal by meaning: neither the order of keys nor the spacing counts.
     if value is not None:
         return json.dumps(_mask_json(value, keep), sort_keys=True, ensure_ascii=False)
     content_type = request.header("content-type")
@@ -173,6 +178,8 @@ def _mask_json(value: Any, keep: Callable[[str], bool]) -> Any:
     if isinstance(value, list):
         return [_mask_json(item, keep) for item in value]
     if isinstance(value, dict):
+        # Under these keys the client sends an id of its own in any form, not only one that looks
+        # like an id.
         return {
             _mask(key, keep): "*"
             if key in CLIENT_ID_KEYS and isinstance(item, str)
@@ -192,6 +199,7 @@ class Compared:
     def __init__(self, request: RecordedRequest) -> None:
         self.key = request_key(request, lambda _token: False)
         self._ids = _ids_in_order(request)
+        # Without a placeholder only equal keys match, which is much cheaper to decide.
         self._is_open = may_stand_for_something(self.key.text)
 
     def equals(self, other: Compared) -> bool:
@@ -239,6 +247,7 @@ def covers(recorded: RequestKey, live: RequestKey) -> bool:
         a[0] == b[0] and same_text(a[1], b[1]) for a, b in queries
     ):
         return False
+    # JSON is compared value by value, so that a placeholder cannot match beyond its string.
     ours, theirs = _parsed(recorded.body), _parsed(live.body)
     if ours is None or theirs is None:
         return same_text(recorded.body, live.body)

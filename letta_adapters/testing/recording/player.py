@@ -125,6 +125,7 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         self._faults = deque(faults)
         self._misses: list[CassetteMissError] = []
         self._lock = threading.Lock()
+        # Ids that the server made must come back as they were; those of the client match any.
         self._server_ids = ServerIds(self.cassette)
         known = tuple(secrets)
         self._clean = RequestCleaner(rules, known)
@@ -191,6 +192,8 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         if response is None:
             return _fault_response(fault, request)
         player = _Player(self, response, request)
+        # No response had begun when the recording ended. A client that gave up waiting must do so
+        # again.
         if response.status == 0:
             await player.wait_if_client_gave_up()
             player.check_begun()
@@ -224,6 +227,7 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
 
     def _next(self, request: httpx.Request) -> tuple[Fault, RecordedResponse | None]:
         with self._lock:
+            # A fault takes the place of an answer, which stays for the next request.
             fault = self._faults.popleft() if self._faults else None
             if fault is not None:
                 return fault, None
@@ -293,6 +297,7 @@ class _Player:
         kind = self.response.error.type if self.response.error else CLOSED_BY_CLIENT
         if kind == CLOSED_BY_CLIENT:
             return httpx.ReadTimeout("the recording ends where its client stopped reading")
+        # An exception that this httpx does not know counts as a broken connection.
         error_class = getattr(httpx, kind, httpx.RemoteProtocolError)
         return error_class(f"{kind} (recorded)")
 
@@ -331,6 +336,7 @@ class _Player:
     @property
     def cut(self) -> int | None:
         after = self.owner.cut_after
+        # A place beyond the body's end cuts nothing.
         fits = after is not None and self.response.is_sse and after <= len(self.response.body)
         return after if fits else None
 
@@ -408,6 +414,7 @@ class _PlayedStream(httpx.AsyncByteStream, httpx.SyncByteStream):
             await (player.owner.sleep(pause.seconds) if pause.seconds else _checkpoint())
             pause.check()
             yield chunk
+        # The recorded client closed the stream before its end, so it does not end by itself.
         if player.stays_open:
             self._closed = anyio.Event()
             if not self._is_closed:

@@ -90,6 +90,7 @@ class _Take:
         return [end - len(window) + len(chunk) for end in ends] + [len(chunk)]
 
     def end(self, outcome: str | None) -> None:
+        # The first outcome counts: closing a body that was read to its end is no early close.
         if not self.finished:
             self.finished = True
             self.outcome = outcome
@@ -283,6 +284,7 @@ class RecordingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         try:
             response = await self._async.handle_async_request(_plain(request))
         except BaseException as error:
+            # An exchange whose task was cancelled has ended, too.
             take.end(_outcome(error))
             raise
         take.begin(response)

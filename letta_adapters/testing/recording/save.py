@@ -49,6 +49,7 @@ def save_cassette(
     clean = sanitize(cassette, rules=rules, secrets=known)
     text = clean.dumps()
     used = rules or SanitizeRules()
+    # The scanner also gets the secrets that the raw recording shows by the scanner's own rules.
     leaks.gate(
         text,
         source=str(path),
@@ -56,6 +57,7 @@ def save_cassette(
         allow=used.keep,
         patterns=used.patterns,
     )
+    # Parsed from the text, as every later run reads it.
     rehearse(cassette, Cassette.loads(text), rules=rules, secrets=known)
     _write(text, Path(path))
     return clean

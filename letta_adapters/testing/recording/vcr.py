@@ -33,6 +33,7 @@ from letta_adapters.testing.recording.matching import Compared, RequestKey, diff
 from letta_adapters.testing.recording.save import save_cassette
 from letta_adapters.testing.sanitizer.sanitize import BASE_URL, RequestCleaner, SanitizeRules
 
+# vcrpy's own matcher for methods, and three of this module for cleaned requests.
 MATCH_ON = ("method", "path", "query", "letta_body")
 
 Matcher = Callable[[Any, Any], None]
@@ -156,6 +157,7 @@ class LettaPersister:
             raise CassetteNotFoundError
         Cassette.load(path)  # vcrpy's own error for a bad file says neither where nor what
         requests, responses = deserialize(path.read_text(encoding="utf-8"), serializer)
+        # The matchers hold this very list.
         self.loaded[:] = requests
         return requests, responses
 

@@ -103,6 +103,7 @@ class WebSocketRecorder:
             headers: The headers of its handshake: a secret in them is secret in frames, too.
         """
         self._sockets += 1
+        # A number in the address keeps the frames of several connections apart.
         name = url if self._sockets == 1 else f"{url}?connection={self._sockets}"
         talk = Talk(name, self._takes, self._clock)
         talk.began(OPENED, "", tuple(headers.items()))
@@ -169,6 +170,7 @@ def _slim(text: str) -> str:
     if isinstance(frame, dict) and frame.get("type") == "update_device_status":
         status = frame.get("device_status") or {}
         frame["device_status"] = {name: status[name] for name in _DEVICE if name in status}
+    # One layout, so that two recordings of one scenario are the same.
     text = json.dumps(frame, ensure_ascii=False, sort_keys=True)
     try:
         text.encode()
@@ -309,6 +311,7 @@ class _Played:
         self._news = asyncio.Event()
         self._closed = self._broken = False
         self._differ = frames_differ(player.clean)
+        # The first interaction is the connection itself: its frames come before any of ours.
         self._release(timed_frames(scene.popleft()))
         self._lanes = Lanes(list(scene), self._differ)
 

@@ -61,8 +61,8 @@ class DateFinder:
             if day is not None and self._counts(match, day, place):
                 yield Edit(*match.span("date"), "2026-01-01", 7)
                 yield from _clock_edits(match)
-        # Every other notation has a blank before a year or a day. This test is much cheaper than
-        # the patterns, and most texts fail it.
+        # Dates in prose have a blank before the year, which begins with 1 or 2. This test is much
+        # cheaper than the patterns below, and most texts fail it.
         if " 1" not in text and " 2" not in text:
             return
         for match in DATETIME_REPR.finditer(text) if place is not Place.REQUEST else ():

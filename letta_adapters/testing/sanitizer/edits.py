@@ -67,6 +67,7 @@ def merged(edits: Iterable[Edit]) -> list[Edit]:
     best: Edit | None = None
     for edit in sorted(edits, key=lambda e: (e.start, -e.end, e.rank)):
         if result and best is not None and edit.start < result[-1].end:
+            # The edit that takes precedence gives the text for the whole overlap.
             best = min(best, edit, key=_precedence)
             start, end = result[-1].start, max(result[-1].end, edit.end)
             text = _filler(end - start) if best.fits else best.text
@@ -113,12 +114,14 @@ def _precedence(edit: Edit) -> tuple[int, int]:
     return edit.rank, edit.start - edit.end
 
 
+# Surrogate pairs come first: two escapes of one character.
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     r"|u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|[\"'\\/bfnrt])"
 )
 _SHORT = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 _PERCENT = re.compile(r"(?:%[0-9a-fA-F]{2})+")
+# Base64 in lines, as in MIME (76 letters) and PEM (64).
 _WRAPPED = re.compile(r"(?:[A-Za-z0-9+/]{40,}\r?\n)+(?=[A-Za-z0-9+/])")
 
 
@@ -156,8 +159,8 @@ def _substituted(
         offsets.extend(range(position, match.start()))
         for char, shift in decode(match):
             parts.append(char)
-            # Each character that an escape decodes to points at the escape's start, so that an edit
-            # of it replaces the whole escape.
+            # Each decoded character points at the place that it was decoded from, so that an edit
+            # of it replaces its whole escape.
             offsets.extend([match.start() + shift] * len(char))
         position = match.end()
     if not position:

@@ -165,6 +165,8 @@ def _round(
         # The `date` header is not kept, but it says best when the recording was made.
         deque(dates.edits(item.response.header("date"), Place.STAMP), maxlen=0)
     ids.number()
+    # Answers may repeat a time that the test asked about, and keep it. In requests every time of
+    # the recording's days is replaced.
     asked, answered = (
         Finder(secrets, found, ids.get, ids.get_cut, origins, **_of_user(rules))
         for found in (DateFinder(dates.seen), DateFinder(dates.seen, times))
@@ -317,6 +319,7 @@ def _origins(cassette: Cassette, rules: SanitizeRules) -> dict[str, str]:
             known.append(origin)
     names: dict[str, str] = {}
     for origin in known:
+        # An address that was replaced before stays, so that cleaning again changes nothing.
         if not (urlsplit(origin).hostname or "").endswith(".test"):
             number = len(names) + 1
             names[origin] = BASE_URL if number == 1 else f"http://letta{number}.test"
@@ -326,6 +329,7 @@ def _origins(cassette: Cassette, rules: SanitizeRules) -> dict[str, str]:
 def _learn_request(secrets: Secrets, request: RecordedRequest) -> None:
     secrets.learn_headers(request.headers)
     parts = urlsplit(request.uri)
+    # A password in an address is one, whatever it looks like.
     if parts.password:
         secrets.add(unquote(parts.password), certain=True)
     for name, value in parse_qsl(parts.query):
