@@ -74,9 +74,9 @@ def clean(text: str) -> str:
 
 
 def unmasked(text: str) -> str:
-    """Return ``text`` as it is executed, for a user who decides by what it says.
+    """Return ``text`` in the order in which it is executed, for a user who has to approve it.
 
-    Characters that change the order of the shown text are replaced.
+    Characters that would show it in another order are replaced.
     """
     return clean(text).translate(_REORDERING)
 

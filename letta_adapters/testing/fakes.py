@@ -46,6 +46,11 @@ _numbers: Final = itertools.count()
 class FakeLetta:
     """A Letta API in memory, whose agents answer with the given replies, in order.
 
+    ::
+
+        letta = FakeLetta("Hello Ada.", Reply(tool_calls=[ToolUse("add", {"a": 1, "b": 2})]))
+        model = ChatLetta(client=letta.client())
+
     Args:
         *replies: Texts, or :class:`~letta_adapters.testing.scripted_model.Reply` objects (thoughts,
             tool calls, errors). One with ``when=`` waits for a message that contains it; one with

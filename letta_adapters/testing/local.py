@@ -67,7 +67,7 @@ class LocalLetta:
         return self._client
 
     def agent(self, name: str = "test", **options: Any) -> str:
-        """Return the bare agent of that name, made once; ``options`` are ``create_agent``'s."""
+        """Return the id of a bare agent, made once per name; ``options`` are ``create_agent``'s."""
         if name not in self._agents:
             given = {"model": MODEL, "system_prompt": _PROMPT, "persona": "I am a test."}
             self._agents[name] = self.client.create_agent(name=name, **given | options)

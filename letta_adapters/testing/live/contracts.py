@@ -1,7 +1,8 @@
-"""The five contracts of the reference SDK's live tests, as functions of a client and an agent.
+"""The five contracts of Letta's TypeScript SDK, as functions of a client and an agent.
 
-They run offline against recordings and a local server (``tests/behaviour``), and live against the
-server that ``LETTA_*`` names (``tests/live``), with the async client and the sync one.
+They are those that the live tests of ``@letta-ai/letta-code-sdk`` check. They run offline against
+recordings and a local server (``tests/behaviour``), and live against the server that ``LETTA_*``
+names (``tests/live``), with the async client and the sync one.
 """
 
 from __future__ import annotations

@@ -79,16 +79,16 @@ class CassetteSpec:
 class LettaCassette:
     """The cassette of one test, being recorded, played, or (if it is ``extending``) both.
 
-    ``rules`` and ``secrets`` go to :func:`save_cassette` and to the player; a test may change them
-    before its first request. ``api_key`` may be ``None`` while recording::
+    The fixture ``letta_cassette`` gives it to a test::
 
         @pytest.mark.letta_cassette
         async def test_it(letta_cassette):
-            async with AsyncLettaClient(
-                Rest(base_url=letta_cassette.base_url, api_key=letta_cassette.api_key),
-                http_client=letta_cassette.http_client(),
-            ) as client:
+            rest = Rest(base_url=letta_cassette.base_url, api_key=letta_cassette.api_key or "")
+            async with AsyncLettaClient(rest, http_client=letta_cassette.http_client()) as client:
                 ...
+
+    A test may change ``rules`` and ``secrets``, which go to :func:`save_cassette` and to the
+    player, before its first request.
 
     Attributes:
         path: The file.
@@ -96,7 +96,7 @@ class LettaCassette:
         extending: The recording is played, and what it does not contain is asked and added.
         base_url: The server's URL for the client under test: the real one while recording, a fixed
             one otherwise.
-        api_key: The API key for the client under test, likewise.
+        api_key: The API key for the client under test, likewise; ``None`` if a recording has none.
         rules: The sanitizer's rules.
         secrets: More texts that must not be in the file.
     """

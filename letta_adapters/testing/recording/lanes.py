@@ -2,9 +2,9 @@
 
 Parallel sessions send in another order in every run, but the order within a conversation stays the
 same. So each recorded conversation is a *lane* that is played by itself: a server's frame comes
-when the frame of ours before it, in its own conversation, was sent. Which recorded conversation a
-live one is, shows with the first frame in which the recorded ones differ. Until then, those that
-are equal so far are assigned in order, and they change places when a frame does not fit.
+when the frame of ours before it, in its own conversation, was sent. A live conversation is known to
+be one of the recorded ones with the first frame in which these differ. Until then, those that are
+equal so far are assigned in order, and they change places when a frame does not fit.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ class CassetteSession:
         self.item: pytest.Item | None = None  # the test that is being run
         self._paths: dict[tuple[str, str], Path] = {}
 
-    # Which file ----------------------------------------------------------------------------------
+    # Files ---------------------------------------------------------------------------------------
 
     def path(self, item: pytest.Item, spec: CassetteSpec) -> Path:
         """Return the file of a test, or of the module or session that it belongs to."""
@@ -178,7 +178,7 @@ class CassetteSession:
         return f"no cassette {path}; {hint}"
 
     def records(self, path: Path) -> bool:
-        """Tell whether the file is to be recorded, or gone on with, by whoever opens it now."""
+        """Return whether a test that opens the file now records, or extends, it."""
         # A file written in this run is replayed by the next test that shares it, not recorded
         # again.
         if path in self.fresh or self.mode == "none":
@@ -194,7 +194,7 @@ class CassetteSession:
             self._tell_saved(kit, before)
 
     def finish_wide(self) -> None:
-        """Finish what a module's or the session's fixture has closed."""
+        """Finish the cassettes whose fixtures, of a module or the session, have ended."""
         while self.closing:
             path, kit = self.closing.pop()
             state = self.wide[path]
@@ -223,7 +223,8 @@ class CassetteSession:
             elif self.records(path) and not report.passed and report.when != "teardown":
                 self.tell_dropped(path, f"{item.nodeid} {_reason(report)}")
 
-    # What is said at the end ---------------------------------------------------------------------
+    # Messages at the end
+    # ---------------------------------------------------------------------------
 
     def _tell_saved(self, kit: LettaCassette, before: object) -> None:
         after = _stamp(kit.path)

@@ -222,9 +222,8 @@ class WebSocketPlayer:
         timing: ``"none"``, ``"recorded"``, or a factor for the recorded delays.
         sleep: The clock, for tests: ``await sleep(seconds)``.
         cut_after: The network is gone after so many of the server's frames, and stays so.
-        edit: ``(number, text) -> texts``: the texts that come in place of a frame, to drop, repeat
-            or
-            change it.
+        edit: ``(number, text) -> texts``: the texts that come in place of a frame, to drop,
+            repeat or change it.
         rules: The rules that the recording was saved with.
         secrets: The secrets that it was saved with.
     """

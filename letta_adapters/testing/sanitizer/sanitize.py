@@ -103,6 +103,10 @@ def sanitize(
 
     The result is a fixed point of this function.
 
+    ::
+
+        clean = sanitize_cassette(recorder.cassette, secrets=["the value of a secret"])
+
     Args:
         cassette: The recording.
         rules: What the sanitizer cannot know by itself.
