@@ -253,6 +253,7 @@ def backend_of(args: argparse.Namespace) -> Rest | Local | Remote:
         return build(Remote, url=url)
     if name == "cloud":
         return build(Rest, base_url=url)
+    # No option names a backend, so the environment decides, as it does for a client in Python.
     meant = resolve_backend(None)
     if isinstance(meant, Local):
         return build(Local, keep_running=keep)

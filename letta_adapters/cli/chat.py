@@ -107,6 +107,7 @@ class Chat:
         """Stop what runs, and print the command that continues the conversation."""
         self._renderer.settle()
         self._session.close()
+        # Without a turn there is nothing to continue.
         if self._init is not None and self._turns:
             given = {
                 "--backend": self._args.backend,
@@ -178,6 +179,7 @@ class Chat:
             self._turns += 1
             self._session.send(text)
             job = (self._session.stream(), self._events)
+            # A daemon, so that leaving does not wait for a turn that hangs.
             threading.Thread(target=_read, args=job, daemon=True).start()
         except KeyboardInterrupt:
             self._renderer.settle()
@@ -240,6 +242,7 @@ class Chat:
         self, name: str, tool_input: Mapping[str, Any], context: PermissionContext
     ) -> Allow | Deny:
         """Hand the question to the main thread, and wait on this worker thread for the answer."""
+        # The policy allows it, or the user did so for the whole session.
         if name in self._allowed or isinstance(context.default, Allow):
             return Allow()
         if not self._interactive:

@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             with progress(notes, "Connecting"):
                 session.initialize()
+            # Tool calls that an earlier run left waiting block the conversation.
             if args.conversation:
                 deny_leftovers(session, notes)
             if watched:

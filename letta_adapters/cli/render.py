@@ -90,6 +90,7 @@ def one_line(text: str) -> str:
 def call_text(name: str, tool_input: Mapping[str, Any], raw: str = "") -> str:
     """Return a tool call as it would be written in Python."""
     given = ", ".join(f"{k}={json.dumps(v, ensure_ascii=False)}" for k, v in tool_input.items())
+    # Arguments that are not valid JSON are shown as they came.
     unread = "" if raw.strip() == "{}" else raw
     return one_line(f"{name}({given or unread})")
 
@@ -219,6 +220,7 @@ class Renderer:
 
     def _write(self, key: tuple[str, str | None], text: str) -> None:
         style = "dim italic" if key[0] == "reasoning" else ""
+        # Another message begins, so the one before ends its line.
         if key != self._writing:
             self.settle()
             self._writing = key

@@ -213,7 +213,9 @@ class ScriptedModel:
 class _Server(ThreadingHTTPServer):
     """An HTTP server that remembers its connections, so that stopping can drop them."""
 
+    # A client that stays connected must not keep the process alive.
     daemon_threads = True
+    # Many sessions may connect at once; the default of 5 may delay or refuse some.
     request_queue_size = 64
 
     def __init__(self, address: tuple[str, int], model: ScriptedModel) -> None:
@@ -358,6 +360,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        # The whole length was announced, so a reader can tell that the body is cut.
         self.wfile.write(body[: len(body) // 2] if cut else body)
         if cut:
             self._drop()

@@ -155,6 +155,7 @@ class AgentConformance:
         async def meet(name: str) -> str:
             """Meet somebody."""
             met.append(name)
+            # Neither call ends before both have begun.
             if len(met) == 2:
                 both.set()
             await asyncio.wait_for(both.wait(), 10)

@@ -40,6 +40,7 @@ class ExtendingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
 
     def sibling(self) -> ExtendingTransport:
         """Return a transport for another client; see :meth:`RecordingTransport.sibling`."""
+        # Connections belong to one client each; the player has none, so all share it.
         return ExtendingTransport(self.player, self.recorder.sibling(), self.base_url)
 
     def release(self) -> None:

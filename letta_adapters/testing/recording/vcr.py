@@ -200,6 +200,7 @@ def letta_vcr(
     """
     # At level INFO vcrpy prints every raw response, unsanitized.
     logging.getLogger("vcr.cassette").setLevel(logging.WARNING)
+    # Whatever a block that fails has recorded is dropped, as it may be only a part.
     configured = vcrpy.VCR(
         record_mode=record_mode,
         serializer="letta",
