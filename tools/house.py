@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -78,8 +79,9 @@ def measure(
         may_compare: The top-level names in which a backend's name may be compared.
     """
     compared = list(find_comparisons(tree, may_compare))
-    wide = list_wide(tree, 0)
-    too_wide = [f"{name} {count}" for count, name in wide if count > WIDTH]
+    widest = next(list_wide(tree))
+    wide = takewhile(lambda item: item[0] > WIDTH, list_wide(tree))
+    too_wide = [f"{name} {count}" for count, name in wide]
     long_module = max(tree.sources, key=lambda name: count_lines(tree.sources[name]))
     long_function, lines = max(measure_functions(tree), key=lambda item: item[1])
     docs = list(read_docstrings(tree))
@@ -96,7 +98,7 @@ def measure(
         Row("import circles", len(find_circles(tree.graph)), high=0),
         Row("imports that run up", len(find_upward(tree.graph, floors)), high=0),
         Row("modules that one other imports", len(find_single_users(tree.graph)), high=30),
-        Row("parameters of the widest function", wide[0][0], high=WIDTH, detail=wide[0][1]),
+        Row("parameters of the widest function", widest[0], high=WIDTH, detail=widest[1]),
         Row(
             f"functions of more than {WIDTH}", len(too_wide), high=0, detail=", ".join(too_wide[:4])
         ),
@@ -163,21 +165,20 @@ def _names_backend(node: ast.AST) -> bool:
 # -- parameters -----------------------------------------------------------------------------
 
 
-def list_wide(tree: Tree, limit: int = WIDTH) -> list[tuple[int, str]]:
-    """Return the functions with more parameters than the limit, the widest first.
+def list_wide(tree: Tree) -> Iterator[tuple[int, str]]:
+    """Yield how many parameters each function has, and which one it is: the widest first.
 
-    ``self`` and ``cls``, ``*args`` and ``**kwargs`` do not count, nor does a method that overrides
-    one of a class outside the package: its signature is not ours.
+    ``self`` and ``cls``, ``*args`` and ``**kwargs`` do not count. A method that overrides one of a
+    class outside the package is left out: its signature is not ours.
     """
-    found = []
-    for module, parsed in tree.parsed.items():
-        for function, owner in _list_owned(parsed):
-            count = _count_parameters(function)
-            if count <= limit or (owner and _overrides(tree, module, owner, function.name)):
-                continue
-            names = [module, *([owner.name] if owner else []), function.name]
-            found.append((count, ".".join(names)))
-    return sorted(found, reverse=True)
+    found = [
+        (_count_parameters(function), module, owner, function.name)
+        for module, parsed in tree.parsed.items()
+        for function, owner in _list_owned(parsed)
+    ]
+    for count, module, owner, name in sorted(found, key=lambda item: item[0], reverse=True):
+        if owner is None or not _overrides(tree, module, owner, name):
+            yield count, ".".join([module, *([owner.name] if owner else []), name])
 
 
 def _list_owned(
