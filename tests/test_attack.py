@@ -9,6 +9,7 @@ import pytest
 from tools.attack.__main__ import run
 
 
+@pytest.mark.slow
 def test_a_sample_of_the_attacks_comes_to_nothing_bad(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL, "letta_adapters")
     said: list[str] = []

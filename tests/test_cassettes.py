@@ -12,6 +12,8 @@ import pytest
 from letta_adapters.testing import Cassette, scan_file, use_letta_vcr
 from tests.engine._recut import assert_recut_invariant
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[1] / "cassettes"
 FILES = sorted(FOLDER.rglob("*.yaml"))
 

@@ -43,7 +43,7 @@ ODD = str(HERE / "odd.py")
 # 1.x of the mcp package drops streams of failed HTTP connections without closing them.
 LEAKY = not hasattr(sys.modules["mcp"], "Client")
 UNRAISABLE = "ignore::pytest.PytestUnraisableExceptionWarning"
-pytestmark = [pytest.mark.filterwarnings(UNRAISABLE)] if LEAKY else []
+pytestmark = [pytest.mark.slow, *([pytest.mark.filterwarnings(UNRAISABLE)] if LEAKY else [])]
 SECRET = "sk-very-secret-value"
 
 

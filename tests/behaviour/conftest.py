@@ -36,7 +36,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if mark is None:
         return
     recorded = pytest.mark.letta_cassette(*mark.args, shared=True, **mark.kwargs)
-    kinds: dict[str, Any] = {"rest": (recorded,), "app_server": ()}
+    kinds: dict[str, Any] = {"rest": (recorded,), "app_server": (pytest.mark.slow,)}
     if metafunc.config.getoption("--letta-code-on-api"):
         kinds = {"on_api": ()}
     cases = [

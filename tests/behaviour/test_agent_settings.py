@@ -14,7 +14,9 @@ from tests.behaviour._world import FACES, World
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Letta Code only, over its own agents or over those of a Letta API."""
     kind = "on_api" if metafunc.config.getoption("--letta-code-on-api") else "app_server"
-    cases = [pytest.param((kind, face), id=f"{kind}-{face}") for face in FACES]
+    cases = [
+        pytest.param((kind, face), id=f"{kind}-{face}", marks=pytest.mark.slow) for face in FACES
+    ]
     metafunc.parametrize("world", cases, indirect=True)
 
 

@@ -14,6 +14,8 @@ from tests.faults import _events as ev
 from tests.faults._server import Server
 from tests.faults._wire import Wire, deaf, hang, held, stream
 
+pytestmark = pytest.mark.slow
+
 LONG = stream(ev.ping(), ev.text("You sa"), hang)
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork() here")

@@ -44,6 +44,7 @@ def test_what_is_in_use_is_never_forgotten() -> None:
 
 
 @pytest.mark.parametrize("thread", [False, True])
+@pytest.mark.slow
 async def test_many_calls_leave_every_cache_at_its_bound(
     letta_fake: FakeLetta, thread: bool
 ) -> None:

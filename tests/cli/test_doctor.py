@@ -60,6 +60,7 @@ def test_a_model_on_this_machine(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+@pytest.mark.slow
 def test_state_that_others_can_read(cli: Cli, tmp_path: Path) -> None:
     letta = tmp_path / "state" / ".letta"
     letta.mkdir(parents=True)
@@ -246,6 +247,7 @@ def told(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[list[str], Mac
         ('{"permission_mode": "unrestricted"}', 0o666, "other users may write it"),
     ],
 )
+@pytest.mark.slow
 def test_what_was_told_of_an_agent_and_cannot_be_used(
     cli: Cli, told: tuple[list[str], MachineFiles], text: str, mode: int, why: str
 ) -> None:

@@ -27,6 +27,7 @@ SERVERS = {
 }
 
 
+@pytest.mark.slow
 async def test_an_agent_calls_the_tool_of_an_mcp_server(
     server: Server, rest: Callable[..., Rest], face: Any
 ) -> None:
@@ -44,12 +45,14 @@ async def test_an_agent_calls_the_tool_of_an_mcp_server(
     assert second.messages[0]["approvals"][0]["status"] == "success"
 
 
+@pytest.mark.slow
 async def test_a_function_of_the_same_name_goes_first(client: AsyncLettaClient) -> None:
     own = tool(lambda: "mine", name="mcp__e__rows")
     async with resume(client, tools=[own], mcp_servers=SERVERS) as session:
         assert session._tools["mcp__e__rows"].handler() == "mine"
 
 
+@pytest.mark.slow
 async def test_closing_the_session_or_the_client_ends_the_servers(
     rest: Callable[..., Rest],
 ) -> None:

@@ -115,6 +115,7 @@ async def test_an_odd_state_of_the_device_is_not_kept(odd: Any) -> None:
         assert (await session.run_turn("again")).success
 
 
+@pytest.mark.slow
 async def test_runs_that_name_no_messages_fail_the_turn() -> None:
     """Whose run it is decides whether its text is taken."""
     loop = {"status": "x", "client_message_ids_by_run_id": {"run-1": {"a": 1}}}

@@ -93,6 +93,7 @@ def _about(name: str, world: World) -> dict[str, Any]:
 
 _REST = pytest.param("rest", marks=pytest.mark.letta_cassette)
 _LIVE = pytest.param("live", marks=pytest.mark.live)
+_EMBEDDED = pytest.param("embedded", marks=pytest.mark.slow)
 
 
 async def live() -> AsyncIterator[World]:
@@ -105,7 +106,7 @@ async def live() -> AsyncIterator[World]:
     sync.close()
 
 
-@pytest.fixture(params=[_REST, "embedded", _LIVE])
+@pytest.fixture(params=[_REST, _EMBEDDED, _LIVE])
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     """The Letta API (recorded from a real server), and the real embedded runtime."""
     if request.param == "embedded":
@@ -136,7 +137,7 @@ async def recorded(cassette: LettaCassette) -> AsyncIterator[World]:
         await get_bridge().acall(own.aclose())
 
 
-@pytest.fixture(params=["fake", _REST, "embedded", _LIVE])
+@pytest.fixture(params=["fake", _REST, _EMBEDDED, _LIVE])
 async def own_world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     """A world with an agent of its own: in memory, recorded, and on the real embedded runtime."""
     if request.param == "fake":

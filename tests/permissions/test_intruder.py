@@ -18,6 +18,8 @@ from tests._wheel import require_wheel
 from tests.permissions._intruder import CANARY, KEY, Attempt, Place
 from tests.permissions.table import ALLOWS, documented, printed
 
+pytestmark = pytest.mark.slow
+
 MODES = ("standard", "acceptEdits", "strict", "unrestricted")
 _DENIED = ("needs an approval", "User reason: no", "Not today.", "not allowed in this session")
 

@@ -37,6 +37,7 @@ def test_nothing_is_left_from_the_test_before(letta_local: LocalLetta) -> None:
     assert letta_local.client.prompt("hi", letta_local.agent("other")).result == "Hello."
 
 
+@pytest.mark.slow
 def test_other_projects_do_not_notice_the_plugin(pytester: pytest.Pytester) -> None:
     """It is installed with the package; who uses vcrpy has a folder of the same name."""
     (pytester.mkdir("cassettes") / "theirs.yaml").write_text("interactions: []\nversion: 1\n")

@@ -38,6 +38,7 @@ def saved(cassette: Cassette, environment: dict[str, str] | None = None) -> str:
     return sanitize_cassette(cassette, rules=SanitizeRules(environment=environment or {})).dumps()
 
 
+@pytest.mark.slow
 def test_no_planted_secret_survives_and_ordinary_texts_stay() -> None:
     counts = plant(731, every=6)
     assert counts["planted"] == 350
@@ -45,6 +46,7 @@ def test_no_planted_secret_survives_and_ordinary_texts_stay() -> None:
     assert counts["altered"] <= counts["ordinary"] // 50
 
 
+@pytest.mark.slow
 def test_nearly_all_keys_of_services_that_nobody_listed_go_too() -> None:
     counts = plant(2718, every=4, unlisted=True)
     assert counts["planted"] > 200

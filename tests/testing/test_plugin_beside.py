@@ -7,6 +7,7 @@ from _loopback import Loopback
 from _runner import HELLO, Runner
 
 pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.slow
 
 ASK = """
         async with letta_cassette.http_client() as client:

@@ -264,6 +264,7 @@ OPEN = """
 
 
 @pytest.mark.parametrize("player", ["transport", "vcr"])
+@pytest.mark.slow
 def test_a_client_that_is_left_open_warns_of_nothing(
     run: Runner, server: Loopback, player: str
 ) -> None:
@@ -327,6 +328,7 @@ def test_a_name_in_any_script_records_and_replays(run: Runner) -> None:
     run().assert_outcomes(passed=1)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_writes_nothing(run: Runner) -> None:
     run.pytester.makepyfile(test_it=HELLO)
     run.record().assert_outcomes(passed=1)

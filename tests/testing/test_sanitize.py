@@ -542,6 +542,7 @@ def clean_up(made: Scenario) -> tuple[Cassette, SanitizeRules]:
 
 
 @pytest.mark.parametrize("start", range(0, COUNT, BLOCK))
+@pytest.mark.slow
 def test_random_recordings_leak_nothing_and_still_play(start: int) -> None:
     for seed in range(FIRST + start, FIRST + start + BLOCK):
         made = MixedMaker(seed).make()
@@ -554,6 +555,7 @@ def test_random_recordings_leak_nothing_and_still_play(start: int) -> None:
         play(made, clean, rules)
 
 
+@pytest.mark.slow
 def test_a_header_filter_leaks_every_kind() -> None:
     # The judge and the generator do see something: this is what most projects do.
     leaked: set[str] = set()
@@ -566,6 +568,7 @@ def test_a_header_filter_leaks_every_kind() -> None:
     assert leaked == {"key", "password", "unicode", "url", "home", "windows", "email", "host"}
 
 
+@pytest.mark.slow
 def test_frames_looked_at_one_by_one_leak() -> None:
     # As HTTP exchanges they do not continue one another.
     leaked: set[str] = set()
@@ -578,6 +581,7 @@ def test_frames_looked_at_one_by_one_leak() -> None:
     assert leaked
 
 
+@pytest.mark.slow
 def test_recording_again_changes_nothing() -> None:
     for seed in range(12):
         made = MixedMaker(seed).make()

@@ -122,6 +122,7 @@ async def test_it_asks_the_clock_for_the_recorded_delays(
 
 
 @SESSION
+@pytest.mark.slow
 async def test_cut_at_every_frame(recording: Cassette, letta_cassette: LettaCassette) -> None:
     """Each cut is a typed error or a failed result; never a shorter answer, never a hang."""
     whole = WebSocketPlayer(recording)
@@ -226,6 +227,7 @@ async def adapters(where: Remote, said: list[Any] | None = None) -> list[Any]:
 
 
 @pytest.mark.letta_cassette("app_server_adapters", shared=True)
+@pytest.mark.slow
 async def test_the_adapters_cut_at_every_frame(
     recording: Cassette, letta_cassette: LettaCassette
 ) -> None:

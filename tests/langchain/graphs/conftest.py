@@ -123,7 +123,11 @@ def calls(name: str, id: str | None = None, **arguments: Any) -> Reply:
     return Reply(tool_calls=[ToolUse(name, arguments, id=id or f"call-{uuid.uuid4().hex[:8]}")])
 
 
-@pytest.fixture(params=["fake", "embedded", pytest.param("live", marks=pytest.mark.live)])
+_EMBEDDED = pytest.param("embedded", marks=pytest.mark.slow)
+_LIVE = pytest.param("live", marks=pytest.mark.live)
+
+
+@pytest.fixture(params=["fake", _EMBEDDED, _LIVE])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     """An agent in memory, one of the real embedded runtime, and one of the rig's Letta API."""
     if request.param == "live":

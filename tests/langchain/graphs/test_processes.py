@@ -18,6 +18,8 @@ from letta_adapters.testing.local import LocalLetta
 from letta_adapters.testing.scripted_model import Reply
 from tests.langchain.graphs.conftest import World, calls
 
+pytestmark = pytest.mark.slow
+
 _SECONDS = 240.0
 _ROOT = Path(__file__).parents[3]
 

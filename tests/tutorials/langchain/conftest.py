@@ -33,9 +33,10 @@ def performed_by(*kinds: Any) -> Any:
     return pytest.mark.parametrize("performed", kinds, indirect=True)
 
 
-WITH_RECORDING = performed_by("fake", "real", recorded())
+REAL = pytest.param("real", marks=pytest.mark.slow)
+WITH_RECORDING = performed_by("fake", REAL, recorded())
 # Of an agent that may call several tools at once, which agents of the Letta API are told to.
-WITH_PARALLEL_CALLS = performed_by("fake", "real", recorded("recorded-parallel"))
+WITH_PARALLEL_CALLS = performed_by("fake", REAL, recorded("recorded-parallel"))
 
 
 class Performed:
@@ -78,7 +79,7 @@ def _control(url: str) -> ChatOpenAI:
     )
 
 
-@pytest.fixture(params=["fake", "real"])
+@pytest.fixture(params=["fake", REAL])
 def performed(
     request: pytest.FixtureRequest, stage: Stage, control_url: str
 ) -> Iterator[Performed]:
