@@ -210,6 +210,7 @@ async def _do(work: Callable[[AsyncLettaClient], Awaitable[T]], client: AsyncLet
 
 
 async def _abandon(client: AsyncLettaClient, end: CallEnd, remove: bool) -> CallEnd:
+    """Stop the turn that waits, deny its calls, and return its last event as it is then."""
     where = Conversation(end.agent_id, end.conversation_id)
     held = memo_of(client).held.pop(where, None)
     # A paused turn of this process is stopped as a whole; otherwise its calls may still wait on the

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _GONE_ON: Final = "the conversation has gone on since that answer"
 _GONE: Final = "the conversation it came from is gone"
-# How long the end of an answer waits for the name of its model.
+# The longest time, in seconds, that the end of an answer waits for its model's name.
 _NAME_SECONDS: Final = 2.0
 _IN_WORK: Final = "a tool that the conversation waits for is still at work"
 

@@ -193,6 +193,16 @@ def _seen(
     ambient: Mapping[str, Any],
     scope: Scope | None,
 ) -> Seen:
+    """Return what a call knows of its place from its run and its configurations.
+
+    Args:
+        metadata: The run's metadata, which LangGraph fills.
+        parent: The run that the call is nested in.
+        configurable: The merged configuration.
+        own: The configuration that the call itself was given.
+        ambient: The configuration it is made in.
+        scope: The application's wish, if it has one.
+    """
     task = str(metadata.get(_NAMESPACE) or "")
     run = _runs.find(parent)
     thread = configurable.get("thread_id", metadata.get("thread_id"))

@@ -105,6 +105,7 @@ class Placed(BaseChatModel):
 
     @property
     def _runner(self) -> Runner:
+        """Return the runner for the backend that the fields name now."""
         # Made anew whenever a field differs: LangChain copies models and changes fields of the
         # copies.
         named = self.model_fields_set

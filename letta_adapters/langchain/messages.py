@@ -311,6 +311,7 @@ def _untitled(schema: Any) -> Any:
 
 
 def _wire_tool(tool: Any, strict: bool | None) -> dict[str, Any]:
+    """Return one tool as a client-side tool of Letta."""
     if isinstance(tool, Mapping):
         _refuse_foreign(tool)
     try:

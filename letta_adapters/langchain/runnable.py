@@ -189,6 +189,7 @@ class LettaRunnable(Runnable[Any, Any]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> Iterator[Any]:
+        """Yield the output of a turn while it runs, as one of LangChain's streaming runs."""
         with langchain_errors():
             for input in inputs:
                 loop = self._loop(input, config, kwargs)
@@ -204,6 +205,7 @@ class LettaRunnable(Runnable[Any, Any]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> AsyncIterator[Any]:
+        """Yield the same asynchronously."""
         with langchain_errors():
             async for input in inputs:
                 loop = self._loop(input, config, kwargs)
@@ -273,6 +275,8 @@ class LettaRunnable(Runnable[Any, Any]):
     async def _aturn_stream(
         self, input: Any, config: RunnableConfig | None, kwargs: dict[str, Any]
     ) -> AsyncTurnStream:
+        """Return the stream of a turn's events as one of LangChain's streaming runs."""
+
         async def once() -> AsyncIterator[Any]:
             yield input
 

@@ -200,6 +200,11 @@ def _object(data: Any) -> Any:
 
 
 def _json_schema_validator(schema: Mapping[str, Any]) -> Callable[[Any], Any]:
+    """Return a function that checks data against a JSON schema and returns it.
+
+    Raises:
+        InvalidInputError: The schema is none.
+    """
     # Imported late: only JSON schemas need it.
     from jsonschema import Draft202012Validator, SchemaError
 

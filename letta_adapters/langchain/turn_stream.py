@@ -28,6 +28,7 @@ class EventSteps(Steps):
     """Do what a loop decides, and give protocol events instead of chunks."""
 
     def _ask(self, messages: list[BaseMessage]) -> Generator[Any, None, AIMessage]:
+        """Yield the protocol events of an answer, and return it whole."""
         model = self._agent.bound()
         stream = model.stream_events(messages, self._config, version="v3", **self._loop.kwargs)
         try:
@@ -46,6 +47,7 @@ class EventSteps(Steps):
             stream.set_request_more(None)
 
     async def _aask(self, messages: list[BaseMessage]) -> AsyncGenerator[Any, None]:
+        """Yield the protocol events of an answer, and at last the answer itself."""
         model = self._agent.bound()
         # Left early, the block closes the model's stream, which stops the agent.
         async with await model.astream_events(

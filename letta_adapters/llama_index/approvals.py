@@ -21,8 +21,10 @@ class ApprovalRequiredEvent(InputRequiredEvent):
         handler = agent.run("Delete the old logs.")
         async for event in handler.stream_events():
             if isinstance(event, ApprovalRequiredEvent):
-                answer = ApprovalResponseEvent(tool_id=event.tool_id, approve=True)
+                yes = input(f"Run {event.tool_name} with {event.tool_kwargs}? ") == "yes"
+                answer = ApprovalResponseEvent(tool_id=event.tool_id, approve=yes)
                 handler.ctx.send_event(answer)
+        response = await handler
         ```
 
     Attributes:

@@ -69,6 +69,7 @@ class Observation:
         self._start(llm, kwargs)
 
     def _start(self, llm: LettaLLM, kwargs: dict[str, Any]) -> None:
+        """Report the start of the call, to those who listen."""
         # Building the payload is costly, so it is left out where nobody listens.
         about = llm.to_payload() if self._heard or self._manager.handlers else {}
         if self._heard:
@@ -123,6 +124,7 @@ class Observation:
             self._span.end(response)
 
     def _heard_end(self, response: Any) -> None:
+        """Send the event that ends the call."""
         if self._chat:
             event: Any = LLMChatEndEvent(
                 messages=self._prompt, response=response, span_id=self._span_id
@@ -200,6 +202,7 @@ class Observation:
         self.end(last)
 
     async def _astream(self, responses: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+        """Pass the responses on; a consumer that leaves early is a normal end."""
         last: T | None = None
         try:
             async for last in responses:

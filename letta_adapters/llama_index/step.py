@@ -77,7 +77,7 @@ class StepReader:
             for span in self._spans.values():
                 span.fail(error)
             raise
-        # What is open still is of tools whose results never came.
+        # Spans still open belong to tools whose results never came.
         for span in self._spans.values():  # its result was not told
             span.end(None)
         # The calls are known only now: one more event of the stream tells them.
@@ -99,6 +99,7 @@ class StepReader:
             self._write(_joined([p for event in batch for p in self._reader.read(event)]))
 
     def _write(self, pieces: Any) -> None:
+        """Write the events of pieces to the workflow's stream."""
         for kind, value in pieces:
             if kind == "text":
                 self._text += value

@@ -82,7 +82,7 @@ async def _keep(calling: Calling) -> None:
 
 
 class _AgentLLM(LettaLLM):
-    """Be the LLM of an agent whose user gave none."""
+    """Serve as the LLM of an agent whose user gave none."""
 
     _agent: Any = PrivateAttr(default=None)
 
