@@ -124,4 +124,4 @@ async def test_a_call_is_followed_until_its_message_is_sent() -> None:
         changes, answer = await follow(ChatLetta(client=client), [("user", "Hi.")])
     assert answer.text == "Hello."
     assert changes.count >= len(changes.modules) > 10
-    assert {"letta_adapters.calls.exchange", "letta_adapters.backends.rest.http"} <= changes.modules
+    assert {"letta_adapters.chat.stream", "letta_adapters.backends.rest.http"} <= changes.modules
