@@ -3,6 +3,8 @@
 The input is a :class:`Reply` (the answer that a test wants) and a :class:`ModelRequest` (what was
 asked). The output is JSON objects of OpenAI's chat-completions protocol, either one body
 (:func:`completion_body`) or the stream of chunks that spells it (:func:`completion_chunks`).
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Recording and replaying the App Server's WebSocket, under the path of earlier versions."""
+"""The recorder and the player of the App Server's WebSocket, under the path of earlier versions."""
 
 from letta_adapters.testing.recording.websocket import WebSocketPlayer, WebSocketRecorder
 

@@ -7,6 +7,8 @@ renamed. When a request fits no recorded exchange that is left, all exchanges so
 again: each to a recorded one whose request equals its own but for ids, and whose answer equals the
 answer given but for ids (and numbers), with one renaming of ids for all of them. Later answers are
 given in the ids which the client knows.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations

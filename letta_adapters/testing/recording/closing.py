@@ -2,6 +2,8 @@
 
 A Letta client that was given an ``http_client`` leaves it open, since it is the caller's. A
 connection that nobody closes ends as a ``ResourceWarning`` in some later test.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations

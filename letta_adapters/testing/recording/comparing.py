@@ -1,4 +1,7 @@
-"""Compare frames of a WebSocket with recorded ones."""
+"""Compare frames of a WebSocket with recorded ones.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 

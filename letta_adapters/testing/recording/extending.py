@@ -1,4 +1,7 @@
-"""Extend a recording: play the requests it contains, send the others to the server and add them."""
+"""Extend a recording: play the requests it contains, send the others to the server and add them.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 

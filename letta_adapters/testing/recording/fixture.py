@@ -1,4 +1,7 @@
-"""Implement the object that the ``letta_cassette`` fixture gives to a test."""
+"""Implement the object that the ``letta_cassette`` fixture gives to a test.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 

@@ -5,6 +5,8 @@ same. So each recorded conversation is a *lane* that is played by itself: a serv
 when the frame of ours before it, in its own conversation, was sent. A live conversation is known to
 be one of the recorded ones with the first frame in which these differ. Until then, those that are
 equal so far are assigned in order, and they change places when a frame does not fit.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations

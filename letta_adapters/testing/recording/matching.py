@@ -4,6 +4,8 @@ A recording is sanitized and the client makes fresh ids in every run, so both si
 one form first: the text is cleaned exactly as the sanitizer cleans it, and ids that the client made
 up become ``*``. Ids that a recorded *response* introduced are left alone, since a client that
 answers the wrong tool call must not match.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations

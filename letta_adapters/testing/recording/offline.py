@@ -1,6 +1,8 @@
 """Block the network while a recording is played.
 
 A test that reaches a server during a replay tests something else than the recording.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 This module is loaded in every test run of an environment that has the package, so it imports
 little.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations

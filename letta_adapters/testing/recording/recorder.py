@@ -8,6 +8,8 @@ consumer closes it early (``closed_by_client``), or when it breaks.
 Event streams are handed on cut at event boundaries (nothing is held back for it). So a consumer
 that stops after the third event has had three events, however TCP grouped them, and recording the
 same scenario twice stores the same bytes.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations

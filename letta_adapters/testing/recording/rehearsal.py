@@ -4,6 +4,8 @@ So a recording that its own test could not replay is found where it is made, and
 whose order is chance (they overlapped, as those of parallel sessions do) are played the other way
 round as well. An order that something enforced is kept: an id must have been handed out before it
 is used, and requests that are equal, or name one conversation, follow each other as they did.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations

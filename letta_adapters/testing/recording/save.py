@@ -1,6 +1,8 @@
 """Write cassettes, in the only way there is: sanitize, scan independently, rehearse, write.
 
 A file is complete or as it was before: the text is written beside it first, and then moved.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 A recording does not say what was taken out of it, and that differs by the machine and the day. So a
 placeholder in a recorded request matches whatever is sent in its place; all else must be equal.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 JSON is read key by key. The events of a stream are also read as one text, joined across their
 deltas, since a secret may be split over several of them. Everything else is searched as plain text.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations

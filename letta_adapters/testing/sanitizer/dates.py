@@ -1,4 +1,7 @@
-"""Replace points in time by one constant, in the notation that each was written in."""
+"""Replace points in time by one constant, in the notation that each was written in.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 

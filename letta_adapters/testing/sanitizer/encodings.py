@@ -3,6 +3,8 @@
 A search that reads UTF-8 alone would miss everything in them. They are decoded here. Wide encodings
 are written back as they were; a compressed body is stored uncompressed, since nobody could read it
 in a diff.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations

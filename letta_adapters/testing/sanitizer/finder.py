@@ -2,6 +2,8 @@
 
 A :class:`Finder` turns a text into edits. It searches the text as it stands, then the text with
 JSON escapes, percent-encoding or base64 undone, and maps what it finds there back.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations

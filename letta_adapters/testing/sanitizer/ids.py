@@ -5,6 +5,8 @@ order of appearance; different ids stay different. Letta derives the ``otid`` of
 from the message's uuid, by putting the part's index into the last seven bits. So uuids that differ
 in the last byte only are one family and stay one: its message ends in ``7f`` (the next one, should
 ids of one family differ, in ``7e``), its otids in their index.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 The forms are facts, taken from the rule sets of gitleaks and the services' own documentation; each
 is the beginning that identifies it and the letters that may follow. Lengths are shorter than the
 services' own, since a stream or a log may cut a key. The leak scanner has a list of its own.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Words, and names made of words, change between small letters, capitals and digits where one word
 ends; random letters do so all over. Runs shorter than twenty letters are in every text, so they do
 not count.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations

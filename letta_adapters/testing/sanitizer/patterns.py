@@ -1,6 +1,8 @@
 """Define the forms of volatile and private texts, shared by the sanitizer and the players.
 
 The leak scanner has its own patterns on purpose: a mistake here must not hide there.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations

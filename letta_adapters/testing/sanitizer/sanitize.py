@@ -12,6 +12,8 @@ numbered ids, ``2026-01-01T00:00:00``.
 
 A secret that cannot be recognised is not removed: an opaque one that is neither in the environment,
 nor in an authentication header, nor under a sensitive key. Pass such values as ``secrets``.
+
+Internal: not part of the public API.
 """
 
 from __future__ import annotations

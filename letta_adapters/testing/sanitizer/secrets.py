@@ -1,4 +1,7 @@
-"""Learn known secrets from the environment and a recording, and find them in texts."""
+"""Learn known secrets from the environment and a recording, and find them in texts.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
