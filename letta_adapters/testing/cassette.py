@@ -6,7 +6,7 @@ Plain vcrpy 8.x loads and replays these files. Two keys it ignores may follow a 
     ``[[delay_ms, byte_count], ...]``, one entry per SSE event, in order. Recorded only on request:
     a delay is noise by nature, and two recordings of one scenario shall give one file. For the
     same reason an entry is an event (where one TCP segment ends and the next begins differs from
-    run to run) and a delay is rounded to one of a few steps (see ``recorder.py``).
+    run to run) and a delay is rounded to one of a few steps (see ``recording/recorder.py``).
 ``x_error``
     ``{type, after_bytes}``: how the exchange ended, if it failed. ``type`` is the name of an
     ``httpx`` transport exception, or ``closed_by_client`` when the consumer stopped reading.

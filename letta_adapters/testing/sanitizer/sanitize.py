@@ -3,8 +3,8 @@
 There are two passes over the whole cassette: the first learns (secrets, ids, the days of the
 recording), the second rewrites. Both are repeated until nothing changes, so that the result is a
 fixed point: sanitizing it again changes nothing. The modules that this one uses find each kind of
-text: ``_secrets`` (known secrets, in all encodings), ``_finder`` (one text), ``_bodies`` (JSON, and
-strings spread over a stream's deltas), ``_ids``, ``_dates``.
+text: ``secrets`` (known secrets, in all encodings), ``finder`` (one text), ``bodies`` (JSON, and
+strings spread over a stream's deltas), ``ids``, ``dates``.
 
 Placeholders are plain words, letters and digits, so that they are valid in JSON, YAML, URLs and
 base64 alike: ``REDACTED``, ``user``, ``user@example.com``, ``host.test``, ``http://letta.test``,
@@ -126,7 +126,7 @@ def sanitize(
 
 
 class RequestCleaner:
-    """Cleans single requests as :func:`sanitize` does, but leaves ids alone (see ``_matching``).
+    """Cleans single requests as :func:`sanitize` does, but leaves ids alone (see ``matching``).
 
     It learns secrets from the requests it is given, as the sanitizer does from a recording's. The
     day of the recording is today.
