@@ -2,9 +2,9 @@
 
 LangChain and LlamaIndex send the history with every call; a Letta agent already has it. This
 package holds the rule that finds the new messages in a history
-(:mod:`~letta_adapters.chat.history`), the exchange that sends only those
-(:mod:`~letta_adapters.chat.stream`), and the caller that makes such calls from any thread and event
-loop (:mod:`~letta_adapters.chat.clients`). It uses no class of either framework.
+(:mod:`~letta_adapters.chat.history`), the stream that sends only those and yields the response
+(:mod:`~letta_adapters.chat.stream`), and the choice of a client for any thread and event loop
+(:mod:`~letta_adapters.chat.clients`). It uses no class of either framework.
 
 Internal: not part of the public API.
 """
