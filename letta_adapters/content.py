@@ -118,6 +118,10 @@ def image_from_bytes(
 ) -> ImageContent:
     """Make an image from the bytes of its file.
 
+    ::
+
+        session.send(["What is on this picture?", image_from_bytes(response.content)])
+
     Args:
         data: A PNG, JPEG, GIF or WebP file, at most ``MAX_IMAGE_BYTES`` long.
         media_type: Found in the bytes if left out; a declared one must agree with them.
@@ -189,7 +193,9 @@ def image_from_url(url: str, *, detail: ImageDetail | None = None) -> ImageConte
 
     A ``data:`` URL becomes a base64 part, which every backend takes. Letta Code cannot fetch
     images; this process fetches them when the message is sent (:mod:`letta_adapters.images`, from
-    public addresses only).
+    public addresses only)::
+
+        session.send(["What is on this picture?", image_from_url("https://example.org/cat.png")])
 
     Args:
         url: The URL.

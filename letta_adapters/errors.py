@@ -112,7 +112,7 @@ class InvalidInputError(LettaError, ValueError):
 
 
 class UnsupportedOptionError(InvalidInputError):
-    """The backend does not have the option; ``supported_by`` names the backends that do."""
+    """The backend does not have ``option``; ``supported_by`` names the backends that do."""
 
     default_code = "unsupported_option"
 
@@ -128,7 +128,7 @@ class UnsupportedOptionError(InvalidInputError):
 
     @classmethod
     def from_message(cls, message: str, **fields: Any) -> UnsupportedOptionError:
-        """Rebuild an error of which only the text is left: the result of the turn that it ended."""
+        """Rebuild an error of which only the text is left, as the result of a turn has it."""
         # Past the constructor, which makes the text out of fields that are lost.
         error = cls.__new__(cls)
         LettaError.__init__(error, message, **fields)

@@ -202,7 +202,11 @@ class StreamEvent:
 
 @dataclass(frozen=True, slots=True)
 class ErrorMessage:
-    """The reason why the turn failed, in the server's words; a failed ``ResultMessage`` follows."""
+    """The reason why the turn failed; a failed ``ResultMessage`` follows.
+
+    ``error_code`` is this package's machine code (see :mod:`letta_adapters.errors`), ``error_type``
+    the server's own name for the failure.
+    """
 
     type: ClassVar[Literal["error"]] = "error"
     message: str
@@ -232,7 +236,9 @@ class ResultMessage:
     ``result`` is the final answer's text (``None`` when the turn failed). ``usage`` is summed over
     all steps of the turn. ``input_stored`` says, for a failed turn, whether the conversation holds
     this turn's message: ``False`` means it is safe to send again, ``None`` that it could not be
-    found out.
+    found out::
+
+        answer = session.run_turn("Hello!").raise_for_status().result
     """
 
     type: ClassVar[Literal["result"]] = "result"
@@ -396,7 +402,11 @@ class MessagePage:
 
     ``messages`` are the API's own objects in ``order``: newest first (``"desc"``) unless ``"asc"``
     was asked for. To read on, pass ``before=page.next_before`` (ascending:
-    ``after=page.next_after``) while ``has_more`` is true.
+    ``after=page.next_after``) while ``has_more`` is true::
+
+        page = session.list_messages()
+        while page.has_more:
+            page = session.list_messages(before=page.next_before)
     """
 
     messages: list[dict[str, Any]]

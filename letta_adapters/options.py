@@ -104,7 +104,9 @@ def build(cls: type[_M], **kwargs: Any) -> _M:
 class MemoryBlock(Options):
     """One block of the agent's core memory.
 
-    ``limit`` is its greatest length in characters. The agent cannot change a ``read_only`` block.
+    ``limit`` is its greatest length in characters. The agent cannot change a ``read_only`` block::
+
+        create_agent(memory=[MemoryBlock(label="project", value="We build a boat.")])
     """
 
     label: str = Field(min_length=1)
@@ -117,7 +119,10 @@ class MemoryBlock(Options):
 class Sleeptime(Options):
     """A rule for when the agent reflects on its memory in the background (Letta Code).
 
-    ``step_count`` is the number of steps between two reflections, for the trigger ``"step-count"``.
+    ``step_count`` is the number of steps between two reflections, for the trigger
+    ``"step-count"``::
+
+        create_session(agent_id, sleeptime=Sleeptime(trigger="off"))
     """
 
     trigger: Literal["off", "step-count", "compaction-event"] = "step-count"

@@ -1,4 +1,4 @@
-"""A dict of bounded size: every cache of this package is one, or says why it cannot grow."""
+"""A dict of bounded size, which every cache of this package uses unless it cannot grow."""
 
 from __future__ import annotations
 

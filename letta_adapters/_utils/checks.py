@@ -1,4 +1,4 @@
-"""Checks of input that becomes part of an address: ids, keys, header values, URLs.
+"""Check ids, keys, header values and URLs before they become part of an address.
 
 No error shows a key or another secret value: it names the field only.
 """

@@ -1,4 +1,4 @@
-"""Running the user's code (tools, permission callbacks) without ever blocking the event loop.
+"""Run the user's code (tools, permission callbacks) without ever blocking the event loop.
 
 A worker here is a thread of its own, not one of ``asyncio.to_thread``'s pool: that pool has a few
 workers per process, so tools which themselves talk to agents with tools would wait for each other

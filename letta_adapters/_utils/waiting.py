@@ -1,4 +1,4 @@
-"""Waiting for a bounded time without ever losing a cancellation."""
+"""Wait for a bounded time without ever losing a cancellation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The settings of an agent that its sessions inherit: some travel with it, some stay here.
+"""The settings that an agent's sessions inherit, kept with the agent or on this machine.
 
 A setting that *restricts* is kept with the agent, so that whoever opens it, from wherever, gets it:
 as tags (Letta Code keeps them across a restart, and drops ``metadata``), or in the agent's
@@ -135,7 +135,7 @@ class MachineSettings(Options):
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """The settings of an agent: those that travel with it and those of this machine."""
+    """The settings of an agent that travel with it, and those of this machine."""
 
     restrictions: Restrictions = Restrictions()
     machine: MachineSettings = field(default_factory=MachineSettings)

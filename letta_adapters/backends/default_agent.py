@@ -1,4 +1,4 @@
-"""The agent used when none is named: found by its tag and made only once.
+"""Find the agent used when none is named by its tag, or make it, but only once.
 
 This holds whoever comes at the same time. An agent is the default one from the moment it has
 :data:`DEFAULT_AGENT_TAG`, which is the last thing that its maker does. Until then it has another

@@ -1,4 +1,4 @@
-"""HTTP status and body → typed error.
+"""Turn an HTTP status and body into a typed error.
 
 Letta's error bodies have four forms (observed on 0.16.8): ``{"detail": "text"}``, ``{"detail":
 {"code", "message", ...}}``, ``{"error": {"type", "message", "detail"}}`` for failures of the model

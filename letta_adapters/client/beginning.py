@@ -1,4 +1,4 @@
-"""The beginning of a turn: its message is sent, and a failure leaves the conversation free.
+"""Begin a turn by sending its message, and leave the conversation free if that fails.
 
 Internal: not part of the public API.
 """

@@ -1,4 +1,4 @@
-"""Agents and conversations on one backend, for asyncio code: :class:`AsyncLettaClient`."""
+"""The client for agents and conversations on one backend, for asyncio code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The controls of a session besides talking: its model, its toolset, and the queue of messages.
+"""The controls of a session besides talking, which are its model, its toolset and its queue.
 
 Internal: not part of the public API.
 """

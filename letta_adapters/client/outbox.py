@@ -1,4 +1,4 @@
-"""The turns that a session has sent: the one to read next, those that wait, those never sent.
+"""Keep the turns that a session has sent, to be read, waiting, or never sent after all.
 
 Internal: not part of the public API.
 """

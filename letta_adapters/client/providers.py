@@ -1,4 +1,4 @@
-"""Connecting model providers to Letta Code, with a check of the fields that a provider needs.
+"""Connect model providers to Letta Code, and check the fields that a provider needs.
 
 Internal: not part of the public API.
 """

@@ -1,4 +1,4 @@
-"""Management calls: ``client.agents``, ``client.conversations``, ``client.models``.
+"""The management calls of ``client.agents``, ``client.conversations`` and ``client.models``.
 
 They take and return the API's own objects (dicts). Only calls that are needed next to sessions are
 here; ``client.request`` reaches everything else.

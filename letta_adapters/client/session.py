@@ -1,4 +1,4 @@
-"""A session, which is one conversation with one agent: :class:`AsyncSession`.
+"""A session, which is an open conversation with an agent.
 
 All control flow is here, in its asynchronous form; the synchronous session only forwards to it.
 """

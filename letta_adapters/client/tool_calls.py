@@ -1,4 +1,4 @@
-"""The answers to pending tool calls: ask the permission callback, run client-side tools.
+"""Answer pending tool calls by asking the permission callback and running client-side tools.
 
 Internal: not part of the public API.
 """
@@ -26,7 +26,7 @@ _EDITING_BACKENDS = ("local", "remote")
 
 @dataclass(frozen=True, slots=True)
 class _Failed(Deny):
-    """The callback gave no answer, which counts as a denial: not knowing is not permission."""
+    """The callback gave no answer, which counts as a denial, as not knowing is not permission."""
 
     traceback: str | None = None
 

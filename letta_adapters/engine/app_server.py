@@ -1,4 +1,4 @@
-"""App Server frames → messages: one turn, from its accepted input to ``turn_finished``.
+"""Turn App Server frames into messages, from a turn's accepted input to ``turn_finished``.
 
 The wire: JSON frames over a WebSocket (``letta`` 0.34.12). ``stream_delta`` carries Letta's own
 events, ``control_request`` asks whether a tool may run, ``external_tool_call_request`` asks for a

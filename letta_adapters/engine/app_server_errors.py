@@ -1,4 +1,4 @@
-"""The failure of an App Server turn: its stop reason and error texts → a machine code.
+"""Turn the stop reason and error texts of a failed App Server turn into a machine code.
 
 Letta Code passes on the model provider's words, as ``"401: {...json...}"``, inside up to two more
 layers of JSON (observed on ``letta`` 0.34.12).

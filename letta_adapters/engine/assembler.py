@@ -1,4 +1,4 @@
-"""Fragments → complete messages, one per otid / tool call.
+"""Assemble fragments into complete messages, one for each otid or tool call.
 
 Text and reasoning are keyed by ``otid`` (one ``id`` is shared by all parts of a step, and the
 streamed ``id`` can differ from the stored one), tool calls by ``tool_call_id`` (parallel calls

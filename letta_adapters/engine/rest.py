@@ -1,4 +1,4 @@
-"""Letta API events → messages: one turn over one or more streaming requests (segments).
+"""Turn Letta API events into messages, for one turn over one or more requests (segments).
 
 The wire: ``POST /v1/conversations/{id}/messages`` with ``streaming: true`` answers with server-sent
 events, one JSON object each. A segment ends at ``[DONE]``, an ``event: error`` or the connection's

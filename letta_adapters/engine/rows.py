@@ -96,7 +96,7 @@ class Entry:
         return self.status == "streaming" and self.tool_input is None
 
     def changed(self, run_id: str | None) -> None:
-        """Take note of a change: the row counts (again), and a new one has to be made."""
+        """Note a change, after which the row counts (again) and has to be made anew."""
         self.run_id = run_id or self.run_id
         self.void = False
         self._row = None

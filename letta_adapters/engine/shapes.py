@@ -1,4 +1,4 @@
-"""The check that a known event can be read, as guessing would make a shorter answer of it.
+"""Check that a known event can be read, as guessing would make a shorter answer of it.
 
 Unknown kinds of event and unknown fields are no fault. A field that is missing or null counts as
 not sent. Field types: letta 0.16.8 (the API) and letta 0.34.12 (the App Server), which share them.

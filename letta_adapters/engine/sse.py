@@ -1,4 +1,4 @@
-"""Bytes → server-sent events, in time linear in the input, however it is cut.
+"""Decode bytes into server-sent events, in time linear in the input, however it is cut.
 
 Lines end with LF, CRLF or CR and nothing else: Letta sends raw U+2028 and U+0085 inside its JSON,
 which ``str.splitlines`` (and ``httpx.Response.iter_lines``) would split at. Splitting bytes at

@@ -1,4 +1,4 @@
-"""The meaning of a stop reason or an error event: success, or a machine code.
+"""Tell by a stop reason or an error event whether a turn succeeded, or how it failed.
 
 Sources: the Letta API's ``stop_reason`` enum and ``error_message`` events, as observed on letta
 0.16.8. After anything was streamed the server calls every failure ``internal_error`` and only the

@@ -1,4 +1,4 @@
-"""Messages → the rows a user interface draws, and stored history merged into them.
+"""Turn messages into the rows a user interface draws, and merge stored history into them.
 
 The same thing arrives several times in different forms: fragments, then the complete message, then
 the stored one, whose ``id`` may differ. It is identified by the ``otid`` for text and the

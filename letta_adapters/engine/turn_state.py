@@ -1,4 +1,4 @@
-"""The state of a turn that all protocols share: messages, usage, pending calls, and its end.
+"""The state of a turn that all protocols share, from its messages to its end.
 
 Internal: not part of the public API.
 """

@@ -34,7 +34,9 @@ class Allow:
     ``save`` holds ids of ``context.suggestions`` to remember, so that the same call is not asked
     about again in this conversation, as long as this client lives (Letta Code only). Nothing is
     written to a file. ``message`` is a word to the agent with it, if the agent's side runs the
-    tool.
+    tool::
+
+        return Allow({**tool_input, "timeout": 10})
     """
 
     updated_input: Mapping[str, Any] | None = None

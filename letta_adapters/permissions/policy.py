@@ -1,4 +1,4 @@
-"""The rules that judge a tool call: its effect, and whether it runs when nobody is asked.
+"""Judge the effect of a tool call, and whether it runs when nobody is asked.
 
 Letta Code has an opinion of its own (it calls many shell commands "read-only"), and files in the
 working directory may change it. Here that opinion counts for nothing: a call is judged by the

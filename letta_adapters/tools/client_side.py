@@ -1,4 +1,4 @@
-"""Client-side tools: Python functions that an agent calls and this process runs.
+"""Client-side tools, which are Python functions that an agent calls and this process runs.
 
 ::
 
@@ -301,6 +301,15 @@ def tool(
     timeout: float | None = None,
 ) -> Tool | Callable[[Callable[..., Any]], Tool]:
     """Make a :class:`Tool`, as ``@tool``, ``@tool(timeout=5)`` or ``tool(fn, name="...")``.
+
+    ::
+
+        @tool(timeout=5)
+        def look_up(word: str) -> str:
+            '''Return the meaning of a word.'''
+            return DICTIONARY[word]
+
+        session = create_session(tools=[look_up])
 
     Args:
         fn: Anything :func:`as_tool` takes.

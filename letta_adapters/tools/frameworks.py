@@ -1,4 +1,4 @@
-"""Tools that are not Python functions: those of LangChain and LlamaIndex, and dicts.
+"""Make tools from those of LangChain and LlamaIndex, and from dicts.
 
 Neither framework is imported: an object with the attributes of a framework's tool is one. Each
 function returns the keyword arguments of :class:`letta_adapters.tools.Tool`. Arguments are

@@ -1,4 +1,4 @@
-"""Making agents, with Letta's own prompt by default and memory blocks as files in git.
+"""Make agents, by default with Letta's own prompt and with memory blocks as files in git.
 
 Internal: not part of the public API.
 """

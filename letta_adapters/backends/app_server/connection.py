@@ -1,4 +1,4 @@
-"""The WebSocket to an App Server: frames out, frames in, typed errors.
+"""The WebSocket to an App Server, which carries frames both ways and raises typed errors.
 
 This is the only module that knows ``websockets``. One connection carries every conversation of a
 client. Requests are matched by ``request_id`` and all have a time limit, because the server answers

@@ -1,4 +1,4 @@
-"""Damaged state files of Letta Code: find them, name them, and move them aside.
+"""Find, name and move aside damaged state files of Letta Code.
 
 Nothing is deleted. Layout of ``letta`` 0.34.12: ``agents/<id>.json`` and
 ``conversations/<id>/*.json`` with ``messages.jsonl`` in the state directory, ids as unpadded

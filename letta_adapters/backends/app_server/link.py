@@ -1,4 +1,4 @@
-"""The connection of a backend: made when needed, exchanged for another one, closed.
+"""The one connection of a backend, which is made when needed, exchanged, and closed.
 
 Internal: not part of the public API.
 """

@@ -1,4 +1,4 @@
-"""Management calls: the Letta API's routes, carried out by App Server commands.
+"""Carry out management calls, which name routes of the Letta API, by App Server commands.
 
 ``client.agents``, ``client.conversations`` and ``client.models`` speak of REST routes; the ones
 that have a counterpart work here with the same arguments and the same kind of objects.

@@ -1,4 +1,4 @@
-"""The runtime of the server that a session means: an agent's, or one without an agent.
+"""Choose the runtime of the server that a session means, with or without an agent.
 
 Internal: not part of the public API.
 """

@@ -1,4 +1,4 @@
-"""Agent and session options → the settings that the App Server is told.
+"""Turn agent and session options into the settings that the App Server is told.
 
 Nothing here does I/O.
 

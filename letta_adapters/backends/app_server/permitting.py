@@ -1,4 +1,4 @@
-"""The judge of tool calls: the server asks, and the answer is found here by our own rules.
+"""Judge the tool calls that the server asks about, by this package's own rules.
 
 The server is told to ask about every tool (mode ``strict``). A call that needs nobody's word is
 answered at once; the others go to whoever reads the turn, with their kind and the answer that would

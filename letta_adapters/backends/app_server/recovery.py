@@ -54,7 +54,7 @@ class Fate:
 
 
 class Live:
-    """The server's latest account of a conversation: its loop, its questions, its settings."""
+    """The server's latest account of a conversation (its loop, questions and settings)."""
 
     def __init__(self) -> None:
         self.loop = ""

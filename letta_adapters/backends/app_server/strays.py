@@ -1,4 +1,4 @@
-"""Questions that no turn takes: some are answered here, others left to whoever is asked.
+"""Answer the questions that no turn takes, or leave them to the client they are meant for.
 
 A server tells every connection that watches a conversation of all its questions. One of a turn that
 this client gave up must be answered, or that turn would wait for ever; one of a turn that another

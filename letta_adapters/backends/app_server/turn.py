@@ -1,4 +1,4 @@
-"""One turn over the App Server: its message, its frames, its answers, and its end.
+"""One turn over the App Server, from its message to its end.
 
 Internal: not part of the public API.
 """

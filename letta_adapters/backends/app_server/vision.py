@@ -1,4 +1,4 @@
-"""The check whether a conversation's model can see images, which Letta Code does not tell.
+"""Check whether a conversation's model can see images, which Letta Code does not tell.
 
 It replaces an image that a model cannot see by a line of text; no frame, no list of models and no
 stored message says so (``letta`` 0.34.12). For models of ``Local(openai_compatible=...)`` it

@@ -1,4 +1,4 @@
-"""HTTP requests to the Letta API: JSON or byte streams come back, or typed errors.
+"""Send HTTP requests to the Letta API, and return JSON, byte streams or typed errors.
 
 This is the only module that knows httpx. Reads are retried (by tenacity); nothing else is, because
 a POST whose answer was lost may have been accepted.

@@ -1,4 +1,4 @@
-"""One turn over the Letta API: its requests, their event streams, and a stream that breaks.
+"""One turn over the Letta API, with its requests, their event streams and lost connections.
 
 Internal: not part of the public API.
 """

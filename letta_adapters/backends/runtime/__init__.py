@@ -1,4 +1,4 @@
-"""The embedded runtime: finds, starts, shares, watches and stops the bundled Letta Code server.
+"""Find, start, share, watch and stop the embedded runtime, which is the bundled Letta Code server.
 
 In: a :class:`~letta_adapters.backends.runtime.environment.RuntimeConfig`. Out: a
 :class:`~letta_adapters.backends.runtime.manager.RuntimeHandle`, which is a URL and a token. The

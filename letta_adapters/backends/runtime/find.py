@@ -1,4 +1,4 @@
-"""The parts of the runtime: node and the app inside the ``letta`` wheel, and ``git``.
+"""Find the runtime (node and the app inside the ``letta`` wheel) and ``git``.
 
 Internal: not part of the public API.
 """

@@ -1,4 +1,4 @@
-"""Git's configuration inside the runtime: the user's where the agent works, none in its memory.
+"""Configure git inside the runtime as the user has it, except in the memories of agents.
 
 An agent's memory is a git repository. The user's settings for all repositories (a hooks directory,
 a template, signing, ignored files, attributes) would run or fail there, so git gets a global

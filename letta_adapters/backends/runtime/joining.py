@@ -1,4 +1,4 @@
-"""Joining the server of a state directory, or starting one; all of this blocks.
+"""Join the server of a state directory, or start one; all of this blocks.
 
 Internal: not part of the public API.
 """

@@ -1,6 +1,6 @@
-"""Leases, which keep a shared server running: each is a connection to the server's own port.
+"""Leases, which are connections to a shared server that keep it running.
 
-The system closes it however this process ends; the server ends when the last lease is gone
+The system closes one however its process ends; the server ends when the last lease is gone
 (``leases.cjs`` has the protocol, lines of JSON on loopback). The code blocks. A lease that is held
 has one daemon thread, which waits for messages of the server and for its end.
 

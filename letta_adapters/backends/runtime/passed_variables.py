@@ -1,4 +1,4 @@
-"""The environment variables that reach the embedded runtime: a list of names, and no others.
+"""The list of environment variables that reach the embedded runtime, and no others do.
 
 The runtime runs git, shells and Node, and each of them is steered by variables that its caller may
 hold for another reason: a git hook exports ``GIT_DIR``, a tool sets ``NODE_OPTIONS``,

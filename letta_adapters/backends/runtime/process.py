@@ -1,4 +1,4 @@
-"""One server process: it is started here, and its address and its end are found out.
+"""Start one server process, find out its address, and notice its end.
 
 The code blocks and has one daemon thread; there is no event loop. The process is this one's child
 and yet does not end with it: whoever uses it holds a lease (``lease.py``). Only until the first

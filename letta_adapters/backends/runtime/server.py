@@ -1,4 +1,4 @@
-"""The server of one state directory as a process sees it that holds a lease on it.
+"""The server of one state directory, as seen by a process that holds a lease on it.
 
 Whoever finds no server starts one; everybody else joins. Afterwards both are the same: the server
 belongs to all who use it, and ends when the last of them leaves. Everything here blocks;

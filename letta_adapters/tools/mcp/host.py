@@ -1,4 +1,4 @@
-"""MCP servers as client-side tools: this process hosts them, the agent calls their tools.
+"""MCP servers as client-side tools, hosted by this process and called by the agent.
 
 ::
 
