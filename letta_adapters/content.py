@@ -76,8 +76,7 @@ class ImageContent:
         if self.data is None:
             self._check_url()
             return
-        # Decoded and encoded anew, so that white space or missing padding does not reach the
-        # server.
+        # Decoded and encoded anew, so that white space inside does not reach the server.
         raw = _decode_base64(self.data)
         object.__setattr__(self, "media_type", _checked_media_type(raw, self.media_type))
         object.__setattr__(self, "data", base64.b64encode(raw).decode("ascii"))
@@ -405,7 +404,7 @@ def _checked_url(url: object) -> None:
             f"An image URL cannot have the scheme {parts.scheme!r}.",
             hint="Use http(s) or data:, or image_from_file(path) for a file.",
         )
-    # A space or a line break may hide a second address from whoever looks at the URL.
+    # A URL with white space is read in different ways by different programs.
     if not host or any(ch.isspace() or not ch.isprintable() for ch in url):
         raise InvalidInputError(
             "The image URL is malformed.", hint="It needs a host and no spaces."

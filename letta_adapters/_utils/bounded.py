@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 K = TypeVar("K")
 V = TypeVar("V")
 
-# : The greatest number of entries of a cache.
+#: The greatest number of entries of a cache.
 BOUND: Final = 1024
 
 

@@ -141,8 +141,7 @@ class Rest(Place):
         if self.api_key is not None and self.api_key.get_secret_value():
             yield ("api_key",), "LETTA_API_KEY"
         for name in self.headers:
-            # To leave the header out in silence would make a backend that another user's requests
-            # go to.
+            # Without the header requests would be made as somebody else, or be refused.
             if names_secret(name):
                 raise InvalidInputError(
                     f"Rest holds the header {name!r}, whose value does not travel to another "

@@ -45,7 +45,7 @@ _PAUSED = Failure(
     "The agent waits for the answer to a tool call that the server did not ask about.",
     stop_reason="requires_approval",
 )
-# : The failure of a turn in which the model was not shown an image.
+#: The failure of a turn in which the model was not shown an image.
 UNSEEN = Failure(
     "unsupported_image",
     "The model cannot see images: Letta Code left out the one of this message, or of a tool's "
@@ -265,7 +265,7 @@ class AppTurn(TurnState):
     def _on_loop(self, frame: dict[str, Any], out: list[Message]) -> None:
         status = frame["loop_status"]
         runs_of = status.get("client_message_ids_by_run_id") or {}
-        # An empty list is the truth about a run; anything else would hide whose run it is.
+        # With another type it could not be told whose run it is.
         if not all(type(messages) is list for messages in runs_of.values()):
             raise TypeError("client_message_ids_by_run_id")
         self._runs = runs_of
@@ -480,7 +480,7 @@ class AppTurn(TurnState):
         ``turn_finished`` decides.
         """
         self.ending = self.ending or delta.get("is_terminal") is True
-        # A loop error only repeats, with less detail, what an error message says.
+        # A loop error tells less than an error message, and must not replace one.
         if delta["message_type"] == "error_message" or not self._error:
             self._error = delta
 

@@ -197,7 +197,7 @@ class Assembler:
             self._latest = key
         item = self._texts[key]
         item.parts.append(content_text(event.get(TEXT_FIELD[kind])))
-        # A signature comes with one of the fragments only, usually the last.
+        # A signature comes with one of the fragments only.
         if kind == "reasoning_message":
             item.signature = event.get("signature") or item.signature
 

@@ -263,7 +263,6 @@ class RestTurn(TurnState):
         if self.stop.value == "cancelled":
             return  # the cancel came first; what the server says of its own clean-up is noise
         failure = failure_from_error_event(event, self.stop.cause)
-        # A stop reason that says success, followed by an error, is not the reason of this end.
         # Whatever the stop reason said before, it was no success.
         seen = self.stop.value
         stop_reason = None if seen in SUCCESS_STOP_REASONS else seen

@@ -301,7 +301,7 @@ def _memory(tool_input: Mapping[str, Any], ground: Ground) -> CallKind:
     path = tool_input.get("path", ".")
     if not _is_below(path):
         return "reads"
-    # The memory is on another machine; a path that stays below it can be no other file there.
+    # Its files cannot be looked at from here, and the tool itself stays inside the memory.
     if ground.memory is None:
         return "own_memory"
     found = _followed(ground.memory / path)

@@ -23,7 +23,7 @@ from letta_adapters.errors import InvalidInputError
 
 _EMPTY = inspect.Parameter.empty
 _MAX_ERRORS = 5
-# : Keys under which a schema holds other schemas: directly under these, by name under the maps.
+#: Keys under which a schema holds other schemas: directly under these, by name under the maps.
 _SCHEMA_KEYS = frozenset(
     {"items", "prefixItems", "contains", "additionalProperties", "propertyNames"}
     | {"not", "anyOf", "oneOf", "allOf", "if", "then", "else"}

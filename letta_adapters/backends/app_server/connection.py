@@ -318,9 +318,9 @@ class Connection:
     def _route(self, frame: Frame) -> None:
         request_id = frame.get("request_id")
         future = self._waiting.get(request_id) if isinstance(request_id, str) else None
+        # The id may be of a request that was given up; then nobody waits for the answer.
         if future is not None and not future.done():
             future.set_result(frame)
-        # The id may be of a request that was given up; then nobody waits for the answer.
         runtime = frame.get("runtime")
         if not isinstance(runtime, dict):
             return  # about the device or another client, not about a conversation

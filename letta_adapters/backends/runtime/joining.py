@@ -195,9 +195,9 @@ class _Search:
         )
         # Taken before the start, so that inputs which the server accepts at once count as its own.
         started_at = int(time.time() * 1000)
+        # Counted as a user before the server runs, so that nobody takes it for one that hangs
+        # unused.
         if not self.meeting.enter():
-            # Counted as a user before the server runs, so that nobody takes it for one that hangs
-            # unused.
             raise RuntimeOccupiedError(
                 "The state directory is being cleared up by another process."
             )
