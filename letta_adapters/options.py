@@ -261,6 +261,7 @@ class AgentOptions(Options):
         """
         given = {"persona": self.persona, "human": self.human}
         short = [MemoryBlock(label=k, value=v) for k, v in given.items() if v is not None]
+        # An agent knows its blocks by their labels alone.
         labels = [block.label for block in [*short, *self.memory]]
         if len(labels) != len(set(labels)):
             raise InvalidInputError(f"Two memory blocks have the same label: {', '.join(labels)}.")

@@ -233,7 +233,7 @@ def for_session(settings: AgentSettings, options: SessionOptions) -> SessionOpti
     wanted = sorted(set(options.allowed_tools or ()) & ruled.disallowed_tools)
     if wanted:
         raise _refusal("allowed_tools", wanted, f"must not have the tool {wanted[0]!r}")
-    # What either of the two disallows is disallowed.
+    # A tool that either of the two disallows is disallowed.
     hidden = frozenset(options.disallowed_tools or ()) | ruled.disallowed_tools
     own: dict[str, Any] = {
         "permission_mode": settings.permission_mode,

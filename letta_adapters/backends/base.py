@@ -212,6 +212,7 @@ class DeniedRounds:
             self._count = 0
             self._run_id = None
             return
+        # Calls that are asked about one by one share a run, which counts as one step.
         if run_id is None or run_id != self._run_id:
             self._count += 1
             self._run_id = run_id

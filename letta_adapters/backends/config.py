@@ -45,6 +45,7 @@ class Place(Options):
         yield from ()
 
     def __getstate__(self) -> dict[Any, Any]:
+        # The secrets first: one that nothing can stand for makes the pickling fail.
         state, withheld = super().__getstate__(), list(self._secrets())
         # The instance is shared with whoever goes on using it here, so its own values stay.
         values = dict(state["__dict__"])
@@ -124,6 +125,7 @@ class Rest(Place):
     @field_validator("project")
     @classmethod
     def _project(cls, value: str | None) -> str | None:
+        # It travels as a header, and so must be possible as one.
         checked_headers({"X-Project-Id": value or ""}, "sent")
         return value
 

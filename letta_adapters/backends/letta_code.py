@@ -141,6 +141,7 @@ def _nothing() -> None:
 
 def _machine(places: Places) -> Machine:
     """Return the places of agents' memories, and those that nobody may read unasked."""
+    # These are the places that Letta Code chooses for itself (0.34).
     letta = places.home / ".letta"
     memory = letta / "agents/{agent}/memory"
     if not places.on_api:
@@ -177,6 +178,7 @@ class _Runtime:
 
     async def endpoint(self) -> Endpoint:
         """Return where the runtime listens; start it if it does not run (any more)."""
+        # A share in a runtime that has ended is given back before another one is taken.
         if self._handle is not None and not await self._handle.alive():
             await self.release()
         if self._handle is None:

@@ -46,6 +46,7 @@ class AsyncAgents:
         """Return agents with all ``tags`` whose name matches ``query``; page by ``after``."""
         params = {
             "tags": list(tags) or None,
+            # Otherwise the API takes agents that have any of the tags.
             "match_all_tags": True if tags else None,
             "query_text": query,
             "limit": limit,
@@ -83,6 +84,7 @@ class AsyncAgents:
         # The API's agent object does not have these; the backend keeps them, or refuses them.
         settings = {name: fields.pop(name) for name in SETTINGS if name in fields}
         found = await self._client.backend.update_agent(_checked(agent_id), fields, settings)
+        # The change did not go through `client.request`, which would have noticed it.
         self._client.notice(Change(agent_id=agent_id))
         if found.get("model"):
             self._client.handles.note(agent_id, found["model"])

@@ -73,6 +73,7 @@ class Works:
 
         The task that calls this is left out.
         """
+        # A task that closes its own session must not wait for itself.
         me = running_task()
         of = [task for task, whose in self._running.items() if owner is None or whose is owner]
         ending = [task for task in of if task is not me]

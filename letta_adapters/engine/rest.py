@@ -198,6 +198,7 @@ class RestTurn(TurnState):
         """
         out: list[Message] = []
         for item in items:
+            # A run stores its input as well, which the agent did not say.
             if item.get("message_type") in _SPEAKS:
                 _HANDLERS[str(item["message_type"])](self, dict(item), out)
         end = len(out)

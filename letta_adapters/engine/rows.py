@@ -127,6 +127,8 @@ class Entry:
     def text(self) -> str:
         self.parts = ["".join(self.parts)]  # as it came: half an emoji may still be completed
         streamed = join_text(self.parts)
+        # The list may be a moment ahead of the stream, and text that was shown must not vanish
+        # again.
         ahead = self.listed is not None and len(self.listed) > len(streamed)
         return str(self.listed) if ahead else streamed
 
@@ -195,6 +197,7 @@ def _read_returns(entries: Entries, item: _Item) -> None:
     returns = dicts_of(item.get("tool_returns")) or [item]
     name = item.get("name") if len(returns) == 1 else None
     for result in returns:
+        # The call may be on another page: then its row begins with the result.
         entry = entries.of("tool", str(result.get("tool_call_id")))
         entry.returns(*_returned(result), name, item.get("run_id"))
 
@@ -221,6 +224,7 @@ def _read_user(entries: Entries, item: _Item) -> None:
 def _read_event(entries: Entries, item: _Item) -> None:
     fields = ("summary", "content", "message", "event_type", "message_type")
     texts = (content_text(item.get(field)) for field in fields)
+    # Events have their text under different names; the first that is filled is shown.
     text = next(filter(None, texts), "")
     entries.of("event", str(_own_key(item))).says(text, item.get("run_id"))
 
@@ -270,6 +274,7 @@ def _user(content: Any) -> tuple[RowKind, str | None]:
 
 
 def _without_reminders(text: str) -> str:
+    # Only in front, where the server puts them: the user may write such a tag further on.
     injected = _REMINDERS.match(text)
     return text[injected.end() :] if injected else text
 

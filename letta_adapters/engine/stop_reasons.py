@@ -120,6 +120,7 @@ def failure_from_error_event(event: Mapping[str, Any], stop_reason: str | None) 
     error_type = _text(event.get("error_type") or inner.get("type"))
     message = _text(event.get("message") or inner.get("message")) or "The server reported an error."
     detail = _text(event.get("detail") or inner.get("detail"))
+    # The telling words may stand in either of the two.
     text = f"{message} {detail or ''}"
     code = BY_ERROR_TYPE.get(error_type or "")
     if code is None:

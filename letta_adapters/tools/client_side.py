@@ -397,7 +397,7 @@ def _make(
         raise InvalidInputError(
             f"{what} is not a tool.", hint="Pass a function, a Tool, a framework's tool or a dict."
         )
-    # What the caller says wins over what was found in the function.
+    # The caller's own words win over those found in the function.
     made |= {k: v for k, v in (("name", name), ("description", description)) if v is not None}
     # With a schema of the user's own there is no model of the signature to check arguments by.
     if parameters is not None:

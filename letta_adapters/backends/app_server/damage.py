@@ -108,6 +108,7 @@ def set_aside(damage: Damage, state: Path) -> Path:
     if damage.kind == "messages":
         good = [line for line in raw.splitlines(keepends=True) if _is_json(line)]
         damage.path.write_bytes(b"".join(good))
+        # The new file must be no more readable than the old one was.
         damage.path.chmod(kept.stat().st_mode & 0o777)
     return kept
 

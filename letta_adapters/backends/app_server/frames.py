@@ -128,6 +128,7 @@ def runtime_start(settings: Mapping[str, Any]) -> Frame:
     sources = given.get("skill_sources")
     if sources is not None and not SKILL_SOURCES.issuperset(sources):
         raise InvalidInputError(f"Not skill sources: {sources!r}.")
+    # A relative path would begin at the server's own directory.
     cwd = given.get("cwd")
     if cwd is not None and not Path(cwd).is_absolute():
         raise InvalidInputError(f"cwd must be an absolute path, not {cwd!r}.")

@@ -215,6 +215,7 @@ class Inherited:
             if fields:
                 after = await _update(connection, agent_id, keep_own(fields, before))
             if changes:
+                # The base is what is stored now, and not what this client remembers.
                 settings = (await self.of(connection, agent_id, fresh=True)).changed(changes)
                 self.check_writable(settings)
                 await self.store(connection, agent_id, settings)
@@ -260,6 +261,7 @@ def _restricting(
 
 def _read(path: Path) -> MachineSettings:
     """Return the content of a file; raise one of ``_UNREADABLE`` if it is not to be used."""
+    # Read before it is judged, so that a missing file is told from one that is not to be used.
     text = path.read_text("utf-8")
     if not is_ours_alone(path):
         raise ValueError("other users may write it")

@@ -129,6 +129,7 @@ async def perform(
             raise no_memory_in_git(path, backend)
         return await connection.request(command)
     for verb, pattern, make in _ROUTES:
+        # The API has routes with a slash at the end and without one.
         found = re.fullmatch(pattern, path.rstrip("/"))
         if verb == method and found:
             # The path was quoted for HTTP; a frame takes the id itself.
@@ -148,6 +149,7 @@ def _command(name: str, params: Mapping[str, Any], body: Mapping[str, Any]) -> d
     if not _COMMAND.fullmatch(name):
         raise InvalidInputError(f"{name!r} is not the name of an App Server command.")
     fields = {**params, **body}
+    # They would replace the id by which the answer finds its request.
     taken = [field for field in _RESERVED if field in fields]
     if taken:
         raise InvalidInputError(f"{taken[0]!r} is set by the client itself.")

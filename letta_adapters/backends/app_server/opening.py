@@ -39,6 +39,7 @@ async def runtime_of(
         agent_id = await default_agent(options.model)
     where: dict[str, Any] = {"agent_id": agent_id or None}
     if target.new:
+        # A fresh conversation gets its model here, one that exists by a request of its own.
         body = {"model": options.model} if options.model else {}
         where["create_conversation"] = {"body": {**target.fields, **body}}
     else:

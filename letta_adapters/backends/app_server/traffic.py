@@ -60,6 +60,7 @@ class Traffic:
             assert self._exchange is not None
             await asyncio.wait({self._exchange}, timeout=_LOOK_SECONDS)
         self._count += 1
+        # A turn that is ended twice must not count another one out.
         over = False
 
         def end() -> None:

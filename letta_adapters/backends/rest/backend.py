@@ -327,6 +327,7 @@ def _refuse_silent_tools(agent: Mapping[str, Any]) -> None:
     It must not give false safety: the API asks only where a rule requires it.
     """
     rules = agent.get("tool_rules") or ()
+    # Such a rule is the only thing that makes the API ask about a tool.
     asking = {r.get("tool_name") for r in rules if r.get("type") == "requires_approval"}
     silent = [
         tool["name"]

@@ -166,6 +166,7 @@ async def finish_run(
     Returns:
         Its last seen status; ``None`` if there was no run.
     """
+    # The stream may have broken before it named its run.
     run_id = run_id or await active_run(http, conversation)
     if run_id is None:
         return None

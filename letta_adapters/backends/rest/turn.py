@@ -263,6 +263,7 @@ class RestChannel:
         With parallel calls off the server keeps one call, and the stream may show more.
         """
         shown = [call.tool_call_id for call in self.state.paused]
+        # A single call is surely kept; only of several can one be missing.
         if len(shown) > 1:
             kept = await pending_calls(self._http, self._conversation)
             return [call.tool_call_id for call in kept if call.tool_call_id in shown] or shown
@@ -276,6 +277,7 @@ class RestChannel:
         if not self._background.on or state.run_id is None or state.last_seq_id is None:
             return False
         await self.release()
+        # Few attempts in all: a server that breaks every stream must not hold the turn for ever.
         while self._resumes_left > 0:
             self._resumes_left -= 1
             try:

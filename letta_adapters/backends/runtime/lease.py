@@ -47,6 +47,7 @@ class Lease:
         """Call ``heard`` for each message of the server and ``ended`` at its end; on a thread."""
         work = (heard, ended)
         name = "letta-runtime-lease"
+        # On a thread, because a lease outlives the event loops of those who use the server.
         threading.Thread(target=self._watch, args=work, name=name, daemon=True).start()
 
     def leave(self, keep: float) -> bool | None:

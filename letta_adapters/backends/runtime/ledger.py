@@ -103,6 +103,7 @@ def _is_ours(entry: dict[str, Any], places: Places, since: int | None) -> bool:
     # It came from another program of Letta Code's, and not over an App Server.
     if not connection.startswith("app-server-"):
         return False
+    # Servers of several state directories may share a home: the agent must be one of this one's.
     agent = (entry["queuedInput"].get("scope") or {}).get("agentId")
     if not agent or places.on_api:
         return True
@@ -113,6 +114,7 @@ def _is_ours(entry: dict[str, Any], places: Places, since: int | None) -> bool:
 def _describe(key: str, entry: dict[str, Any], *, neutralised: bool) -> Leftover:
     scope = entry["queuedInput"].get("scope") or {}
     try:
+        # The key is a list as JSON, with the message's id in the third place.
         message_id = str(json.loads(key)[2])
     except (ValueError, IndexError, TypeError):
         message_id = key
@@ -172,6 +174,7 @@ def _locked(ledger: Path) -> Iterator[bool]:
     held = False
     while not held and time.monotonic() < deadline:
         with contextlib.suppress(OSError):
+            # This fails while somebody has the lock: a directory with a file in it is not replaced.
             candidate.rename(lock)
             held = True
         if not held and not _break_dead(lock):

@@ -243,6 +243,7 @@ class _Claim:
         with self._lock:
             self._share = (slot, server)
             abandoned = self._abandoned
+        # Nobody waits for the handle any more, so its share goes back at once.
         if abandoned:
             _give_back(slot, server)
         return RuntimeHandle(slot, server)
