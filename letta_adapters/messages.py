@@ -382,8 +382,9 @@ def arguments_in(raw: str) -> dict[str, Any] | None:
         return {}
     try:
         value = json.loads(text)
-    # Arguments nested by the thousand make the JSON reader recurse too deep: broken like any other.
     except (ValueError, RecursionError):
+        # Arguments nested by the thousand make the JSON reader recurse too deep: broken like any
+        # other.
         return None
     return value if isinstance(value, dict) else None
 

@@ -111,8 +111,8 @@ async def _start(
         # The request may have arrived, and must not leave a turn running that nobody reads.
         await client.finish(_abandon(turn, leave))
         raise
-    # Whatever it was, no turn has begun that could free the conversation.
     except BaseException:
+        # Whatever it was, no turn has begun that could free the conversation.
         leave()
         raise
     return turn

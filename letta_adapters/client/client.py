@@ -418,9 +418,9 @@ class AsyncLettaClient:
             return
         if turn.given_up(owner):
             await turn.stop("The turn was left unfinished and another message was sent.")
-        # Nobody else reads that turn and this owner waits here instead of reading it: without this
-        # error both would wait for ever.
         elif owner is not None and turn.unread and turn.left_behind(owner):
+            # Nobody else reads that turn and this owner waits here instead of reading it: without
+            # this error both would wait for ever.
             raise unread_error()
 
     async def finish(self, work: Awaitable[None]) -> None:

@@ -119,8 +119,8 @@ class AsyncControls:
             return False
         try:
             await self._command("remove_queue_item", item_id=item_id)
-        # The server refuses an id that is not (or no longer) in its queue, which is no failure.
         except ServerError:
+            # The server refuses an id that is not (or no longer) in its queue, which is no failure.
             return False
         return True
 

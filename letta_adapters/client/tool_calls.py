@@ -104,8 +104,9 @@ class Answerer:
             decision = normalise_decision(
                 await invoke_callable(ask, {}, in_thread_loop=self.off_loop)
             )
-        # Any fault of the callback's code denies the call; raising would leave the call waiting.
         except Exception as error:
+            # Any fault of the callback's code denies the call; raising would leave the call
+            # waiting.
             shown = report_raised(f"can_use_tool, asked about {call.tool_name!r},", error)
             text = f"The permission callback failed ({type(error).__name__}: {error})."
             return _Failed(text, traceback=shown)

@@ -368,8 +368,8 @@ class Turn:
                 for result in results:
                     yield result
             complete = True
-        # Closed early, dropped or cancelled: nobody reads on, so the agent has to stop.
         finally:
+            # Closed early, dropped or cancelled: nobody reads on, so the agent has to stop.
             if not complete:
                 await self.stop()
         for message in await self._close():
@@ -429,9 +429,9 @@ class Turn:
         except asyncio.CancelledError:
             if self._deadline.absorbs_cancel():
                 await self._fail_and_stop(self._deadline.error())
-            # stop() has cancelled the tools. Its caller decides what happens to the reader of this
-            # turn.
             elif self._answering is not None and self._stopping is not None:
+                # stop() has cancelled the tools. Its caller decides what happens to the reader of
+                # this turn.
                 self._state.fail(Failure("cancelled", self._stop_reason))
             else:
                 raise

@@ -226,8 +226,8 @@ class AppTurn(TurnState):
             for item in dicts_of(frame.get("removed")):
                 if item.get("client_message_id") == mine:
                     return self._left(str(item.get("disposition")))
-        # The first event of a turn repeats its message, with the id that its sender gave it.
         elif frame.get("type") == "stream_delta":
+            # The first event of a turn repeats its message, with the id that its sender gave it.
             self.queued = frame["delta"].get("otid") != mine
         if not self.queued:
             self.input_stored = True

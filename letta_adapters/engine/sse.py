@@ -80,8 +80,8 @@ class SSEDecoder:
         for line in lines:
             if line:
                 self._field(line)
-            # An empty line ends an event; one without data is dropped, as the standard says.
             elif self._data:
+                # An empty line ends an event; one without data is dropped, as the standard says.
                 name = self._event.decode("utf-8", "replace") if self._event else None
                 events.append((name, b"\n".join(self._data)))
                 self._data = []

@@ -384,13 +384,13 @@ def _make(
         made |= {**obj.to_wire(), "handler": obj.handler}
     elif isinstance(obj, Mapping):
         made = frameworks.from_mapping(obj)
-    # Looked at before "is it callable?": the tools of both frameworks can be called as well.
     elif frameworks.is_langchain_tool(obj):
+        # Looked at before "is it callable?": the tools of both frameworks can be called as well.
         made = frameworks.from_langchain(obj)
     elif frameworks.is_llama_index_tool(obj):
         made = frameworks.from_llama_index(obj)
-    # A class is callable too, but calling one makes an object instead of a result.
     elif callable(obj) and not isinstance(obj, type):
+        # A class is callable too, but calling one makes an object instead of a result.
         made = _from_callable(obj, name, explicit=parameters is not None)
     else:
         what = f"The class {obj.__name__}" if isinstance(obj, type) else f"{type(obj).__name__}"

@@ -259,8 +259,8 @@ class Http:
             return response
         try:
             data = await _body(response)
-        # The status alone still tells enough; a body that breaks off must not hide it.
         except (ProtocolError, *STREAM_ERRORS):
+            # The status alone still tells enough; a body that breaks off must not hide it.
             data = b""
         raise error_from_response(response.status_code, response.headers, data)
 

@@ -223,9 +223,9 @@ class _Search:
                     stderr_tail=tail_of(self.meeting.log),
                 )
             self.meeting.publish(record)
-        # A half-started server must leave nothing behind: no process, no lock, no input to run
-        # again.
         except BaseException:
+            # A half-started server must leave nothing behind: no process, no lock, no input to run
+            # again.
             process.stop()
             self.meeting.exit()
             clear_leftovers(self.places, since=started_at)

@@ -120,9 +120,9 @@ class Server:
         self._meeting.exit()
         if gone:
             self._settled.wait(_SETTLE_SECONDS)
-        # Either the server says that it ends, or it is silent and nobody else is there to be
-        # served.
         elif ending or (ending is None and self._meeting.alone()):
+            # Either the server says that it ends, or it is silent and nobody else is there to be
+            # served.
             self._see_to_the_end()
 
     def forget(self) -> None:

@@ -159,8 +159,8 @@ class McpHost:
         schema = {key: value for key, value in schema.items() if value is not None}
         try:
             return Tool(name, about, schema, handler=call)
-        # One bad tool must not cost the user all the others of the server.
         except InvalidInputError as error:
+            # One bad tool must not cost the user all the others of the server.
             _log.warning("A tool of MCP server %r is left out: %s", server, error)
             return None
 
