@@ -1,4 +1,7 @@
-"""One connection to one MCP server: its configuration, its task, and its results."""
+"""One connection to one MCP server: its configuration, its task, and its results.
+
+Internal: not part of the public API.
+"""
 
 from __future__ import annotations
 
