@@ -28,7 +28,7 @@ from letta_adapters.sync.bridge import get_bridge
 from letta_adapters.tools.client_side import Tool, as_tools
 from letta_adapters.tools.mcp import connection
 from letta_adapters.tools.mcp import host as mcp_servers
-from letta_adapters.tools.mcp.connection import to_outcome
+from letta_adapters.tools.mcp.connection import to_result
 from letta_adapters.tools.mcp.host import (
     McpHost,
     McpHttp,
@@ -251,7 +251,7 @@ def said(text: str) -> dict[str, Any]:
     ],
 )
 def test_results(result: dict[str, Any], content: str) -> None:
-    outcome = to_outcome(result)
+    outcome = to_result(result)
     assert (outcome.content, outcome.is_error) == (content, False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import subprocess
 import sys
@@ -101,3 +102,16 @@ def test_messages_carry_the_reference_tags() -> None:
         "result": letta_adapters.ResultMessage,
     }
     assert {tag: cls.type for tag, cls in tags.items()} == {tag: tag for tag in tags}
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "home"),
+    [
+        ("letta_adapters.session", "AsyncSession", "letta_adapters.client.session.AsyncSession"),
+        ("letta_adapters.specs", "Local", "letta_adapters.backends.config.Local"),
+        ("letta_adapters.tools", "ToolOutcome", "letta_adapters.tools.result.ToolResult"),
+    ],
+)
+def test_a_name_of_earlier_versions_is_the_one_of_today(path: str, name: str, home: str) -> None:
+    found = getattr(importlib.import_module(path), name)
+    assert f"{found.__module__}.{found.__qualname__}" == home

@@ -28,7 +28,6 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
 )
 # What holds these together is to be undone. One that is gone must leave this list.
 CIRCLES: Final = {
-    frozenset({"tools.client_side", "tools.frameworks"}),
     frozenset({"options", "tools.mcp.connection", "tools.mcp.host"}),
     frozenset(
         f"client.{name}"

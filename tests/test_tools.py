@@ -21,13 +21,11 @@ from letta_adapters.errors import InvalidInputError
 from letta_adapters.tools import client_side
 from letta_adapters.tools.client_side import (
     Tool,
-    ToolOutcome,
     as_tool,
     as_tools,
-    format_error,
-    format_result,
     tool,
 )
+from letta_adapters.tools.result import ToolResult, format_error, format_result
 
 PNG = image_from_bytes(b"\x89PNG\r\n\x1a\n")
 EMPTY = {"type": "object", "properties": {}, "required": []}
@@ -125,7 +123,7 @@ async def test_callables(obj: Any, name: str, description: str, in_thread_loop: 
     assert (made.name, made.description) == (name, description)
     assert made.parameters["required"] == ["name"]
     outcome = await made.run('{"name": "Ada"}', in_thread_loop=in_thread_loop)
-    assert outcome == ToolOutcome("hello Ada", is_error=False)
+    assert outcome == ToolResult("hello Ada", is_error=False)
 
 
 def test_a_tool_stays_itself_and_can_be_changed() -> None:
@@ -152,8 +150,8 @@ async def test_a_schema_of_ones_own_takes_over() -> None:
 
     made = tool(anything, parameters={"properties": {"a": {"type": "integer"}}, "required": ["a"]})
     assert made.parameters["type"] == "object"
-    assert await made.run('{"a": "1", "b": null}') == ToolOutcome('{"a":"1","b":null}')
-    assert await made.run("{}") == ToolOutcome(
+    assert await made.run('{"a": "1", "b": null}') == ToolResult('{"a":"1","b":null}')
+    assert await made.run("{}") == ToolResult(
         "Invalid arguments for anything: a: is required", is_error=True
     )
     assert (await made.run("[1]")).content.endswith("must be a JSON object")
@@ -277,8 +275,8 @@ async def test_langchain_tools(schema: Any, in_thread_loop: bool) -> None:
         "parameters": CITY_DESCRIBED,
     }
     run = functools.partial(made.run, in_thread_loop=in_thread_loop)
-    assert await run('{"city": "Rome"}') == ToolOutcome("sunny in Rome")
-    assert await run('{"city": ""}') == ToolOutcome("RuntimeError: no city", is_error=True)
+    assert await run('{"city": "Rome"}') == ToolResult("sunny in Rome")
+    assert await run('{"city": ""}') == ToolResult("RuntimeError: no city", is_error=True)
     assert (await run("{}")).content == "Invalid arguments for weather: city: is required"
 
 
@@ -368,8 +366,8 @@ async def test_llama_index_tools(in_thread_loop: bool) -> None:
         "parameters": CITY_DESCRIBED,
     }
     run = functools.partial(made.run, in_thread_loop=in_thread_loop)
-    assert await run('{"city": "Rome"}') == ToolOutcome("sunny in Rome")
-    assert await run('{"city": ""}') == ToolOutcome("sunny in ", is_error=True)
+    assert await run('{"city": "Rome"}') == ToolResult("sunny in Rome")
+    assert await run('{"city": ""}') == ToolResult("sunny in ", is_error=True)
     assert (await run("{}")).is_error
 
 
@@ -390,7 +388,7 @@ async def test_llama_index_tools_that_are_only_synchronous() -> None:
         def __call__(self, city: str) -> dict[str, str]:
             return {"city": city}
 
-    assert await as_tool(Bare()).run('{"city": "Rome"}') == ToolOutcome('{"city":"Rome"}')
+    assert await as_tool(Bare()).run('{"city": "Rome"}') == ToolResult('{"city":"Rome"}')
 
 
 def test_llama_index_tools_that_need_a_workflow_are_refused() -> None:
@@ -419,11 +417,11 @@ def test_look_alikes_that_are_not() -> None:
 
 @pytest.mark.parametrize("raw", ["", "  ", "null", "{}", {}])
 async def test_no_arguments(raw: Any) -> None:
-    assert await tool(lambda: 3, name="three").run(raw) == ToolOutcome("3")
+    assert await tool(lambda: 3, name="three").run(raw) == ToolResult("3")
 
 
 async def test_arguments_as_an_object() -> None:
-    assert await tool(greet).run({"name": "Ada", "times": "2"}) == ToolOutcome("hello Ada Ada")
+    assert await tool(greet).run({"name": "Ada", "times": "2"}) == ToolResult("hello Ada Ada")
     assert (await tool(greet).run({"name": {1: 2}})).is_error
     assert (await tool(greet).run({(1,): 2})).is_error
 
@@ -444,22 +442,22 @@ async def test_a_failing_tool_is_an_outcome(in_thread_loop: bool) -> None:
         raise ValueError("bad city")
 
     run = functools.partial(tool(fail).run, in_thread_loop=in_thread_loop)
-    assert await run('{"kind": ""}') == ToolOutcome("ValueError: bad city", is_error=True)
-    assert await run('{"kind": "cancel"}') == ToolOutcome("fail was cancelled.", is_error=True)
+    assert await run('{"kind": ""}') == ToolResult("ValueError: bad city", is_error=True)
+    assert await run('{"kind": "cancel"}') == ToolResult("fail was cancelled.", is_error=True)
     assert (
         await run('{"kind": "exit"}')
     ).content == "RuntimeError: the function raised SystemExit(3)"
 
 
 async def test_a_tool_may_report_a_failure_itself() -> None:
-    def fail() -> ToolOutcome:
-        return ToolOutcome("no such city", is_error=True)
+    def fail() -> ToolResult:
+        return ToolResult("no such city", is_error=True)
 
-    def show() -> ToolOutcome:
-        return ToolOutcome([{"type": "text", "text": "a"}])
+    def show() -> ToolResult:
+        return ToolResult([{"type": "text", "text": "a"}])
 
-    assert await tool(fail).run("") == ToolOutcome("no such city", is_error=True)
-    assert await tool(show).run("") == ToolOutcome([{"type": "text", "text": "a"}])
+    assert await tool(fail).run("") == ToolResult("no such city", is_error=True)
+    assert await tool(show).run("") == ToolResult([{"type": "text", "text": "a"}])
 
 
 async def test_a_broken_validator_is_an_outcome() -> None:
@@ -469,7 +467,7 @@ async def test_a_broken_validator_is_an_outcome() -> None:
     def fn(a: Annotated[str, AfterValidator(explode)]) -> None: ...
 
     fn.__annotations__["a"] = Annotated[str, AfterValidator(explode)]
-    assert await tool(fn).run('{"a": "x"}') == ToolOutcome("LookupError: oops", is_error=True)
+    assert await tool(fn).run('{"a": "x"}') == ToolResult("LookupError: oops", is_error=True)
 
 
 @both
@@ -488,7 +486,7 @@ async def test_timeout(asynchronous: bool, in_thread_loop: bool) -> None:
 
     made = tool(ablock if asynchronous else block, name="slow", timeout=0.05)
     outcome = await made.run("", in_thread_loop=in_thread_loop)
-    assert outcome == ToolOutcome("slow timed out after 0.05 s; its outcome is unknown.", True)
+    assert outcome == ToolResult("slow timed out after 0.05 s; its outcome is unknown.", True)
     assert unwound.is_set() is asynchronous
     release.set()
 
@@ -498,7 +496,7 @@ async def test_a_tool_that_raises_timeouterror_itself_did_not_time_out() -> None
         raise TimeoutError("upstream")
 
     outcome = await tool(fetch, timeout=5).run("")
-    assert outcome == ToolOutcome("TimeoutError: upstream", is_error=True)
+    assert outcome == ToolResult("TimeoutError: upstream", is_error=True)
 
 
 async def test_a_tool_that_ignores_its_timeout_is_left_behind(

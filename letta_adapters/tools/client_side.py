@@ -28,37 +28,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
-from pydantic import ValidationError
-from pydantic_core import to_json
-
 from letta_adapters._utils.invoke import UNWIND_SECONDS, invoke_callable
 from letta_adapters._utils.raised import report_raised
-from letta_adapters.content import ImageContent, TextContent, to_wire
 from letta_adapters.errors import InvalidInputError
+from letta_adapters.tools import frameworks
+from letta_adapters.tools.result import ToolResult, clean_text, format_error, format_result
 from letta_adapters.tools.schema import (
     Arguments,
     arguments_of,
     normalise_parameters,
     read_docstring,
-    short_error,
     unwrap_partial,
 )
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_MAX_ERROR_CHARS = 4000
-
-
-@dataclass(frozen=True, slots=True)
-class ToolOutcome:
-    """The result of a tool as the model reads it: text or content parts, and whether it failed.
-
-    A tool may return one itself, to report a failure without raising. ``traceback`` is the
-    traceback of an exception that the tool raised; the model does not see it.
-    """
-
-    content: str | list[dict[str, Any]]
-    is_error: bool = False
-    traceback: str | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,10 +131,10 @@ class Tool:
 
     async def run(
         self, arguments: str | Mapping[str, Any], *, in_thread_loop: bool = False
-    ) -> ToolOutcome:
+    ) -> ToolResult:
         """Run the tool on the model's arguments and return its result.
 
-        Any failure of the tool becomes an outcome with ``is_error``. An exception it raises is also
+        Any failure of the tool becomes a result with ``is_error``. An exception it raises is also
         logged (``letta_adapters.tools``, a warning with the traceback). Only cancellation of the
         caller passes through; the handler is then cancelled too.
 
@@ -168,7 +151,7 @@ class Tool:
         try:
             kwargs = self.parse_arguments(arguments)
         except InvalidInputError as exc:
-            return ToolOutcome(_clean(exc.message), is_error=True)
+            return ToolResult(clean_text(exc.message), is_error=True)
         except Exception as exc:  # a validator of the user's own types
             return self._raised(exc)
         # A task of its own tells "the tool was cancelled" from "the caller was cancelled".
@@ -186,86 +169,25 @@ class Tool:
             if timed_out:
                 task.cancel()
                 await asyncio.wait({task}, timeout=UNWIND_SECONDS)
-        return self._outcome(task, timed_out)
+        return self._collect(task, timed_out)
 
-    def _outcome(self, task: asyncio.Future[Any], timed_out: bool) -> ToolOutcome:
+    def _collect(self, task: asyncio.Future[Any], timed_out: bool) -> ToolResult:
         if timed_out:
             text = f"{self.name} timed out after {self.timeout:g} s; its outcome is unknown."
-            return ToolOutcome(text, is_error=True)
+            return ToolResult(text, is_error=True)
         if task.cancelled():
-            return ToolOutcome(f"{self.name} was cancelled.", is_error=True)
+            return ToolResult(f"{self.name} was cancelled.", is_error=True)
         error = task.exception()
         if error is not None:
             return self._raised(error)
         value = task.result()
-        if isinstance(value, ToolOutcome):
-            return ToolOutcome(format_result(value.content), value.is_error, value.traceback)
-        return ToolOutcome(format_result(value))
+        if isinstance(value, ToolResult):
+            return ToolResult(format_result(value.content), value.is_error, value.traceback)
+        return ToolResult(format_result(value))
 
-    def _raised(self, error: BaseException) -> ToolOutcome:
+    def _raised(self, error: BaseException) -> ToolResult:
         shown = report_raised(f"The tool {self.name!r}", error)
-        return ToolOutcome(format_error(error), is_error=True, traceback=shown)
-
-
-def format_result(value: object) -> str | list[dict[str, Any]]:
-    """Return a tool's return value as the model reads it; never raise.
-
-    A string stays as it is and ``None`` becomes ``""``. Text and images (of
-    :mod:`letta_adapters.content`, or parts as they are on the wire) become a list of parts.
-    Everything else becomes JSON, by ``str()`` where JSON cannot hold it.
-    """
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        # Not str(value): a subclass of str, such as an enum, may print as something else.
-        return _clean(str.__str__(value))
-    try:
-        parts = _as_parts(value)
-        return _clean(to_json(value, fallback=str).decode()) if parts is None else parts
-    except Exception:
-        return _clean(_safe_str(value))
-
-
-def _as_parts(value: object) -> str | list[dict[str, Any]] | None:
-    """Return parts for the wire, ``""`` if all are empty, ``None`` if these are no parts."""
-    items: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
-    if not any(map(_is_part, items)) or not all(_is_part(i) or isinstance(i, str) for i in items):
-        return None
-    # Providers refuse an empty text part, and a model needs none.
-    texts = [TextContent(_clean(item)) if isinstance(item, str) else item for item in items]
-    filled = [item for item in texts if not isinstance(item, TextContent) or item.text.strip()]
-    try:
-        return to_wire(filled) if filled else ""
-    except InvalidInputError:  # a dict that only looked like a part
-        return None
-
-
-def _is_part(item: object) -> bool:
-    if isinstance(item, Mapping):
-        kind = item.get("type")
-        return (kind == "text" and "text" in item) or (kind == "image" and "source" in item)
-    return isinstance(item, (TextContent, ImageContent))
-
-
-def format_error(error: BaseException) -> str:
-    """Return an exception as the model reads it: its type and message, without a traceback."""
-    if isinstance(error, ValidationError):
-        return f"Validation error: {short_error(error)}"
-    message = _safe_str(error)
-    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return _clean(text if len(text) <= _MAX_ERROR_CHARS else text[:_MAX_ERROR_CHARS] + "...")
-
-
-def _safe_str(value: object) -> str:
-    try:
-        return str(value)
-    except Exception:
-        return f"<{type(value).__name__}>"
-
-
-def _clean(text: str) -> str:
-    """Replace lone surrogates, which odd file names hold and which cannot be sent, by ``?``."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+        return ToolResult(format_error(error), is_error=True, traceback=shown)
 
 
 def _is_seconds(value: object) -> bool:
@@ -377,8 +299,6 @@ def check_tool_names(names: Sequence[str]) -> None:
 def _make(
     obj: object, name: str | None, description: str | None, parameters: Mapping[str, Any] | None
 ) -> Tool:
-    from letta_adapters.tools import frameworks
-
     if isinstance(obj, Tool):
         made: dict[str, Any] = {"arguments": obj.arguments, "timeout": obj.timeout}
         made |= {**obj.to_wire(), "handler": obj.handler}

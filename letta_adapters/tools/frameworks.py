@@ -15,6 +15,7 @@ from typing import Any
 from letta_adapters._utils.invoke import is_async_callable
 from letta_adapters._utils.raised import report_raised
 from letta_adapters.errors import InvalidInputError
+from letta_adapters.tools.result import ToolResult
 from letta_adapters.tools.schema import schema_of
 
 #: ``.args`` of LangChain's single-input ``Tool``.
@@ -82,7 +83,7 @@ def _llama_index_call(obj: Any) -> Callable[..., Any] | None:
 def from_llama_index(obj: Any) -> dict[str, Any]:
     """Return a LlamaIndex ``BaseTool``, called with ``acall(**arguments)``, ``call`` or itself.
 
-    Its ``ToolOutput`` becomes the outcome, with the same ``content`` and ``is_error``.
+    Its ``ToolOutput`` becomes the result, with the same ``content`` and ``is_error``.
 
     Raises:
         InvalidInputError: The tool wants a workflow's ``Context``; there is no workflow here.
@@ -102,10 +103,10 @@ def from_llama_index(obj: Any) -> dict[str, Any]:
     call = method
 
     async def arun(**kwargs: Any) -> Any:
-        return _llama_index_outcome(await call(**kwargs))
+        return _read_tool_output(await call(**kwargs))
 
     def run(**kwargs: Any) -> Any:
-        return _llama_index_outcome(call(**kwargs))
+        return _read_tool_output(call(**kwargs))
 
     return {
         "name": name,
@@ -115,9 +116,7 @@ def from_llama_index(obj: Any) -> dict[str, Any]:
     }
 
 
-def _llama_index_outcome(output: Any) -> Any:
-    from letta_adapters.tools.client_side import ToolOutcome
-
+def _read_tool_output(output: Any) -> Any:
     if not hasattr(output, "is_error") or not hasattr(output, "content"):
         return output
     # A tool that catches exceptions of its function hands them out beside the text.
@@ -125,7 +124,7 @@ def _llama_index_outcome(output: Any) -> Any:
     shown = None
     if isinstance(raised, BaseException):
         shown = report_raised(f"The tool {str(output.tool_name)!r}", raised)
-    return ToolOutcome(str(output.content), is_error=bool(output.is_error), traceback=shown)
+    return ToolResult(str(output.content), is_error=bool(output.is_error), traceback=shown)
 
 
 def from_mapping(obj: Mapping[Any, Any]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from letta_adapters.errors import (
     ProtocolError,
 )
 from letta_adapters.options import Options
-from letta_adapters.tools.client_side import ToolOutcome, format_error, format_result
+from letta_adapters.tools.result import ToolResult, format_error, format_result
 
 _HTTP_SECONDS: Final = 30.0
 # The mcp package gives a stdio server 2 s to end by itself and 2 s more after SIGTERM.
@@ -92,7 +92,7 @@ def _secrets(spec: McpServer) -> list[str]:
     return sorted(words, key=len, reverse=True)
 
 
-def to_outcome(result: Mapping[str, Any]) -> ToolOutcome:
+def to_result(result: Mapping[str, Any]) -> ToolResult:
     """Return a ``tools/call`` result (its JSON) as the model reads it.
 
     Text and images are kept. For audio and other files the model gets a note that they exist.
@@ -106,9 +106,9 @@ def to_outcome(result: Mapping[str, Any]) -> ToolOutcome:
         parts.append(TextContent(texts[-1]))
     failed = bool(result.get("isError"))
     if len(texts) < len(parts):
-        return ToolOutcome(format_result(parts), failed)
+        return ToolResult(format_result(parts), failed)
     text = "\n".join(texts)
-    return ToolOutcome(format_result(text or ("The tool failed." if failed else "")), failed)
+    return ToolResult(format_result(text or ("The tool failed." if failed else "")), failed)
 
 
 def _part(block: Mapping[str, Any]) -> TextContent | ImageContent:
@@ -237,8 +237,8 @@ class Link:
         ended = count is not None and count().open_send_streams == 0
         return self._gone or self._stop.is_set() or self.owner.done() or ended
 
-    async def call(self, tool: str, arguments: dict[str, Any]) -> ToolOutcome:
-        """Call a tool; a failure is an outcome that describes it."""
+    async def call(self, tool: str, arguments: dict[str, Any]) -> ToolResult:
+        """Call a tool; a failure is a result that describes it."""
         # The server may write there for days, and its last words are enough.
         if self._stderr is not None and self._stderr.seek(0, 2) > _MAX_STDERR:
             self._stderr.seek(0)  # the server's next line goes there, too
@@ -256,9 +256,9 @@ class Link:
                 await asyncio.wait({request}, timeout=1.0)
         if not done:
             text = f"{tool} timed out after {limit:g} s; its outcome is unknown."
-            return ToolOutcome(text, is_error=True)
+            return ToolResult(text, is_error=True)
         if _error(request) is None and request.done() and not request.cancelled():
-            return to_outcome(request.result().model_dump(by_alias=True, mode="json"))
+            return to_result(request.result().model_dump(by_alias=True, mode="json"))
         said, text = self._reason(request)
         # An HTTP server that was restarted answers "Session terminated" or the like.
         session = isinstance(self.spec, McpHttp) and "session" in str(said).lower()
@@ -266,7 +266,7 @@ class Link:
         if self.lost():
             text = f"The connection to the MCP server {self.name!r} was lost ({text}). Whether the "
             text += "tool ran is unknown. The next call connects again."
-        return ToolOutcome(format_result(text), is_error=True)
+        return ToolResult(format_result(text), is_error=True)
 
     def _reason(self, work: asyncio.Future[Any]) -> tuple[str | None, str]:
         """Return the server's own words (``None``: another's error) and a text for people."""

@@ -34,8 +34,9 @@ from letta_adapters.errors import (
     LettaTimeoutError,
     SessionClosedError,
 )
-from letta_adapters.tools.client_side import Tool, ToolOutcome
+from letta_adapters.tools.client_side import Tool
 from letta_adapters.tools.mcp.connection import Link, McpHttp, McpServer, McpStdio
+from letta_adapters.tools.result import ToolResult
 
 __all__ = ["McpHost", "McpHttp", "McpServer", "McpStdio", "parse_servers", "tool_names"]
 
@@ -142,13 +143,13 @@ class McpHost:
     def _tool(self, name: str, server: str, item: Mapping[str, Any]) -> Tool | None:
         tool = item["name"]
 
-        async def call(**arguments: Any) -> ToolOutcome:
+        async def call(**arguments: Any) -> ToolResult:
             work = self._call(server, tool, arguments)
             if asyncio.get_running_loop() is self._loop:
                 return await work
             if self._closed or self._loop is None or self._loop.is_closed():
                 work.close()
-                return ToolOutcome("The session was closed.", is_error=True)
+                return ToolResult("The session was closed.", is_error=True)
             # The sync client runs handlers on loops of their own; the connection belongs to this
             # one.
             return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
@@ -196,7 +197,7 @@ class McpHost:
         _log.warning("%s", problem)
         raise problem
 
-    async def _call(self, server: str, tool: str, arguments: dict[str, Any]) -> ToolOutcome:
+    async def _call(self, server: str, tool: str, arguments: dict[str, Any]) -> ToolResult:
         try:
             async with self._locks[server]:
                 link = self._links[server]
@@ -207,7 +208,7 @@ class McpHost:
                     await self._connect(server, link.spec)
                     link = self._links[server]
         except LettaError as error:
-            return ToolOutcome(str(error), is_error=True)
+            return ToolResult(str(error), is_error=True)
         return await link.call(tool, arguments)
 
     async def aclose(self) -> None:

@@ -1,0 +1,93 @@
+"""The result of a tool as the model reads it, and how values and exceptions become one.
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from letta_adapters.content import ImageContent, TextContent, to_wire
+from letta_adapters.errors import InvalidInputError
+from letta_adapters.tools.schema import short_error
+
+_MAX_ERROR_CHARS: Final = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """The result of a tool as the model reads it: text or content parts, and whether it failed.
+
+    A tool may return one itself, to report a failure without raising. ``traceback`` is the
+    traceback of an exception that the tool raised; the model does not see it.
+    """
+
+    content: str | list[dict[str, Any]]
+    is_error: bool = False
+    traceback: str | None = field(default=None, compare=False, repr=False)
+
+
+def format_result(value: object) -> str | list[dict[str, Any]]:
+    """Return a tool's return value as the model reads it; never raise.
+
+    A string stays as it is and ``None`` becomes ``""``. Text and images (of
+    :mod:`letta_adapters.content`, or parts as they are on the wire) become a list of parts.
+    Everything else becomes JSON, by ``str()`` where JSON cannot hold it.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        # Not str(value): a subclass of str, such as an enum, may print as something else.
+        return clean_text(str.__str__(value))
+    try:
+        parts = _as_parts(value)
+        return clean_text(to_json(value, fallback=str).decode()) if parts is None else parts
+    except Exception:
+        return clean_text(_safe_str(value))
+
+
+def _as_parts(value: object) -> str | list[dict[str, Any]] | None:
+    """Return parts for the wire, ``""`` if all are empty, ``None`` if these are no parts."""
+    items: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
+    if not any(map(_is_part, items)) or not all(_is_part(i) or isinstance(i, str) for i in items):
+        return None
+    # Providers refuse an empty text part, and a model needs none.
+    texts = [TextContent(clean_text(item)) if isinstance(item, str) else item for item in items]
+    filled = [item for item in texts if not isinstance(item, TextContent) or item.text.strip()]
+    try:
+        return to_wire(filled) if filled else ""
+    except InvalidInputError:  # a dict that only looked like a part
+        return None
+
+
+def _is_part(item: object) -> bool:
+    if isinstance(item, Mapping):
+        kind = item.get("type")
+        return (kind == "text" and "text" in item) or (kind == "image" and "source" in item)
+    return isinstance(item, (TextContent, ImageContent))
+
+
+def format_error(error: BaseException) -> str:
+    """Return an exception as the model reads it: its type and message, without a traceback."""
+    if isinstance(error, ValidationError):
+        return f"Validation error: {short_error(error)}"
+    message = _safe_str(error)
+    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    return clean_text(text if len(text) <= _MAX_ERROR_CHARS else text[:_MAX_ERROR_CHARS] + "...")
+
+
+def _safe_str(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
+def clean_text(text: str) -> str:
+    """Replace lone surrogates, which odd file names hold and which cannot be sent, by ``?``."""
+    return text.encode("utf-8", "replace").decode("utf-8")
