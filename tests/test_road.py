@@ -36,7 +36,6 @@ CIRCLES: Final = {
     frozenset({"sync.client", "sync.resources"}),
     frozenset({"llama_index.instrumentation", "llama_index.llm"}),
     frozenset({"llama_index.agent", "llama_index.stopping"}),
-    frozenset({"langchain.chat_model", "langchain.requests", "langchain.structured_output"}),
     frozenset({"langchain.agent_loop", "langchain.runnable", "langchain.turn_stream"}),
 }
 UP: Final = {("options", "tools.mcp.host")}

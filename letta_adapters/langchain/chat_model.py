@@ -33,8 +33,13 @@ from letta_adapters.langchain.errors import langchain_errors
 from letta_adapters.langchain.events import EventMaker
 from letta_adapters.langchain.messages import to_wire_tools
 from letta_adapters.langchain.metadata import PROVIDER
-from letta_adapters.langchain.requests import calling_of, placed, stop_words
-from letta_adapters.langchain.structured_output import structured
+from letta_adapters.langchain.requests import (
+    RequestDefaults,
+    build_request,
+    merge_config,
+    stop_words,
+)
+from letta_adapters.langchain.structured_output import structured_output
 
 if TYPE_CHECKING:
     from langchain_core.language_models import ModelProfile
@@ -243,7 +248,25 @@ class ChatLetta(Placed):
     ) -> Calling:
         """Return the call of these messages; the call's stop texts win over the model's."""
         words = self.stop if stop is None else stop_words(stop)
-        return calling_of(self, self._session, messages, words, kwargs, run_manager)
+        return build_request(self._defaults, messages, words, kwargs, run_manager)
+
+    @property
+    def _defaults(self) -> RequestDefaults:
+        """Return what all calls have in common, by the fields as they are now."""
+        return RequestDefaults(
+            agent_id=self.agent_id,
+            conversation_id=self.conversation_id,
+            thread_id=self.thread_id,
+            scope=self.scope,
+            model=self.model,
+            timeout=self.timeout,
+            temperature=self.temperature,
+            max_tokens=self.max_tokens,
+            max_steps=self.max_steps,
+            agent_free=self.agent_free,
+            on_mismatch=self.on_mismatch,
+            session=self._session,
+        )
 
     def _generate(
         self,
@@ -340,37 +363,37 @@ class ChatLetta(Placed):
             LettaError: The call failed; the error is LangChain's too, see
                 `letta_adapters.langchain.errors`.
         """
-        return super().invoke(input, config, **placed(self, config, kwargs))
+        return super().invoke(input, config, **merge_config(config, kwargs, self.scope))
 
     async def ainvoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
         """Return one answer; see `invoke`."""
-        return await super().ainvoke(input, config, **placed(self, config, kwargs))
+        return await super().ainvoke(input, config, **merge_config(config, kwargs, self.scope))
 
     def stream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[AIMessageChunk]:
         """Yield one answer, token by token; see `invoke`."""
-        return super().stream(input, config, **placed(self, config, kwargs))
+        return super().stream(input, config, **merge_config(config, kwargs, self.scope))
 
     def astream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
         """Yield one answer, token by token; see `invoke`."""
-        return super().astream(input, config, **placed(self, config, kwargs))
+        return super().astream(input, config, **merge_config(config, kwargs, self.scope))
 
     def stream_events(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Any:
         """Return one answer as events of LangChain's v3 protocol: a `ChatModelStream`."""
-        return super().stream_events(input, config, **placed(self, config, kwargs))
+        return super().stream_events(input, config, **merge_config(config, kwargs, self.scope))
 
     def astream_events(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Any:
         """Return one answer as events: of every run (v2), or of LangChain's v3 protocol."""
-        return super().astream_events(input, config, **placed(self, config, kwargs))
+        return super().astream_events(input, config, **merge_config(config, kwargs, self.scope))
 
     # -- tools and structure ----------------------------------------------------------------
 
@@ -442,7 +465,7 @@ class ChatLetta(Placed):
             InvalidInputError: The schema or the method cannot be used.
         """
         with langchain_errors():
-            return structured(
+            return structured_output(
                 self, schema, method, include_raw=include_raw, strict=strict, **kwargs
             )
 

@@ -6,7 +6,8 @@ Internal: not part of the public API.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
@@ -14,15 +15,12 @@ from langchain_core.runnables import RunnableConfig
 from letta_adapters.chat import Call
 from letta_adapters.chat.constrained import Calling
 from letta_adapters.chat.constraints import Demand, choose, shaped
-from letta_adapters.chat.scope import SCOPES
+from letta_adapters.chat.scope import SCOPES, Scope
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain.call_site import Seen, seen_by, seen_in
 from letta_adapters.langchain.messages import check_decisions, to_entries, to_wire_tools
 from letta_adapters.langchain.structured_output import json_schema_of, validator_of
 from letta_adapters.options import SessionOptions
-
-if TYPE_CHECKING:
-    from letta_adapters.langchain.chat_model import ChatLetta
 
 # The keyword arguments of a call that have an effect. Those that start with ``letta_`` come from
 # this package itself, bound to the model or added on the way.
@@ -54,19 +52,42 @@ _PASSED: Final = frozenset(
 PLACES: Final = ("conversation_id", "thread_id", "agent_id")
 
 
-def calling_of(
-    model: ChatLetta,
-    session: SessionOptions,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestDefaults:
+    """Hold what a model's calls have in common; a call's own arguments win over it.
+
+    Attributes:
+        agent_id, conversation_id, thread_id, scope, model, temperature, max_tokens, max_steps,
+            agent_free, on_mismatch: As the fields of ``ChatLetta``.
+        timeout: The seconds that a call may take.
+        session: The options of a session, checked.
+    """
+
+    agent_id: str | None
+    conversation_id: str | None
+    thread_id: str | None
+    scope: Scope | None
+    model: str | None
+    timeout: float | None
+    temperature: float | None
+    max_tokens: int | None
+    max_steps: int | None
+    agent_free: bool
+    on_mismatch: Literal["fork", "continue", "error"]
+    session: SessionOptions
+
+
+def build_request(
+    defaults: RequestDefaults,
     messages: list[BaseMessage],
     stop: list[str] | None,
     kwargs: Mapping[str, Any],
     run_manager: Any = None,
 ) -> Calling:
-    """Put the model's fields, the call's arguments and the run's configuration together.
+    """Put the model's defaults, the call's arguments and the run's configuration together.
 
     Args:
-        model: The chat model.
-        session: Its options of a session, checked.
+        defaults: The settings of the model, for what the call leaves open.
         messages: The whole history.
         stop: Texts that end the answer.
         kwargs: The call's arguments, bound ones included.
@@ -99,29 +120,31 @@ def calling_of(
     call = Call(
         entries=to_entries(messages),
         tools=tools,
-        **_where(model, kwargs, run_manager),
+        **_where(defaults, kwargs, run_manager),
         aside=shape is not None,
-        model=_given(model, kwargs, "model"),
-        settings=_settings(model, kwargs),
-        max_steps=_given(model, kwargs, "max_steps"),
-        timeout=_given(model, kwargs, "timeout"),
-        agent_free=model.agent_free,
-        on_mismatch=model.on_mismatch,
+        model=_given(defaults, kwargs, "model"),
+        settings=_settings(defaults, kwargs),
+        max_steps=_given(defaults, kwargs, "max_steps"),
+        timeout=_given(defaults, kwargs, "timeout"),
+        agent_free=defaults.agent_free,
+        on_mismatch=defaults.on_mismatch,
         note=demand.note,
         standing=demand.standing,
-        session=session,
+        session=defaults.session,
         name_model=True,
         asks=bool(kwargs.get("letta_asks")),
     )
     return Calling(call, demand, stop)
 
 
-def _where(model: ChatLetta, kwargs: Mapping[str, Any], run_manager: Any) -> dict[str, Any]:
+def _where(
+    defaults: RequestDefaults, kwargs: Mapping[str, Any], run_manager: Any
+) -> dict[str, Any]:
     """Return the agent, the conversation and the place of a call.
 
-    The call's argument wins over the model's field; the place in the graph decides the rest.
+    The call's argument wins over the model's default; the place in the graph decides the rest.
     """
-    scope = kwargs.get("scope") or model.scope
+    scope = kwargs.get("scope") or defaults.scope
     if scope is not None and scope not in SCOPES:
         raise InvalidInputError(
             f"scope must be one of {', '.join(SCOPES)}, not {scope!r}.",
@@ -133,7 +156,7 @@ def _where(model: ChatLetta, kwargs: Mapping[str, Any], run_manager: Any) -> dic
     made: dict[str, Any] = {"scope": scope, "place": seen.place}
     for name in PLACES:
         given = seen.named.get(name) if kwargs.get(name) is None else kwargs[name]
-        made[name] = getattr(model, name) if given is None else str(given)
+        made[name] = getattr(defaults, name) if given is None else str(given)
     # A node that asks for structured output asks a question on the side, with a history of its own;
     # so it does not go on in the conversation that the graph's configuration names.
     aside = kwargs.get("letta_shape") is not None and seen.place.node
@@ -153,10 +176,10 @@ def _formatted(demand: Demand, wanted: Any, *, beside: bool) -> Demand:
     return shaped(demand, schema, validate, tool=None, beside=beside)
 
 
-def _given(model: ChatLetta, kwargs: Mapping[str, Any], name: str) -> Any:
-    """Return the call's argument, whatever it is, or else the model's field."""
+def _given(defaults: RequestDefaults, kwargs: Mapping[str, Any], name: str) -> Any:
+    """Return the call's argument, whatever it is, or else the model's default."""
     value = kwargs.get(name)
-    return getattr(model, name) if value is None else value
+    return getattr(defaults, name) if value is None else value
 
 
 def stop_words(value: Any) -> list[str] | None:
@@ -175,23 +198,23 @@ def stop_words(value: Any) -> list[str] | None:
     raise InvalidInputError(f"stop must be a text or a list of texts, not {value!r}.")
 
 
-def _settings(model: ChatLetta, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _settings(defaults: RequestDefaults, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the model settings of a call: its own, or else the model's."""
     names = ("temperature", "max_tokens")
-    given = {name: kwargs.get(name, getattr(model, name)) for name in names}
+    given = {name: kwargs.get(name, getattr(defaults, name)) for name in names}
     return {name: value for name, value in given.items() if value is not None}
 
 
-def placed(
-    model: ChatLetta, config: RunnableConfig | None, kwargs: Mapping[str, Any]
+def merge_config(
+    config: RunnableConfig | None, kwargs: Mapping[str, Any], scope: Scope | None
 ) -> dict[str, Any]:
     """Return the arguments together with the place of the call, which is not known any later.
 
     Args:
-        model: The chat model.
         config: The configuration of the call.
         kwargs: The call's arguments.
+        scope: The model's scope, for a call that is given none.
     """
     if "letta_seen" in kwargs:
         return dict(kwargs)
-    return {**kwargs, "letta_seen": seen_by(config, kwargs.get("scope") or model.scope)}
+    return {**kwargs, "letta_seen": seen_by(config, kwargs.get("scope") or scope)}

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from langchain_core.exceptions import OutputParserException
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import Runnable, RunnableLambda, RunnableMap, RunnablePassthrough
 from langchain_core.utils.function_calling import convert_to_json_schema, convert_to_openai_tool
@@ -21,14 +22,11 @@ from typing_extensions import is_typeddict
 from letta_adapters.chat.constraints import json_in
 from letta_adapters.errors import InvalidInputError
 
-if TYPE_CHECKING:
-    from letta_adapters.langchain.chat_model import ChatLetta
-
 METHODS = ("function_calling", "json_schema", "json_mode")
 
 
-def structured(
-    model: ChatLetta,
+def structured_output(
+    model: BaseChatModel,
     schema: Any,
     method: str,
     *,
