@@ -36,7 +36,6 @@ CIRCLES: Final = {
     frozenset({"sync.client", "sync.resources"}),
     frozenset({"llama_index.instrumentation", "llama_index.llm"}),
     frozenset({"llama_index.agent", "llama_index.stopping"}),
-    frozenset({"langchain.agent_loop", "langchain.runnable", "langchain.turn_stream"}),
 }
 UP: Final = {("options", "tools.mcp.host")}
 TREE: Final = Tree(ROOT / PACKAGE)

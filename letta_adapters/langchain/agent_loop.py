@@ -1,7 +1,7 @@
 """Run the agent's loop around a model: answers, tools, approvals.
 
-The loop is written once for sync and async: :class:`Loop` yields what is to be done next and is
-sent the outcome; :class:`Steps` does it, in either colour, and passes on what is streamed
+The loop is written once for sync and async: :class:`AgentLoop` yields what is to be done next and
+is sent the outcome; :class:`Steps` does it, in either colour, and passes on what is streamed
 meanwhile.
 
 Internal: not part of the public API.
@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, Generator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
 from langchain_core.messages import (
@@ -49,9 +49,6 @@ from letta_adapters.langchain.tools import (
 from letta_adapters.permissions import Allow, Deny, PermissionContext, normalise_decision
 from letta_adapters.permissions.policy import question
 
-if TYPE_CHECKING:
-    from letta_adapters.langchain.runnable import LettaRunnable
-
 # The words of a person who resumes an interrupted graph, and the decisions they mean.
 _WORDS: Final[dict[str, Any]] = {
     **dict.fromkeys(("allow", "approve", "approved", "yes"), True),
@@ -74,11 +71,30 @@ class _Answer:
     refused: list[ToolMessage]
 
 
-class Loop:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopSettings:
+    """Hold what all runs of an agent have in common.
+
+    Attributes:
+        model: The model, with the tools it may call bound to it.
+        tools: The tools that run here.
+        can_use_tool: Asked before any tool runs; ``None`` if there is nobody to ask.
+        max_rounds: The number of answers the agent may give before the run fails.
+        speaker: The ``name`` of the agent's messages, if the application chose one.
+    """
+
+    model: Any
+    tools: Sequence[BaseTool]
+    can_use_tool: Callable[..., Any] | None
+    max_rounds: int
+    speaker: str | None
+
+
+class AgentLoop:
     """Decide the steps of one run of an agent. No I/O.
 
     Args:
-        agent: The runnable, with its tools and limits.
+        settings: The model, the tools and the limits.
         messages: The input.
         config: The configuration of the run.
         kwargs: Arguments for every call of the model.
@@ -86,12 +102,12 @@ class Loop:
 
     def __init__(
         self,
-        agent: LettaRunnable,
+        settings: LoopSettings,
         messages: list[BaseMessage],
         config: RunnableConfig,
         kwargs: dict[str, Any],
     ) -> None:
-        self.agent = agent
+        self.settings = settings
         self.config = config
         self.kwargs = kwargs
         self.new: list[BaseMessage] = []
@@ -103,7 +119,7 @@ class Loop:
         Raises:
             TurnFailedError: The agent still called tools after ``max_rounds`` answers.
         """
-        for _ in range(self.agent.max_rounds):
+        for _ in range(self.settings.max_rounds):
             message: AIMessage = yield _Ask([*self._given, *self.new])
             self.new.append(message)
             calls, refused = message.tool_calls, refusals(message)
@@ -113,7 +129,7 @@ class Loop:
             self.new += results
         # An agent and its tools can keep each other busy for ever, at the application's cost.
         raise TurnFailedError(
-            f"The agent still called tools after {self.agent.max_rounds} rounds.",
+            f"The agent still called tools after {self.settings.max_rounds} rounds.",
             code="max_rounds",
             hint="Raise max_rounds, or abandon the call.",
         )
@@ -131,13 +147,13 @@ class Steps:
         run_manager: LangChain's manager of the run, whose children the steps are.
     """
 
-    def __init__(self, loop: Loop, run_manager: Any) -> None:
+    def __init__(self, loop: AgentLoop, run_manager: Any) -> None:
         self._loop = loop
-        self._agent = loop.agent
+        self._settings = loop.settings
         self._config = loop.child(run_manager)
         self._shown = ServerTools()
         self._fired = ToolCallbacks()
-        self._tools = {tool.name: tool for tool in self._agent.tools}
+        self._tools = {tool.name: tool for tool in self._settings.tools}
 
     # -- in both colours --------------------------------------------------------------------
 
@@ -183,18 +199,18 @@ class Steps:
 
     def _asked(self) -> dict[str, Any]:
         """Return the arguments for the model; with a callback, it asks about every tool."""
-        asks = {} if self._agent.can_use_tool is None else {"letta_asks": True}
+        asks = {} if self._settings.can_use_tool is None else {"letta_asks": True}
         return {**self._loop.kwargs, **asks}
 
     def _signed(self, item: Any) -> Any:
         """Put the agent's name on a message of its own; leave a chunk or an event as it is."""
         if type(item) is AIMessage:
-            item.name = self._agent.speaker
+            item.name = self._settings.speaker
         return item
 
     def _ask(self, messages: list[BaseMessage]) -> Generator[BaseMessage, None, AIMessage]:
         """Yield the chunks of an answer, and return it whole."""
-        model = self._agent.bound()
+        model = self._settings.model
         if _wants_events(self._config):
             # LangChain gives such a handler the protocol's events from `invoke`, and only chunks
             # from `stream`.
@@ -211,7 +227,7 @@ class Steps:
 
     async def _aask(self, messages: list[BaseMessage]) -> AsyncGenerator[BaseMessage, None]:
         """Yield the chunks of an answer, and at last the answer itself."""
-        model = self._agent.bound()
+        model = self._settings.model
         if _wants_events(self._config):
             whole = await model.ainvoke(messages, self._config, **self._asked())
             await self._ashow(whole)
@@ -248,7 +264,7 @@ class Steps:
 
     @property
     def _callbacks(self) -> Any:
-        return self._config["callbacks"]  # the child manager of this run, see Loop.child
+        return self._config["callbacks"]  # the child manager of this run, see AgentLoop.child
 
     def _show_blocks(self, blocks: list[Any]) -> None:
         """Start or end child runs for the agent's own tools; tell the rest as custom events."""
@@ -282,7 +298,7 @@ class Steps:
 
     def _decide(self, call: ToolCall) -> Allow | Deny:
         """Return whether a call may run."""
-        ask = self._agent.can_use_tool
+        ask = self._settings.can_use_tool
         if ask is None:
             return self._undecided(call)
         if is_async_callable(ask):
@@ -292,7 +308,7 @@ class Steps:
 
     async def _adecide(self, call: ToolCall) -> Allow | Deny:
         """Return whether a call may run, in asynchronous code."""
-        ask = self._agent.can_use_tool
+        ask = self._settings.can_use_tool
         if ask is None:
             return self._undecided(call)
         question = functools.partial(ask, *self._question(call))

@@ -16,7 +16,7 @@ from langchain_core.tools import BaseTool, StructuredTool
 from pydantic import BaseModel, RootModel
 
 from letta_adapters.errors import InvalidInputError
-from letta_adapters.langchain.agent_loop import Loop, Output, made_of
+from letta_adapters.langchain.agent_loop import AgentLoop, LoopSettings, Output, made_of
 from letta_adapters.langchain.agent_loop import Steps as _Steps
 from letta_adapters.langchain.chat_model import ChatLetta
 from letta_adapters.langchain.errors import langchain_errors
@@ -151,10 +151,17 @@ class LettaRunnable(Runnable[Any, Any]):
         ):
             yield item
 
-    def _loop(self, input: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> Loop:
+    def _loop(self, input: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> AgentLoop:
         """Return the loop of a run with this input."""
         messages = as_messages(input, config)
-        return Loop(self, messages, config, kwargs)
+        settings = LoopSettings(
+            model=self.bound(),
+            tools=self.tools,
+            can_use_tool=self.can_use_tool,
+            max_rounds=self.max_rounds,
+            speaker=self.speaker,
+        )
+        return AgentLoop(settings, messages, config, kwargs)
 
     def _invoke(
         self,
@@ -366,7 +373,7 @@ class LettaRunnable(Runnable[Any, Any]):
             description=description or f"Ask the agent {self.name} a question.",
         )
 
-    # -- what the loop asks -----------------------------------------------------------------
+    # -- what the loop asks of the model ----------------------------------------------------
 
     def bound(self) -> Any:
         """Return the model with the tools it may call."""

@@ -29,7 +29,7 @@ class EventSteps(Steps):
 
     def _ask(self, messages: list[BaseMessage]) -> Generator[Any, None, AIMessage]:
         """Yield the protocol events of an answer, and return it whole."""
-        model = self._agent.bound()
+        model = self._settings.model
         stream = model.stream_events(messages, self._config, version="v3", **self._loop.kwargs)
         try:
             for event in stream:
@@ -48,7 +48,7 @@ class EventSteps(Steps):
 
     async def _aask(self, messages: list[BaseMessage]) -> AsyncGenerator[Any, None]:
         """Yield the protocol events of an answer, and at last the answer itself."""
-        model = self._agent.bound()
+        model = self._settings.model
         # Left early, the block closes the model's stream, which stops the agent.
         async with await model.astream_events(
             messages, self._config, version="v3", **self._loop.kwargs
