@@ -11,7 +11,7 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 ROOT = Path(__file__).parent.parent
-FILE = "tests/calls/test_bounds.py"
+FILE = "tests/chat/test_bounds.py"
 
 
 def run(*options: str) -> str:

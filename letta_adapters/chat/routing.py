@@ -30,7 +30,7 @@ class Route:
 
     Attributes:
         send: The messages to send.
-        conversation: The conversation; ``None`` while it has to be created.
+        conversation: The conversation; ``None`` while it has to be created, or looked up.
         marker: The marker that the call goes on from.
         key: The id by which the call is known when it is repeated.
         named: The application itself names the conversation.
@@ -39,6 +39,8 @@ class Route:
         lost: The agent has the input and never answered it.
         asked: The key under which such an input was sent.
         forked: The reason for a fresh conversation, if one was taken instead of another.
+        name: The name under which the conversation is looked up, and created where there is none.
+        repeated: An earlier attempt of the call, if there was one, tells the conversation.
     """
 
     send: tuple[Entry, ...]
@@ -51,6 +53,8 @@ class Route:
     lost: bool = False
     asked: str | None = None
     forked: str = ""
+    name: str = ""
+    repeated: bool = False
 
     @property
     def result_ids(self) -> frozenset[str]:
@@ -100,7 +104,7 @@ def settings_digest(call: Call) -> str | None:
 
 
 async def make_route(client: AsyncLettaClient, call: Call, plan: Plan, agent_id: str) -> Route:
-    """Apply the history rule; an explicit argument wins over a marker.
+    """Choose the route, and look up or create the conversation where the choice leaves it open.
 
     Args:
         client: The client.
@@ -111,11 +115,37 @@ async def make_route(client: AsyncLettaClient, call: Call, plan: Plan, agent_id:
     Raises:
         HistoryMismatchError: The history does not fit, and ``on_mismatch="error"`` says to fail.
     """
-    known = plan.marker is not None and any(entry.known for entry in plan.new)
-    if known and not plan.mismatch and plan.marker is not None:
-        return _after_a_failure(plan, plan.marker)
     # Asked for every call, also those that go on by a marker: asking notes the first of each task.
-    first = _is_first(call, agent_id)
+    first = not _is_stored_in_part(plan) and _is_first(call, agent_id)
+    route = choose_route(call, plan, agent_id, first=first)
+    if route.name:
+        return await _look_up(client, call, plan, route, agent_id)
+    if route.repeated:
+        # A repeated call whose answer was lost has no marker; it is found where it went before.
+        before = None if call.ephemeral else recent.get(agent_id, route.key)
+        return replace(route, conversation=before or route.conversation)
+    return route
+
+
+def choose_route(call: Call, plan: Plan, agent_id: str, *, first: bool = False) -> Route:
+    """Apply the history rule, without any look-up; an explicit argument wins over a marker.
+
+    Args:
+        call: The call.
+        plan: The history, taken apart.
+        agent_id: The agent.
+        first: It is the first call of its task, whose history its node keeps.
+
+    Returns:
+        The route. One with a ``name`` has no conversation yet and is the one for the case that
+        there is such a conversation; one that is ``repeated`` leads to a conversation of its own,
+        unless an earlier attempt tells another.
+
+    Raises:
+        HistoryMismatchError: The history does not fit, and ``on_mismatch="error"`` says to fail.
+    """
+    if plan.marker is not None and _is_stored_in_part(plan):
+        return _after_a_failure(plan, plan.marker)
     if call.conversation_id is not None:
         return _named(call, plan, Conversation(agent_id, call.conversation_id))
     # A conversation for one call lasts until its tools are answered.
@@ -123,16 +153,18 @@ async def make_route(client: AsyncLettaClient, call: Call, plan: Plan, agent_id:
         if plan.mismatch:
             return mismatched(call, plan, plan.mismatch)
         where = Conversation(agent_id, plan.marker.conversation_id)
-        key = _key(call, plan, plan.new, "")
-        return Route(plan.new, where, plan.marker, key)
+        return Route(plan.new, where, plan.marker, _key(call, plan, plan.new, ""))
     if not call.ephemeral and (name := _name(call, first=first)):
-        return await _of_name(client, call, plan, agent_id, name)
-    key = _key(call, plan, plan.whole, "")
-    # A repeated call whose answer was lost has no marker; it is found where it went before.
-    again = None if call.ephemeral else recent.get(agent_id, key)
-    if again is None and call.begun is not None:
-        again = Conversation(agent_id, call.begun)
-    return Route(plan.whole, again, key=key)
+        return _to_name(call, plan, name)
+    begun = Conversation(agent_id, call.begun) if call.begun is not None else None
+    return Route(plan.whole, begun, key=_key(call, plan, plan.whole, ""), repeated=True)
+
+
+def _is_stored_in_part(plan: Plan) -> bool:
+    """Return whether the conversation that the history fits holds some of its new messages."""
+    if plan.marker is None or plan.mismatch:
+        return False
+    return any(entry.known for entry in plan.new)
 
 
 def _is_first(call: Call, agent_id: str) -> bool:
@@ -180,22 +212,28 @@ def _named(call: Call, plan: Plan, where: Conversation) -> Route:
     return Route(send, where, marker, key, named=True, forced=True)
 
 
-async def _of_name(
-    client: AsyncLettaClient, call: Call, plan: Plan, agent_id: str, name: str
-) -> Route:
-    """Find or create the one conversation of that name, also when ten calls start at once."""
+def _to_name(call: Call, plan: Plan, name: str) -> Route:
+    """Return the route to the conversation of a name that the application or its place gives."""
+    # A summary stands for messages that the conversation holds in full, so it is not sent.
+    send = tuple(entry for entry in plan.last_turn if not entry.summary) or plan.last_turn
+    # The first call of a thread sent the whole history, so its repetition is known by that.
     named = bool(call.thread_id) or call.scope == "thread"
+    return Route(send, key=_key(call, plan, send, name), named=named, name=name)
+
+
+async def _look_up(
+    client: AsyncLettaClient, call: Call, plan: Plan, route: Route, agent_id: str
+) -> Route:
+    """Find or create the one conversation of a name, also when ten calls start at once."""
+    name = route.name
     async with process_lock((agent_id, name)):
         found = await conversations.find_named(client, agent_id, name)
         if found is None:
             found, made = await conversations.make_named(client, call, agent_id, plan.system, name)
             if made:
                 key = _key(call, plan, plan.whole, name)
-                return Route(plan.whole, found, key=key, named=named, fresh=True)
-    # A summary stands for messages that the conversation holds in full, so it is not sent.
-    send = tuple(entry for entry in plan.last_turn if not entry.summary) or plan.last_turn
-    # The first call of a thread sent the whole history, so its repetition is known by that.
-    return Route(send, found, key=_key(call, plan, send, name), named=named)
+                return replace(route.at(found), send=plan.whole, key=key)
+    return replace(route, conversation=found)
 
 
 def mismatched(call: Call, plan: Plan, reason: str, *, occupied: bool = False) -> Route:
