@@ -173,6 +173,7 @@ async def test_a_callback_that_never_returns_meets_the_time_limit(
         assert (await session.run_turn("go on")).result == "Fine."
 
 
+@pytest.mark.slow
 @pytest.mark.behaviour("cut", timing=True)
 async def test_a_lost_connection_is_no_shorter_answer(world: World) -> None:
     client = world.wired()

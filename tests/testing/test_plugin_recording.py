@@ -21,6 +21,7 @@ from letta_adapters.testing import (
 )
 
 pytest_plugins = ["pytester"]
+pytestmark = pytest.mark.slow
 
 ASK = """
     def test_it(letta_cassette):
@@ -264,7 +265,6 @@ OPEN = """
 
 
 @pytest.mark.parametrize("player", ["transport", "vcr"])
-@pytest.mark.slow
 def test_a_client_that_is_left_open_warns_of_nothing(
     run: Runner, server: Loopback, player: str
 ) -> None:
@@ -328,7 +328,6 @@ def test_a_name_in_any_script_records_and_replays(run: Runner) -> None:
     run().assert_outcomes(passed=1)
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_writes_nothing(run: Runner) -> None:
     run.pytester.makepyfile(test_it=HELLO)
     run.record().assert_outcomes(passed=1)
