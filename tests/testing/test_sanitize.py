@@ -278,6 +278,9 @@ def test_this_machine_is_nobody_else_s(monkeypatch: pytest.MonkeyPatch) -> None:
             "at=datetime.datetime(2026, 11, 28, 13, 16, 47, 15, t=1)",
             "at=datetime.datetime(2026, 1, 1, 0, 0, 0, 0, t=1)",
         ),
+        ("datetime.datetime(2026, 3, 5, 9, 30, 45)", "datetime.datetime(2026, 1, 1, 0, 0, 0)"),
+        ("5 March\n2026 at 09:30", "1 January 2026 at 00:00"),
+        ("March 5,\u00a02026 09:30", "January 1, 2026 00:00"),
         (
             "datetime.date(2026, 11, 28), datetime(1990, 5, 17)",
             "datetime.date(2026, 11, 28), datetime(2026, 1, 1)",

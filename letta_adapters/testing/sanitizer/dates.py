@@ -11,7 +11,12 @@ from datetime import date, datetime, timedelta, timezone
 from enum import Enum
 
 from letta_adapters.testing.sanitizer.edits import Edit
-from letta_adapters.testing.sanitizer.patterns import DATETIME_REPR, ISO_DATE, PROSE_DATE
+from letta_adapters.testing.sanitizer.patterns import (
+    DATETIME_REPR,
+    ISO_DATE,
+    PROSE_DATE,
+    PROSE_YEAR,
+)
 
 EPOCH = 1767225600  # 2026-01-01T00:00:00Z, a Thursday
 _CONSTANT_DAY = date(2026, 1, 1)
@@ -64,13 +69,12 @@ class DateFinder:
             if day is not None and self._counts(match, day, place):
                 yield Edit(*match.span("date"), "2026-01-01", 7)
                 yield from _clock_edits(match)
-        # Dates in prose have a blank before the year, which begins with 1 or 2. This test is much
-        # cheaper than the patterns below, and most texts fail it.
-        if " 1" not in text and " 2" not in text:
-            return
         for match in DATETIME_REPR.finditer(text) if place is not Place.REQUEST else ():
             clock = ", 0" * match[2].count(",")
             yield Edit(*match.span(), f"2026, 1, 1{clock}", 7)
+        # This test is much cheaper than the pattern of dates in prose, and most texts fail it.
+        if not PROSE_YEAR.search(text):
+            return
         for match in PROSE_DATE.finditer(text):
             day = _prose_day(match)
             if day is not None and self._counts(match, day, place):

@@ -140,6 +140,8 @@ PROSE_DATE = re.compile(
     rf"|(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?\s(?P<month2>{_MONTH})\.?,?\s(?P<year2>(?:19|20)\d\d))"
     rf"(?:,?\s(?:at\s)?{_CLOCK})?(?!\d)"
 )
+# Every date in prose holds one of these.
+PROSE_YEAR = re.compile(r"\s(?:19|20)\d\d")
 # The form in which Python prints a datetime, in servers' error texts.
 DATETIME_REPR = re.compile(r"(?<=datetime\()(\d{4}, \d{1,2}, \d{1,2})((?:, \d{1,6}){0,4})(?=[,)])")
 # A temporary directory of Python's ``tempfile``, which is a new one in every run.
