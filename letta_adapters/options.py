@@ -1,31 +1,23 @@
 """The options of agents and sessions, validated before any I/O.
 
-:class:`AgentOptions` and :class:`SessionOptions` hold them; ``specs.py`` has the options of
-backends. The ``*Kwargs`` TypedDicts spell the same options as keyword arguments. A mistake raises
-:class:`~letta_adapters.errors.InvalidInputError` naming the field.
+:class:`AgentOptions` and :class:`SessionOptions` hold them; those of backends are in
+:mod:`letta_adapters.backends.config`. The ``*Kwargs`` TypedDicts spell the same options as keyword
+arguments. A mistake raises :class:`~letta_adapters.errors.InvalidInputError` naming the field.
 """
 
 from __future__ import annotations
 
-import difflib
-import os
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self, TypedDict
 
 from letta_adapters.errors import InvalidInputError
-from letta_adapters.presets import literal_prompt, prompt_of
+from letta_adapters.options_base import Options, checked_directory, checked_sequence
+from letta_adapters.permissions import checked_callback
+from letta_adapters.tools.mcp.config import parse_servers
 
 # Two vocabularies in one table: the keys are the names of the TypeScript SDK 0.1.14 and of today's
 # Letta Code, the values are what the App Server understands.
@@ -39,63 +31,47 @@ PERMISSION_MODES: Mapping[str, str] = {
     "unrestricted": "unrestricted",
 }
 
-_M = TypeVar("_M", bound="Options")
+
+# -- system prompts -----------------------------------------------------------------------------
+
+# Names of system prompts that others know. ``systemPrompt`` of ``@letta-ai/letta-code-sdk`` 0.1.14
+# takes those of the SDK, and ``--system`` of ``letta`` 0.34 those of the command. Neither the App
+# Server nor the Letta API has names for prompts: they would store the name itself as the prompt.
+_OF_THE_SDK: Final = ("letta-claude", "letta-codex", "letta-gemini", "claude", "codex", "gemini")
+_OF_THE_COMMAND: Final = ("source-claude", "source-codex", "source-gemini")
+_NAMES: Final = frozenset({*_OF_THE_SDK, *_OF_THE_COMMAND})
+# Letta's own prompt, which an agent gets when none is given.
+_OWN: Final = frozenset({"default", "letta"})
 
 
-class Options(BaseModel):
-    """The base of all options, which refuse unknown names and cannot be changed."""
+def prompt_of(value: Any) -> Any:
+    """Return the prompt that ``system_prompt`` means for a new agent; ``None`` for Letta's own.
 
-    # The input is hidden in errors because it may hold a key or a password.
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True
-    )
-
-    def __init__(self, **data: Any) -> None:
-        # Whoever uses this package catches its errors, and need not know that pydantic is behind
-        # them.
-        try:
-            super().__init__(**data)
-        except ValidationError as error:
-            known = list(type(self).model_fields)
-            raise invalid_options(type(self).__name__, error, known) from None
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a sentence that suggests known names like ``name``; ``""`` if no name is like it."""
-    near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
-    return f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
-
-
-def invalid_options(
-    what: str, error: ValidationError, known: Iterable[str] = ()
-) -> InvalidInputError:
-    """Return pydantic's error as an error of this package.
-
-    Args:
-        what: The name of the options that are wrong, for the message.
-        error: The error that pydantic raised.
-        known: The names of all options, to suggest one for a misspelt name.
+    Raises:
+        ValueError: It is a preset that has no text here, or the TypeScript SDK's object.
     """
-    problems = []
-    for item in error.errors(include_url=False, include_input=False, include_context=False):
-        where = ".".join(str(part) for part in item["loc"])
-        text = "is not an option" if item["type"] == "extra_forbidden" else item["msg"]
-        # An option inside this one has put its own words around the message already.
-        text = re.sub(r"^Value error, (Invalid \w+: )?", "", text).rstrip(".")
-        problems.append(f"{where}: {text}" if where else text)
-    # Only a name that is unknown at the top level can be compared with the names at the top level.
-    unknown = [
-        str(item["loc"][-1])
-        for item in error.errors(include_url=False, include_input=False)
-        if item["type"] == "extra_forbidden" and len(item["loc"]) == 1
-    ]
-    hint = did_you_mean(unknown[0], known) if unknown else ""
-    return InvalidInputError(f"Invalid {what}: {'; '.join(problems)}.", hint=hint)
+    if isinstance(value, str) and value.strip() in _OWN:
+        return None
+    return literal_prompt(value)
 
 
-def build(cls: type[_M], **kwargs: Any) -> _M:
-    """Make options of ``cls``; arguments that are ``None`` count as not given."""
-    return cls(**{k: v for k, v in kwargs.items() if v is not None})
+def literal_prompt(value: Any) -> Any:
+    """Return the prompt as it is, where no preset can stand for one.
+
+    Raises:
+        ValueError: It is the name of a preset, or the TypeScript SDK's object.
+    """
+    if isinstance(value, Mapping) and value.get("type") == "preset":
+        raise ValueError(
+            "a preset is no object here: leave system_prompt out for Letta's own prompt, and write "
+            "what is to be added to it as append_system_prompt"
+        )
+    if isinstance(value, str) and value.strip() in _NAMES | _OWN:
+        raise ValueError(
+            f"{value.strip()!r} is the name of a preset, whose text only the letta command has. "
+            "Leave system_prompt out for Letta's own prompt, or write the prompt's text"
+        )
+    return value
 
 
 # -- agents -------------------------------------------------------------------------------------
@@ -251,7 +227,7 @@ class AgentOptions(Options):
     )
     @classmethod
     def _not_a_string(cls, value: Any) -> Any:
-        return _sequence(value)
+        return checked_sequence(value)
 
     def blocks(self) -> list[MemoryBlock]:
         """Return all memory blocks, ``persona`` and ``human`` first.
@@ -309,7 +285,7 @@ class SessionOptions(Options):
             or tools of a framework. They run in this process.
         mcp_servers: Servers by name, hosted by this process (``pip install letta-adapters[mcp]``):
             ``{"command", "args", "env", "cwd"}``, or ``{"type": "http" | "sse", "url",
-            "headers"}``; see :mod:`letta_adapters.tools.mcp.host`.
+            "headers"}``; see :mod:`letta_adapters.tools.mcp`.
         can_use_tool: ``(name, input, context) -> Allow | Deny | bool``, sync or async, asked before
             a tool runs.
         model: The model of the conversation, where it differs from the agent's.
@@ -398,43 +374,14 @@ class SessionOptions(Options):
     @field_validator("can_use_tool")
     @classmethod
     def _callable_with_the_question(cls, value: Callable[..., Any] | None) -> Any:
-        # Imported here because that module is above this one.
-        from letta_adapters.permissions import checked_callback
-
         return None if value is None else checked_callback(value)
 
     @field_validator("mcp_servers", mode="before")
     @classmethod
     def _mcp_servers(cls, value: Any) -> Any:
-        from letta_adapters.tools.mcp.host import parse_servers
-
         return parse_servers(value)
 
     @field_validator("allowed_tools", "disallowed_tools", "skill_sources", mode="before")
     @classmethod
     def _not_a_string(cls, value: Any) -> Any:
-        return _sequence(value)
-
-
-def checked_directory(value: Path | None) -> Path | None:
-    """Return the path unchanged if it can be a directory.
-
-    Raises:
-        ValueError: The path is ``~name`` and there is no such user, or it holds a null byte.
-    """
-    try:
-        if value is not None:
-            value.expanduser()
-            os.fsencode(value)
-    except (RuntimeError, UnicodeEncodeError) as error:
-        raise ValueError(f"cannot be a directory ({error})") from None
-    if value is not None and "\0" in str(value):
-        raise ValueError("cannot be a directory (it holds a null byte)")
-    return value
-
-
-def _sequence(value: Any) -> Any:
-    """Refuse one string where several are meant: ``"abc"`` would count as three letters."""
-    if isinstance(value, str):
-        raise ValueError("must be a list of strings, not one string")
-    return value
+        return checked_sequence(value)

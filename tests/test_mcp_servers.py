@@ -28,14 +28,9 @@ from letta_adapters.sync.bridge import get_bridge
 from letta_adapters.tools.client_side import Tool, as_tools
 from letta_adapters.tools.mcp import connection
 from letta_adapters.tools.mcp import host as mcp_servers
+from letta_adapters.tools.mcp.config import McpHttp, McpStdio, parse_servers
 from letta_adapters.tools.mcp.connection import to_result
-from letta_adapters.tools.mcp.host import (
-    McpHost,
-    McpHttp,
-    McpStdio,
-    parse_servers,
-    tool_names,
-)
+from letta_adapters.tools.mcp.host import McpHost, tool_names
 
 HERE = Path(__file__).parent / "mcp_fixtures"
 EVERYTHING = str(HERE / "everything.py")

@@ -22,11 +22,11 @@ from letta_adapters.errors import InvalidInputError
 from letta_adapters.options import (
     PERMISSION_MODES,
     AgentOptions,
-    Options,
     PermissionMode,
     SessionOptions,
     SkillSource,
 )
+from letta_adapters.options_base import Options
 
 #: Every tag of ours begins like this; ``agents.update(tags=...)`` keeps them.
 OWN_TAGS: Final = "letta-adapters:"

@@ -24,7 +24,7 @@ from letta_adapters._utils.checks import (
 )
 from letta_adapters.backends.runtime.passed_variables import check_name
 from letta_adapters.errors import ConfigurationError, InvalidInputError
-from letta_adapters.options import Options, checked_directory
+from letta_adapters.options_base import Options, checked_directory
 
 CLOUD_URL = "https://api.letta.com"
 

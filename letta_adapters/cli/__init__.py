@@ -235,7 +235,7 @@ def backend_of(args: argparse.Namespace) -> Rest | Local | Remote:
     from letta_adapters.backends.config import Local, Remote, Rest
     from letta_adapters.client.client import resolve_backend
     from letta_adapters.errors import InvalidInputError
-    from letta_adapters.options import build
+    from letta_adapters.options_base import build
 
     url: str | None = args.base_url
     if url and not _is_address(url):

@@ -16,7 +16,7 @@ from letta_adapters._utils.checks import checked_id
 from letta_adapters.backends.agent_settings import SETTINGS, without_own
 from letta_adapters.backends.changes import Change
 from letta_adapters.errors import InvalidInputError, NotFoundError, UnsupportedOptionError
-from letta_adapters.presets import literal_prompt
+from letta_adapters.options import literal_prompt
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -28,7 +28,8 @@ from letta_adapters.chat import Caller
 from letta_adapters.chat.runner import Runner
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain.errors import langchain_errors
-from letta_adapters.options import SessionOptions, did_you_mean, invalid_options
+from letta_adapters.options import SessionOptions
+from letta_adapters.options_base import did_you_mean, invalid_options
 
 _KEY: Final = "LETTA_API_KEY"
 # The two fields that name a Letta API for short; a stored model has its backend instead.

@@ -1,4 +1,7 @@
-"""MCP servers as client-side tools: this process runs them, the agent calls them.
+"""MCP servers as client-side tools: this process runs them, the agent calls their tools.
 
-Internal: not part of the public API.
+:class:`McpStdio` and :class:`McpHttp` are the values of ``mcp_servers``; plain dicts are, too.
 """
+
+from letta_adapters.tools.mcp.config import McpHttp as McpHttp
+from letta_adapters.tools.mcp.config import McpStdio as McpStdio

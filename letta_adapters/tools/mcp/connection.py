@@ -7,16 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import import_module
-from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
-from urllib.parse import urlsplit
-
-from pydantic import Field, SecretStr
+from typing import Any, Final
 
 from letta_adapters._version import __version__
 from letta_adapters.content import ImageContent, TextContent
@@ -26,7 +21,7 @@ from letta_adapters.errors import (
     LettaError,
     ProtocolError,
 )
-from letta_adapters.options import Options
+from letta_adapters.tools.mcp.config import McpHttp, McpServer, McpStdio, list_secrets
 from letta_adapters.tools.result import ToolResult, format_error, format_result
 
 _HTTP_SECONDS: Final = 30.0
@@ -34,62 +29,6 @@ _HTTP_SECONDS: Final = 30.0
 _END_SECONDS: Final = 10.0
 _MAX_STDERR: Final = 1 << 20
 _METHOD_NOT_FOUND: Final = -32601
-
-
-class _Server(Options):
-    connect_timeout: float = Field(default=30.0, gt=0)
-    tool_timeout: float | None = Field(default=240.0, gt=0)
-
-
-class McpStdio(_Server):
-    """An MCP server that this process starts, and talks to over its stdin and stdout.
-
-    Args:
-        command: The program to start.
-        args: Its arguments.
-        cwd: Its working directory.
-        env: Variables added to the few the server inherits (``PATH``, ``HOME``, ``USER``, ...).
-        connect_timeout: Seconds to start and to list the tools.
-        tool_timeout: Seconds a call may take; ``None`` is no limit.
-    """
-
-    type: Literal["stdio"] = "stdio"
-    command: str = Field(min_length=1)
-    args: tuple[str, ...] = Field(default=(), repr=False)
-    env: Mapping[str, SecretStr] = Field(default_factory=dict)
-    cwd: Path | None = None
-
-
-class McpHttp(_Server):
-    """An MCP server at a URL.
-
-    Args:
-        type: ``"http"`` (streamable HTTP), or ``"sse"`` for the older transport.
-        url: An http(s) URL.
-        headers: Sent with every request.
-        connect_timeout: Seconds to connect and to list the tools.
-        tool_timeout: Seconds a call may take; ``None`` is no limit.
-    """
-
-    type: Literal["http", "sse"] = "http"
-    url: str = Field(pattern=r"^https?://[^\s/]", repr=False)
-    headers: Mapping[str, SecretStr] = Field(default_factory=dict)
-
-
-McpServer: TypeAlias = McpStdio | McpHttp
-
-
-def _secrets(spec: McpServer) -> list[str]:
-    """Return the words that no text shown to anybody may contain, the longest first."""
-    if isinstance(spec, McpStdio):
-        values = [value.get_secret_value() for value in spec.env.values()]
-    else:
-        url = urlsplit(spec.url)
-        values = [value.get_secret_value() for value in spec.headers.values()]
-        values += [url.query, *re.split("[=&]", url.query), url.password or ""]
-    # "Bearer abc..." may be quoted without its first word.
-    words = {word for value in values for word in (value, *value.split()) if len(word) >= 6}
-    return sorted(words, key=len, reverse=True)
 
 
 def to_result(result: Mapping[str, Any]) -> ToolResult:
@@ -275,7 +214,7 @@ class Link:
         text = said or (format_error(error) if error else "it was stopped")
         if work is self.owner and self._notes:
             text += f"; it said: {self._notes}"
-        for secret in _secrets(self.spec):
+        for secret in list_secrets(self.spec):
             text = text.replace(secret, "***")
         return said, text
 

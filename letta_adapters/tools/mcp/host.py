@@ -1,12 +1,5 @@
 """MCP servers as client-side tools, hosted by this process and called by the agent.
 
-::
-
-    mcp_servers={
-        "files": {"command": "npx", "args": ["-y", "server-files"], "env": {"TOKEN": "..."}},
-        "docs": {"type": "http", "url": "https://example.com/mcp", "headers": {...}},
-    }
-
 A tool is called ``mcp__<server>__<tool>``. The official ``mcp`` package speaks the protocol (1.30
 to 2.x; as they decode results differently, these are read in the shape of the wire). Only tools
 are used: not resources, prompts, sampling or elicitation, and no changes of the list of tools.
@@ -24,7 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import Any
 
 from letta_adapters._utils.waiting import all_ended
 from letta_adapters.errors import (
@@ -35,45 +28,11 @@ from letta_adapters.errors import (
     SessionClosedError,
 )
 from letta_adapters.tools.client_side import Tool
-from letta_adapters.tools.mcp.connection import Link, McpHttp, McpServer, McpStdio
+from letta_adapters.tools.mcp.config import McpServer, parse_servers
+from letta_adapters.tools.mcp.connection import Link
 from letta_adapters.tools.result import ToolResult
 
-__all__ = ["McpHost", "McpHttp", "McpServer", "McpStdio", "parse_servers", "tool_names"]
-
 _log = logging.getLogger("letta_adapters")
-
-_SPELLINGS: Final = {"streamable_http": "http", "streamable-http": "http"}
-
-
-def parse_servers(servers: Mapping[str, Any]) -> dict[str, McpServer]:
-    """Return checked configurations, in order; this does no I/O.
-
-    Args:
-        servers: By name an :class:`McpStdio`, an :class:`McpHttp`, or a dict of their fields.
-            Without ``type``, a dict with a ``url`` is an HTTP server and any other a stdio server.
-
-    Raises:
-        InvalidInputError: A configuration is wrong.
-    """
-    if not isinstance(servers, Mapping):
-        raise InvalidInputError(f"mcp_servers is {type(servers).__name__}, not a dict.")
-    return {name: _parse(name, value) for name, value in servers.items()}
-
-
-def _parse(name: Any, value: Any) -> McpServer:
-    if not isinstance(name, str) or not name.strip():
-        raise InvalidInputError(f"{name!r} is not a name for an MCP server.")
-    if isinstance(value, McpStdio | McpHttp):
-        return value
-    if not isinstance(value, Mapping):
-        raise InvalidInputError(f"The MCP server {name!r} is {type(value).__name__}, not a dict.")
-    given = dict(value)
-    kind = given.get("type", "http" if "url" in given else "stdio")
-    given["type"] = _SPELLINGS.get(str(kind), kind)
-    try:
-        return McpHttp(**given) if given["type"] in ("http", "sse") else McpStdio(**given)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"MCP server {name!r}: {error.message}") from None
 
 
 def tool_names(tools: Sequence[tuple[str, str]]) -> list[str]:

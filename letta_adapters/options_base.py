@@ -1,0 +1,99 @@
+"""The base of all options, and checks that several of them share.
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from letta_adapters.errors import InvalidInputError
+
+_M = TypeVar("_M", bound="Options")
+
+
+class Options(BaseModel):
+    """The base of all options, which refuse unknown names and cannot be changed."""
+
+    # The input is hidden in errors because it may hold a key or a password.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, arbitrary_types_allowed=True, hide_input_in_errors=True
+    )
+
+    def __init__(self, **data: Any) -> None:
+        # Whoever uses this package catches its errors, and need not know that pydantic is behind
+        # them.
+        try:
+            super().__init__(**data)
+        except ValidationError as error:
+            known = list(type(self).model_fields)
+            raise invalid_options(type(self).__name__, error, known) from None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a sentence that suggests known names like ``name``; ``""`` if no name is like it."""
+    near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
+    return f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
+
+
+def invalid_options(
+    what: str, error: ValidationError, known: Iterable[str] = ()
+) -> InvalidInputError:
+    """Return pydantic's error as an error of this package.
+
+    Args:
+        what: The name of the options that are wrong, for the message.
+        error: The error that pydantic raised.
+        known: The names of all options, to suggest one for a misspelt name.
+    """
+    problems = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        where = ".".join(str(part) for part in item["loc"])
+        text = "is not an option" if item["type"] == "extra_forbidden" else item["msg"]
+        # An option inside this one has put its own words around the message already.
+        text = re.sub(r"^Value error, (Invalid \w+: )?", "", text).rstrip(".")
+        problems.append(f"{where}: {text}" if where else text)
+    # Only a name that is unknown at the top level can be compared with the names at the top level.
+    unknown = [
+        str(item["loc"][-1])
+        for item in error.errors(include_url=False, include_input=False)
+        if item["type"] == "extra_forbidden" and len(item["loc"]) == 1
+    ]
+    hint = did_you_mean(unknown[0], known) if unknown else ""
+    return InvalidInputError(f"Invalid {what}: {'; '.join(problems)}.", hint=hint)
+
+
+def build(cls: type[_M], **kwargs: Any) -> _M:
+    """Make options of ``cls``; arguments that are ``None`` count as not given."""
+    return cls(**{k: v for k, v in kwargs.items() if v is not None})
+
+
+def checked_directory(value: Path | None) -> Path | None:
+    """Return the path unchanged if it can be a directory.
+
+    Raises:
+        ValueError: The path is ``~name`` and there is no such user, or it holds a null byte.
+    """
+    try:
+        if value is not None:
+            value.expanduser()
+            os.fsencode(value)
+    except (RuntimeError, UnicodeEncodeError) as error:
+        raise ValueError(f"cannot be a directory ({error})") from None
+    if value is not None and "\0" in str(value):
+        raise ValueError("cannot be a directory (it holds a null byte)")
+    return value
+
+
+def checked_sequence(value: Any) -> Any:
+    """Refuse one string where several are meant: ``"abc"`` would count as three letters."""
+    if isinstance(value, str):
+        raise ValueError("must be a list of strings, not one string")
+    return value
