@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
+from llama_index.core.base.llms.base import BaseLLM
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.instrumentation.events.exception import ExceptionEvent
@@ -27,9 +28,6 @@ from llama_index.core.instrumentation.events.llm import (
 from llama_index.core.instrumentation.span import active_span_id
 
 from letta_adapters.llama_index.spans import Span, dispatcher, listening, tracing
-
-if TYPE_CHECKING:
-    from letta_adapters.llama_index.llm import LettaLLM
 
 T = TypeVar("T")
 
@@ -47,7 +45,7 @@ class Observation:
 
     def __init__(
         self,
-        llm: LettaLLM,
+        llm: BaseLLM,
         prompt: Sequence[ChatMessage] | str,
         kwargs: dict[str, Any],
         method: Callable[..., Any] | None = None,
@@ -68,7 +66,7 @@ class Observation:
         self._event_id = ""
         self._start(llm, kwargs)
 
-    def _start(self, llm: LettaLLM, kwargs: dict[str, Any]) -> None:
+    def _start(self, llm: BaseLLM, kwargs: dict[str, Any]) -> None:
         """Report the start of the call, to those who listen."""
         # Building the payload is costly, so it is left out where nobody listens.
         about = llm.to_payload() if self._heard or self._manager.handlers else {}
