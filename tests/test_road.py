@@ -36,7 +36,6 @@ CIRCLES: Final = {
         for name in ("beginning", "client", "controls", "providers", "resources", "session")
     ),
     frozenset({"sync.client", "sync.resources"}),
-    frozenset({"llama_index.agent", "llama_index.stopping"}),
 }
 TREE: Final = Tree(ROOT / PACKAGE)
 

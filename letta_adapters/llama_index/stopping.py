@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, Protocol
 
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.bridge.pydantic import PrivateAttr
@@ -30,8 +30,16 @@ from letta_adapters.llama_index.messages import to_entries
 from letta_adapters.llama_index.runs import has_reached_limit, run_of
 from letta_adapters.llama_index.state import LIMIT, AgentState
 
-if TYPE_CHECKING:
-    from letta_adapters.llama_index.agent import LettaAgent
+
+class _Speaker(Protocol):
+    """Name what a last word is spoken with: the fields of an agent as they are at that time."""
+
+    name: str
+    agent_id: str | None
+    conversation_id: str | None
+    model: str | None
+    max_steps: int | None
+    on_mismatch: Literal["fork", "continue", "error"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +92,7 @@ async def _keep(calling: Calling) -> None:
 class _AgentLLM(LettaLLM):
     """Serve as the LLM of an agent whose user gave none."""
 
-    _agent: Any = PrivateAttr(default=None)
+    _agent: _Speaker | None = PrivateAttr(default=None)
 
     @classmethod
     def class_name(cls) -> str:
@@ -92,7 +100,7 @@ class _AgentLLM(LettaLLM):
         return "letta_agent_llm"
 
     @classmethod
-    def of(cls, agent: LettaAgent, **fields: Any) -> _AgentLLM:
+    def of(cls, agent: _Speaker, **fields: Any) -> _AgentLLM:
         """Return the LLM of this agent."""
         made = cls(**fields)
         made._agent = agent
@@ -102,17 +110,18 @@ class _AgentLLM(LettaLLM):
 
     async def _acalling(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> Calling:
         """Return the call of an asynchronous chat; of a run out of steps, its last word."""
-        ctx = _step_context()
-        if ctx is None or self._agent is None or not await has_reached_limit(ctx):
+        ctx, agent = _step_context(), self._agent
+        if ctx is None or agent is None or not await has_reached_limit(ctx):
             return self._calling(messages, kwargs)
-        state = await AgentState.load(ctx, self._agent.name)
+        state = await AgentState.load(ctx, agent.name)
         # The context's run is not one that this agent took part in.
         if state.run_id != await run_of(ctx):
             return self._calling(messages, kwargs)
-        return _LastWord(await self._last_word(ctx, state, messages), ctx=ctx, state=state)
+        call = await self._last_word(agent, ctx, state, messages)
+        return _LastWord(call, ctx=ctx, state=state)
 
     async def _last_word(
-        self, ctx: Context, state: AgentState, messages: Sequence[ChatMessage]
+        self, agent: _Speaker, ctx: Context, state: AgentState, messages: Sequence[ChatMessage]
     ) -> Call:
         """Close the run's open calls and return the call for its last word."""
         caller = self._runner.caller
@@ -128,7 +137,6 @@ class _AgentLLM(LettaLLM):
         memory = await ctx.store.get("memory")
         await memory.aput_messages(state.take_said())
         await state.save(ctx)
-        agent = self._agent
         # No tools: the run is out of steps, so none could be run.
         return Call(
             entries=entries,
