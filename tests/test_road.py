@@ -35,7 +35,6 @@ CIRCLES: Final = {
         f"client.{name}"
         for name in ("beginning", "client", "controls", "providers", "resources", "session")
     ),
-    frozenset({"sync.client", "sync.resources"}),
 }
 TREE: Final = Tree(ROOT / PACKAGE)
 

@@ -23,13 +23,14 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 from weakref import WeakSet
 
 from letta_adapters._utils.waiting import within
 from letta_adapters.errors import SessionClosedError
 
 T = TypeVar("T")
+_Core = TypeVar("_Core")
 
 # Both count items. One read of the socket (64 KiB) holds up to ~180 events; a lower mark would stop
 # the loop in the middle of it, before the consumer had a chance to run.
@@ -343,6 +344,32 @@ def get_bridge() -> Bridge:
         if _bridge is None:
             _bridge = Bridge()
         return _bridge
+
+
+class Bridged(Generic[_Core]):
+    """Base of objects whose asynchronous counterpart lives on this process's background loop.
+
+    After ``fork()`` the child makes a new counterpart on first use: the parent's connections and
+    loop are not the child's to touch.
+    """
+
+    def __init__(self, make: Callable[[_Core | None], _Core]) -> None:
+        self._make = make
+        self._home = get_bridge()
+        self._made: _Core = make(None)
+
+    @property
+    def _core(self) -> _Core:
+        bridge = get_bridge()
+        # Another bridge than the one it was made on: this is the child of a fork.
+        if bridge is not self._home:
+            self._made = self._make(self._made)
+            self._home = bridge
+        return self._made
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        # Not through a kept reference: after a fork that would be the parent's loop.
+        return get_bridge().call(work)
 
 
 def _before_fork() -> None:

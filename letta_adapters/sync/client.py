@@ -7,12 +7,14 @@ of its own.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Coroutine, Generator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from letta_adapters.backends.base import Order, Target
 from letta_adapters.backends.config import BackendSpec, RuntimeStatus
 from letta_adapters.client.client import AsyncLettaClient, make_session, new_target, resume_target
+from letta_adapters.client.resources import AsyncAgents, AsyncConversations, AsyncModels
 from letta_adapters.client.session import PAGE_SIZE, AsyncSession
 from letta_adapters.errors import InvalidInputError, LettaError
 from letta_adapters.messages import (
@@ -23,48 +25,17 @@ from letta_adapters.messages import (
     RecoveryResult,
     ResultMessage,
 )
-from letta_adapters.sync.bridge import Bridge, get_bridge
-from letta_adapters.sync.controls import Controls
-from letta_adapters.sync.resources import Agents, Conversations, Models
+from letta_adapters.sync.bridge import Bridged, get_bridge
 
 if TYPE_CHECKING:
     import httpx
     from typing_extensions import Unpack
 
     from letta_adapters.client.turn import MessageStream
-    from letta_adapters.options import AgentKwargs, SessionKwargs
-
-_Core = TypeVar("_Core")
-_T = TypeVar("_T")
+    from letta_adapters.options import AgentKwargs, PermissionMode, SessionKwargs, Toolset
 
 
-class _Bridged(Generic[_Core]):
-    """Base of objects whose asynchronous counterpart lives on this process's background loop.
-
-    After ``fork()`` the child makes a new counterpart on first use: the parent's connections and
-    loop are not the child's to touch.
-    """
-
-    def __init__(self, make: Callable[[_Core | None], _Core]) -> None:
-        self._make = make
-        self._home: Bridge = get_bridge()
-        self._made: _Core = make(None)
-
-    @property
-    def _core(self) -> _Core:
-        bridge = get_bridge()
-        # Another bridge than the one it was made on: this is the child of a fork.
-        if bridge is not self._home:
-            self._made = self._make(self._made)
-            self._home = bridge
-        return self._made
-
-    def _run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        # Not through a kept reference: after a fork that would be the parent's loop.
-        return get_bridge().call(work)
-
-
-class LettaClient(_Bridged[AsyncLettaClient]):
+class LettaClient(Bridged[AsyncLettaClient]):
     """A client for Letta agents, for synchronous code: scripts, threads, notebooks, forked workers.
 
     It does the same as :class:`~letta_adapters.AsyncLettaClient`, whose docstrings apply.
@@ -91,9 +62,9 @@ class LettaClient(_Bridged[AsyncLettaClient]):
             return made
 
         super().__init__(make)
-        self.agents = Agents(self)
-        self.conversations = Conversations(self)
-        self.models = Models(self)
+        self.agents = Agents(lambda _: self._core.agents)
+        self.conversations = Conversations(lambda _: self._core.conversations)
+        self.models = Models(lambda _: self._core.models)
 
     def prompt(
         self, message: Any, agent_id: str | None = None, **options: Unpack[SessionKwargs]
@@ -193,7 +164,7 @@ class LettaClient(_Bridged[AsyncLettaClient]):
         self.close()
 
 
-class Session(_Bridged[AsyncSession], Controls):
+class Session(Bridged[AsyncSession]):
     """A conversation with a Letta agent, for synchronous code.
 
     It does the same as :class:`~letta_adapters.AsyncSession`, whose docstrings apply::
@@ -307,6 +278,43 @@ class Session(_Bridged[AsyncSession], Controls):
         """Deny the tool calls that an abandoned turn left waiting; no model is called for it."""
         return self._run(self._core._recover(threading.current_thread()))
 
+    # -- model, toolset and queue ----------------------------------------------------------------
+
+    def update_model(self, model: str) -> None:
+        """Use another model in this conversation from the next turn on (not in others)."""
+        self._run(self._core.update_model(model))
+
+    def update_toolset(self, toolset: Toolset) -> None:
+        """Use another set of Letta Code's own tools from the next turn on; ``"none"`` for none."""
+        self._run(self._core.update_toolset(toolset))
+
+    def change_device_state(
+        self,
+        *,
+        permission_mode: PermissionMode | None = None,
+        cwd: str | Path | None = None,
+    ) -> None:
+        """Change the permission mode or the working directory at once, also in a running turn."""
+        self._run(self._core.change_device_state(permission_mode=permission_mode, cwd=cwd))
+
+    def device_status(self) -> dict[str, Any]:
+        """Return the server's own description of this conversation's state."""
+        return self._run(self._core.device_status())
+
+    def queued(self) -> tuple[Mapping[str, Any], ...]:
+        """Return the messages that wait behind a running turn."""
+        return self._run(self._core.queued())
+
+    def remove_queued(self, item_id: str) -> bool:
+        """Take a message out of the queue; return ``False`` if it is not in it (any more)."""
+        return self._run(self._core.remove_queued(item_id))
+
+    def resume_queue(self) -> int:
+        """Let the messages go on that an abort has put on hold, and return their number."""
+        return self._run(self._core.resume_queue())
+
+    # -- the end ---------------------------------------------------------------------------------
+
     def close(self) -> None:
         """Stop the turn that is running and close for good. It can be called more than once."""
         try:
@@ -325,6 +333,106 @@ class Session(_Bridged[AsyncSession], Controls):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+# -- agents, conversations and models --------------------------------------------------------------
+
+
+class Agents(Bridged[AsyncAgents]):
+    """The agents of the backend; see :class:`~letta_adapters.client.resources.AsyncAgents`."""
+
+    def create(self, **options: Unpack[AgentKwargs]) -> str:
+        """Create an agent and return its id, as ``client.create_agent`` does."""
+        return self._run(self._core.create(**options))
+
+    def list(
+        self,
+        *,
+        tags: Sequence[str] = (),
+        query: str | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return agents with all ``tags`` whose name matches ``query``; page by ``after``."""
+        return self._run(self._core.list(tags=tags, query=query, limit=limit, after=after))
+
+    def retrieve(self, agent_id: str) -> dict[str, Any]:
+        """Return one agent; raise NotFoundError if there is none."""
+        return self._run(self._core.retrieve(agent_id))
+
+    def update(self, agent_id: str, **fields: Any) -> dict[str, Any]:
+        """Change fields of the API's agent object, and the settings that its sessions inherit.
+
+        Fields are ``name``, ``model``, ``tags``, ...; for settings see :meth:`settings` (``None``
+        takes one back).
+        """
+        return self._run(self._core.update(agent_id, **fields))
+
+    def settings(self, agent_id: str) -> dict[str, Any]:
+        """Return the settings that the agent's sessions inherit by default (Letta Code)."""
+        return self._run(self._core.settings(agent_id))
+
+    def delete(self, agent_id: str) -> None:
+        """Delete an agent, its conversations and memory; raise NotFoundError if not found."""
+        self._run(self._core.delete(agent_id))
+
+    def secrets(self, agent_id: str) -> tuple[str, ...]:
+        """Return the names of the agent's secrets."""
+        return self._run(self._core.secrets(agent_id))
+
+    def set_secrets(self, agent_id: str, secrets: Mapping[str, str | None]) -> None:
+        """Set secrets; ``None`` removes one."""
+        self._run(self._core.set_secrets(agent_id, secrets))
+
+    def memory_files(self, agent_id: str) -> Sequence[dict[str, Any]]:
+        """Return the files of the agent's memory."""
+        return self._run(self._core.memory_files(agent_id))
+
+    def memory_history(self, agent_id: str, path: str | None = None) -> Sequence[dict[str, Any]]:
+        """Return the commits of the agent's memory repository (of one file), newest first."""
+        return self._run(self._core.memory_history(agent_id, path))
+
+    def memory_path(self, agent_id: str) -> Path:
+        """Return the directory of the agent's memory repository (``Local`` only)."""
+        return self._run(self._core.memory_path(agent_id))
+
+
+class Conversations(Bridged[AsyncConversations]):
+    """The conversations of agents: :class:`~letta_adapters.client.resources.AsyncConversations`."""
+
+    def create(self, agent_id: str, **fields: Any) -> dict[str, Any]:
+        """Create a conversation (``summary``, ``model``, ``model_settings``, ...) and return it."""
+        return self._run(self._core.create(agent_id, **fields))
+
+    def list(
+        self, agent_id: str, *, limit: int = 50, after: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Return the agent's conversations, newest first, without its default one."""
+        return self._run(self._core.list(agent_id, limit=limit, after=after))
+
+    def retrieve(self, conversation_id: str) -> dict[str, Any]:
+        """Return one conversation; raise NotFoundError if there is none."""
+        return self._run(self._core.retrieve(conversation_id))
+
+    def update(self, conversation_id: str, **fields: Any) -> dict[str, Any]:
+        """Change ``summary``, ``model``, ``model_settings``; the API ignores ``None``."""
+        return self._run(self._core.update(conversation_id, **fields))
+
+    def delete(self, conversation_id: str) -> None:
+        """Delete a conversation; raise NotFoundError if there is none."""
+        self._run(self._core.delete(conversation_id))
+
+    def fork(self, conversation_id: str, *, agent_id: str | None = None) -> dict[str, Any]:
+        """Make a new conversation with the same history (``agent_id`` for ``"default"``)."""
+        return self._run(self._core.fork(conversation_id, agent_id=agent_id))
+
+
+class Models(Bridged[AsyncModels]):
+    """The models that the backend offers."""
+
+    def list(self) -> list[dict[str, Any]]:
+        """Return the chat models; ``handle`` is the value for ``model=``."""
+        return self._run(self._core.list())
 
 
 # -- module functions -----------------------------------------------------------------------------

@@ -14,14 +14,13 @@ from letta_adapters.client.client import AsyncLettaClient
 from letta_adapters.client.session import AsyncSession
 from letta_adapters.client.turn import MessageStream
 from letta_adapters.sync import client
-from letta_adapters.sync import resources as sync_resources
 
 PAIRS = [
     (AsyncLettaClient, client.LettaClient),
     (AsyncSession, client.Session),
-    (resources.AsyncAgents, sync_resources.Agents),
-    (resources.AsyncConversations, sync_resources.Conversations),
-    (resources.AsyncModels, sync_resources.Models),
+    (resources.AsyncAgents, client.Agents),
+    (resources.AsyncConversations, client.Conversations),
+    (resources.AsyncModels, client.Models),
 ]
 # What other parts of the package need of an async object, and users of the sync one do not.
 INTERNAL = {
