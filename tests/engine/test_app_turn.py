@@ -22,7 +22,7 @@ from letta_adapters import (
     UnknownMessage,
 )
 from letta_adapters.engine.app_server import AppTurn, Verdict
-from tests.engine_app._frames import OTID, call, delta, finished, play, recorded, said, turn
+from tests.engine._frames import OTID, call, delta, finished, play, recorded, said, turn
 
 
 def of(kind: type, messages: list[Any]) -> list[Any]:

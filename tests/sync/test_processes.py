@@ -9,10 +9,10 @@ import threading
 
 import pytest
 
-from tests.bridge.conftest import finish, start
 from tests.faults import _events as ev
 from tests.faults._server import Server
 from tests.faults._wire import Wire, deaf, hang, held, stream
+from tests.sync.conftest import finish, start
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import AssistantMessage, ResultMessage, ToolCallMessage, UnknownMessage
-from tests.engine_app._frames import OTID, call, delta, finished, play, said, turn
+from tests.engine._frames import OTID, call, delta, finished, play, said, turn
 
 Frames = list[dict[str, Any]]
 

@@ -1,1 +1,0 @@
-"""App Server frames → messages."""
