@@ -1,0 +1,69 @@
+"""Messages, answers and events of calls, as short as the tests of the pure stages need them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from letta_adapters.chat import CallEnd, CallStart, Entry, Marker
+from letta_adapters.messages import PendingToolCall, StreamEvent, ToolCallMessage
+
+AGENT = "agent-1"
+TOOL = {"name": "add", "description": "Add.", "parameters": {"type": "object", "properties": {}}}
+OTHER_TOOL = {"name": "find", "description": "Find.", "parameters": {"type": "object"}}
+IMAGE = {"type": "image", "source": {"type": "url", "url": "http://letta.test/x.png"}}
+CALL = PendingToolCall("call-1", "add", '{"a": 1}')
+
+
+def user(text: Any, **fields: Any) -> Entry:
+    """A message of the user's."""
+    return Entry("user", text, **fields)
+
+
+def result(text: Any, call_id: str = "call-1", **fields: Any) -> Entry:
+    """A tool's result."""
+    return Entry("tool", text, tool_call_id=call_id, **fields)
+
+
+def marked(**fields: Any) -> Marker:
+    """A marker of an answer in ``conv-1``."""
+    given: dict[str, Any] = {"conversation_id": "conv-1", "head": ("otid-1",), **fields}
+    return Marker(backend="rest", agent_id=AGENT, **given)
+
+
+def answer(text: str, before: Sequence[Entry] = (), **fields: Any) -> Entry:
+    """The agent's answer to these messages; ``fields`` are those of its marker."""
+    inputs = tuple(entry.digest() for entry in before)
+    return Entry("assistant", text, marker=marked(inputs=inputs, **fields))
+
+
+def asking(before: Sequence[Entry] = (), *calls: PendingToolCall, **fields: Any) -> Entry:
+    """The agent's answer to these messages, which calls tools and waits for their results."""
+    calls = calls or (CALL,)
+    pending = tuple((call.tool_call_id, call.tool_name) for call in calls)
+    inputs = tuple(entry.digest() for entry in before)
+    marker = marked(inputs=inputs, pending=pending, **fields)
+    return Entry("assistant", "", marker=marker, tool_calls=calls)
+
+
+def call_message(
+    call_id: str = "call-1", name: str = "add", raw: str = '{"a": 1}', **fields: Any
+) -> ToolCallMessage:
+    """A whole tool call of a turn."""
+    arguments = {"a": 1} if raw == '{"a": 1}' else {}
+    return ToolCallMessage(call_id, name, arguments, raw, **fields)
+
+
+def text_event(text: str, otid: str | None = "otid-1") -> StreamEvent:
+    """A fragment of an answer's text."""
+    return StreamEvent({"message_type": "assistant_message", "otid": otid, "content": text})
+
+
+def started(**fields: Any) -> CallStart:
+    """The first event of a call."""
+    return CallStart("answer-1", AGENT, "conv-1", "rest", **fields)
+
+
+def ended(*pending: ToolCallMessage, **fields: Any) -> CallEnd:
+    """The last event of a call."""
+    return CallEnd(marked(), pending, **fields)

@@ -1,0 +1,288 @@
+"""What goes over the wire: answers to the calls that wait, messages to store, and the message."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from letta_adapters import Allow, Deny, InvalidInputError
+from letta_adapters.backends.base import ToolAnswer
+from letta_adapters.chat import Entry
+from letta_adapters.chat.messages import as_messages
+from letta_adapters.chat.payload import (
+    Sending,
+    answers_to,
+    as_message,
+    as_request,
+    instructing,
+)
+from letta_adapters.messages import PendingToolCall
+from tests.chat.builders import CALL, IMAGE, result, user
+
+# -- answers ------------------------------------------------------------------------------------
+
+
+def one_answer(*entries: Entry, own: Any = ("add",), **options: Any) -> ToolAnswer:
+    (found,) = answers_to([CALL], entries, own, **options)
+    return found
+
+
+def test_a_call_that_the_application_leaves_open_gets_an_explanation() -> None:
+    assert one_answer() == ToolAnswer(
+        "call-1", "add", "The application gave no result for this call.", is_error=True
+    )
+
+
+def test_a_question_that_the_application_leaves_open_is_denied_with_an_explanation() -> None:
+    assert one_answer(own=()) == ToolAnswer(
+        "call-1",
+        "add",
+        reason="This tool call needs an approval and the application has no way to give one, "
+        "so it was not run.",
+    )
+
+
+def test_a_call_with_broken_arguments_and_no_result_is_told_about_the_arguments() -> None:
+    broken = PendingToolCall("call-1", "add", '{"a": 1,')
+    (found,) = answers_to([broken], [], ["add"])
+    assert found.is_error
+    assert isinstance(found.returned, str)
+    assert '{"a": 1,' in found.returned
+
+
+def test_a_tool_that_failed_is_answered_as_failed() -> None:
+    assert one_answer(result("No.", is_error=True)) == ToolAnswer(
+        "call-1", "add", "No.", is_error=True
+    )
+
+
+def test_of_two_results_the_later_counts() -> None:
+    assert one_answer(result("3"), result("4")).returned == "4"
+
+
+def test_only_a_question_is_answered_with_a_decision() -> None:
+    allowed = result("", decision=True)
+    assert one_answer(allowed, own=()).approve
+    # A call of the application's own tool cannot be allowed: it was run, or it was not.
+    assert not one_answer(allowed).approve
+
+
+def test_the_server_says_which_calls_are_questions_where_it_can() -> None:
+    # A tool of the agent's may have the name of one of the application's.
+    assert one_answer(result("", decision=True), questions={"call-1"}).approve
+    assert one_answer(result("3"), own=(), questions=set()).returned == "3"
+
+
+def test_an_allowed_call_may_be_changed_and_remembered() -> None:
+    entry = result("", decision=Allow({"a": 2}, save=("rule-1",)))
+    assert one_answer(entry, own=()) == ToolAnswer(
+        "call-1", "add", approve=True, updated_input={"a": 2}, suggestion_ids=("rule-1",)
+    )
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        (result("", decision=Deny("Not today.")), "Not today."),
+        (result("", decision=False), "Denied by the user."),
+        (result("I did something else."), "I did something else."),
+        (result(""), "Denied by the user."),
+    ],
+)
+def test_a_denied_call_has_a_reason(entry: Entry, reason: str) -> None:
+    assert one_answer(entry, own=()) == ToolAnswer("call-1", "add", reason=reason)
+
+
+def test_what_is_no_decision_is_refused() -> None:
+    with pytest.raises(InvalidInputError):
+        one_answer(result("", decision=7), own=())
+
+
+def test_the_fate_of_a_call_is_no_decision_whoever_asked() -> None:
+    fate = result("The run was cancelled.", fact=True)
+    told = ToolAnswer("call-1", "add", "The run was cancelled.", is_error=True)
+    assert one_answer(fate) == told
+    assert one_answer(fate, own=()) == told
+
+
+def test_a_result_of_changed_arguments_tells_the_arguments() -> None:
+    said = '[The application ran this call with other arguments: {"a": 2}]'
+    edited = {"call-1": '{"a": 2}'}
+    assert one_answer(result("3"), edited=edited).returned == f"{said}\n3"
+    parts = [{"type": "text", "text": "3"}]
+    assert one_answer(result(parts), edited=edited).returned == [
+        {"type": "text", "text": said},
+        {"type": "text", "text": "3"},
+    ]
+    assert one_answer(result("3"), edited={"call-2": "{}"}).returned == "3"
+
+
+def test_calls_are_answered_in_the_order_in_which_they_were_made() -> None:
+    calls = [PendingToolCall("call-1", "add"), PendingToolCall("call-2", "add")]
+    made = answers_to(calls, [result("two", "call-2"), result("one", "call-1")], ["add"])
+    assert [(found.tool_call_id, found.returned) for found in made] == [
+        ("call-1", "one"),
+        ("call-2", "two"),
+    ]
+
+
+def test_instructions_stand_behind_the_last_result() -> None:
+    results = [ToolAnswer("call-1", "add", "1"), ToolAnswer("call-2", "add", "2")]
+    denied = ToolAnswer("call-3", "find", reason="No.")
+    first, second, third = instructing([*results, denied], "Be brief.")
+    assert (first, third) == (results[0], denied)
+    assert second.returned == [
+        {"type": "text", "text": "2"},
+        {"type": "text", "text": "<instructions>\nBe brief.\n</instructions>"},
+    ]
+
+
+def test_decisions_cannot_bring_instructions() -> None:
+    denied = ToolAnswer("call-3", "find", reason="No.")
+    assert instructing([denied], "Be brief.") == (denied,)
+
+
+def test_no_instructions_change_nothing() -> None:
+    given = ToolAnswer("call-1", "add", "1")
+    assert instructing([given], "") == (given,)
+
+
+# -- for the Letta API --------------------------------------------------------------------------
+
+
+def test_the_letta_api_is_sent_the_last_message_and_stores_those_before_it() -> None:
+    request = as_request([user("one"), Entry("assistant", "First."), user("two")], "")
+    assert request == Sending(
+        "two",
+        history=({"role": "user", "content": "one"}, {"role": "assistant", "content": "First."}),
+    )
+
+
+def test_the_letta_api_is_told_as_text_what_follows_the_last_user() -> None:
+    request = as_request([user("one"), Entry("assistant", "First.")], "")
+    assert request == Sending("Assistant: First.", history=({"role": "user", "content": "one"},))
+
+
+def test_the_letta_api_stores_the_system_text_first() -> None:
+    request = as_request([user("one")], "Be brief.")
+    assert request == Sending("one", history=({"role": "system", "content": "Be brief."},))
+
+
+def test_results_of_calls_that_wait_are_answers_and_no_text() -> None:
+    given = ToolAnswer("call-1", "add", "3")
+    request = as_request([result("3"), user("And?")], "", [given])
+    assert request == Sending("And?", answers=(given,))
+
+
+def test_a_result_that_nothing_waits_for_is_told_as_text() -> None:
+    request = as_request([result("3"), user("And?")], "")
+    assert request == Sending(
+        "And?",
+        history=({"role": "user", "content": "Result of the tool call call-1: 3"},),
+    )
+
+
+def test_an_error_that_nothing_waits_for_is_told_as_one() -> None:
+    assert as_request([result("No.", is_error=True)], "").content == (
+        "Error of the tool call call-1: No."
+    )
+
+
+def test_images_behind_the_last_user_stand_beside_the_text() -> None:
+    request = as_request([result([{"type": "text", "text": "A dot."}, IMAGE])], "")
+    assert request.content == [
+        {"type": "text", "text": "Result of the tool call call-1: A dot."},
+        IMAGE,
+    ]
+
+
+def test_a_message_without_content_is_not_stored() -> None:
+    assert as_messages([user(""), Entry("assistant", "")]) == []
+
+
+def test_images_of_an_answer_stand_in_a_users_message() -> None:
+    drawn = Entry("assistant", [{"type": "text", "text": "Here."}, IMAGE], name="bob")
+    assert as_messages([drawn]) == [
+        {"role": "assistant", "content": "Here.", "name": "bob"},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "(Images of the message before.)"}, IMAGE],
+        },
+    ]
+
+
+# -- for an App Server --------------------------------------------------------------------------
+
+
+def test_an_app_server_is_told_everything_in_one_message() -> None:
+    request = as_message([user("one"), Entry("assistant", "First."), user("two")], "")
+    assert request.content == [
+        {
+            "type": "text",
+            "text": "<conversation-so-far>\nUser: one\nAssistant: First.\n</conversation-so-far>",
+        },
+        {"type": "text", "text": "two"},
+    ]
+    assert (request.history, request.answers) == ((), ())
+
+
+def test_an_app_server_is_sent_plain_text_where_there_is_nothing_else() -> None:
+    assert as_message([user("Hello.")], "").content == "Hello."
+    parts = [{"type": "text", "text": "Look."}, IMAGE]
+    assert as_message([user(parts)], "").content == parts
+
+
+def test_an_app_server_is_sent_nothing_where_there_is_nothing() -> None:
+    assert as_message([], "").content is None
+
+
+# -- notes --------------------------------------------------------------------------------------
+
+NOTE = {"type": "text", "text": "<instructions>\nHurry.\n</instructions>"}
+
+
+def test_a_note_beside_results_is_stored_and_no_message_of_the_users() -> None:
+    given = ToolAnswer("call-1", "add", "3")
+    noted = Sending(None, (given,)).noting("Hurry.")
+    assert noted == Sending(
+        None,
+        (given,),
+        ({"role": "system", "content": "<instructions>\nHurry.\n</instructions>"},),
+    )
+
+
+def test_a_note_alone_is_the_message() -> None:
+    assert Sending(None).noting("Hurry.").content == [NOTE]
+
+
+def test_a_note_goes_behind_images() -> None:
+    assert Sending([IMAGE]).noting("Hurry.").content == [IMAGE, NOTE]
+
+
+def test_no_note_changes_nothing() -> None:
+    assert Sending("Hello.").noting("") == Sending("Hello.")
+
+
+def test_a_request_without_content_asks_the_agent_to_go_on() -> None:
+    assert Sending(None).asking() == Sending("Please go on.")
+
+
+def test_instructions_alone_become_the_message() -> None:
+    stored = ({"role": "system", "content": "Be brief."},)
+    assert Sending(None, history=stored).asking() == Sending(
+        [{"type": "text", "text": "<instructions>\nBe brief.\n</instructions>"}]
+    )
+
+
+def test_a_request_with_content_or_answers_is_sent_as_it_is() -> None:
+    given = ToolAnswer("call-1", "add", "3")
+    assert Sending("Hello.").asking() == Sending("Hello.")
+    assert Sending(None, (given,)).asking() == Sending(None, (given,))
+
+
+def test_backends_are_given_only_the_arguments_there_are() -> None:
+    given = ToolAnswer("call-1", "add", "3")
+    stored = {"role": "system", "content": "Be brief."}
+    assert Sending("Hello.").extras == {}
+    assert Sending(None, (given,), (stored,)).extras == {"answers": (given,), "history": (stored,)}
