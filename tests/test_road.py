@@ -47,14 +47,43 @@ def test_no_import_goes_up() -> None:
     assert find_upward(TREE.graph, FLOORS) == set()
 
 
-def test_the_adapters_do_not_know_each_other() -> None:
-    both = {"langchain", "llama_index"}
+@pytest.mark.parametrize(
+    "rooms",
+    [
+        ("langchain", "llama_index"),
+        ("backends.rest", "backends.app_server", "backends.runtime"),
+        ("testing.leaks", "testing.sanitizer"),
+    ],
+    ids=["adapters", "backends", "scanner and sanitizer"],
+)
+def test_neighbours_do_not_know_each_other(rooms: tuple[str, ...]) -> None:
     assert not [
         (a, b)
         for a, named in TREE.graph.items()
         for b in named
-        if {a.split(".")[0], b.split(".")[0]} == both
+        for room in rooms
+        for other in rooms
+        if room != other and _is_in(a, room) and _is_in(b, other)
     ]
+
+
+def _is_in(module: str, room: str) -> bool:
+    return module == room or module.startswith(f"{room}.")
+
+
+def test_the_engine_does_no_io_and_knows_messages_and_errors_only() -> None:
+    engine = [name for name in TREE.parsed if _is_in(name, "engine")]
+    known = {named for name in engine for named in TREE.graph[name] if not _is_in(named, "engine")}
+    assert known == {"errors", "messages"}
+    outside = {
+        full.split(".")[0]
+        for name in engine
+        for node in ast.walk(TREE.parsed[name])
+        for full in TREE.list_imports(node)
+    }
+    # Whatever joins these must not be able to read a clock, a file or a socket.
+    pure = {"collections", "dataclasses", "hashlib", "itertools", "json", "pydantic_core", "re"}
+    assert outside - pure == {"__future__", PACKAGE, "typing"}
 
 
 @pytest.mark.parametrize(
