@@ -88,7 +88,8 @@ def test_a_function_made_from_another_has_its_signature(tmp_path: Path) -> None:
     made = {
         "__init__.py": "from toy.core import Core, blocking\n\n"
         "__all__ = ['ask']\n\nask = blocking(Core.ask)\n",
-        "core.py": "class Core:\n    async def ask(self, text: str) -> str: ...\n\n"
+        "core.py": "class Base:\n    async def ask(self, /, text: str) -> str: ...\n\n"
+        "class Core(Base): ...\n\n"
         "def blocking(function): ...\n",
     }
     assert differences(tmp_path, plain, made) == []

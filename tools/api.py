@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 import subprocess
 import sys
 import tarfile
@@ -119,7 +120,7 @@ def _describe(name: str, thing: Any) -> Iterator[tuple[str, Item]]:
 def _write_function(function: Any) -> str:
     """Return the parameters and the result, without ``self``."""
     text = str(function.signature()).removeprefix(function.name)
-    text = text.replace("(self, ", "(").replace("(self)", "()")
+    text = re.sub(r"^\((self, |self)?(/, |/)?", "(", text)
     kind = " (coroutine)" if "async" in function.labels else ""
     return f"{text}{kind}"
 
@@ -147,6 +148,8 @@ def _find_source(attribute: Any) -> Any:
     path = getattr(value.arguments[0], "canonical_path", None)
     try:
         found = attribute.modules_collection[path] if path else None
+        # An inherited method is an alias, which does not tell its result.
+        found = found.final_target if found is not None and found.is_alias else found
     except (KeyError, griffe.AliasResolutionError):
         return None
     return found if found is not None and found.is_function else None

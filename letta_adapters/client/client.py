@@ -231,6 +231,7 @@ class AsyncLettaClient:
 
     async def connect_provider(
         self,
+        /,
         provider: str,
         *,
         api_key: str | None = None,

@@ -62,7 +62,7 @@ class AsyncAgents:
         found: dict[str, Any] = await self._client.request("GET", _path("agents", agent_id))
         return without_own(found)
 
-    async def update(self, agent_id: str, **fields: Any) -> dict[str, Any]:
+    async def update(self, /, agent_id: str, **fields: Any) -> dict[str, Any]:
         """Change fields of the API's agent object, and the settings that its sessions inherit.
 
         Fields are ``name``, ``model``, ``tags``, ...; for settings see :meth:`settings` (``None``
@@ -186,7 +186,7 @@ class AsyncConversations:
     def __init__(self, client: AsyncLettaClient) -> None:
         self._client = client
 
-    async def create(self, agent_id: str, **fields: Any) -> dict[str, Any]:
+    async def create(self, /, agent_id: str, **fields: Any) -> dict[str, Any]:
         """Create a conversation (``summary``, ``model``, ``model_settings``, ...) and return it."""
         found: dict[str, Any] = await self._client.request(
             "POST", "/v1/conversations/", params={"agent_id": _checked(agent_id)}, body=fields
@@ -209,7 +209,7 @@ class AsyncConversations:
         found: dict[str, Any] = await self._client.request("GET", path)
         return found
 
-    async def update(self, conversation_id: str, **fields: Any) -> dict[str, Any]:
+    async def update(self, /, conversation_id: str, **fields: Any) -> dict[str, Any]:
         """Change ``summary``, ``model``, ``model_settings``; the API ignores ``None``."""
         path = _path("conversations", conversation_id)
         found: dict[str, Any] = await self._client.request("PATCH", path, body=_fields(fields))

@@ -22,15 +22,17 @@ from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
+from functools import wraps
 from queue import Empty, SimpleQueue
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar
 from weakref import WeakSet
 
 from letta_adapters._utils.waiting import within
 from letta_adapters.errors import SessionClosedError
 
 T = TypeVar("T")
-_Core = TypeVar("_Core")
+_Core_co = TypeVar("_Core_co", covariant=True)
+_P = ParamSpec("_P")
 
 # Both count items. One read of the socket (64 KiB) holds up to ~180 events; a lower mark would stop
 # the loop in the middle of it, before the consumer had a chance to run.
@@ -346,20 +348,28 @@ def get_bridge() -> Bridge:
         return _bridge
 
 
-class Bridged(Generic[_Core]):
+class Bridged(Generic[_Core_co]):
     """Base of objects whose asynchronous counterpart lives on this process's background loop.
 
     After ``fork()`` the child makes a new counterpart on first use: the parent's connections and
     loop are not the child's to touch.
     """
 
-    def __init__(self, make: Callable[[_Core | None], _Core]) -> None:
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        # What `blocking` made has the name of the asynchronous method until it has its own.
+        for name, member in vars(cls).items():
+            if hasattr(member, "__wrapped__"):
+                member.__module__ = cls.__module__
+                member.__qualname__ = f"{cls.__qualname__}.{name}"
+
+    def __init__(self, make: Callable[[_Core_co | None], _Core_co]) -> None:
         self._make = make
         self._home = get_bridge()
-        self._made: _Core = make(None)
+        self._made: _Core_co = make(None)
 
     @property
-    def _core(self) -> _Core:
+    def _core(self) -> _Core_co:
         bridge = get_bridge()
         # Another bridge than the one it was made on: this is the child of a fork.
         if bridge is not self._home:
@@ -370,6 +380,28 @@ class Bridged(Generic[_Core]):
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         # Not through a kept reference: after a fork that would be the parent's loop.
         return get_bridge().call(work)
+
+
+def blocking(
+    method: Callable[Concatenate[_Core_co, _P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Bridged[_Core_co], _P], T]:
+    """Make the blocking twin of an asynchronous method, for a class that is :class:`Bridged`.
+
+    It has the same parameters, also for type checkers, the same result and the same docstring. A
+    method with ``**fields`` needs ``self, /``, because a field may be called ``self`` otherwise::
+
+        class LettaClient(Bridged[AsyncLettaClient]):
+            create_agent = blocking(AsyncLettaClient.create_agent)
+    """
+    name = method.__name__
+
+    @wraps(method)
+    def call(self: Bridged[_Core_co], /, *args: _P.args, **kwargs: _P.kwargs) -> T:
+        # Looked up on the object, so that a subclass of the counterpart may have its own.
+        work: Coroutine[Any, Any, T] = getattr(self._core, name)(*args, **kwargs)
+        return self._run(work)
+
+    return call
 
 
 def _before_fork() -> None:

@@ -1,38 +1,35 @@
 """The same API as :mod:`letta_adapters.client.client`, for synchronous code.
 
 Each object here drives its asynchronous counterpart on one background event loop and has no logic
-of its own.
+of its own. What only forwards is made by :func:`~letta_adapters.sync.bridge.blocking`; the methods
+of a turn are written out, because turns belong to the calling thread.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from letta_adapters.backends.base import Order, Target
-from letta_adapters.backends.config import BackendSpec, RuntimeStatus
+from letta_adapters.backends.base import Target
+from letta_adapters.backends.config import BackendSpec
 from letta_adapters.client.client import AsyncLettaClient, make_session, new_target, resume_target
 from letta_adapters.client.resources import AsyncAgents, AsyncConversations, AsyncModels
-from letta_adapters.client.session import PAGE_SIZE, AsyncSession
+from letta_adapters.client.session import AsyncSession
 from letta_adapters.errors import InvalidInputError, LettaError
 from letta_adapters.messages import (
-    BootstrapState,
-    InitMessage,
     Message,
-    MessagePage,
     RecoveryResult,
     ResultMessage,
 )
-from letta_adapters.sync.bridge import Bridged, get_bridge
+from letta_adapters.sync.bridge import Bridged, blocking, get_bridge
 
 if TYPE_CHECKING:
     import httpx
     from typing_extensions import Unpack
 
     from letta_adapters.client.turn import MessageStream
-    from letta_adapters.options import AgentKwargs, PermissionMode, SessionKwargs, Toolset
+    from letta_adapters.options import AgentKwargs, SessionKwargs
 
 
 class LettaClient(Bridged[AsyncLettaClient]):
@@ -76,9 +73,7 @@ class LettaClient(Bridged[AsyncLettaClient]):
         with self.create_session(agent_id, **options) as session:
             return session.run_turn(message)
 
-    def create_agent(self, **options: Unpack[AgentKwargs]) -> str:
-        """Create an agent (:class:`~letta_adapters.options.AgentOptions`) and return its id."""
-        return self._run(self._core.create_agent(**options))
+    create_agent = blocking(AsyncLettaClient.create_agent)
 
     def create_session(
         self, agent_id: str | None = None, **options: Unpack[SessionKwargs]
@@ -100,48 +95,10 @@ class LettaClient(Bridged[AsyncLettaClient]):
         """
         return Session(self, resume_target(id, agent_id, conversation_id), options)
 
-    def list_messages(
-        self,
-        agent_id: str | None = None,
-        conversation_id: str | None = None,
-        before: str | None = None,
-        after: str | None = None,
-        order: Order = "desc",
-        limit: int = PAGE_SIZE,
-    ) -> MessagePage:
-        """Return a page of stored messages, newest first; no session is needed."""
-        return self._run(
-            self._core.list_messages(agent_id, conversation_id, before, after, order, limit)
-        )
-
-    def runtime_status(self) -> RuntimeStatus:
-        """Return the state of the embedded runtime: its memory, and the processes that use it."""
-        return self._run(self._core.runtime_status())
-
-    def connect_provider(
-        self,
-        provider: str,
-        *,
-        api_key: str | None = None,
-        base_url: str | None = None,
-        **fields: str,
-    ) -> list[str]:
-        """Connect a model provider, for all agents of this state directory."""
-        core = self._core
-        return self._run(
-            core.connect_provider(provider, api_key=api_key, base_url=base_url, **fields)
-        )
-
-    def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, Any] | None = None,
-        body: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Make any call of the Letta API and return the decoded JSON."""
-        return self._run(self._core.request(method, path, params=params, body=body))
+    list_messages = blocking(AsyncLettaClient.list_messages)
+    runtime_status = blocking(AsyncLettaClient.runtime_status)
+    connect_provider = blocking(AsyncLettaClient.connect_provider)
+    request = blocking(AsyncLettaClient.request)
 
     @property
     def backend_name(self) -> str:
@@ -153,9 +110,7 @@ class LettaClient(Bridged[AsyncLettaClient]):
         """True once the client was closed, which is final."""
         return self._core.closed
 
-    def close(self) -> None:
-        """Stop the turns that are running and close for good. It can be called more than once."""
-        self._run(self._core.close())
+    close = blocking(AsyncLettaClient.close)
 
     def __enter__(self) -> LettaClient:
         return self
@@ -226,9 +181,7 @@ class Session(Bridged[AsyncSession]):
         """The servers of ``mcp_servers`` that are not connected, each with the reason."""
         return self._core.mcp_problems
 
-    def initialize(self) -> InitMessage:
-        """Open the session now, if it is not open, and return the first message of its stream."""
-        return self._run(self._core.initialize())
+    initialize = blocking(AsyncSession.initialize)
 
     def send(self, message: Any, *, otid: str | None = None) -> None:
         """Send a message and return once the server has accepted it; then read :meth:`stream`.
@@ -256,23 +209,9 @@ class Session(Bridged[AsyncSession]):
         """Send a message and return the turn's result; clear an abandoned approval first."""
         return self._run(self._core._run_turn(message, otid, threading.current_thread()))
 
-    def abort(self) -> None:
-        """Stop the agent's current turn; it is no error if none runs."""
-        self._run(self._core.abort())
-
-    def list_messages(
-        self,
-        before: str | None = None,
-        after: str | None = None,
-        order: Order = "desc",
-        limit: int = PAGE_SIZE,
-    ) -> MessagePage:
-        """Return a page of stored messages, newest first, also while a stream is running."""
-        return self._run(self._core.list_messages(before, after, order, limit))
-
-    def bootstrap_state(self, limit: int = PAGE_SIZE) -> BootstrapState:
-        """Return ids, model, tools, the newest messages and the calls that wait for an answer."""
-        return self._run(self._core.bootstrap_state(limit))
+    abort = blocking(AsyncSession.abort)
+    list_messages = blocking(AsyncSession.list_messages)
+    bootstrap_state = blocking(AsyncSession.bootstrap_state)
 
     def recover_pending_approvals(self) -> RecoveryResult:
         """Deny the tool calls that an abandoned turn left waiting; no model is called for it."""
@@ -280,38 +219,13 @@ class Session(Bridged[AsyncSession]):
 
     # -- model, toolset and queue ----------------------------------------------------------------
 
-    def update_model(self, model: str) -> None:
-        """Use another model in this conversation from the next turn on (not in others)."""
-        self._run(self._core.update_model(model))
-
-    def update_toolset(self, toolset: Toolset) -> None:
-        """Use another set of Letta Code's own tools from the next turn on; ``"none"`` for none."""
-        self._run(self._core.update_toolset(toolset))
-
-    def change_device_state(
-        self,
-        *,
-        permission_mode: PermissionMode | None = None,
-        cwd: str | Path | None = None,
-    ) -> None:
-        """Change the permission mode or the working directory at once, also in a running turn."""
-        self._run(self._core.change_device_state(permission_mode=permission_mode, cwd=cwd))
-
-    def device_status(self) -> dict[str, Any]:
-        """Return the server's own description of this conversation's state."""
-        return self._run(self._core.device_status())
-
-    def queued(self) -> tuple[Mapping[str, Any], ...]:
-        """Return the messages that wait behind a running turn."""
-        return self._run(self._core.queued())
-
-    def remove_queued(self, item_id: str) -> bool:
-        """Take a message out of the queue; return ``False`` if it is not in it (any more)."""
-        return self._run(self._core.remove_queued(item_id))
-
-    def resume_queue(self) -> int:
-        """Let the messages go on that an abort has put on hold, and return their number."""
-        return self._run(self._core.resume_queue())
+    update_model = blocking(AsyncSession.update_model)
+    update_toolset = blocking(AsyncSession.update_toolset)
+    change_device_state = blocking(AsyncSession.change_device_state)
+    device_status = blocking(AsyncSession.device_status)
+    queued = blocking(AsyncSession.queued)
+    remove_queued = blocking(AsyncSession.remove_queued)
+    resume_queue = blocking(AsyncSession.resume_queue)
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -341,98 +255,34 @@ class Session(Bridged[AsyncSession]):
 class Agents(Bridged[AsyncAgents]):
     """The agents of the backend; see :class:`~letta_adapters.client.resources.AsyncAgents`."""
 
-    def create(self, **options: Unpack[AgentKwargs]) -> str:
-        """Create an agent and return its id, as ``client.create_agent`` does."""
-        return self._run(self._core.create(**options))
-
-    def list(
-        self,
-        *,
-        tags: Sequence[str] = (),
-        query: str | None = None,
-        limit: int = 50,
-        after: str | None = None,
-    ) -> list[dict[str, Any]]:
-        """Return agents with all ``tags`` whose name matches ``query``; page by ``after``."""
-        return self._run(self._core.list(tags=tags, query=query, limit=limit, after=after))
-
-    def retrieve(self, agent_id: str) -> dict[str, Any]:
-        """Return one agent; raise NotFoundError if there is none."""
-        return self._run(self._core.retrieve(agent_id))
-
-    def update(self, agent_id: str, **fields: Any) -> dict[str, Any]:
-        """Change fields of the API's agent object, and the settings that its sessions inherit.
-
-        Fields are ``name``, ``model``, ``tags``, ...; for settings see :meth:`settings` (``None``
-        takes one back).
-        """
-        return self._run(self._core.update(agent_id, **fields))
-
-    def settings(self, agent_id: str) -> dict[str, Any]:
-        """Return the settings that the agent's sessions inherit by default (Letta Code)."""
-        return self._run(self._core.settings(agent_id))
-
-    def delete(self, agent_id: str) -> None:
-        """Delete an agent, its conversations and memory; raise NotFoundError if not found."""
-        self._run(self._core.delete(agent_id))
-
-    def secrets(self, agent_id: str) -> tuple[str, ...]:
-        """Return the names of the agent's secrets."""
-        return self._run(self._core.secrets(agent_id))
-
-    def set_secrets(self, agent_id: str, secrets: Mapping[str, str | None]) -> None:
-        """Set secrets; ``None`` removes one."""
-        self._run(self._core.set_secrets(agent_id, secrets))
-
-    def memory_files(self, agent_id: str) -> Sequence[dict[str, Any]]:
-        """Return the files of the agent's memory."""
-        return self._run(self._core.memory_files(agent_id))
-
-    def memory_history(self, agent_id: str, path: str | None = None) -> Sequence[dict[str, Any]]:
-        """Return the commits of the agent's memory repository (of one file), newest first."""
-        return self._run(self._core.memory_history(agent_id, path))
-
-    def memory_path(self, agent_id: str) -> Path:
-        """Return the directory of the agent's memory repository (``Local`` only)."""
-        return self._run(self._core.memory_path(agent_id))
+    create = blocking(AsyncAgents.create)
+    list = blocking(AsyncAgents.list)
+    retrieve = blocking(AsyncAgents.retrieve)
+    update = blocking(AsyncAgents.update)
+    settings = blocking(AsyncAgents.settings)
+    delete = blocking(AsyncAgents.delete)
+    secrets = blocking(AsyncAgents.secrets)
+    set_secrets = blocking(AsyncAgents.set_secrets)
+    memory_files = blocking(AsyncAgents.memory_files)
+    memory_history = blocking(AsyncAgents.memory_history)
+    memory_path = blocking(AsyncAgents.memory_path)
 
 
 class Conversations(Bridged[AsyncConversations]):
     """The conversations of agents: :class:`~letta_adapters.client.resources.AsyncConversations`."""
 
-    def create(self, agent_id: str, **fields: Any) -> dict[str, Any]:
-        """Create a conversation (``summary``, ``model``, ``model_settings``, ...) and return it."""
-        return self._run(self._core.create(agent_id, **fields))
-
-    def list(
-        self, agent_id: str, *, limit: int = 50, after: str | None = None
-    ) -> list[dict[str, Any]]:
-        """Return the agent's conversations, newest first, without its default one."""
-        return self._run(self._core.list(agent_id, limit=limit, after=after))
-
-    def retrieve(self, conversation_id: str) -> dict[str, Any]:
-        """Return one conversation; raise NotFoundError if there is none."""
-        return self._run(self._core.retrieve(conversation_id))
-
-    def update(self, conversation_id: str, **fields: Any) -> dict[str, Any]:
-        """Change ``summary``, ``model``, ``model_settings``; the API ignores ``None``."""
-        return self._run(self._core.update(conversation_id, **fields))
-
-    def delete(self, conversation_id: str) -> None:
-        """Delete a conversation; raise NotFoundError if there is none."""
-        self._run(self._core.delete(conversation_id))
-
-    def fork(self, conversation_id: str, *, agent_id: str | None = None) -> dict[str, Any]:
-        """Make a new conversation with the same history (``agent_id`` for ``"default"``)."""
-        return self._run(self._core.fork(conversation_id, agent_id=agent_id))
+    create = blocking(AsyncConversations.create)
+    list = blocking(AsyncConversations.list)
+    retrieve = blocking(AsyncConversations.retrieve)
+    update = blocking(AsyncConversations.update)
+    delete = blocking(AsyncConversations.delete)
+    fork = blocking(AsyncConversations.fork)
 
 
 class Models(Bridged[AsyncModels]):
     """The models that the backend offers."""
 
-    def list(self) -> list[dict[str, Any]]:
-        """Return the chat models; ``handle`` is the value for ``model=``."""
-        return self._run(self._core.list())
+    list = blocking(AsyncModels.list)
 
 
 # -- module functions -----------------------------------------------------------------------------

@@ -365,6 +365,7 @@ def test_a_session_goes_on_with_another_bridge(
         patch.setattr(bridge_module, "_bridge", child)
         assert session.run_turn("again").success
         assert session.conversation_id == conversation
+        assert client.agents.retrieve(ev.AGENT)["id"] == ev.AGENT
         session.close()
         client.close()
     get_bridge().call(parents.close())

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,3 +119,49 @@ def test_both_streams_can_be_closed() -> None:
     assert inspect.iscoroutinefunction(MessageStream.aclose)
     returns = inspect.signature(client.Session.stream).return_annotation
     assert returns.startswith("Generator[")
+
+
+@pytest.mark.parametrize(("asynchronous", "synchronous"), PAIRS, ids=pair_id)
+def test_every_member_is_called_after_its_own_class(asynchronous: type, synchronous: type) -> None:
+    for name, member in public(synchronous).items():
+        if callable(member):
+            home = (synchronous.__module__, f"{synchronous.__qualname__}.{name}")
+            assert (member.__module__, member.__qualname__) == home
+
+
+USES = """
+from letta_adapters.sync.bridge import Bridged, blocking
+
+class Base:
+    async def ask(self, text: str, *, times: int = 1) -> str: ...
+
+class Core(Base):
+    async def tell(self, /, text: str, **fields: int) -> None: ...
+
+class Face(Bridged[Core]):
+    ask = blocking(Core.ask)
+    tell = blocking(Core.tell)
+
+face = Face(lambda _: Core())
+answer: str = face.ask("x", times=2)
+face.tell("x", self=1, other=2)
+wrong: int = face.ask("x")
+face.ask()
+face.ask(1)
+face.ask("x", 2)
+face.ask("x", time=2)
+face.tell("x", other="2")
+"""
+
+
+@pytest.mark.slow
+def test_a_type_checker_knows_the_parameters_of_what_only_forwards(tmp_path: Path) -> None:
+    pytest.importorskip("mypy", reason="mypy is not installed (extra: dev)")
+    file = tmp_path / "uses.py"
+    file.write_text(USES, "utf-8")
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(file)]
+    options = ["--disable-error-code", "empty-body", "--no-error-summary", "--no-pretty"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+    first = USES.splitlines().index('wrong: int = face.ask("x")') + 1
+    found = [line.split(":")[1] for line in done.stdout.splitlines() if "error:" in line]
+    assert found == [str(line) for line in range(first, first + 6)], done.stdout + done.stderr
