@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from letta_adapters.chat.constraints import Demand
 from letta_adapters.chat.messages import Entry
 from letta_adapters.chat.request import Call
-from letta_adapters.chat.response import Answer, Reader
+from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.engine.assembler import parse_arguments
 from letta_adapters.messages import ToolCallMessage
 
@@ -46,14 +46,16 @@ class Calling:
         """
         return self.demand.attempts(replace(self.call, partial=False) if whole else self.call)
 
-    def reader(self, call: Call | None = None) -> Reader:
+    def reader(self, call: Call | None = None) -> ResponseReader:
         """Return a reader for the events of the call.
 
         Args:
             call: The attempt to read; ``None``: the call itself.
         """
         call = call or self.call
-        return Reader((str(t["name"]) for t in call.tools), _answered(call.entries), self.stop)
+        return ResponseReader(
+            (str(t["name"]) for t in call.tools), _answered(call.entries), self.stop
+        )
 
 
 def _answered(entries: Sequence[Entry]) -> list[ToolCallMessage]:

@@ -28,7 +28,7 @@ _SPACE: Final = uuid.UUID("6f7c1c52-53b9-4a0e-a0d6-2f6a6d3ec2a4")
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class HistorySplit:
     """Hold a history, taken apart.
 
     Attributes:
@@ -52,7 +52,9 @@ class Plan:
     edited: Mapping[str, str] = field(default_factory=dict)
 
 
-def make_plan(entries: Sequence[Entry], agent_id: str, place: Place | None = None) -> Plan:
+def split_history(
+    entries: Sequence[Entry], agent_id: str, place: Place | None = None
+) -> HistorySplit:
     """Take a history apart for this agent, as it is seen from a place.
 
     A history need not end with a user's message: a graph promises only that some node is called
@@ -82,7 +84,7 @@ def make_plan(entries: Sequence[Entry], agent_id: str, place: Place | None = Non
         )
     mismatch = _mismatch(whole, at, agent_id) if at is not None else ""
     edited = _edited(whole[at]) if at is not None else {}
-    return Plan(marker, mismatch, new, _last_turn(whole), whole, system, edited)
+    return HistorySplit(marker, mismatch, new, _last_turn(whole), whole, system, edited)
 
 
 def _newest(whole: Sequence[Entry], agent_id: str, place: Place | None) -> int | None:

@@ -37,10 +37,10 @@ _SILENT: Final = frozenset({"", "user_message", "system_message"})
 
 # A ``note`` is about the run and no part of the message.
 Kind = Literal["text", "reasoning", "server_call", "server_result", "note", "other"]
-Piece = tuple[Kind, Any]
+Part = tuple[Kind, Any]
 
 
-class Reader:
+class ResponseReader:
     """Read the events of a call one by one and return what each adds to the message.
 
     Args:
@@ -68,14 +68,14 @@ class Reader:
         self._unsure: dict[str, ToolCallMessage] = {}
         # Calls already given out as server calls, so that none is given out twice.
         self._shown: set[str] = set()
-        self._stop = _Cutter(stop) if stop else None
+        self._stop = StopSequenceFilter(stop) if stop else None
 
     @property
     def id(self) -> str | None:
         """Return the answer's id, which is the same when the call is repeated."""
         return f"{ID_PREFIX}{self.start.id}" if self.start is not None else None
 
-    def read(self, event: CallEvent) -> Sequence[Piece]:
+    def read(self, event: CallEvent) -> Sequence[Part]:
         """Return the pieces that the event adds to the message.
 
         Args:
@@ -93,7 +93,7 @@ class Reader:
             pieces = self._whole(event)
         return self._cut(pieces) if self._stop is not None else pieces
 
-    def _fragment(self, event: Mapping[str, Any]) -> Sequence[Piece]:
+    def _fragment(self, event: Mapping[str, Any]) -> Sequence[Part]:
         """Return the text or reasoning in a token-level event."""
         kind = event.get("message_type")
         if kind == "assistant_message":
@@ -106,7 +106,7 @@ class Reader:
             return (("reasoning", thought),) if thought else ()
         return ()
 
-    def _whole(self, message: Message) -> Sequence[Piece]:
+    def _whole(self, message: Message) -> Sequence[Part]:
         """Return what a whole message adds beyond the fragments that were streamed before it."""
         if isinstance(message, AssistantMessage | ReasoningMessage):
             # Its text was streamed already, unless this answer is not streamed.
@@ -133,37 +133,37 @@ class Reader:
             return (("other", dict(message.raw)),)
         return ()
 
-    def _server_call(self, call: ToolCallMessage) -> list[Piece]:
+    def _server_call(self, call: ToolCallMessage) -> list[Part]:
         self._shown.add(call.tool_call_id)
         return [("server_call", call)]
 
-    def _result(self, result: ToolResultMessage) -> Sequence[Piece]:
+    def _result(self, result: ToolResultMessage) -> Sequence[Part]:
         """Return a tool's result together with its call, if the call was not given out before."""
         call = self._unsure.pop(result.tool_call_id, self._answered.get(result.tool_call_id))
         ours = call is not None and call.tool_name in self._own
         # The caller gave this result itself; the server only repeats it.
         if ours and result.tool_call_id in self._answered:
             return ()
-        pieces: list[Piece] = []
+        pieces: list[Part] = []
         if result.tool_call_id not in self._shown:
             # A result without its call would be an orphan to the framework.
             missing = ToolCallMessage(result.tool_call_id, result.tool_name or "", {})
             pieces += self._server_call(call or missing)
         return [*pieces, ("server_result", result)]
 
-    def _rest(self, end: CallEnd) -> Sequence[Piece]:
+    def _rest(self, end: CallEnd) -> Sequence[Part]:
         """Return the calls that waited for nobody after all: the server ran them itself."""
         waiting = {call.tool_call_id for call in end.pending}
-        pieces: list[Piece] = []
+        pieces: list[Part] = []
         for call_id, call in self._unsure.items():
             if call_id not in waiting:
                 pieces += self._server_call(call)
         return pieces
 
-    def _cut(self, pieces: Sequence[Piece]) -> list[Piece]:
+    def _cut(self, pieces: Sequence[Part]) -> list[Part]:
         """Drop all pieces from the first stop text on, holding back text that may begin one."""
         assert self._stop is not None
-        kept: list[Piece] = []
+        kept: list[Part] = []
         for kind, value in pieces:
             if self.stopped:
                 break
@@ -187,11 +187,11 @@ class Reader:
         return self.end.pending if self.end is not None else ()
 
 
-def _texts(text: str) -> list[Piece]:
+def _texts(text: str) -> list[Part]:
     return [("text", text)] if text else []
 
 
-class _Cutter:
+class StopSequenceFilter:
     """Cut a text at the first of several stop texts, each of which may arrive in fragments."""
 
     def __init__(self, stop: Sequence[str]) -> None:
@@ -228,8 +228,8 @@ class _Cutter:
 class Answer:
     """Hold a whole answer: its pieces, and the reader that knows its first and last event."""
 
-    reader: Reader
-    pieces: tuple[Piece, ...] = field(default=())
+    reader: ResponseReader
+    pieces: tuple[Part, ...] = field(default=())
 
     @property
     def end(self) -> CallEnd:

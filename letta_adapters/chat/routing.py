@@ -12,7 +12,7 @@ from letta_adapters._utils.locks import process_lock
 from letta_adapters.backends.base import Conversation
 from letta_adapters.chat import conversations
 from letta_adapters.chat.cache import recent
-from letta_adapters.chat.history import Plan, call_key
+from letta_adapters.chat.history import HistorySplit, call_key
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.messages import Entry, digest_of
 from letta_adapters.chat.request import Call
@@ -77,7 +77,7 @@ class Route:
         return replace(self, lost=True, key=None, asked=self.key)
 
     def instructions(
-        self, plan: Plan, call: Call, told: tuple[str | None, str | None] = (None, None)
+        self, plan: HistorySplit, call: Call, told: tuple[str | None, str | None] = (None, None)
     ) -> str:
         """Return the text that the agent has to be told, or told again, as system text is.
 
@@ -103,7 +103,9 @@ def settings_digest(call: Call) -> str | None:
     return digest_of(dict(call.settings)) if call.settings else None
 
 
-async def make_route(client: AsyncLettaClient, call: Call, plan: Plan, agent_id: str) -> Route:
+async def make_route(
+    client: AsyncLettaClient, call: Call, plan: HistorySplit, agent_id: str
+) -> Route:
     """Choose the route, and look up or create the conversation where the choice leaves it open.
 
     Args:
@@ -127,7 +129,7 @@ async def make_route(client: AsyncLettaClient, call: Call, plan: Plan, agent_id:
     return route
 
 
-def choose_route(call: Call, plan: Plan, agent_id: str, *, first: bool = False) -> Route:
+def choose_route(call: Call, plan: HistorySplit, agent_id: str, *, first: bool = False) -> Route:
     """Apply the history rule, without any look-up; an explicit argument wins over a marker.
 
     Args:
@@ -160,7 +162,7 @@ def choose_route(call: Call, plan: Plan, agent_id: str, *, first: bool = False) 
     return Route(plan.whole, begun, key=_key(call, plan, plan.whole, ""), repeated=True)
 
 
-def _is_stored_in_part(plan: Plan) -> bool:
+def _is_stored_in_part(plan: HistorySplit) -> bool:
     """Return whether the conversation that the history fits holds some of its new messages."""
     if plan.marker is None or plan.mismatch:
         return False
@@ -185,7 +187,7 @@ def _name(call: Call, *, first: bool) -> str | None:
     return name_of(call.place, call.scope, first=first)
 
 
-def _after_a_failure(plan: Plan, marker: Marker) -> Route:
+def _after_a_failure(plan: HistorySplit, marker: Marker) -> Route:
     """Return the route of a call whose new messages are partly stored already.
 
     The conversation went on by at least those, so its marker's head is not looked for.
@@ -197,7 +199,7 @@ def _after_a_failure(plan: Plan, marker: Marker) -> Route:
     return Route(send, where, marker, forced=True, lost=not send)
 
 
-def _named(call: Call, plan: Plan, where: Conversation) -> Route:
+def _named(call: Call, plan: HistorySplit, where: Conversation) -> Route:
     """Return the route to the conversation that the application names."""
     marker = plan.marker
     if marker is not None and marker.conversation_id != where.conversation_id:
@@ -212,7 +214,7 @@ def _named(call: Call, plan: Plan, where: Conversation) -> Route:
     return Route(send, where, marker, key, named=True, forced=True)
 
 
-def _to_name(call: Call, plan: Plan, name: str) -> Route:
+def _to_name(call: Call, plan: HistorySplit, name: str) -> Route:
     """Return the route to the conversation of a name that the application or its place gives."""
     # A summary stands for messages that the conversation holds in full, so it is not sent.
     send = tuple(entry for entry in plan.last_turn if not entry.summary) or plan.last_turn
@@ -222,7 +224,7 @@ def _to_name(call: Call, plan: Plan, name: str) -> Route:
 
 
 async def _look_up(
-    client: AsyncLettaClient, call: Call, plan: Plan, route: Route, agent_id: str
+    client: AsyncLettaClient, call: Call, plan: HistorySplit, route: Route, agent_id: str
 ) -> Route:
     """Find or create the one conversation of a name, also when ten calls start at once."""
     name = route.name
@@ -236,7 +238,7 @@ async def _look_up(
     return replace(route, conversation=found)
 
 
-def mismatched(call: Call, plan: Plan, reason: str, *, occupied: bool = False) -> Route:
+def mismatched(call: Call, plan: HistorySplit, reason: str, *, occupied: bool = False) -> Route:
     """Return the route for a history that does not fit, as ``on_mismatch`` decides.
 
     Args:
@@ -257,12 +259,12 @@ def mismatched(call: Call, plan: Plan, reason: str, *, occupied: bool = False) -
     return replace(retold(call, plan), forked=reason)
 
 
-def retold(call: Call, plan: Plan) -> Route:
+def retold(call: Call, plan: HistorySplit) -> Route:
     """Return the route that tells the whole history in a fresh conversation."""
     return Route(plan.whole, key=_key(call, plan, plan.whole, "fork"))
 
 
-def _key(call: Call, plan: Plan, send: tuple[Entry, ...], where: str) -> str | None:
+def _key(call: Call, plan: HistorySplit, send: tuple[Entry, ...], where: str) -> str | None:
     """Return the call's key, or ``None`` if it cannot be known again; see :func:`call_key`."""
     tools = digest_of([dict(tool) for tool in call.tools])
     context = [where, digest_of(plan.system), tools, call.note]

@@ -21,7 +21,7 @@ from letta_adapters._utils.bounded import Bounded
 from letta_adapters.chat.clients import Caller
 from letta_adapters.chat.constrained import Calling
 from letta_adapters.chat.request import Call, CallEnd, CallEvent
-from letta_adapters.chat.response import Answer, Piece, Reader
+from letta_adapters.chat.response import Answer, Part, ResponseReader
 from letta_adapters.errors import is_retryable
 
 _LONGEST_WAIT = 8.0  # seconds
@@ -108,7 +108,7 @@ class Runner:
         attempts = calling.attempts(whole=draft is None)
         call = next(attempts)
         while True:
-            reader, pieces = calling.reader(call), list[Piece]()
+            reader, pieces = calling.reader(call), list[Part]()
             if draft is not None:
                 draft.begin()
             with closing(self._events(call)) as events:
@@ -134,7 +134,7 @@ class Runner:
         attempts = calling.attempts(whole=draft is None)
         call = next(attempts)
         while True:
-            reader, pieces = calling.reader(call), list[Piece]()
+            reader, pieces = calling.reader(call), list[Part]()
             if draft is not None:
                 draft.begin()
             async with aclosing(self._aevents(call)) as events:
@@ -155,7 +155,7 @@ class Runner:
     def run(
         self,
         calling: Calling,
-        make: Callable[[Reader], Maker],
+        make: Callable[[ResponseReader], Maker],
         draft: Drafter | None = None,
     ) -> Generator[Any, None, None]:
         """Yield a streamed answer, in the form that ``make`` gives it.
@@ -185,7 +185,7 @@ class Runner:
     async def arun(
         self,
         calling: Calling,
-        make: Callable[[Reader], Maker],
+        make: Callable[[ResponseReader], Maker],
         draft: Drafter | None = None,
     ) -> AsyncGenerator[Any, None]:
         """Yield a streamed answer asynchronously; see :meth:`run`.

@@ -17,7 +17,7 @@ from letta_adapters._utils.waiting import ended
 from letta_adapters.backends.base import Conversation, TurnSettings
 from letta_adapters.chat import conversations, payload, replay
 from letta_adapters.chat.cache import HELD_SECONDS, Held, memo_of, recent
-from letta_adapters.chat.history import Plan, inputs_of, make_plan
+from letta_adapters.chat.history import HistorySplit, inputs_of, split_history
 from letta_adapters.chat.known_answers import calls_in_work, given
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.messages import Entry, digest_of
@@ -68,7 +68,7 @@ class Exchange(AsyncIterator[CallEvent]):
         # The paused turn that this call resumed.
         self._before: Held | None = None
         # Where the call goes, while it may have to be sent once more because it was refused.
-        self._refusable: tuple[Plan, Route] | None = None
+        self._refusable: tuple[HistorySplit, Route] | None = None
         self._events = self._run()
         self._next = self._events.__anext__
 
@@ -145,7 +145,7 @@ class Exchange(AsyncIterator[CallEvent]):
         entries = _remembered(call.entries, agent_id)
         # With one conversation for the whole thread, answers given at any place of it count as its
         # own.
-        plan = make_plan(entries, agent_id, None if call.scope == "thread" else call.place)
+        plan = split_history(entries, agent_id, None if call.scope == "thread" else call.place)
         route = self._left_alone(plan, await make_route(client, call, plan, agent_id))
         leave: Callable[[], None] | None = None
         if route.conversation is not None and not route.fresh:
@@ -176,7 +176,7 @@ class Exchange(AsyncIterator[CallEvent]):
                 route = route.going_on()
         return await self._send_there(plan, route, agent_id, leave)
 
-    def _left_alone(self, plan: Plan, route: Route) -> Route:
+    def _left_alone(self, plan: HistorySplit, route: Route) -> Route:
         """Return a route that denies no call which another caller of this process will answer.
 
         Raises:
@@ -276,7 +276,9 @@ class Exchange(AsyncIterator[CallEvent]):
             return None
         return held
 
-    async def _of_held(self, plan: Plan, route: Route, held: Held, agent_id: str) -> Ending | None:
+    async def _of_held(
+        self, plan: HistorySplit, route: Route, held: Held, agent_id: str
+    ) -> Ending | None:
         """Go on with a turn that waits, if this call can; otherwise return ``None``."""
         if (said := held.since(route.key)) is not None:
             turn = held.turn
@@ -288,14 +290,14 @@ class Exchange(AsyncIterator[CallEvent]):
             return await self._send(plan, await self._anew(plan, held), agent_id, None)
         return None
 
-    def _needs_anew(self, plan: Plan, route: Route) -> bool:
+    def _needs_anew(self, plan: HistorySplit, route: Route) -> bool:
         """Return whether a call brings instructions that its paused turn was begun without.
 
         In a conversation of its own, the first instructions would hold beside the new ones.
         """
         return self._call.ephemeral and bool(route.instructions(plan, self._call))
 
-    async def _anew(self, plan: Plan, held: Held) -> Route:
+    async def _anew(self, plan: HistorySplit, held: Held) -> Route:
         """Give up a turn whose conversation was for it alone, and tell the history anew."""
         where = held.turn.conversation
         memo_of(self._client).held.pop(where, None)
@@ -303,7 +305,7 @@ class Exchange(AsyncIterator[CallEvent]):
         await self._client.finish(conversations.remove(self._client, where))
         return retold(self._call, plan)
 
-    def _resume(self, plan: Plan, route: Route, held: Held) -> Ending:
+    def _resume(self, plan: HistorySplit, route: Route, held: Held) -> Ending:
         """Answer the calls that a paused turn waits for and let it go on."""
         turn = held.turn
         del memo_of(self._client).held[turn.conversation]
@@ -356,7 +358,7 @@ class Exchange(AsyncIterator[CallEvent]):
     # -- the turn ---------------------------------------------------------------------------
 
     async def _send_there(
-        self, plan: Plan, route: Route, agent_id: str, leave: Callable[[], None] | None
+        self, plan: HistorySplit, route: Route, agent_id: str, leave: Callable[[], None] | None
     ) -> Ending:
         """Send what is new, in a fresh conversation if the history's own is gone."""
         try:
@@ -369,7 +371,7 @@ class Exchange(AsyncIterator[CallEvent]):
         return await self._send(plan, mismatched(self._call, plan, _GONE), agent_id, None)
 
     async def _send(
-        self, plan: Plan, route: Route, agent_id: str, leave: Callable[[], None] | None
+        self, plan: HistorySplit, route: Route, agent_id: str, leave: Callable[[], None] | None
     ) -> Ending:
         """Create or set up the conversation, and begin the turn in it."""
         client, call = self._client, self._call
@@ -468,7 +470,7 @@ class Exchange(AsyncIterator[CallEvent]):
             return await self._begin(ending, self._compose(*refused, refused[1].waiting), leave)
         raise failure
 
-    async def _begin_again(self, ending: Ending, plan: Plan, route: Route) -> MessageStream:
+    async def _begin_again(self, ending: Ending, plan: HistorySplit, route: Route) -> MessageStream:
         """Send a refused message together with answers to the calls that wait.
 
         The history may hold results of them although it no longer tells where they belong; the
@@ -485,7 +487,7 @@ class Exchange(AsyncIterator[CallEvent]):
         return await self._begin(ending, request, leave)
 
     def _compose(
-        self, plan: Plan, route: Route, waiting: Sequence[PendingToolCall]
+        self, plan: HistorySplit, route: Route, waiting: Sequence[PendingToolCall]
     ) -> payload.Sending:
         # The agent holds the message and never answered it; sending it again would double it.
         """Return the request that brings what is new in the form this backend takes.

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from letta_adapters.chat.history import Plan, inputs_of
+from letta_adapters.chat.history import HistorySplit, inputs_of
 from letta_adapters.chat.known_answers import given
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.messages import arguments_digest, digest_of
@@ -50,7 +50,7 @@ class Ending:
         self,
         client: AsyncLettaClient,
         call: Call,
-        plan: Plan,
+        plan: HistorySplit,
         route: Route,
         *,
         used: Usage | None = None,

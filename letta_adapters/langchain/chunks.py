@@ -19,12 +19,12 @@ from langchain_core.messages.tool import ToolCall, invalid_tool_call, tool_call,
 from langchain_core.outputs import ChatGenerationChunk
 
 from letta_adapters.chat import CallEvent
-from letta_adapters.chat.response import Answer, Piece, Reader
+from letta_adapters.chat.response import Answer, Part, ResponseReader
 from letta_adapters.langchain.metadata import NOTES, PROVIDER, metadata_of, usage_metadata_of
 from letta_adapters.messages import ToolCallMessage, ToolResultMessage
 
 
-def block_of(piece: Piece) -> dict[str, Any]:
+def block_of(piece: Part) -> dict[str, Any]:
     """Return the standard content block of a piece that is no text."""
     kind, value = piece
     if kind == "reasoning":
@@ -51,7 +51,7 @@ def block_of(piece: Piece) -> dict[str, Any]:
 class ChunkMaker:
     """Make the chunks of one streamed message."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: ResponseReader) -> None:
         self._reader = reader
         self._index = -1
         self._last = ""
@@ -66,12 +66,12 @@ class ChunkMaker:
         """Return the chunk that ends the message."""
         return [ChatGenerationChunk(message=self.last())]
 
-    def replay(self, pieces: Iterable[Piece]) -> list[ChatGenerationChunk]:
+    def replay(self, pieces: Iterable[Part]) -> list[ChatGenerationChunk]:
         """Return all chunks of a whole answer."""
         made = [ChatGenerationChunk(message=self.chunk(piece)) for piece in pieces]
         return made + self.finish()
 
-    def chunk(self, piece: Piece) -> AIMessageChunk:
+    def chunk(self, piece: Part) -> AIMessageChunk:
         """Return the chunk of one piece.
 
         Blocks of one kind that follow each other get one index, so LangChain merges them into one

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from letta_adapters.chat import CallEvent
-from letta_adapters.chat.response import Piece, Reader
+from letta_adapters.chat.response import Part, ResponseReader
 from letta_adapters.langchain.chunks import block_of
 from letta_adapters.langchain.metadata import NOTES, PROVIDER, metadata_of, usage_metadata_of
 from letta_adapters.messages import ToolCallMessage
@@ -24,7 +24,7 @@ _DELTAS = {"text": ("text-delta", "text"), "reasoning": ("reasoning-delta", "rea
 class EventMaker:
     """Make the protocol events of one message."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: ResponseReader) -> None:
         self._reader = reader
         self._index = -1
         self._open: str = ""
@@ -42,7 +42,7 @@ class EventMaker:
             made = self._begin() + made
         return made
 
-    def replay(self, pieces: Iterable[Piece]) -> list[Event]:
+    def replay(self, pieces: Iterable[Part]) -> list[Event]:
         """Return all protocol events of a whole answer."""
         made = self._begin()
         for piece in pieces:
@@ -61,7 +61,7 @@ class EventMaker:
         id_ = self._reader.id or ""
         return [{"event": "message-start", "role": "ai", "id": id_, "metadata": metadata}]
 
-    def events(self, piece: Piece) -> Iterator[Event]:
+    def events(self, piece: Part) -> Iterator[Event]:
         """Yield the protocol events of one piece."""
         kind, value = piece
         if kind == "note":

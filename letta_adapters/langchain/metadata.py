@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from letta_adapters.chat.response import STOPPED, Reader
+from letta_adapters.chat.response import STOPPED, ResponseReader
 from letta_adapters.langchain.messages import MARKER_KEY
 from letta_adapters.messages import Usage
 
@@ -18,7 +18,7 @@ NOTES: Final = "letta_notes"
 QUESTIONS: Final = "letta_questions"
 
 
-def metadata_of(reader: Reader) -> dict[str, Any]:
+def metadata_of(reader: ResponseReader) -> dict[str, Any]:
     """Return the message's ``response_metadata``.
 
     It goes on the last chunk only: LangChain would concatenate strings of several chunks.
@@ -48,7 +48,7 @@ def metadata_of(reader: Reader) -> dict[str, Any]:
     return made
 
 
-def usage_metadata_of(reader: Reader) -> dict[str, Any] | None:
+def usage_metadata_of(reader: ResponseReader) -> dict[str, Any] | None:
     """Return the message's ``UsageMetadata``; ``None`` for an answer that was given before."""
     end = reader.end
     return None if end is None or end.usage is None else usage_of(end.usage)

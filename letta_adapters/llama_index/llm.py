@@ -24,7 +24,7 @@ from typing_extensions import Self
 from letta_adapters.chat import Call
 from letta_adapters.chat.constrained import Calling
 from letta_adapters.chat.constraints import choose
-from letta_adapters.chat.response import Answer, Reader
+from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.chat.runner import Runner
 from letta_adapters.engine.assembler import parse_arguments
 from letta_adapters.errors import InvalidInputError
@@ -517,7 +517,7 @@ def _selection(call: ToolCallBlock) -> ToolSelection:
 
 def _makers(
     calling: Calling, shape: Shape | None
-) -> tuple[Callable[[Reader], ResponseMaker], Draft | None]:
+) -> tuple[Callable[[ResponseReader], ResponseMaker], Draft | None]:
     """Return the function that makes a stream's responses, and a draft for an object."""
     ephemeral = calling.call.ephemeral
     if shape is None:

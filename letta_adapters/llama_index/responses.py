@@ -13,7 +13,7 @@ from typing import Any
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
 
 from letta_adapters.chat import CallEvent
-from letta_adapters.chat.response import STOPPED, Piece, Reader
+from letta_adapters.chat.response import STOPPED, Part, ResponseReader
 from letta_adapters.llama_index.messages import assistant_message
 from letta_adapters.messages import ToolCallMessage
 
@@ -27,7 +27,7 @@ class ResponseMaker:
             must not say that a history could go on there.
     """
 
-    def __init__(self, reader: Reader, *, ephemeral: bool = False) -> None:
+    def __init__(self, reader: ResponseReader, *, ephemeral: bool = False) -> None:
         self._reader = reader
         self._text = ""
         self._thinking = ""
@@ -38,7 +38,7 @@ class ResponseMaker:
         """Return the responses that an event of the call adds."""
         return [made for piece in self._reader.read(event) for made in self._of(piece)]
 
-    def replay(self, pieces: Iterable[Piece]) -> list[ChatResponse]:
+    def replay(self, pieces: Iterable[Part]) -> list[ChatResponse]:
         """Return all responses of a whole answer."""
         return [made for piece in pieces for made in self._of(piece)] + self.finish()
 
@@ -46,7 +46,7 @@ class ResponseMaker:
         """Return the last response: tool calls, usage, and where the answer was given."""
         return [self.whole("")]
 
-    def _of(self, piece: Piece) -> list[ChatResponse]:
+    def _of(self, piece: Part) -> list[ChatResponse]:
         """Return the responses of one piece; a tool that ran on the server has none of its own."""
         kind, value = piece
         if kind == "text":
@@ -63,7 +63,7 @@ class ResponseMaker:
     def _message(self) -> ChatMessage:
         return assistant_message(self._text, self._thinking)
 
-    def take(self, pieces: Iterable[Piece]) -> ResponseMaker:
+    def take(self, pieces: Iterable[Part]) -> ResponseMaker:
         """Add pieces without a response for each; return this object."""
         for kind, value in pieces:
             if kind == "text":
@@ -125,7 +125,7 @@ def usage_of(usage: Any) -> dict[str, int]:
     return made | {name: value for name, value in details.items() if value is not None}
 
 
-def server_tool(piece: Piece) -> list[dict[str, Any]]:
+def server_tool(piece: Part) -> list[dict[str, Any]]:
     """Return the entry of a response's ``raw`` about a tool that the agent ran itself."""
     kind, value = piece
     if kind == "server_call":
@@ -137,7 +137,7 @@ def server_tool(piece: Piece) -> list[dict[str, Any]]:
     return []
 
 
-def response_of(reader: Reader, pieces: Iterable[Piece], *, ephemeral: bool) -> ChatResponse:
+def response_of(reader: ResponseReader, pieces: Iterable[Part], *, ephemeral: bool) -> ChatResponse:
     """Return a whole answer that was not streamed."""
     return ResponseMaker(reader, ephemeral=ephemeral).take(pieces).whole()
 

@@ -20,7 +20,7 @@ from llama_index.core.workflow import Context
 
 from letta_adapters.chat import Call, CallEnd, CallEvent, Entry
 from letta_adapters.chat.constrained import Calling
-from letta_adapters.chat.response import Piece
+from letta_adapters.chat.response import Part
 from letta_adapters.llama_index.responses import usage_of
 from letta_adapters.llama_index.spans import (
     ServerTool,
@@ -239,9 +239,9 @@ def _raw(end: CallEnd) -> dict[str, Any]:
     return made | ({} if end.usage is None else {"usage": usage_of(end.usage)})
 
 
-def _joined(pieces: list[Piece]) -> list[Piece]:
+def _joined(pieces: list[Part]) -> list[Part]:
     """Return the pieces with neighbours of one kind joined."""
-    made: list[Piece] = []
+    made: list[Part] = []
     for kind, value in pieces:
         if made and made[-1][0] == kind and kind in ("text", "reasoning"):
             made[-1] = (kind, made[-1][1] + value)

@@ -23,7 +23,7 @@ from llama_index.core.workflow import Context
 from letta_adapters.backends.base import has
 from letta_adapters.chat.constrained import Calling
 from letta_adapters.chat.request import Call
-from letta_adapters.chat.response import Answer, Reader
+from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.chat.runner import Drafter, Maker, Runner
 from letta_adapters.llama_index.llm import LettaLLM
 from letta_adapters.llama_index.messages import to_entries
@@ -69,7 +69,7 @@ class _LastWords(Runner):
     async def arun(
         self,
         calling: Calling,
-        make: Callable[[Reader], Maker],
+        make: Callable[[ResponseReader], Maker],
         draft: Drafter | None = None,
     ) -> AsyncGenerator[Any, None]:
         """Yield a streamed answer; see ``Runner.run``."""

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from letta_adapters.chat.constrained import Calling
 from letta_adapters.chat.constraints import Demand, json_in, shaped
-from letta_adapters.chat.response import Answer, Piece
+from letta_adapters.chat.response import Answer, Part
 from letta_adapters.errors import TurnFailedError
 from letta_adapters.llama_index.messages import assistant_message
 from letta_adapters.llama_index.responses import ResponseMaker
@@ -110,7 +110,7 @@ def checked(calling: Calling, answer: Answer) -> Answer:
     )
 
 
-def only_json(pieces: Iterable[Piece]) -> list[Piece]:
+def only_json(pieces: Iterable[Part]) -> list[Part]:
     """Return an answer whose text is the object alone, without a model's words around it."""
     pieces = list(pieces)
     text = "".join(value for kind, value in pieces if kind == "text")
@@ -170,7 +170,7 @@ class Draft:
         self._text = ""
         self._shown: Any = None
 
-    def feed(self, pieces: Iterable[Piece]) -> list[ChatResponse]:
+    def feed(self, pieces: Iterable[Part]) -> list[ChatResponse]:
         """Return the responses that new pieces add."""
         text = "".join(value for kind, value in pieces if kind == "text")
         self._text += text
@@ -204,7 +204,7 @@ class ObjectMaker(ResponseMaker):
         super().__init__(reader, ephemeral=ephemeral)
         self._calling = calling
 
-    def replay(self, pieces: Iterable[Piece]) -> list[ChatResponse]:
+    def replay(self, pieces: Iterable[Part]) -> list[ChatResponse]:
         """Return the responses of the whole answer.
 
         Raises:

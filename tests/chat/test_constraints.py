@@ -11,7 +11,7 @@ from letta_adapters import InvalidInputError
 from letta_adapters.chat import Call, CallEnd
 from letta_adapters.chat.constrained import Calling
 from letta_adapters.chat.constraints import Demand, choose, json_in, shaped
-from letta_adapters.chat.response import Answer, Reader
+from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.messages import AssistantMessage, ToolCallMessage, ToolResultMessage
 from tests.chat.builders import (
     AGENT,
@@ -34,7 +34,7 @@ CALL_ADD = "Answer by calling add. Do not answer with text."
 
 def answered(text: str = "", *pending: ToolCallMessage, **marker: Any) -> Answer:
     """A whole answer, as its events give it."""
-    reader = Reader(["add", "find"])
+    reader = ResponseReader(["add", "find"])
     end = CallEnd(marked(**marker), pending)
     events = [started(), AssistantMessage(text), *pending, end]
     return Answer(reader, tuple(part for event in events for part in reader.read(event)))
@@ -93,7 +93,7 @@ def test_a_named_tool_is_the_only_one_offered(choice: Any) -> None:
 
 def test_a_tool_that_the_server_ran_is_not_the_demanded_call() -> None:
     _, demand = choose([TOOL], "add")
-    reader = Reader(["add"])
+    reader = ResponseReader(["add"])
     for event in (call_message(), CallEnd(marked())):
         reader.read(event)
     assert fault(demand, Answer(reader)) == f"You did not call a tool. {CALL_ADD}"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from letta_adapters.chat import Entry, Marker
-from letta_adapters.chat.history import make_plan
+from letta_adapters.chat.history import split_history
 from letta_adapters.messages import PendingToolCall
 from tests.chat.builders import AGENT, marked, result, user
 
@@ -49,7 +49,7 @@ def stored_history(stored: str, asked: str = "What is the weather in Bern?") -> 
 
 @FORMS
 def test_a_stored_history_goes_on_where_it_was(stored: str) -> None:
-    plan = make_plan(stored_history(stored), AGENT)
+    plan = split_history(stored_history(stored), AGENT)
     assert plan.mismatch == ""
     assert plan.marker is not None
     assert plan.marker.conversation_id == "conv-1"
@@ -60,7 +60,7 @@ def test_a_stored_history_goes_on_where_it_was(stored: str) -> None:
 
 @FORMS
 def test_a_stored_history_that_was_edited_is_noticed(stored: str) -> None:
-    plan = make_plan(stored_history(stored, "What is the weather in Basel?"), AGENT)
+    plan = split_history(stored_history(stored, "What is the weather in Basel?"), AGENT)
     assert plan.mismatch == "a message that the agent has answered is no longer what it was"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from letta_adapters.chat.known_answers import given
-from letta_adapters.chat.response import Answer, Piece, Reader
+from letta_adapters.chat.response import Answer, Part, ResponseReader
 from letta_adapters.messages import (
     AssistantMessage,
     InitMessage,
@@ -26,7 +26,7 @@ from tests.chat.builders import AGENT, call_message, ended, marked, started, tex
 RESULT = ToolResultMessage("call-1", "3", tool_name="add")
 
 
-def parts(reader: Reader, *events: Any) -> list[Piece]:
+def parts(reader: ResponseReader, *events: Any) -> list[Part]:
     return [part for event in events for part in reader.read(event)]
 
 
@@ -38,7 +38,7 @@ def thought_event(thought: str, otid: str | None = "otid-2") -> StreamEvent:
 
 
 def test_fragments_are_given_out_as_they_come() -> None:
-    assert parts(Reader(), thought_event("Hm."), text_event("Hel"), text_event("lo.")) == [
+    assert parts(ResponseReader(), thought_event("Hm."), text_event("Hel"), text_event("lo.")) == [
         ("reasoning", "Hm."),
         ("text", "Hel"),
         ("text", "lo."),
@@ -46,28 +46,28 @@ def test_fragments_are_given_out_as_they_come() -> None:
 
 
 def test_text_that_was_streamed_is_not_given_out_again_when_it_is_whole() -> None:
-    reader = Reader()
+    reader = ResponseReader()
     parts(reader, text_event("Hello."), thought_event("Hm."))
     assert parts(reader, AssistantMessage("Hello.", otid="otid-1")) == []
     assert parts(reader, ReasoningMessage("Hm.", otid="otid-2")) == []
 
 
 def test_text_that_was_not_streamed_is_given_out_whole() -> None:
-    reader = Reader()
+    reader = ResponseReader()
     parts(reader, text_event("Hello."))
     assert parts(reader, AssistantMessage("And more.", otid="otid-9")) == [("text", "And more.")]
-    assert parts(Reader(), AssistantMessage("Hello.")) == [("text", "Hello.")]
-    assert parts(Reader(), ReasoningMessage("Hm.")) == [("reasoning", "Hm.")]
+    assert parts(ResponseReader(), AssistantMessage("Hello.")) == [("text", "Hello.")]
+    assert parts(ResponseReader(), ReasoningMessage("Hm.")) == [("reasoning", "Hm.")]
 
 
 def test_a_thought_that_the_provider_hides_is_not_shown() -> None:
-    assert parts(Reader(), ReasoningMessage("c2VjcmV0", redacted=True)) == []
+    assert parts(ResponseReader(), ReasoningMessage("c2VjcmV0", redacted=True)) == []
 
 
 def test_fragments_of_parts_are_read_as_their_text() -> None:
     content = [{"type": "text", "text": "Hel"}, {"type": "text", "text": "lo."}]
     event = StreamEvent({"message_type": "assistant_message", "otid": "o", "content": content})
-    assert parts(Reader(), event) == [("text", "Hello.")]
+    assert parts(ResponseReader(), event) == [("text", "Hello.")]
 
 
 @pytest.mark.parametrize(
@@ -83,22 +83,22 @@ def test_fragments_of_parts_are_read_as_their_text() -> None:
     ],
 )
 def test_what_is_no_part_of_the_answer_is_passed_over(event: Any) -> None:
-    assert parts(Reader(), event) == []
+    assert parts(ResponseReader(), event) == []
 
 
 def test_events_that_are_not_known_are_handed_on_whole() -> None:
     raw = {"message_type": "summary_message", "summary": "They talked."}
-    assert parts(Reader(), UnknownMessage(raw)) == [("other", raw)]
+    assert parts(ResponseReader(), UnknownMessage(raw)) == [("other", raw)]
 
 
 def test_a_repeated_model_call_is_reported() -> None:
-    assert parts(Reader(), RetryMessage("overloaded", 2, 5, 1000)) == [
+    assert parts(ResponseReader(), RetryMessage("overloaded", 2, 5, 1000)) == [
         ("other", {"type": "letta_retry", "reason": "overloaded", "attempt": 2})
     ]
 
 
 def test_the_state_of_the_run_is_a_note_and_no_part_of_the_message() -> None:
-    assert parts(Reader(), QueueUpdateMessage(), LoopStatusMessage("WAITING_ON_INPUT")) == [
+    assert parts(ResponseReader(), QueueUpdateMessage(), LoopStatusMessage("WAITING_ON_INPUT")) == [
         ("note", {"type": "letta_queue", "items": (), "removed": ()}),
         (
             "note",
@@ -116,14 +116,14 @@ def test_the_state_of_the_run_is_a_note_and_no_part_of_the_message() -> None:
 
 
 def test_a_tool_that_the_server_runs_is_no_tool_call_of_the_message() -> None:
-    reader, call = Reader(["add"]), call_message(name="web_search")
+    reader, call = ResponseReader(["add"]), call_message(name="web_search")
     found = replace(RESULT, tool_name="web_search")
     assert parts(reader, call, found, ended()) == [("server_call", call), ("server_result", found)]
     assert reader.tool_calls == ()
 
 
 def test_a_call_that_waits_for_the_caller_is_told_by_the_end_alone() -> None:
-    reader, call = Reader(["add"]), call_message(requires_approval=True)
+    reader, call = ResponseReader(["add"]), call_message(requires_approval=True)
     assert parts(reader, call) == []
     assert reader.tool_calls == ()
     assert parts(reader, ended(call)) == []
@@ -131,7 +131,7 @@ def test_a_call_that_waits_for_the_caller_is_told_by_the_end_alone() -> None:
 
 
 def test_a_call_that_the_server_ran_after_all_is_given_out_with_its_result() -> None:
-    reader, call = Reader(), call_message(requires_approval=True)
+    reader, call = ResponseReader(), call_message(requires_approval=True)
     assert parts(reader, call, RESULT, ended()) == [
         ("server_call", call),
         ("server_result", RESULT),
@@ -139,38 +139,38 @@ def test_a_call_that_the_server_ran_after_all_is_given_out_with_its_result() -> 
 
 
 def test_a_call_that_in_the_end_waits_for_nobody_is_the_servers() -> None:
-    reader, call = Reader(), call_message(requires_approval=True)
+    reader, call = ResponseReader(), call_message(requires_approval=True)
     assert parts(reader, call, ended()) == [("server_call", call)]
 
 
 def test_a_result_whose_call_was_never_seen_brings_one() -> None:
-    found = parts(Reader(), RESULT)
+    found = parts(ResponseReader(), RESULT)
     assert [kind for kind, _ in found] == ["server_call", "server_result"]
     call = found[0][1]
     assert (call.tool_call_id, call.tool_name, call.tool_input) == ("call-1", "add", {})
 
 
 def test_a_call_is_given_out_once() -> None:
-    reader, call = Reader(), call_message(requires_approval=True)
+    reader, call = ResponseReader(), call_message(requires_approval=True)
     given_out = parts(reader, call, RESULT, RESULT, ended())
     assert [kind for kind, _ in given_out] == ["server_call", "server_result", "server_result"]
 
 
 def test_a_result_that_the_caller_gave_itself_is_not_repeated() -> None:
-    assert parts(Reader(["add"], answered=[call_message()]), RESULT) == []
+    assert parts(ResponseReader(["add"], answered=[call_message()]), RESULT) == []
 
 
 def test_the_result_of_a_server_tool_that_the_caller_allowed_comes_with_its_call() -> None:
     allowed = call_message(name="delete_file")
     found = replace(RESULT, tool_name="delete_file")
-    assert parts(Reader(["add"], answered=[allowed]), found) == [
+    assert parts(ResponseReader(["add"], answered=[allowed]), found) == [
         ("server_call", allowed),
         ("server_result", found),
     ]
 
 
 def test_of_several_calls_only_those_that_wait_are_the_callers() -> None:
-    reader = Reader(["add"])
+    reader = ResponseReader(["add"])
     waiting = call_message("call-1", requires_approval=True)
     run = call_message("call-2", "web_search", requires_approval=True)
     assert parts(reader, waiting, run, ended(waiting)) == [("server_call", run)]
@@ -182,7 +182,7 @@ def test_of_several_calls_only_those_that_wait_are_the_callers() -> None:
 
 def stopped(stop: Sequence[str], *texts: str) -> tuple[str, bool]:
     """The whole text of an answer that came in these fragments, and whether it was cut."""
-    reader = Reader(stop=stop)
+    reader = ResponseReader(stop=stop)
     found = parts(reader, *map(text_event, texts), ended())
     assert {kind for kind, _ in found} <= {"text"}
     assert all(text for _, text in found)
@@ -222,13 +222,13 @@ def test_an_empty_stop_text_stops_nothing() -> None:
 
 
 def test_text_that_may_begin_a_stop_text_is_held_back() -> None:
-    reader = Reader(stop=["END"])
+    reader = ResponseReader(stop=["END"])
     assert parts(reader, text_event("One. EN")) == [("text", "One. ")]
     assert parts(reader, text_event("TER")) == [("text", "ENTER")]
 
 
 def test_no_stop_text_spans_a_tool_call() -> None:
-    reader, call = Reader(stop=["END"]), call_message(name="web_search")
+    reader, call = ResponseReader(stop=["END"]), call_message(name="web_search")
     assert parts(reader, text_event("E"), call, text_event("ND"), ended()) == [
         ("text", "E"),
         ("server_call", call),
@@ -238,18 +238,18 @@ def test_no_stop_text_spans_a_tool_call() -> None:
 
 
 def test_nothing_follows_a_stop_text() -> None:
-    reader = Reader(stop=["END"])
+    reader = ResponseReader(stop=["END"])
     events = [text_event("One. END"), call_message(name="web_search"), text_event("Two."), ended()]
     assert parts(reader, *events) == [("text", "One. ")]
 
 
 def test_a_whole_message_is_cut_too() -> None:
-    reader = Reader(stop=["END"])
+    reader = ResponseReader(stop=["END"])
     assert parts(reader, AssistantMessage("One. END Two."), ended()) == [("text", "One. ")]
 
 
 def test_calls_that_wait_are_kept_behind_a_stop_text() -> None:
-    reader, call = Reader(["add"], stop=["END"]), call_message(requires_approval=True)
+    reader, call = ResponseReader(["add"], stop=["END"]), call_message(requires_approval=True)
     parts(reader, text_event("One. END"), call, ended(call))
     assert reader.tool_calls == (call,)
 
@@ -258,14 +258,14 @@ def test_calls_that_wait_are_kept_behind_a_stop_text() -> None:
 
 
 def test_the_answer_is_named_after_the_call() -> None:
-    reader = Reader()
+    reader = ResponseReader()
     assert reader.id is None
     assert parts(reader, started()) == []
     assert reader.id == "letta-answer-1"
 
 
 def test_the_text_of_an_answer_is_its_text_alone() -> None:
-    reader = Reader()
+    reader = ResponseReader()
     events = [
         started(),
         thought_event("Hm."),
@@ -280,7 +280,7 @@ def test_the_text_of_an_answer_is_its_text_alone() -> None:
 
 
 def test_calls_that_were_given_up_are_still_shown_and_no_longer_waited_for() -> None:
-    reader, call = Reader(["add"]), call_message(requires_approval=True)
+    reader, call = ResponseReader(["add"]), call_message(requires_approval=True)
     waiting = marked(pending=(("call-1", "add"),), run_id="run-settled")
     answer = Answer(reader, tuple(parts(reader, started(), replace(ended(call), marker=waiting))))
     answer.settle(replace(ended(), marker=replace(waiting, pending=())))

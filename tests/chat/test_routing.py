@@ -10,7 +10,7 @@ import pytest
 from letta_adapters import HistoryMismatchError
 from letta_adapters.backends.base import Conversation
 from letta_adapters.chat import Call, Entry
-from letta_adapters.chat.history import Plan, make_plan
+from letta_adapters.chat.history import HistorySplit, split_history
 from letta_adapters.chat.routing import Route, choose_route, mismatched, retold
 from letta_adapters.chat.scope import Place
 from letta_adapters.messages import PendingToolCall
@@ -35,8 +35,8 @@ def unfitting() -> list[Entry]:
     return [user("zero"), user("one"), answer("First.", [user("one")]), user("two")]
 
 
-def split(history: list[Entry], place: Place | None = None) -> Plan:
-    return make_plan(history, AGENT, place)
+def split(history: list[Entry], place: Place | None = None) -> HistorySplit:
+    return split_history(history, AGENT, place)
 
 
 def choose(history: list[Entry], *, first: bool = False, **fields: Any) -> Route:

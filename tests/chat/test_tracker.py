@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from letta_adapters.backends.base import Conversation
 from letta_adapters.chat import Call, CallEnd, Entry
-from letta_adapters.chat.history import make_plan
+from letta_adapters.chat.history import split_history
 from letta_adapters.chat.known_answers import given
 from letta_adapters.chat.routing import choose_route
 from letta_adapters.chat.scope import Place
@@ -37,7 +37,7 @@ def tracker(*history: Entry, used: Usage | None = None, **fields: Any) -> Ending
         backend=SimpleNamespace(name="rest"), handles={AGENT: "openai/gpt-4o-mini"}
     )
     call = Call(entries=history, agent_id=AGENT, **fields)
-    plan = make_plan(history, AGENT)
+    plan = split_history(history, AGENT)
     route = choose_route(call, plan, AGENT)
     route = route if route.conversation else route.at(WHERE)
     return Ending(cast("Any", client), call, plan, route, used=used)
@@ -146,7 +146,7 @@ def test_the_marker_tells_what_the_answer_was_given_to() -> None:
     assert marker.previous == "conv-1#otid-1"
     assert marker.run_id == "run-1"
     # So the same history with this answer at its end fits, and nothing in it is new.
-    again = make_plan([*history, Entry("assistant", "Second.", marker=marker)], AGENT)
+    again = split_history([*history, Entry("assistant", "Second.", marker=marker)], AGENT)
     assert (again.mismatch, again.new) == ("", ())
 
 

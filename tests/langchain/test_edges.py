@@ -30,7 +30,7 @@ from pydantic import BaseModel
 
 from letta_adapters import Allow, InvalidInputError, LettaClient, UnsupportedOptionError
 from letta_adapters.chat import CallEnd, CallStart, Marker
-from letta_adapters.chat.response import Answer, Reader
+from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.langchain import ChatLetta, LettaRunnable
 from letta_adapters.langchain.chunks import message_of
 from letta_adapters.langchain.events import EventMaker
@@ -217,10 +217,10 @@ def test_arguments_that_are_no_json() -> None:
         asked,
         CallEnd(Marker("rest", "agent-1", "conv-1", ("i1",)), pending=(asked,)),
     ]
-    reader = Reader(["look"])
+    reader = ResponseReader(["look"])
     pieces = [piece for event in events for piece in reader.read(event)]
     whole = message_of(Answer(reader, tuple(pieces)))
-    maker = EventMaker(Reader(["look"]))
+    maker = EventMaker(ResponseReader(["look"]))
     stream = ChatModelStream()
     made: list[Any] = [item for event in events for item in maker.feed(event)] + maker.finish()
     assert_valid_event_stream(made)
