@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
 import letta_adapters
-from letta_adapters import aio
+from letta_adapters import aio, testing
 
 FIXED = [
     "LettaClient",
@@ -60,6 +62,38 @@ def test_a_fixed_name_is_there_and_listed(name: str) -> None:
 def test_every_listed_name_can_be_imported() -> None:
     for name in letta_adapters.__all__:
         assert hasattr(letta_adapters, name), name
+
+
+@pytest.mark.parametrize(
+    ("module", "own"), [(letta_adapters, {"__version__", "aprompt"}), (testing, set())]
+)
+def test_what_is_listed_is_what_is_loaded_on_first_use(module: ModuleType, own: set[str]) -> None:
+    """The list is written out for whoever reads the source, such as a type checker."""
+    parsed = ast.parse(inspect.getsource(module))
+    (listed,) = [
+        ast.literal_eval(node.value)
+        for node in parsed.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    assert listed == module.__all__
+    assert len(listed) == len(set(listed))
+    assert set(listed) == own | set(module._HOME_OF)
+
+
+@pytest.mark.parametrize("module", [letta_adapters, testing])
+def test_what_is_listed_is_imported_for_type_checkers(module: ModuleType) -> None:
+    parsed = ast.parse(inspect.getsource(module))
+    (block,) = [node for node in parsed.body if isinstance(node, ast.If)]
+    imported = {
+        alias.asname or alias.name: f"{node.module}.{alias.name}"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert set(imported) == set(module.__all__) - {"__version__"}
+    for name, path in imported.items():
+        home, _, attribute = path.rpartition(".")
+        assert getattr(module, name) is getattr(importlib.import_module(home), attribute), name
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from letta_adapters.testing.sanitizer.sanitize import sanitize as sanitize_cassette
     from letta_adapters.testing.scripted_model import ModelError, Reply, ScriptedModel, ToolUse
 
-_HOMES = {
+_HOME_OF = {
     "Cassette": "cassette",
     "CassetteFormatError": "cassette",
     "CassetteMissError": "recording.player",
@@ -111,7 +111,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
+    home = _HOME_OF.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     # The function cannot be called `sanitize` here: importing the module of that name sets it.
