@@ -143,7 +143,23 @@ def test_messages_carry_the_reference_tags() -> None:
     [
         ("letta_adapters.session", "AsyncSession", "letta_adapters.client.session.AsyncSession"),
         ("letta_adapters.specs", "Local", "letta_adapters.backends.config.Local"),
+        (
+            "letta_adapters.client",
+            "AsyncLettaClient",
+            "letta_adapters.client.client.AsyncLettaClient",
+        ),
+        ("letta_adapters.sync", "LettaClient", "letta_adapters.sync.client.LettaClient"),
+        ("letta_adapters.sync", "Session", "letta_adapters.sync.client.Session"),
+        ("letta_adapters.sync", "create_agent", "letta_adapters.sync.client.create_agent"),
+        ("letta_adapters.tools", "Tool", "letta_adapters.tools.client_side.Tool"),
+        ("letta_adapters.tools", "tool", "letta_adapters.tools.client_side.tool"),
         ("letta_adapters.tools", "ToolOutcome", "letta_adapters.tools.result.ToolResult"),
+        ("letta_adapters.permissions", "Allow", "letta_adapters.permissions.Allow"),
+        (
+            "letta_adapters.testing.websocket",
+            "WebSocketPlayer",
+            "letta_adapters.testing.recording.websocket.WebSocketPlayer",
+        ),
     ],
 )
 def test_a_name_of_earlier_versions_is_the_one_of_today(path: str, name: str, home: str) -> None:
