@@ -1,4 +1,4 @@
-"""Hold a call together with its demands on the answer and the way its answer is read.
+"""Hold a call together with the constraints on its answer and the way its answer is read.
 
 Internal: not part of the public API.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 
-from letta_adapters.chat.constraints import Demand
+from letta_adapters.chat.constraints import Constraints
 from letta_adapters.chat.messages import Entry
 from letta_adapters.chat.request import Call
 from letta_adapters.chat.response import Answer, ResponseReader
@@ -18,16 +18,16 @@ from letta_adapters.messages import ToolCallMessage
 
 @dataclass(frozen=True, slots=True)
 class Calling:
-    """Hold a call, the demand its answer has to meet, and the texts that end the answer.
+    """Hold a call, the constraints its answer has to meet, and the texts that end the answer.
 
     Attributes:
         call: The call of the agent.
-        demand: The conditions that the answer has to meet.
+        constraints: The conditions that the answer has to meet.
         stop: Texts that end the answer.
     """
 
     call: Call
-    demand: Demand = field(default_factory=Demand)
+    constraints: Constraints = field(default_factory=Constraints)
     stop: Sequence[str] | None = None
 
     def leaves_calls(self, answer: Answer) -> bool:
@@ -36,15 +36,15 @@ class Calling:
         Args:
             answer: The answer that ends with tool calls, or does not.
         """
-        return self.demand.final and bool(answer.end.pending)
+        return self.constraints.final and bool(answer.end.pending)
 
     def attempts(self, *, whole: bool = True) -> Generator[Call, Answer, Answer]:
-        """Yield calls to make until the answer is as demanded, and return that answer.
+        """Yield calls to make until the answer meets the constraints, and return that answer.
 
         Args:
             whole: Ask for whole messages only, without token-level fragments.
         """
-        return self.demand.attempts(replace(self.call, partial=False) if whole else self.call)
+        return self.constraints.attempts(replace(self.call, partial=False) if whole else self.call)
 
     def reader(self, call: Call | None = None) -> ResponseReader:
         """Return a reader for the events of the call.

@@ -1,8 +1,8 @@
-"""Demand of an answer that it calls a certain tool, or is JSON that fits a schema.
+"""Constrain an answer: it calls a certain tool, or is JSON that fits a schema.
 
 Neither the Letta API nor Letta Code has a ``tool_choice`` or a response format per request. So the
 agent is told with the call what is wanted, the answer is checked, and an answer that does not meet
-the demand gets one chance to be mended in the same conversation.
+the constraints gets one chance to be mended in the same conversation.
 
 Internal: not part of the public API.
 """
@@ -29,7 +29,7 @@ Check = Callable[[Answer], str | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class Constraints:
     """Hold the conditions that an answer has to meet, and the texts that state them.
 
     Attributes:
@@ -89,14 +89,14 @@ def _calls(answer: Answer) -> tuple[PendingToolCall, ...]:
     )
 
 
-def choose(
+def from_tool_choice(
     tools: Sequence[Mapping[str, Any]],
     choice: Any,
     *,
     parallel: bool | None = None,
     final: bool = False,
-) -> tuple[list[Mapping[str, Any]], Demand]:
-    """Return the tools to offer and the demand that a ``tool_choice`` stands for.
+) -> tuple[list[Mapping[str, Any]], Constraints]:
+    """Return the tools to offer and the constraints that a ``tool_choice`` stands for.
 
     Args:
         tools: The tools as JSON (``name``, ``description``, ``parameters``).
@@ -111,9 +111,9 @@ def choose(
     """
     one_by_one = "Call one tool at a time." if parallel is False and tools else ""
     if choice is None or choice == "auto" or choice is False:
-        return list(tools), Demand(standing=one_by_one, final=final)
+        return list(tools), Constraints(standing=one_by_one, final=final)
     if choice == "none":
-        return [], Demand()
+        return [], Constraints()
     names = [str(tool["name"]) for tool in tools]
     if not names:
         raise InvalidInputError(f"tool_choice={choice!r} needs tools to choose from.")
@@ -133,7 +133,7 @@ def choose(
         called = {call.tool_name for call in answer.reader.tool_calls}
         return None if called & set(names) else f"You did not call a tool. {note}"
 
-    return list(tools), Demand(note, one_by_one, check, final)
+    return list(tools), Constraints(note, one_by_one, check, final)
 
 
 def _name_of(choice: Any) -> str:
@@ -145,18 +145,18 @@ def _name_of(choice: Any) -> str:
     return str(choice)
 
 
-def shaped(
-    demand: Demand,
+def with_schema(
+    constraints: Constraints,
     schema: Mapping[str, Any],
     validate: Callable[[Any], object],
     *,
     tool: str | None,
     beside: bool = False,
-) -> Demand:
-    """Return the demand for data that fits a schema, as arguments of ``tool`` or as JSON text.
+) -> Constraints:
+    """Return the constraints for data that fits a schema, as arguments of ``tool`` or as JSON text.
 
     Args:
-        demand: The demand to build on.
+        constraints: The constraints to build on.
         schema: JSON schema of the data; empty for any JSON object.
         validate: Raises ``ValueError`` (pydantic's is one) for data of another shape.
         tool: Name of the tool whose arguments are the data; ``None``: the answer's text is.
@@ -164,8 +164,9 @@ def shaped(
             text is, and an answer that calls a tool is not checked yet.
     """
     if tool is not None:
-        # A demand for that tool's call comes first: arguments are checked of a call that was made.
-        before = demand.check
+        # The constraint that the tool is called comes first: only a call that was made has
+        # arguments to check.
+        before = constraints.check
 
         def check_call(answer: Answer) -> str | None:
             problem = before(answer) if before is not None else None
@@ -176,7 +177,7 @@ def shaped(
                 return f"{call.problem} Call {tool} again."
             return _problem(validate, dict(call.tool_input), f"Call {tool} again.")
 
-        return replace(demand, check=check_call, final=True)
+        return replace(constraints, check=check_call, final=True)
 
     note = (
         f"Answer with one JSON {_kind_of(schema)} that fits this JSON schema, and with nothing "
@@ -198,9 +199,9 @@ def shaped(
         # As a note with every call, the wish would make the agent answer before it has used its
         # tools.
         told = f"When you have what you need: {note[0].lower()}{note[1:]}"
-        standing = f"{demand.standing} {told}".strip()
-        return replace(demand, standing=standing, check=check_text)
-    return Demand(note, check=check_text)
+        standing = f"{constraints.standing} {told}".strip()
+        return replace(constraints, standing=standing, check=check_text)
+    return Constraints(note, check=check_text)
 
 
 def _problem(validate: Callable[[Any], object], data: Any, again: str) -> str | None:

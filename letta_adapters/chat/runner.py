@@ -1,4 +1,4 @@
-"""Run calls, sync and async, repeat them where that is safe, and mend answers as demanded.
+"""Run calls, sync and async, repeat them where that is safe, and have bad answers mended.
 
 Internal: not part of the public API.
 """
@@ -86,7 +86,7 @@ class Runner:
                 return
 
     def answer(self, calling: Calling) -> Answer:
-        """Return a whole answer that meets the call's demand."""
+        """Return a whole answer that meets the call's constraints."""
         *_, answer = self._attempted(calling)
         return cast("Answer", answer)
 
@@ -99,10 +99,10 @@ class Runner:
     def _attempted(
         self, calling: Calling, draft: Drafter | None = None
     ) -> Generator[Any, None, None]:
-        """Yield what the draft shows until the answer is as demanded, and that answer at the end.
+        """Yield what the draft shows until an answer meets the constraints, and that answer.
 
         Args:
-            calling: The call and its demand.
+            calling: The call and its constraints.
             draft: Is given the pieces, also those of an answer that has to be mended.
         """
         attempts = calling.attempts(whole=draft is None)
@@ -161,12 +161,12 @@ class Runner:
         """Yield a streamed answer, in the form that ``make`` gives it.
 
         Args:
-            calling: The call and its demand.
+            calling: The call and its constraints.
             make: Returns the maker of the framework's form, which goes by the reader.
             draft: Shows an answer that may have to be mended while it comes; without it such an
                 answer is shown when it is good.
         """
-        if calling.demand.check is not None:
+        if calling.constraints.check is not None:
             with closing(self._attempted(calling, draft)) as parts:
                 for part in parts:
                     if isinstance(part, Answer):
@@ -191,11 +191,11 @@ class Runner:
         """Yield a streamed answer asynchronously; see :meth:`run`.
 
         Args:
-            calling: The call and its demand.
+            calling: The call and its constraints.
             make: Returns the maker of the framework's form, which goes by the reader.
             draft: Shows an answer that may have to be mended while it comes.
         """
-        if calling.demand.check is not None:
+        if calling.constraints.check is not None:
             async with aclosing(self._aattempted(calling, draft)) as parts:
                 async for part in parts:
                     if not isinstance(part, Answer):

@@ -24,7 +24,7 @@ from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from letta_adapters.chat.constrained import Calling
-from letta_adapters.chat.constraints import choose
+from letta_adapters.chat.constraints import from_tool_choice
 from letta_adapters.chat.conversations import about_model
 from letta_adapters.chat.response import Answer
 from letta_adapters.langchain.chunks import ChunkMaker, message_of
@@ -426,7 +426,7 @@ class ChatLetta(Placed):
         with langchain_errors():
             wire = to_wire_tools(tools, strict=strict)
             # Only for its errors: a bad choice fails here, not at the first call.
-            choose(wire, tool_choice)
+            from_tool_choice(wire, tool_choice)
         # OpenAI's form of a tool, which LangChain's tracers know.
         bound: dict[str, Any] = {"tools": [{"type": "function", "function": t} for t in wire]}
         given = {"tool_choice": tool_choice, "parallel_tool_calls": parallel_tool_calls}

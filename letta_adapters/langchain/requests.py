@@ -14,7 +14,7 @@ from langchain_core.runnables import RunnableConfig
 
 from letta_adapters.chat import Call
 from letta_adapters.chat.constrained import Calling
-from letta_adapters.chat.constraints import Demand, choose, shaped
+from letta_adapters.chat.constraints import Constraints, from_tool_choice, with_schema
 from letta_adapters.chat.scope import SCOPES, Scope
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain.call_site import Seen, seen_by, seen_in
@@ -102,7 +102,7 @@ def build_request(
             f"ChatLetta does nothing with {unknown[0]!r}.",
             hint="Neither the Letta API nor Letta Code has such a setting per call.",
         )
-    tools, demand = choose(
+    tools, constraints = from_tool_choice(
         to_wire_tools(kwargs.get("tools") or (), strict=kwargs.get("strict")),
         kwargs.get("tool_choice"),
         parallel=kwargs.get("parallel_tool_calls"),
@@ -111,10 +111,10 @@ def build_request(
     # The shape was bound by `with_structured_output` together with its validator.
     if shape is not None:
         validate = kwargs["letta_validate"]
-        demand = shaped(demand, shape["schema"], validate, tool=shape["tool"])
+        constraints = with_schema(constraints, shape["schema"], validate, tool=shape["tool"])
     wanted = kwargs.get("response_format")
     if wanted is not None and shape is None:
-        demand = _formatted(demand, wanted, beside=bool(tools))
+        constraints = _formatted(constraints, wanted, beside=bool(tools))
     # Before the call is made: a decision in the wrong field would be sent as the tool's result.
     check_decisions(messages)
     call = Call(
@@ -128,13 +128,13 @@ def build_request(
         timeout=_given(defaults, kwargs, "timeout"),
         agent_free=defaults.agent_free,
         on_mismatch=defaults.on_mismatch,
-        note=demand.note,
-        standing=demand.standing,
+        note=constraints.note,
+        standing=constraints.standing,
         session=defaults.session,
         name_model=True,
         asks=bool(kwargs.get("letta_asks")),
     )
-    return Calling(call, demand, stop)
+    return Calling(call, constraints, stop)
 
 
 def _where(
@@ -166,14 +166,14 @@ def _where(
     return made
 
 
-def _formatted(demand: Demand, wanted: Any, *, beside: bool) -> Demand:
-    """Return the demand that a ``response_format`` means (``ProviderStrategy`` binds one)."""
+def _formatted(constraints: Constraints, wanted: Any, *, beside: bool) -> Constraints:
+    """Return the constraints that a ``response_format`` means (``ProviderStrategy`` binds one)."""
     kind = wanted.get("type") if isinstance(wanted, Mapping) else "json_schema"
     if kind == "text":
-        return demand
+        return constraints
     schema = {} if kind == "json_object" else json_schema_of(wanted)
     validate = validator_of(schema or None)
-    return shaped(demand, schema, validate, tool=None, beside=beside)
+    return with_schema(constraints, schema, validate, tool=None, beside=beside)
 
 
 def _given(defaults: RequestDefaults, kwargs: Mapping[str, Any], name: str) -> Any:

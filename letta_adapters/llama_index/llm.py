@@ -23,7 +23,7 @@ from typing_extensions import Self
 
 from letta_adapters.chat import Call
 from letta_adapters.chat.constrained import Calling
-from letta_adapters.chat.constraints import choose
+from letta_adapters.chat.constraints import from_tool_choice
 from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.chat.runner import Runner
 from letta_adapters.engine.assembler import parse_arguments
@@ -195,7 +195,7 @@ class LettaLLM(FunctionCallingLLM):
     # -- calls ------------------------------------------------------------------------------
 
     def _calling(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> Calling:
-        """Return the call of these messages, with its demands on the answer.
+        """Return the call of these messages, with the constraints on its answer.
 
         Raises:
             InvalidInputError: An argument has no effect, or content cannot be sent.
@@ -208,17 +208,17 @@ class LettaLLM(FunctionCallingLLM):
                 hint="Of a model's settings it takes temperature and max_tokens; the others are "
                 "the agent's own (agents.update(agent_id, model_settings=...)).",
             )
-        tools, demand = choose(
+        tools, constraints = from_tool_choice(
             kwargs.get("tools") or [],
             kwargs.get("tool_choice"),
             parallel=kwargs.get("parallel"),
             final=bool(kwargs.get("final")),
         )
         if kwargs.get("shape") is not None:
-            demand = with_shape(demand, kwargs["shape"], tools)
+            constraints = with_shape(constraints, kwargs["shape"], tools)
         # Nobody answers these calls, so a broken one is mended before it is given out.
-        elif demand.final:
-            demand = unbroken(demand)
+        elif constraints.final:
+            constraints = unbroken(constraints)
         conversation_id = kwargs.get("conversation_id") or self.conversation_id
         call = Call(
             entries=to_entries(messages),
@@ -233,11 +233,11 @@ class LettaLLM(FunctionCallingLLM):
             settings=self._settings(kwargs),
             timeout=kwargs.get("timeout") or self.timeout,
             on_mismatch=self.on_mismatch,
-            note=demand.note,
-            standing=demand.standing,
+            note=constraints.note,
+            standing=constraints.standing,
             session=self._session,
         )
-        return Calling(call, demand, kwargs.get("stop"))
+        return Calling(call, constraints, kwargs.get("stop"))
 
     async def _acalling(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> Calling:
         """Return the call of an asynchronous chat."""
@@ -528,12 +528,12 @@ def _makers(
 
 
 def _response(calling: Calling, answer: Answer, shape: Any = None) -> ChatResponse:
-    """Return the whole answer, checked for what the call demanded.
+    """Return the whole answer, checked against the call's constraints.
 
     Raises:
         TurnFailedError: A call cannot be run, or the answer is not the object that was asked for.
     """
-    if calling.demand.final:
+    if calling.constraints.final:
         runnable(answer)
     pieces = answer.pieces if shape is None else only_json(checked(calling, answer).pieces)
     return response_of(answer.reader, pieces, ephemeral=calling.call.ephemeral)

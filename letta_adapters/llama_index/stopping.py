@@ -59,7 +59,7 @@ class _LastWords(Runner):
     """Run an agent's calls, and save the state of a run whose last word fails."""
 
     async def aanswer(self, calling: Calling) -> Answer:
-        """Return a whole answer that meets the call's demand."""
+        """Return a whole answer that meets the call's constraints."""
         try:
             return await super().aanswer(calling)
         except BaseException:

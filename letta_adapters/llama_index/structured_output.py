@@ -17,7 +17,7 @@ from llama_index.core.tools import BaseTool, FunctionTool
 from pydantic import BaseModel
 
 from letta_adapters.chat.constrained import Calling
-from letta_adapters.chat.constraints import Demand, json_in, shaped
+from letta_adapters.chat.constraints import Constraints, json_in, with_schema
 from letta_adapters.chat.response import Answer, Part
 from letta_adapters.errors import TurnFailedError
 from letta_adapters.llama_index.messages import assistant_message
@@ -46,29 +46,31 @@ def output_tool(tools: Sequence[BaseTool]) -> type[BaseModel] | None:
     return schema if made_by == _MADE_BY and isinstance(schema, type) else None
 
 
-def with_shape(demand: Demand, wanted: Shape, tools: Sequence[Mapping[str, Any]]) -> Demand:
-    """Return the demand for an object of this class: one bad answer may be mended.
+def with_shape(
+    constraints: Constraints, wanted: Shape, tools: Sequence[Mapping[str, Any]]
+) -> Constraints:
+    """Return the constraints for an object of this class: one bad answer may be mended.
 
     Args:
-        demand: The call's other demand.
+        constraints: The call's other constraints.
         wanted: The object's class; the prompt has told its schema already.
         tools: The tool whose arguments are the object; without one it is JSON text.
     """
     name = str(tools[0]["name"]) if tools else None
-    made = shaped(demand, {}, wanted.validate, tool=name)
-    return made if name is not None else replace(made, note=demand.note)
+    made = with_schema(constraints, {}, wanted.validate, tool=name)
+    return made if name is not None else replace(made, note=constraints.note)
 
 
-def unbroken(demand: Demand) -> Demand:
-    """Return the demand for calls that can be run: one that cannot may be mended once."""
-    before = demand.check
+def unbroken(constraints: Constraints) -> Constraints:
+    """Return the constraints for calls that can be run: one that cannot may be mended once."""
+    before = constraints.check
 
-    # The demand that was there comes first: its complaint tells more than a broken call's.
+    # The constraint that was there comes first: its complaint tells more than a broken call's.
     def check(answer: Answer) -> str | None:
         problem = before(answer) if before is not None else None
         return problem or _broken(answer) or None
 
-    return replace(demand, check=check)
+    return replace(constraints, check=check)
 
 
 def runnable(answer: Answer) -> Answer:
@@ -94,12 +96,12 @@ def _broken(answer: Answer) -> str:
 
 
 def checked(calling: Calling, answer: Answer) -> Answer:
-    """Return the answer if it is as demanded.
+    """Return the answer if it meets the constraints.
 
     Raises:
         StructuredOutputError: It is not, also after it was to be mended.
     """
-    check = calling.demand.check
+    check = calling.constraints.check
     problem = check(answer) if check is not None else None
     if problem is None:
         return answer

@@ -1,4 +1,4 @@
-"""Calls that demand a tool or data: what the agent is told, and what becomes of its answer."""
+"""Constraints on an answer: what the agent is told of them, and what becomes of its answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from letta_adapters import InvalidInputError
 from letta_adapters.chat import Call, CallEnd
 from letta_adapters.chat.constrained import Calling
-from letta_adapters.chat.constraints import Demand, choose, json_in, shaped
+from letta_adapters.chat.constraints import Constraints, from_tool_choice, json_in, with_schema
 from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.messages import AssistantMessage, ToolCallMessage, ToolResultMessage
 from tests.chat.builders import (
@@ -45,34 +45,34 @@ def validate(data: Any) -> None:
         raise ValueError("a must be a number")
 
 
-def fault(demand: Demand, given: Answer) -> str | None:
-    assert demand.check is not None
-    return demand.check(given)
+def fault(constraints: Constraints, given: Answer) -> str | None:
+    assert constraints.check is not None
+    return constraints.check(given)
 
 
 # -- tool_choice --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("choice", [None, "auto", False])
-def test_a_free_choice_demands_nothing(choice: Any) -> None:
-    tools, demand = choose([TOOL, OTHER_TOOL], choice)
+def test_a_free_choice_constrains_nothing(choice: Any) -> None:
+    tools, constraints = from_tool_choice([TOOL, OTHER_TOOL], choice)
     assert tools == [TOOL, OTHER_TOOL]
-    assert demand == Demand()
+    assert constraints == Constraints()
 
 
 def test_no_tool_is_offered_where_none_may_be_called() -> None:
-    assert choose([TOOL], "none", parallel=False) == ([], Demand())
+    assert from_tool_choice([TOOL], "none", parallel=False) == ([], Constraints())
 
 
 @pytest.mark.parametrize("choice", ["any", "required", True])
 def test_any_tool_will_do_where_one_is_required(choice: Any) -> None:
-    tools, demand = choose([TOOL, OTHER_TOOL], choice)
+    tools, constraints = from_tool_choice([TOOL, OTHER_TOOL], choice)
     assert tools == [TOOL, OTHER_TOOL]
-    assert demand.note == (
+    assert constraints.note == (
         "Answer by calling one of these tools: add, find. Do not answer with text."
     )
-    assert fault(demand, answered("", call_message(name="find"))) is None
-    assert fault(demand, answered("No.")) == f"You did not call a tool. {demand.note}"
+    assert fault(constraints, answered("", call_message(name="find"))) is None
+    assert fault(constraints, answered("No.")) == f"You did not call a tool. {constraints.note}"
 
 
 @pytest.mark.parametrize(
@@ -84,46 +84,48 @@ def test_any_tool_will_do_where_one_is_required(choice: Any) -> None:
     ],
 )
 def test_a_named_tool_is_the_only_one_offered(choice: Any) -> None:
-    tools, demand = choose([TOOL, OTHER_TOOL], choice)
+    tools, constraints = from_tool_choice([TOOL, OTHER_TOOL], choice)
     assert tools == [TOOL]
-    assert demand.note == CALL_ADD
-    assert fault(demand, answered("", call_message())) is None
-    assert fault(demand, answered("3")) == f"You did not call a tool. {CALL_ADD}"
+    assert constraints.note == CALL_ADD
+    assert fault(constraints, answered("", call_message())) is None
+    assert fault(constraints, answered("3")) == f"You did not call a tool. {CALL_ADD}"
 
 
-def test_a_tool_that_the_server_ran_is_not_the_demanded_call() -> None:
-    _, demand = choose([TOOL], "add")
+def test_a_tool_that_the_server_ran_is_not_the_call_that_was_wanted() -> None:
+    _, constraints = from_tool_choice([TOOL], "add")
     reader = ResponseReader(["add"])
     for event in (call_message(), CallEnd(marked())):
         reader.read(event)
-    assert fault(demand, Answer(reader)) == f"You did not call a tool. {CALL_ADD}"
+    assert fault(constraints, Answer(reader)) == f"You did not call a tool. {CALL_ADD}"
 
 
 @pytest.mark.parametrize("choice", ["divide", {"type": "function"}, {}])
 def test_a_choice_that_is_none_of_the_tools_is_refused(choice: Any) -> None:
     with pytest.raises(InvalidInputError, match="none of the tools") as caught:
-        choose([TOOL, OTHER_TOOL], choice)
+        from_tool_choice([TOOL, OTHER_TOOL], choice)
     assert "add, find" in str(caught.value)
 
 
 @pytest.mark.parametrize("choice", ["any", "required", True, "add"])
 def test_a_choice_without_tools_is_refused(choice: Any) -> None:
     with pytest.raises(InvalidInputError, match="needs tools"):
-        choose([], choice)
+        from_tool_choice([], choice)
 
 
 @pytest.mark.parametrize("choice", [None, "any"])
 def test_one_call_at_a_time_is_told_once(choice: Any) -> None:
-    assert choose([TOOL], choice, parallel=False)[1].standing == "Call one tool at a time."
-    assert choose([TOOL], choice, parallel=True)[1].standing == ""
-    assert choose([], None, parallel=False)[1].standing == ""
+    assert (
+        from_tool_choice([TOOL], choice, parallel=False)[1].standing == "Call one tool at a time."
+    )
+    assert from_tool_choice([TOOL], choice, parallel=True)[1].standing == ""
+    assert from_tool_choice([], None, parallel=False)[1].standing == ""
 
 
 # -- data as arguments of a tool ----------------------------------------------------------------
 
 
-def of_tool() -> Demand:
-    return shaped(choose([TOOL], "add")[1], SCHEMA, validate, tool="add")
+def of_tool() -> Constraints:
+    return with_schema(from_tool_choice([TOOL], "add")[1], SCHEMA, validate, tool="add")
 
 
 def test_arguments_that_fit_are_taken() -> None:
@@ -157,55 +159,55 @@ def test_a_call_that_was_not_made_is_refused_before_its_arguments() -> None:
 
 
 def test_the_agent_is_told_the_schema_with_the_call() -> None:
-    demand = shaped(Demand(), SCHEMA, validate, tool=None)
-    assert demand.note == (
+    constraints = with_schema(Constraints(), SCHEMA, validate, tool=None)
+    assert constraints.note == (
         "Answer with one JSON object that fits this JSON schema, and with nothing else: "
         f"{TOLD_SCHEMA}"
     )
-    assert demand.standing == ""
+    assert constraints.standing == ""
 
 
 def test_without_a_schema_any_object_is_asked_for() -> None:
-    demand = shaped(Demand(), {}, lambda data: None, tool=None)
-    assert demand.note == "Answer with one JSON object and with nothing else."
-    assert fault(demand, answered('{"b": 2}')) is None
+    constraints = with_schema(Constraints(), {}, lambda data: None, tool=None)
+    assert constraints.note == "Answer with one JSON object and with nothing else."
+    assert fault(constraints, answered('{"b": 2}')) is None
 
 
 @pytest.mark.parametrize(
     "text", ['{"a": 1}', '```json\n{"a": 1}\n```', 'Here it is:\n{"a": 1}\nAnything else?']
 )
 def test_data_is_found_in_the_text_around_it(text: str) -> None:
-    assert fault(shaped(Demand(), SCHEMA, validate, tool=None), answered(text)) is None
+    assert fault(with_schema(Constraints(), SCHEMA, validate, tool=None), answered(text)) is None
 
 
 def test_text_that_is_no_json_is_refused() -> None:
-    demand = shaped(Demand(), SCHEMA, validate, tool=None)
-    said = fault(demand, answered("three"))
+    constraints = with_schema(Constraints(), SCHEMA, validate, tool=None)
+    said = fault(constraints, answered("three"))
     assert said is not None
     assert said.startswith("That is no JSON: ")
-    assert said.endswith(demand.note)
+    assert said.endswith(constraints.note)
 
 
 def test_text_that_does_not_fit_is_refused() -> None:
-    demand = shaped(Demand(), SCHEMA, validate, tool=None)
-    said = fault(demand, answered('{"a": "x"}'))
-    assert said == f"That does not fit: a must be a number. {demand.note}"
+    constraints = with_schema(Constraints(), SCHEMA, validate, tool=None)
+    said = fault(constraints, answered('{"a": "x"}'))
+    assert said == f"That does not fit: a must be a number. {constraints.note}"
 
 
 def test_beside_tools_the_schema_is_told_once_and_for_the_end() -> None:
-    before = choose([TOOL], None, parallel=False)[1]
-    demand = shaped(before, SCHEMA, validate, tool=None, beside=True)
-    assert demand.note == ""
-    assert demand.standing == (
+    before = from_tool_choice([TOOL], None, parallel=False)[1]
+    constraints = with_schema(before, SCHEMA, validate, tool=None, beside=True)
+    assert constraints.note == ""
+    assert constraints.standing == (
         "Call one tool at a time. When you have what you need: answer with one JSON object that "
         f"fits this JSON schema, and with nothing else: {TOLD_SCHEMA}"
     )
 
 
 def test_beside_tools_an_answer_that_calls_one_is_not_checked_yet() -> None:
-    demand = shaped(Demand(), SCHEMA, validate, tool=None, beside=True)
-    assert fault(demand, answered("", call_message())) is None
-    assert fault(demand, answered("three")) is not None
+    constraints = with_schema(Constraints(), SCHEMA, validate, tool=None, beside=True)
+    assert fault(constraints, answered("", call_message())) is None
+    assert fault(constraints, answered("three")) is not None
 
 
 @pytest.mark.parametrize(
@@ -235,9 +237,9 @@ def outcome(attempts: Generator[Call, Answer, Answer], given: Answer) -> Call | 
         return value
 
 
-def test_the_call_is_made_with_the_texts_of_the_demand() -> None:
+def test_the_call_is_made_with_the_texts_of_its_constraints() -> None:
     call = Call(entries=[user("one")], agent_id=AGENT)
-    first = next(Demand(note="Hurry.", standing="Be brief.").attempts(call))
+    first = next(Constraints(note="Hurry.", standing="Be brief.").attempts(call))
     assert (first.note, first.standing) == ("Hurry.", "Be brief.")
     assert list(first.entries) == [user("one")]
 
