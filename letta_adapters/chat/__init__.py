@@ -9,17 +9,17 @@ package holds the rule that finds the new messages in a history
 Internal: not part of the public API.
 """
 
-from letta_adapters.chat.clients import Caller
+from letta_adapters.chat.clients import ChatClients
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.messages import Entry
-from letta_adapters.chat.request import Call, CallEnd, CallEvent, CallStart
+from letta_adapters.chat.request import Call, ChatEvent, ResponseCompleted, ResponseStarted
 
 __all__ = [
     "Call",
-    "CallEnd",
-    "CallEvent",
-    "CallStart",
-    "Caller",
+    "ChatClients",
+    "ChatEvent",
     "Entry",
     "Marker",
+    "ResponseCompleted",
+    "ResponseStarted",
 ]

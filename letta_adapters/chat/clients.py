@@ -19,7 +19,7 @@ from letta_adapters.backends.base import Conversation
 from letta_adapters.backends.config import BackendSpec, Local, Remote, Rest
 from letta_adapters.chat import conversations, replay
 from letta_adapters.chat.cache import memo_of
-from letta_adapters.chat.request import Call, CallEnd, CallEvent
+from letta_adapters.chat.request import Call, ChatEvent, ResponseCompleted
 from letta_adapters.chat.stream import Exchange
 from letta_adapters.client.client import AsyncLettaClient, resolve_backend
 from letta_adapters.errors import InvalidInputError, WrongEventLoopError
@@ -57,7 +57,7 @@ _closing: set[asyncio.Future[None]] = set()
 _lock = threading.Lock()
 
 
-class Caller:
+class ChatClients:
     """Make an adapter's calls, each with a client that fits the thread or loop it comes from.
 
     Clients are shared by all callers of a process that mean the same backend. Over the Letta API
@@ -121,12 +121,12 @@ class Caller:
 
     # -- calls ------------------------------------------------------------------------------
 
-    def stream(self, call: Call) -> Generator[CallEvent, None, None]:
+    def stream(self, call: Call) -> Generator[ChatEvent, None, None]:
         """Yield the events of a call, in this thread. Closing the generator stops the agent."""
         client = self._sync_client()
         return get_bridge().iterate(Exchange(client, call, threading.current_thread()))
 
-    def astream(self, call: Call) -> Closable[CallEvent]:
+    def astream(self, call: Call) -> Closable[ChatEvent]:
         """Return the events of a call, in this task; its ``aclose()`` stops the agent."""
         if self._here():
             return Exchange(self._async_client(), call)
@@ -151,7 +151,7 @@ class Caller:
             return await work(self._async_client())
         return await get_bridge().acall(_do(work, self._sync_client()))
 
-    def abandon(self, end: CallEnd, *, remove: bool = False) -> CallEnd:
+    def abandon(self, end: ResponseCompleted, *, remove: bool = False) -> ResponseCompleted:
         """Give up a turn whose calls nobody will answer, and return its last event anew.
 
         Args:
@@ -163,7 +163,7 @@ class Caller:
         """
         return self.run(lambda client: _abandon(client, end, remove))
 
-    async def aabandon(self, end: CallEnd, *, remove: bool = False) -> CallEnd:
+    async def aabandon(self, end: ResponseCompleted, *, remove: bool = False) -> ResponseCompleted:
         """Give up such a turn from a task; see :meth:`abandon`.
 
         Args:
@@ -209,7 +209,9 @@ async def _do(work: Callable[[AsyncLettaClient], Awaitable[T]], client: AsyncLet
     return await work(client)
 
 
-async def _abandon(client: AsyncLettaClient, end: CallEnd, remove: bool) -> CallEnd:
+async def _abandon(
+    client: AsyncLettaClient, end: ResponseCompleted, remove: bool
+) -> ResponseCompleted:
     """Stop the turn that waits, deny its calls, and return its last event as it is then."""
     where = Conversation(end.agent_id, end.conversation_id)
     held = memo_of(client).held.pop(where, None)

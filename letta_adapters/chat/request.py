@@ -88,7 +88,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class CallStart:
+class ResponseStarted:
     """Report, as the first event, where the call goes.
 
     Attributes:
@@ -112,7 +112,7 @@ class CallStart:
 
 
 @dataclass(frozen=True, slots=True)
-class CallEnd:
+class ResponseCompleted:
     """Report, as the last event, how a call ended that did not fail.
 
     Attributes:
@@ -148,4 +148,4 @@ class CallEnd:
         return self.marker.conversation_id
 
 
-CallEvent: TypeAlias = CallStart | CallEnd | Message
+ChatEvent: TypeAlias = ResponseStarted | ResponseCompleted | Message

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 from letta_adapters.chat.known_answers import given
 from letta_adapters.chat.marker import Marker
-from letta_adapters.chat.request import ID_PREFIX, CallEnd, CallEvent, CallStart
+from letta_adapters.chat.request import ID_PREFIX, ChatEvent, ResponseCompleted, ResponseStarted
 from letta_adapters.messages import (
     AssistantMessage,
     LoopStatusMessage,
@@ -57,8 +57,8 @@ class ResponseReader:
         answered: Iterable[ToolCallMessage] = (),
         stop: Sequence[str] | None = None,
     ) -> None:
-        self.start: CallStart | None = None
-        self.end: CallEnd | None = None
+        self.start: ResponseStarted | None = None
+        self.end: ResponseCompleted | None = None
         self.stopped = False
         self._own = frozenset(own_tools)
         self._answered = {call.tool_call_id: call for call in answered}
@@ -75,7 +75,7 @@ class ResponseReader:
         """Return the answer's id, which is the same when the call is repeated."""
         return f"{ID_PREFIX}{self.start.id}" if self.start is not None else None
 
-    def read(self, event: CallEvent) -> Sequence[Part]:
+    def read(self, event: ChatEvent) -> Sequence[Part]:
         """Return the pieces that the event adds to the message.
 
         Args:
@@ -83,10 +83,10 @@ class ResponseReader:
         """
         if type(event) is StreamEvent:
             pieces = self._fragment(event.event)
-        elif isinstance(event, CallStart):
+        elif isinstance(event, ResponseStarted):
             self.start = event
             return ()
-        elif isinstance(event, CallEnd):
+        elif isinstance(event, ResponseCompleted):
             self.end = event
             pieces = self._rest(event)
         else:
@@ -151,7 +151,7 @@ class ResponseReader:
             pieces += self._server_call(call or missing)
         return [*pieces, ("server_result", result)]
 
-    def _rest(self, end: CallEnd) -> Sequence[Part]:
+    def _rest(self, end: ResponseCompleted) -> Sequence[Part]:
         """Return the calls that waited for nobody after all: the server ran them itself."""
         waiting = {call.tool_call_id for call in end.pending}
         pieces: list[Part] = []
@@ -232,7 +232,7 @@ class Answer:
     pieces: tuple[Part, ...] = field(default=())
 
     @property
-    def end(self) -> CallEnd:
+    def end(self) -> ResponseCompleted:
         """Return the call's last event."""
         assert self.reader.end is not None
         return self.reader.end
@@ -242,7 +242,7 @@ class Answer:
         """Return all text of the answer."""
         return "".join(value for kind, value in self.pieces if kind == "text")
 
-    def settle(self, end: CallEnd) -> None:
+    def settle(self, end: ResponseCompleted) -> None:
         """Record that the answer's calls were given up.
 
         The message still shows them, but the conversation no longer waits for their results.

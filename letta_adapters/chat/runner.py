@@ -18,9 +18,9 @@ from tenacity import (
 )
 
 from letta_adapters._utils.bounded import Bounded
-from letta_adapters.chat.clients import Caller
+from letta_adapters.chat.clients import ChatClients
 from letta_adapters.chat.constrained import Calling
-from letta_adapters.chat.request import Call, CallEnd, CallEvent
+from letta_adapters.chat.request import Call, ChatEvent, ResponseCompleted
 from letta_adapters.chat.response import Answer, Part, ResponseReader
 from letta_adapters.errors import is_retryable
 
@@ -42,7 +42,7 @@ class Drafter(Protocol):
     def feed(self, pieces: Any) -> list[Any]: ...
 
 
-class Runner:
+class ChatRunner:
     """Run the calls of one chat model.
 
     Args:
@@ -50,7 +50,7 @@ class Runner:
         max_retries: How often a call is made again that was surely not accepted.
     """
 
-    def __init__(self, caller: Caller, max_retries: int) -> None:
+    def __init__(self, caller: ChatClients, max_retries: int) -> None:
         self.caller = caller
         # The agents' model handles, as far as answers told them; `None` is the default agent.
         self.models: Bounded[str | None, str] = Bounded()
@@ -62,12 +62,12 @@ class Runner:
             "reraise": True,
         }
 
-    def _learn(self, call: Call, end: CallEnd | None) -> None:
+    def _learn(self, call: Call, end: ResponseCompleted | None) -> None:
         """Note the model's handle, which is known by the end of a call."""
         if end is not None and end.model and call.model is None:
             self.models[call.agent_id] = end.model
 
-    def _events(self, call: Call) -> Generator[CallEvent, None, None]:
+    def _events(self, call: Call) -> Generator[ChatEvent, None, None]:
         """Yield the events of a call, which is made again while it was surely not accepted."""
         for attempt in Retrying(**self._retries):
             # `closing`: a consumer that leaves early must stop the agent at once, not when garbage
@@ -76,7 +76,7 @@ class Runner:
                 yield from events
                 return
 
-    async def _aevents(self, call: Call) -> AsyncGenerator[CallEvent, None]:
+    async def _aevents(self, call: Call) -> AsyncGenerator[ChatEvent, None]:
         """Yield the same events asynchronously."""
         async for attempt in AsyncRetrying(**self._retries):
             with attempt:

@@ -21,7 +21,7 @@ from letta_adapters.chat.history import HistorySplit, inputs_of, split_history
 from letta_adapters.chat.known_answers import calls_in_work, given
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.messages import Entry, digest_of
-from letta_adapters.chat.request import ID_PREFIX, Call, CallEvent
+from letta_adapters.chat.request import ID_PREFIX, Call, ChatEvent
 from letta_adapters.chat.routing import Route, make_route, mismatched, retold
 from letta_adapters.chat.tracker import Ending
 from letta_adapters.chat.validation import checked
@@ -47,8 +47,8 @@ _NAME_SECONDS: Final = 2.0
 _IN_WORK: Final = "a tool that the conversation waits for is still at work"
 
 
-class Exchange(AsyncIterator[CallEvent]):
-    """Yield the events of a call: :class:`CallStart`, messages, :class:`CallEnd`.
+class Exchange(AsyncIterator[ChatEvent]):
+    """Yield the events of a call: :class:`ResponseStarted`, messages, :class:`ResponseCompleted`.
 
     It belongs to the client's event loop. Closing it before its end stops the agent. A turn that
     failed raises its :class:`~letta_adapters.errors.LettaError`.
@@ -75,7 +75,7 @@ class Exchange(AsyncIterator[CallEvent]):
     def __aiter__(self) -> Exchange:
         return self
 
-    def __anext__(self) -> Awaitable[CallEvent]:
+    def __anext__(self) -> Awaitable[ChatEvent]:
         return self._next()
 
     async def aclose(self) -> None:
@@ -89,7 +89,7 @@ class Exchange(AsyncIterator[CallEvent]):
 
     # -- where to ---------------------------------------------------------------------------
 
-    async def _run(self) -> AsyncGenerator[CallEvent, None]:
+    async def _run(self) -> AsyncGenerator[ChatEvent, None]:
         """Yield all events of the call and clean up after it."""
         ending = await self._prepare()
         asked = self._ask_for_model(ending)

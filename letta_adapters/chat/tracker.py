@@ -13,7 +13,7 @@ from letta_adapters.chat.history import HistorySplit, inputs_of
 from letta_adapters.chat.known_answers import given
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.messages import arguments_digest, digest_of
-from letta_adapters.chat.request import Call, CallEnd, CallStart
+from letta_adapters.chat.request import Call, ResponseCompleted, ResponseStarted
 from letta_adapters.chat.routing import Route, settings_digest
 from letta_adapters.chat.scope import Place
 from letta_adapters.errors import LettaError
@@ -96,9 +96,9 @@ class Ending:
         self.system = before.system if before is not None else None
         self.standing = before.standing if before is not None else None
 
-    def start(self) -> CallStart:
+    def start(self) -> ResponseStarted:
         """Return the first event, which names the conversation the call goes to."""
-        return CallStart(
+        return ResponseStarted(
             self.id,
             self.conversation.agent_id,
             self.conversation.conversation_id,
@@ -178,7 +178,7 @@ class Ending:
         self._usage = message.usage - self._used
         self._run_ids |= dict.fromkeys(message.run_ids)
 
-    def end(self) -> CallEnd:
+    def end(self) -> ResponseCompleted:
         """Return the last event: the call is over, or waits for the results of its tool calls."""
         stop_reason = self.result.stop_reason if self.result else None
         if self.pending:
@@ -188,7 +188,7 @@ class Ending:
         # A framework may drop the marker from the message; then the answer is known by its id or
         # text.
         given.put(self.id, marker, "".join(texts))
-        return CallEnd(
+        return ResponseCompleted(
             marker,
             self.pending,
             stop_reason or "end_turn",

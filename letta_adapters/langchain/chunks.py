@@ -18,7 +18,7 @@ from langchain_core.messages.block_translators import register_translator
 from langchain_core.messages.tool import ToolCall, invalid_tool_call, tool_call, tool_call_chunk
 from langchain_core.outputs import ChatGenerationChunk
 
-from letta_adapters.chat import CallEvent
+from letta_adapters.chat import ChatEvent
 from letta_adapters.chat.response import Answer, Part, ResponseReader
 from letta_adapters.langchain.metadata import NOTES, PROVIDER, metadata_of, usage_metadata_of
 from letta_adapters.messages import ToolCallMessage, ToolResultMessage
@@ -56,7 +56,7 @@ class ChunkMaker:
         self._index = -1
         self._last = ""
 
-    def feed(self, event: CallEvent) -> list[ChatGenerationChunk]:
+    def feed(self, event: ChatEvent) -> list[ChatGenerationChunk]:
         """Return the chunks that an event of the call adds."""
         return [
             ChatGenerationChunk(message=self.chunk(piece)) for piece in self._reader.read(event)

@@ -24,8 +24,8 @@ from pydantic import (
 from typing_extensions import Self
 
 from letta_adapters.backends.config_data import spec_from_data, spec_to_data
-from letta_adapters.chat import Caller
-from letta_adapters.chat.runner import Runner
+from letta_adapters.chat import ChatClients
+from letta_adapters.chat.runner import ChatRunner
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain.errors import langchain_errors
 from letta_adapters.options import SessionOptions
@@ -66,7 +66,7 @@ class Placed(BaseChatModel):
     session_options: dict[str, Any] = Field(default_factory=dict)
     """Further options of `create_session`: permission_mode, cwd, skill_sources, ..."""
 
-    _made: tuple[tuple[Any, ...], Runner] | None = PrivateAttr(default=None)
+    _made: tuple[tuple[Any, ...], ChatRunner] | None = PrivateAttr(default=None)
 
     model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True, extra="forbid")
 
@@ -105,7 +105,7 @@ class Placed(BaseChatModel):
         return fields
 
     @property
-    def _runner(self) -> Runner:
+    def _runner(self) -> ChatRunner:
         """Return the runner for the backend that the fields name now."""
         # Made anew whenever a field differs: LangChain copies models and changes fields of the
         # copies.
@@ -121,8 +121,8 @@ class Placed(BaseChatModel):
         )
         if self._made is None or self._made[0] != given:
             backend, client, api_key, base_url, retries = given
-            caller = Caller(backend=backend, client=client, api_key=api_key, base_url=base_url)
-            self._made = given, Runner(caller, retries)
+            caller = ChatClients(backend=backend, client=client, api_key=api_key, base_url=base_url)
+            self._made = given, ChatRunner(caller, retries)
         return self._made[1]
 
     @property

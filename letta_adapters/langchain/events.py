@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from letta_adapters.chat import CallEvent
+from letta_adapters.chat import ChatEvent
 from letta_adapters.chat.response import Part, ResponseReader
 from letta_adapters.langchain.chunks import block_of
 from letta_adapters.langchain.metadata import NOTES, PROVIDER, metadata_of, usage_metadata_of
@@ -32,7 +32,7 @@ class EventMaker:
         self._begun = False
         self._notes: list[Event] = []
 
-    def feed(self, event: CallEvent) -> list[Event]:
+    def feed(self, event: ChatEvent) -> list[Event]:
         """Return the protocol events that an event of the call adds."""
         # The message can start only after the first event was read, which names the answer.
         made = [] if self._begun else self._begin()

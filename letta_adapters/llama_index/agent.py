@@ -32,7 +32,7 @@ from workflows.handler import WorkflowHandler
 
 from letta_adapters._utils.raised import report_raised
 from letta_adapters.backends.base import Conversation
-from letta_adapters.chat import Call, CallEnd, Marker, replay
+from letta_adapters.chat import Call, Marker, ResponseCompleted, replay
 from letta_adapters.errors import HistoryMismatchError, InvalidInputError, TurnFailedError
 from letta_adapters.llama_index.approvals import ApprovalRequiredEvent, ApprovalResponseEvent
 from letta_adapters.llama_index.contexts import begin_anew
@@ -382,7 +382,7 @@ class LettaAgent(BaseWorkflowAgent):
             return state.conversation_id
         # A turn left open there would wait for results that nobody will give.
         for marker in state.forget():
-            await self._letta._runner.caller.aabandon(CallEnd(marker, _calls_of(marker)))
+            await self._letta._runner.caller.aabandon(ResponseCompleted(marker, _calls_of(marker)))
         if self.on_mismatch == "error":
             raise HistoryMismatchError(
                 "The history cannot be continued: the context was given another one.",

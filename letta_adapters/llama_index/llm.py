@@ -25,7 +25,7 @@ from letta_adapters.chat import Call
 from letta_adapters.chat.constrained import Calling
 from letta_adapters.chat.constraints import from_tool_choice
 from letta_adapters.chat.response import Answer, ResponseReader
-from letta_adapters.chat.runner import Runner
+from letta_adapters.chat.runner import ChatRunner
 from letta_adapters.engine.assembler import parse_arguments
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.llama_index.instrumentation import Observation
@@ -119,7 +119,7 @@ class LettaLLM(FunctionCallingLLM):
 
     backend: Any = Field(default=None, repr=False)
 
-    _runner: Runner = PrivateAttr()
+    _runner: ChatRunner = PrivateAttr()
     _where: dict[str, Any] = PrivateAttr(default_factory=dict)
     _session: SessionOptions = PrivateAttr()
     _metadata: LLMMetadata = PrivateAttr()
@@ -129,7 +129,7 @@ class LettaLLM(FunctionCallingLLM):
         super().__init__(**fields)
         caller = caller_of(backend, client, self.api_key, self.base_url)
         self._where = {"backend": backend, "client": client}
-        self._runner = Runner(caller, self.max_retries)
+        self._runner = ChatRunner(caller, self.max_retries)
         self.backend = caller.spec
         self._session = SessionOptions(**self.session_options)
         # Made once: LlamaIndex reads it with every prompt.

@@ -12,7 +12,7 @@ from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
 
-from letta_adapters.chat import CallEvent
+from letta_adapters.chat import ChatEvent
 from letta_adapters.chat.response import STOPPED, Part, ResponseReader
 from letta_adapters.llama_index.messages import assistant_message
 from letta_adapters.messages import ToolCallMessage
@@ -34,7 +34,7 @@ class ResponseMaker:
         self._ephemeral = ephemeral
         self._server: list[dict[str, Any]] = []
 
-    def feed(self, event: CallEvent) -> list[ChatResponse]:
+    def feed(self, event: ChatEvent) -> list[ChatResponse]:
         """Return the responses that an event of the call adds."""
         return [made for piece in self._reader.read(event) for made in self._of(piece)]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from letta_adapters.backends.config_data import spec_from_data, spec_to_data
-from letta_adapters.chat import Caller
+from letta_adapters.chat import ChatClients
 from letta_adapters.errors import InvalidInputError
 
 # Fields and arguments that name the backend.
@@ -40,7 +40,7 @@ def refuse_unknown(cls: type, given: Iterable[str], known: Iterable[str]) -> Non
             raise InvalidInputError(f"{cls.__name__} takes no {name!r}.", hint=hint)
 
 
-def caller_of(backend: Any, client: Any, api_key: Any, base_url: str | None) -> Caller:
+def caller_of(backend: Any, client: Any, api_key: Any, base_url: str | None) -> ChatClients:
     """Return the caller for these arguments; ``backend`` may be the data in a dump.
 
     Args:
@@ -54,16 +54,16 @@ def caller_of(backend: Any, client: Any, api_key: Any, base_url: str | None) -> 
         ConfigurationError: The dump withheld a key, and its variable is not set here.
     """
     if not isinstance(backend, Mapping):
-        return Caller(backend=backend, client=client, api_key=api_key, base_url=base_url)
+        return ChatClients(backend=backend, client=client, api_key=api_key, base_url=base_url)
     if base_url is not None and base_url != backend.get("base_url"):
-        return Caller(api_key=api_key, base_url=base_url)  # the dump's was replaced
+        return ChatClients(api_key=api_key, base_url=base_url)  # the dump's was replaced
     # A dump has no key; one that is passed beside it fills the gap.
     secret = getattr(api_key, "get_secret_value", lambda: api_key)()
     known = {"LETTA_API_KEY": str(secret)} if secret else None
-    return Caller(backend=spec_from_data(backend, known), client=client)
+    return ChatClients(backend=spec_from_data(backend, known), client=client)
 
 
-def data_of(caller: Caller) -> dict[str, Any]:
+def data_of(caller: ChatClients) -> dict[str, Any]:
     """Return the caller's backend as data, for a dump.
 
     Raises:

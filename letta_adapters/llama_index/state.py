@@ -15,7 +15,7 @@ from llama_index.core.tools import ToolSelection
 from llama_index.core.workflow import Context
 
 from letta_adapters.backends.base import Conversation
-from letta_adapters.chat import CallEnd, Entry, Marker
+from letta_adapters.chat import Entry, Marker, ResponseCompleted
 from letta_adapters.chat.history import inputs_of
 from letta_adapters.llama_index.messages import MARKER_KEY, assistant_message, to_entries
 from letta_adapters.messages import ToolCallMessage
@@ -235,7 +235,7 @@ class AgentState:
         given: Sequence[Entry],
         text: str,
         thinking: str,
-        end: CallEnd,
+        end: ResponseCompleted,
         raw: dict[str, Any],
         details: dict[str, Any],
     ) -> None:
@@ -338,7 +338,7 @@ class AgentState:
             response=response, tool_calls=calls, raw=self.raw, current_agent_name=name
         )
 
-    def open_end(self) -> CallEnd | None:
+    def open_end(self) -> ResponseCompleted | None:
         """Return the end of the turn that still waits, to be given up."""
         marker = _marker_of(self.said)
         if not self.pending or marker is None:
@@ -347,7 +347,7 @@ class AgentState:
             ToolCallMessage(call["tool_id"], call["tool_name"], call["tool_kwargs"])
             for call in self.pending
         )
-        return CallEnd(marker, calls)
+        return ResponseCompleted(marker, calls)
 
     def stands_at(self, marker: Marker) -> None:
         """Note the conversation's newest message after its turn was given up."""

@@ -18,7 +18,7 @@ from llama_index.core.instrumentation.span import active_span_id
 from llama_index.core.tools import ToolOutput, ToolSelection
 from llama_index.core.workflow import Context
 
-from letta_adapters.chat import Call, CallEnd, CallEvent, Entry
+from letta_adapters.chat import Call, ChatEvent, Entry, ResponseCompleted
 from letta_adapters.chat.constrained import Calling
 from letta_adapters.chat.response import Part
 from letta_adapters.llama_index.responses import usage_of
@@ -64,7 +64,7 @@ class StepReader:
         self._heard, self._traced = listening(), tracing()
         self._spans: dict[str, Span] = {}
 
-    async def read(self, events: AsyncIterable[CallEvent], *, coalesce: bool) -> None:
+    async def read(self, events: AsyncIterable[ChatEvent], *, coalesce: bool) -> None:
         """Read the events to their end.
 
         Args:
@@ -84,7 +84,7 @@ class StepReader:
         if self._calls():
             self._stream("", None)
 
-    async def _read(self, events: AsyncIterable[CallEvent]) -> None:
+    async def _read(self, events: AsyncIterable[ChatEvent]) -> None:
         """Write an event for each token."""
         async for event in events:
             pieces = self._reader.read(event)
@@ -93,7 +93,7 @@ class StepReader:
                 # Give the consumer a turn: a backlog of growing texts costs more than the switch.
                 await asyncio.sleep(0)
 
-    async def _read_batches(self, events: AsyncIterable[CallEvent]) -> None:
+    async def _read_batches(self, events: AsyncIterable[ChatEvent]) -> None:
         """Write one event for all tokens that are there."""
         async for batch in _batches(events):
             self._write(_joined([p for event in batch for p in self._reader.read(event)]))
@@ -222,12 +222,12 @@ class StepReader:
         return ChatResponse(message=message, raw=raw, additional_kwargs=extra)
 
     @property
-    def _end(self) -> CallEnd:
+    def _end(self) -> ResponseCompleted:
         assert self._reader.end is not None
         return self._reader.end
 
 
-def _raw(end: CallEnd) -> dict[str, Any]:
+def _raw(end: ResponseCompleted) -> dict[str, Any]:
     """Return the data of an answer about itself."""
     made: dict[str, Any] = {
         "agent_id": end.agent_id,
@@ -250,9 +250,9 @@ def _joined(pieces: list[Part]) -> list[Part]:
     return made
 
 
-async def _batches(events: AsyncIterable[CallEvent]) -> AsyncIterator[list[CallEvent]]:
+async def _batches(events: AsyncIterable[ChatEvent]) -> AsyncIterator[list[ChatEvent]]:
     """Yield all events that are there by now, each time the consumer comes for more."""
-    ready: list[CallEvent] = []
+    ready: list[ChatEvent] = []
     news = asyncio.Event()
 
     # Reading goes on while the consumer is busy; that is what fills a batch.

@@ -24,7 +24,7 @@ from letta_adapters.backends.base import has
 from letta_adapters.chat.constrained import Calling
 from letta_adapters.chat.request import Call
 from letta_adapters.chat.response import Answer, ResponseReader
-from letta_adapters.chat.runner import Drafter, Maker, Runner
+from letta_adapters.chat.runner import ChatRunner, Drafter, Maker
 from letta_adapters.llama_index.llm import LettaLLM
 from letta_adapters.llama_index.messages import to_entries
 from letta_adapters.llama_index.runs import has_reached_limit, run_of
@@ -55,7 +55,7 @@ class _LastWord(Calling):
     state: AgentState
 
 
-class _LastWords(Runner):
+class _LastWords(ChatRunner):
     """Run an agent's calls, and save the state of a run whose last word fails."""
 
     async def aanswer(self, calling: Calling) -> Answer:
@@ -72,7 +72,7 @@ class _LastWords(Runner):
         make: Callable[[ResponseReader], Maker],
         draft: Drafter | None = None,
     ) -> AsyncGenerator[Any, None]:
-        """Yield a streamed answer; see ``Runner.run``."""
+        """Yield a streamed answer; see ``ChatRunner.run``."""
         try:
             # Closed before the state is saved, so that the turn is over when the next run reads it.
             async with aclosing(super().arun(calling, make, draft)) as responses:

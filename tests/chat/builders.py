@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from letta_adapters.chat import CallEnd, CallStart, Entry, Marker
+from letta_adapters.chat import Entry, Marker, ResponseCompleted, ResponseStarted
 from letta_adapters.messages import PendingToolCall, StreamEvent, ToolCallMessage
 
 AGENT = "agent-1"
@@ -59,11 +59,11 @@ def text_event(text: str, otid: str | None = "otid-1") -> StreamEvent:
     return StreamEvent({"message_type": "assistant_message", "otid": otid, "content": text})
 
 
-def started(**fields: Any) -> CallStart:
+def started(**fields: Any) -> ResponseStarted:
     """The first event of a call."""
-    return CallStart("answer-1", AGENT, "conv-1", "rest", **fields)
+    return ResponseStarted("answer-1", AGENT, "conv-1", "rest", **fields)
 
 
-def ended(*pending: ToolCallMessage, **fields: Any) -> CallEnd:
+def ended(*pending: ToolCallMessage, **fields: Any) -> ResponseCompleted:
     """The last event of a call."""
-    return CallEnd(marked(), pending, **fields)
+    return ResponseCompleted(marked(), pending, **fields)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import InvalidInputError
-from letta_adapters.chat import Call, CallEnd
+from letta_adapters.chat import Call, ResponseCompleted
 from letta_adapters.chat.constrained import Calling
 from letta_adapters.chat.constraints import Constraints, from_tool_choice, json_in, with_schema
 from letta_adapters.chat.response import Answer, ResponseReader
@@ -35,7 +35,7 @@ CALL_ADD = "Answer by calling add. Do not answer with text."
 def answered(text: str = "", *pending: ToolCallMessage, **marker: Any) -> Answer:
     """A whole answer, as its events give it."""
     reader = ResponseReader(["add", "find"])
-    end = CallEnd(marked(**marker), pending)
+    end = ResponseCompleted(marked(**marker), pending)
     events = [started(), AssistantMessage(text), *pending, end]
     return Answer(reader, tuple(part for event in events for part in reader.read(event)))
 
@@ -94,7 +94,7 @@ def test_a_named_tool_is_the_only_one_offered(choice: Any) -> None:
 def test_a_tool_that_the_server_ran_is_not_the_call_that_was_wanted() -> None:
     _, constraints = from_tool_choice([TOOL], "add")
     reader = ResponseReader(["add"])
-    for event in (call_message(), CallEnd(marked())):
+    for event in (call_message(), ResponseCompleted(marked())):
         reader.read(event)
     assert fault(constraints, Answer(reader)) == f"You did not call a tool. {CALL_ADD}"
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from letta_adapters.backends.base import Conversation
-from letta_adapters.chat import Call, CallEnd, Entry
+from letta_adapters.chat import Call, Entry, ResponseCompleted
 from letta_adapters.chat.history import split_history
 from letta_adapters.chat.known_answers import given
 from letta_adapters.chat.routing import choose_route
@@ -43,7 +43,7 @@ def tracker(*history: Entry, used: Usage | None = None, **fields: Any) -> Ending
     return Ending(cast("Any", client), call, plan, route, used=used)
 
 
-def ending(made: Ending, *messages: Message) -> CallEnd:
+def ending(made: Ending, *messages: Message) -> ResponseCompleted:
     for message in messages:
         made.takes(message)
     return made.end()

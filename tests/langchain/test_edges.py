@@ -29,7 +29,7 @@ from langgraph.types import Command, interrupt
 from pydantic import BaseModel
 
 from letta_adapters import Allow, InvalidInputError, LettaClient, UnsupportedOptionError
-from letta_adapters.chat import CallEnd, CallStart, Marker
+from letta_adapters.chat import Marker, ResponseCompleted, ResponseStarted
 from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.langchain import ChatLetta, LettaRunnable
 from letta_adapters.langchain.chunks import message_of
@@ -210,12 +210,12 @@ def test_arguments_that_are_no_json() -> None:
     """Letta Code mends them; a server that does not must not break the chain."""
     asked = ToolCallMessage("i1", "look", {}, '{"city": ', requires_approval=True)
     events: list[Any] = [
-        CallStart("1", "agent-1", "conv-1", "rest"),
+        ResponseStarted("1", "agent-1", "conv-1", "rest"),
         ReasoningMessage("Hm. "),
         ReasoningMessage("Yes."),
         AssistantMessage("I look."),
         asked,
-        CallEnd(Marker("rest", "agent-1", "conv-1", ("i1",)), pending=(asked,)),
+        ResponseCompleted(Marker("rest", "agent-1", "conv-1", ("i1",)), pending=(asked,)),
     ]
     reader = ResponseReader(["look"])
     pieces = [piece for event in events for piece in reader.read(event)]

@@ -26,7 +26,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, RetryPolicy
 
 from letta_adapters import LettaClient
-from letta_adapters.chat import CallEnd, CallStart, Marker
+from letta_adapters.chat import Marker, ResponseCompleted, ResponseStarted
 from letta_adapters.chat.response import ResponseReader
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.langchain.chunks import ChunkMaker
@@ -280,8 +280,8 @@ async def test_the_state_of_the_loop_is_a_custom_event(make: Make, script: Any) 
 def test_a_queue_is_a_note_of_the_message() -> None:
     queue = QueueUpdateMessage(({"id": "q-1", "content": "wait"},))
     reader = ResponseReader()
-    end = CallEnd(Marker("local", "agent-1", "conv-1", ()))
-    events: list[Any] = [CallStart("1", "agent-1", "conv-1", "local"), queue, end]
+    end = ResponseCompleted(Marker("local", "agent-1", "conv-1", ()))
+    events: list[Any] = [ResponseStarted("1", "agent-1", "conv-1", "local"), queue, end]
     maker = ChunkMaker(reader)
     chunks = [chunk.message for event in events for chunk in maker.feed(event)]
     whole = add_ai_message_chunks(*chunks, *[c.message for c in maker.finish()])
