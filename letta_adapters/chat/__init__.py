@@ -12,12 +12,12 @@ Internal: not part of the public API.
 from letta_adapters.chat.clients import ChatClients
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.messages import Entry
-from letta_adapters.chat.request import Call, ChatEvent, ResponseCompleted, ResponseStarted
+from letta_adapters.chat.request import ChatEvent, ChatRequest, ResponseCompleted, ResponseStarted
 
 __all__ = [
-    "Call",
     "ChatClients",
     "ChatEvent",
+    "ChatRequest",
     "Entry",
     "Marker",
     "ResponseCompleted",

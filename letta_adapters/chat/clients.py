@@ -19,7 +19,7 @@ from letta_adapters.backends.base import Conversation
 from letta_adapters.backends.config import BackendSpec, Local, Remote, Rest
 from letta_adapters.chat import conversations, replay
 from letta_adapters.chat.cache import memo_of
-from letta_adapters.chat.request import Call, ChatEvent, ResponseCompleted
+from letta_adapters.chat.request import ChatEvent, ChatRequest, ResponseCompleted
 from letta_adapters.chat.stream import Exchange
 from letta_adapters.client.client import AsyncLettaClient, resolve_backend
 from letta_adapters.errors import InvalidInputError, WrongEventLoopError
@@ -121,12 +121,12 @@ class ChatClients:
 
     # -- calls ------------------------------------------------------------------------------
 
-    def stream(self, call: Call) -> Generator[ChatEvent, None, None]:
+    def stream(self, call: ChatRequest) -> Generator[ChatEvent, None, None]:
         """Yield the events of a call, in this thread. Closing the generator stops the agent."""
         client = self._sync_client()
         return get_bridge().iterate(Exchange(client, call, threading.current_thread()))
 
-    def astream(self, call: Call) -> Closable[ChatEvent]:
+    def astream(self, call: ChatRequest) -> Closable[ChatEvent]:
         """Return the events of a call, in this task; its ``aclose()`` stops the agent."""
         if self._here():
             return Exchange(self._async_client(), call)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from letta_adapters.chat.constraints import Constraints
 from letta_adapters.chat.messages import Entry
-from letta_adapters.chat.request import Call
+from letta_adapters.chat.request import ChatRequest
 from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.engine.assembler import parse_arguments
 from letta_adapters.messages import ToolCallMessage
@@ -26,7 +26,7 @@ class Calling:
         stop: Texts that end the answer.
     """
 
-    call: Call
+    call: ChatRequest
     constraints: Constraints = field(default_factory=Constraints)
     stop: Sequence[str] | None = None
 
@@ -38,7 +38,7 @@ class Calling:
         """
         return self.constraints.final and bool(answer.end.pending)
 
-    def attempts(self, *, whole: bool = True) -> Generator[Call, Answer, Answer]:
+    def attempts(self, *, whole: bool = True) -> Generator[ChatRequest, Answer, Answer]:
         """Yield calls to make until the answer meets the constraints, and return that answer.
 
         Args:
@@ -46,7 +46,7 @@ class Calling:
         """
         return self.constraints.attempts(replace(self.call, partial=False) if whole else self.call)
 
-    def reader(self, call: Call | None = None) -> ResponseReader:
+    def reader(self, call: ChatRequest | None = None) -> ResponseReader:
         """Return a reader for the events of the call.
 
         Args:

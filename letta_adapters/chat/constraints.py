@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from letta_adapters.chat.messages import Entry
-from letta_adapters.chat.request import Call
+from letta_adapters.chat.request import ChatRequest
 from letta_adapters.chat.response import Answer
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.messages import PendingToolCall
@@ -44,7 +44,7 @@ class Constraints:
     check: Check | None = None
     final: bool = False
 
-    def attempts(self, call: Call) -> Generator[Call, Answer, Answer]:
+    def attempts(self, call: ChatRequest) -> Generator[ChatRequest, Answer, Answer]:
         """Yield the calls to make, take their answers, and return the answer to give.
 
         Args:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from letta_adapters.backends.base import Conversation, Opened, Target, check_supported, has
 from letta_adapters.chat.cache import memo_of
-from letta_adapters.chat.request import Call
+from letta_adapters.chat.request import ChatRequest
 from letta_adapters.chat.scope import THREAD_PREFIX
 from letta_adapters.errors import InvalidInputError, LettaError, UnsupportedOptionError
 from letta_adapters.options import SessionOptions
@@ -38,7 +38,7 @@ def can(client: AsyncLettaClient, capability: str) -> bool:
     return has(client.backend.kind, capability)
 
 
-def check_call(client: AsyncLettaClient, call: Call) -> None:
+def check_call(client: AsyncLettaClient, call: ChatRequest) -> None:
     """Refuse, before any I/O, what the backend cannot do.
 
     Raises:
@@ -68,7 +68,7 @@ def check_call(client: AsyncLettaClient, call: Call) -> None:
         raise InvalidInputError(f"{unknown[0]!r} is not a model setting of a conversation.")
 
 
-async def agent_of(client: AsyncLettaClient, call: Call) -> str:
+async def agent_of(client: AsyncLettaClient, call: ChatRequest) -> str:
     """Return the id of the agent that the call is for; ``""`` for a call without one."""
     if call.agent_free:
         return ""
@@ -117,7 +117,7 @@ async def about_model(
 
 
 async def make(
-    client: AsyncLettaClient, call: Call, agent_id: str, system: str, summary: str | None
+    client: AsyncLettaClient, call: ChatRequest, agent_id: str, system: str, summary: str | None
 ) -> Opened:
     """Create a conversation that has the call's model settings as its own.
 
@@ -147,7 +147,9 @@ def _with(options: SessionOptions, **changes: Any) -> SessionOptions:
     return SessionOptions(**given | {k: v for k, v in changes.items() if v is not None})
 
 
-async def _model_settings(client: AsyncLettaClient, call: Call, agent_id: str) -> dict[str, Any]:
+async def _model_settings(
+    client: AsyncLettaClient, call: ChatRequest, agent_id: str
+) -> dict[str, Any]:
     """Return the fields that give a conversation model settings.
 
     The Letta API takes them only together with a model, and in the form of that model's provider.
@@ -161,7 +163,7 @@ async def _model_settings(client: AsyncLettaClient, call: Call, agent_id: str) -
 
 
 async def make_named(
-    client: AsyncLettaClient, call: Call, agent_id: str, system: str, name: str
+    client: AsyncLettaClient, call: ChatRequest, agent_id: str, system: str, name: str
 ) -> tuple[Conversation, bool]:
     """Create a conversation of a name; return the one to use and whether it is the new one.
 
@@ -187,7 +189,7 @@ async def make_named(
     return made, True
 
 
-def note_made(client: AsyncLettaClient, call: Call, opened: Opened) -> None:
+def note_made(client: AsyncLettaClient, call: ChatRequest, opened: Opened) -> None:
     """Remember the model of a conversation that was created."""
     memo, where = memo_of(client), opened.conversation
     if not is_rest(client):
@@ -198,7 +200,7 @@ def note_made(client: AsyncLettaClient, call: Call, opened: Opened) -> None:
 
 
 async def set_up(
-    client: AsyncLettaClient, call: Call, conversation: Conversation, *, known: bool
+    client: AsyncLettaClient, call: ChatRequest, conversation: Conversation, *, known: bool
 ) -> None:
     """Give an existing conversation the call's model and settings.
 
@@ -214,7 +216,9 @@ async def set_up(
         await _set_model(client, call, conversation)
 
 
-async def _set_model(client: AsyncLettaClient, call: Call, conversation: Conversation) -> None:
+async def _set_model(
+    client: AsyncLettaClient, call: ChatRequest, conversation: Conversation
+) -> None:
     """Switch the conversation to the call's model, or back to its agent's own.
 
     A call's model is for that call: the next one without a model gets the agent's own again.
@@ -238,7 +242,9 @@ async def _set_model(client: AsyncLettaClient, call: Call, conversation: Convers
         changed[conversation] = call.model
 
 
-async def _set_settings(client: AsyncLettaClient, call: Call, conversation: Conversation) -> None:
+async def _set_settings(
+    client: AsyncLettaClient, call: ChatRequest, conversation: Conversation
+) -> None:
     """Give the conversation the call's model settings.
 
     Raises:

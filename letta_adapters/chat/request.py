@@ -22,7 +22,7 @@ OnMismatch = Literal["fork", "continue", "error"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class ChatRequest:
     """Describe one call of an agent.
 
     Args:

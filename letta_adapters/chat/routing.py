@@ -15,7 +15,7 @@ from letta_adapters.chat.cache import recent
 from letta_adapters.chat.history import HistorySplit, call_key
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.messages import Entry, digest_of
-from letta_adapters.chat.request import Call
+from letta_adapters.chat.request import ChatRequest
 from letta_adapters.chat.scope import THREAD_PREFIX, name_of, tasks
 from letta_adapters.errors import HistoryMismatchError
 from letta_adapters.messages import PendingToolCall
@@ -77,7 +77,10 @@ class Route:
         return replace(self, lost=True, key=None, asked=self.key)
 
     def instructions(
-        self, plan: HistorySplit, call: Call, told: tuple[str | None, str | None] = (None, None)
+        self,
+        plan: HistorySplit,
+        call: ChatRequest,
+        told: tuple[str | None, str | None] = (None, None),
     ) -> str:
         """Return the text that the agent has to be told, or told again, as system text is.
 
@@ -93,18 +96,18 @@ class Route:
         texts = zip((system, call.standing), told, strict=True)
         return "\n\n".join(text for text, known in texts if text and digest_of(text) != known)
 
-    def has_settings(self, call: Call) -> bool:
+    def has_settings(self, call: ChatRequest) -> bool:
         """Return whether the conversation was made, or last used, with these model settings."""
         return self.marker is not None and self.marker.settings == settings_digest(call)
 
 
-def settings_digest(call: Call) -> str | None:
+def settings_digest(call: ChatRequest) -> str | None:
     """Return a digest of the call's model settings, as a marker holds it; ``None`` without any."""
     return digest_of(dict(call.settings)) if call.settings else None
 
 
 async def make_route(
-    client: AsyncLettaClient, call: Call, plan: HistorySplit, agent_id: str
+    client: AsyncLettaClient, call: ChatRequest, plan: HistorySplit, agent_id: str
 ) -> Route:
     """Choose the route, and look up or create the conversation where the choice leaves it open.
 
@@ -129,7 +132,9 @@ async def make_route(
     return route
 
 
-def choose_route(call: Call, plan: HistorySplit, agent_id: str, *, first: bool = False) -> Route:
+def choose_route(
+    call: ChatRequest, plan: HistorySplit, agent_id: str, *, first: bool = False
+) -> Route:
     """Apply the history rule, without any look-up; an explicit argument wins over a marker.
 
     Args:
@@ -169,7 +174,7 @@ def _is_stored_in_part(plan: HistorySplit) -> bool:
     return any(entry.known for entry in plan.new)
 
 
-def _is_first(call: Call, agent_id: str) -> bool:
+def _is_first(call: ChatRequest, agent_id: str) -> bool:
     """Return whether it is the first call of its task, whose history its node keeps.
 
     A call that goes on by its marker may be the first too; what the node asks besides is not.
@@ -180,7 +185,7 @@ def _is_first(call: Call, agent_id: str) -> bool:
     return tasks.is_first(agent_id, call.place, call.entries, f"{call.note} {told}")
 
 
-def _name(call: Call, *, first: bool) -> str | None:
+def _name(call: ChatRequest, *, first: bool) -> str | None:
     """Return the name of the conversation that the call belongs to, or ``None``."""
     if call.thread_id:
         return THREAD_PREFIX + call.thread_id
@@ -199,7 +204,7 @@ def _after_a_failure(plan: HistorySplit, marker: Marker) -> Route:
     return Route(send, where, marker, forced=True, lost=not send)
 
 
-def _named(call: Call, plan: HistorySplit, where: Conversation) -> Route:
+def _named(call: ChatRequest, plan: HistorySplit, where: Conversation) -> Route:
     """Return the route to the conversation that the application names."""
     marker = plan.marker
     if marker is not None and marker.conversation_id != where.conversation_id:
@@ -214,7 +219,7 @@ def _named(call: Call, plan: HistorySplit, where: Conversation) -> Route:
     return Route(send, where, marker, key, named=True, forced=True)
 
 
-def _to_name(call: Call, plan: HistorySplit, name: str) -> Route:
+def _to_name(call: ChatRequest, plan: HistorySplit, name: str) -> Route:
     """Return the route to the conversation of a name that the application or its place gives."""
     # A summary stands for messages that the conversation holds in full, so it is not sent.
     send = tuple(entry for entry in plan.last_turn if not entry.summary) or plan.last_turn
@@ -224,7 +229,7 @@ def _to_name(call: Call, plan: HistorySplit, name: str) -> Route:
 
 
 async def _look_up(
-    client: AsyncLettaClient, call: Call, plan: HistorySplit, route: Route, agent_id: str
+    client: AsyncLettaClient, call: ChatRequest, plan: HistorySplit, route: Route, agent_id: str
 ) -> Route:
     """Find or create the one conversation of a name, also when ten calls start at once."""
     name = route.name
@@ -238,7 +243,9 @@ async def _look_up(
     return replace(route, conversation=found)
 
 
-def mismatched(call: Call, plan: HistorySplit, reason: str, *, occupied: bool = False) -> Route:
+def mismatched(
+    call: ChatRequest, plan: HistorySplit, reason: str, *, occupied: bool = False
+) -> Route:
     """Return the route for a history that does not fit, as ``on_mismatch`` decides.
 
     Args:
@@ -259,12 +266,12 @@ def mismatched(call: Call, plan: HistorySplit, reason: str, *, occupied: bool = 
     return replace(retold(call, plan), forked=reason)
 
 
-def retold(call: Call, plan: HistorySplit) -> Route:
+def retold(call: ChatRequest, plan: HistorySplit) -> Route:
     """Return the route that tells the whole history in a fresh conversation."""
     return Route(plan.whole, key=_key(call, plan, plan.whole, "fork"))
 
 
-def _key(call: Call, plan: HistorySplit, send: tuple[Entry, ...], where: str) -> str | None:
+def _key(call: ChatRequest, plan: HistorySplit, send: tuple[Entry, ...], where: str) -> str | None:
     """Return the call's key, or ``None`` if it cannot be known again; see :func:`call_key`."""
     tools = digest_of([dict(tool) for tool in call.tools])
     context = [where, digest_of(plan.system), tools, call.note]

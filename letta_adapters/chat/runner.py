@@ -20,7 +20,7 @@ from tenacity import (
 from letta_adapters._utils.bounded import Bounded
 from letta_adapters.chat.clients import ChatClients
 from letta_adapters.chat.constrained import Calling
-from letta_adapters.chat.request import Call, ChatEvent, ResponseCompleted
+from letta_adapters.chat.request import ChatEvent, ChatRequest, ResponseCompleted
 from letta_adapters.chat.response import Answer, Part, ResponseReader
 from letta_adapters.errors import is_retryable
 
@@ -62,12 +62,12 @@ class ChatRunner:
             "reraise": True,
         }
 
-    def _learn(self, call: Call, end: ResponseCompleted | None) -> None:
+    def _learn(self, call: ChatRequest, end: ResponseCompleted | None) -> None:
         """Note the model's handle, which is known by the end of a call."""
         if end is not None and end.model and call.model is None:
             self.models[call.agent_id] = end.model
 
-    def _events(self, call: Call) -> Generator[ChatEvent, None, None]:
+    def _events(self, call: ChatRequest) -> Generator[ChatEvent, None, None]:
         """Yield the events of a call, which is made again while it was surely not accepted."""
         for attempt in Retrying(**self._retries):
             # `closing`: a consumer that leaves early must stop the agent at once, not when garbage
@@ -76,7 +76,7 @@ class ChatRunner:
                 yield from events
                 return
 
-    async def _aevents(self, call: Call) -> AsyncGenerator[ChatEvent, None]:
+    async def _aevents(self, call: ChatRequest) -> AsyncGenerator[ChatEvent, None]:
         """Yield the same events asynchronously."""
         async for attempt in AsyncRetrying(**self._retries):
             with attempt:

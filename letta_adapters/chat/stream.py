@@ -21,7 +21,7 @@ from letta_adapters.chat.history import HistorySplit, inputs_of, split_history
 from letta_adapters.chat.known_answers import calls_in_work, given
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.messages import Entry, digest_of
-from letta_adapters.chat.request import ID_PREFIX, Call, ChatEvent
+from letta_adapters.chat.request import ID_PREFIX, ChatEvent, ChatRequest
 from letta_adapters.chat.routing import Route, make_route, mismatched, retold
 from letta_adapters.chat.tracker import Ending
 from letta_adapters.chat.validation import checked
@@ -59,7 +59,7 @@ class Exchange(AsyncIterator[ChatEvent]):
         owner: The thread or task that makes the call; ``None``: the running task.
     """
 
-    def __init__(self, client: AsyncLettaClient, call: Call, owner: object = None) -> None:
+    def __init__(self, client: AsyncLettaClient, call: ChatRequest, owner: object = None) -> None:
         self._client = client
         self._call = call
         self._owner = owner
@@ -550,12 +550,12 @@ def _otid(key: str | None, where: Conversation) -> str:
     return sent_as(key, where.agent_id, where.conversation_id) if key else str(uuid.uuid4())
 
 
-def _digests(call: Call) -> frozenset[str]:
+def _digests(call: ChatRequest) -> frozenset[str]:
     """Return digests of the client-side tools that the call offers."""
     return frozenset(digest_of(dict(tool)) for tool in call.tools)
 
 
-def _resumable(held: Held, route: Route, call: Call) -> bool:
+def _resumable(held: Held, route: Route, call: ChatRequest) -> bool:
     """Return whether the entries answer the turn's calls, and the server will still take them.
 
     A turn keeps the tools it was begun with: a call that offers others needs another one.

@@ -13,7 +13,7 @@ from letta_adapters.chat.history import HistorySplit, inputs_of
 from letta_adapters.chat.known_answers import given
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.messages import arguments_digest, digest_of
-from letta_adapters.chat.request import Call, ResponseCompleted, ResponseStarted
+from letta_adapters.chat.request import ChatRequest, ResponseCompleted, ResponseStarted
 from letta_adapters.chat.routing import Route, settings_digest
 from letta_adapters.chat.scope import Place
 from letta_adapters.errors import LettaError
@@ -49,7 +49,7 @@ class Ending:
     def __init__(
         self,
         client: AsyncLettaClient,
-        call: Call,
+        call: ChatRequest,
         plan: HistorySplit,
         route: Route,
         *,

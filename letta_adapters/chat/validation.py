@@ -12,13 +12,13 @@ from typing import Any
 
 from letta_adapters._utils.checks import AGENT, checked_id
 from letta_adapters.chat.messages import Entry
-from letta_adapters.chat.request import Call
+from letta_adapters.chat.request import ChatRequest
 from letta_adapters.content import sendable_text
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.tools.client_side import check_tool_names
 
 
-def checked(call: Call) -> Call:
+def checked(call: ChatRequest) -> ChatRequest:
     """Return the call as it can be made, or refuse it.
 
     The results of tools are cleaned of characters that UTF-8 cannot hold (an odd file name in one
@@ -51,14 +51,14 @@ def checked(call: Call) -> Call:
     return replace(call, entries=entries)
 
 
-def _thread_of(call: Call) -> str | None:
+def _thread_of(call: ChatRequest) -> str | None:
     """Return the thread's name as the application or the framework gives it."""
     if call.thread_id is not None or call.place is None:
         return call.thread_id
     return call.place.thread
 
 
-def _texts(call: Call, entries: Iterable[Entry]) -> Iterator[tuple[str, str]]:
+def _texts(call: ChatRequest, entries: Iterable[Entry]) -> Iterator[tuple[str, str]]:
     """Yield each text that would be sent, after the name that an error uses for it."""
     yield "thread_id", _thread_of(call) or ""
     yield "The model's name", call.model or ""

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
-from letta_adapters.chat import Call
+from letta_adapters.chat import ChatRequest
 from letta_adapters.chat.constrained import Calling
 from letta_adapters.chat.constraints import Constraints, from_tool_choice, with_schema
 from letta_adapters.chat.scope import SCOPES, Scope
@@ -117,7 +117,7 @@ def build_request(
         constraints = _formatted(constraints, wanted, beside=bool(tools))
     # Before the call is made: a decision in the wrong field would be sent as the tool's result.
     check_decisions(messages)
-    call = Call(
+    call = ChatRequest(
         entries=to_entries(messages),
         tools=tools,
         **_where(defaults, kwargs, run_manager),

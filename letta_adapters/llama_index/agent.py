@@ -32,7 +32,7 @@ from workflows.handler import WorkflowHandler
 
 from letta_adapters._utils.raised import report_raised
 from letta_adapters.backends.base import Conversation
-from letta_adapters.chat import Call, Marker, ResponseCompleted, replay
+from letta_adapters.chat import ChatRequest, Marker, ResponseCompleted, replay
 from letta_adapters.errors import HistoryMismatchError, InvalidInputError, TurnFailedError
 from letta_adapters.llama_index.approvals import ApprovalRequiredEvent, ApprovalResponseEvent
 from letta_adapters.llama_index.contexts import begin_anew
@@ -336,7 +336,9 @@ class LettaAgent(BaseWorkflowAgent):
         seen.end(reader.response(state.said[-1]))
         await state.save(ctx)
 
-    async def _call(self, state: AgentState, history: History, tools: list[dict[str, Any]]) -> Call:
+    async def _call(
+        self, state: AgentState, history: History, tools: list[dict[str, Any]]
+    ) -> ChatRequest:
         """Return the call of this step: the whole history, and the conversation it belongs to."""
         named = await self._conversation_of(state, history)
         entries = state.entries(history.entries)
@@ -354,7 +356,7 @@ class LettaAgent(BaseWorkflowAgent):
                 named = here if elsewhere else named
             elif state.sent is not None and elsewhere:
                 begun = here
-        return Call(
+        return ChatRequest(
             entries=entries,
             tools=tools,
             agent_id=self.agent_id,

@@ -21,7 +21,7 @@ from llama_index.core.tools import BaseTool
 from llama_index.core.types import Model, PydanticProgramMode
 from typing_extensions import Self
 
-from letta_adapters.chat import Call
+from letta_adapters.chat import ChatRequest
 from letta_adapters.chat.constrained import Calling
 from letta_adapters.chat.constraints import from_tool_choice
 from letta_adapters.chat.response import Answer, ResponseReader
@@ -220,7 +220,7 @@ class LettaLLM(FunctionCallingLLM):
         elif constraints.final:
             constraints = unbroken(constraints)
         conversation_id = kwargs.get("conversation_id") or self.conversation_id
-        call = Call(
+        call = ChatRequest(
             entries=to_entries(messages),
             tools=tools,
             agent_id=self.agent_id,

@@ -18,7 +18,7 @@ from llama_index.core.instrumentation.span import active_span_id
 from llama_index.core.tools import ToolOutput, ToolSelection
 from llama_index.core.workflow import Context
 
-from letta_adapters.chat import Call, ChatEvent, Entry, ResponseCompleted
+from letta_adapters.chat import ChatEvent, ChatRequest, Entry, ResponseCompleted
 from letta_adapters.chat.constrained import Calling
 from letta_adapters.chat.response import Part
 from letta_adapters.llama_index.responses import usage_of
@@ -51,7 +51,9 @@ class StepReader:
         streaming: Write an event for each token.
     """
 
-    def __init__(self, ctx: Context, name: str, call: Call, *, streaming: bool = True) -> None:
+    def __init__(
+        self, ctx: Context, name: str, call: ChatRequest, *, streaming: bool = True
+    ) -> None:
         self._ctx = ctx
         self._name = name
         self._streaming = streaming

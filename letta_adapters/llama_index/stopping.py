@@ -22,7 +22,7 @@ from llama_index.core.workflow import Context
 
 from letta_adapters.backends.base import has
 from letta_adapters.chat.constrained import Calling
-from letta_adapters.chat.request import Call
+from letta_adapters.chat.request import ChatRequest
 from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.chat.runner import ChatRunner, Drafter, Maker
 from letta_adapters.llama_index.llm import LettaLLM
@@ -122,7 +122,7 @@ class _AgentLLM(LettaLLM):
 
     async def _last_word(
         self, agent: _Speaker, ctx: Context, state: AgentState, messages: Sequence[ChatMessage]
-    ) -> Call:
+    ) -> ChatRequest:
         """Close the run's open calls and return the call for its last word."""
         caller = self._runner.caller
         end = state.open_end()
@@ -138,7 +138,7 @@ class _AgentLLM(LettaLLM):
         await memory.aput_messages(state.take_said())
         await state.save(ctx)
         # No tools: the run is out of steps, so none could be run.
-        return Call(
+        return ChatRequest(
             entries=entries,
             agent_id=agent.agent_id,
             conversation_id=agent.conversation_id,

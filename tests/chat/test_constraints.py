@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import InvalidInputError
-from letta_adapters.chat import Call, ResponseCompleted
+from letta_adapters.chat import ChatRequest, ResponseCompleted
 from letta_adapters.chat.constrained import Calling
 from letta_adapters.chat.constraints import Constraints, from_tool_choice, json_in, with_schema
 from letta_adapters.chat.response import Answer, ResponseReader
@@ -133,10 +133,12 @@ def test_arguments_that_fit_are_taken() -> None:
 
 
 def test_nobody_answers_a_call_that_is_the_data() -> None:
-    calling = Calling(Call(entries=[user("one")]), of_tool())
+    calling = Calling(ChatRequest(entries=[user("one")]), of_tool())
     assert calling.leaves_calls(answered("", call_message()))
     assert not calling.leaves_calls(answered("3"))
-    assert not Calling(Call(entries=[user("one")])).leaves_calls(answered("", call_message()))
+    assert not Calling(ChatRequest(entries=[user("one")])).leaves_calls(
+        answered("", call_message())
+    )
 
 
 def test_arguments_that_do_not_fit_are_refused() -> None:
@@ -228,7 +230,9 @@ def test_json_is_cut_out_of_an_answer(text: str, schema: Any, found: str) -> Non
 # -- one chance to mend -------------------------------------------------------------------------
 
 
-def outcome(attempts: Generator[Call, Answer, Answer], given: Answer) -> Call | Answer:
+def outcome(
+    attempts: Generator[ChatRequest, Answer, Answer], given: Answer
+) -> ChatRequest | Answer:
     """The next call to make, or the answer to give."""
     try:
         return attempts.send(given)
@@ -238,24 +242,24 @@ def outcome(attempts: Generator[Call, Answer, Answer], given: Answer) -> Call | 
 
 
 def test_the_call_is_made_with_the_texts_of_its_constraints() -> None:
-    call = Call(entries=[user("one")], agent_id=AGENT)
+    call = ChatRequest(entries=[user("one")], agent_id=AGENT)
     first = next(Constraints(note="Hurry.", standing="Be brief.").attempts(call))
     assert (first.note, first.standing) == ("Hurry.", "Be brief.")
     assert list(first.entries) == [user("one")]
 
 
 def test_a_good_answer_is_the_only_one() -> None:
-    attempts = of_tool().attempts(Call(entries=[user("one")]))
+    attempts = of_tool().attempts(ChatRequest(entries=[user("one")]))
     next(attempts)
     good = answered("", call_message())
     assert outcome(attempts, good) is good
 
 
 def test_an_answer_with_a_fault_gets_a_complaint_as_the_users_message() -> None:
-    attempts = of_tool().attempts(Call(entries=[user("one")]))
+    attempts = of_tool().attempts(ChatRequest(entries=[user("one")]))
     next(attempts)
     again = outcome(attempts, answered("3", head=("otid-1",)))
-    assert isinstance(again, Call)
+    assert isinstance(again, ChatRequest)
     assert [(entry.role, entry.text) for entry in again.entries] == [
         ("user", "one"),
         ("assistant", "3"),
@@ -266,11 +270,11 @@ def test_an_answer_with_a_fault_gets_a_complaint_as_the_users_message() -> None:
 
 
 def test_an_answer_whose_calls_wait_gets_the_complaint_as_their_results() -> None:
-    attempts = of_tool().attempts(Call(entries=[user("one")]))
+    attempts = of_tool().attempts(ChatRequest(entries=[user("one")]))
     next(attempts)
     calls = [call_message(raw='{"a": "x"}'), call_message("call-2", "find")]
     again = outcome(attempts, answered("", *calls))
-    assert isinstance(again, Call)
+    assert isinstance(again, ChatRequest)
     complaint = "That does not fit: a must be a number. Call add again."
     results = [
         (entry.role, entry.text, entry.tool_call_id, entry.is_error) for entry in again.entries[2:]
@@ -284,15 +288,15 @@ def test_an_answer_whose_calls_wait_gets_the_complaint_as_their_results() -> Non
 
 
 def test_there_is_one_chance_only() -> None:
-    attempts = of_tool().attempts(Call(entries=[user("one")]))
+    attempts = of_tool().attempts(ChatRequest(entries=[user("one")]))
     next(attempts)
-    assert isinstance(outcome(attempts, answered("3")), Call)
+    assert isinstance(outcome(attempts, answered("3")), ChatRequest)
     second = answered("Still 3.")
     assert outcome(attempts, second) is second
 
 
 def test_the_framework_sees_one_answer_to_the_first_question() -> None:
-    attempts = of_tool().attempts(Call(entries=[user("one")]))
+    attempts = of_tool().attempts(ChatRequest(entries=[user("one")]))
     next(attempts)
     first = {"inputs": ("digest-of-one",), "previous": "conv-1#otid-0", "head": ("otid-1",)}
     outcome(attempts, answered("3", **first))
@@ -305,15 +309,15 @@ def test_the_framework_sees_one_answer_to_the_first_question() -> None:
 
 
 def test_a_whole_answer_needs_no_fragments() -> None:
-    calling = Calling(Call(entries=[user("one")], partial=True))
+    calling = Calling(ChatRequest(entries=[user("one")], partial=True))
     assert next(calling.attempts()).partial is False
     assert next(calling.attempts(whole=False)).partial is True
 
 
 def test_a_reader_of_a_call_passes_over_the_results_that_the_call_brings() -> None:
-    call = Call(entries=[user("one"), asking([user("one")]), result("3")], tools=[TOOL])
+    call = ChatRequest(entries=[user("one"), asking([user("one")]), result("3")], tools=[TOOL])
     reader = Calling(call).reader()
     assert reader.read(REPEATED) == ()
     # Without such a result in the history the same one is the server's own.
-    other = Calling(Call(entries=[user("one"), answer("First.")], tools=[TOOL])).reader()
+    other = Calling(ChatRequest(entries=[user("one"), answer("First.")], tools=[TOOL])).reader()
     assert [kind for kind, _ in other.read(REPEATED)] == ["server_call", "server_result"]

@@ -9,7 +9,7 @@ import pytest
 
 from letta_adapters import HistoryMismatchError
 from letta_adapters.backends.base import Conversation
-from letta_adapters.chat import Call, Entry
+from letta_adapters.chat import ChatRequest, Entry
 from letta_adapters.chat.history import HistorySplit, split_history
 from letta_adapters.chat.routing import Route, choose_route, mismatched, retold
 from letta_adapters.chat.scope import Place
@@ -40,7 +40,7 @@ def split(history: list[Entry], place: Place | None = None) -> HistorySplit:
 
 
 def choose(history: list[Entry], *, first: bool = False, **fields: Any) -> Route:
-    call = Call(entries=history, agent_id=AGENT, **fields)
+    call = ChatRequest(entries=history, agent_id=AGENT, **fields)
     return choose_route(call, split(history, call.place), AGENT, first=first)
 
 
@@ -115,7 +115,7 @@ def test_a_history_that_does_not_fit_may_be_refused() -> None:
 
 def test_an_occupied_conversation_cannot_be_continued() -> None:
     history = going_on()
-    call = Call(entries=history, on_mismatch="continue")
+    call = ChatRequest(entries=history, on_mismatch="continue")
     route = mismatched(call, split(history), "busy", occupied=True)
     assert (route.conversation, route.forked) == (None, "busy")
     assert sent(route) == ["one", "First.", "two"]
@@ -123,7 +123,7 @@ def test_an_occupied_conversation_cannot_be_continued() -> None:
 
 def test_a_fork_has_another_key_than_the_call_it_replaces() -> None:
     history = begun()
-    call = Call(entries=history)
+    call = ChatRequest(entries=history)
     fork = retold(call, split(history))
     assert fork.key is not None
     assert fork.key != choose(history).key
@@ -336,20 +336,20 @@ BRIEF, ONE_BY_ONE = "b1cc2ec6cf9f", "a839a4c77b16"
 def test_the_agent_is_told_what_it_was_not_told_before(known: dict[str, str], told: str) -> None:
     reply = answer("First.", [user("one")], **known)
     history = [Entry("system", "Be brief."), user("one"), reply, user("two")]
-    call = Call(entries=history, standing="Call one tool at a time.")
+    call = ChatRequest(entries=history, standing="Call one tool at a time.")
     plan = split(history)
     assert choose_route(call, plan, AGENT).instructions(plan, call) == told
 
 
 def test_without_a_marker_the_callers_memory_says_what_the_agent_was_told() -> None:
-    call, plan = Call(entries=begun()), split(begun())
+    call, plan = ChatRequest(entries=begun()), split(begun())
     route = choose_route(call, plan, AGENT)
     assert route.instructions(plan, call) == "Be brief."
     assert route.instructions(plan, call, (BRIEF, None)) == ""
 
 
 def test_a_fresh_conversation_without_an_agent_has_the_text_as_its_system_prompt() -> None:
-    call, plan = Call(entries=begun(), agent_free=True), split(begun())
+    call, plan = ChatRequest(entries=begun(), agent_free=True), split(begun())
     route = choose_route(call, plan, AGENT)
     assert route.at(CONVERSATION).instructions(plan, call) == ""
     assert route.instructions(plan, call) == "Be brief."
@@ -359,8 +359,8 @@ def test_settings_are_those_of_the_conversation_if_its_marker_names_them() -> No
     # The digest of {"temperature": 0.5}.
     reply = answer("First.", [user("one")], settings="aa6bbd45ab76")
     history = [user("one"), reply, user("two")]
-    same = Call(entries=history, settings={"temperature": 0.5})
-    other = Call(entries=history, settings={"temperature": 0.7})
+    same = ChatRequest(entries=history, settings={"temperature": 0.5})
+    other = ChatRequest(entries=history, settings={"temperature": 0.7})
     route = choose(history)
     assert route.has_settings(same)
     assert not route.has_settings(other)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from letta_adapters.backends.base import Conversation
-from letta_adapters.chat import Call, Entry, ResponseCompleted
+from letta_adapters.chat import ChatRequest, Entry, ResponseCompleted
 from letta_adapters.chat.history import split_history
 from letta_adapters.chat.known_answers import given
 from letta_adapters.chat.routing import choose_route
@@ -36,7 +36,7 @@ def tracker(*history: Entry, used: Usage | None = None, **fields: Any) -> Ending
     client = SimpleNamespace(
         backend=SimpleNamespace(name="rest"), handles={AGENT: "openai/gpt-4o-mini"}
     )
-    call = Call(entries=history, agent_id=AGENT, **fields)
+    call = ChatRequest(entries=history, agent_id=AGENT, **fields)
     plan = split_history(history, AGENT)
     route = choose_route(call, plan, AGENT)
     route = route if route.conversation else route.at(WHERE)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import InvalidInputError
-from letta_adapters.chat import Call, Entry
+from letta_adapters.chat import ChatRequest, Entry
 from letta_adapters.chat.scope import Place
 from letta_adapters.chat.validation import checked
 from letta_adapters.messages import PendingToolCall
@@ -19,7 +19,7 @@ ODD = "\udc80"
 
 
 def test_a_call_that_can_be_made_stays_as_it_is() -> None:
-    call = Call(
+    call = ChatRequest(
         entries=[Entry("system", "Be brief."), user("Hello."), result("3")],
         tools=[TOOL, OTHER_TOOL],
         agent_id="agent-1",
@@ -55,7 +55,7 @@ def test_a_call_that_can_be_made_stays_as_it_is() -> None:
 )
 def test_a_call_that_cannot_be_made_is_refused(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
-        checked(Call(entries=[user("Hello.")], **fields))
+        checked(ChatRequest(entries=[user("Hello.")], **fields))
     assert said in str(caught.value)
 
 
@@ -82,13 +82,13 @@ def test_text_that_cannot_be_sent_is_refused_by_the_name_of_its_place(
     fields: dict[str, Any], where: str
 ) -> None:
     with pytest.raises(InvalidInputError) as caught:
-        checked(Call(**{"entries": [user("Hello.")], **fields}))
+        checked(ChatRequest(**{"entries": [user("Hello.")], **fields}))
     assert where in str(caught.value)
 
 
 def test_results_of_tools_are_cleaned_instead() -> None:
     parts = [{"type": "text", "text": f"file{ODD}.txt"}, IMAGE]
-    made = checked(Call(entries=[result(f"file{ODD}.txt"), result(parts), user("Which?")]))
+    made = checked(ChatRequest(entries=[result(f"file{ODD}.txt"), result(parts), user("Which?")]))
     assert [entry.content for entry in made.entries] == [
         "file?.txt",
         [{"type": "text", "text": "file?.txt"}, IMAGE],
@@ -97,11 +97,11 @@ def test_results_of_tools_are_cleaned_instead() -> None:
 
 
 def test_results_in_any_script_are_left_alone() -> None:
-    made = checked(Call(entries=[result("Grüße, 世界 🌍")]))
+    made = checked(ChatRequest(entries=[result("Grüße, 世界 🌍")]))
     assert made.entries[0].content == "Grüße, 世界 🌍"
 
 
 def test_the_call_that_was_given_is_not_changed() -> None:
     entries = [result(ODD)]
-    checked(Call(entries=entries))
+    checked(ChatRequest(entries=entries))
     assert entries == [result(ODD)]
