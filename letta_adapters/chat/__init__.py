@@ -11,14 +11,14 @@ Internal: not part of the public API.
 
 from letta_adapters.chat.clients import ChatClients
 from letta_adapters.chat.marker import Marker
-from letta_adapters.chat.messages import Entry
+from letta_adapters.chat.messages import HistoryMessage
 from letta_adapters.chat.request import ChatEvent, ChatRequest, ResponseCompleted, ResponseStarted
 
 __all__ = [
     "ChatClients",
     "ChatEvent",
     "ChatRequest",
-    "Entry",
+    "HistoryMessage",
     "Marker",
     "ResponseCompleted",
     "ResponseStarted",

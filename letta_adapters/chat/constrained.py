@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 
 from letta_adapters.chat.constraints import Constraints
-from letta_adapters.chat.messages import Entry
+from letta_adapters.chat.messages import HistoryMessage
 from letta_adapters.chat.request import ChatRequest
 from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.engine.assembler import parse_arguments
@@ -58,7 +58,7 @@ class Calling:
         )
 
 
-def _answered(entries: Sequence[Entry]) -> list[ToolCallMessage]:
+def _answered(entries: Sequence[HistoryMessage]) -> list[ToolCallMessage]:
     """Return the tool calls whose results stand at the end of the history."""
     # Collect results from the end of the history back to the answer that made the calls.
     ids = set()

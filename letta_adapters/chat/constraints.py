@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from letta_adapters.chat.messages import Entry
+from letta_adapters.chat.messages import HistoryMessage
 from letta_adapters.chat.request import ChatRequest
 from letta_adapters.chat.response import Answer
 from letta_adapters.errors import InvalidInputError
@@ -65,18 +65,18 @@ class Constraints:
         return answer
 
 
-def _complaint(answer: Answer, problem: str) -> list[Entry]:
+def _complaint(answer: Answer, problem: str) -> list[HistoryMessage]:
     """Return the answer and the complaint about it as further messages of the history."""
     end = answer.end
-    said = Entry("assistant", answer.text, marker=end.marker, tool_calls=_calls(answer))
+    said = HistoryMessage("assistant", answer.text, marker=end.marker, tool_calls=_calls(answer))
     if not end.pending:
         # Without open calls the agent takes a user's message. With them it takes only their
         # results, so the complaint comes as the result of each.
-        return [said, Entry("user", problem)]
+        return [said, HistoryMessage("user", problem)]
     return [
         said,
         *(
-            Entry("tool", problem, tool_call_id=call.tool_call_id, is_error=True)
+            HistoryMessage("tool", problem, tool_call_id=call.tool_call_id, is_error=True)
             for call in end.pending
         ),
     ]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from letta_adapters.chat.marker import Marker
-from letta_adapters.chat.messages import Entry, arguments_digest
+from letta_adapters.chat.messages import HistoryMessage, arguments_digest
 from letta_adapters.chat.scope import Place
 from letta_adapters.errors import InvalidInputError
 
@@ -45,15 +45,15 @@ class HistorySplit:
 
     marker: Marker | None
     mismatch: str
-    new: tuple[Entry, ...]
-    last_turn: tuple[Entry, ...]
-    whole: tuple[Entry, ...]
+    new: tuple[HistoryMessage, ...]
+    last_turn: tuple[HistoryMessage, ...]
+    whole: tuple[HistoryMessage, ...]
     system: str
     edited: Mapping[str, str] = field(default_factory=dict)
 
 
 def split_history(
-    entries: Sequence[Entry], agent_id: str, place: Place | None = None
+    entries: Sequence[HistoryMessage], agent_id: str, place: Place | None = None
 ) -> HistorySplit:
     """Take a history apart for this agent, as it is seen from a place.
 
@@ -87,7 +87,7 @@ def split_history(
     return HistorySplit(marker, mismatch, new, _last_turn(whole), whole, system, edited)
 
 
-def _newest(whole: Sequence[Entry], agent_id: str, place: Place | None) -> int | None:
+def _newest(whole: Sequence[HistoryMessage], agent_id: str, place: Place | None) -> int | None:
     """Return the index of the newest answer of this agent that was given at this place.
 
     An answer that does not tell where it was given counts unless one of another place follows it:
@@ -105,7 +105,7 @@ def _newest(whole: Sequence[Entry], agent_id: str, place: Place | None) -> int |
     return None
 
 
-def _edited(answer: Entry) -> dict[str, str]:
+def _edited(answer: HistoryMessage) -> dict[str, str]:
     """Return the new arguments of calls that the application changed, by the calls' ids."""
     marker = answer.marker
     assert marker is not None
@@ -117,7 +117,7 @@ def _edited(answer: Entry) -> dict[str, str]:
     }
 
 
-def _last_turn(whole: tuple[Entry, ...]) -> tuple[Entry, ...]:
+def _last_turn(whole: tuple[HistoryMessage, ...]) -> tuple[HistoryMessage, ...]:
     """Return the messages after the newest answer, or from the last user's message on."""
     last_reply = max((i for i, e in enumerate(whole) if e.role == "assistant"), default=-1)
     if last_reply + 1 < len(whole):
@@ -126,7 +126,7 @@ def _last_turn(whole: tuple[Entry, ...]) -> tuple[Entry, ...]:
     return whole[asked:]
 
 
-def _mismatch(whole: Sequence[Entry], at: int, agent_id: str) -> str:
+def _mismatch(whole: Sequence[HistoryMessage], at: int, agent_id: str) -> str:
     """Compare the messages before each of the agent's markers with those it was given.
 
     Returns:
@@ -157,13 +157,13 @@ def _mismatch(whole: Sequence[Entry], at: int, agent_id: str) -> str:
     return ""
 
 
-def inputs_of(entries: Sequence[Entry]) -> tuple[tuple[str, ...], bool]:
+def inputs_of(entries: Sequence[HistoryMessage]) -> tuple[tuple[str, ...], bool]:
     """Return the ``inputs`` and ``earlier`` of a marker whose turn was given these entries."""
     kept = entries[-KEPT:]
     return tuple(entry.digest() for entry in kept), len(kept) < len(entries)
 
 
-def call_key(send: Sequence[Entry], context: Sequence[object]) -> str | None:
+def call_key(send: Sequence[HistoryMessage], context: Sequence[object]) -> str | None:
     """Return an id that a repeated call has again: its message's ``otid`` (``engine/otids.py``).
 
     ``None`` if the framework gave the newest message no id of its own: two equal questions may be

@@ -20,7 +20,7 @@ _DIGEST_CHARS: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class HistoryMessage:
     """Hold one message of a history.
 
     Attributes:
@@ -105,12 +105,12 @@ def arguments_digest(raw: str) -> str:
         return digest_of(raw)
 
 
-def as_text(entries: Iterable[Entry]) -> str:
+def as_text(entries: Iterable[HistoryMessage]) -> str:
     """Return entries as a transcript, for a server that takes no history as messages."""
     return "\n".join(line for entry in entries for line in _lines(entry))
 
 
-def _lines(entry: Entry) -> list[str]:
+def _lines(entry: HistoryMessage) -> list[str]:
     if entry.role == "tool":
         kind = "Error" if entry.is_error else "Result"
         return [f"{kind} of the tool call {entry.tool_call_id}: {entry.text}"]
@@ -124,7 +124,7 @@ def _lines(entry: Entry) -> list[str]:
     return lines
 
 
-def as_messages(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+def as_messages(entries: Iterable[HistoryMessage]) -> list[dict[str, Any]]:
     """Return entries as messages of the Letta API, which stores ``user`` and ``assistant`` text.
 
     It takes no tool calls and tool results from outside (0.16.8), so these become text.

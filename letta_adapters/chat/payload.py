@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from letta_adapters.backends.base import ToolAnswer
-from letta_adapters.chat.messages import IMAGES_BESIDE, Entry, as_messages, as_text
+from letta_adapters.chat.messages import IMAGES_BESIDE, HistoryMessage, as_messages, as_text
 from letta_adapters.messages import PendingToolCall, ToolCallMessage, broken_arguments
 from letta_adapters.permissions import Deny, normalise_decision
 
@@ -74,7 +74,7 @@ class Sending:
 
 def answers_to(
     calls: Iterable[ToolCallMessage | PendingToolCall],
-    entries: Sequence[Entry],
+    entries: Sequence[HistoryMessage],
     own_tools: Iterable[str],
     questions: Collection[str] | None = None,
     edited: Mapping[str, str] | None = None,
@@ -128,7 +128,9 @@ def instructing(answers: Sequence[ToolAnswer], text: str) -> tuple[ToolAnswer, .
     return tuple(made)
 
 
-def _answer(call: ToolCallMessage | PendingToolCall, entry: Entry | None, own: bool) -> ToolAnswer:
+def _answer(
+    call: ToolCallMessage | PendingToolCall, entry: HistoryMessage | None, own: bool
+) -> ToolAnswer:
     """Return the answer to one call: a result, or a decision where the call is a question."""
     id_, name = call.tool_call_id, call.tool_name
     if entry is None:
@@ -145,7 +147,7 @@ def _answer(call: ToolCallMessage | PendingToolCall, entry: Entry | None, own: b
     return ToolAnswer(id_, name, returned=content, is_error=entry.is_error)
 
 
-def _decided(id_: str, name: str, entry: Entry) -> ToolAnswer:
+def _decided(id_: str, name: str, entry: HistoryMessage) -> ToolAnswer:
     """Return an entry's decision about whether the server's tool may run."""
     if entry.decision is None:
         # The entry is a plain tool message: the caller did something other than run the server's
@@ -159,7 +161,7 @@ def _decided(id_: str, name: str, entry: Entry) -> ToolAnswer:
 
 
 def as_request(
-    entries: Sequence[Entry], system: str, answers: Sequence[ToolAnswer] = ()
+    entries: Sequence[HistoryMessage], system: str, answers: Sequence[ToolAnswer] = ()
 ) -> Sending:
     """Return a request for the Letta API, which stores messages of any role.
 
@@ -184,7 +186,7 @@ def as_request(
     return Sending(last, tuple(answers), tuple(history))
 
 
-def as_message(entries: Sequence[Entry], system: str) -> Sending:
+def as_message(entries: Sequence[HistoryMessage], system: str) -> Sending:
     """Return a request for an App Server, which takes user messages only.
 
     Everything else becomes labelled text.
@@ -210,12 +212,12 @@ def _text(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
-def _others(entries: Iterable[Entry]) -> list[dict[str, Any]]:
+def _others(entries: Iterable[HistoryMessage]) -> list[dict[str, Any]]:
     """Return the images in entries that become text."""
     return [dict(part) for entry in entries for part in entry.others]
 
 
-def _parts(entry: Entry) -> list[dict[str, Any]]:
+def _parts(entry: HistoryMessage) -> list[dict[str, Any]]:
     if isinstance(entry.content, str):
         return [_text(entry.content)]
     return [dict(part) for part in entry.content]

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from letta_adapters.backends.base import Conversation
 from letta_adapters.chat.marker import Marker
-from letta_adapters.chat.messages import Entry
+from letta_adapters.chat.messages import HistoryMessage
 from letta_adapters.chat.scope import Place, Scope
 from letta_adapters.messages import Message, ToolCallMessage, Usage
 from letta_adapters.options import SessionOptions
@@ -61,7 +61,7 @@ class ChatRequest:
             mode would let it run.
     """
 
-    entries: Sequence[Entry]
+    entries: Sequence[HistoryMessage]
     tools: Sequence[Mapping[str, Any]] = ()
     agent_id: str | None = None
     conversation_id: str | None = None

@@ -14,7 +14,7 @@ from letta_adapters.chat import conversations
 from letta_adapters.chat.cache import recent
 from letta_adapters.chat.history import HistorySplit, call_key
 from letta_adapters.chat.marker import Marker
-from letta_adapters.chat.messages import Entry, digest_of
+from letta_adapters.chat.messages import HistoryMessage, digest_of
 from letta_adapters.chat.request import ChatRequest
 from letta_adapters.chat.scope import THREAD_PREFIX, name_of, tasks
 from letta_adapters.errors import HistoryMismatchError
@@ -43,7 +43,7 @@ class Route:
         repeated: An earlier attempt of the call, if there was one, tells the conversation.
     """
 
-    send: tuple[Entry, ...]
+    send: tuple[HistoryMessage, ...]
     conversation: Conversation | None = None
     marker: Marker | None = None
     key: str | None = None
@@ -271,7 +271,9 @@ def retold(call: ChatRequest, plan: HistorySplit) -> Route:
     return Route(plan.whole, key=_key(call, plan, plan.whole, "fork"))
 
 
-def _key(call: ChatRequest, plan: HistorySplit, send: tuple[Entry, ...], where: str) -> str | None:
+def _key(
+    call: ChatRequest, plan: HistorySplit, send: tuple[HistoryMessage, ...], where: str
+) -> str | None:
     """Return the call's key, or ``None`` if it cannot be known again; see :func:`call_key`."""
     tools = digest_of([dict(tool) for tool in call.tools])
     context = [where, digest_of(plan.system), tools, call.note]

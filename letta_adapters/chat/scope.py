@@ -15,7 +15,7 @@ from typing import Final, Literal
 
 from letta_adapters._utils.bounded import Bounded
 from letta_adapters.chat.marker import Marker
-from letta_adapters.chat.messages import Entry, digest_of
+from letta_adapters.chat.messages import HistoryMessage, digest_of
 
 Scope = Literal["thread", "node", "fresh"]
 SCOPES: Final = ("thread", "node", "fresh")
@@ -97,7 +97,9 @@ class Tasks:
         self._lock = threading.Lock()
         self._first: Bounded[tuple[str, str | None, str], tuple[str | None, str]] = Bounded(_TASKS)
 
-    def is_first(self, agent_id: str, place: Place, entries: Sequence[Entry], note: str) -> bool:
+    def is_first(
+        self, agent_id: str, place: Place, entries: Sequence[HistoryMessage], note: str
+    ) -> bool:
         """Return whether this is the first call of its task; the first repeated is the first again.
 
         A task that is tried again, or resumed, begins anew; so its first call is told by the

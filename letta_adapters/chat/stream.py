@@ -20,7 +20,7 @@ from letta_adapters.chat.cache import HELD_SECONDS, Held, memo_of, recent
 from letta_adapters.chat.history import HistorySplit, inputs_of, split_history
 from letta_adapters.chat.known_answers import calls_in_work, given
 from letta_adapters.chat.marker import Marker
-from letta_adapters.chat.messages import Entry, digest_of
+from letta_adapters.chat.messages import HistoryMessage, digest_of
 from letta_adapters.chat.request import ID_PREFIX, ChatEvent, ChatRequest
 from letta_adapters.chat.routing import Route, make_route, mismatched, retold
 from letta_adapters.chat.tracker import Ending
@@ -517,16 +517,16 @@ class Exchange(AsyncIterator[ChatEvent]):
         return [str(tool["name"]) for tool in self._call.tools]
 
 
-def _remembered(entries: Iterable[Entry], agent_id: str) -> list[Entry]:
+def _remembered(entries: Iterable[HistoryMessage], agent_id: str) -> list[HistoryMessage]:
     """Return the history with the markers that a framework dropped put back.
 
     Args:
         entries: The history.
         agent_id: The agent, whose answers are looked for.
     """
-    made: list[Entry] = []
+    made: list[HistoryMessage] = []
     before: Marker | None = None
-    since: list[Entry] = []
+    since: list[HistoryMessage] = []
     for entry in entries:
         if entry.role == "assistant" and entry.marker is None:
             name = (entry.id or "").removeprefix(ID_PREFIX)

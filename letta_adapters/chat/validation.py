@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from letta_adapters._utils.checks import AGENT, checked_id
-from letta_adapters.chat.messages import Entry
+from letta_adapters.chat.messages import HistoryMessage
 from letta_adapters.chat.request import ChatRequest
 from letta_adapters.content import sendable_text
 from letta_adapters.errors import InvalidInputError
@@ -58,7 +58,7 @@ def _thread_of(call: ChatRequest) -> str | None:
     return call.place.thread
 
 
-def _texts(call: ChatRequest, entries: Iterable[Entry]) -> Iterator[tuple[str, str]]:
+def _texts(call: ChatRequest, entries: Iterable[HistoryMessage]) -> Iterator[tuple[str, str]]:
     """Yield each text that would be sent, after the name that an error uses for it."""
     yield "thread_id", _thread_of(call) or ""
     yield "The model's name", call.model or ""
@@ -87,7 +87,7 @@ def _strings(value: object) -> Iterator[str]:
             yield from _strings(item)
 
 
-def _cleaned(entry: Entry) -> Entry:
+def _cleaned(entry: HistoryMessage) -> HistoryMessage:
     """Return a tool's result without the characters that UTF-8 cannot hold."""
     if isinstance(entry.content, str):
         # Most text is ASCII, which needs no copy of it.

@@ -21,7 +21,7 @@ from langchain_core.messages import (
 )
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
-from letta_adapters.chat import Entry, Marker
+from letta_adapters.chat import HistoryMessage, Marker
 from letta_adapters.content import ImageContent, TextContent, image_from_url
 from letta_adapters.content import to_wire as content_to_wire
 from letta_adapters.errors import InvalidInputError
@@ -66,7 +66,7 @@ _IMAGES: Final = frozenset({"image", "image_url"})
 _MEDIA: Final = frozenset({"audio", "video", "file", "input_audio"})
 
 
-def to_entries(messages: Iterable[BaseMessage]) -> list[Entry]:
+def to_entries(messages: Iterable[BaseMessage]) -> list[HistoryMessage]:
     """Return the history as the history rule reads it.
 
     Raises:
@@ -75,10 +75,10 @@ def to_entries(messages: Iterable[BaseMessage]) -> list[Entry]:
     return [_entry(message) for message in messages]
 
 
-def _entry(message: BaseMessage) -> Entry:
+def _entry(message: BaseMessage) -> HistoryMessage:
     """Return one message as an entry."""
     if isinstance(message, AIMessage):
-        return Entry(
+        return HistoryMessage(
             "assistant",
             _said(message),
             id=message.id,
@@ -87,7 +87,7 @@ def _entry(message: BaseMessage) -> Entry:
             tool_calls=tuple(_calls(message)),
         )
     if isinstance(message, ToolMessage):
-        return Entry(
+        return HistoryMessage(
             "tool",
             _content(message.content),
             id=message.id,
@@ -96,19 +96,19 @@ def _entry(message: BaseMessage) -> Entry:
             decision=message.additional_kwargs.get(DECISION_KEY),
         )
     if isinstance(message, SystemMessage):
-        return Entry("system", _system(message), id=message.id)
+        return HistoryMessage("system", _system(message), id=message.id)
     if isinstance(message, HumanMessage):
         # LangChain's SummarizationMiddleware marks its summaries so; they stand for older messages.
         summary = message.additional_kwargs.get("lc_source") == "summarization"
         content = _content(message.content)
-        return Entry("user", content, id=message.id, name=message.name, summary=summary)
+        return HistoryMessage("user", content, id=message.id, name=message.name, summary=summary)
     role = _ROLES.get(message.role) if isinstance(message, ChatMessage) else None
     if role is None:
         raise InvalidInputError(
             f"A message of type {message.type!r} has no place in a Letta conversation.",
             hint="Use system, human, ai and tool messages.",
         )
-    return Entry(role, _content(message.content), id=message.id, name=message.name)
+    return HistoryMessage(role, _content(message.content), id=message.id, name=message.name)
 
 
 def _said(message: AIMessage) -> str | list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.memory import BaseMemory
 
-from letta_adapters.chat import Entry
+from letta_adapters.chat import HistoryMessage
 from letta_adapters.llama_index.messages import to_entry
 
 
@@ -26,8 +26,8 @@ class History:
     """
 
     messages: list[ChatMessage]
-    entries: list[Entry]
-    memory: list[Entry]
+    entries: list[HistoryMessage]
+    memory: list[HistoryMessage]
 
     @classmethod
     async def of(cls, messages: Sequence[ChatMessage], memory: BaseMemory) -> History:
@@ -49,7 +49,9 @@ class History:
         return cls(list(messages), _undecorated(given, stored), stored)
 
 
-def _undecorated(given: list[Entry], memory: Sequence[Entry]) -> list[Entry]:
+def _undecorated(
+    given: list[HistoryMessage], memory: Sequence[HistoryMessage]
+) -> list[HistoryMessage]:
     """Return the history with the digests that its messages have in the memory.
 
     LlamaIndex puts a workflow's state, or the content of a memory's blocks, around the newest

@@ -20,7 +20,7 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.tools import BaseTool, ToolOutput
 
-from letta_adapters.chat import Entry, Marker
+from letta_adapters.chat import HistoryMessage, Marker
 from letta_adapters.content import ImageContent, TextContent, image_from_bytes, image_from_url
 from letta_adapters.content import to_wire as content_to_wire
 from letta_adapters.errors import InvalidInputError
@@ -49,7 +49,7 @@ _INSTEAD: Final[Mapping[str, str]] = {
 _SILENT: Final = frozenset({"cache", "thinking", "tool_call", "citation"})
 
 
-def to_entries(messages: Iterable[ChatMessage]) -> list[Entry]:
+def to_entries(messages: Iterable[ChatMessage]) -> list[HistoryMessage]:
     """Return the history as the history rule reads it.
 
     Raises:
@@ -58,7 +58,7 @@ def to_entries(messages: Iterable[ChatMessage]) -> list[Entry]:
     return [to_entry(message) for message in messages]
 
 
-def to_entry(message: ChatMessage) -> Entry:
+def to_entry(message: ChatMessage) -> HistoryMessage:
     """Return one message as an entry.
 
     Raises:
@@ -71,7 +71,7 @@ def to_entry(message: ChatMessage) -> Entry:
     extra = message.additional_kwargs
     name = extra.get("name")
     if role == "assistant":
-        return Entry(
+        return HistoryMessage(
             "assistant",
             _text_only(message, "assistant"),
             name=name,
@@ -79,7 +79,7 @@ def to_entry(message: ChatMessage) -> Entry:
             tool_calls=tuple(_calls(message)),
         )
     if role == "tool":
-        return Entry(
+        return HistoryMessage(
             "tool",
             _content(message),
             tool_call_id=str(extra.get("tool_call_id") or ""),
@@ -88,8 +88,8 @@ def to_entry(message: ChatMessage) -> Entry:
             fact=bool(extra.get("fact")),
         )
     if role == "system":
-        return Entry("system", _text_only(message, "system"))
-    return Entry("user", _content(message), id=extra.get("id"), name=name)
+        return HistoryMessage("system", _text_only(message, "system"))
+    return HistoryMessage("user", _content(message), id=extra.get("id"), name=name)
 
 
 def _text_only(message: ChatMessage, role: str) -> str:

@@ -15,7 +15,7 @@ from llama_index.core.tools import ToolSelection
 from llama_index.core.workflow import Context
 
 from letta_adapters.backends.base import Conversation
-from letta_adapters.chat import Entry, Marker, ResponseCompleted
+from letta_adapters.chat import HistoryMessage, Marker, ResponseCompleted
 from letta_adapters.chat.history import inputs_of
 from letta_adapters.llama_index.messages import MARKER_KEY, assistant_message, to_entries
 from letta_adapters.messages import ToolCallMessage
@@ -154,7 +154,7 @@ class AgentState:
         self.pending = []
         self.answers = {}
 
-    def continues(self, memory: Sequence[Entry]) -> bool:
+    def continues(self, memory: Sequence[HistoryMessage]) -> bool:
         """Return whether the memory is (still) that of the conversation, and no other history."""
         # An answer of an agent in the memory names its conversation by itself.
         if any(entry.marker is not None for entry in memory):
@@ -177,7 +177,7 @@ class AgentState:
 
     # -- what is sent -----------------------------------------------------------------------
 
-    def entries(self, given: Sequence[Entry]) -> list[Entry]:
+    def entries(self, given: Sequence[HistoryMessage]) -> list[HistoryMessage]:
         """Return the whole history: that of the memory, with all messages that it does not have.
 
         Args:
@@ -190,7 +190,7 @@ class AgentState:
             # that the server can tell a repeated message from a second one.
             history[last] = replace(history[last], id=f"{self.run_id}:{self.name}")
         self.seen = [e.digest() for e in history if e.role != "system"]
-        whole: list[Entry] = []
+        whole: list[HistoryMessage] = []
         done = 0
         # Messages of runs that ended early go back to the place in the history where they belong.
         for at, said in self.earlier:
@@ -200,7 +200,9 @@ class AgentState:
             done = max(done, place)
         return [*whole, *history[done:], *to_entries(self.said)]
 
-    def sends(self, entries: Sequence[Entry], where: Conversation, key: str | None) -> None:
+    def sends(
+        self, entries: Sequence[HistoryMessage], where: Conversation, key: str | None
+    ) -> None:
         """Note a message about to go out: until its answer is there it may have been accepted.
 
         Args:
@@ -217,7 +219,7 @@ class AgentState:
             "results": {e.tool_call_id: e.text for e in new if e.role == "tool"},
         }
 
-    def without_sent(self, entries: list[Entry]) -> list[Entry]:
+    def without_sent(self, entries: list[HistoryMessage]) -> list[HistoryMessage]:
         """Return the history with those messages marked as known that the conversation holds."""
         left = list(self.sent["digests"]) if self.sent else []
         for at in range(_after_marker(entries), len(entries)):
@@ -232,7 +234,7 @@ class AgentState:
 
     def heard(
         self,
-        given: Sequence[Entry],
+        given: Sequence[HistoryMessage],
         text: str,
         thinking: str,
         end: ResponseCompleted,
@@ -370,7 +372,7 @@ def _dumped(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     return [message.model_dump(mode="json") for message in messages]
 
 
-def _after_marker(entries: Sequence[Entry]) -> int:
+def _after_marker(entries: Sequence[HistoryMessage]) -> int:
     """Return the index behind the newest answer of an agent."""
     return max((i + 1 for i, e in enumerate(entries) if e.marker is not None), default=0)
 
@@ -383,7 +385,7 @@ def _marker_of(said: Sequence[ChatMessage]) -> Marker | None:
     return None
 
 
-def _as_seen_by(given: Sequence[Entry], marker: Marker) -> Marker:
+def _as_seen_by(given: Sequence[HistoryMessage], marker: Marker) -> Marker:
     """Return the marker as the next history needs it, which lacks the messages of earlier runs."""
     at = 0 if marker.previous is None else _after_marker(given)
     inputs, earlier = inputs_of([entry for entry in given[at:] if entry.role != "system"])
@@ -392,7 +394,7 @@ def _as_seen_by(given: Sequence[Entry], marker: Marker) -> Marker:
     return replace(marker, inputs=inputs, earlier=earlier, previous=previous)
 
 
-def _place_after(digests: Sequence[str], history: Sequence[Entry]) -> int | None:
+def _place_after(digests: Sequence[str], history: Sequence[HistoryMessage]) -> int | None:
     """Return the index behind the messages that an earlier run had been given.
 
     A run adds at least one message of its own, so it is never the end. ``None``: the history has
@@ -408,7 +410,7 @@ def _place_after(digests: Sequence[str], history: Sequence[Entry]) -> int | None
     return None
 
 
-def _first(history: Sequence[Entry]) -> int:
+def _first(history: Sequence[HistoryMessage]) -> int:
     """Return the index of the first message that is no system message."""
     return next((i for i, e in enumerate(history) if e.role != "system"), len(history))
 

@@ -18,7 +18,7 @@ from llama_index.core.instrumentation.span import active_span_id
 from llama_index.core.tools import ToolOutput, ToolSelection
 from llama_index.core.workflow import Context
 
-from letta_adapters.chat import ChatEvent, ChatRequest, Entry, ResponseCompleted
+from letta_adapters.chat import ChatEvent, ChatRequest, HistoryMessage, ResponseCompleted
 from letta_adapters.chat.constrained import Calling
 from letta_adapters.chat.response import Part
 from letta_adapters.llama_index.responses import usage_of
@@ -196,7 +196,7 @@ class StepReader:
         else:
             span.end(result.tool_output)
 
-    async def keep(self, state: AgentState, given: Sequence[Entry]) -> None:
+    async def keep(self, state: AgentState, given: Sequence[HistoryMessage]) -> None:
         """Put the answer into the run's state, and the agent's own tools into its tool calls.
 
         Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from letta_adapters.chat import Entry, Marker, ResponseCompleted, ResponseStarted
+from letta_adapters.chat import HistoryMessage, Marker, ResponseCompleted, ResponseStarted
 from letta_adapters.messages import PendingToolCall, StreamEvent, ToolCallMessage
 
 AGENT = "agent-1"
@@ -15,14 +15,14 @@ IMAGE = {"type": "image", "source": {"type": "url", "url": "http://letta.test/x.
 CALL = PendingToolCall("call-1", "add", '{"a": 1}')
 
 
-def user(text: Any, **fields: Any) -> Entry:
+def user(text: Any, **fields: Any) -> HistoryMessage:
     """A message of the user's."""
-    return Entry("user", text, **fields)
+    return HistoryMessage("user", text, **fields)
 
 
-def result(text: Any, call_id: str = "call-1", **fields: Any) -> Entry:
+def result(text: Any, call_id: str = "call-1", **fields: Any) -> HistoryMessage:
     """A tool's result."""
-    return Entry("tool", text, tool_call_id=call_id, **fields)
+    return HistoryMessage("tool", text, tool_call_id=call_id, **fields)
 
 
 def marked(**fields: Any) -> Marker:
@@ -31,19 +31,21 @@ def marked(**fields: Any) -> Marker:
     return Marker(backend="rest", agent_id=AGENT, **given)
 
 
-def answer(text: str, before: Sequence[Entry] = (), **fields: Any) -> Entry:
+def answer(text: str, before: Sequence[HistoryMessage] = (), **fields: Any) -> HistoryMessage:
     """The agent's answer to these messages; ``fields`` are those of its marker."""
     inputs = tuple(entry.digest() for entry in before)
-    return Entry("assistant", text, marker=marked(inputs=inputs, **fields))
+    return HistoryMessage("assistant", text, marker=marked(inputs=inputs, **fields))
 
 
-def asking(before: Sequence[Entry] = (), *calls: PendingToolCall, **fields: Any) -> Entry:
+def asking(
+    before: Sequence[HistoryMessage] = (), *calls: PendingToolCall, **fields: Any
+) -> HistoryMessage:
     """The agent's answer to these messages, which calls tools and waits for their results."""
     calls = calls or (CALL,)
     pending = tuple((call.tool_call_id, call.tool_name) for call in calls)
     inputs = tuple(entry.digest() for entry in before)
     marker = marked(inputs=inputs, pending=pending, **fields)
-    return Entry("assistant", "", marker=marker, tool_calls=calls)
+    return HistoryMessage("assistant", "", marker=marker, tool_calls=calls)
 
 
 def call_message(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from letta_adapters import InvalidInputError
-from letta_adapters.chat import Entry, Marker
+from letta_adapters.chat import HistoryMessage, Marker
 from letta_adapters.chat.history import KEPT, call_key, inputs_of, split_history
 from letta_adapters.chat.scope import Place
 from letta_adapters.engine.otids import of_call, sent_as
@@ -15,15 +15,17 @@ from letta_adapters.messages import PendingToolCall
 from tests.chat.builders import AGENT, CALL, answer, asking, marked, result, user
 
 
-def answered(text: str, before: list[Entry], previous: Marker | None = None) -> Entry:
+def answered(
+    text: str, before: list[HistoryMessage], previous: Marker | None = None
+) -> HistoryMessage:
     """The agent's answer to what stands between it and its previous answer."""
     inputs, earlier = inputs_of(before)
     key = previous.key if previous else None
     marker = Marker("rest", AGENT, "conv-1", (f"otid of {text}",), inputs, earlier, key)
-    return Entry("assistant", text, marker=marker)
+    return HistoryMessage("assistant", text, marker=marker)
 
 
-def two_turns() -> list[Entry]:
+def two_turns() -> list[HistoryMessage]:
     one, two = user("one"), user("two")
     first = answered("First.", [one])
     second = answered("Second.", [two], first.marker)
@@ -59,7 +61,7 @@ def test_a_message_put_in_between_is_noticed() -> None:
 
 
 def test_system_messages_take_no_part() -> None:
-    history = [Entry("system", "Today is Monday."), *two_turns(), user("three")]
+    history = [HistoryMessage("system", "Today is Monday."), *two_turns(), user("three")]
     plan = split_history(history, AGENT)
     assert (plan.mismatch, plan.system) == ("", "Today is Monday.")
 
@@ -88,9 +90,9 @@ def test_a_history_need_not_end_with_a_user() -> None:
     plan = split_history(two_turns(), AGENT)
     assert (plan.mismatch, plan.new) == ("", ())
     assert plan.marker is not None
-    plan = split_history([Entry("system", "x")], AGENT)
+    plan = split_history([HistoryMessage("system", "x")], AGENT)
     assert (plan.whole, plan.system) == ((), "x")
-    plan = split_history([*two_turns(), Entry("assistant", "Somebody else's.")], AGENT)
+    plan = split_history([*two_turns(), HistoryMessage("assistant", "Somebody else's.")], AGENT)
     assert [entry.text for entry in plan.new] == ["Somebody else's."]
 
 
@@ -108,7 +110,7 @@ def test_a_repeated_call_has_the_same_key() -> None:
     assert call_key([user("x", id="1")], ()) != call_key([user("y", id="1")], ())
     assert call_key([user("x", id="1")], ("a",)) != call_key([user("x", id="1")], ("b",))
     assert call_key([user("x")], ()) is None
-    assert call_key([Entry("tool", "3", tool_call_id="call-1")], ()) is not None
+    assert call_key([HistoryMessage("tool", "3", tool_call_id="call-1")], ()) is not None
 
 
 def test_a_call_has_another_name_in_every_conversation() -> None:
@@ -128,7 +130,7 @@ def test_a_call_has_another_name_in_every_conversation() -> None:
 
 
 def test_an_answer_of_another_agent_in_between_belongs_to_the_new_messages() -> None:
-    foreign = Entry("assistant", "Theirs.", marker=replace(marked(), agent_id="agent-2"))
+    foreign = HistoryMessage("assistant", "Theirs.", marker=replace(marked(), agent_id="agent-2"))
     plan = split_history([*two_turns(), user("three"), foreign, user("four")], AGENT)
     assert plan.mismatch == ""
     assert [entry.text for entry in plan.new] == ["three", "Theirs.", "four"]
@@ -265,19 +267,29 @@ def test_a_call_whose_json_is_only_written_otherwise_is_not_changed() -> None:
 
 
 def test_the_last_turn_is_what_follows_anybodys_newest_answer() -> None:
-    history = [user("one"), Entry("assistant", "Theirs."), user("two"), user("and three")]
+    history = [user("one"), HistoryMessage("assistant", "Theirs."), user("two"), user("and three")]
     plan = split_history(history, AGENT)
     assert [entry.text for entry in plan.last_turn] == ["two", "and three"]
 
 
 def test_where_nothing_follows_the_last_turn_begins_with_the_last_user() -> None:
-    history = [user("one"), Entry("assistant", "A."), user("two"), Entry("assistant", "B.")]
+    history = [
+        user("one"),
+        HistoryMessage("assistant", "A."),
+        user("two"),
+        HistoryMessage("assistant", "B."),
+    ]
     plan = split_history(history, AGENT)
     assert [entry.text for entry in plan.last_turn] == ["two", "B."]
 
 
 def test_several_system_messages_become_one_text() -> None:
-    history = [Entry("system", "A."), Entry("system", " "), user("one"), Entry("system", "B.")]
+    history = [
+        HistoryMessage("system", "A."),
+        HistoryMessage("system", " "),
+        user("one"),
+        HistoryMessage("system", "B."),
+    ]
     plan = split_history(history, AGENT)
     assert plan.system == "A.\n\nB."
     assert [entry.text for entry in plan.whole] == ["one"]

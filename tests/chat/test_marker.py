@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from letta_adapters.chat import Entry, Marker
+from letta_adapters.chat import HistoryMessage, Marker
 from letta_adapters.chat.history import split_history
 from letta_adapters.messages import PendingToolCall
 from tests.chat.builders import AGENT, marked, result, user
@@ -36,13 +36,15 @@ SECOND_FORM = """
 FORMS = pytest.mark.parametrize("stored", [TODAY, FIRST_FORM, SECOND_FORM])
 
 
-def stored_history(stored: str, asked: str = "What is the weather in Bern?") -> list[Entry]:
+def stored_history(
+    stored: str, asked: str = "What is the weather in Bern?"
+) -> list[HistoryMessage]:
     weather = PendingToolCall("call-1", "weather", '{"city":"Bern"}')
     marker = Marker.from_dict(json.loads(stored))
     return [
-        Entry("system", "Be brief."),
+        HistoryMessage("system", "Be brief."),
         user(asked),
-        Entry("assistant", "", marker=marker, tool_calls=(weather,)),
+        HistoryMessage("assistant", "", marker=marker, tool_calls=(weather,)),
         result("Sunny."),
     ]
 

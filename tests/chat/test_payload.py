@@ -8,7 +8,7 @@ import pytest
 
 from letta_adapters import Allow, Deny, InvalidInputError
 from letta_adapters.backends.base import ToolAnswer
-from letta_adapters.chat import Entry
+from letta_adapters.chat import HistoryMessage
 from letta_adapters.chat.messages import as_messages
 from letta_adapters.chat.payload import (
     Sending,
@@ -23,7 +23,7 @@ from tests.chat.builders import CALL, IMAGE, result, user
 # -- answers ------------------------------------------------------------------------------------
 
 
-def one_answer(*entries: Entry, own: Any = ("add",), **options: Any) -> ToolAnswer:
+def one_answer(*entries: HistoryMessage, own: Any = ("add",), **options: Any) -> ToolAnswer:
     (found,) = answers_to([CALL], entries, own, **options)
     return found
 
@@ -90,7 +90,7 @@ def test_an_allowed_call_may_be_changed_and_remembered() -> None:
         (result(""), "Denied by the user."),
     ],
 )
-def test_a_denied_call_has_a_reason(entry: Entry, reason: str) -> None:
+def test_a_denied_call_has_a_reason(entry: HistoryMessage, reason: str) -> None:
     assert one_answer(entry, own=()) == ToolAnswer("call-1", "add", reason=reason)
 
 
@@ -152,7 +152,7 @@ def test_no_instructions_change_nothing() -> None:
 
 
 def test_the_letta_api_is_sent_the_last_message_and_stores_those_before_it() -> None:
-    request = as_request([user("one"), Entry("assistant", "First."), user("two")], "")
+    request = as_request([user("one"), HistoryMessage("assistant", "First."), user("two")], "")
     assert request == Sending(
         "two",
         history=({"role": "user", "content": "one"}, {"role": "assistant", "content": "First."}),
@@ -160,7 +160,7 @@ def test_the_letta_api_is_sent_the_last_message_and_stores_those_before_it() -> 
 
 
 def test_the_letta_api_is_told_as_text_what_follows_the_last_user() -> None:
-    request = as_request([user("one"), Entry("assistant", "First.")], "")
+    request = as_request([user("one"), HistoryMessage("assistant", "First.")], "")
     assert request == Sending("Assistant: First.", history=({"role": "user", "content": "one"},))
 
 
@@ -198,11 +198,11 @@ def test_images_behind_the_last_user_stand_beside_the_text() -> None:
 
 
 def test_a_message_without_content_is_not_stored() -> None:
-    assert as_messages([user(""), Entry("assistant", "")]) == []
+    assert as_messages([user(""), HistoryMessage("assistant", "")]) == []
 
 
 def test_images_of_an_answer_stand_in_a_users_message() -> None:
-    drawn = Entry("assistant", [{"type": "text", "text": "Here."}, IMAGE], name="bob")
+    drawn = HistoryMessage("assistant", [{"type": "text", "text": "Here."}, IMAGE], name="bob")
     assert as_messages([drawn]) == [
         {"role": "assistant", "content": "Here.", "name": "bob"},
         {
@@ -216,7 +216,7 @@ def test_images_of_an_answer_stand_in_a_users_message() -> None:
 
 
 def test_an_app_server_is_told_everything_in_one_message() -> None:
-    request = as_message([user("one"), Entry("assistant", "First."), user("two")], "")
+    request = as_message([user("one"), HistoryMessage("assistant", "First."), user("two")], "")
     assert request.content == [
         {
             "type": "text",

@@ -9,7 +9,7 @@ import pytest
 
 from letta_adapters import HistoryMismatchError
 from letta_adapters.backends.base import Conversation
-from letta_adapters.chat import ChatRequest, Entry
+from letta_adapters.chat import ChatRequest, HistoryMessage
 from letta_adapters.chat.history import HistorySplit, split_history
 from letta_adapters.chat.routing import Route, choose_route, mismatched, retold
 from letta_adapters.chat.scope import Place
@@ -21,25 +21,25 @@ FIRST_ID = "message-1"
 NOT_GIVEN = "there are messages before the agent's answer that it was not given"
 
 
-def going_on() -> list[Entry]:
+def going_on() -> list[HistoryMessage]:
     """A history that the agent has answered once, and that has one new message."""
     return [user("one"), answer("First.", [user("one")]), user("two", id="message-2")]
 
 
-def begun() -> list[Entry]:
+def begun() -> list[HistoryMessage]:
     """A history that no agent has answered."""
-    return [Entry("system", "Be brief."), user("one", id=FIRST_ID)]
+    return [HistoryMessage("system", "Be brief."), user("one", id=FIRST_ID)]
 
 
-def unfitting() -> list[Entry]:
+def unfitting() -> list[HistoryMessage]:
     return [user("zero"), user("one"), answer("First.", [user("one")]), user("two")]
 
 
-def split(history: list[Entry], place: Place | None = None) -> HistorySplit:
+def split(history: list[HistoryMessage], place: Place | None = None) -> HistorySplit:
     return split_history(history, AGENT, place)
 
 
-def choose(history: list[Entry], *, first: bool = False, **fields: Any) -> Route:
+def choose(history: list[HistoryMessage], *, first: bool = False, **fields: Any) -> Route:
     call = ChatRequest(entries=history, agent_id=AGENT, **fields)
     return choose_route(call, split(history, call.place), AGENT, first=first)
 
@@ -142,7 +142,7 @@ def test_a_named_conversation_wins_over_the_marker() -> None:
 
 
 def test_a_named_conversation_is_given_the_last_turn_only() -> None:
-    history = [user("one"), Entry("assistant", "Somebody else's."), user("two")]
+    history = [user("one"), HistoryMessage("assistant", "Somebody else's."), user("two")]
     assert sent(choose(history, conversation_id="conv-9")) == ["two"]
 
 
@@ -169,7 +169,7 @@ def test_a_thread_has_a_conversation_of_its_name() -> None:
 
 
 def test_a_thread_that_exists_is_given_the_last_turn_only() -> None:
-    history = [user("one"), Entry("assistant", "Somebody else's."), user("two")]
+    history = [user("one"), HistoryMessage("assistant", "Somebody else's."), user("two")]
     assert sent(choose(history, thread_id="t")) == ["two"]
 
 
@@ -281,7 +281,7 @@ def test_a_call_that_differs_has_another_key(other: dict[str, Any]) -> None:
 
 
 def test_another_system_text_makes_another_call() -> None:
-    other = [Entry("system", "Be long."), user("one", id=FIRST_ID)]
+    other = [HistoryMessage("system", "Be long."), user("one", id=FIRST_ID)]
     assert choose(other).key not in (None, choose(begun()).key)
 
 
@@ -335,7 +335,7 @@ BRIEF, ONE_BY_ONE = "b1cc2ec6cf9f", "a839a4c77b16"
 )
 def test_the_agent_is_told_what_it_was_not_told_before(known: dict[str, str], told: str) -> None:
     reply = answer("First.", [user("one")], **known)
-    history = [Entry("system", "Be brief."), user("one"), reply, user("two")]
+    history = [HistoryMessage("system", "Be brief."), user("one"), reply, user("two")]
     call = ChatRequest(entries=history, standing="Call one tool at a time.")
     plan = split(history)
     assert choose_route(call, plan, AGENT).instructions(plan, call) == told

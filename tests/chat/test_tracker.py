@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from letta_adapters.backends.base import Conversation
-from letta_adapters.chat import ChatRequest, Entry, ResponseCompleted
+from letta_adapters.chat import ChatRequest, HistoryMessage, ResponseCompleted
 from letta_adapters.chat.history import split_history
 from letta_adapters.chat.known_answers import given
 from letta_adapters.chat.routing import choose_route
@@ -31,7 +31,7 @@ SAID = AssistantMessage("First.", id="message-9", otid="otid-9", run_id="run-1")
 BRIEF, ONE_BY_ONE = "b1cc2ec6cf9f", "a839a4c77b16"
 
 
-def tracker(*history: Entry, used: Usage | None = None, **fields: Any) -> Ending:
+def tracker(*history: HistoryMessage, used: Usage | None = None, **fields: Any) -> Ending:
     """A tracker of the call with this history, in ``conv-1`` of a client that has no server."""
     client = SimpleNamespace(
         backend=SimpleNamespace(name="rest"), handles={AGENT: "openai/gpt-4o-mini"}
@@ -146,7 +146,7 @@ def test_the_marker_tells_what_the_answer_was_given_to() -> None:
     assert marker.previous == "conv-1#otid-1"
     assert marker.run_id == "run-1"
     # So the same history with this answer at its end fits, and nothing in it is new.
-    again = split_history([*history, Entry("assistant", "Second.", marker=marker)], AGENT)
+    again = split_history([*history, HistoryMessage("assistant", "Second.", marker=marker)], AGENT)
     assert (again.mismatch, again.new) == ("", ())
 
 
@@ -188,7 +188,9 @@ def test_the_marker_tells_the_place_of_the_call() -> None:
 
 def test_the_marker_tells_the_texts_that_the_agent_was_told() -> None:
     marker = (
-        tracker(Entry("system", "Be brief."), QUESTION, standing="Call one tool at a time.")
+        tracker(
+            HistoryMessage("system", "Be brief."), QUESTION, standing="Call one tool at a time."
+        )
         .end()
         .marker
     )
@@ -197,7 +199,7 @@ def test_the_marker_tells_the_texts_that_the_agent_was_told() -> None:
 
 def test_a_call_that_brought_results_alone_told_the_agent_nothing_else() -> None:
     asked = asking([QUESTION], CALL, system="told-before", standing="told-once")
-    made = tracker(Entry("system", "Be brief."), QUESTION, asked, result("3"))
+    made = tracker(HistoryMessage("system", "Be brief."), QUESTION, asked, result("3"))
     assert made.system == BRIEF
     made.told_nothing()
     marker = made.end().marker

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import InvalidInputError
-from letta_adapters.chat import ChatRequest, Entry
+from letta_adapters.chat import ChatRequest, HistoryMessage
 from letta_adapters.chat.scope import Place
 from letta_adapters.chat.validation import checked
 from letta_adapters.messages import PendingToolCall
@@ -20,7 +20,7 @@ ODD = "\udc80"
 
 def test_a_call_that_can_be_made_stays_as_it_is() -> None:
     call = ChatRequest(
-        entries=[Entry("system", "Be brief."), user("Hello."), result("3")],
+        entries=[HistoryMessage("system", "Be brief."), user("Hello."), result("3")],
         tools=[TOOL, OTHER_TOOL],
         agent_id="agent-1",
         conversation_id="conv-1",
@@ -70,10 +70,14 @@ def test_a_call_that_cannot_be_made_is_refused(fields: dict[str, Any], said: str
         ({"tools": [{**TOOL, "parameters": {"properties": {ODD: {}}}}]}, "The tool 'add'"),
         ({"tools": [{**TOOL, "parameters": {"enum": ["a", ODD]}}]}, "The tool 'add'"),
         ({"entries": [user(ODD)]}, "role 'user'"),
-        ({"entries": [Entry("system", ODD)]}, "role 'system'"),
+        ({"entries": [HistoryMessage("system", ODD)]}, "role 'system'"),
         ({"entries": [user("Hello.", name=ODD)]}, "role 'user'"),
         (
-            {"entries": [Entry("assistant", tool_calls=(PendingToolCall("c", "add", ODD),))]},
+            {
+                "entries": [
+                    HistoryMessage("assistant", tool_calls=(PendingToolCall("c", "add", ODD),))
+                ]
+            },
             "role 'assistant'",
         ),
     ],

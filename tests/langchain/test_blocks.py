@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_core.tools import tool
 
 from letta_adapters import InvalidInputError
-from letta_adapters.chat.messages import Entry
+from letta_adapters.chat.messages import HistoryMessage
 from letta_adapters.chat.payload import as_message, as_request
 from letta_adapters.langchain import ChatLetta, LettaRunnable
 from letta_adapters.testing.fakes import FakeLetta
@@ -113,9 +113,12 @@ def test_a_model_s_own_affairs_in_its_answers_say_nothing(letta_fake: FakeLetta)
 @pytest.mark.parametrize("role", ["tool", "assistant"])
 def test_an_app_server_gets_the_images_too(role: Any) -> None:
     part = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
-    given = Entry(role, [{"type": "text", "text": "See."}, part], tool_call_id="c1")
-    for tail in ([], [Entry("user", "Well?")]):
-        for sent in (as_message([given, *tail], ""), as_request([Entry("user", "a"), given], "")):
+    given = HistoryMessage(role, [{"type": "text", "text": "See."}, part], tool_call_id="c1")
+    for tail in ([], [HistoryMessage("user", "Well?")]):
+        for sent in (
+            as_message([given, *tail], ""),
+            as_request([HistoryMessage("user", "a"), given], ""),
+        ):
             held = [*sent.history, {"content": sent.content}]
             found = [p for m in held if isinstance(m["content"], list) for p in m["content"]]
             assert part in found
