@@ -5,6 +5,9 @@ before the newest one must be a suffix of the input of that turn (a history may 
 front), and the messages after it are new. System messages take no part: prompts with a date in them
 must not start a conversation anew with every call.
 
+What becomes of a history that does not fit (it forks, continues or fails) is decided by
+:mod:`~letta_adapters.chat.routing`.
+
 Internal: not part of the public API.
 """
 

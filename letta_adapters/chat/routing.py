@@ -1,5 +1,8 @@
 """Choose the conversation that a call goes to, and the messages it takes there.
 
+Here a history that does not fit its conversation forks, continues or fails, as ``on_mismatch``
+says; that it does not fit is found by :mod:`~letta_adapters.chat.history`.
+
 Internal: not part of the public API.
 """
 

@@ -1,6 +1,7 @@
 """The frames this side sends, checked first, as the server silently drops those it dislikes.
 
-Shapes and limits: the validators of ``letta`` 0.34.12.
+Shapes and limits: the validators of ``letta`` 0.34.12. The frames that the server sends in a turn
+are read by :mod:`letta_adapters.engine.app_server`.
 
 The rules: docs/protocol.md ("What the App Server drops without a word").
 
