@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from letta_adapters.backends.config import Remote as Remote
     from letta_adapters.backends.config import Rest as Rest
     from letta_adapters.backends.config import RuntimeStatus as RuntimeStatus
+    from letta_adapters.backends.connector import Connector as Connector
     from letta_adapters.client.client import AsyncLettaClient as AsyncLettaClient
     from letta_adapters.client.session import AsyncSession as AsyncSession
     from letta_adapters.content import ImageContent as ImageContent
@@ -126,6 +127,7 @@ _HOMES = {
     "UnknownMessage Usage extract_stream_text_delta",
     "options": "MemoryBlock Sleeptime",
     "backends.config": "Local Remote Rest RuntimeStatus",
+    "backends.connector": "Connector",
     "permissions": "Allow Deny PermissionContext",
     "client.session": "AsyncSession",
     "sync.client": "LettaClient Session create_agent create_session prompt resume_session",
@@ -143,6 +145,7 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "ConnectionFailedError",
+    "Connector",
     "ConversationBusyError",
     "Deny",
     "ErrorMessage",

@@ -33,6 +33,7 @@ from letta_adapters.backends.config import (
     api_address,
     app_server_address,
 )
+from letta_adapters.backends.connector import Connector, check_connector
 from letta_adapters.backends.runtime.environment import (
     Places,
     RuntimeConfig,
@@ -45,14 +46,19 @@ from letta_adapters.errors import ConfigurationError, DiskFullError, LettaError
 from letta_adapters.permissions.policy import Machine
 
 
-def remote_backend(spec: Remote) -> AppServerBackend:
+def remote_backend(spec: Remote, connector: Connector | None = None) -> AppServerBackend:
     """Return the backend of someone else's App Server.
+
+    Args:
+        spec: The server.
+        connector: Opens the WebSocket, in place of ``websockets``.
 
     Raises:
         ConfigurationError: No server is named.
+        InvalidInputError: The connector cannot be called.
     """
     url, token = app_server_address(spec)
-    where = Endpoint(_socket_url(url), token)
+    where = Endpoint(_socket_url(url), token, check_connector(connector))
 
     async def endpoint() -> Endpoint:
         return where
@@ -105,14 +111,21 @@ def _config(spec: Local) -> RuntimeConfig:
     )
 
 
-def local_backend(spec: Local) -> AppServerBackend:
+def local_backend(spec: Local, connector: Connector | None = None) -> AppServerBackend:
     """Return the embedded runtime, which starts at the first connection and is shared.
 
     It stops with its last user.
+
+    Args:
+        spec: The runtime's settings.
+        connector: Opens the WebSocket, in place of ``websockets``.
+
+    Raises:
+        InvalidInputError: The connector cannot be called.
     """
     config = _config(spec)
     places = _places(config)
-    runtime = _Runtime(config, places)
+    runtime = _Runtime(config, places, check_connector(connector))
     backend = AppServerBackend(
         "local",
         runtime.endpoint,
@@ -167,8 +180,9 @@ _NO_STATE: Final = Path(os.devnull)
 class _Runtime:
     """One client's share in the runtime."""
 
-    def __init__(self, config: RuntimeConfig, places: Places) -> None:
+    def __init__(self, config: RuntimeConfig, places: Places, connector: Connector | None) -> None:
         self._config = config
+        self._connector = connector
         self._places = places
         self._home = places.home
         self._handle: RuntimeHandle | None = None
@@ -190,7 +204,7 @@ class _Runtime:
                     loop.call_soon_threadsafe(self.retire)
 
             self._handle.on_retire(tell)
-        return Endpoint(self._handle.url, self._handle.token)
+        return Endpoint(self._handle.url, self._handle.token, self._connector)
 
     async def _start(self) -> RuntimeHandle:
         # A start cannot be taken back half-way. Whoever gives up waiting leaves it to the next

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 from letta_adapters._utils.loops import running_loop, running_task
 from letta_adapters.backends.base import Conversation
 from letta_adapters.backends.config import BackendSpec, Local, Remote, Rest
+from letta_adapters.backends.connector import Connector, current_connector
 from letta_adapters.chat import conversations, replay
 from letta_adapters.chat.cache import memo_of
 from letta_adapters.chat.request import ChatEvent, ChatRequest, ResponseCompleted
@@ -40,12 +41,14 @@ class _Kept:
 
     Attributes:
         spec: The backend it was made for.
+        connector: The connector of the block it was made in.
         client: The client.
         used_at: Monotonic time of its last use, in seconds.
         at_end: Closes the client together with its event loop.
     """
 
     spec: _Spec
+    connector: Connector | None
     client: AsyncLettaClient
     used_at: float
     at_end: AsyncGenerator[None, None] | None = None
@@ -237,14 +240,17 @@ def _shared(home: Bridge | asyncio.AbstractEventLoop, spec: _Spec) -> AsyncLetta
     A home keeps only the clients used last: an application that has a key for each of its users
     must not have a connection for each of them for ever.
     """
+    # A connection that one recorder or player has opened must not serve another one's block.
+    connector = None if isinstance(spec, Rest) else current_connector()
     with _lock:
         known = _clients.setdefault(home, [])
         known[:] = [kept for kept in known if not kept.client.closed]
         for kept in known:
-            if kept.spec == spec:
+            if kept.spec == spec and kept.connector is connector:
                 kept.used_at = time.monotonic()
                 return kept.client
-        made = _Kept(spec, AsyncLettaClient(spec), time.monotonic())
+        client = AsyncLettaClient(spec, connector=connector)
+        made = _Kept(spec, connector, client, time.monotonic())
         known.append(made)
         idle = _idle(known)
         known[:] = [kept for kept in known if kept not in idle]

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import httpx
     from typing_extensions import Unpack
 
+    from letta_adapters.backends.connector import Connector
     from letta_adapters.client.turn import Turn
     from letta_adapters.tools.mcp.host import McpHost
 
@@ -66,8 +67,15 @@ def resolve_backend(backend: BackendSpec | None) -> Rest | Local | Remote:
     return named[backend]()
 
 
-def _make_backend(spec: Rest | Local | Remote, http_client: Any) -> Backend:
+def _make_backend(
+    spec: Rest | Local | Remote, http_client: Any, connector: Connector | None
+) -> Backend:
     if isinstance(spec, Rest):
+        if connector is not None:
+            raise InvalidInputError(
+                "connector opens WebSockets, for Local and Remote; Rest speaks HTTP.",
+                hint="Pass http_client=.",
+            )
         # Backends are imported only when one of theirs is made: the Letta API needs httpx, Letta
         # Code needs websockets, and nobody should pay for the one that is not used.
         from letta_adapters.backends.rest.backend import RestBackend
@@ -75,13 +83,14 @@ def _make_backend(spec: Rest | Local | Remote, http_client: Any) -> Backend:
         return RestBackend(spec, http_client)
     if http_client is not None:
         raise InvalidInputError(
-            f"http_client is for the Letta API; {type(spec).__name__} does not speak HTTP."
+            f"http_client is for the Letta API; {type(spec).__name__} does not speak HTTP.",
+            hint="Pass connector=.",
         )
     from letta_adapters.backends import letta_code
 
     if isinstance(spec, Remote):
-        return letta_code.remote_backend(spec)
-    return letta_code.local_backend(spec)
+        return letta_code.remote_backend(spec, connector)
+    return letta_code.local_backend(spec, connector)
 
 
 def _place_of(spec: Rest | Local | Remote) -> Hashable:
@@ -105,17 +114,24 @@ class AsyncLettaClient:
         backend: ``Rest(...)``, ``Local(...)``, ``Remote(...)``, or ``"cloud"``, ``"local"``,
             ``"remote"``; ``None`` asks the environment.
         http_client: An ``httpx.AsyncClient`` to use for the Letta API (it is not closed).
+        connector: An async callable that opens the WebSocket to Letta Code (``Local``, ``Remote``)
+            in place of ``websockets.connect``: see :class:`~letta_adapters.Connector`.
 
     Raises:
         ConfigurationError: An App Server is meant and none is named.
         AuthenticationError: Letta Cloud is meant and there is no key.
+        InvalidInputError: The backend does not use an ``http_client``, or a ``connector``.
     """
 
     def __init__(
-        self, backend: BackendSpec | None = None, *, http_client: httpx.AsyncClient | None = None
+        self,
+        backend: BackendSpec | None = None,
+        *,
+        http_client: httpx.AsyncClient | None = None,
+        connector: Connector | None = None,
     ) -> None:
         self.spec = resolve_backend(backend)
-        self.backend: Backend = _make_backend(self.spec, http_client)
+        self.backend: Backend = _make_backend(self.spec, http_client, connector)
         self.agents = AsyncAgents(self)
         self.conversations = AsyncConversations(self)
         self.models = AsyncModels(self)
@@ -125,8 +141,10 @@ class AsyncLettaClient:
         # The turns that wait for their conversation to become free, in the order they were sent.
         self.queue: list[Turn] = []
         # Clients of one server share its conversations, so they take turns in them. A client with
-        # an HTTP client of its own may talk to anything, and so shares with nobody.
-        self._place = _place_of(self.spec) if http_client is None else id(self)
+        # an HTTP client of its own may talk to anything, and so shares with nobody; one with a
+        # connector shares with those that have the same.
+        where = (_place_of(self.spec), id(connector))
+        self._place: Hashable = where if http_client is None else id(self)
         self._finishing: set[asyncio.Future[Any]] = set()
         # The openings and sends of sessions that have not ended yet.
         self.works = Works(self.finish)

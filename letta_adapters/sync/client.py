@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import httpx
     from typing_extensions import Unpack
 
+    from letta_adapters.backends.connector import Connector
     from letta_adapters.client.turn import MessageStream
     from letta_adapters.options import AgentKwargs, SessionKwargs
 
@@ -44,7 +45,11 @@ class LettaClient(Bridged[AsyncLettaClient]):
     """
 
     def __init__(
-        self, backend: BackendSpec | None = None, *, http_client: httpx.AsyncClient | None = None
+        self,
+        backend: BackendSpec | None = None,
+        *,
+        http_client: httpx.AsyncClient | None = None,
+        connector: Connector | None = None,
     ) -> None:
         def make(old: AsyncLettaClient | None) -> AsyncLettaClient:
             # An injected client's connections belong to the parent's loop, and cannot be made anew
@@ -54,7 +59,7 @@ class LettaClient(Bridged[AsyncLettaClient]):
                     "An injected http_client cannot be used after fork().",
                     hint="Make the LettaClient in the child process.",
                 )
-            made = AsyncLettaClient(backend, http_client=http_client)
+            made = AsyncLettaClient(backend, http_client=http_client, connector=connector)
             get_bridge().clients.add(made)
             return made
 

@@ -24,13 +24,14 @@ from typing import Any, Final
 
 import websockets
 from pydantic_core import from_json
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import connect
 
 from letta_adapters._utils.disk import is_full
 from letta_adapters._utils.waiting import ended, within
 from letta_adapters.backends.app_server.damage import explain
 from letta_adapters.backends.app_server.frames import Frame, encode
 from letta_adapters.backends.base import Conversation
+from letta_adapters.backends.connector import Connector, Socket, current_connector, dial
 from letta_adapters.backends.http_errors import error_from_response
 from letta_adapters.backends.proxies import is_loopback, proxy_of, proxy_variables
 from letta_adapters.backends.replies import check_answer
@@ -67,10 +68,18 @@ _CONNECT_ERRORS: Final = (OSError, websockets.WebSocketException, EOFError)
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """The address of an App Server (``ws://host:port/ws``) and the token it asks for."""
+    """The address of an App Server (``ws://host:port/ws``), its token, and how to open the socket.
+
+    Attributes:
+        url: The address.
+        token: The token it asks for.
+        connector: Opens the socket; by default that of the block the opening runs in, or
+            ``websockets``.
+    """
 
     url: str
     token: str = ""
+    connector: Connector | None = None
 
     def __repr__(self) -> str:
         return f"Endpoint(url={self.url!r})"
@@ -120,7 +129,7 @@ class Inbox:
 class Connection:
     """One open socket."""
 
-    def __init__(self, socket: ClientConnection, request_timeout: float) -> None:
+    def __init__(self, socket: Socket, request_timeout: float) -> None:
         self._socket = socket
         self._timeout = request_timeout
         self._waiting: dict[str, asyncio.Future[Frame]] = {}
@@ -158,36 +167,7 @@ class Connection:
             AuthenticationError: The token was refused.
             ConnectionFailedError: Nobody answers, or not with this protocol.
         """
-        headers = {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
-        try:
-            socket = await connect(
-                endpoint.url,
-                additional_headers=headers,
-                max_size=_MAX_FRAME_BYTES,
-                open_timeout=connect_timeout,
-                ping_interval=_PING_SECONDS,
-                ping_timeout=_PONG_SECONDS,
-                compression=None,
-                proxy=None if is_loopback(endpoint.url) else True,
-            )
-        except websockets.InvalidStatus as error:
-            raise _refused(error.response.status_code, endpoint.url) from error
-        except (ImportError, websockets.InvalidProxy) as error:
-            raise ConfigurationError(
-                f"The environment's proxy cannot be used ({proxy_variables()}): {error}.",
-                hint="For a SOCKS proxy: pip install python-socks. Else name the host in NO_PROXY.",
-            ) from error
-        except (websockets.InvalidURI, ValueError) as error:
-            raise InvalidInputError(f"Not a WebSocket URL: {endpoint.url!r}.") from error
-        except (*_CONNECT_ERRORS, TimeoutError, asyncio.TimeoutError) as error:
-            via = proxy_of(endpoint.url)
-            through = f" through the proxy of {via}" if via else ""
-            raise ConnectionFailedError(
-                f"No App Server answers at {endpoint.url}{through} ({type(error).__name__}).",
-                hint="Check the URL and that `letta server --listen` runs."
-                + (" NO_PROXY names hosts that need no proxy." if via else ""),
-                accepted=False,
-            ) from error
+        socket = await _open_socket(endpoint, connect_timeout)
         made = cls(socket, request_timeout)
         made._reader = asyncio.create_task(made._read(), name="letta-app-server-reader")
         try:
@@ -358,6 +338,42 @@ class Connection:
             await ended(self._reader)
 
 
+async def _open_socket(endpoint: Endpoint, connect_timeout: float) -> Socket:
+    """Open the socket, by the connector if there is one, and explain why it could not be opened."""
+    url, connector = endpoint.url, endpoint.connector
+    if connector is None:
+        connector = current_connector()
+    options: dict[str, Any] = {
+        "additional_headers": (
+            {"Authorization": f"Bearer {endpoint.token}"} if endpoint.token else {}
+        ),
+        "max_size": _MAX_FRAME_BYTES,
+        "open_timeout": connect_timeout,
+        "ping_interval": _PING_SECONDS,
+        "ping_timeout": _PONG_SECONDS,
+        "compression": None,
+        "proxy": None if is_loopback(url) else True,
+    }
+    try:
+        if connector is not None:
+            return await dial(connector, url, **options)
+        return await connect(url, **options)
+    except LettaError:
+        raise  # some of them are OSErrors as well
+    except websockets.InvalidStatus as error:
+        raise _refused(error.response.status_code, url) from error
+    except websockets.InvalidURI as error:
+        raise _no_url(url) from error
+    except websockets.InvalidProxy as error:
+        raise _no_proxy(error) from error
+    except (*_CONNECT_ERRORS, TimeoutError, asyncio.TimeoutError) as error:
+        raise _no_server(url, error) from error
+    except (ImportError, ValueError) as error:
+        if connector is not None:
+            raise  # of somebody else's code they may mean anything
+        raise (_no_proxy(error) if isinstance(error, ImportError) else _no_url(url)) from error
+
+
 def _parse(text: str | bytes) -> Frame:
     """Return the frame.
 
@@ -399,6 +415,28 @@ def _refused(status: int, url: str) -> LettaError:
         f"{url} answered HTTP {status} and opened no WebSocket.",
         hint="The URL of an App Server ends in /ws.",
         status_code=status,
+        accepted=False,
+    )
+
+
+def _no_url(url: str) -> LettaError:
+    return InvalidInputError(f"Not a WebSocket URL: {url!r}.")
+
+
+def _no_proxy(error: Exception) -> LettaError:
+    return ConfigurationError(
+        f"The environment's proxy cannot be used ({proxy_variables()}): {error}.",
+        hint="For a SOCKS proxy: pip install python-socks. Else name the host in NO_PROXY.",
+    )
+
+
+def _no_server(url: str, error: Exception) -> LettaError:
+    via = proxy_of(url)
+    through = f" through the proxy of {via}" if via else ""
+    return ConnectionFailedError(
+        f"No App Server answers at {url}{through} ({type(error).__name__}).",
+        hint="Check the URL and that `letta server --listen` runs."
+        + (" NO_PROXY names hosts that need no proxy." if via else ""),
         accepted=False,
     )
 

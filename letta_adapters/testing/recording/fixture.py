@@ -172,9 +172,11 @@ class LettaCassette:
         return Remote(url=_environment("LETTA_APP_SERVER_URL"), auth_token=token)
 
     def websocket(self, **options: Any) -> WebSocketRecorder | WebSocketPlayer:
-        """Return a context in which every connection to an App Server is recorded, or replayed.
+        """Return the recorder, or the player, of connections to an App Server.
 
-        It can be used once in a test. ``options`` are those of
+        ``with letta_cassette.websocket():`` records or replays every client of the block; a client
+        can also be given it: ``connector=letta_cassette.websocket()``. It is made once in a test.
+        ``options`` are those of
         :class:`~letta_adapters.testing.recording.websocket.WebSocketPlayer`.
         """
         raise NotImplementedError

@@ -15,13 +15,13 @@ import json
 import re
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError
 
-from letta_adapters.backends.app_server import connection
+from letta_adapters.backends.connector import Connector, ConnectorBlock, Socket
 from letta_adapters.testing.cassette import (
     OPENED,
     SENT,
@@ -38,6 +38,10 @@ from letta_adapters.testing.recording.player import CassetteMissError, Timing, s
 from letta_adapters.testing.recording.recorder import coarse
 from letta_adapters.testing.sanitizer.sanitize import RequestCleaner, SanitizeRules
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_WEBSOCKETS: Final[Connector] = connect
 _JSON: Final = (("content-type", "application/json"),)
 _STREAM: Final = (("content-type", "text/event-stream"),)
 _REQUEST_ID: Final = re.compile(r"\bla-[0-9a-f]{32}\b")
@@ -54,37 +58,67 @@ _DEVICE: Final = frozenset(
 )
 
 
-@contextmanager
-def _connecting(connect: Callable[..., Awaitable[Any]]) -> Iterator[None]:
-    """Let this function open all connections to App Servers within the block."""
-    before = vars(connection)["connect"]
-    vars(connection)["connect"] = connect
-    try:
-        yield
-    finally:
-        vars(connection)["connect"] = before
+class _Connecting:
+    """Base of what opens connections in place of ``websockets``, as a connector or as a block.
+
+    As a connector it is given to clients (``connector=``). As a block (``with``) it reaches the
+    clients that were given none, wherever they connect: in tasks that were begun in the block, on
+    the loop of sync clients, in plain threads.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: list[ConnectorBlock] = []
+
+    async def connect(self, url: str, /, **options: Any) -> Socket:
+        """Open a connection."""
+        raise NotImplementedError
+
+    def __call__(self, url: str, /, *args: Any, **options: Any) -> Awaitable[Socket]:
+        """Open a connection: this is a :class:`~letta_adapters.Connector`."""
+        return self.connect(url, **options)
+
+    def __enter__(self) -> Self:
+        block = ConnectorBlock(self)
+        block.open()
+        self._blocks.append(block)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._blocks.pop().close()
 
 
 # -- recording ----------------------------------------------------------------------------------
 
 
-class WebSocketRecorder:
-    """A recorder of the frames of every connection that is opened in its block.
+class WebSocketRecorder(_Connecting):
+    """A recorder of the frames of the connections that it opens.
 
     ::
 
         recorder = WebSocketRecorder()
-        with recorder:
-            ...  # LettaClient(Remote(...)), ChatLetta, ...
+        with LettaClient(Remote(...), connector=recorder) as client:
+            ...
         save_cassette(recorder.cassette, "cassettes/session.yaml")
+
+    Where no client can be given a connector, ``with recorder:`` is a block in which it opens all
+    connections of clients that have none. Several recorders and players may be in use at once.
+
+    Args:
+        clock: Monotonic time in seconds.
+        connector: Opens the connections that are recorded, in place of ``websockets.connect``.
     """
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        connector: Connector | None = None,
+    ) -> None:
+        super().__init__()
         self._clock = clock
         self._takes: list[_Take] = []
         self._sockets = 0
-        self._real = vars(connection)["connect"]
-        self._patch: Any = None
+        self._real = _WEBSOCKETS if connector is None else connector
 
     @property
     def cassette(self) -> Cassette:
@@ -92,7 +126,7 @@ class WebSocketRecorder:
         numbers: dict[str, str] = {}
         return Cassette([take.interaction(numbers) for take in self._takes])
 
-    async def connect(self, url: str, **options: Any) -> Any:
+    async def connect(self, url: str, /, **options: Any) -> Socket:
         """Open a connection and record its frames."""
         socket = await self._real(url, **options)
         return _Tee(socket, self.opened(url, dict(options.get("additional_headers") or {})))
@@ -110,14 +144,6 @@ class WebSocketRecorder:
         talk = Talk(name, self._takes, self._clock)
         talk.began(OPENED, "", tuple(headers.items()))
         return talk
-
-    def __enter__(self) -> WebSocketRecorder:
-        self._patch = _connecting(self.connect)
-        self._patch.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._patch.__exit__(*error)
 
 
 class Talk:
@@ -184,11 +210,10 @@ def _slim(text: str) -> str:
 class _Tee:
     """A socket whose frames are noted as they pass."""
 
-    def __init__(self, socket: Any, talk: Talk) -> None:
+    def __init__(self, socket: Socket, talk: Talk) -> None:
         self._socket, self._talk = socket, talk
-        self.transport = socket.transport
 
-    async def send(self, text: str) -> None:
+    async def send(self, text: str, /) -> None:
         self._talk.sent(text)
         await self._socket.send(text)
 
@@ -204,15 +229,18 @@ class _Tee:
 # -- replaying ----------------------------------------------------------------------------------
 
 
-class WebSocketPlayer:
-    """A player of a recording, to every connection opened in its block, in the recorded order.
+class WebSocketPlayer(_Connecting):
+    """A player of a recording: each connection that it opens is the next recorded one.
 
     ::
 
         player = WebSocketPlayer(Cassette.load("cassettes/session.yaml"))
-        with player:
+        with LettaClient(Remote(url="ws://letta.test/ws"), connector=player) as client:
             ...
         player.assert_all_played()
+
+    Where no client can be given a connector, ``with player:`` is a block in which it opens all
+    connections of clients that have none. Several recorders and players may be in use at once.
 
     Several conversations on one connection (parallel sessions) are played independently of each
     other. Frames of ours are compared with the recorded ones. Texts that are new in every run
@@ -241,6 +269,7 @@ class WebSocketPlayer:
         rules: SanitizeRules | None = None,
         secrets: Iterable[str] = (),
     ) -> None:
+        super().__init__()
         self.misses: list[CassetteMissError] = []
         self.scale = scale_of(timing)
         self.sleep, self.cut_after, self.edit = sleep, cut_after, edit
@@ -250,14 +279,13 @@ class WebSocketPlayer:
         scenes = (deque(items[number] for number in scene) for scene in connections(items))
         self._scenes = deque(scenes)
         self._opened: list[_Played] = []
-        self._patch: Any = None
 
     @property
     def gone(self) -> bool:
         """Return whether the network was cut off."""
         return self.cut_after is not None and self.came >= self.cut_after
 
-    async def connect(self, url: str, **options: Any) -> Any:
+    async def connect(self, url: str, /, **options: Any) -> Socket:
         """Return the next recorded connection.
 
         Raises:
@@ -293,14 +321,6 @@ class WebSocketPlayer:
         if unsent:
             raise AssertionError(f"{len(unsent)} recorded frames were not sent: {unsent[0][:300]}")
 
-    def __enter__(self) -> WebSocketPlayer:
-        self._patch = _connecting(self.connect)
-        self._patch.__enter__()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._patch.__exit__(*error)
-
 
 class _Played:
     """A recorded connection, as the client sees it."""
@@ -323,7 +343,7 @@ class _Played:
             return self._lanes.unsent
         return [interaction.request.body.decode() for interaction in self._scene]
 
-    async def send(self, text: str) -> None:
+    async def send(self, text: str, /) -> None:
         if self._closed or self._broken:
             raise ConnectionClosedError(None, None)
         # With a single conversation every frame has its place, and a wrong one can be explained
