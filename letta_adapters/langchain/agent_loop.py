@@ -34,7 +34,7 @@ from langchain_core.tools import BaseTool, StructuredTool
 
 from letta_adapters._utils.invoke import invoke_callable, is_async_callable
 from letta_adapters.errors import TurnFailedError
-from letta_adapters.langchain.inputs import in_graph
+from letta_adapters.langchain._compat import in_graph, passes_through, wants_events
 from letta_adapters.langchain.metadata import NOTES, QUESTIONS
 from letta_adapters.langchain.tools import (
     NOT_ASKED,
@@ -211,7 +211,7 @@ class Steps:
     def _ask(self, messages: list[BaseMessage]) -> Generator[BaseMessage, None, AIMessage]:
         """Yield the chunks of an answer, and return it whole."""
         model = self._settings.model
-        if _wants_events(self._config):
+        if wants_events(self._config):
             # LangChain gives such a handler the protocol's events from `invoke`, and only chunks
             # from `stream`.
             whole: AIMessage = model.invoke(messages, self._config, **self._asked())
@@ -228,7 +228,7 @@ class Steps:
     async def _aask(self, messages: list[BaseMessage]) -> AsyncGenerator[BaseMessage, None]:
         """Yield the chunks of an answer, and at last the answer itself."""
         model = self._settings.model
-        if _wants_events(self._config):
+        if wants_events(self._config):
             whole = await model.ainvoke(messages, self._config, **self._asked())
             await self._ashow(whole)
             yield AIMessageChunk(content=whole.content)
@@ -355,7 +355,7 @@ class Steps:
         try:
             return result_of(call, _invoked(tool, _edited(call, decision), self._config))
         except Exception as error:
-            if _passes_through(error):
+            if passes_through(error):
                 raise
             return error_of(call, error)
 
@@ -367,7 +367,7 @@ class Steps:
         try:
             return result_of(call, await tool.ainvoke(_edited(call, decision), self._config))
         except Exception as error:
-            if _passes_through(error):
+            if passes_through(error):
                 raise
             return error_of(call, error)
 
@@ -391,19 +391,6 @@ def _spoken(value: Any) -> Any:
     ``"allow"`` means the same as ``True``; other words are a reason to deny.
     """
     return _WORDS.get(value.strip().lower(), Deny(value)) if isinstance(value, str) else value
-
-
-def _passes_through(error: Exception) -> bool:
-    """Return whether the exception is an interrupt or a command of LangGraph, and no failure."""
-    return any(cls.__name__ == "GraphBubbleUp" for cls in type(error).__mro__)
-
-
-def _wants_events(config: RunnableConfig) -> bool:
-    """Return whether a handler wants events of the v3 protocol (LangGraph's v3 streaming does)."""
-    from langchain_core.tracers._streaming import _V2StreamingCallbackHandler
-
-    handlers = getattr(config.get("callbacks"), "handlers", None) or []
-    return any(isinstance(handler, _V2StreamingCallbackHandler) for handler in handlers)
 
 
 def _message(chunks: list[AIMessageChunk]) -> AIMessage:

@@ -18,15 +18,20 @@ from uuid import UUID
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import ensure_config, var_child_runnable_config
+from langchain_core.runnables.config import ensure_config
 from langchain_core.tracers.context import register_configure_hook
 
 from letta_adapters.chat.known_answers import running_tools
 from letta_adapters.chat.scope import Place, Scope
+from letta_adapters.langchain._compat import (
+    AGENT_NAME,
+    INTERNAL_CALL,
+    NAMESPACE,
+    SOURCE,
+    var_child_runnable_config,
+    was_sent,
+)
 
-# LangGraph's private mark of a task that was sent (a branch, a tool's call), not reached by edges.
-_PUSH: Final = "__pregel_push"
-_NAMESPACE: Final = "langgraph_checkpoint_ns"
 # The part of a checkpoint's namespace that differs from run to run.
 _TASK_ID: Final = re.compile(r":[0-9a-fA-F-]{36}")
 _RUNS: Final = 16384
@@ -90,7 +95,7 @@ class _Runs(BaseCallbackHandler):
         **kwargs: Any,
     ) -> None:
         """Note a run that is inside a graph or a tool."""
-        task = str((metadata or {}).get(_NAMESPACE) or "")
+        task = str((metadata or {}).get(NAMESPACE) or "")
         around = self.find(parent_run_id)
         # The namespace changes with the first run of a task: that run is the attempt.
         if task and task != around.task:
@@ -203,7 +208,7 @@ def _seen(
         ambient: The configuration it is made in.
         scope: The application's wish, if it has one.
     """
-    task = str(metadata.get(_NAMESPACE) or "")
+    task = str(metadata.get(NAMESPACE) or "")
     run = _runs.find(parent)
     thread = configurable.get("thread_id", metadata.get("thread_id"))
     conversation = configurable.get("conversation_id")
@@ -226,14 +231,14 @@ def _place(
     metadata: Mapping[str, Any], task: str, run: _Run, thread: str | None, scope: Scope | None
 ) -> Place:
     """Return the place that LangGraph's metadata and the surrounding runs describe."""
-    internal = metadata.get("lc_source") or metadata.get("lc_internal_call")
-    pushed = tuple(metadata.get("langgraph_path") or ())[:1] == (_PUSH,)
+    internal = metadata.get(SOURCE) or metadata.get(INTERNAL_CALL)
+    pushed = was_sent(metadata)
     # Calls below belong to a part of the node only: others in it have histories of their own.
     within = ""
     if scope == "fresh":
         within = "fresh"
     elif internal:
-        within = f"internal:{metadata.get('lc_source') or ''}:{task}"
+        within = f"internal:{metadata.get(SOURCE) or ''}:{task}"
     elif run.direct and run.tools:
         within = f"tool:{run.tools[-1]}"
     elif pushed:
@@ -244,7 +249,7 @@ def _place(
     return Place(
         thread=thread,
         node=_TASK_ID.sub("", task),
-        agent=str(metadata.get("lc_agent_name") or ""),
+        agent=str(metadata.get(AGENT_NAME) or ""),
         task=task,
         attempt=str(run.attempt) if run.attempt is not None else None,
         within=within,

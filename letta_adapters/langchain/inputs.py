@@ -6,21 +6,14 @@ Internal: not part of the public API.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from langchain_core.messages import BaseMessage, HumanMessage, convert_to_messages
 from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import RunnableConfig
 
 from letta_adapters.errors import InvalidInputError
-
-# A private key of LangGraph's, which it sets for every task of a graph; it has no public sign.
-_SCRATCHPAD: Final = "__pregel_scratchpad"
-
-
-def in_graph(config: RunnableConfig) -> bool:
-    """Return whether this runs inside a LangGraph graph, which can be interrupted."""
-    return _SCRATCHPAD in (config.get("configurable") or {})
+from letta_adapters.langchain._compat import find_task, in_graph
 
 
 def as_messages(input: Any, config: RunnableConfig) -> list[BaseMessage]:
@@ -50,8 +43,7 @@ def as_messages(input: Any, config: RunnableConfig) -> list[BaseMessage]:
     if last.id is None and in_graph(config):
         # When it is resumed, the node runs again from its start: an id made from its task lets the
         # same message be known again, so that it is not sent twice.
-        configurable = config.get("configurable") or {}
-        task = configurable.get("checkpoint_ns") or configurable.get("__pregel_task_id")
+        task = find_task(config)
         if task:
             messages = [*messages[:-1], last.model_copy(update={"id": f"{task}:{len(messages)}"})]
     return messages

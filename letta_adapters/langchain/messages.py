@@ -25,6 +25,7 @@ from letta_adapters.chat import HistoryMessage, Marker
 from letta_adapters.content import ImageContent, TextContent, image_from_url
 from letta_adapters.content import to_wire as content_to_wire
 from letta_adapters.errors import InvalidInputError
+from letta_adapters.langchain._compat import SOURCE, SUMMARY
 from letta_adapters.messages import PendingToolCall
 from letta_adapters.permissions import Allow, Deny
 from letta_adapters.tools.client_side import check_tool_names
@@ -99,7 +100,7 @@ def _entry(message: BaseMessage) -> HistoryMessage:
         return HistoryMessage("system", _system(message), id=message.id)
     if isinstance(message, HumanMessage):
         # LangChain's SummarizationMiddleware marks its summaries so; they stand for older messages.
-        summary = message.additional_kwargs.get("lc_source") == "summarization"
+        summary = message.additional_kwargs.get(SOURCE) == SUMMARY
         content = _content(message.content)
         return HistoryMessage("user", content, id=message.id, name=message.name, summary=summary)
     role = _ROLES.get(message.role) if isinstance(message, ChatMessage) else None

@@ -18,6 +18,7 @@ from langchain_core.tools import tool as make_tool
 
 from letta_adapters._utils.raised import report_raised
 from letta_adapters.errors import InvalidInputError
+from letta_adapters.langchain._compat import NODE, list_message_handlers
 from letta_adapters.langchain.errors import langchain_errors
 from letta_adapters.langchain.messages import DECISION_KEY, raw_arguments
 from letta_adapters.messages import broken_arguments
@@ -142,11 +143,9 @@ def announce(manager: Any, messages: Sequence[ToolMessage]) -> None:
     """
     metadata = getattr(manager, "metadata", None) or {}
     # Only inside a graph is there a stream of messages.
-    node = metadata.get("langgraph_node")
-    for handler in getattr(manager, "handlers", ()) if node else ():
-        # LangGraph has no other way to be told, and its class no public name.
-        if not any(cls.__name__ == "StreamMessagesHandler" for cls in type(handler).__mro__):
-            continue
+    node = metadata.get(NODE)
+    # LangGraph has no other way to be told.
+    for handler in list_message_handlers(manager) if node else ():
         run_id = uuid4()
         handler.on_chain_start({}, {}, run_id=run_id, name=node, metadata=dict(metadata))
         handler.on_chain_end({"messages": list(messages)}, run_id=run_id)

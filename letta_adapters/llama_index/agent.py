@@ -15,7 +15,6 @@ from typing import Any, Final, Literal, cast
 
 from llama_index.core.agent.workflow import BaseWorkflowAgent
 from llama_index.core.agent.workflow.agent_context import AgentContext
-from llama_index.core.agent.workflow.base_agent import WORKFLOW_KWARGS
 from llama_index.core.agent.workflow.workflow_events import (
     AgentInput,
     AgentOutput,
@@ -34,6 +33,7 @@ from letta_adapters._utils.raised import report_raised
 from letta_adapters.backends.base import Conversation
 from letta_adapters.chat import ChatRequest, Marker, ResponseCompleted, replay
 from letta_adapters.errors import HistoryMismatchError, InvalidInputError, TurnFailedError
+from letta_adapters.llama_index._compat import MEMORY, WORKFLOW_KWARGS, is_verbose
 from letta_adapters.llama_index.approvals import ApprovalRequiredEvent, ApprovalResponseEvent
 from letta_adapters.llama_index.contexts import begin_anew
 from letta_adapters.llama_index.history import History
@@ -172,7 +172,7 @@ class LettaAgent(BaseWorkflowAgent):
         if isinstance(self.llm, _AgentLLM):
             del kept["llm"]  # the copy gets one of its own
         where = {} if WHERE & given.keys() else self._where
-        run = {"timeout": self._turn_timeout, "verbose": self._verbose}
+        run = {"timeout": self._turn_timeout, "verbose": is_verbose(self)}
         return type(self)(**{**where, **run, **kept, **given})
 
     def __deepcopy__(self, memo: Any = None) -> Self:
@@ -197,12 +197,12 @@ class LettaAgent(BaseWorkflowAgent):
     async def _init_context(self, ctx: Context, ev: AgentWorkflowStartEvent) -> None:
         """Prepare the context of a run: its memory and this agent's state."""
         given = ev.get("memory")
-        memory = await ctx.store.get("memory", default=None)
+        memory = await ctx.store.get(MEMORY, default=None)
         # LlamaIndex keeps the first memory of a context and silently passes over another one.
         if given is not None and memory is not None:
-            await ctx.store.set("memory", given)
+            await ctx.store.set(MEMORY, given)
         elif memory is None and given is None:
-            await ctx.store.set("memory", LettaMemory())
+            await ctx.store.set(MEMORY, LettaMemory())
         state = await AgentState.load(ctx, self.name)
         # A context drops a memory that it cannot store between two runs, so its absence proves
         # nothing.
@@ -304,7 +304,7 @@ class LettaAgent(BaseWorkflowAgent):
             # Another LLM gives the last word, and knows of the run only what is in the memory.
             state = await AgentState.load(ctx, self.name)
             state.close(LIMIT)
-            memory = await ctx.store.get("memory")
+            memory = await ctx.store.get(MEMORY)
             await memory.aput_messages(state.take_said())
             await state.save(ctx)
         return await super()._generate_early_stopping_response(ctx, max_iterations)

@@ -18,11 +18,10 @@ from llama_index.core.memory import BaseMemory
 from llama_index.core.workflow import Context
 from workflows.handler import WorkflowHandler
 
+from letta_adapters.llama_index._compat import MEMORY, forget_run, is_live
 from letta_adapters.llama_index.memory import make_storable
 
 _ASKING = ("user_msg", "chat_history", "start_event")
-# The keys of a stored context that hold its store; all others hold the state of a run.
-_STORE = ("version", "state")
 
 
 def begin_anew(workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -38,19 +37,9 @@ def begin_anew(workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> 
     asks = any(kwargs.get(name) is not None for name in _ASKING) or any(
         value is not None and not isinstance(value, Context | BaseMemory) for value in args
     )
-    if not found or not asks or _is_live(found[0]):
+    if not found or not asks or is_live(found[0]):
         return
-    # The store may hold objects that only the context's own serializer can write.
-    serializer = getattr(found[0]._face, "_serializer", None)
-    kept = found[0].to_dict(serializer)
-    fresh = {name: kept[name] for name in _STORE if name in kept}
-    # The context is the application's own object, so it is changed in place, as a run does.
-    found[0]._face = Context.from_dict(workflow, fresh, serializer)._face
-
-
-def _is_live(ctx: Context) -> bool:
-    """Return whether a run is at work on it; one that was only stored in its middle is not."""
-    return bool(ctx.is_running) and type(ctx._face).__name__ != "PreContext"
+    forget_run(found[0], workflow)
 
 
 class LettaAgentWorkflow(AgentWorkflow):
@@ -70,7 +59,7 @@ class LettaAgentWorkflow(AgentWorkflow):
 
     async def _init_context(self, ctx: Context, ev: Any) -> None:
         await super()._init_context(ctx, ev)
-        make_storable(await ctx.store.get("memory"))
+        make_storable(await ctx.store.get(MEMORY))
 
     def run(self, *args: Any, **kwargs: Any) -> WorkflowHandler:
         """Start a run; see ``AgentWorkflow.run``.

@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from llama_index.core.agent.workflow.agent_context import AgentContext
 
-_COUNT: Final = "num_iterations"
+from letta_adapters.llama_index._compat import ITERATIONS, MAX_ITERATIONS
+
 _RUN: Final = "letta-run"
 _HALF: Final = 0.5
 
@@ -25,10 +26,10 @@ _HALF: Final = 0.5
 async def run_of(ctx: AgentContext) -> str:
     """Return the name of the run that this step belongs to; each run has another one."""
     store: Any = ctx.store
-    count = await store.get(_COUNT, default=0)
+    count = await store.get(ITERATIONS, default=0)
     # A whole number: this run has asked none of our agents before.
     if count == int(count):
-        await store.set(_COUNT, count + _HALF)
+        await store.set(ITERATIONS, count + _HALF)
         await store.set(_RUN, str(uuid.uuid4()))
     return str(await store.get(_RUN))
 
@@ -46,10 +47,10 @@ async def has_reached_limit(ctx: AgentContext) -> bool:
 async def iterations(ctx: AgentContext) -> int:
     """Return how many steps of the run are over."""
     store: Any = ctx.store
-    return int(await store.get(_COUNT, default=0))
+    return int(await store.get(ITERATIONS, default=0))
 
 
 async def _limit(ctx: AgentContext) -> float:
     """Return the number of steps that the run may take; infinity without a limit."""
     store: Any = ctx.store
-    return float(await store.get("max_iterations", default=None) or "inf")
+    return float(await store.get(MAX_ITERATIONS, default=None) or "inf")

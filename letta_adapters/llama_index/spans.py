@@ -16,7 +16,8 @@ from llama_index.core.instrumentation.span import active_span_id
 from llama_index.core.instrumentation.span_handlers import NullSpanHandler
 from llama_index.core.tools import BaseTool, ToolMetadata, ToolOutput
 from llama_index_instrumentation import get_dispatcher
-from llama_index_instrumentation.dispatcher import DISPATCHER_SPAN_DECORATED_ATTR
+
+from letta_adapters.llama_index._compat import DISPATCHER_SPAN_DECORATED_ATTR
 
 F = TypeVar("F", bound=Callable[..., Any])
 dispatcher = get_dispatcher(__name__)

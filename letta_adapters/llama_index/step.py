@@ -21,6 +21,7 @@ from llama_index.core.workflow import Context
 from letta_adapters.chat import ChatEvent, ChatRequest, HistoryMessage, ResponseCompleted
 from letta_adapters.chat.constrained import Calling
 from letta_adapters.chat.response import Part
+from letta_adapters.llama_index._compat import TOOL_CALLS
 from letta_adapters.llama_index.responses import usage_of
 from letta_adapters.llama_index.spans import (
     ServerTool,
@@ -206,8 +207,8 @@ class StepReader:
         end = self._end
         if self._results:
             # LlamaIndex makes a run's ``AgentOutput.tool_calls`` of this list.
-            known = await self._ctx.store.get("current_tool_calls", default=[])
-            await self._ctx.store.set("current_tool_calls", [*known, *self._results])
+            known = await self._ctx.store.get(TOOL_CALLS, default=[])
+            await self._ctx.store.set(TOOL_CALLS, [*known, *self._results])
         questions = {
             call.tool_call_id: dict(end.details.get(call.tool_call_id) or {})
             for call in end.pending

@@ -25,6 +25,7 @@ from letta_adapters.chat.constrained import Calling
 from letta_adapters.chat.request import ChatRequest
 from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.chat.runner import ChatRunner, Drafter, Maker
+from letta_adapters.llama_index._compat import MEMORY
 from letta_adapters.llama_index.llm import LettaLLM
 from letta_adapters.llama_index.messages import to_entries
 from letta_adapters.llama_index.runs import has_reached_limit, run_of
@@ -134,7 +135,7 @@ class _AgentLLM(LettaLLM):
         entries = state.entries(to_entries(messages))
         # The memory gets the messages before anything is sent, because the run may be stopped
         # again.
-        memory = await ctx.store.get("memory")
+        memory = await ctx.store.get(MEMORY)
         await memory.aput_messages(state.take_said())
         await state.save(ctx)
         # No tools: the run is out of steps, so none could be run.

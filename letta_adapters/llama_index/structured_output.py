@@ -9,7 +9,7 @@ import json
 from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from llama_index.core.base.llms.types import ChatResponse
 from llama_index.core.llms.utils import parse_partial_json
@@ -20,11 +20,9 @@ from letta_adapters.chat.constrained import Calling
 from letta_adapters.chat.constraints import Constraints, json_in, with_schema
 from letta_adapters.chat.response import Answer, Part
 from letta_adapters.errors import TurnFailedError
+from letta_adapters.llama_index._compat import OBJECT_TOOL
 from letta_adapters.llama_index.messages import assistant_message
 from letta_adapters.llama_index.responses import ResponseMaker
-
-# The name of the function in a tool that LlamaIndex' FunctionCallingProgram makes for an object.
-_MADE_BY: Final = "get_function_tool.<locals>.model_fn"
 
 
 class StructuredOutputError(TurnFailedError, ValueError):
@@ -43,7 +41,7 @@ def output_tool(tools: Sequence[BaseTool]) -> type[BaseModel] | None:
         return None
     made_by = getattr(tools[0].real_fn, "__qualname__", "")
     schema = tools[0].metadata.fn_schema
-    return schema if made_by == _MADE_BY and isinstance(schema, type) else None
+    return schema if made_by == OBJECT_TOOL and isinstance(schema, type) else None
 
 
 def with_shape(

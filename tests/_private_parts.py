@@ -1,0 +1,91 @@
+"""Look for the private parts of a framework that an adapter depends on."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from letta_adapters._utils.private_parts import PrivateMethod, PrivatePart
+
+_MARKS = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+
+
+def explain(part: PrivatePart | PrivateMethod) -> str:
+    """Return the text with which a test fails whose part is gone."""
+    where = part.source if isinstance(part, PrivatePart) else part.owner
+    return (
+        f"{part.name} of {where} is not what it was in {part.seen_in}. "
+        f"Without a change in _compat.py: {part.when_gone}"
+    )
+
+
+def find_parameters(method: PrivateMethod) -> tuple[str, ...] | str | None:
+    """Return the parameters of the installed method, in the form of the list."""
+    module, _, cls = method.owner.partition(":")
+    owner = getattr(importlib.import_module(module), cls)
+    found = inspect.getattr_static(owner, method.name, "gone")
+    if isinstance(found, property):
+        return None
+    if not callable(found):
+        return "gone"
+    parameters = inspect.signature(found).parameters.values()
+    return tuple(f"{_MARKS.get(p.kind, '')}{p.name}" for p in parameters)
+
+
+def list_overridden(package: ModuleType, *frameworks: str) -> set[tuple[str, str]]:
+    """Return the private methods of the frameworks that the package's classes replace."""
+    found = set()
+    for module in _modules(package):
+        for cls in vars(module).values():
+            if not inspect.isclass(cls) or cls.__module__ != module.__name__:
+                continue
+            for name, value in vars(cls).items():
+                if not _is_private(name) or not (callable(value) or isinstance(value, property)):
+                    continue
+                owner = next((base for base in cls.__mro__[1:] if name in vars(base)), object)
+                if owner.__module__.split(".")[0] in frameworks:
+                    found.add((f"{owner.__module__}:{owner.__qualname__}", name))
+    return found
+
+
+def list_strays(package: ModuleType, words: Iterable[str], *frameworks: str) -> list[str]:
+    """Return where the package depends on a private part outside of its module ``_compat``.
+
+    Args:
+        package: The package.
+        words: Private names and keys that no other module may name.
+        frameworks: The packages of which no other module may import a private name.
+    """
+    return [
+        f"{path.name}: {stray}"
+        for path in sorted(Path(str(package.__file__)).parent.glob("*.py"))
+        if path.name != "_compat.py"
+        for stray in _strays(ast.parse(path.read_text(encoding="utf-8")), set(words), frameworks)
+    ]
+
+
+def _strays(tree: ast.AST, words: set[str], frameworks: tuple[str, ...]) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in frameworks:
+            names = [*str(node.module).split("."), *(alias.name for alias in node.names)]
+            yield from (name for name in names if _is_private(name) or name in words)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if node.value in words:
+                yield node.value
+        elif isinstance(node, ast.Attribute) and node.attr in words:
+            yield node.attr
+
+
+def _modules(package: ModuleType) -> list[Any]:
+    names = [info.name for info in pkgutil.iter_modules(package.__path__)]
+    return [importlib.import_module(f"{package.__name__}.{name}") for name in names]
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__") and name != "_abc_impl"
