@@ -220,6 +220,12 @@ def test_a_history_that_says_it_was_summed_up_fits() -> None:
     assert split_history([summary, two, second, user("three")], AGENT).mismatch == ""
 
 
+def test_a_summary_may_stand_for_a_part_of_what_an_answer_was_given_to() -> None:
+    reply = answer("First.", [user("one"), user("two")])
+    summary = user("They talked about one.", summary=True)
+    assert split_history([summary, user("two"), reply, user("x")], AGENT).mismatch == ""
+
+
 def test_ids_and_names_of_messages_may_change() -> None:
     one, first, two, second = two_turns()
     history = [replace(one, id="other", name="ann"), first, two, second, user("three")]

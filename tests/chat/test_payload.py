@@ -9,7 +9,7 @@ import pytest
 from letta_adapters import Allow, Deny, InvalidInputError
 from letta_adapters.backends.base import ToolAnswer
 from letta_adapters.chat import HistoryMessage
-from letta_adapters.chat.messages import as_messages
+from letta_adapters.chat.messages import as_messages, as_text
 from letta_adapters.chat.payload import (
     Sending,
     answers_to,
@@ -19,6 +19,79 @@ from letta_adapters.chat.payload import (
 )
 from letta_adapters.messages import PendingToolCall
 from tests.chat.builders import CALL, IMAGE, result, user
+
+
+def test_answers_to_pending_calls() -> None:
+    own = HistoryMessage("tool", "3", tool_call_id="call-1")
+    (answer,) = answers_to([CALL], [own], ["add"])
+    assert (answer.returned, answer.is_error, answer.approve) == ("3", False, False)
+    (answer,) = answers_to([CALL], [], ["add"])
+    assert answer.is_error
+    (answer,) = answers_to([CALL], [], [])
+    assert (answer.returned, answer.approve) == (None, False)
+    (answer,) = answers_to([CALL], [own], [])
+    assert (answer.reason, answer.approve) == ("3", False)
+    for decision, approve in ((Allow({"a": 2}), True), (Deny("No."), False)):
+        entry = HistoryMessage("tool", tool_call_id="call-1", decision=decision)
+        (answer,) = answers_to([CALL], [entry], [])
+        assert answer.approve is approve
+    parts = HistoryMessage("tool", [{"type": "text", "text": "3"}], tool_call_id="call-1")
+    (answer,) = answers_to([CALL], [parts], ["add"])
+    assert answer.returned == [{"type": "text", "text": "3"}]
+
+
+HISTORY = [
+    user("Add.", name="ann"),
+    HistoryMessage("assistant", "I add.", tool_calls=(CALL,)),
+    HistoryMessage("tool", "3", tool_call_id="call-1"),
+    HistoryMessage("assistant", "It is 3."),
+    user("Thanks."),
+]
+
+
+def test_for_the_letta_api() -> None:
+    request = as_request(HISTORY, "Be brief.")
+    assert request.content == "Thanks."
+    roles = [message["role"] for message in request.history]
+    assert roles == ["system", "user", "assistant", "user", "assistant"]
+    assert "call-1" in request.history[3]["content"]
+    alone = as_request(HISTORY[2:3], "")
+    assert "Result of the tool call call-1: 3" in str(alone.content)
+    answers = answers_to([CALL], HISTORY[2:3], ["add"])
+    assert as_request(HISTORY[2:3], "", answers).content is None
+
+
+def test_for_an_app_server() -> None:
+    assert as_message([user("Hello.")], "").content == "Hello."
+    content = as_message(HISTORY, "Be brief.").content
+    assert isinstance(content, list)
+    texts = [part["text"] for part in content]
+    assert texts[0] == "<instructions>\nBe brief.\n</instructions>"
+    assert "User (ann): Add." in texts[1]
+    assert "Assistant called the tool add (call-1)" in texts[1]
+    assert texts[2] == "Thanks."
+    results = as_message(HISTORY[2:3], "").content
+    assert results == [{"type": "text", "text": "Result of the tool call call-1: 3"}]
+
+
+def test_a_note_goes_last() -> None:
+    content = as_message([user("Hello.")], "").noting("Hurry.").content
+    assert isinstance(content, list)
+    assert [part["text"] for part in content] == [
+        "Hello.",
+        "<instructions>\nHurry.\n</instructions>",
+    ]
+
+
+def test_images_go_along() -> None:
+    image = {"type": "image", "source": {"type": "url", "url": "http://letta.test/x.png"}}
+    entry = user([{"type": "text", "text": "Look."}, image])
+    content = as_message([entry, HistoryMessage("assistant", "A dot."), user("And?")], "").content
+    assert isinstance(content, list)
+    assert image in content
+    assert as_messages([entry])[0]["content"] == [{"type": "text", "text": "Look."}, image]
+    assert as_text([entry]) == "User: Look."
+
 
 # -- answers ------------------------------------------------------------------------------------
 
