@@ -31,7 +31,7 @@ HELD_SECONDS: Final = 290.0
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class PausedTurn:
     """Hold a turn that is paused on an App Server, where only this connection can resume it.
 
     Attributes:
@@ -58,9 +58,9 @@ class Held:
         turn: Turn,
         key: str | None,
         said: Sequence[Message],
-        before: Held | None,
+        before: PausedTurn | None,
         tools: frozenset[str],
-    ) -> Held:
+    ) -> PausedTurn:
         """Return the record of a turn that pauses, again or for the first time, after a call.
 
         Args:
@@ -82,7 +82,7 @@ class Memo:
 
     def __init__(self) -> None:
         # Turns that wait for their caller; :meth:`hold` bounds them.
-        self.held: dict[Conversation, Held] = {}
+        self.held: dict[Conversation, PausedTurn] = {}
         # Conversations by agent and name.
         self.threads: Bounded[tuple[str, str], str] = Bounded()
         # The default agent's id, and the monotonic time at which the server named it.
@@ -100,7 +100,7 @@ class Memo:
         agent_id, asked_at = self.default_agent
         return agent_id if time.monotonic() - asked_at < _DEFAULT_SECONDS else None
 
-    def hold(self, held: Held) -> list[Turn]:
+    def hold(self, held: PausedTurn) -> list[Turn]:
         """Keep a turn that waits, and return the turns that are to be stopped instead.
 
         Those waited too long, or are too many. The App Server gives a call up after 300 s, and

@@ -77,7 +77,7 @@ def _names(item: _Item) -> set[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class StoredAnswer:
     """Hold what follows an input that the conversation holds.
 
     Attributes:
@@ -190,7 +190,7 @@ def _returns(item: _Item) -> Sequence[_Item]:
     return dicts_of(item.get("tool_returns")) or [item]
 
 
-def after_message(items: Sequence[_Item], key: str) -> Answered | None:
+def after_message(items: Sequence[_Item], key: str) -> StoredAnswer | None:
     """Return what follows the message of this call, up to the next user's message, or ``None``."""
     for at, item in enumerate(items):
         if item.get("message_type") == "user_message" and same_call(item.get("otid"), key):
@@ -198,7 +198,7 @@ def after_message(items: Sequence[_Item], key: str) -> Answered | None:
     return None
 
 
-def after_results(items: Sequence[_Item], tool_call_ids: Iterable[str]) -> Answered | None:
+def after_results(items: Sequence[_Item], tool_call_ids: Iterable[str]) -> StoredAnswer | None:
     """Return what follows the results of these calls; ``None`` if they are not stored."""
     wanted = set(tool_call_ids)
     # From the newest on: a model may give a later call the id of an earlier one.
@@ -210,7 +210,7 @@ def after_results(items: Sequence[_Item], tool_call_ids: Iterable[str]) -> Answe
     return None
 
 
-def _answered(items: Sequence[_Item]) -> Answered:
+def _answered(items: Sequence[_Item]) -> StoredAnswer:
     """Return the messages up to the next user's message, and the calls left open among them."""
     messages: list[Message] = []
     open_calls: dict[str, ToolCallMessage] = {}
@@ -226,7 +226,7 @@ def _answered(items: Sequence[_Item]) -> Answered:
                 open_calls[message.tool_call_id] = message
             elif isinstance(message, ToolResultMessage):
                 open_calls.pop(message.tool_call_id, None)
-    return Answered(tuple(messages), tuple(open_calls.values()))
+    return StoredAnswer(tuple(messages), tuple(open_calls.values()))
 
 
 def _messages(item: _Item) -> list[Message]:

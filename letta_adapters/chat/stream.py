@@ -16,7 +16,7 @@ from letta_adapters._utils.loops import running_task
 from letta_adapters._utils.waiting import ended
 from letta_adapters.backends.base import Conversation, TurnSettings
 from letta_adapters.chat import conversations, payload, replay
-from letta_adapters.chat.cache import HELD_SECONDS, Held, memo_of, recent
+from letta_adapters.chat.cache import HELD_SECONDS, PausedTurn, memo_of, recent
 from letta_adapters.chat.history import HistorySplit, inputs_of, split_history
 from letta_adapters.chat.known_answers import calls_in_work, given
 from letta_adapters.chat.marker import Marker
@@ -66,7 +66,7 @@ class Exchange(AsyncIterator[ChatEvent]):
         self._turn: Turn | None = None
         self._stream: MessageStream | None = None
         # The paused turn that this call resumed.
-        self._before: Held | None = None
+        self._before: PausedTurn | None = None
         # Where the call goes, while it may have to be sent once more because it was refused.
         self._refusable: tuple[HistorySplit, Route] | None = None
         self._events = self._run()
@@ -200,7 +200,7 @@ class Exchange(AsyncIterator[ChatEvent]):
             "A tool that the conversation waits for is still at work.", accepted=False
         )
 
-    async def _look(self, route: Route) -> tuple[replay.Answered | None, str]:
+    async def _look(self, route: Route) -> tuple[replay.StoredAnswer | None, str]:
         """Return the stored answer to this very call, if there is one, and a reason not to go on.
 
         The reason is empty where the call can go on in the conversation.
@@ -230,7 +230,7 @@ class Exchange(AsyncIterator[ChatEvent]):
             return None, _GONE
         return found, _GONE_ON if bound and found is None else ""
 
-    async def _find(self, route: Route, where: Conversation) -> replay.Answered | None:
+    async def _find(self, route: Route, where: Conversation) -> replay.StoredAnswer | None:
         """Look for this call among the messages that the conversation holds."""
         items = await replay.newest(self._client, where, replay.RECENT)
         found = replay.after_message(items, route.key) if route.key else None
@@ -248,7 +248,7 @@ class Exchange(AsyncIterator[ChatEvent]):
             self._client, where, route.key, after=after, seconds=seconds
         )
 
-    def _is_a_part(self, route: Route, found: replay.Answered) -> bool:
+    def _is_a_part(self, route: Route, found: replay.StoredAnswer) -> bool:
         """Return whether the stored answer is only the beginning that was cut off."""
         whole = conversations.can(self._client, "whole_answers_only")
         if whole or found.pending or route.conversation is None:
@@ -267,7 +267,7 @@ class Exchange(AsyncIterator[ChatEvent]):
 
     # -- a turn that waits ------------------------------------------------------------------
 
-    def _held(self, where: Conversation) -> Held | None:
+    def _held(self, where: Conversation) -> PausedTurn | None:
         """Return the turn that is paused in this conversation, if it still is."""
         memo = memo_of(self._client)
         held = memo.held.get(where)
@@ -277,7 +277,7 @@ class Exchange(AsyncIterator[ChatEvent]):
         return held
 
     async def _of_held(
-        self, plan: HistorySplit, route: Route, held: Held, agent_id: str
+        self, plan: HistorySplit, route: Route, held: PausedTurn, agent_id: str
     ) -> Ending | None:
         """Go on with a turn that waits, if this call can; otherwise return ``None``."""
         if (said := held.since(route.key)) is not None:
@@ -297,7 +297,7 @@ class Exchange(AsyncIterator[ChatEvent]):
         """
         return self._call.ephemeral and bool(route.instructions(plan, self._call))
 
-    async def _anew(self, plan: HistorySplit, held: Held) -> Route:
+    async def _anew(self, plan: HistorySplit, held: PausedTurn) -> Route:
         """Give up a turn whose conversation was for it alone, and tell the history anew."""
         where = held.turn.conversation
         memo_of(self._client).held.pop(where, None)
@@ -305,7 +305,7 @@ class Exchange(AsyncIterator[ChatEvent]):
         await self._client.finish(conversations.remove(self._client, where))
         return retold(self._call, plan)
 
-    def _resume(self, plan: HistorySplit, route: Route, held: Held) -> Ending:
+    def _resume(self, plan: HistorySplit, route: Route, held: PausedTurn) -> Ending:
         """Answer the calls that a paused turn waits for and let it go on."""
         turn = held.turn
         del memo_of(self._client).held[turn.conversation]
@@ -348,7 +348,7 @@ class Exchange(AsyncIterator[ChatEvent]):
             turn.let_go()
         else:
             tools = _digests(self._call)
-            held = Held.of(turn, ending.key, ending.seen, self._before, tools)
+            held = PausedTurn.of(turn, ending.key, ending.seen, self._before, tools)
             for other in memo_of(self._client).hold(held):
                 # Turns kept too long are stopped in the background: this call need not wait for
                 # them.
@@ -555,7 +555,7 @@ def _digests(call: ChatRequest) -> frozenset[str]:
     return frozenset(digest_of(dict(tool)) for tool in call.tools)
 
 
-def _resumable(held: Held, route: Route, call: ChatRequest) -> bool:
+def _resumable(held: PausedTurn, route: Route, call: ChatRequest) -> bool:
     """Return whether the entries answer the turn's calls, and the server will still take them.
 
     A turn keeps the tools it was begun with: a call that offers others needs another one.
