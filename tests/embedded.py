@@ -13,7 +13,7 @@ from letta_adapters.testing.compliant_model import oblige
 from letta_adapters.testing.local import LocalLetta
 from letta_adapters.testing.scripted_model import ScriptedModel
 from tests._wheel import require_wheel
-from tests.app_server._server import AppServer
+from tests.backends.app_server._server import AppServer
 
 
 @pytest.fixture(scope="session")

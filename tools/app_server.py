@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from letta_adapters.testing.scripted_model import ScriptedModel
-from tests.app_server._server import TOKEN, AppServer
+from tests.backends.app_server._server import TOKEN, AppServer
 
 
 def main() -> int:

@@ -16,37 +16,37 @@ import pytest
 
 DRILLS = {
     "SIGKILL of the runtime in a turn": (
-        "tests/runtime/test_leftovers.py::test_a_turn_in_flight_is_not_run_again[server]",
+        "tests/backends/runtime/test_leftovers.py::test_a_turn_in_flight_is_not_run_again[server]",
     ),
     "SIGKILL of Python in a turn": (
-        "tests/runtime/test_leftovers.py::test_a_turn_in_flight_is_not_run_again[python]",
-        "tests/runtime/test_processes.py::test_no_process_is_left_behind[SIGKILL-True]",
+        "tests/backends/runtime/test_leftovers.py::test_a_turn_in_flight_is_not_run_again[python]",
+        "tests/backends/runtime/test_processes.py::test_no_process_is_left_behind[SIGKILL-True]",
     ),
     "SIGKILL of Python below a sub-reaper": (
-        "tests/runtime/test_processes.py::test_no_process_is_left_behind_below_a_sub_reaper",
+        "tests/backends/runtime/test_processes.py::test_no_process_is_left_behind_below_a_sub_reaper",
     ),
     "SIGTERM in a turn": (
-        "tests/runtime/test_processes.py::test_no_process_is_left_behind[SIGTERM-True]",
+        "tests/backends/runtime/test_processes.py::test_no_process_is_left_behind[SIGTERM-True]",
     ),
     "Ctrl-C in `letta-adapters chat`": ("tests/cli/test_chat.py::test_at_a_pty",),
     "hand-over while another process streams": (
-        "tests/runtime/test_sharing.py::"
+        "tests/backends/runtime/test_sharing.py::"
         "test_a_stream_loses_nothing_when_the_process_that_started_the_server_ends[return]",
-        "tests/runtime/test_sharing.py::"
+        "tests/backends/runtime/test_sharing.py::"
         "test_a_stream_loses_nothing_when_the_process_that_started_the_server_ends[SIGKILL]",
     ),
     "heap recycling under two processes": (
-        "tests/runtime/test_recycling.py::"
+        "tests/backends/runtime/test_recycling.py::"
         "test_no_turn_of_any_process_is_lost_while_the_runtime_is_exchanged",
     ),
     "socket cut in a turn": (
-        "tests/app_server/test_stopping.py::test_a_lost_connection_is_no_shorter_answer",
+        "tests/backends/app_server/test_stopping.py::test_a_lost_connection_is_no_shorter_answer",
     ),
     "abort during an unanswered tool call": (
-        "tests/app_server/test_stopping.py::test_abort_while_a_client_tool_runs",
+        "tests/backends/app_server/test_stopping.py::test_abort_while_a_client_tool_runs",
     ),
     "the hook in a worktree": (
-        "tests/runtime/test_environment.py::"
+        "tests/backends/runtime/test_environment.py::"
         "test_a_hook_in_a_worktree_leaves_the_users_repository_alone",
     ),
     "first use by ten processes": (
@@ -63,10 +63,11 @@ DRILLS = {
         "test_without_a_callback_only_the_default_answer_runs[standard-default]",
     ),
     "callback that raises": (
-        "tests/app_server/test_stopping.py::test_a_callback_that_gives_no_answer[raises]",
+        "tests/backends/app_server/test_stopping.py::test_a_callback_that_gives_no_answer[raises]",
     ),
     "callback that never returns": (
-        "tests/app_server/test_stopping.py::test_a_callback_that_gives_no_answer[never returns]",
+        "tests/backends/app_server/test_stopping.py::"
+        "test_a_callback_that_gives_no_answer[never returns]",
     ),
 }
 

@@ -13,10 +13,10 @@ from letta_adapters.backends import base
 from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.live.faces import sync_client
 from letta_adapters.testing.scripted_model import RemoteScript, Reply, ScriptedModel, ToolUse
-from tests.app_server._server import MODEL as APP_SERVER_MODEL
-from tests.app_server._server import TOKEN, AppServer
+from tests.backends.app_server._server import MODEL as APP_SERVER_MODEL
+from tests.backends.app_server._server import TOKEN, AppServer
+from tests.backends.rest._server_tool import attach
 from tests.behaviour._cut import Wire
-from tests.rest._server_tool import attach
 
 
 @dataclass(frozen=True)

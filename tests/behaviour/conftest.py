@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from letta_adapters.testing.scripted_model import RemoteScript, ScriptedModel
-from tests.app_server._server import AppServer
+from tests.backends.app_server._server import AppServer
 from tests.behaviour._world import (
     FACES,
     REPLAY_SPEED,

@@ -20,8 +20,8 @@ from letta_adapters.messages import content_text
 from letta_adapters.sync.bridge import get_bridge
 from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
+from tests.backends.rest.conftest import MODEL
 from tests.langchain.cases import CASES, Case, get_weather
-from tests.rest.conftest import MODEL
 
 CutOff = Callable[[], Awaitable[None]]
 

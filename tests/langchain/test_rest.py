@@ -17,9 +17,9 @@ from letta_adapters.errors import ProviderRefusedError
 from letta_adapters.langchain import ChatLetta, LettaRunnable
 from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.scripted_model import ModelError, Reply, ToolUse
+from tests.backends.rest._server_tool import attach
+from tests.backends.rest.conftest import MODEL
 from tests.langchain.test_runnable import get_weather, graph_of, thread
-from tests.rest._server_tool import attach
-from tests.rest.conftest import MODEL
 
 NewClient = Callable[[], AsyncLettaClient]
 

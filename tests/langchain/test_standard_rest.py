@@ -14,8 +14,8 @@ from letta_adapters import AsyncLettaClient, LettaClient, Rest
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.sync.bridge import get_bridge
 from letta_adapters.testing import LettaCassette
+from tests.backends.rest.conftest import MODEL
 from tests.langchain._standard import MEDIA, Standard
-from tests.rest.conftest import MODEL
 
 
 class TestChatLettaRest(Standard):

@@ -14,7 +14,7 @@ import pytest
 from letta_adapters import LettaClient, Local, Rest, ToolResultMessage
 from letta_adapters.backends.config import CLOUD_URL
 from letta_adapters.testing.scripted_model import RemoteScript, Reply, ToolUse
-from tests.runtime._spies import Spied, spied
+from tests.backends.runtime._spies import Spied, spied
 
 __all__ = ["spied"]
 

@@ -14,8 +14,8 @@ from letta_adapters.messages import content_text
 from letta_adapters.sync.bridge import get_bridge
 from letta_adapters.testing import FakeLetta, LettaCassette
 from letta_adapters.testing.scripted_model import ScriptedModel
+from tests.backends.rest.conftest import MODEL
 from tests.live._rig import rig_script, rig_server
-from tests.rest.conftest import MODEL
 
 _USER = "user_message"
 

@@ -15,8 +15,8 @@ from letta_adapters.chat import cache
 from letta_adapters.llama_index import ApprovalRequiredEvent, ApprovalResponseEvent, LettaAgent
 from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.scripted_model import Reply, ToolUse
-from tests.rest._server_tool import attach
-from tests.rest.conftest import MODEL
+from tests.backends.rest._server_tool import attach
+from tests.backends.rest.conftest import MODEL
 
 NewClient = Callable[[], AsyncLettaClient]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -9,7 +9,7 @@ from _runner import Runner
 # Loaded before any inner run, see tests/conftest.py.
 from letta_adapters.backends.app_server import backend
 from letta_adapters.testing.recording import websocket
-from tests.app_server._server import TOKEN, AppServer
+from tests.backends.app_server._server import TOKEN, AppServer
 
 pytest_plugins = ["pytester"]
 _KEPT = (backend, websocket)

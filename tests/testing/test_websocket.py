@@ -33,7 +33,7 @@ from letta_adapters.testing import (
 )
 from letta_adapters.testing.live.faces import sync_client
 from letta_adapters.testing.recording.websocket import WebSocketPlayer
-from tests.app_server._server import MODEL
+from tests.backends.app_server._server import MODEL
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 SESSION = pytest.mark.letta_cassette("app_server_session", shared=True)

@@ -18,7 +18,7 @@ from letta_adapters import AsyncLettaClient
 from letta_adapters.testing import Cassette, CassetteMissError, LettaCassette, Reply, save_cassette
 from letta_adapters.testing.recording.rehearsal import RehearsalError
 from letta_adapters.testing.recording.websocket import Talk, WebSocketPlayer, WebSocketRecorder
-from tests.app_server._server import MODEL
+from tests.backends.app_server._server import MODEL
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 PARALLEL = pytest.mark.letta_cassette("app_server_parallel", shared=True)

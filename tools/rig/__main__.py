@@ -25,7 +25,7 @@ PLAIN = (8283, 8399)
 REDIS = (8284, 8400)
 SECURE = (8285, 8401)
 # Whose cassettes come from a Letta API server.
-RECORDED = ["tests/rest", "tests/behaviour", "tests/langchain", "tests/llama_index"]
+RECORDED = ["tests/backends/rest", "tests/behaviour", "tests/langchain", "tests/llama_index"]
 RECORDED += ["-k", "not app_server and not embedded"]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -17,8 +17,8 @@ from letta_adapters.langchain import ChatLetta
 from letta_adapters.messages import content_text
 from letta_adapters.testing.fakes import FakeLetta
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
+from tests.backends.rest.conftest import MODEL
 from tests.live._rig import rig_script, rig_server
-from tests.rest.conftest import MODEL
 
 # docs/langchain.md, "Inside a LangGraph graph": there a call sees nothing of its place.
 asynchronous_nodes = pytest.mark.skipif(

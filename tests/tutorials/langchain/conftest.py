@@ -16,7 +16,7 @@ from letta_adapters import LettaClient, Rest
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.sync.bridge import get_bridge
 from letta_adapters.testing.fakes import FakeLetta
-from tests.rest.conftest import MODEL
+from tests.backends.rest.conftest import MODEL
 from tests.tutorials.control import Line, Stage
 
 Tutorial = Callable[[Any], Any]

@@ -12,7 +12,7 @@ from letta_adapters import LettaClient, Rest
 from letta_adapters.sync.bridge import get_bridge
 from letta_adapters.testing import FakeLetta, LettaCassette
 from letta_adapters.testing.scripted_model import ModelRequest, Reply, ScriptedModel
-from tests.rest.conftest import MODEL
+from tests.backends.rest.conftest import MODEL
 from tests.tutorials.llama_index.stage import Tutorial, control
 
 

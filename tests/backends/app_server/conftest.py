@@ -1,0 +1,85 @@
+"""Tests against the real App Server of the ``letta`` wheel, with a scripted model behind it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import letta_adapters.client.client
+from letta_adapters import AsyncLettaClient
+from letta_adapters.backends.app_server.backend import AppServerBackend
+from letta_adapters.backends.app_server.connection import Endpoint
+from letta_adapters.backends.app_server.reflecting import Reflecting
+from letta_adapters.testing.scripted_model import ScriptedModel
+from tests._wheel import needs_wheel
+from tests.backends.app_server._server import MODEL, TOKEN, AppServer
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without the wheel there is nothing to test against."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(needs_wheel)
+
+
+@pytest.fixture
+def model(shared_model: ScriptedModel) -> ScriptedModel:
+    """The model behind the server, with nothing scripted and nothing recorded yet."""
+    shared_model.clear()
+    return shared_model
+
+
+@pytest.fixture
+def server(app_server: AppServer) -> AppServer:
+    """The one server for all tests that do not stop it."""
+    return app_server
+
+
+@pytest.fixture
+def connect(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., AsyncLettaClient]:
+    """Makes clients of a server: ``connect(server, name="local")``."""
+    ours = tmp_path_factory.mktemp("ours")
+
+    def make(server: AppServer, *, name: str = "local", token: str = TOKEN, **options: Any) -> Any:
+        async def endpoint() -> Endpoint:
+            return Endpoint(server.url, token)
+
+        options.setdefault("own_directory", ours)
+        if name == "local":
+            options.setdefault("machine", server.machine)
+            options.setdefault("reflecting", Reflecting(server.home / "reflection"))
+        backend = AppServerBackend(name, endpoint, **options)
+        with monkeypatch.context() as patch:
+            patch.setattr(letta_adapters.client.client, "_make_backend", lambda *_: backend)
+            made = AsyncLettaClient()
+        made._place = id(made)  # each as in a process of its own: else they take turns here
+        return made
+
+    return make
+
+
+@pytest.fixture
+async def client(
+    connect: Callable[..., AsyncLettaClient], server: AppServer, model: ScriptedModel
+) -> AsyncIterator[AsyncLettaClient]:
+    async with connect(server) as made:
+        yield made
+
+
+@pytest.fixture
+async def agent(client: AsyncLettaClient) -> str:
+    """A bare agent: a short system prompt and one block of memory."""
+    return await client.create_agent(
+        name="test", model=MODEL, system_prompt="You are a test agent.", persona="I am a test."
+    )
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty directory to work in."""
+    return tmp_path
