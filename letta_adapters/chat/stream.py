@@ -44,6 +44,10 @@ _GONE_ON: Final = "the conversation has gone on since that answer"
 _GONE: Final = "the conversation it came from is gone"
 # The longest time, in seconds, that the end of an answer waits for its model's name.
 _NAME_SECONDS: Final = 2.0
+# The longest time, in seconds, that a stored message may take until its turn shows as active, and
+# the time between two looks.
+_BEGIN_SECONDS: Final = 3.0
+_LOOK_SECONDS: Final = 0.1
 _IN_WORK: Final = "a tool that the conversation waits for is still at work"
 
 
@@ -222,8 +226,7 @@ class Exchange(AsyncIterator[ChatEvent]):
                 return None, ""
             found = await self._find(route, where)
             if found is not None and not listed_late:
-                await self._has_run(route, where)
-                found = await self._find(route, where)
+                found = await self._once_over(route, where)
         except NotFoundError:
             if not bound:
                 raise
@@ -239,6 +242,21 @@ class Exchange(AsyncIterator[ChatEvent]):
         if found is None and only_results and self._answers_are_ours(route):
             found = replay.after_results(items, route.result_ids)
         return found
+
+    async def _once_over(self, route: Route, where: Conversation) -> replay.StoredAnswer | None:
+        """Return this call as it is stored once no turn of it is active any more.
+
+        Letta Code stores a message before it says that the turn is active. So a message without
+        an answer is looked at for a moment, unless this process has sent it: then it knows more.
+        """
+        ours = recent.get(where.agent_id, route.key) is not None
+        until = time.monotonic() + (0.0 if ours else _BEGIN_SECONDS)
+        while True:
+            await self._has_run(route, where)
+            found = await self._find(route, where)
+            if found is None or found.messages or time.monotonic() >= until:
+                return found
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def _has_run(self, route: Route, where: Conversation) -> bool:
         """Wait for an earlier run of this call; return whether any ran since its last answer."""

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import HumanMessage
 
+from letta_adapters.backends.app_server.recovery import Live
 from letta_adapters.testing.local import LocalLetta
 from letta_adapters.testing.scripted_model import Reply
 from tests.langchain.graphs.conftest import World, calls
@@ -121,4 +122,29 @@ def test_a_call_that_another_process_is_making_is_waited_for(processes: Processe
         theirs = finish(other)
     assert again.text.split() == theirs["text"].split() == [f"word{n}" for n in range(12)]
     assert again.response_metadata["replayed"]
+    assert world.said(conversation) == ["hello", "Count."]
+
+
+def test_a_turn_that_does_not_show_yet_is_waited_for(
+    processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Letta Code stores a message before it says that the message's turn is active."""
+    world = processes.world
+    world.script("Hello.", Reply(text=[f"word{n} " for n in range(6)], delay=2), "Never.")
+    model = world.model()
+    model.invoke([HumanMessage("hello", id="h-0")], world.config())
+    other = processes.start("call", "Count.", id="h-1")
+    try:
+        conversation = world.id_of("T")
+        while "Count." not in world.said(conversation):
+            assert other.poll() is None
+            time.sleep(0.1)
+        world.as_another_process()
+        looks = iter([False, False])
+        says = Live.says
+        monkeypatch.setattr(Live, "says", lambda self, id_: next(looks, True) and says(self, id_))
+        again = model.invoke([HumanMessage("Count.", id="h-1")], world.config())
+    finally:
+        theirs = finish(other)
+    assert again.text.split() == theirs["text"].split() == [f"word{n}" for n in range(6)]
     assert world.said(conversation) == ["hello", "Count."]
