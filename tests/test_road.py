@@ -29,18 +29,11 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("testing",),
     ("cli", "aio", "__main__"),
 )
-# What holds these together is to be undone. One that is gone must leave this list.
-CIRCLES: Final = {
-    frozenset(
-        f"client.{name}"
-        for name in ("beginning", "client", "controls", "providers", "resources", "session")
-    ),
-}
 TREE: Final = Tree(ROOT / PACKAGE)
 
 
-def test_there_are_no_circles_but_the_known_ones() -> None:
-    assert find_circles(TREE.graph) == CIRCLES
+def test_there_are_no_circles() -> None:
+    assert find_circles(TREE.graph) == set()
 
 
 def test_no_import_goes_up() -> None:

@@ -12,6 +12,7 @@ import pytest
 from letta_adapters import AsyncLettaClient, Rest
 from letta_adapters._utils.locks import take
 from letta_adapters.backends.base import Conversation
+from letta_adapters.client.client import slots_of
 from letta_adapters.errors import ConversationBusyError
 from letta_adapters.llama_index import LettaLLM
 from letta_adapters.testing import FakeLetta
@@ -35,14 +36,13 @@ def test_clients_of_one_server_on_several_event_loops_take_turns(pool: ThreadPoo
         client = AsyncLettaClient(Rest(base_url="http://letta.example", api_key=""))
         together.wait()
         for _ in range(20):
-            leave = await client.enter(HERE, asyncio.current_task())
-            with guard:
-                inside += 1
-                most = max(most, inside)
-            await asyncio.sleep(0)
-            with guard:
-                inside -= 1
-            leave()
+            async with slots_of(client).reserve(HERE, asyncio.current_task()):
+                with guard:
+                    inside += 1
+                    most = max(most, inside)
+                await asyncio.sleep(0)
+                with guard:
+                    inside -= 1
         await client.close()
 
     for done in [pool.submit(asyncio.run, turn()) for _ in range(4)]:
@@ -53,10 +53,10 @@ def test_clients_of_one_server_on_several_event_loops_take_turns(pool: ThreadPoo
 async def test_clients_of_two_servers_do_not_wait_for_each_other() -> None:
     one = AsyncLettaClient(Rest(base_url="http://one.example", api_key=""))
     two = AsyncLettaClient(Rest(base_url="http://two.example", api_key=""))
-    leave_one = await one.enter(HERE, None)
-    leave_two = await asyncio.wait_for(two.enter(HERE, None), 10)
-    leave_two()
-    leave_one()
+    async with slots_of(one).reserve(HERE, None):
+        entering = slots_of(two).reserve(HERE, None).__aenter__()
+        async with await asyncio.wait_for(entering, 10):
+            pass
 
 
 def test_what_an_event_loop_held_that_was_closed_is_free() -> None:
@@ -85,11 +85,11 @@ async def test_a_task_that_is_cancelled_while_it_waits_leaves_the_queue() -> Non
 async def test_a_thread_does_not_wait_for_itself() -> None:
     client = AsyncLettaClient(Rest(base_url="http://letta.example", api_key=""))
     other = AsyncLettaClient(Rest(base_url="http://letta.example", api_key=""))
-    leave = await client.enter(HERE, threading.current_thread())
-    with pytest.raises(ConversationBusyError, match="this thread"):
-        await other.enter(HERE, asyncio.current_task())
-    leave()
-    (await other.enter(HERE, asyncio.current_task()))()
+    async with slots_of(client).reserve(HERE, threading.current_thread()):
+        with pytest.raises(ConversationBusyError, match="this thread"):
+            await slots_of(other).reserve(HERE, asyncio.current_task()).__aenter__()
+    async with slots_of(other).reserve(HERE, asyncio.current_task()):
+        pass
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

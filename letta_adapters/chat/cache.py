@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 from letta_adapters._utils.bounded import BOUND, Bounded
 from letta_adapters.backends.base import Conversation
 from letta_adapters.backends.changes import Change
+from letta_adapters.client.client import requests_of
 from letta_adapters.messages import Message
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def memo_of(client: AsyncLettaClient) -> Memo:
     if found is None:
         found = _memos[client] = Memo()
         # The client tells of every deletion and change that goes through it.
-        client.watch(found.notice)
+        requests_of(client).watch(found.notice)
     return found
 
 

@@ -22,7 +22,7 @@ from letta_adapters.chat import conversations, replay
 from letta_adapters.chat.cache import memo_of
 from letta_adapters.chat.request import ChatEvent, ChatRequest, ResponseCompleted
 from letta_adapters.chat.stream import Exchange
-from letta_adapters.client.client import AsyncLettaClient, resolve_backend
+from letta_adapters.client.client import AsyncLettaClient, is_busy, resolve_backend
 from letta_adapters.errors import InvalidInputError, WrongEventLoopError
 from letta_adapters.sync.bridge import Bridge, Closable, get_bridge
 from letta_adapters.sync.client import LettaClient
@@ -270,7 +270,7 @@ def _idle(known: list[_Kept]) -> list[_Kept]:
     unused = [
         kept
         for kept in sorted(known, key=lambda kept: kept.used_at)
-        if not kept.client.busy and now - kept.used_at > _IDLE_SECONDS
+        if not is_busy(kept.client) and now - kept.used_at > _IDLE_SECONDS
     ]
     return unused[: max(0, len(known) - _CLIENTS)]
 

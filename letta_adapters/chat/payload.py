@@ -62,15 +62,6 @@ class Sending:
             return Sending([_text(f"<instructions>\n{told}\n</instructions>")])
         return Sending(NEXT)
 
-    @property
-    def extras(self) -> dict[str, Any]:
-        """Return the arguments that only some backends take, if there are any."""
-        return {
-            name: value
-            for name, value in (("answers", self.answers), ("history", self.history))
-            if value
-        }
-
 
 def answers_to(
     calls: Iterable[ToolCallMessage | PendingToolCall],

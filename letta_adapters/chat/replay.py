@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from letta_adapters.backends.base import Conversation, Sent, has
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.payload import GO_ON
+from letta_adapters.client.client import slots_of
 from letta_adapters.engine.assembler import arguments_of, dicts_of, parse_arguments
 from letta_adapters.engine.otids import of_call, same_call, sent_as
 from letta_adapters.engine.rows import CALLS, calls_of, oldest_first, text_of
@@ -159,14 +160,12 @@ async def holds(
         ConversationBusyError: A run there goes on and on.
     """
     # Entering waits for a turn of this process that is still being stopped there.
-    leave = await client.enter(conversation, None)
-    try:
-        await wait_for_runs(client, conversation, key, seconds=seconds)
-        items = await newest(client, conversation, RECENT)
-    except NotFoundError:
-        return None
-    finally:
-        leave()
+    async with slots_of(client).reserve(conversation, None):
+        try:
+            await wait_for_runs(client, conversation, key, seconds=seconds)
+            items = await newest(client, conversation, RECENT)
+        except NotFoundError:
+            return None
     if key is not None and after_message(items, key) is not None:
         return True
     # The message itself is not there; a call may have sent nothing but results of tools.

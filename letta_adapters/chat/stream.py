@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -25,8 +25,9 @@ from letta_adapters.chat.request import ID_PREFIX, ChatEvent, ChatRequest
 from letta_adapters.chat.routing import Route, make_route, mismatched, retold
 from letta_adapters.chat.tracker import Ending
 from letta_adapters.chat.validation import checked
-from letta_adapters.client.beginning import begin_turn
-from letta_adapters.client.turn import MessageStream, Turn
+from letta_adapters.client.client import slots_of
+from letta_adapters.client.turn import MessageStream, Turn, TurnOptions
+from letta_adapters.client.turn_slots import OutgoingMessage, TurnSlot
 from letta_adapters.engine.otids import sent_as
 from letta_adapters.errors import (
     ConversationBusyError,
@@ -65,6 +66,7 @@ class Exchange(AsyncIterator[ChatEvent]):
 
     def __init__(self, client: AsyncLettaClient, call: ChatRequest, owner: object = None) -> None:
         self._client = client
+        self._slots = slots_of(client)
         self._call = call
         self._owner = owner
         self._turn: Turn | None = None
@@ -117,7 +119,7 @@ class Exchange(AsyncIterator[ChatEvent]):
             if self._call.ephemeral and not ending.pending:
                 # Cleaning up is handed to the client, so that a cancelled caller does not cut it
                 # off.
-                await self._client.finish(conversations.remove(self._client, ending.conversation))
+                await self._slots.finish(conversations.remove(self._client, ending.conversation))
 
     def _ask_for_model(self, ending: Ending) -> asyncio.Future[None] | None:
         """Ask, beside the turn, for the model's handle, by which callbacks count and price.
@@ -140,7 +142,7 @@ class Exchange(AsyncIterator[ChatEvent]):
     async def _prepare(self) -> Ending:
         """Find the conversation, look at what it holds, and send what is new."""
         client = self._client
-        client.check_usable()
+        self._slots.check_usable()
         call = self._call = checked(self._call)
         conversations.check_call(client, call)
         if self._owner is None:
@@ -151,34 +153,24 @@ class Exchange(AsyncIterator[ChatEvent]):
         # own.
         plan = split_history(entries, agent_id, None if call.scope == "thread" else call.place)
         route = self._left_alone(plan, await make_route(client, call, plan, agent_id))
-        leave: Callable[[], None] | None = None
-        if route.conversation is not None and not route.fresh:
-            # A turn paused in this process knows what it said and waits for: no need to ask the
-            # server.
-            if (held := self._held(route.conversation)) is not None:
-                ending = await self._of_held(plan, route, held, agent_id)
-                if ending is not None:
-                    return ending
-            # Entered before looking: otherwise another call could change the conversation in
-            # between.
-            leave = await client.enter(route.conversation, self._owner)
-            try:
-                found, reason = await self._look(route)
-            except BaseException:
-                leave()
-                raise
+        if route.conversation is None or route.fresh:
+            return await self._send_there(plan, route, agent_id)
+        # A turn paused in this process knows what it said and waits for: no need to ask the server.
+        if (held := self._held(route.conversation)) is not None:
+            ending = await self._of_held(plan, route, held, agent_id)
+            if ending is not None:
+                return ending
+        # Held before looking: otherwise another call could change the conversation in between.
+        async with self._slots.reserve(route.conversation, self._owner) as slot:
+            found, reason = await self._look(route)
             # The same call was made before and answered: give that answer, send nothing twice.
             if found is not None and found.complete and not self._is_a_part(route, found):
-                leave()
                 ending = Ending(client, call, plan, route)
                 return ending.replays(found.messages, found.pending)
-            if reason:
-                leave()
-                route = mismatched(call, plan, reason)
-                leave = None
-            elif found is not None:
-                route = route.going_on()
-        return await self._send_there(plan, route, agent_id, leave)
+            if not reason:
+                going_on = route if found is None else route.going_on()
+                return await self._send_there(plan, going_on, agent_id, slot)
+        return await self._send_there(plan, mismatched(call, plan, reason), agent_id)
 
     def _left_alone(self, plan: HistorySplit, route: Route) -> Route:
         """Return a route that denies no call which another caller of this process will answer.
@@ -305,7 +297,7 @@ class Exchange(AsyncIterator[ChatEvent]):
         if _resumable(held, route, self._call) and not self._needs_anew(plan, route):
             return self._resume(plan, route, held)
         if self._call.ephemeral:
-            return await self._send(plan, await self._anew(plan, held), agent_id, None)
+            return await self._send(plan, await self._anew(plan, held), agent_id)
         return None
 
     def _needs_anew(self, plan: HistorySplit, route: Route) -> bool:
@@ -320,7 +312,7 @@ class Exchange(AsyncIterator[ChatEvent]):
         where = held.turn.conversation
         memo_of(self._client).held.pop(where, None)
         await held.turn.stop("The application goes on elsewhere.")
-        await self._client.finish(conversations.remove(self._client, where))
+        await self._slots.finish(conversations.remove(self._client, where))
         return retold(self._call, plan)
 
     def _resume(self, plan: HistorySplit, route: Route, held: PausedTurn) -> Ending:
@@ -370,28 +362,35 @@ class Exchange(AsyncIterator[ChatEvent]):
             for other in memo_of(self._client).hold(held):
                 # Turns kept too long are stopped in the background: this call need not wait for
                 # them.
-                self._client.finish_later(other.stop("Nobody answered its calls in time."))
+                self._slots.finish_later(other.stop("Nobody answered its calls in time."))
         return None
 
     # -- the turn ---------------------------------------------------------------------------
 
     async def _send_there(
-        self, plan: HistorySplit, route: Route, agent_id: str, leave: Callable[[], None] | None
+        self, plan: HistorySplit, route: Route, agent_id: str, slot: TurnSlot | None = None
     ) -> Ending:
         """Send what is new, in a fresh conversation if the history's own is gone."""
         try:
-            return await self._send(plan, route, agent_id, leave)
+            return await self._send(plan, route, agent_id, slot)
         except NotFoundError:
             if route.marker is None or route.forced:
                 raise
         # The runs of a deleted conversation may still be listed, so only sending shows that it is
         # gone.
-        return await self._send(plan, mismatched(self._call, plan, _GONE), agent_id, None)
+        return await self._send(plan, mismatched(self._call, plan, _GONE), agent_id)
 
     async def _send(
-        self, plan: HistorySplit, route: Route, agent_id: str, leave: Callable[[], None] | None
+        self, plan: HistorySplit, route: Route, agent_id: str, slot: TurnSlot | None = None
     ) -> Ending:
-        """Create or set up the conversation, and begin the turn in it."""
+        """Create or set up the conversation, and begin the turn in it.
+
+        Args:
+            plan: The history, taken apart.
+            route: Where it goes.
+            agent_id: The agent.
+            slot: The conversation, if it is held already. It is free again if this fails.
+        """
         client, call = self._client, self._call
         if route.conversation is None:
             opened = await conversations.make(client, call, agent_id, plan.system, None)
@@ -399,34 +398,31 @@ class Exchange(AsyncIterator[ChatEvent]):
             conversations.note_made(client, call, opened)
         where = route.conversation
         assert where is not None
-        leave = leave or await client.enter(where, self._owner)
-        try:
+        async with slot or self._slots.reserve(where, self._owner) as slot:
             if not route.fresh:
                 await conversations.set_up(client, call, where, known=route.has_settings(call))
             request = self._compose(plan, route, route.waiting)
-        except BaseException:
-            leave()
-            raise
-        ending = Ending(client, call, plan, route)
-        # The server may refuse the message at once or later in the stream; both can be mended once.
-        self._refusable = (plan, route)
-        try:
-            self._stream = await self._begin(ending, request, leave)
-        except PendingApprovalError:
-            self._stream = await self._begin_again(ending, plan, route)
+            ending = Ending(client, call, plan, route)
+            # The server may refuse the message at once or later in the stream; both can be mended
+            # once.
+            self._refusable = (plan, route)
+            try:
+                self._stream = await self._begin(ending, request, slot)
+            except PendingApprovalError:
+                self._stream = await self._begin_again(ending, plan, route)
         # Told by now, so that a call without a marker does not tell it again.
         memo_of(client).told[where] = (ending.system, ending.standing)
         return ending
 
     async def _begin(
-        self, ending: Ending, request: payload.Sending, leave: Callable[[], None]
+        self, ending: Ending, request: payload.Sending, slot: TurnSlot
     ) -> MessageStream:
         """Begin the turn and return its stream.
 
         Args:
             ending: Collects the events' data; it names the conversation and the key.
             request: The message, with answers and history.
-            leave: Frees the conversation; from here on the turn calls it.
+            slot: The conversation, which is held.
         """
         client, call = self._client, self._call
         settings = TurnSettings(
@@ -437,19 +433,12 @@ class Exchange(AsyncIterator[ChatEvent]):
             asks=call.asks,
             model=call.model if conversations.is_rest(client) else None,
         )
+        timeout = call.timeout or client.backend.turn_timeout
+        otid = _otid(ending.key, ending.conversation)
+        message = OutgoingMessage(otid, request.content, request.answers, request.history)
         self._tell_where(ending)
         try:
-            self._turn = await begin_turn(
-                client,
-                ending.conversation,
-                settings,
-                request.content,
-                _otid(ending.key, ending.conversation),
-                timeout=call.timeout,
-                owner=self._owner,
-                leave=leave,
-                extras=request.extras,
-            )
+            self._turn = await slot.start(message, TurnOptions(settings, timeout=timeout))
         except LettaError as error:
             # Nobody knows whether the message arrived: a repeated call has to ask the server first.
             if error.accepted is None:
@@ -484,8 +473,9 @@ class Exchange(AsyncIterator[ChatEvent]):
             # An App Server holds a conversation for ever whose turn lost its connection.
             self._refusable = ending.failure = None
             ending.conversation = await conversations.moved(self._client, ending.conversation)
-            leave = await self._client.enter(ending.conversation, self._owner)
-            return await self._begin(ending, self._compose(*refused, refused[1].waiting), leave)
+            async with self._slots.reserve(ending.conversation, self._owner) as slot:
+                request = self._compose(*refused, refused[1].waiting)
+                return await self._begin(ending, request, slot)
         raise failure
 
     async def _begin_again(self, ending: Ending, plan: HistorySplit, route: Route) -> MessageStream:
@@ -495,14 +485,10 @@ class Exchange(AsyncIterator[ChatEvent]):
         others are denied.
         """
         self._refusable = None
-        leave = await self._client.enter(ending.conversation, self._owner)
-        try:
+        async with self._slots.reserve(ending.conversation, self._owner) as slot:
             waiting = await self._client.backend.pending_calls(ending.conversation)
             request = self._compose(plan, route, waiting)
-        except BaseException:
-            leave()
-            raise
-        return await self._begin(ending, request, leave)
+            return await self._begin(ending, request, slot)
 
     def _compose(
         self, plan: HistorySplit, route: Route, waiting: Sequence[PendingToolCall]

@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import threading
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from letta_adapters._utils.checks import CONVERSATION, checked_method
-from letta_adapters._utils.locks import NeverFreeError, take
-from letta_adapters._utils.loops import running_loop
+from letta_adapters._utils.checks import CONVERSATION
 from letta_adapters.backends.base import DEFAULT, Backend, Conversation, Order, Target
-from letta_adapters.backends.changes import Change, change_of
 from letta_adapters.backends.config import BackendSpec, Local, Remote, Rest, RuntimeStatus
-from letta_adapters.client.handles import Handles
-from letta_adapters.client.outbox import unread_error, withdraw
+from letta_adapters.client.requests import Requests
 from letta_adapters.client.resources import AsyncAgents, AsyncConversations, AsyncModels
 from letta_adapters.client.session import PAGE_SIZE, AsyncSession, check_page
-from letta_adapters.client.turn import serves
-from letta_adapters.client.works import Works
-from letta_adapters.errors import (
-    ConversationBusyError,
-    InvalidInputError,
-    SessionClosedError,
-    WaitsForItselfError,
-    WrongEventLoopError,
-)
+from letta_adapters.client.turn_slots import TurnSlots
+from letta_adapters.errors import InvalidInputError
 from letta_adapters.messages import MessagePage, ResultMessage
-from letta_adapters.options import AgentKwargs, AgentOptions, SessionKwargs, SessionOptions
+from letta_adapters.options import AgentKwargs, SessionKwargs, SessionOptions
 
 if TYPE_CHECKING:
     import httpx
     from typing_extensions import Unpack
 
     from letta_adapters.backends.connector import Connector
-    from letta_adapters.client.turn import Turn
     from letta_adapters.tools.mcp.host import McpHost
 
 
@@ -132,28 +118,18 @@ class AsyncLettaClient:
     ) -> None:
         self.spec = resolve_backend(backend)
         self.backend: Backend = _make_backend(self.spec, http_client, connector)
-        self.agents = AsyncAgents(self)
-        self.conversations = AsyncConversations(self)
-        self.models = AsyncModels(self)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        # The running turn of each conversation: a conversation has one at a time.
-        self.turns: dict[Conversation, Turn] = {}
-        # The turns that wait for their conversation to become free, in the order they were sent.
-        self.queue: list[Turn] = []
         # Clients of one server share its conversations, so they take turns in them. A client with
         # an HTTP client of its own may talk to anything, and so shares with nobody; one with a
         # connector shares with those that have the same.
         where = (_place_of(self.spec), id(connector))
-        self._place: Hashable = where if http_client is None else id(self)
-        self._finishing: set[asyncio.Future[Any]] = set()
-        # The openings and sends of sessions that have not ended yet.
-        self.works = Works(self.finish)
+        self._slots = TurnSlots(self.backend, where if http_client is None else object())
+        self._requests = Requests(self.backend, self._slots.check_usable)
+        self.handles = self._requests.handles
+        self.agents = AsyncAgents(self._requests)
+        self.conversations = AsyncConversations(self._requests)
+        self.models = AsyncModels(self._requests)
         # The MCP servers of sessions that are not closed.
-        self.mcp_hosts: set[McpHost] = set()
-        self._closed = False
-        # Functions to call when an agent or a conversation changes, because they cache parts of it.
-        self._watchers: list[Callable[[Change], None]] = []
-        self.handles = Handles()
+        self._mcp_hosts: set[McpHost] = set()
 
     # -- the face ---------------------------------------------------------------------------
 
@@ -184,12 +160,7 @@ class AsyncLettaClient:
             InvalidInputError: An option is wrong. This is found before any I/O.
             UnsupportedOptionError: This backend does not have one of the options.
         """
-        checked = AgentOptions(**dict[str, Any](**options))
-        self.check_usable()
-        agent_id = await self.backend.create_agent(checked)
-        if checked.model:
-            self.handles.note(agent_id, checked.model)
-        return agent_id
+        return await self.agents.create(**options)
 
     def create_session(
         self, agent_id: str | None = None, **options: Unpack[SessionKwargs]
@@ -241,7 +212,7 @@ class AsyncLettaClient:
         """
         target = resume_target(None, agent_id, conversation_id)
         check_page(before, after, order, limit)
-        self.check_usable()
+        self._slots.check_usable()
         where = Conversation(target.agent_id or "", target.conversation_id or DEFAULT)
         return await self.backend.list_messages(
             where, before=before, after=after, order=order, limit=limit
@@ -274,7 +245,7 @@ class AsyncLettaClient:
         from letta_adapters.client.providers import connect_provider
 
         given = {"apiKey": api_key, "baseUrl": base_url, **fields}
-        return await connect_provider(self, provider, given)
+        return await connect_provider(self._requests, provider, given)
 
     async def runtime_status(self) -> RuntimeStatus:
         """Return the state of the embedded runtime: its memory, and the processes that use it.
@@ -282,7 +253,7 @@ class AsyncLettaClient:
         Raises:
             UnsupportedOptionError: This backend has no embedded runtime; only ``Local`` has one.
         """
-        self.check_usable()
+        self._slots.check_usable()
         return await self.backend.runtime_status()
 
     async def request(
@@ -294,37 +265,22 @@ class AsyncLettaClient:
         body: Mapping[str, Any] | None = None,
     ) -> Any:
         """Make any call of the Letta API (``"GET", "/v1/tools/"``) and return the decoded JSON."""
-        self.check_usable()
-        verb = checked_method(method)
-        answer = await self.backend.request(verb, path, params=params, body=body)
-        # A call made by hand may change or delete an agent or a conversation that something here
-        # has cached, so it counts like a call of ours.
-        change = change_of(verb, path, body)
-        if change is not None:
-            self.notice(change)
-        return answer
+        return await self._requests.make(method, path, params=params, body=body)
 
     async def close(self) -> None:
         """Stop the turns that are running and close for good. It can be called more than once."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
-        # The order matters: messages that wait must not begin while others are stopped, and the
-        # connection must outlive the turns that are told to stop through it.
-        await withdraw(tuple(self.queue), "client")
-        await self.works.end()
-        for turn in tuple(self.turns.values()):
-            await turn.stop("The client was closed.")
-        if self._finishing:
-            await asyncio.wait(self._finishing)
+        # The connection must outlive the turns that are told to stop through it.
+        await self._slots.close()
         try:
-            for host in tuple(self.mcp_hosts):
+            for host in tuple(self._mcp_hosts):
                 await host.aclose()
         finally:
             await self.backend.aclose()
 
     async def __aenter__(self) -> AsyncLettaClient:
-        self.check_usable()
+        self._slots.check_usable()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -336,122 +292,24 @@ class AsyncLettaClient:
         return self.backend.name
 
     @property
-    def busy(self) -> bool:
-        """True while a turn runs or waits, an MCP server is connected, or a clean-up goes on."""
-        return bool(self.turns or self.queue or self.mcp_hosts or self._finishing)
-
-    @property
     def closed(self) -> bool:
         """True once the client was closed, which is final."""
-        return self._closed
+        return self._slots.closed
 
-    # -- for sessions -----------------------------------------------------------------------
 
-    def check_usable(self) -> None:
-        """Raise if this client is closed, or belongs to another event loop."""
-        if self._closed:
-            raise SessionClosedError(
-                "This client is closed.", hint="Make a new one; a closed client is final."
-            )
-        # Connections and locks belong to the loop they were made on: used on another one they would
-        # hang or fail in odd places, so the mistake is named here.
-        loop = running_loop()
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
-            state = "which is closed" if self._loop.is_closed() else "which still runs elsewhere"
-            raise WrongEventLoopError(
-                f"This client was opened on event loop {id(self._loop):#x} ({state}) and is now "
-                f"used on {id(loop):#x}."
-            )
+def slots_of(client: AsyncLettaClient) -> TurnSlots:
+    """Return the client's turn slots, for callers that begin turns without a session."""
+    return client._slots
 
-    def watch(self, watcher: Callable[[Change], None]) -> None:
-        """Call ``watcher`` with every change this client makes to an agent or a conversation."""
-        self._watchers.append(watcher)
 
-    def notice(self, change: Change) -> None:
-        """Drop all that was cached of an agent or a conversation which has just changed."""
-        self.backend.notice(change)
-        if change.agent_id:
-            self.handles.forget(change.agent_id)
-        for watcher in self._watchers:
-            watcher(change)
+def requests_of(client: AsyncLettaClient) -> Requests:
+    """Return the client's requests, which tell of changes to agents and conversations."""
+    return client._requests
 
-    async def enter(
-        self, conversation: Conversation, owner: object, *, in_line: bool = False
-    ) -> Callable[[], None]:
-        """Wait until no turn is active in the conversation, and return a function that frees it.
 
-        First come, first served, in the whole process: clients of one server on several event loops
-        take turns. A turn whose reader has given it up is aborted.
-
-        Args:
-            conversation: The conversation to take.
-            owner: The task or thread that takes it.
-            in_line: True if the owner goes on while this waits, and so may still read the turn that
-                is in the way.
-
-        Raises:
-            ConversationBusyError: The wait would never end, because the owner itself would have to
-                read the turn that is in the way.
-        """
-        self.check_outside(conversation)
-        await self._make_way(conversation, None if in_line else owner)
-        # A thread that waits here cannot read a turn of its own in another client; the lock must
-        # know it to find out that the wait would never end.
-        blocks = owner if isinstance(owner, threading.Thread) else None
-        try:
-            give_back = await take((self._place, conversation), blocks, waits=in_line)
-        except NeverFreeError as error:
-            raise ConversationBusyError(
-                "Another client of this thread has not ended its turn in this conversation.",
-                hint="Read its stream to the end, or close it.",
-                accepted=False,
-            ) from error
-
-        def leave() -> None:
-            self.turns.pop(conversation, None)
-            give_back()
-
-        return leave
-
-    def check_outside(self, conversation: Conversation) -> None:
-        """Raise if the caller is a tool of the conversation's turn, which waits for that tool."""
-        turn = self.turns.get(conversation)
-        if (turn is not None and turn.waits_for_caller()) or serves(conversation):
-            raise WaitsForItselfError(
-                "The conversation's turn waits for the tool that wants to use it.", accepted=False
-            )
-
-    async def make_way(self, waiting: Turn) -> None:
-        """Stop the turn that blocks a waiting one, if the blocking turn's reader has given it up.
-
-        Raises:
-            ConversationBusyError: The reader would have to read another turn first.
-        """
-        await self._make_way(waiting.conversation, waiting.owner)
-
-    async def _make_way(self, conversation: Conversation, owner: object) -> None:
-        turn = self.turns.get(conversation)
-        if turn is None:
-            return
-        if turn.given_up(owner):
-            await turn.stop("The turn was left unfinished and another message was sent.")
-        elif owner is not None and turn.unread and turn.left_behind(owner):
-            # Nobody else reads that turn and this owner waits here instead of reading it: without
-            # this error both would wait for ever.
-            raise unread_error()
-
-    async def finish(self, work: Awaitable[None]) -> None:
-        """Run a clean-up to its end even if the caller is cancelled; ``close`` waits for it."""
-        await asyncio.shield(self.finish_later(work))
-
-    def finish_later(self, work: Awaitable[None]) -> asyncio.Future[None]:
-        """Start a clean-up that runs beside everything else; ``close`` waits for it."""
-        task = asyncio.ensure_future(work)
-        self._finishing.add(task)
-        task.add_done_callback(self._finishing.discard)
-        return task
+def is_busy(client: AsyncLettaClient) -> bool:
+    """Return whether a turn runs or waits, an MCP server is connected, or a clean-up goes on."""
+    return client._slots.busy or bool(client._mcp_hosts)
 
 
 def make_session(
@@ -472,7 +330,14 @@ def make_session(
             "agent_free is for a new conversation without an agent.",
             hint="Use create_session(agent_free=True, ...) with no agent id; resume it by its id.",
         )
-    return AsyncSession(client, target, checked, owns_client=owns_client, off_loop=off_loop)
+    return AsyncSession(
+        client._slots,
+        target,
+        checked,
+        mcp_hosts=client._mcp_hosts,
+        on_close=client.close if owns_client else None,
+        off_loop=off_loop,
+    )
 
 
 def new_target(agent_id: str | None) -> Target:

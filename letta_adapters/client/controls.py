@@ -14,8 +14,8 @@ from letta_adapters.errors import InvalidInputError, ServerError
 from letta_adapters.options import PermissionMode, SessionOptions, Toolset
 
 if TYPE_CHECKING:
-    from letta_adapters.client.client import AsyncLettaClient
     from letta_adapters.client.outbox import Outbox
+    from letta_adapters.client.turn_slots import TurnSlots
 
 
 class AsyncControls:
@@ -25,7 +25,7 @@ class AsyncControls:
     the Letta API refuses them by name.
     """
 
-    _client: AsyncLettaClient
+    _slots: TurnSlots
     _options: SessionOptions
     _outbox: Outbox
 
@@ -48,7 +48,7 @@ class AsyncControls:
         """
         if not isinstance(model, str) or not model:
             raise InvalidInputError(f"A model handle is needed, not {model!r}.")
-        await self._client.backend.set_model(await self._place(), model)
+        await self._slots.backend.set_model(await self._place(), model)
         self._uses(model)
 
     async def update_toolset(self, toolset: Toolset) -> None:
@@ -76,8 +76,8 @@ class AsyncControls:
         # The whole set of options is checked again: a change may not go together with the others.
         known = {name: getattr(self._options, name) for name in self._options.model_fields_set}
         changed = SessionOptions(**{**known, **changes})
-        check_supported(changed, self._client.backend_name)
-        await self._client.backend.change_state(await self._place(), changed)
+        check_supported(changed, self._slots.backend.name)
+        await self._slots.backend.change_state(await self._place(), changed)
         self._options = changed
 
     async def device_status(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class AsyncControls:
         It has ``current_permission_mode``, ``current_working_directory``, ``current_loaded_tools``,
         ``pending_control_requests`` and more, in Letta Code's words.
         """
-        return dict((await self._client.backend.live(await self._place())).device)
+        return dict((await self._slots.backend.live(await self._place())).device)
 
     async def queued(self) -> tuple[Mapping[str, Any], ...]:
         """Return the messages that wait behind a running turn, with ``id`` and ``content``.
@@ -95,10 +95,10 @@ class AsyncControls:
         client.
         """
         where = await self._place()
-        ours = tuple(turn.item for turn in self._client.queue if turn.conversation == where)
-        if not has(self._client.backend.kind, "shared_queue"):
+        ours = tuple(turn.item for turn in self._slots.queue if turn.conversation == where)
+        if not has(self._slots.backend.kind, "shared_queue"):
             return ours
-        return (*(await self._client.backend.live(where)).queue, *ours)
+        return (*(await self._slots.backend.live(where)).queue, *ours)
 
     async def remove_queued(self, item_id: str) -> bool:
         """Take a message out of the queue; return ``False`` if it is not in it (any more).
@@ -107,7 +107,7 @@ class AsyncControls:
         """
         where = await self._place()
         # Messages of this client wait here and the server does not know them, so they come first.
-        for turn in tuple(self._client.queue):
+        for turn in tuple(self._slots.queue):
             if turn.conversation == where and turn.item["id"] == item_id:
                 # The server may have it already: it can no longer be taken back.
                 if turn.on_its_way:
@@ -115,7 +115,7 @@ class AsyncControls:
                 await turn.stop("The message was taken out of the queue.")
                 self._outbox.remove(turn)
                 return True
-        if not has(self._client.backend.kind, "shared_queue"):
+        if not has(self._slots.backend.kind, "shared_queue"):
             return False
         try:
             await self._command("remove_queue_item", item_id=item_id)
@@ -131,7 +131,8 @@ class AsyncControls:
     async def _command(self, name: str, **fields: Any) -> dict[str, Any]:
         where = await self._place()
         runtime = {"agent_id": where.agent_id or None, "conversation_id": where.conversation_id}
-        made: dict[str, Any] = await self._client.request(
-            "COMMAND", name, body={"runtime": runtime, **fields}
+        self._slots.check_usable()  # the client may have been closed meanwhile
+        made: dict[str, Any] = await self._slots.backend.request(
+            "COMMAND", name, params=None, body={"runtime": runtime, **fields}
         )
         return made

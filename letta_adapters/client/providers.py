@@ -7,19 +7,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from letta_adapters.client.requests import Requests
 from letta_adapters.errors import InvalidInputError, UnsupportedOptionError
-
-if TYPE_CHECKING:
-    from letta_adapters.client.client import AsyncLettaClient
 
 
 async def connect_provider(
-    client: AsyncLettaClient, provider: str, given: Mapping[str, str | None]
+    requests: Requests, provider: str, given: Mapping[str, str | None]
 ) -> list[str]:
     """Connect a provider; see :meth:`~letta_adapters.AsyncLettaClient.connect_provider`."""
-    if client.backend_name == "rest":
+    if requests.backend.name == "rest":
         raise UnsupportedOptionError(
             "connect_provider",
             backend="rest",
@@ -28,16 +26,16 @@ async def connect_provider(
         )
     # Letta Code stores what it is given and fails only when a model is used, so it is checked here.
     body = {"target": "local"}
-    listed = await client.request("COMMAND", "list_connect_providers", body=body)
+    listed = await requests.make("COMMAND", "list_connect_providers", body=body)
     known = {str(item["id"]): item for item in listed.get("providers") or ()}
     fields = {name: value for name, value in given.items() if value is not None}
     method = _checked(known, provider, fields)
     asked: dict[str, Any] = {**body, "provider_id": provider, "fields": fields}
     if method is not None:
         asked["auth_method_id"] = method
-    await client.request("COMMAND", "connect_provider", body=asked)
+    await requests.make("COMMAND", "connect_provider", body=asked)
     # A provider that was just connected is in the list only if that is made anew.
-    models = await client.request("COMMAND", "list_models", body={"force": True})
+    models = await requests.make("COMMAND", "list_models", body={"force": True})
     handles = [str(e["handle"]) for e in models.get("entries") or () if e.get("handle")]
     return list(dict.fromkeys(handles))
 

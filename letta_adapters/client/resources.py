@@ -15,25 +15,30 @@ from typing import TYPE_CHECKING, Any
 from letta_adapters._utils.checks import checked_id
 from letta_adapters.backends.agent_settings import SETTINGS, without_own
 from letta_adapters.backends.changes import Change
+from letta_adapters.client.requests import Requests
 from letta_adapters.errors import InvalidInputError, NotFoundError, UnsupportedOptionError
-from letta_adapters.options import literal_prompt
+from letta_adapters.options import AgentOptions, literal_prompt
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from letta_adapters.client.client import AsyncLettaClient
     from letta_adapters.options import AgentKwargs
 
 
 class AsyncAgents:
     """The agents of the backend."""
 
-    def __init__(self, client: AsyncLettaClient) -> None:
-        self._client = client
+    def __init__(self, requests: Requests) -> None:
+        self._requests = requests
 
     async def create(self, **options: Unpack[AgentKwargs]) -> str:
         """Create an agent and return its id, as ``client.create_agent`` does."""
-        return await self._client.create_agent(**options)
+        checked = AgentOptions(**dict[str, Any](**options))
+        self._requests.check_usable()
+        agent_id = await self._requests.backend.create_agent(checked)
+        if checked.model:
+            self._requests.handles.note(agent_id, checked.model)
+        return agent_id
 
     async def list(
         self,
@@ -52,14 +57,12 @@ class AsyncAgents:
             "limit": limit,
             "after": after,
         }
-        found: list[dict[str, Any]] = await self._client.request(
-            "GET", "/v1/agents/", params=params
-        )
+        found: list[dict[str, Any]] = await self._requests.make("GET", "/v1/agents/", params=params)
         return [without_own(agent) for agent in found]
 
     async def retrieve(self, agent_id: str) -> dict[str, Any]:
         """Return one agent; raise NotFoundError if there is none."""
-        found: dict[str, Any] = await self._client.request("GET", _path("agents", agent_id))
+        found: dict[str, Any] = await self._requests.make("GET", _path("agents", agent_id))
         return without_own(found)
 
     async def update(self, /, agent_id: str, **fields: Any) -> dict[str, Any]:
@@ -74,7 +77,7 @@ class AsyncAgents:
                 ``system`` is the name of a preset.
             UnsupportedOptionError: This backend does not have the setting.
         """
-        self._client.check_usable()
+        self._requests.check_usable()
         _fields(fields)
         # The API would store the name of a preset as the prompt itself.
         try:
@@ -83,11 +86,11 @@ class AsyncAgents:
             raise InvalidInputError(f"system: {error}.") from None
         # The API's agent object does not have these; the backend keeps them, or refuses them.
         settings = {name: fields.pop(name) for name in SETTINGS if name in fields}
-        found = await self._client.backend.update_agent(_checked(agent_id), fields, settings)
-        # The change did not go through `client.request`, which would have noticed it.
-        self._client.notice(Change(agent_id=agent_id))
+        found = await self._requests.backend.update_agent(_checked(agent_id), fields, settings)
+        # The change did not go through `make`, which would have noticed it.
+        self._requests.notice(Change(agent_id=agent_id))
         if found.get("model"):
-            self._client.handles.note(agent_id, found["model"])
+            self._requests.handles.note(agent_id, found["model"])
         return without_own(found)
 
     async def settings(self, agent_id: str) -> dict[str, Any]:
@@ -99,12 +102,12 @@ class AsyncAgents:
         Raises:
             NotFoundError: There is no such agent.
         """
-        self._client.check_usable()
-        return await self._client.backend.agent_settings(_checked(agent_id))
+        self._requests.check_usable()
+        return await self._requests.backend.agent_settings(_checked(agent_id))
 
     async def delete(self, agent_id: str) -> None:
         """Delete an agent, its conversations and memory; raise NotFoundError if not found."""
-        await self._client.request("DELETE", _path("agents", agent_id))
+        await self._requests.make("DELETE", _path("agents", agent_id))
 
     # -- Letta Code only --------------------------------------------------------------------
 
@@ -155,12 +158,12 @@ class AsyncAgents:
         """
         # First of all an unknown agent is told from one that has no repository.
         await self.retrieve(agent_id)
-        backend = self._client.backend
+        backend = self._requests.backend
         state = getattr(backend, "state_directory", None)
         if state is None:
             raise UnsupportedOptionError(
                 "memory_path",
-                backend=self._client.backend_name,
+                backend=self._requests.backend.name,
                 supported_by=("local",),
                 reason="its agents live elsewhere; use memory_files() and memory_history().",
             )
@@ -168,7 +171,7 @@ class AsyncAgents:
 
     async def _command(self, name: str, agent_id: str, **fields: Any) -> dict[str, Any]:
         # Without this the Letta API would be asked for a path that it does not know.
-        if self._client.backend_name == "rest":
+        if self._requests.backend.name == "rest":
             raise UnsupportedOptionError(
                 name,
                 backend="rest",
@@ -176,19 +179,19 @@ class AsyncAgents:
                 reason="it is a part of Letta Code.",
             )
         body = {"agent_id": _checked(agent_id), **fields}
-        found: dict[str, Any] = await self._client.request("COMMAND", name, body=body)
+        found: dict[str, Any] = await self._requests.make("COMMAND", name, body=body)
         return found
 
 
 class AsyncConversations:
     """The conversations of agents."""
 
-    def __init__(self, client: AsyncLettaClient) -> None:
-        self._client = client
+    def __init__(self, requests: Requests) -> None:
+        self._requests = requests
 
     async def create(self, /, agent_id: str, **fields: Any) -> dict[str, Any]:
         """Create a conversation (``summary``, ``model``, ``model_settings``, ...) and return it."""
-        found: dict[str, Any] = await self._client.request(
+        found: dict[str, Any] = await self._requests.make(
             "POST", "/v1/conversations/", params={"agent_id": _checked(agent_id)}, body=fields
         )
         return found
@@ -198,7 +201,7 @@ class AsyncConversations:
     ) -> list[dict[str, Any]]:
         """Return the agent's conversations, newest first, without its default one."""
         params = {"agent_id": _checked(agent_id), "limit": limit, "after": after}
-        found: list[dict[str, Any]] = await self._client.request(
+        found: list[dict[str, Any]] = await self._requests.make(
             "GET", "/v1/conversations/", params=params
         )
         return found
@@ -206,22 +209,22 @@ class AsyncConversations:
     async def retrieve(self, conversation_id: str) -> dict[str, Any]:
         """Return one conversation; raise NotFoundError if there is none."""
         path = _path("conversations", conversation_id)
-        found: dict[str, Any] = await self._client.request("GET", path)
+        found: dict[str, Any] = await self._requests.make("GET", path)
         return found
 
     async def update(self, /, conversation_id: str, **fields: Any) -> dict[str, Any]:
         """Change ``summary``, ``model``, ``model_settings``; the API ignores ``None``."""
         path = _path("conversations", conversation_id)
-        found: dict[str, Any] = await self._client.request("PATCH", path, body=_fields(fields))
+        found: dict[str, Any] = await self._requests.make("PATCH", path, body=_fields(fields))
         return found
 
     async def delete(self, conversation_id: str) -> None:
         """Delete a conversation; raise NotFoundError if there is none."""
-        await self._client.request("DELETE", _path("conversations", conversation_id))
+        await self._requests.make("DELETE", _path("conversations", conversation_id))
 
     async def fork(self, conversation_id: str, *, agent_id: str | None = None) -> dict[str, Any]:
         """Make a new conversation with the same history (``agent_id`` for ``"default"``)."""
-        found: dict[str, Any] = await self._client.request(
+        found: dict[str, Any] = await self._requests.make(
             "POST",
             f"{_path('conversations', conversation_id)}/fork",
             params={"agent_id": None if agent_id is None else _checked(agent_id)},
@@ -233,12 +236,12 @@ class AsyncConversations:
 class AsyncModels:
     """The models that the backend offers."""
 
-    def __init__(self, client: AsyncLettaClient) -> None:
-        self._client = client
+    def __init__(self, requests: Requests) -> None:
+        self._requests = requests
 
     async def list(self) -> list[dict[str, Any]]:
         """Return the chat models; ``handle`` is the value for ``model=``."""
-        found: list[dict[str, Any]] = await self._client.request("GET", "/v1/models/")
+        found: list[dict[str, Any]] = await self._requests.make("GET", "/v1/models/")
         return found
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -21,11 +21,11 @@ from letta_adapters.backends.base import (
     Target,
     TurnSettings,
 )
-from letta_adapters.client.beginning import begin_in_line, begin_turn
 from letta_adapters.client.controls import AsyncControls
 from letta_adapters.client.outbox import Outbox, withdraw
 from letta_adapters.client.tool_calls import Answerer
-from letta_adapters.client.turn import MessageStream, Turn
+from letta_adapters.client.turn import MessageStream, Turn, TurnOptions
+from letta_adapters.client.turn_slots import OutgoingMessage, TurnSlots
 from letta_adapters.content import to_wire
 from letta_adapters.errors import (
     InvalidInputError,
@@ -44,7 +44,6 @@ from letta_adapters.options import SessionOptions
 from letta_adapters.tools.client_side import Tool, as_tools
 
 if TYPE_CHECKING:
-    from letta_adapters.client.client import AsyncLettaClient
     from letta_adapters.tools.mcp.host import McpHost
 
 PAGE_SIZE = 50
@@ -66,17 +65,19 @@ class AsyncSession(AsyncControls):
 
     def __init__(
         self,
-        client: AsyncLettaClient,
+        slots: TurnSlots,
         target: Target,
         options: SessionOptions,
         *,
-        owns_client: bool = False,
+        mcp_hosts: set[McpHost],
+        on_close: Callable[[], Awaitable[None]] | None = None,
         off_loop: bool = False,
     ) -> None:
-        self._client = client
+        self._slots = slots
         self._target = target
         self._options = options
-        self._owns_client = owns_client
+        self._mcp_hosts = mcp_hosts
+        self._on_close = on_close
         self._off_loop = off_loop
         self._tools: dict[str, Tool] = {tool.name: tool for tool in _runnable(options.tools)}
         self._mcp: McpHost | None = None
@@ -126,7 +127,7 @@ class AsyncSession(AsyncControls):
             opened.conversation.agent_id,
             opened.conversation.conversation_id,
             str(self._session_id),
-            self._client.backend.name,
+            self._slots.backend.name,
             opened.model,
             (*opened.tools, *(name for name in self._tools if name not in opened.tools)),
         )
@@ -137,7 +138,7 @@ class AsyncSession(AsyncControls):
         async with self._opening:
             self._check_usable()  # it may have been closed meanwhile
             if self._opened is None:
-                self._opened = await self._client.works.run(self, self._find())
+                self._opened = await self._slots.works.run(self, self._find())
                 self._session_id = f"session-{uuid.uuid4()}"
         return self._opened
 
@@ -147,7 +148,7 @@ class AsyncSession(AsyncControls):
 
     async def _find(self) -> Opened:
         await self._start_mcp()
-        return await self._client.backend.open(self._target, self._options)
+        return await self._slots.backend.open(self._target, self._options)
 
     async def _start_mcp(self) -> None:
         """Connect to the MCP servers; the session's own tools win over theirs of the same name."""
@@ -157,7 +158,7 @@ class AsyncSession(AsyncControls):
 
         self._mcp = McpHost()
         # The client closes what a session forgets, so it learns of the servers before they start.
-        self._client.mcp_hosts.add(self._mcp)  # closing it again does no harm
+        self._mcp_hosts.add(self._mcp)  # closing it again does no harm
         try:
             tools = await self._mcp.start(self._options.mcp_servers)
         except BaseException:
@@ -168,7 +169,7 @@ class AsyncSession(AsyncControls):
     def _check_usable(self) -> None:
         if self._closed:
             raise SessionClosedError("This session is closed.")
-        self._client.check_usable()
+        self._slots.check_usable()
 
     # -- turns ------------------------------------------------------------------------------
 
@@ -197,31 +198,31 @@ class AsyncSession(AsyncControls):
         await self._send(message, otid, running_task())
 
     async def _send(self, message: Any, otid: str | None, owner: object) -> None:
-        opened, content, otid = await self._prepare(message, otid)
+        opened, outgoing = await self._prepare(message, otid)
         place = opened.conversation
-        ahead = self._client.turns.get(place)
+        ahead = self._slots.turns.get(place)
         # To wait here for a turn that this very caller has to read would never end, so its message
         # waits in line instead. Behind a stranger's turn waiting is safe.
         own = ahead is not None and ahead.left_behind(owner) and not ahead.given_up(None)
         if self._outbox.busy or self._sending or own:
-            self._client.check_outside(place)
+            self._slots.check_outside(place)
             self._outbox.check_room()
-            self._stand_in_line(opened, content, otid, owner)
+            self._stand_in_line(place, outgoing, owner)
         else:
-            await self._send_now(opened, content, otid, owner)
+            await self._send_now(opened, outgoing, owner)
 
-    async def _prepare(self, message: Any, otid: str | None) -> tuple[Opened, Any, str]:
+    async def _prepare(self, message: Any, otid: str | None) -> tuple[Opened, OutgoingMessage]:
         self._check_usable()
         content = to_wire(message)
         if otid is not None and not otid.strip():
             raise InvalidInputError("otid must not be empty.")
-        return await self._open(), content, otid or str(uuid.uuid4())
+        return await self._open(), OutgoingMessage(otid or str(uuid.uuid4()), content)
 
-    async def _send_now(self, opened: Opened, content: Any, otid: str, owner: object) -> Turn:
-        beginning = self._begin(opened, content, otid, owner)
+    async def _send_now(self, opened: Opened, message: OutgoingMessage, owner: object) -> Turn:
+        beginning = self._begin(opened, message, owner)
         self._sending += 1
         try:
-            turn = await self._client.works.run(self, beginning, _undo)
+            turn = await self._slots.works.run(self, beginning, _undo)
         finally:
             self._sending -= 1
         if self._closed:  # just now: close() did not see the turn yet
@@ -234,25 +235,12 @@ class AsyncSession(AsyncControls):
 
     # The message's turn exists at once, so that a stream can be read from it; a task of its own
     # sends the message when the conversation is free.
-    def _stand_in_line(self, opened: Opened, content: Any, otid: str, owner: object) -> None:
-        client, place = self._client, opened.conversation
-        turn = Turn(
-            client.backend.turn(place, self._turn_settings()),
-            place,
-            self._answerer(place),
-            init=None,
-            timeout=self._options.turn_timeout or client.backend.turn_timeout,
-            owner=owner,
-            release=None,
-        )
+    def _stand_in_line(self, place: Conversation, message: OutgoingMessage, owner: object) -> None:
+        options = self._turn_options(place)
+        waiting = self._slots.backend.turn(place, options.settings)
+        turn = Turn(waiting, place, options, owner=owner, release=None)
         turn.keeper = ref(self)
-        item = {"id": otid, "client_message_id": otid, "kind": "message", "content": content}
-        beginning = client.works.start(
-            self, begin_in_line(client, turn, self._turn_settings, content, otid, self._first_init)
-        )
-        turn.wait(item, beginning, client.make_way)
-        client.queue.append(turn)
-        beginning.add_done_callback(lambda _: client.queue.remove(turn))
+        self._slots.line_up(self, turn, message, self._turn_settings, self._first_init)
         self._outbox.add(turn)
 
     def _first_init(self) -> InitMessage | None:
@@ -262,25 +250,20 @@ class AsyncSession(AsyncControls):
         self._init_pending = False
         return self._init_message(self._opened)
 
-    async def _begin(self, opened: Opened, content: Any, otid: str, owner: object) -> Turn:
-        leave = await self._client.enter(opened.conversation, owner)
-        try:
+    async def _begin(self, opened: Opened, message: OutgoingMessage, owner: object) -> Turn:
+        place = opened.conversation
+        async with self._slots.reserve(place, owner) as slot:
             # The wait for the conversation may have been long: the session may be closed by now.
             self._check_usable()
-        except BaseException:
-            leave()
-            raise
-        return await begin_turn(
-            self._client,
-            opened.conversation,
+            init = self._init_message(opened) if self._init_pending else None
+            return await slot.start(message, self._turn_options(place, init))
+
+    def _turn_options(self, place: Conversation, init: InitMessage | None = None) -> TurnOptions:
+        return TurnOptions(
             self._turn_settings(),
-            content,
-            otid,
-            leave=leave,
-            owner=owner,
-            answerer=self._answerer(opened.conversation),
-            init=self._init_message(opened) if self._init_pending else None,
-            timeout=self._options.turn_timeout,
+            self._answerer(place),
+            init,
+            self._options.turn_timeout or self._slots.backend.turn_timeout,
         )
 
     def _turn_settings(self) -> TurnSettings:
@@ -298,7 +281,7 @@ class AsyncSession(AsyncControls):
         return Answerer(
             self._tools,
             self._options.can_use_tool,
-            self._client.backend.name,
+            self._slots.backend.name,
             conversation,
             self._off_loop,
             DeniedRounds(self._options.max_denied_rounds),
@@ -378,16 +361,16 @@ class AsyncSession(AsyncControls):
         """Return the ids of the calls that wait and a sentence that names them, or nothing."""
         opened = await self._open()
         try:
-            waiting = await self._client.backend.pending_calls(opened.conversation)
+            waiting = await self._slots.backend.pending_calls(opened.conversation)
         except LettaError:
             waiting = ()
         names = ", ".join(f"{call.tool_name} ({call.tool_call_id})" for call in waiting)
         return tuple(c.tool_call_id for c in waiting), f"It waits for: {names}." if names else ""
 
     async def _one_turn(self, message: Any, otid: str | None, owner: object) -> ResultMessage:
-        opened, content, otid = await self._prepare(message, otid)
+        opened, outgoing = await self._prepare(message, otid)
         self._outbox.check_read(owner)
-        turn = await self._send_now(opened, content, otid, owner)
+        turn = await self._send_now(opened, outgoing, owner)
         async with turn.stream(owner) as stream:
             async for item in stream:
                 if isinstance(item, ResultMessage):
@@ -405,7 +388,7 @@ class AsyncSession(AsyncControls):
             await turn.abort()
         else:
             # A run that somebody else has started in this conversation is to be stopped as well.
-            await self._client.backend.abort(opened.conversation)
+            await self._slots.backend.abort(opened.conversation)
 
     # -- state ------------------------------------------------------------------------------
 
@@ -426,7 +409,7 @@ class AsyncSession(AsyncControls):
         """
         check_page(before, after, order, limit)
         opened = await self._open()
-        return await self._client.backend.list_messages(
+        return await self._slots.backend.list_messages(
             opened.conversation, before=before, after=after, order=order, limit=limit
         )
 
@@ -435,7 +418,7 @@ class AsyncSession(AsyncControls):
         opened = await self._open()
         page, pending = await asyncio.gather(
             self.list_messages(limit=limit),
-            self._client.backend.pending_calls(opened.conversation),
+            self._slots.backend.pending_calls(opened.conversation),
         )
         init = self._init_message(opened)
         return BootstrapState(
@@ -452,16 +435,13 @@ class AsyncSession(AsyncControls):
 
     async def _recover(self, owner: object) -> RecoveryResult:
         opened = await self._open()
-        backend = self._client.backend
+        backend = self._slots.backend
         # Without the conversation to itself it might deny calls that a running turn answers just
         # now.
-        leave = await self._client.enter(opened.conversation, owner)
-        try:
+        async with self._slots.reserve(opened.conversation, owner):
             pending = await backend.pending_calls(opened.conversation)
             if pending:
                 await backend.deny(opened.conversation, pending, "The call was abandoned.")
-        finally:
-            leave()
         return RecoveryResult(pending)
 
     async def close(self) -> None:
@@ -477,17 +457,17 @@ class AsyncSession(AsyncControls):
             # First those that wait: stopping the running turn frees the conversation, and one of
             # them would begin.
             await withdraw(turns, "session")
-            await self._client.works.end(self)
+            await self._slots.works.end(self)
             for turn in turns:
                 await turn.stop(_CLOSED)
         finally:
             try:
                 if self._mcp is not None:
                     await self._mcp.aclose()
-                    self._client.mcp_hosts.discard(self._mcp)
+                    self._mcp_hosts.discard(self._mcp)
             finally:
-                if self._owns_client:
-                    await self._client.close()
+                if self._on_close is not None:
+                    await self._on_close()
 
     async def __aenter__(self) -> AsyncSession:
         try:

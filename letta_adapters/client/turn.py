@@ -18,6 +18,7 @@ from collections.abc import (
 )
 from contextlib import suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from threading import Thread
 from typing import Any, Final, Protocol
 from weakref import ReferenceType, ref
@@ -25,7 +26,13 @@ from weakref import ReferenceType, ref
 from letta_adapters._utils.deadline import Deadline
 from letta_adapters._utils.loops import running_task
 from letta_adapters._utils.waiting import ended, within
-from letta_adapters.backends.base import BackendTurn, Conversation, ToolAnswer, inside_a_turn
+from letta_adapters.backends.base import (
+    BackendTurn,
+    Conversation,
+    ToolAnswer,
+    TurnSettings,
+    inside_a_turn,
+)
 from letta_adapters.client.tool_calls import Answerer
 from letta_adapters.engine.stop_reasons import Failure
 from letta_adapters.errors import LettaError
@@ -100,6 +107,23 @@ class Keeper(Protocol):
         """True once the owner was closed."""
 
 
+@dataclass(frozen=True, slots=True)
+class TurnOptions:
+    """The way a turn is carried out.
+
+    Args:
+        settings: The settings that every request of the turn carries.
+        answerer: Answers the turn's tool calls; without it the turn pauses at them.
+        init: The first message of the turn's stream, if it is the session's first.
+        timeout: Seconds the turn may take; ``None`` for no limit.
+    """
+
+    settings: TurnSettings
+    answerer: Answerer | None = None
+    init: InitMessage | None = None
+    timeout: float | None = None
+
+
 class Turn:
     """An accepted turn, which holds its conversation until it is over.
 
@@ -114,23 +138,21 @@ class Turn:
         self,
         backend_turn: BackendTurn,
         conversation: Conversation,
-        answerer: Answerer | None,
+        options: TurnOptions,
         *,
-        init: InitMessage | None,
-        timeout: float | None,
         owner: object,
         release: Callable[[], None] | None,
     ) -> None:
         self._turn = backend_turn
         self._state = backend_turn.state
         self.conversation = conversation
-        self._answerer = answerer
-        self._init = init
+        self._answerer = options.answerer
+        self._init = options.init
         # True once it was sent and accepted. Before that it holds nothing that could be released.
         self.begun = release is not None
         self._release = release
-        self._timeout = timeout
-        self._deadline = Deadline(timeout if self.begun else None)
+        self._timeout = options.timeout
+        self._deadline = Deadline(options.timeout if self.begun else None)
         self._started = time.monotonic()
         self._done = asyncio.Event()
         # Set while no task waits for the next batch.

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from letta_adapters import AsyncLettaClient, Remote, Rest
 from letta_adapters.backends import base
+from letta_adapters.client.client import slots_of
 from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.live.faces import sync_client
 from letta_adapters.testing.scripted_model import RemoteScript, Reply, ScriptedModel, ToolUse
@@ -199,7 +200,8 @@ class AppServerWorld(World):
         token: Any = TOKEN if key is None else key
         made = self._face(Remote(url=url, auth_token=token, settle_timeout=self.settle))
         core = getattr(made, "_core", made)
-        core._place = id(core)  # as in a process of its own: those of one process take turns
+        # As in a process of its own: those of one process take turns.
+        slots_of(core).place = id(core)
         self._made.append(made.close)
         return made
 

@@ -14,6 +14,7 @@ from letta_adapters._utils.bounded import BOUND, Bounded
 from letta_adapters.backends.changes import Change, change_of
 from letta_adapters.chat import clients
 from letta_adapters.chat.cache import Memo, memo_of, recent
+from letta_adapters.client.client import is_busy, slots_of
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.llama_index import LettaLLM
 from letta_adapters.testing import FakeLetta
@@ -71,8 +72,8 @@ async def test_many_calls_leave_every_cache_at_its_bound(
         assert len(recent._calls) <= BOUND
         assert len(recent._unended) <= BOUND
         assert len(recent._seen) <= BOUND
-        assert not client.turns
-        assert not client.busy
+        assert not slots_of(client).turns
+        assert not is_busy(client)
 
 
 @pytest.mark.parametrize("away", [False, True])

@@ -352,10 +352,3 @@ def test_a_request_with_content_or_answers_is_sent_as_it_is() -> None:
     given = ToolAnswer("call-1", "add", "3")
     assert Sending("Hello.").asking() == Sending("Hello.")
     assert Sending(None, (given,)).asking() == Sending(None, (given,))
-
-
-def test_backends_are_given_only_the_arguments_there_are() -> None:
-    given = ToolAnswer("call-1", "add", "3")
-    stored = {"role": "system", "content": "Be brief."}
-    assert Sending("Hello.").extras == {}
-    assert Sending(None, (given,), (stored,)).extras == {"answers": (given,), "history": (stored,)}

@@ -88,14 +88,14 @@ async def test_a_session_that_owns_its_client_closes_it(server: Server, rest: Ma
     async with session:
         assert (await session.run_turn("hello")).success
     with pytest.raises(SessionClosedError):
-        session._client.check_usable()
+        session._slots.check_usable()
     server.override("GET", "/v1/conversations/", status(404, {"detail": "gone"}), 1)
     failing = aio.resume_session(ev.CONV, backend=rest())
     with pytest.raises(NotFoundError):
         async with failing:
             pass
     with pytest.raises(SessionClosedError):
-        failing._client.check_usable()
+        failing._slots.check_usable()
 
 
 async def test_module_functions(server: Server, rest: MakeRest) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import LettaClient, Rest
-from letta_adapters.client.client import AsyncLettaClient
+from letta_adapters.client.client import AsyncLettaClient, is_busy, slots_of
 from letta_adapters.client.outbox import MAX_QUEUED
 from letta_adapters.errors import ConversationBusyError, InvalidInputError, WaitsForItselfError
 from letta_adapters.messages import AssistantMessage, InitMessage, ResultMessage
@@ -397,7 +397,8 @@ async def test_nothing_unsent_nothing_reported(
     await session.close()
     assert session.unsent == ()
     assert not caplog.records
-    assert not client.queue and not client.turns and not client.busy
+    slots = slots_of(client)
+    assert not slots.queue and not slots.turns and not is_busy(client)
 
 
 # -- waiting in vain ------------------------------------------------------------------------------

@@ -25,22 +25,10 @@ PAIRS = [
     (resources.AsyncConversations, client.Conversations),
     (resources.AsyncModels, client.Models),
 ]
-# What other parts of the package need of an async object, and users of the sync one do not.
-INTERNAL = {
-    "busy",
-    "check_outside",
-    "check_usable",
-    "enter",
-    "finish",
-    "finish_later",
-    "make_way",
-    "notice",
-    "watch",
-}
 
 
 def public(cls: type) -> dict[str, Any]:
-    names = [name for name in dir(cls) if not name.startswith("_") and name not in INTERNAL]
+    names = [name for name in dir(cls) if not name.startswith("_")]
     return {name: inspect.getattr_static(cls, name) for name in names}
 
 

@@ -13,6 +13,7 @@ from letta_adapters import AsyncLettaClient
 from letta_adapters.backends.app_server.backend import AppServerBackend
 from letta_adapters.backends.app_server.connection import Endpoint
 from letta_adapters.backends.app_server.reflecting import Reflecting
+from letta_adapters.client.client import slots_of
 from letta_adapters.testing.scripted_model import ScriptedModel
 from tests._wheel import needs_wheel
 from tests.backends.app_server._server import MODEL, TOKEN, AppServer
@@ -57,7 +58,8 @@ def connect(
         with monkeypatch.context() as patch:
             patch.setattr(letta_adapters.client.client, "_make_backend", lambda *_: backend)
             made = AsyncLettaClient()
-        made._place = id(made)  # each as in a process of its own: else they take turns here
+        # Each as in a process of its own: otherwise they would take turns here.
+        slots_of(made).place = id(made)
         return made
 
     return make
