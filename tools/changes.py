@@ -8,12 +8,12 @@ from typing import Any, Final
 
 import httpx
 
-from letta_adapters.chat.stream import Exchange
+from letta_adapters.chat.stream import ChatStream
 from letta_adapters.langchain import ChatLetta
 
 PACKAGE: Final = "letta_adapters"
 # Between the first line of the one and the message's request in the other, calls are counted.
-_START: Final = Exchange._run.__code__
+_START: Final = ChatStream._run.__code__
 _SEND: Final = httpx.AsyncClient.send.__code__
 
 

@@ -21,7 +21,7 @@ from letta_adapters.backends.connector import Connector, current_connector
 from letta_adapters.chat import conversations, replay
 from letta_adapters.chat.cache import memo_of
 from letta_adapters.chat.request import ChatEvent, ChatRequest, ResponseCompleted
-from letta_adapters.chat.stream import Exchange
+from letta_adapters.chat.stream import ChatStream
 from letta_adapters.client.client import AsyncLettaClient, is_busy, resolve_backend
 from letta_adapters.errors import InvalidInputError, WrongEventLoopError
 from letta_adapters.sync.bridge import Bridge, Closable, get_bridge
@@ -127,14 +127,14 @@ class ChatClients:
     def stream(self, call: ChatRequest) -> Generator[ChatEvent, None, None]:
         """Yield the events of a call, in this thread. Closing the generator stops the agent."""
         client = self._sync_client()
-        return get_bridge().iterate(Exchange(client, call, threading.current_thread()))
+        return get_bridge().iterate(ChatStream(client, call, threading.current_thread()))
 
     def astream(self, call: ChatRequest) -> Closable[ChatEvent]:
         """Return the events of a call, in this task; its ``aclose()`` stops the agent."""
         if self._here():
-            return Exchange(self._async_client(), call)
+            return ChatStream(self._async_client(), call)
         owner = running_task()
-        return get_bridge().aiterate(Exchange(self._sync_client(), call, owner))
+        return get_bridge().aiterate(ChatStream(self._sync_client(), call, owner))
 
     def run(self, work: Callable[[AsyncLettaClient], Awaitable[T]]) -> T:
         """Run other work with the client, from this thread.

@@ -23,7 +23,7 @@ from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.messages import HistoryMessage, digest_of
 from letta_adapters.chat.request import ID_PREFIX, ChatEvent, ChatRequest
 from letta_adapters.chat.routing import Route, make_route, mismatched, retold
-from letta_adapters.chat.tracker import Ending
+from letta_adapters.chat.tracker import ResponseTracker
 from letta_adapters.chat.validation import checked
 from letta_adapters.client.client import slots_of
 from letta_adapters.client.turn import MessageStream, Turn, TurnOptions
@@ -52,7 +52,7 @@ _LOOK_SECONDS: Final = 0.1
 _IN_WORK: Final = "a tool that the conversation waits for is still at work"
 
 
-class Exchange(AsyncIterator[ChatEvent]):
+class ChatStream(AsyncIterator[ChatEvent]):
     """Yield the events of a call: :class:`ResponseStarted`, messages, :class:`ResponseCompleted`.
 
     It belongs to the client's event loop. Closing it before its end stops the agent. A turn that
@@ -78,7 +78,7 @@ class Exchange(AsyncIterator[ChatEvent]):
         self._events = self._run()
         self._next = self._events.__anext__
 
-    def __aiter__(self) -> Exchange:
+    def __aiter__(self) -> ChatStream:
         return self
 
     def __anext__(self) -> Awaitable[ChatEvent]:
@@ -121,7 +121,7 @@ class Exchange(AsyncIterator[ChatEvent]):
                 # off.
                 await self._slots.finish(conversations.remove(self._client, ending.conversation))
 
-    def _ask_for_model(self, ending: Ending) -> asyncio.Future[None] | None:
+    def _ask_for_model(self, ending: ResponseTracker) -> asyncio.Future[None] | None:
         """Ask, beside the turn, for the model's handle, by which callbacks count and price.
 
         Neither the stream nor the conversation tells which model answers (letta 0.16.8).
@@ -139,7 +139,7 @@ class Exchange(AsyncIterator[ChatEvent]):
 
         return asyncio.ensure_future(ask())
 
-    async def _prepare(self) -> Ending:
+    async def _prepare(self) -> ResponseTracker:
         """Find the conversation, look at what it holds, and send what is new."""
         client = self._client
         self._slots.check_usable()
@@ -165,7 +165,7 @@ class Exchange(AsyncIterator[ChatEvent]):
             found, reason = await self._look(route)
             # The same call was made before and answered: give that answer, send nothing twice.
             if found is not None and found.complete and not self._is_a_part(route, found):
-                ending = Ending(client, call, plan, route)
+                ending = ResponseTracker(client, call, plan, route)
                 return ending.replays(found.messages, found.pending)
             if not reason:
                 going_on = route if found is None else route.going_on()
@@ -288,11 +288,11 @@ class Exchange(AsyncIterator[ChatEvent]):
 
     async def _of_held(
         self, plan: HistorySplit, route: Route, held: PausedTurn, agent_id: str
-    ) -> Ending | None:
+    ) -> ResponseTracker | None:
         """Go on with a turn that waits, if this call can; otherwise return ``None``."""
         if (said := held.since(route.key)) is not None:
             turn = held.turn
-            ending = Ending(self._client, self._call, plan, route)
+            ending = ResponseTracker(self._client, self._call, plan, route)
             return ending.replays(said, turn.pending, turn.details)
         if _resumable(held, route, self._call) and not self._needs_anew(plan, route):
             return self._resume(plan, route, held)
@@ -315,7 +315,7 @@ class Exchange(AsyncIterator[ChatEvent]):
         await self._slots.finish(conversations.remove(self._client, where))
         return retold(self._call, plan)
 
-    def _resume(self, plan: HistorySplit, route: Route, held: PausedTurn) -> Ending:
+    def _resume(self, plan: HistorySplit, route: Route, held: PausedTurn) -> ResponseTracker:
         """Answer the calls that a paused turn waits for and let it go on."""
         turn = held.turn
         del memo_of(self._client).held[turn.conversation]
@@ -326,7 +326,7 @@ class Exchange(AsyncIterator[ChatEvent]):
         own = self._own_tools()
         answers = payload.answers_to(turn.pending, route.send, own, questions, plan.edited)
         answers = payload.instructing(answers, route.instructions(plan, self._call))
-        ending = Ending(self._client, self._call, plan, route, used=turn.usage)
+        ending = ResponseTracker(self._client, self._call, plan, route, used=turn.usage)
         # Instructions travel behind a tool's result; decisions alone cannot carry them.
         if all(answer.returned is None for answer in answers):
             ending.told_nothing()
@@ -336,7 +336,7 @@ class Exchange(AsyncIterator[ChatEvent]):
         self._stream = turn.resume(answers, self._owner)
         return ending
 
-    async def _next_stream(self, ending: Ending) -> MessageStream | None:
+    async def _next_stream(self, ending: ResponseTracker) -> MessageStream | None:
         """Return the next stream of the call after one ended, or ``None`` at the end of the call.
 
         A stream ends with a result, with a refusal that can be mended, or with tool calls.
@@ -369,7 +369,7 @@ class Exchange(AsyncIterator[ChatEvent]):
 
     async def _send_there(
         self, plan: HistorySplit, route: Route, agent_id: str, slot: TurnSlot | None = None
-    ) -> Ending:
+    ) -> ResponseTracker:
         """Send what is new, in a fresh conversation if the history's own is gone."""
         try:
             return await self._send(plan, route, agent_id, slot)
@@ -382,7 +382,7 @@ class Exchange(AsyncIterator[ChatEvent]):
 
     async def _send(
         self, plan: HistorySplit, route: Route, agent_id: str, slot: TurnSlot | None = None
-    ) -> Ending:
+    ) -> ResponseTracker:
         """Create or set up the conversation, and begin the turn in it.
 
         Args:
@@ -402,7 +402,7 @@ class Exchange(AsyncIterator[ChatEvent]):
             if not route.fresh:
                 await conversations.set_up(client, call, where, known=route.has_settings(call))
             request = self._compose(plan, route, route.waiting)
-            ending = Ending(client, call, plan, route)
+            ending = ResponseTracker(client, call, plan, route)
             # The server may refuse the message at once or later in the stream; both can be mended
             # once.
             self._refusable = (plan, route)
@@ -415,7 +415,7 @@ class Exchange(AsyncIterator[ChatEvent]):
         return ending
 
     async def _begin(
-        self, ending: Ending, request: payload.Sending, slot: TurnSlot
+        self, ending: ResponseTracker, request: payload.Sending, slot: TurnSlot
     ) -> MessageStream:
         """Begin the turn and return its stream.
 
@@ -447,12 +447,12 @@ class Exchange(AsyncIterator[ChatEvent]):
         recent.begun(ending.key, ending.conversation)
         return self._turn.stream(self._owner)
 
-    def _tell_where(self, ending: Ending) -> None:
+    def _tell_where(self, ending: ResponseTracker) -> None:
         """Tell the caller where its message goes, before it may have been accepted there."""
         if self._call.on_send is not None:
             self._call.on_send(ending.conversation, ending.key)
 
-    async def _mended(self, ending: Ending, failure: LettaError) -> MessageStream:
+    async def _mended(self, ending: ResponseTracker, failure: LettaError) -> MessageStream:
         """Send a message again that was surely refused, for a reason that can be helped.
 
         Raises:
@@ -478,7 +478,9 @@ class Exchange(AsyncIterator[ChatEvent]):
                 return await self._begin(ending, request, slot)
         raise failure
 
-    async def _begin_again(self, ending: Ending, plan: HistorySplit, route: Route) -> MessageStream:
+    async def _begin_again(
+        self, ending: ResponseTracker, plan: HistorySplit, route: Route
+    ) -> MessageStream:
         """Send a refused message together with answers to the calls that wait.
 
         The history may hold results of them although it no longer tells where they belong; the

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _TEXTS = (AssistantMessage, ReasoningMessage)
 
 
-class Ending:
+class ResponseTracker:
     """See every whole message of a call, and make the call's first and last event.
 
     Args:
@@ -113,7 +113,7 @@ class Ending:
         messages: Sequence[Message],
         pending: Sequence[ToolCallMessage],
         details: Mapping[str, Mapping[str, Any]] | None = None,
-    ) -> Ending:
+    ) -> ResponseTracker:
         """Record that the agent had this input already, and what it answered then.
 
         Args:

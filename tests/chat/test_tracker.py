@@ -11,7 +11,7 @@ from letta_adapters.chat.history import split_history
 from letta_adapters.chat.known_answers import given
 from letta_adapters.chat.routing import choose_route
 from letta_adapters.chat.scope import Place
-from letta_adapters.chat.tracker import Ending
+from letta_adapters.chat.tracker import ResponseTracker
 from letta_adapters.errors import TurnFailedError
 from letta_adapters.messages import (
     AssistantMessage,
@@ -31,7 +31,7 @@ SAID = AssistantMessage("First.", id="message-9", otid="otid-9", run_id="run-1")
 BRIEF, ONE_BY_ONE = "b1cc2ec6cf9f", "a839a4c77b16"
 
 
-def tracker(*history: HistoryMessage, used: Usage | None = None, **fields: Any) -> Ending:
+def tracker(*history: HistoryMessage, used: Usage | None = None, **fields: Any) -> ResponseTracker:
     """A tracker of the call with this history, in ``conv-1`` of a client that has no server."""
     client = SimpleNamespace(
         backend=SimpleNamespace(name="rest"), handles={AGENT: "openai/gpt-4o-mini"}
@@ -40,10 +40,10 @@ def tracker(*history: HistoryMessage, used: Usage | None = None, **fields: Any) 
     plan = split_history(history, AGENT)
     route = choose_route(call, plan, AGENT)
     route = route if route.conversation else route.at(WHERE)
-    return Ending(cast("Any", client), call, plan, route, used=used)
+    return ResponseTracker(cast("Any", client), call, plan, route, used=used)
 
 
-def ending(made: Ending, *messages: Message) -> ResponseCompleted:
+def ending(made: ResponseTracker, *messages: Message) -> ResponseCompleted:
     for message in messages:
         made.takes(message)
     return made.end()
