@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import websockets
-from tests.app_server._server import MODEL, TOKEN, AppServer
 
 from letta_adapters import (
     AsyncLettaClient,
@@ -35,6 +34,7 @@ from letta_adapters.testing import (
 )
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel
 from tests._wheel import needs_wheel
+from tests.backends.app_server._server import MODEL, TOKEN, AppServer
 from tests.testing.test_websocket import talk
 from tools.fake_app_server import Frame, accept, fake_app_server
 
