@@ -119,6 +119,6 @@ async def test_a_workflow_of_llama_index_takes_up_what_was_stopped(in_memory: Wo
     found = await in_memory.said_anywhere()
     # With a LettaAgentWorkflow it is one. Here it is two, and three where the cancelled step is
     # quicker than the new run: LlamaIndex lets them race.
-    assert len(found) > 1
+    assert len(found) in (2, 3)
     counts = [[" ".join(said).count(text) for text in SAID] for said in found]
     assert [1, 1, 1] in counts
