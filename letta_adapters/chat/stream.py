@@ -218,7 +218,7 @@ class ChatStream(AsyncIterator[ChatEvent]):
                 return None, ""
             found = await self._find(route, where)
             if found is not None and not listed_late:
-                found = await self._once_over(route, where)
+                found = await self._once_over(route, where, found)
         except NotFoundError:
             if not bound:
                 raise
@@ -235,20 +235,33 @@ class ChatStream(AsyncIterator[ChatEvent]):
             found = replay.after_results(items, route.result_ids)
         return found
 
-    async def _once_over(self, route: Route, where: Conversation) -> replay.StoredAnswer | None:
+    async def _once_over(
+        self, route: Route, where: Conversation, found: replay.StoredAnswer | None
+    ) -> replay.StoredAnswer | None:
         """Return this call as it is stored once no turn of it is active any more.
 
-        Letta Code stores a message before it says that the turn is active. So a message without
-        an answer is looked at for a moment, unless this process has sent it: then it knows more.
+        Letta Code stores a message before it says that the turn is active, and the answer while it
+        grows. So an idle conversation tells something only if an answer was there before it was
+        asked about, and a message without one is looked at for a moment, unless this process has
+        sent it: then it knows more.
+
+        Args:
+            route: The route of the call.
+            where: The conversation.
+            found: The call as it was stored a moment ago.
         """
         ours = recent.get(where.agent_id, route.key) is not None
         until = time.monotonic() + (0.0 if ours else _BEGIN_SECONDS)
-        while True:
+        while found is not None:
+            had_begun = bool(found.messages)
             await self._has_run(route, where)
             found = await self._find(route, where)
-            if found is None or found.messages or time.monotonic() >= until:
-                return found
-            await asyncio.sleep(_LOOK_SECONDS)
+            said = found is not None and bool(found.messages)
+            if had_begun or not (said or time.monotonic() < until):
+                break
+            if not said:
+                await asyncio.sleep(_LOOK_SECONDS)
+        return found
 
     async def _has_run(self, route: Route, where: Conversation) -> bool:
         """Wait for an earlier run of this call; return whether any ran since its last answer."""

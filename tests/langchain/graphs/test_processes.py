@@ -104,10 +104,22 @@ def test_a_node_whose_process_died_says_nothing_twice(processes: Processes) -> N
     assert world.holds() == {"T/chat": ["one"]}
 
 
-def test_a_call_that_another_process_is_making_is_waited_for(processes: Processes) -> None:
-    """Both are asked the same, as when a request is sent to two workers of a server."""
+@pytest.mark.parametrize(
+    ("delay", "looks"),
+    [(0, []), (2, [0, 0]), (2, [0, 3.5])],
+    ids=["at work", "stored, and not active yet", "active as it is read"],
+)
+def test_a_call_that_another_process_is_making_is_waited_for(
+    processes: Processes, monkeypatch: pytest.MonkeyPatch, delay: float, looks: list[float]
+) -> None:
+    """Both are asked the same, as when a request is sent to two workers of a server.
+
+    Letta Code stores a message before it says that the message's turn is active, and the answer as
+    it grows. ``looks``: what it is asked before it says so takes these seconds to be heard.
+    """
     world = processes.world
-    world.script("Hello.", Reply(text=[f"word{n} " for n in range(12)], token_delay=0.5), "Never.")
+    words = [f"word{n} " for n in range(12)]
+    world.script("Hello.", Reply(text=words, delay=delay, token_delay=0.5), "Never.")
     model = world.model()
     model.invoke([HumanMessage("hello", id="h-0")], world.config())
     other = processes.start("call", "Count.", id="h-1")
@@ -117,34 +129,18 @@ def test_a_call_that_another_process_is_making_is_waited_for(processes: Processe
             assert other.poll() is None
             time.sleep(0.1)
         world.as_another_process()
+        left, says = iter(looks), Live.says
+
+        def says_late(self: Live, id_: str) -> bool:
+            if (seconds := next(left, None)) is None:
+                return says(self, id_)
+            time.sleep(seconds)
+            return False
+
+        monkeypatch.setattr(Live, "says", says_late)
         again = model.invoke([HumanMessage("Count.", id="h-1")], world.config())
     finally:
         theirs = finish(other)
     assert again.text.split() == theirs["text"].split() == [f"word{n}" for n in range(12)]
     assert again.response_metadata["replayed"]
-    assert world.said(conversation) == ["hello", "Count."]
-
-
-def test_a_turn_that_does_not_show_yet_is_waited_for(
-    processes: Processes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Letta Code stores a message before it says that the message's turn is active."""
-    world = processes.world
-    world.script("Hello.", Reply(text=[f"word{n} " for n in range(6)], delay=2), "Never.")
-    model = world.model()
-    model.invoke([HumanMessage("hello", id="h-0")], world.config())
-    other = processes.start("call", "Count.", id="h-1")
-    try:
-        conversation = world.id_of("T")
-        while "Count." not in world.said(conversation):
-            assert other.poll() is None
-            time.sleep(0.1)
-        world.as_another_process()
-        looks = iter([False, False])
-        says = Live.says
-        monkeypatch.setattr(Live, "says", lambda self, id_: next(looks, True) and says(self, id_))
-        again = model.invoke([HumanMessage("Count.", id="h-1")], world.config())
-    finally:
-        theirs = finish(other)
-    assert again.text.split() == theirs["text"].split() == [f"word{n}" for n in range(6)]
     assert world.said(conversation) == ["hello", "Count."]
