@@ -23,7 +23,7 @@ from pydantic import (
 )
 from typing_extensions import Self
 
-from letta_adapters.backends.config_data import spec_from_data, spec_to_data
+from letta_adapters.backends.config import spec_from_data, spec_to_data
 from letta_adapters.chat import ChatClients
 from letta_adapters.chat.runner import ChatRunner
 from letta_adapters.errors import InvalidInputError

@@ -12,7 +12,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from letta_adapters.backends.config_data import spec_from_data, spec_to_data
+from letta_adapters.backends.config import spec_from_data, spec_to_data
 from letta_adapters.chat import ChatClients
 from letta_adapters.errors import InvalidInputError
 
