@@ -10,11 +10,14 @@ import pytest
 from letta_adapters import MemoryBlock, UnsupportedOptionError
 from letta_adapters.backends.app_server.agents import _check_blocks
 from letta_adapters.backends.app_server.options import refuse
-from letta_adapters.backends.base import CAPABILITIES, OPTION_SUPPORT, check_supported, has
 from letta_adapters.backends.capabilities import (
+    CAPABILITIES,
     LETTA_CODE_LIMITS,
     MEANINGS,
+    OPTION_SUPPORT,
     capability_table,
+    check_supported,
+    has,
     option_table,
 )
 from letta_adapters.options import AgentOptions, SessionOptions

@@ -1,22 +1,20 @@
-"""The protocols that a backend fulfils, and the options that each kind of backend has.
+"""The protocols that a backend fulfils, and the values that it takes and gives.
 
 Internal: not part of the public API.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
-
-from pydantic import BaseModel
+from typing import Any, Final, Literal, Protocol
 
 from letta_adapters._utils.checks import AGENT, CONVERSATION, checked_id
-from letta_adapters.backends.changes import Change
 from letta_adapters.backends.config import RuntimeStatus
 from letta_adapters.engine.turn_state import TurnState
-from letta_adapters.errors import TurnFailedError, UnsupportedOptionError
+from letta_adapters.errors import TurnFailedError
 from letta_adapters.messages import Message, MessagePage, PendingToolCall
 from letta_adapters.options import AgentOptions, SessionOptions
 
@@ -26,69 +24,13 @@ inside_a_turn: ContextVar[bool] = ContextVar("letta_inside_a_turn", default=Fals
 DEFAULT = "default"
 Order = Literal["asc", "desc"]
 
-# Options that not every backend has, each with the backends that do.
-_LETTA_CODE = ("local", "remote")
-OPTION_SUPPORT: Mapping[str, tuple[str, ...]] = {
-    "agent_free": _LETTA_CODE,
-    "append_system_prompt": _LETTA_CODE,
-    "personality": _LETTA_CODE,
-    "secrets": _LETTA_CODE,
-    "toolset": _LETTA_CODE,
-    "memfs": _LETTA_CODE,
-    "memfs_startup": _LETTA_CODE,
-    "skill_sources": _LETTA_CODE,
-    "system_info_reminder": _LETTA_CODE,
-    "sleeptime": _LETTA_CODE,
-    "stateless": ("local",),
-    "cwd": _LETTA_CODE,
-    "permission_mode": _LETTA_CODE,
-    "allowed_tools": _LETTA_CODE,
-    "disallowed_tools": _LETTA_CODE,
-    "include_status_messages": _LETTA_CODE,
-    "block_ids": ("rest",),
-    "max_steps": ("rest",),
-    "embedding": ("rest",),
-    "tool_ids": ("rest",),
+_ITEM: Final = re.compile(r"/v1/(agents|conversations)/([^/]+)/?")
+# The commands of Letta Code that change one of them: its kind, and whether it is gone then.
+_COMMANDS: Final[Mapping[str, tuple[str, bool]]] = {
+    "agent_delete": ("agents", True),
+    "agent_update": ("agents", False),
+    "conversation_update": ("conversations", False),
 }
-
-
-# The kind of Letta Code over agents that live on a Letta API: ``Local(api=...)``, or such an App
-# Server.
-ON_API = "api"
-# Properties of conversations that are no options, each with the kinds of backend that have it.
-_ANY_CODE = (*_LETTA_CODE, ON_API)
-CAPABILITIES: Mapping[str, tuple[str, ...]] = {
-    "durable_pending_calls": ("rest",),
-    "editable_server_tools": _ANY_CODE,
-    "exact_failures": ("rest", *_LETTA_CODE),
-    "failed_input_is_dropped": ("rest", ON_API),
-    "final_refusals": ("rest", ON_API),
-    "live_history": _LETTA_CODE,
-    "messages_of_any_role": ("rest",),
-    "model_settings": ("rest",),
-    "parallel_calls": _ANY_CODE,
-    "removable_conversations": ("rest",),
-    "shared_queue": _ANY_CODE,
-    "system_message_listed": ("rest", ON_API),
-    "tool_errors_listed": ("rest", ON_API),
-    "tools_told": ("rest", *_LETTA_CODE),
-    "usable_after_a_cut": ("rest", ON_API),
-    "whole_answers_only": ("rest", ON_API),
-}
-
-
-def has(kind: str, capability: str) -> bool:
-    """Return whether conversations of that kind of backend have it; see ``docs/options.md``."""
-    return kind in CAPABILITIES[capability]
-
-
-def check_supported(options: BaseModel, backend: str) -> None:
-    """Refuse, before any I/O, an option that was set and that ``backend`` does not have."""
-    # Sorted, so that of several such options the same one is always named.
-    for option in sorted(options.model_fields_set):
-        supported = OPTION_SUPPORT.get(option)
-        if supported and backend not in supported and getattr(options, option) not in (None, ()):
-            raise UnsupportedOptionError(option, backend=backend, supported_by=supported)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +165,47 @@ class DeniedRounds:
                 hint="Tell the agent in the denial's message what to do instead, or raise "
                 "max_denied_rounds.",
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of an agent or a conversation; ``gone`` means that it was deleted or archived."""
+
+    agent_id: str = ""
+    conversation_id: str = ""
+    gone: bool = False
+
+    def concerns(self, agent_id: str, conversation_id: str) -> bool:
+        """Return whether the change is about this conversation, or its agent."""
+        if self.agent_id:
+            return self.agent_id == agent_id
+        return self.conversation_id == conversation_id
+
+
+def change_of(method: str, path: str, body: Mapping[str, Any] | None) -> Change | None:
+    """Return the change that a successful call has made; ``None`` if nothing cached has changed.
+
+    Args:
+        method: The method, as ``client.request`` takes it (``"COMMAND"`` included).
+        path: The path of the request, or the name of the command.
+        body: The body of the request, or the fields of the command.
+    """
+    given = body or {}
+    if method == "COMMAND":
+        kind, gone = _COMMANDS.get(path, ("", False))
+        field = "agent_id" if kind == "agents" else "conversation_id"
+        # A command has its own fields, and the change itself one level deeper.
+        id_, fields = str(given.get(field) or ""), given.get("body")
+        given = fields if isinstance(fields, Mapping) else {}
+    else:
+        found = _ITEM.fullmatch(path.partition("?")[0])
+        kind, id_ = (found[1], found[2]) if found and method in ("PATCH", "DELETE") else ("", "")
+        gone = method == "DELETE"
+    if kind == "agents":
+        return Change(agent_id=id_, gone=gone)
+    if kind == "conversations":
+        return Change(conversation_id=id_, gone=gone or given.get("archived") is True)
+    return None
 
 
 @dataclass(frozen=True, slots=True)

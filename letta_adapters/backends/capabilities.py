@@ -1,4 +1,6 @@
-"""Tables of options and of capabilities by backend, printed by running this module.
+"""The options and the capabilities of each kind of backend.
+
+Run as a module, it prints their tables for ``docs/options.md``.
 
 Internal: not part of the public API.
 """
@@ -8,9 +10,35 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from letta_adapters.backends.base import CAPABILITIES, OPTION_SUPPORT
+from pydantic import BaseModel
+
+from letta_adapters.errors import UnsupportedOptionError
 from letta_adapters.options import AgentOptions, SessionOptions
 
+# Options that not every backend has, each with the backends that do.
+_LETTA_CODE = ("local", "remote")
+OPTION_SUPPORT: Mapping[str, tuple[str, ...]] = {
+    "agent_free": _LETTA_CODE,
+    "append_system_prompt": _LETTA_CODE,
+    "personality": _LETTA_CODE,
+    "secrets": _LETTA_CODE,
+    "toolset": _LETTA_CODE,
+    "memfs": _LETTA_CODE,
+    "memfs_startup": _LETTA_CODE,
+    "skill_sources": _LETTA_CODE,
+    "system_info_reminder": _LETTA_CODE,
+    "sleeptime": _LETTA_CODE,
+    "stateless": ("local",),
+    "cwd": _LETTA_CODE,
+    "permission_mode": _LETTA_CODE,
+    "allowed_tools": _LETTA_CODE,
+    "disallowed_tools": _LETTA_CODE,
+    "include_status_messages": _LETTA_CODE,
+    "block_ids": ("rest",),
+    "max_steps": ("rest",),
+    "embedding": ("rest",),
+    "tool_ids": ("rest",),
+}
 # Limits of an option on a backend that has it, each refused by name. Every entry is held by a test.
 LETTA_CODE_LIMITS: Final[Mapping[str, str]] = {
     "allowed_tools": "names of tools, no patterns",
@@ -30,6 +58,29 @@ REST_LIMITS: Final[Mapping[str, str]] = {
     "can_use_tool": "refused if the agent has a tool that the server runs without asking",
     "model": "for a session: not on the default conversation",
     "system_prompt": "for an agent only",
+}
+# The kind of Letta Code over agents that live on a Letta API: ``Local(api=...)``, or such an App
+# Server.
+ON_API = "api"
+# Properties of conversations that are no options, each with the kinds of backend that have it.
+_ANY_CODE = (*_LETTA_CODE, ON_API)
+CAPABILITIES: Mapping[str, tuple[str, ...]] = {
+    "durable_pending_calls": ("rest",),
+    "editable_server_tools": _ANY_CODE,
+    "exact_failures": ("rest", *_LETTA_CODE),
+    "failed_input_is_dropped": ("rest", ON_API),
+    "final_refusals": ("rest", ON_API),
+    "live_history": _LETTA_CODE,
+    "messages_of_any_role": ("rest",),
+    "model_settings": ("rest",),
+    "parallel_calls": _ANY_CODE,
+    "removable_conversations": ("rest",),
+    "shared_queue": _ANY_CODE,
+    "system_message_listed": ("rest", ON_API),
+    "tool_errors_listed": ("rest", ON_API),
+    "tools_told": ("rest", *_LETTA_CODE),
+    "usable_after_a_cut": ("rest", ON_API),
+    "whole_answers_only": ("rest", ON_API),
 }
 # The meaning of each capability, and how a backend is without it.
 MEANINGS: Final[Mapping[str, tuple[str, str]]] = {
@@ -103,6 +154,20 @@ MEANINGS: Final[Mapping[str, tuple[str, str]]] = {
         "again in this process, asks the agent to go on",
     ),
 }
+
+
+def has(kind: str, capability: str) -> bool:
+    """Return whether conversations of that kind of backend have it; see ``docs/options.md``."""
+    return kind in CAPABILITIES[capability]
+
+
+def check_supported(options: BaseModel, backend: str) -> None:
+    """Refuse, before any I/O, an option that was set and that ``backend`` does not have."""
+    # Sorted, so that of several such options the same one is always named.
+    for option in sorted(options.model_fields_set):
+        supported = OPTION_SUPPORT.get(option)
+        if supported and backend not in supported and getattr(options, option) not in (None, ()):
+            raise UnsupportedOptionError(option, backend=backend, supported_by=supported)
 
 
 def capability_table() -> str:

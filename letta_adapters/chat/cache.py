@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 from letta_adapters._utils.bounded import BOUND, Bounded
-from letta_adapters.backends.base import Conversation
-from letta_adapters.backends.changes import Change
+from letta_adapters.backends.base import Change, Conversation
 from letta_adapters.client.client import requests_of
 from letta_adapters.messages import Message
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from letta_adapters.backends.base import Conversation, Opened, Target, check_supported, has
+from letta_adapters.backends.base import Conversation, Opened, Target
+from letta_adapters.backends.capabilities import check_supported, has
 from letta_adapters.chat.cache import memo_of
 from letta_adapters.chat.request import ChatRequest
 from letta_adapters.chat.scope import THREAD_PREFIX

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from letta_adapters.backends.base import Conversation, Sent, has
+from letta_adapters.backends.base import Conversation, Sent
+from letta_adapters.backends.capabilities import has
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.payload import GO_ON
 from letta_adapters.client.client import slots_of

@@ -321,7 +321,7 @@ def make_session(
     off_loop: bool = False,
 ) -> AsyncSession:
     """Validate the options against the client's backend and make a session that is not open yet."""
-    from letta_adapters.backends.base import check_supported
+    from letta_adapters.backends.capabilities import check_supported
 
     checked = SessionOptions(**options)
     check_supported(checked, client.backend.name)

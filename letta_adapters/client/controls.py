@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from letta_adapters.backends.base import Conversation, Opened, check_supported, has
+from letta_adapters.backends.base import Conversation, Opened
+from letta_adapters.backends.capabilities import check_supported, has
 from letta_adapters.errors import InvalidInputError, ServerError
 from letta_adapters.options import PermissionMode, SessionOptions, Toolset
 

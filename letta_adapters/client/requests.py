@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from letta_adapters._utils.checks import checked_method
-from letta_adapters.backends.base import Backend
-from letta_adapters.backends.changes import Change, change_of
+from letta_adapters.backends.base import Backend, Change, change_of
 from letta_adapters.client.handles import Handles
 
 

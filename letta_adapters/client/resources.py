@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from letta_adapters._utils.checks import checked_id
 from letta_adapters.backends.agent_settings import SETTINGS, without_own
-from letta_adapters.backends.changes import Change
+from letta_adapters.backends.base import Change
 from letta_adapters.client.requests import Requests
 from letta_adapters.errors import InvalidInputError, NotFoundError, UnsupportedOptionError
 from letta_adapters.options import AgentOptions, literal_prompt

@@ -20,7 +20,7 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.workflow import Context
 
-from letta_adapters.backends.base import has
+from letta_adapters.backends.capabilities import has
 from letta_adapters.chat.constrained import Calling
 from letta_adapters.chat.request import ChatRequest
 from letta_adapters.chat.response import Answer, ResponseReader

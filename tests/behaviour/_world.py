@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from letta_adapters import AsyncLettaClient, Remote, Rest
-from letta_adapters.backends import base
+from letta_adapters.backends import capabilities
 from letta_adapters.client.client import slots_of
 from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.live.faces import sync_client
@@ -82,11 +82,11 @@ class World:
 
     def has(self, capability: str) -> bool:
         """Is this kind of Letta like that? See ``docs/options.md``."""
-        return base.has(self.kind, capability)
+        return capabilities.has(self.kind, capability)
 
     def supports(self, option: str) -> bool:
         """Does this kind of Letta have the option?"""
-        return self.backend in base.OPTION_SUPPORT.get(option, (self.backend,))
+        return self.backend in capabilities.OPTION_SUPPORT.get(option, (self.backend,))
 
     def otid(self, name: str) -> str:
         """An ``otid`` that a recording holds too."""
@@ -227,7 +227,7 @@ class AppServerWorld(World):
 class OnApiWorld(AppServerWorld):
     """Letta Code over agents that live on a Letta API."""
 
-    kind = base.ON_API
+    kind = capabilities.ON_API
     model = RestWorld.model
     limit = 3.0
     settle = 15.0

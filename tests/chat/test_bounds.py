@@ -11,7 +11,7 @@ from langchain_core.messages import HumanMessage
 
 from letta_adapters import AsyncLettaClient, Rest
 from letta_adapters._utils.bounded import BOUND, Bounded
-from letta_adapters.backends.changes import Change, change_of
+from letta_adapters.backends.base import Change, change_of
 from letta_adapters.chat import clients
 from letta_adapters.chat.cache import Memo, memo_of, recent
 from letta_adapters.client.client import is_busy, slots_of

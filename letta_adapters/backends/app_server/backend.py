@@ -43,7 +43,7 @@ from letta_adapters.backends.app_server.turn import AppChannel
 from letta_adapters.backends.app_server.vision import Vision
 from letta_adapters.backends.base import (
     DEFAULT,
-    ON_API,
+    Change,
     Conversation,
     LiveState,
     Opened,
@@ -51,9 +51,8 @@ from letta_adapters.backends.base import (
     Sent,
     Target,
     TurnSettings,
-    check_supported,
 )
-from letta_adapters.backends.changes import Change
+from letta_adapters.backends.capabilities import ON_API, check_supported
 from letta_adapters.backends.config import RuntimeStatus
 from letta_adapters.engine.app_server import Verdict
 from letta_adapters.errors import (

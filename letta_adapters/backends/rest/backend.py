@@ -15,6 +15,7 @@ from letta_adapters.backends import default_agent
 from letta_adapters.backends.agent_settings import keep_own
 from letta_adapters.backends.base import (
     DEFAULT,
+    Change,
     Conversation,
     LiveState,
     Opened,
@@ -22,9 +23,8 @@ from letta_adapters.backends.base import (
     Sent,
     Target,
     TurnSettings,
-    check_supported,
 )
-from letta_adapters.backends.changes import Change
+from letta_adapters.backends.capabilities import check_supported
 from letta_adapters.backends.config import Rest, RuntimeStatus
 from letta_adapters.backends.rest import approvals, recovery, stored_messages
 from letta_adapters.backends.rest import turn as channel
