@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from letta_adapters import Local, Remote, Rest
 from letta_adapters.backends.base import Conversation
-from letta_adapters.backends.rest import recovery
+from letta_adapters.backends.rest import conversations, recovery
 from letta_adapters.chat.marker import Marker
 from letta_adapters.client.client import AsyncLettaClient
 from letta_adapters.errors import (
@@ -100,7 +100,7 @@ def test_a_run_id_of_the_server_s_that_is_none_is_a_protocol_error(bad: Any) -> 
 
 def test_a_conversation_made_by_hand_is_checked_where_it_becomes_a_path() -> None:
     with pytest.raises(InvalidInputError):
-        recovery.conversation_path(Conversation("agent-1", "conv-1/../x"))
+        conversations.conversation_path(Conversation("agent-1", "conv-1/../x"))
 
 
 @pytest.mark.parametrize("made", [{"id": "conv-1/../../x"}, {"id": ["conv-1"]}, [], {}, "conv-1"])

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.base import DEFAULT, Conversation, Order
-from letta_adapters.backends.stored_order import newest_first
+from letta_adapters.backends.pages import newest_first
 from letta_adapters.engine.otids import same_call
 from letta_adapters.errors import InvalidInputError, ProtocolError
 from letta_adapters.messages import MessagePage

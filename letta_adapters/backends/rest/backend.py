@@ -26,7 +26,7 @@ from letta_adapters.backends.base import (
 )
 from letta_adapters.backends.capabilities import check_supported
 from letta_adapters.backends.config import Rest, RuntimeStatus
-from letta_adapters.backends.rest import approvals, recovery, stored_messages
+from letta_adapters.backends.rest import conversations, recovery
 from letta_adapters.backends.rest import turn as channel
 from letta_adapters.backends.rest.http import Http
 from letta_adapters.errors import (
@@ -201,19 +201,19 @@ class RestBackend:
         limit: int,
     ) -> MessagePage:
         """Return one page of stored messages."""
-        return await stored_messages.fetch_page(
+        return await conversations.fetch_page(
             self._http, conversation, before=before, after=after, order=order, limit=limit
         )
 
     async def pending_calls(self, conversation: Conversation) -> tuple[PendingToolCall, ...]:
         """Return the tool calls that wait for an answer."""
-        return await approvals.pending_calls(self._http, conversation)
+        return await conversations.pending_calls(self._http, conversation)
 
     async def deny(
         self, conversation: Conversation, calls: Sequence[PendingToolCall], reason: str
     ) -> None:
         """Deny pending calls without a model call."""
-        await approvals.deny(self._http, conversation, calls, reason)
+        await conversations.deny(self._http, conversation, calls, reason)
 
     async def abort(self, conversation: Conversation) -> bool:
         """Cancel the active run; return ``False`` if there was none."""
@@ -240,7 +240,7 @@ class RestBackend:
                 reason="the default conversation always uses its agent's model.",
             )
         await self._http.send(
-            "PATCH", recovery.conversation_path(conversation), body={"model": model}
+            "PATCH", conversations.conversation_path(conversation), body={"model": model}
         )
 
     async def change_state(self, conversation: Conversation, options: SessionOptions) -> None:

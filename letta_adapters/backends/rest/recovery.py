@@ -21,6 +21,7 @@ from letta_adapters._utils.checks import checked_id
 from letta_adapters._utils.waiting import within
 from letta_adapters.backends.base import DEFAULT, Conversation
 from letta_adapters.backends.http_errors import NO_ACTIVE_RUN
+from letta_adapters.backends.rest.conversations import agent_param, conversation_path
 from letta_adapters.backends.rest.http import Http
 from letta_adapters.engine.otids import same_call
 from letta_adapters.errors import (
@@ -38,23 +39,12 @@ _ACTIVE: Final = ("created", "running")
 _RECENT: Final = 20
 
 
-def conversation_path(conversation: Conversation, tail: str = "") -> str:
-    """Return ``/v1/conversations/{id}{tail}``; raise InvalidInputError if the id is none."""
-    id_ = checked_id(conversation.conversation_id, "a conversation id")
-    return f"/v1/conversations/{id_}{tail}"
-
-
 def run_path(run_id: object, tail: str = "") -> str:
     """Return ``/v1/runs/{id}{tail}``; raise ProtocolError if the server's id is none."""
     try:
         return f"/v1/runs/{checked_id(run_id, 'a run id')}{tail}"
     except InvalidInputError as error:
         raise ProtocolError(f"The server named a run whose id is none: {error.message}") from None
-
-
-def agent_param(conversation: Conversation) -> dict[str, str]:
-    """Return the agent's id where the path does not imply it: for the default conversation."""
-    return {"agent_id": conversation.agent_id} if conversation.conversation_id == DEFAULT else {}
 
 
 async def cancel(http: Http, conversation: Conversation) -> bool:

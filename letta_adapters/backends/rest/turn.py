@@ -14,7 +14,13 @@ from letta_adapters._utils.waiting import within
 from letta_adapters.backends.base import Conversation, ToolAnswer, TurnSettings
 from letta_adapters.backends.http_errors import BACKGROUND_UNAVAILABLE
 from letta_adapters.backends.rest import recovery
-from letta_adapters.backends.rest.approvals import approval_of, deny, pending_calls
+from letta_adapters.backends.rest.conversations import (
+    agent_param,
+    approval_of,
+    conversation_path,
+    deny,
+    pending_calls,
+)
 from letta_adapters.backends.rest.http import STREAM_ERRORS, ByteStream, Http
 from letta_adapters.backends.rest.recovery import Settled
 from letta_adapters.engine.rest import RestTurn
@@ -136,7 +142,7 @@ class RestChannel:
         return not await pending_calls(self._http, self._conversation)
 
     async def _post(self, messages: list[dict[str, Any]]) -> ByteStream:
-        path = recovery.conversation_path(self._conversation, "/messages")
+        path = conversation_path(self._conversation, "/messages")
         body = self._body(messages)
         self._active = True
         self._cancelled = False
@@ -164,7 +170,7 @@ class RestChannel:
             "streaming": True,
             "stream_tokens": self._settings.include_partial_messages,
             "include_pings": True,
-            **recovery.agent_param(self._conversation),
+            **agent_param(self._conversation),
         }
         if self._settings.client_tools:
             # The server forgets them between requests.

@@ -1,0 +1,135 @@
+"""The conversations of the Letta API: pages of stored messages, and the tool calls that wait.
+
+The odd behaviour of the API's pages is evened out here. The rules: docs/protocol.md ("Pages of
+stored messages", and "Approvals and client-side tools").
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from letta_adapters._utils.checks import checked_id
+from letta_adapters.backends.base import DEFAULT, Conversation, Order, ToolAnswer
+from letta_adapters.backends.pages import newest_first
+from letta_adapters.backends.rest.http import STREAM_ERRORS, Http
+from letta_adapters.engine.rest import RestTurn
+from letta_adapters.errors import InvalidInputError, ProtocolError
+from letta_adapters.messages import MessagePage, PendingToolCall
+
+
+def conversation_path(conversation: Conversation, tail: str = "") -> str:
+    """Return ``/v1/conversations/{id}{tail}``; raise InvalidInputError if the id is none."""
+    id_ = checked_id(conversation.conversation_id, "a conversation id")
+    return f"/v1/conversations/{id_}{tail}"
+
+
+def agent_param(conversation: Conversation) -> dict[str, str]:
+    """Return the agent's id where the path does not imply it: for the default conversation."""
+    return {"agent_id": conversation.agent_id} if conversation.conversation_id == DEFAULT else {}
+
+
+async def fetch_page(
+    http: Http,
+    conversation: Conversation,
+    *,
+    before: str | None,
+    after: str | None,
+    order: Order,
+    limit: int,
+) -> MessagePage:
+    """Return one page; ``limit`` counts stored messages, each of which can be several items."""
+    cursors = {"before": before, "after": after}
+    for name, cursor in cursors.items():
+        # The server answers an unknown cursor with the first page, and paging would never end.
+        if cursor is not None and not cursor.startswith("message-"):
+            raise InvalidInputError(f"{name}={cursor!r} is not a message id.")
+    params = {"order": order, "limit": limit, **cursors, **agent_param(conversation)}
+    path = conversation_path(conversation, "/messages")
+    messages = await http.read(path, params)
+    if order == "desc":
+        messages = newest_first(messages)
+    ids = [message["id"] for message in messages]
+    if (before or after) in ids:
+        raise ProtocolError("The server returned the page's own cursor: paging would loop.")
+    last = ids[-1] if ids else None
+    forward = order == "asc"
+    more = False
+    # The API does not say whether there is more. A full page may be the last, so one more is asked
+    # for.
+    if len(set(ids)) >= limit:
+        cursor = "after" if forward else "before"
+        probe = params | {"limit": 1, "before": None, "after": None, cursor: last}
+        more = bool(await http.read(path, probe))
+    return MessagePage(messages, None if forward else last, more, last if forward else None, order)
+
+
+def approval_of(answer: ToolAnswer) -> dict[str, Any]:
+    """Return one answer as the API takes it."""
+    if answer.returned is not None:
+        return {
+            "type": "tool",
+            "tool_call_id": answer.tool_call_id,
+            "tool_return": answer.returned,
+            "status": "error" if answer.is_error else "success",
+        }
+    item: dict[str, Any] = {
+        "type": "approval",
+        "tool_call_id": answer.tool_call_id,
+        "approve": answer.approve,
+    }
+    if not answer.approve or answer.reason:
+        item["reason"] = answer.reason
+    return item
+
+
+async def pending_calls(http: Http, conversation: Conversation) -> tuple[PendingToolCall, ...]:
+    """Return the calls that wait: those of the newest stored message, if it asks for approval."""
+    params = {"order": "desc", "limit": 1, **agent_param(conversation)}
+    newest = await http.read(conversation_path(conversation, "/messages"), params)
+    calls: list[Mapping[str, Any]] = []
+    for message in newest:
+        if message.get("message_type") == "approval_request_message":
+            # Several calls are a list, a single one is an object of its own.
+            calls += message.get("tool_calls") or [message.get("tool_call") or {}]
+    return tuple(
+        PendingToolCall(c["tool_call_id"], c.get("name") or "", c.get("arguments") or "")
+        for c in calls
+        if c.get("tool_call_id")
+    )
+
+
+async def deny(
+    http: Http, conversation: Conversation, calls: Sequence[PendingToolCall], reason: str
+) -> None:
+    """Deny pending calls at no model cost: with ``max_steps: 1`` the turn ends at the denial.
+
+    Raises:
+        LettaError: The server refused the denial.
+    """
+    answers = [ToolAnswer(c.tool_call_id, c.tool_name, reason=reason) for c in calls]
+    body = {
+        "messages": [{"type": "approval", "approvals": [approval_of(a) for a in answers]}],
+        "streaming": True,
+        "max_steps": 1,
+        **agent_param(conversation),
+    }
+    stream = await http.stream(conversation_path(conversation, "/messages"), body)
+    state = RestTurn()
+    try:
+        while not state.segment_over:
+            state.feed(await stream.next_chunk())
+        await stream.drain()
+    except StopAsyncIteration:
+        pass
+    except STREAM_ERRORS as cause:
+        raise stream.error(cause) from cause
+    finally:
+        await stream.aclose()
+    # The end of the steps is expected, and a call that nobody waits for any more needs no denial.
+    state.end_segment()
+    failure = state.failure
+    if failure is not None and failure.code not in ("max_steps", "no_pending_approval"):
+        raise state.error()
