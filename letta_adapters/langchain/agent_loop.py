@@ -35,7 +35,7 @@ from langchain_core.tools import BaseTool, StructuredTool
 from letta_adapters._utils.invoke import invoke_callable, is_async_callable
 from letta_adapters.errors import TurnFailedError
 from letta_adapters.langchain._compat import in_graph, passes_through, wants_events
-from letta_adapters.langchain.metadata import NOTES, QUESTIONS
+from letta_adapters.langchain.chunks import NOTES, QUESTIONS
 from letta_adapters.langchain.tools import (
     NOT_ASKED,
     ServerTools,

@@ -27,12 +27,11 @@ from letta_adapters.chat.constrained import Calling
 from letta_adapters.chat.constraints import from_tool_choice
 from letta_adapters.chat.conversations import about_model
 from letta_adapters.chat.response import Answer
-from letta_adapters.langchain.chunks import ChunkMaker, message_of
+from letta_adapters.langchain.chunks import PROVIDER, ChunkMaker, message_of
 from letta_adapters.langchain.configuration import Placed
 from letta_adapters.langchain.errors import langchain_errors
 from letta_adapters.langchain.events import EventMaker
 from letta_adapters.langchain.messages import to_wire_tools
-from letta_adapters.langchain.metadata import PROVIDER
 from letta_adapters.langchain.requests import (
     RequestDefaults,
     build_request,

@@ -13,8 +13,13 @@ from typing import Any
 
 from letta_adapters.chat import ChatEvent
 from letta_adapters.chat.response import Part, ResponseReader
-from letta_adapters.langchain.chunks import block_of
-from letta_adapters.langchain.metadata import NOTES, PROVIDER, metadata_of, usage_metadata_of
+from letta_adapters.langchain.chunks import (
+    NOTES,
+    PROVIDER,
+    block_of,
+    metadata_of,
+    usage_metadata_of,
+)
 from letta_adapters.messages import ToolCallMessage
 
 Event = dict[str, Any]

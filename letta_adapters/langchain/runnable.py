@@ -10,17 +10,18 @@ from langchain_core.callbacks import (
     AsyncCallbackManagerForChainRun,
     CallbackManagerForChainRun,
 )
-from langchain_core.messages import AIMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, convert_to_messages
+from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.tools import BaseTool, StructuredTool
 from pydantic import BaseModel, RootModel
 
 from letta_adapters.errors import InvalidInputError
+from letta_adapters.langchain._compat import find_task, in_graph
 from letta_adapters.langchain.agent_loop import AgentLoop, LoopSettings, Output, made_of
 from letta_adapters.langchain.agent_loop import Steps as _Steps
 from letta_adapters.langchain.chat_model import ChatLetta
 from letta_adapters.langchain.errors import langchain_errors
-from letta_adapters.langchain.inputs import as_messages
 from letta_adapters.langchain.tools import as_base_tools
 from letta_adapters.langchain.turn_stream import (
     AsyncTurnStream,
@@ -407,3 +408,36 @@ def _check(output: str, max_rounds: int, model: object, fields: dict[str, Any]) 
         )
     if max_rounds < 1:
         raise InvalidInputError("max_rounds must be at least 1.")
+
+
+def as_messages(input: Any, config: RunnableConfig) -> list[BaseMessage]:
+    """Return the messages in an input.
+
+    Args:
+        input: Text, a message, messages, a prompt value, or a dict with ``messages``.
+        config: The configuration of the run.
+
+    Raises:
+        InvalidInputError: The input is none of these.
+    """
+    given = input.get("messages") if isinstance(input, dict) else input
+    if isinstance(given, str):
+        given = [HumanMessage(given)]
+    elif isinstance(given, BaseMessage):
+        given = [given]
+    elif isinstance(given, PromptValue):
+        given = given.to_messages()
+    if not isinstance(given, Sequence) or not given:
+        raise InvalidInputError(
+            f"LettaRunnable cannot take {type(input).__name__}.",
+            hint='Give text, messages, or {"messages": [...]}.',
+        )
+    messages = convert_to_messages(given)
+    last = messages[-1]
+    if last.id is None and in_graph(config):
+        # When it is resumed, the node runs again from its start: an id made from its task lets the
+        # same message be known again, so that it is not sent twice.
+        task = find_task(config)
+        if task:
+            messages = [*messages[:-1], last.model_copy(update={"id": f"{task}:{len(messages)}"})]
+    return messages
