@@ -35,14 +35,12 @@ from letta_adapters.chat import ChatRequest, Marker, ResponseCompleted, replay
 from letta_adapters.errors import HistoryMismatchError, InvalidInputError, TurnFailedError
 from letta_adapters.llama_index._compat import MEMORY, WORKFLOW_KWARGS, is_verbose
 from letta_adapters.llama_index.approvals import ApprovalRequiredEvent, ApprovalResponseEvent
-from letta_adapters.llama_index.contexts import begin_anew
-from letta_adapters.llama_index.history import History
+from letta_adapters.llama_index.configuration import WHERE, data_of, refuse_unknown
+from letta_adapters.llama_index.contexts import begin_anew, is_last_step, run_of
 from letta_adapters.llama_index.instrumentation import Observation
 from letta_adapters.llama_index.llm import LettaLLM
-from letta_adapters.llama_index.memory import LettaMemory, make_storable
+from letta_adapters.llama_index.memory import History, LettaMemory, make_storable
 from letta_adapters.llama_index.messages import to_wire_tools, tool_answer
-from letta_adapters.llama_index.runs import is_last_step, run_of
-from letta_adapters.llama_index.serialization import WHERE, data_of, refuse_unknown
 from letta_adapters.llama_index.state import LIMIT, AgentState
 from letta_adapters.llama_index.step import StepReader
 from letta_adapters.llama_index.stopping import _AgentLLM

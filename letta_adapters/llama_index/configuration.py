@@ -1,7 +1,7 @@
-"""Keep the backend of an LLM or an agent in LlamaIndex' dumps, pickles and copies.
+"""Check the arguments of an LLM or an agent, and keep its backend in dumps, pickles and copies.
 
-These know fields only: without this module, whatever they make would ask the environment for a
-backend, and might talk to another one. A key never is in a dump.
+LlamaIndex' own dumps know fields only: without this module, whatever they make would ask the
+environment for a backend, and might talk to another one. A key never is in a dump.
 
 Internal: not part of the public API.
 """

@@ -1,27 +1,46 @@
-"""Let a new run begin on a context whose last run was cancelled or ran out of time.
+"""Tell one run on a workflow's context from the next, and let a new one begin.
 
-LlamaIndex keeps the state of such a run, and goes on with it beside whatever ``run()`` is asked for
-next: a step is taken again with the old message, a tool is run again, and the time that was used up
-stays used up (``Context._workflow_run`` of llama-index-workflows 2). A ``run()`` with a message
-means a new run, so there it gets the context's store and nothing else. Without a message it goes on
-with the old run, as always.
+LlamaIndex keeps the state of a run that was cancelled or ran out of time, and goes on with it
+beside whatever ``run()`` is asked for next: a step is taken again with the old message, a tool is
+run again, and the time that was used up stays used up (``Context._workflow_run`` of
+llama-index-workflows 2). A ``run()`` with a message means a new run, so there it gets the context's
+store and nothing else. Without a message it goes on with the old run, as always.
+
+LlamaIndex has no name for a run that its context keeps, either: a context is stored and made anew
+with every run, also when a run that waits for a person goes on in another process. A new run, alone
+and in an ``AgentWorkflow``, sets ``num_iterations`` to 0; from then on LlamaIndex only adds 1 to it
+and compares it with a whole number (``_init_context`` and ``parse_agent_output`` of
+llama-index-core 0.14). So half an iteration is added by the first of our agents that a run asks,
+which changes no comparison, stays there as long as the run does, and goes with it.
 
 Internal: not part of the public API.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import uuid
+from typing import Any, Final
 
 from llama_index.core.agent.workflow import AgentWorkflow
+from llama_index.core.agent.workflow.agent_context import AgentContext
 from llama_index.core.memory import BaseMemory
 from llama_index.core.workflow import Context
 from workflows.handler import WorkflowHandler
 
-from letta_adapters.llama_index._compat import MEMORY, forget_run, is_live
+from letta_adapters.llama_index._compat import (
+    ITERATIONS,
+    MAX_ITERATIONS,
+    MEMORY,
+    forget_run,
+    is_live,
+)
 from letta_adapters.llama_index.memory import make_storable
 
-_ASKING = ("user_msg", "chat_history", "start_event")
+# The key of the name of a run, in the store of a context.
+_RUN: Final = "letta-run"
+_HALF: Final = 0.5
+# The arguments of ``run()`` that bring a message.
+_ASKING: Final = ("user_msg", "chat_history", "start_event")
 
 
 def begin_anew(workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -70,3 +89,36 @@ class LettaAgentWorkflow(AgentWorkflow):
         """
         begin_anew(self, args, kwargs)
         return super().run(*args, **kwargs)
+
+
+async def run_of(ctx: AgentContext) -> str:
+    """Return the name of the run that this step belongs to; each run has another one."""
+    store: Any = ctx.store
+    count = await store.get(ITERATIONS, default=0)
+    # A whole number: this run has asked none of our agents before.
+    if count == int(count):
+        await store.set(ITERATIONS, count + _HALF)
+        await store.set(_RUN, str(uuid.uuid4()))
+    return str(await store.get(_RUN))
+
+
+async def is_last_step(ctx: AgentContext) -> bool:
+    """Return whether the run ends with this step, so that no tool it asks for will run."""
+    return await iterations(ctx) + 1 >= await _limit(ctx)
+
+
+async def has_reached_limit(ctx: AgentContext) -> bool:
+    """Return whether the run is over the number of steps it may take."""
+    return await iterations(ctx) >= await _limit(ctx)
+
+
+async def iterations(ctx: AgentContext) -> int:
+    """Return how many steps of the run are over."""
+    store: Any = ctx.store
+    return int(await store.get(ITERATIONS, default=0))
+
+
+async def _limit(ctx: AgentContext) -> float:
+    """Return the number of steps that the run may take; infinity without a limit."""
+    store: Any = ctx.store
+    return float(await store.get(MAX_ITERATIONS, default=None) or "inf")

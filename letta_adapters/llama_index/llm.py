@@ -28,11 +28,10 @@ from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.chat.runner import ChatRunner
 from letta_adapters.engine.assembler import parse_arguments
 from letta_adapters.errors import InvalidInputError
-from letta_adapters.llama_index.instrumentation import Observation
+from letta_adapters.llama_index.configuration import WHERE, caller_of, data_of, refuse_unknown
+from letta_adapters.llama_index.instrumentation import Observation, own_span
 from letta_adapters.llama_index.messages import to_entries, to_wire_tools
 from letta_adapters.llama_index.responses import ResponseMaker, as_completion, response_of
-from letta_adapters.llama_index.serialization import WHERE, caller_of, data_of, refuse_unknown
-from letta_adapters.llama_index.spans import own_span
 from letta_adapters.llama_index.structured_output import (
     Draft,
     ObjectMaker,

@@ -22,8 +22,7 @@ from letta_adapters.chat import ChatEvent, ChatRequest, HistoryMessage, Response
 from letta_adapters.chat.constrained import Calling
 from letta_adapters.chat.response import Part
 from letta_adapters.llama_index._compat import TOOL_CALLS
-from letta_adapters.llama_index.responses import usage_of
-from letta_adapters.llama_index.spans import (
+from letta_adapters.llama_index.instrumentation import (
     ServerTool,
     Span,
     dispatcher,
@@ -31,6 +30,7 @@ from letta_adapters.llama_index.spans import (
     tool_span,
     tracing,
 )
+from letta_adapters.llama_index.responses import usage_of
 from letta_adapters.llama_index.state import AgentState
 from letta_adapters.messages import ToolResultMessage
 

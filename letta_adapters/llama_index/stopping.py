@@ -26,9 +26,9 @@ from letta_adapters.chat.request import ChatRequest
 from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.chat.runner import ChatRunner, Drafter, Maker
 from letta_adapters.llama_index._compat import MEMORY
+from letta_adapters.llama_index.contexts import has_reached_limit, run_of
 from letta_adapters.llama_index.llm import LettaLLM
 from letta_adapters.llama_index.messages import to_entries
-from letta_adapters.llama_index.runs import has_reached_limit, run_of
 from letta_adapters.llama_index.state import LIMIT, AgentState
 
 

@@ -13,7 +13,7 @@ from llama_index.core.callbacks.llama_debug import LlamaDebugHandler
 
 from letta_adapters import LettaClient, LettaError
 from letta_adapters.llama_index import LettaAgent, LettaLLM
-from letta_adapters.llama_index.spans import ServerTool, active_span_id
+from letta_adapters.llama_index.instrumentation import ServerTool, active_span_id
 from letta_adapters.testing.llama_index import Spans, watching
 from letta_adapters.testing.llama_index.agents import run
 from letta_adapters.testing.scripted_model import ModelError, Reply, ScriptedModel, ToolUse
