@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, Protocol
 from letta_adapters._utils.checks import AGENT, CONVERSATION, checked_id
 from letta_adapters.backends.config import RuntimeStatus
 from letta_adapters.engine.turn_state import TurnState
-from letta_adapters.errors import TurnFailedError
+from letta_adapters.errors import InvalidInputError, TurnFailedError
 from letta_adapters.messages import Message, MessagePage, PendingToolCall
 from letta_adapters.options import AgentOptions, SessionOptions
 
@@ -23,6 +23,9 @@ inside_a_turn: ContextVar[bool] = ContextVar("letta_inside_a_turn", default=Fals
 
 DEFAULT = "default"
 Order = Literal["asc", "desc"]
+# The number of stored messages on a page, if the caller names none, and the most that it may have.
+PAGE_SIZE: Final = 50
+_MAX_PAGE: Final = 1000
 
 _ITEM: Final = re.compile(r"/v1/(agents|conversations)/([^/]+)/?")
 # The commands of Letta Code that change one of them: its kind, and whether it is gone then.
@@ -31,6 +34,16 @@ _COMMANDS: Final[Mapping[str, tuple[str, bool]]] = {
     "agent_update": ("agents", False),
     "conversation_update": ("conversations", False),
 }
+
+
+def check_page(before: str | None, after: str | None, order: str, limit: int) -> None:
+    """Refuse a page that cannot exist, before any I/O."""
+    if order not in ("asc", "desc"):
+        raise InvalidInputError(f"order must be 'asc' or 'desc', not {order!r}.")
+    if not 1 <= limit <= _MAX_PAGE:
+        raise InvalidInputError(f"limit must be between 1 and {_MAX_PAGE}, not {limit}.")
+    if before is not None and after is not None:
+        raise InvalidInputError("Give either before or after, not both.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,24 @@ from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from letta_adapters._utils.checks import CONVERSATION
-from letta_adapters.backends.base import DEFAULT, Backend, Conversation, Order, Target
+from letta_adapters.backends.base import (
+    DEFAULT,
+    PAGE_SIZE,
+    Backend,
+    Conversation,
+    Order,
+    Target,
+    check_page,
+)
 from letta_adapters.backends.config import BackendSpec, Local, Remote, Rest, RuntimeStatus
-from letta_adapters.client.requests import Requests
-from letta_adapters.client.resources import AsyncAgents, AsyncConversations, AsyncModels
-from letta_adapters.client.session import PAGE_SIZE, AsyncSession, check_page
+from letta_adapters.client.resources import (
+    AsyncAgents,
+    AsyncConversations,
+    AsyncModels,
+    Requests,
+    connect_provider,
+)
+from letta_adapters.client.session import AsyncSession
 from letta_adapters.client.turn_slots import TurnSlots
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.messages import MessagePage, ResultMessage
@@ -242,8 +255,6 @@ class AsyncLettaClient:
             InvalidInputError: There is no such provider (the message names those spelled alike), or
                 fields are missing.
         """
-        from letta_adapters.client.providers import connect_provider
-
         given = {"apiKey": api_key, "baseUrl": base_url, **fields}
         return await connect_provider(self._requests, provider, given)
 

@@ -1,21 +1,24 @@
-"""The management calls of ``client.agents``, ``client.conversations`` and ``client.models``.
+"""The requests of a client that begin no turn: its agents, conversations, models and providers.
 
 They take and return the API's own objects (dicts). Only calls that are needed next to sessions are
-here; ``client.request`` reaches everything else.
+here; ``client.request`` reaches everything else. All go through :class:`Requests`, which tells of
+the changes they make.
 
 Internal: not part of the public API.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import difflib
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from letta_adapters._utils.checks import checked_id
+from letta_adapters._utils.bounded import Bounded
+from letta_adapters._utils.checks import checked_id, checked_method
 from letta_adapters.backends.agent_settings import SETTINGS, without_own
-from letta_adapters.backends.base import Change
-from letta_adapters.client.requests import Requests
+from letta_adapters.backends.base import Backend, Change, change_of
 from letta_adapters.errors import InvalidInputError, NotFoundError, UnsupportedOptionError
 from letta_adapters.options import AgentOptions, literal_prompt
 
@@ -23,6 +26,86 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from letta_adapters.options import AgentKwargs
+
+# Others may give an agent another model, so after this time it is asked for again.
+_HANDLE_SECONDS: Final = 600.0
+
+
+class Handles:
+    """The handles of agents' models, by agent; bounded, and shared by all that use a client."""
+
+    def __init__(self) -> None:
+        self._known: Bounded[str, tuple[str | None, float]] = Bounded()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def note(self, agent_id: str, handle: object) -> None:
+        """Remember an agent's model: its handle, or that it has none."""
+        told = handle if isinstance(handle, str) and handle else None
+        self._known[agent_id] = (told, time.monotonic())
+
+    def forget(self, agent_id: str) -> None:
+        """Forget an agent's model, which may have changed."""
+        self._known.pop(agent_id, None)
+
+    def knows(self, agent_id: str) -> bool:
+        """Return whether the model is known, and was told lately."""
+        return (
+            agent_id in self._known
+            and time.monotonic() - self._known[agent_id][1] < _HANDLE_SECONDS
+        )
+
+    def get(self, agent_id: str) -> str | None:
+        """Return the handle; ``None`` if there is none, or none is known."""
+        return self._known[agent_id][0] if agent_id in self._known else None
+
+
+class Requests:
+    """Requests to one backend; whoever caches agents or conversations is told of their changes.
+
+    Args:
+        backend: The backend on which the agents live.
+        check_usable: Raises if the client is closed, or belongs to another event loop.
+    """
+
+    def __init__(self, backend: Backend, check_usable: Callable[[], None]) -> None:
+        self.backend = backend
+        self.check_usable = check_usable
+        self.handles = Handles()
+        # Functions to call when an agent or a conversation changes, because they cache parts of it.
+        self._watchers: list[Callable[[Change], None]] = []
+
+    async def make(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Make any call; see :meth:`~letta_adapters.AsyncLettaClient.request`."""
+        self.check_usable()
+        verb = checked_method(method)
+        answer = await self.backend.request(verb, path, params=params, body=body)
+        # A call made by hand may change or delete an agent or a conversation that something here
+        # has cached, so it counts like a call of ours.
+        change = change_of(verb, path, body)
+        if change is not None:
+            self.notice(change)
+        return answer
+
+    def watch(self, watcher: Callable[[Change], None]) -> None:
+        """Call ``watcher`` with every change this client makes to an agent or a conversation."""
+        self._watchers.append(watcher)
+
+    def notice(self, change: Change) -> None:
+        """Drop all that was cached of an agent or a conversation which has just changed."""
+        self.backend.notice(change)
+        if change.agent_id:
+            self.handles.forget(change.agent_id)
+        for watcher in self._watchers:
+            watcher(change)
 
 
 class AsyncAgents:
@@ -243,6 +326,63 @@ class AsyncModels:
         """Return the chat models; ``handle`` is the value for ``model=``."""
         found: list[dict[str, Any]] = await self._requests.make("GET", "/v1/models/")
         return found
+
+
+async def connect_provider(
+    requests: Requests, provider: str, given: Mapping[str, str | None]
+) -> list[str]:
+    """Connect a provider; see :meth:`~letta_adapters.AsyncLettaClient.connect_provider`."""
+    if requests.backend.name == "rest":
+        raise UnsupportedOptionError(
+            "connect_provider",
+            backend="rest",
+            supported_by=("local", "remote"),
+            reason="the providers of a Letta API server are configured where it runs.",
+        )
+    # Letta Code stores what it is given and fails only when a model is used, so it is checked here.
+    body = {"target": "local"}
+    listed = await requests.make("COMMAND", "list_connect_providers", body=body)
+    known = {str(item["id"]): item for item in listed.get("providers") or ()}
+    fields = {name: value for name, value in given.items() if value is not None}
+    method = _choose_method(known, provider, fields)
+    asked: dict[str, Any] = {**body, "provider_id": provider, "fields": fields}
+    if method is not None:
+        asked["auth_method_id"] = method
+    await requests.make("COMMAND", "connect_provider", body=asked)
+    # A provider that was just connected is in the list only if that is made anew.
+    models = await requests.make("COMMAND", "list_models", body={"force": True})
+    handles = [str(e["handle"]) for e in models.get("entries") or () if e.get("handle")]
+    return list(dict.fromkeys(handles))
+
+
+def _choose_method(
+    known: Mapping[str, Mapping[str, Any]], provider: str, fields: Mapping[str, str]
+) -> str | None:
+    """Return the sign-in method with these fields; ``None`` if the provider has only one."""
+    about = known.get(provider)
+    if about is None:
+        near = difflib.get_close_matches(str(provider), known, n=3, cutoff=0.4)
+        alike = ", ".join(map(repr, near or sorted(known)[:5]))
+        raise InvalidInputError(
+            f"Letta Code knows no provider {provider!r}.", hint=f"It knows {alike}, ..."
+        )
+    if about.get("is_oauth"):
+        raise InvalidInputError(
+            f"{provider!r} is connected by signing in, in a browser.",
+            hint="Run `letta connect`, or use the provider's variant with an API key.",
+        )
+    # A provider has either several ways to sign in, or one set of fields.
+    ways = [(m.get("id"), m.get("fields") or []) for m in about.get("auth_methods") or ()]
+    ways = ways or [(None, about.get("fields") or [])]
+    problem = ""
+    for method, wanted in ways:
+        names = [str(field["key"]) for field in wanted]
+        missing = [f["key"] for f in wanted if f.get("required") and not fields.get(f["key"])]
+        unknown = sorted(set(fields) - set(names))
+        if not missing and not unknown:
+            return None if method is None else str(method)
+        problem = problem or f"{provider!r} takes {', '.join(names)}."
+    raise InvalidInputError(problem, hint="api_key= and base_url= are apiKey and baseUrl there.")
 
 
 def _path(kind: str, id: str) -> str:

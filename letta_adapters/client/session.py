@@ -7,30 +7,33 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from letta_adapters._utils.loops import running_task
 from letta_adapters.backends.base import (
+    PAGE_SIZE,
     Conversation,
     DeniedRounds,
     Opened,
     Order,
     Target,
     TurnSettings,
+    check_page,
 )
-from letta_adapters.client.controls import AsyncControls
-from letta_adapters.client.outbox import Outbox, withdraw
+from letta_adapters.backends.capabilities import check_supported, has
 from letta_adapters.client.tool_calls import Answerer
 from letta_adapters.client.turn import MessageStream, Turn, TurnOptions
-from letta_adapters.client.turn_slots import OutgoingMessage, TurnSlots
+from letta_adapters.client.turn_slots import Outbox, OutgoingMessage, TurnSlots, withdraw
 from letta_adapters.content import to_wire
 from letta_adapters.errors import (
     InvalidInputError,
     LettaError,
     PendingApprovalError,
+    ServerError,
     SessionClosedError,
 )
 from letta_adapters.messages import (
@@ -40,18 +43,16 @@ from letta_adapters.messages import (
     RecoveryResult,
     ResultMessage,
 )
-from letta_adapters.options import SessionOptions
-from letta_adapters.tools.client_side import Tool, as_tools
+from letta_adapters.options import PermissionMode, SessionOptions, Toolset
+from letta_adapters.tools.client_side import Tool, as_runnable_tools
 
 if TYPE_CHECKING:
     from letta_adapters.tools.mcp.host import McpHost
 
-PAGE_SIZE = 50
-_MAX_PAGE = 1000
 _CLOSED = "The session was closed."
 
 
-class AsyncSession(AsyncControls):
+class AsyncSession:
     """A conversation with a Letta agent.
 
     ``create_session`` and ``resume_session`` make it without any I/O. It opens on ``async with`` or
@@ -79,7 +80,9 @@ class AsyncSession(AsyncControls):
         self._mcp_hosts = mcp_hosts
         self._on_close = on_close
         self._off_loop = off_loop
-        self._tools: dict[str, Tool] = {tool.name: tool for tool in _runnable(options.tools)}
+        self._tools: dict[str, Tool] = {
+            tool.name: tool for tool in as_runnable_tools(options.tools)
+        }
         self._mcp: McpHost | None = None
         self._opened: Opened | None = None
         self._opening = asyncio.Lock()
@@ -141,10 +144,6 @@ class AsyncSession(AsyncControls):
                 self._opened = await self._slots.works.run(self, self._find())
                 self._session_id = f"session-{uuid.uuid4()}"
         return self._opened
-
-    def _uses(self, model: str) -> None:
-        if self._opened is not None:
-            self._opened = replace(self._opened, model=model)
 
     async def _find(self) -> Opened:
         await self._start_mcp()
@@ -444,6 +443,115 @@ class AsyncSession(AsyncControls):
                 await backend.deny(opened.conversation, pending, "The call was abandoned.")
         return RecoveryResult(pending)
 
+    # -- model, toolset and queue -----------------------------------------------------------
+
+    # All but `update_model`, `queued` and `remove_queued` exist in Letta Code only; the Letta API
+    # refuses them by name.
+
+    async def _place(self) -> Conversation:
+        return (await self._open()).conversation
+
+    async def update_model(self, model: str) -> None:
+        """Use another model in this conversation from the next turn on (not in others).
+
+        Raises:
+            InvalidInputError: The server has no such model; the error names those spelled alike.
+            UnsupportedOptionError: The agent's default conversation always uses its agent's model.
+        """
+        if not isinstance(model, str) or not model:
+            raise InvalidInputError(f"A model handle is needed, not {model!r}.")
+        await self._slots.backend.set_model(await self._place(), model)
+        if self._opened is not None:
+            self._opened = replace(self._opened, model=model)
+
+    async def update_toolset(self, toolset: Toolset) -> None:
+        """Use another set of Letta Code's own tools from the next turn on; ``"none"`` for none."""
+        await self._change({"toolset": toolset})
+
+    async def change_device_state(
+        self,
+        *,
+        permission_mode: PermissionMode | None = None,
+        cwd: str | Path | None = None,
+    ) -> None:
+        """Change the permission mode or the working directory at once, also in a running turn.
+
+        Raises:
+            InvalidInputError: Nothing is to be changed, or ``cwd`` is not a directory.
+        """
+        given = {"permission_mode": permission_mode, "cwd": cwd}
+        changes = {name: value for name, value in given.items() if value is not None}
+        if not changes:
+            raise InvalidInputError("Give permission_mode=, cwd=, or both.")
+        await self._change(changes)
+
+    async def _change(self, changes: Mapping[str, Any]) -> None:
+        # The whole set of options is checked again: a change may not go together with the others.
+        known = {name: getattr(self._options, name) for name in self._options.model_fields_set}
+        changed = SessionOptions(**{**known, **changes})
+        check_supported(changed, self._slots.backend.name)
+        await self._slots.backend.change_state(await self._place(), changed)
+        self._options = changed
+
+    async def device_status(self) -> dict[str, Any]:
+        """Return the server's own description of this conversation's state.
+
+        It has ``current_permission_mode``, ``current_working_directory``, ``current_loaded_tools``,
+        ``pending_control_requests`` and more, in Letta Code's words.
+        """
+        return dict((await self._slots.backend.live(await self._place())).device)
+
+    async def queued(self) -> tuple[Mapping[str, Any], ...]:
+        """Return the messages that wait behind a running turn, with ``id`` and ``content``.
+
+        First come those of other clients, which wait at the server (Letta Code), then those of this
+        client.
+        """
+        where = await self._place()
+        ours = tuple(turn.item for turn in self._slots.queue if turn.conversation == where)
+        if not has(self._slots.backend.kind, "shared_queue"):
+            return ours
+        return (*(await self._slots.backend.live(where)).queue, *ours)
+
+    async def remove_queued(self, item_id: str) -> bool:
+        """Take a message out of the queue; return ``False`` if it is not in it (any more).
+
+        A message of this session that was taken out has no stream.
+        """
+        where = await self._place()
+        # Messages of this client wait here and the server does not know them, so they come first.
+        for turn in tuple(self._slots.queue):
+            if turn.conversation == where and turn.item["id"] == item_id:
+                # The server may have it already: it can no longer be taken back.
+                if turn.on_its_way:
+                    return False
+                await turn.stop("The message was taken out of the queue.")
+                self._outbox.remove(turn)
+                return True
+        if not has(self._slots.backend.kind, "shared_queue"):
+            return False
+        try:
+            await self._command("remove_queue_item", item_id=item_id)
+        except ServerError:
+            # The server refuses an id that is not (or no longer) in its queue, which is no failure.
+            return False
+        return True
+
+    async def resume_queue(self) -> int:
+        """Let the messages go on that an abort has put on hold, and return their number."""
+        return int((await self._command("resume_queue")).get("resumed") or 0)
+
+    async def _command(self, name: str, **fields: Any) -> dict[str, Any]:
+        where = await self._place()
+        runtime = {"agent_id": where.agent_id or None, "conversation_id": where.conversation_id}
+        self._slots.check_usable()  # the client may have been closed meanwhile
+        made: dict[str, Any] = await self._slots.backend.request(
+            "COMMAND", name, params=None, body={"runtime": runtime, **fields}
+        )
+        return made
+
+    # -- the end -----------------------------------------------------------------------------
+
     async def close(self) -> None:
         """Stop the turn that is running and close for good. It can be called more than once.
 
@@ -480,26 +588,6 @@ class AsyncSession(AsyncControls):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-def _runnable(tools: Sequence[Any]) -> tuple[Tool, ...]:
-    made = as_tools(tools)
-    for tool in made:
-        if tool.handler is None:
-            raise InvalidInputError(
-                f"Tool {tool.name!r} has no function to run: a session runs its tools itself."
-            )
-    return made
-
-
-def check_page(before: str | None, after: str | None, order: str, limit: int) -> None:
-    """Refuse a page that cannot exist, before any I/O."""
-    if order not in ("asc", "desc"):
-        raise InvalidInputError(f"order must be 'asc' or 'desc', not {order!r}.")
-    if not 1 <= limit <= _MAX_PAGE:
-        raise InvalidInputError(f"limit must be between 1 and {_MAX_PAGE}, not {limit}.")
-    if before is not None and after is not None:
-        raise InvalidInputError("Give either before or after, not both.")
 
 
 async def _undo(turn: Turn) -> None:

@@ -1,18 +1,23 @@
 """Let one turn at a time run in each conversation, and end all turns with their client.
 
+:class:`TurnSlots` are the turns of a client and :class:`Outbox` those of a session; the tasks that
+begin them are :class:`Works`, which end with whoever has started them.
+
 Internal: not part of the public API.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from letta_adapters._utils.locks import NeverFreeError, take
-from letta_adapters._utils.loops import running_loop
+from letta_adapters._utils.loops import running_loop, running_task
+from letta_adapters._utils.waiting import all_ended, ended
 from letta_adapters.backends.base import (
     Backend,
     BackendTurn,
@@ -20,9 +25,7 @@ from letta_adapters.backends.base import (
     ToolAnswer,
     TurnSettings,
 )
-from letta_adapters.client.outbox import unread_error, withdraw
 from letta_adapters.client.turn import Turn, TurnOptions, serves
-from letta_adapters.client.works import Works
 from letta_adapters.errors import (
     ConversationBusyError,
     SessionClosedError,
@@ -30,6 +33,13 @@ from letta_adapters.errors import (
     WrongEventLoopError,
 )
 from letta_adapters.messages import InitMessage
+
+T = TypeVar("T")
+
+# The number of messages of one session that may wait behind its turn.
+MAX_QUEUED: Final = 100
+
+_log = logging.getLogger("letta_adapters.session")
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,3 +359,185 @@ async def _abandon(turn: BackendTurn, leave: Callable[[], None]) -> None:
         await turn.stop()
     finally:
         leave()
+
+
+# -- the turns of a session ----------------------------------------------------------------
+
+
+class Outbox:
+    """The turns of one session that are not read to their end, oldest first."""
+
+    def __init__(self) -> None:
+        self._turns: list[Turn] = []
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The turns that are not over, and those whose end nobody has read."""
+        # Looked through at each use: turns end by themselves and tell nobody.
+        self._turns = [turn for turn in self._turns if not (turn.finished and turn.streamed)]
+        return tuple(self._turns)
+
+    @property
+    def current(self) -> Turn | None:
+        """The turn that runs, if one does."""
+        return next((turn for turn in self.turns if turn.begun and not turn.finished), None)
+
+    @property
+    def busy(self) -> bool:
+        """True if another message must wait for one of these turns."""
+        return any(not turn.finished and not turn.given_up(None) for turn in self.turns)
+
+    @property
+    def unsent(self) -> tuple[Mapping[str, Any], ...]:
+        """The messages that will never be sent."""
+        return tuple(turn.item for turn in self.turns if turn.unsent)
+
+    def add(self, turn: Turn) -> None:
+        """Add a turn that was accepted, or that waits; forget those that were aborted unread."""
+        self._turns = [one for one in self.turns if not one.aborted or one.streamed]
+        self._turns.append(turn)
+
+    def remove(self, turn: Turn) -> None:
+        """Remove a turn whose message was taken back."""
+        # A turn that has a stream stays: its reader still gets the end.
+        if not turn.streamed:
+            self._turns = [one for one in self._turns if one is not turn]
+
+    def check_room(self) -> None:
+        """Refuse a message that would make too many wait.
+
+        Raises:
+            ConversationBusyError: There is no room.
+        """
+        waiting = [turn for turn in self.turns if not turn.begun and not turn.finished]
+        if len(waiting) >= MAX_QUEUED:
+            raise ConversationBusyError(
+                f"{len(waiting)} messages of this session wait already.",
+                hint="Read their streams first.",
+                accepted=False,
+            )
+
+    def check_read(self, owner: object) -> None:
+        """Refuse to wait for turns that only the caller can bring to their end.
+
+        Raises:
+            ConversationBusyError: The caller has sent messages whose streams nobody reads.
+        """
+        unread = [turn for turn in self.turns if turn.unread and turn.left_behind(owner)]
+        if unread:
+            raise unread_error(len(unread))
+
+    def next(self, owner: object) -> Turn | None:
+        """Return the oldest turn nobody reads: the caller's own if there is one, else anybody's."""
+        waiting = [turn for turn in self.turns if not turn.streamed]
+        mine = [turn for turn in waiting if turn.left_behind(owner)]
+        return next(iter(mine or waiting), None)
+
+
+def unread_error(count: int = 1) -> ConversationBusyError:
+    """Return the error of a caller who would wait for a turn that waits for the caller."""
+    return ConversationBusyError(
+        f"{count} message(s) sent before in this conversation have not been read.",
+        hint="Read them with stream(), give them up with abort(), or close their session.",
+        accepted=False,
+    )
+
+
+async def withdraw(turns: Sequence[Turn], what: str) -> None:
+    """Take back the messages that wait, because their session or client is closed, and warn of it.
+
+    Args:
+        turns: Those that have begun are left alone.
+        what: The thing that was closed: ``"session"`` or ``"client"``.
+    """
+    reason = f"The {what} was closed."
+    # A turn that has begun cannot be taken back; the caller stops it.
+    waiting = [turn for turn in turns if not turn.begun]
+    for turn in waiting:
+        turn.withdraw(reason)  # all, before one of them gets a chance to begin
+    for turn in waiting:
+        await turn.stop(reason)
+    lost = [str(turn.item["id"]) for turn in waiting if turn.unsent]
+    if lost:
+        _log.warning(
+            "%d message(s) waited when the %s was closed and were not sent (session.unsent holds "
+            "them): %s",
+            len(lost),
+            what,
+            ", ".join(lost),
+        )
+
+
+# -- tasks ---------------------------------------------------------------------------------
+
+
+class Works:
+    """The running tasks (openings and sends) of a client's sessions, each with its session.
+
+    Args:
+        finish: Runs a clean-up to its end, even if its caller is cancelled.
+    """
+
+    def __init__(self, finish: Callable[[Awaitable[None]], Awaitable[None]]) -> None:
+        self._finish = finish
+        self._running: dict[asyncio.Task[Any], object] = {}
+
+    async def run(
+        self,
+        owner: object,
+        work: Coroutine[Any, Any, T],
+        undo: Callable[[T], Awaitable[None]] | None = None,
+    ) -> T:
+        """Await ``work``; cancelling the caller cancels it, and waits for its clean-up.
+
+        Args:
+            owner: The session it belongs to.
+            work: The work. It starts with the event loop's next round.
+            undo: Called with the result of ``work`` if the caller never gets it, because it was
+                cancelled just as ``work`` ended.
+
+        Raises:
+            SessionClosedError: The owner was closed meanwhile.
+        """
+        task = self.start(owner, work)
+        try:
+            # Not awaited directly: that would not tell its cancellation from the caller's.
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            # Whoever cancels a second time does not wait for the clean-up.
+            await self._finish(_cleaned(task, undo))
+            raise
+        if task.cancelled():
+            raise SessionClosedError("The session was closed meanwhile.")
+        return task.result()
+
+    def start(self, owner: object, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Let ``work`` run beside everything else; its exceptions are left to whoever awaits it."""
+        task = asyncio.ensure_future(work)
+        self._running[task] = owner
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        del self._running[task]
+        if not task.cancelled():
+            task.exception()  # else one that nobody waits for any more is reported as lost
+
+    async def end(self, owner: object = None) -> None:
+        """Cancel the tasks of ``owner`` (``None``: all of them), and wait for their end.
+
+        The task that calls this is left out.
+        """
+        # A task that closes its own session must not wait for itself.
+        me = running_task()
+        of = [task for task, whose in self._running.items() if owner is None or whose is owner]
+        ending = [task for task in of if task is not me]
+        for task in ending:
+            task.cancel()
+        await all_ended(ending)
+
+
+async def _cleaned(task: asyncio.Task[T], undo: Callable[[T], Awaitable[None]] | None) -> None:
+    await ended(task)
+    if undo is not None and not task.cancelled() and task.exception() is None:
+        await undo(task.result())

@@ -278,6 +278,21 @@ def as_tools(tools: Iterable[object]) -> tuple[Tool, ...]:
     return made
 
 
+def as_runnable_tools(tools: Iterable[object]) -> tuple[Tool, ...]:
+    """Return several tools as :func:`as_tools` does, for a session, which runs them itself.
+
+    Raises:
+        InvalidInputError: Two have the same name, or one has no function.
+    """
+    made = as_tools(tools)
+    for tool in made:
+        if tool.handler is None:
+            raise InvalidInputError(
+                f"Tool {tool.name!r} has no function to run: a session runs its tools itself."
+            )
+    return made
+
+
 def check_tool_names(names: Sequence[str]) -> None:
     """Refuse names that models do not take, and a name that stands for two tools.
 

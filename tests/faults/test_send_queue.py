@@ -13,7 +13,7 @@ import pytest
 
 from letta_adapters import LettaClient, Rest
 from letta_adapters.client.client import AsyncLettaClient, is_busy, slots_of
-from letta_adapters.client.outbox import MAX_QUEUED
+from letta_adapters.client.turn_slots import MAX_QUEUED
 from letta_adapters.errors import ConversationBusyError, InvalidInputError, WaitsForItselfError
 from letta_adapters.messages import AssistantMessage, InitMessage, ResultMessage
 from tests.faults import _events as ev
