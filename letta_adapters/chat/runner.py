@@ -19,7 +19,7 @@ from tenacity import (
 
 from letta_adapters._utils.bounded import Bounded
 from letta_adapters.chat.clients import ChatClients
-from letta_adapters.chat.constrained import Calling
+from letta_adapters.chat.constraints import Calling
 from letta_adapters.chat.request import ChatEvent, ChatRequest, ResponseCompleted
 from letta_adapters.chat.response import Answer, Part, ResponseReader
 from letta_adapters.errors import is_retryable

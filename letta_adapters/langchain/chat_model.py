@@ -23,8 +23,7 @@ from langchain_core.tools import BaseTool
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
-from letta_adapters.chat.constrained import Calling
-from letta_adapters.chat.constraints import from_tool_choice
+from letta_adapters.chat.constraints import Calling, from_tool_choice
 from letta_adapters.chat.conversations import about_model
 from letta_adapters.chat.response import Answer
 from letta_adapters.langchain.chunks import PROVIDER, ChunkMaker, message_of

@@ -22,8 +22,7 @@ from llama_index.core.types import Model, PydanticProgramMode
 from typing_extensions import Self
 
 from letta_adapters.chat import ChatRequest
-from letta_adapters.chat.constrained import Calling
-from letta_adapters.chat.constraints import from_tool_choice
+from letta_adapters.chat.constraints import Calling, from_tool_choice
 from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.chat.runner import ChatRunner
 from letta_adapters.engine.assembler import parse_arguments

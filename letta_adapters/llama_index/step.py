@@ -19,7 +19,7 @@ from llama_index.core.tools import ToolOutput, ToolSelection
 from llama_index.core.workflow import Context
 
 from letta_adapters.chat import ChatEvent, ChatRequest, HistoryMessage, ResponseCompleted
-from letta_adapters.chat.constrained import Calling
+from letta_adapters.chat.constraints import Calling
 from letta_adapters.chat.response import Part
 from letta_adapters.llama_index._compat import TOOL_CALLS
 from letta_adapters.llama_index.instrumentation import (

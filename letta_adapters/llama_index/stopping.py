@@ -21,7 +21,7 @@ from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.workflow import Context
 
 from letta_adapters.backends.capabilities import has
-from letta_adapters.chat.constrained import Calling
+from letta_adapters.chat.constraints import Calling
 from letta_adapters.chat.request import ChatRequest
 from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.chat.runner import ChatRunner, Drafter, Maker

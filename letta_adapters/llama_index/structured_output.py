@@ -16,8 +16,7 @@ from llama_index.core.llms.utils import parse_partial_json
 from llama_index.core.tools import BaseTool, FunctionTool
 from pydantic import BaseModel
 
-from letta_adapters.chat.constrained import Calling
-from letta_adapters.chat.constraints import Constraints, json_in, with_schema
+from letta_adapters.chat.constraints import Calling, Constraints, json_in, with_schema
 from letta_adapters.chat.response import Answer, Part
 from letta_adapters.errors import TurnFailedError
 from letta_adapters.llama_index._compat import OBJECT_TOOL

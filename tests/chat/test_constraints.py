@@ -9,8 +9,13 @@ import pytest
 
 from letta_adapters import InvalidInputError
 from letta_adapters.chat import ChatRequest, ResponseCompleted
-from letta_adapters.chat.constrained import Calling
-from letta_adapters.chat.constraints import Constraints, from_tool_choice, json_in, with_schema
+from letta_adapters.chat.constraints import (
+    Calling,
+    Constraints,
+    from_tool_choice,
+    json_in,
+    with_schema,
+)
 from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.messages import AssistantMessage, ToolCallMessage, ToolResultMessage
 from tests.chat.builders import (
