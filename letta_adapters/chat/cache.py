@@ -1,20 +1,27 @@
-"""Remember between calls of a process: paused turns, conversations' names, and calls made.
+"""Remember between calls of a process: turns that wait, calls made, answers given, tools at work.
+
+None of it outlives the process: without it a call asks the server, or tells the history anew.
 
 Internal: not part of the public API.
 """
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
+import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 from letta_adapters._utils.bounded import BOUND, Bounded
 from letta_adapters.backends.base import Change, Conversation
+from letta_adapters.chat.marker import Marker
+from letta_adapters.chat.messages import HistoryMessage, digest_of
+from letta_adapters.chat.request import Place
 from letta_adapters.client.client import requests_of
 from letta_adapters.messages import Message
 
@@ -23,6 +30,8 @@ if TYPE_CHECKING:
     from letta_adapters.client.turn import Turn
 
 _RECENT_CALLS: Final = BOUND
+_GIVEN: Final = 4096
+_TASKS: Final = 4096
 _DEFAULT_SECONDS: Final = 30.0
 # For so long after its last event this process need not ask whether others used a conversation.
 _MOMENT: Final = 30.0  # seconds
@@ -233,3 +242,178 @@ class RecentCalls:
 
 
 recent = RecentCalls()
+
+
+# -- answers that were given, and tools that run ---------------------------------------------
+
+
+class Given:
+    """Find the marker of a recent answer by any of the names the answer can be known by.
+
+    A framework may drop the marker that a message carries; the ids of the message and of its calls
+    remain. Where not even these do, an answer is known by its text together with the answer before
+    it, which names the conversation. Threads share this object; its size is bounded.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._markers: Bounded[tuple[str, str], Marker] = Bounded(_GIVEN)
+
+    def put(self, name: str, marker: Marker, said: str) -> None:
+        """Note an answer by its id, by the ids of its calls, and by its text and what it followed.
+
+        Args:
+            name: The answer's id.
+            marker: The marker of the answer.
+            said: The text of the answer.
+        """
+        names = [name, *(id_ for id_, _ in marker.pending)]
+        # The name of last resort, for frameworks that keep nothing but the text of an answer.
+        if marker.previous is not None:
+            names.append(_following(marker.previous, marker.inputs, said))
+        with self._lock:
+            # Keyed by the agent as well: ids of tool calls are a model's choice, and two may choose
+            # alike.
+            for known in names:
+                self._markers[marker.agent_id, known] = marker
+
+    def find(self, agent_id: str, names: Iterable[str | None]) -> Marker | None:
+        """Return the marker of this agent's answer that has one of the names, or ``None``.
+
+        Args:
+            agent_id: The agent.
+            names: Ids of a message and of its tool calls; ``None`` among them is passed over.
+        """
+        with self._lock:
+            found = (self._markers.get((agent_id, name)) for name in names if name)
+            return next((marker for marker in found if marker is not None), None)
+
+    def follower(self, before: Marker, inputs: Sequence[str], said: str) -> Marker | None:
+        """Return the marker of the answer that gave this text to these inputs after another answer.
+
+        Args:
+            before: The marker of the answer before it.
+            inputs: Digests of the messages between the two, as a marker's ``inputs``.
+            said: The text of the answer.
+        """
+        return self.find(before.agent_id, [_following(before.key, inputs, said)])
+
+
+def _following(previous: str, inputs: Sequence[str], said: str) -> str:
+    """Return the name of an answer that has no id: what it followed, and its text."""
+    return digest_of(previous, list(inputs), said.strip())
+
+
+given = Given()
+
+
+class RunningTools:
+    """Hold the tool calls that are being answered in this process. Threads share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs: dict[object, tuple[str, Callable[[], bool]]] = {}
+
+    def begin(self, run: object, tool_call_id: str) -> None:
+        """Note that a tool begins to run.
+
+        Args:
+            run: Names this run of the tool.
+            tool_call_id: The call that the run answers.
+        """
+        with self._lock:
+            self._runs[run] = (tool_call_id, _who_runs())
+
+    def end(self, run: object) -> None:
+        """Note that a run of a tool is over.
+
+        Args:
+            run: The run, as :meth:`begin` was given it.
+        """
+        with self._lock:
+            self._runs.pop(run, None)
+
+    def ids(self) -> frozenset[str]:
+        """Return the ids of the calls that are being answered now."""
+        with self._lock:
+            # A task that is cancelled reports no end; its run is dropped here, or it would stay for
+            # ever.
+            for run in [run for run, (_, alive) in self._runs.items() if not alive()]:
+                del self._runs[run]
+            return frozenset(id_ for id_, _ in self._runs.values())
+
+
+running_tools = RunningTools()
+
+
+def _who_runs() -> Callable[[], bool]:
+    """Return a function that tells whether the present task, or thread, is still at work."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        task = None
+    if task is None:
+        return threading.current_thread().is_alive
+    # A strong reference would keep a finished task, and all its locals, alive.
+    reference = weakref.ref(task)
+
+    def alive() -> bool:
+        found = reference()
+        return found is not None and not found.done()
+
+    return alive
+
+
+def calls_in_work(where: Conversation) -> frozenset[str]:
+    """Return the calls of this conversation that are being answered in this process."""
+    return frozenset(
+        id_
+        for id_ in running_tools.ids()
+        if (marker := given.find(where.agent_id, (id_,))) is not None
+        and marker.conversation_id == where.conversation_id
+    )
+
+
+# -- tasks of a graph -----------------------------------------------------------------------
+
+
+class Tasks:
+    """Remember the first call of each task of a graph, in this process.
+
+    Threads share this object; its size is bounded.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._first: Bounded[tuple[str, str | None, str], tuple[str | None, str]] = Bounded(_TASKS)
+
+    def is_first(
+        self, agent_id: str, place: Place, entries: Sequence[HistoryMessage], note: str
+    ) -> bool:
+        """Return whether this is the first call of its task; the first repeated is the first again.
+
+        A task that is tried again, or resumed, begins anew; so its first call is told by the
+        attempt as well as by its content.
+
+        Args:
+            agent_id: The agent.
+            place: The place, which names the task.
+            entries: The history of the call.
+            note: Other things that make two calls different.
+        """
+        if not place.task:
+            return True
+        asked = digest_of([entry.digest() for entry in entries], note)
+        with self._lock:
+            task = (agent_id, place.thread, place.task)
+            known = self._first.get(task)
+            again = known is not None and place.attempt is not None and place.attempt != known[0]
+            if known is None or again:
+                self._first[task] = (place.attempt, asked)
+                return True
+            # The same attempt: either its first call again, because the answer was lost, or a later
+            # one.
+            return known[1] == asked
+
+
+tasks = Tasks()

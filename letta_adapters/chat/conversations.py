@@ -14,13 +14,14 @@ from letta_adapters.backends.base import Conversation, Opened, Target
 from letta_adapters.backends.capabilities import check_supported, has
 from letta_adapters.chat.cache import memo_of
 from letta_adapters.chat.request import ChatRequest
-from letta_adapters.chat.scope import THREAD_PREFIX
 from letta_adapters.errors import InvalidInputError, LettaError, UnsupportedOptionError
 from letta_adapters.options import SessionOptions
 
 if TYPE_CHECKING:
     from letta_adapters.client.client import AsyncLettaClient
 
+# The summary of a thread's conversation begins with this, so that it is found again.
+THREAD_PREFIX: Final = "thread:"
 _PAGE: Final = 100
 # The frameworks' names of model settings, and the Letta API's.
 _SETTINGS: Final[Mapping[str, str]] = {

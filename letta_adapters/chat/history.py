@@ -21,7 +21,7 @@ from typing import Final
 
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.messages import HistoryMessage, arguments_digest
-from letta_adapters.chat.scope import Place
+from letta_adapters.chat.request import Place
 from letta_adapters.errors import InvalidInputError
 
 # The number of digests that a marker keeps; messages before those are not compared.

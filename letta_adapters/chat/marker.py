@@ -38,7 +38,7 @@ class Marker:
         settings: Digest of the model settings of the conversation.
         arguments: A digest of each pending call's arguments.
         standing: Digest of the instructions that the agent was told once, to keep to.
-        thread: The thread of the call, see :class:`~letta_adapters.chat.scope.Place`.
+        thread: The thread of the call, see :class:`~letta_adapters.chat.request.Place`.
         node: The place's node.
         agent: The place's agent.
         within: The part of the node that the call belongs to.

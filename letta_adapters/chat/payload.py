@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from letta_adapters.backends.base import ToolAnswer
-from letta_adapters.chat.messages import IMAGES_BESIDE, HistoryMessage, as_messages, as_text
+from letta_adapters.chat.messages import HistoryMessage
 from letta_adapters.messages import PendingToolCall, ToolCallMessage, broken_arguments
 from letta_adapters.permissions import Deny, normalise_decision
 
 Content = str | list[dict[str, Any]]
 
+# Accompanies the images of a message that is itself sent as plain text.
+IMAGES_BESIDE: Final = "(Images of the message before.)"
 NO_RESULT: Final = "The application gave no result for this call."
 NOT_ASKED: Final = (
     "This tool call needs an approval and the application has no way to give one, "
@@ -212,3 +214,50 @@ def _parts(entry: HistoryMessage) -> list[dict[str, Any]]:
     if isinstance(entry.content, str):
         return [_text(entry.content)]
     return [dict(part) for part in entry.content]
+
+
+def as_text(entries: Iterable[HistoryMessage]) -> str:
+    """Return entries as a transcript, for a server that takes no history as messages."""
+    return "\n".join(line for entry in entries for line in _lines(entry))
+
+
+def _lines(entry: HistoryMessage) -> list[str]:
+    if entry.role == "tool":
+        kind = "Error" if entry.is_error else "Result"
+        return [f"{kind} of the tool call {entry.tool_call_id}: {entry.text}"]
+    speaker = "User" if entry.role == "user" else "Assistant"
+    named = f"{speaker} ({entry.name})" if entry.name else speaker
+    lines = [f"{named}: {entry.text}"] if entry.text else []
+    lines += (
+        f"{named} called the tool {call.tool_name} ({call.tool_call_id}) with {call.raw_arguments}"
+        for call in entry.tool_calls
+    )
+    return lines
+
+
+def as_messages(entries: Iterable[HistoryMessage]) -> list[dict[str, Any]]:
+    """Return entries as messages of the Letta API, which stores ``user`` and ``assistant`` text.
+
+    It takes no tool calls and tool results from outside (0.16.8), so these become text.
+    """
+    made: list[dict[str, Any]] = []
+    for entry in entries:
+        if entry.role == "user" and not isinstance(entry.content, str):
+            message: dict[str, Any] = {"role": "user", "content": list(entry.content)}
+        elif entry.role == "user":
+            message = {"role": "user", "content": entry.content}
+        else:
+            # Tool calls and results become text of the same speaker: a result is told as the
+            # user's.
+            plain = entry.role == "assistant" and not entry.tool_calls
+            text = entry.text if plain else "\n".join(_lines(entry))
+            message = {"role": "user" if entry.role == "tool" else "assistant", "content": text}
+        if entry.name:
+            message["name"] = entry.name
+        if message["content"]:  # the server refuses an empty one
+            made.append(message)
+        if entry.role != "user" and entry.others:
+            # Images stand in a user's message only.
+            beside = {"type": "text", "text": IMAGES_BESIDE}
+            made.append({"role": "user", "content": [beside, *entry.others]})
+    return made

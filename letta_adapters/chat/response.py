@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
-from letta_adapters.chat.known_answers import given
+from letta_adapters.chat.cache import given
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.request import ID_PREFIX, ChatEvent, ResponseCompleted, ResponseStarted
 from letta_adapters.messages import (

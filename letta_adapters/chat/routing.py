@@ -1,7 +1,9 @@
 """Choose the conversation that a call goes to, and the messages it takes there.
 
 Here a history that does not fit its conversation forks, continues or fails, as ``on_mismatch``
-says; that it does not fit is found by :mod:`~letta_adapters.chat.history`.
+says; that it does not fit is found by :mod:`~letta_adapters.chat.history`. A conversation belongs
+to the place that keeps its history: a name that a call merely inherits (the ``thread_id`` of a
+graph, inside one of its tools) names no conversation.
 
 Internal: not part of the public API.
 """
@@ -14,12 +16,12 @@ from typing import TYPE_CHECKING
 from letta_adapters._utils.locks import process_lock
 from letta_adapters.backends.base import Conversation
 from letta_adapters.chat import conversations
-from letta_adapters.chat.cache import recent
+from letta_adapters.chat.cache import recent, tasks
+from letta_adapters.chat.conversations import THREAD_PREFIX
 from letta_adapters.chat.history import HistorySplit, call_key
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.messages import HistoryMessage, digest_of
-from letta_adapters.chat.request import ChatRequest
-from letta_adapters.chat.scope import THREAD_PREFIX, name_of, tasks
+from letta_adapters.chat.request import ChatRequest, Place, Scope
 from letta_adapters.errors import HistoryMismatchError
 from letta_adapters.messages import PendingToolCall
 
@@ -244,6 +246,27 @@ async def _look_up(
                 key = _key(call, plan, plan.whole, name)
                 return replace(route.at(found), send=plan.whole, key=key)
     return replace(route, conversation=found)
+
+
+def name_of(place: Place | None, scope: Scope | None, *, first: bool) -> str | None:
+    """Return the name of the conversation that belongs to a place; ``None``: a fresh one.
+
+    Args:
+        place: Where the call is made.
+        scope: The application's wish, if it has one.
+        first: It is the first call of its task, and no question on the side.
+    """
+    if place is None or place.thread is None or scope == "fresh":
+        return None
+    if scope == "thread" or not place.node:
+        # The whole thread has one conversation. Outside of graphs this is the default too, unless
+        # the call merely inherits the thread.
+        return THREAD_PREFIX + place.thread if place.keeps or scope else None
+    if scope == "node" or (first and place.keeps):
+        # A thread's name may hold a slash: two places must not come to one name.
+        thread = place.thread.replace("%", "%25").replace("/", "%2F")
+        return f"{THREAD_PREFIX}{thread}/{place.node}"
+    return None
 
 
 def mismatched(

@@ -16,15 +16,20 @@ from letta_adapters._utils.loops import running_task
 from letta_adapters._utils.waiting import ended
 from letta_adapters.backends.base import Conversation, TurnSettings
 from letta_adapters.chat import conversations, payload, replay
-from letta_adapters.chat.cache import HELD_SECONDS, PausedTurn, memo_of, recent
+from letta_adapters.chat.cache import (
+    HELD_SECONDS,
+    PausedTurn,
+    calls_in_work,
+    given,
+    memo_of,
+    recent,
+)
 from letta_adapters.chat.history import HistorySplit, inputs_of, split_history
-from letta_adapters.chat.known_answers import calls_in_work, given
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.messages import HistoryMessage, digest_of
-from letta_adapters.chat.request import ID_PREFIX, ChatEvent, ChatRequest
+from letta_adapters.chat.request import ID_PREFIX, ChatEvent, ChatRequest, checked
 from letta_adapters.chat.routing import Route, make_route, mismatched, retold
 from letta_adapters.chat.tracker import ResponseTracker
-from letta_adapters.chat.validation import checked
 from letta_adapters.client.client import slots_of
 from letta_adapters.client.turn import MessageStream, Turn, TurnOptions
 from letta_adapters.client.turn_slots import OutgoingMessage, TurnSlot

@@ -9,13 +9,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from letta_adapters.chat.cache import given
 from letta_adapters.chat.history import HistorySplit, inputs_of
-from letta_adapters.chat.known_answers import given
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.messages import arguments_digest, digest_of
-from letta_adapters.chat.request import ChatRequest, ResponseCompleted, ResponseStarted
+from letta_adapters.chat.request import ChatRequest, Place, ResponseCompleted, ResponseStarted
 from letta_adapters.chat.routing import Route, settings_digest
-from letta_adapters.chat.scope import Place
 from letta_adapters.errors import LettaError
 from letta_adapters.messages import (
     AssistantMessage,

@@ -21,8 +21,8 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.tracers.context import register_configure_hook
 
-from letta_adapters.chat.known_answers import running_tools
-from letta_adapters.chat.scope import Place, Scope
+from letta_adapters.chat.cache import running_tools
+from letta_adapters.chat.request import Place, Scope
 from letta_adapters.langchain._compat import (
     AGENT_NAME,
     INTERNAL_CALL,

@@ -14,7 +14,7 @@ from langchain_core.runnables import RunnableConfig
 
 from letta_adapters.chat import ChatRequest
 from letta_adapters.chat.constraints import Calling, Constraints, from_tool_choice, with_schema
-from letta_adapters.chat.scope import SCOPES, Scope
+from letta_adapters.chat.request import SCOPES, Scope
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain.call_site import Seen, seen_by, seen_in
 from letta_adapters.langchain.messages import check_decisions, to_entries, to_wire_tools

@@ -9,7 +9,7 @@ import pytest
 from letta_adapters import InvalidInputError
 from letta_adapters.chat import HistoryMessage, Marker
 from letta_adapters.chat.history import KEPT, call_key, inputs_of, split_history
-from letta_adapters.chat.scope import Place
+from letta_adapters.chat.request import Place
 from letta_adapters.engine.otids import of_call, sent_as
 from letta_adapters.messages import PendingToolCall
 from tests.chat.builders import AGENT, CALL, answer, asking, marked, result, user

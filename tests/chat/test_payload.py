@@ -9,12 +9,13 @@ import pytest
 from letta_adapters import Allow, Deny, InvalidInputError
 from letta_adapters.backends.base import ToolAnswer
 from letta_adapters.chat import HistoryMessage
-from letta_adapters.chat.messages import as_messages, as_text
 from letta_adapters.chat.payload import (
     Sending,
     answers_to,
     as_message,
+    as_messages,
     as_request,
+    as_text,
     instructing,
 )
 from letta_adapters.messages import PendingToolCall

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from letta_adapters.chat.known_answers import given
+from letta_adapters.chat.cache import given
 from letta_adapters.chat.response import Answer, Part, ResponseReader
 from letta_adapters.messages import (
     AssistantMessage,

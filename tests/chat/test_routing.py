@@ -11,8 +11,8 @@ from letta_adapters import HistoryMismatchError
 from letta_adapters.backends.base import Conversation
 from letta_adapters.chat import ChatRequest, HistoryMessage
 from letta_adapters.chat.history import HistorySplit, split_history
+from letta_adapters.chat.request import Place
 from letta_adapters.chat.routing import Route, choose_route, mismatched, retold
-from letta_adapters.chat.scope import Place
 from letta_adapters.messages import PendingToolCall
 from tests.chat.builders import AGENT, TOOL, answer, asking, result, user
 

@@ -7,10 +7,10 @@ from typing import Any, cast
 
 from letta_adapters.backends.base import Conversation
 from letta_adapters.chat import ChatRequest, HistoryMessage, ResponseCompleted
+from letta_adapters.chat.cache import given
 from letta_adapters.chat.history import split_history
-from letta_adapters.chat.known_answers import given
+from letta_adapters.chat.request import Place
 from letta_adapters.chat.routing import choose_route
-from letta_adapters.chat.scope import Place
 from letta_adapters.chat.tracker import ResponseTracker
 from letta_adapters.errors import TurnFailedError
 from letta_adapters.messages import (

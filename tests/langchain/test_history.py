@@ -13,8 +13,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from letta_adapters import AsyncLettaClient, ConversationBusyError, LettaClient, Rest
 from letta_adapters.backends.app_server.backend import AppServerBackend
-from letta_adapters.chat.cache import memo_of, recent
-from letta_adapters.chat.known_answers import given
+from letta_adapters.chat.cache import given, memo_of, recent
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.messages import content_text
 from letta_adapters.sync.bridge import get_bridge

@@ -12,7 +12,7 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from letta_adapters import LettaClient
-from letta_adapters.chat import cache, known_answers, scope
+from letta_adapters.chat import cache
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.messages import content_text
 from letta_adapters.testing.fakes import FakeLetta
@@ -102,8 +102,8 @@ class World:
         """Forget what this process knows of calls."""
         cache.recent._calls.clear()
         cache.recent._seen.clear()
-        known_answers.given._markers.clear()
-        scope.tasks._first.clear()
+        cache.given._markers.clear()
+        cache.tasks._first.clear()
         known = cache.memo_of(self.client._core)
         known.threads.clear()
         known.told.clear()

@@ -9,8 +9,7 @@ import pytest
 
 from letta_adapters import InvalidInputError
 from letta_adapters.chat import ChatRequest, HistoryMessage
-from letta_adapters.chat.scope import Place
-from letta_adapters.chat.validation import checked
+from letta_adapters.chat.request import Place, checked
 from letta_adapters.messages import PendingToolCall
 from tests.chat.builders import IMAGE, OTHER_TOOL, TOOL, result, user
 
