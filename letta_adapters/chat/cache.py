@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 from letta_adapters._utils.bounded import BOUND, Bounded
 from letta_adapters.backends.base import Change, Conversation
 from letta_adapters.chat.marker import Marker
-from letta_adapters.chat.messages import HistoryMessage, digest_of
+from letta_adapters.chat.messages import HistoryMessage, make_digest
 from letta_adapters.chat.request import Place
 from letta_adapters.client.client import requests_of
 from letta_adapters.messages import Message
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from letta_adapters.client.turn import Turn
 
 _RECENT_CALLS: Final = BOUND
-_GIVEN: Final = 4096
+_ANSWERS: Final = 4096
 _TASKS: Final = 4096
 _DEFAULT_SECONDS: Final = 30.0
 # For so long after its last event this process need not ask whether others used a conversation.
@@ -86,7 +86,7 @@ class PausedTurn:
         return cls(turn, (*log, *said), began, tools if before is None else before.tools)
 
 
-class Memo:
+class ConversationCache:
     """Hold what is known of one client's conversations, and forget what is gone or long unused."""
 
     def __init__(self) -> None:
@@ -146,14 +146,14 @@ class Memo:
         recent.drop(concerned)
 
 
-_memos: WeakKeyDictionary[AsyncLettaClient, Memo] = WeakKeyDictionary()
+_caches: WeakKeyDictionary[AsyncLettaClient, ConversationCache] = WeakKeyDictionary()
 
 
-def memo_of(client: AsyncLettaClient) -> Memo:
-    """Return the client's memo."""
-    found = _memos.get(client)
+def get_cache(client: AsyncLettaClient) -> ConversationCache:
+    """Return what is remembered for the client."""
+    found = _caches.get(client)
     if found is None:
-        found = _memos[client] = Memo()
+        found = _caches[client] = ConversationCache()
         # The client tells of every deletion and change that goes through it.
         requests_of(client).watch(found.notice)
     return found
@@ -247,7 +247,7 @@ recent = RecentCalls()
 # -- answers that were given, and tools that run ---------------------------------------------
 
 
-class Given:
+class KnownAnswers:
     """Find the marker of a recent answer by any of the names the answer can be known by.
 
     A framework may drop the marker that a message carries; the ids of the message and of its calls
@@ -257,7 +257,7 @@ class Given:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._markers: Bounded[tuple[str, str], Marker] = Bounded(_GIVEN)
+        self._markers: Bounded[tuple[str, str], Marker] = Bounded(_ANSWERS)
 
     def put(self, name: str, marker: Marker, said: str) -> None:
         """Note an answer by its id, by the ids of its calls, and by its text and what it followed.
@@ -270,7 +270,7 @@ class Given:
         names = [name, *(id_ for id_, _ in marker.pending)]
         # The name of last resort, for frameworks that keep nothing but the text of an answer.
         if marker.previous is not None:
-            names.append(_following(marker.previous, marker.inputs, said))
+            names.append(_name_follower(marker.previous, marker.inputs, said))
         with self._lock:
             # Keyed by the agent as well: ids of tool calls are a model's choice, and two may choose
             # alike.
@@ -296,15 +296,15 @@ class Given:
             inputs: Digests of the messages between the two, as a marker's ``inputs``.
             said: The text of the answer.
         """
-        return self.find(before.agent_id, [_following(before.key, inputs, said)])
+        return self.find(before.agent_id, [_name_follower(before.key, inputs, said)])
 
 
-def _following(previous: str, inputs: Sequence[str], said: str) -> str:
+def _name_follower(previous: str, inputs: Sequence[str], said: str) -> str:
     """Return the name of an answer that has no id: what it followed, and its text."""
-    return digest_of(previous, list(inputs), said.strip())
+    return make_digest(previous, list(inputs), said.strip())
 
 
-given = Given()
+known_answers = KnownAnswers()
 
 
 class RunningTools:
@@ -322,7 +322,7 @@ class RunningTools:
             tool_call_id: The call that the run answers.
         """
         with self._lock:
-            self._runs[run] = (tool_call_id, _who_runs())
+            self._runs[run] = (tool_call_id, _watch_runner())
 
     def end(self, run: object) -> None:
         """Note that a run of a tool is over.
@@ -346,7 +346,7 @@ class RunningTools:
 running_tools = RunningTools()
 
 
-def _who_runs() -> Callable[[], bool]:
+def _watch_runner() -> Callable[[], bool]:
     """Return a function that tells whether the present task, or thread, is still at work."""
     try:
         task = asyncio.current_task()
@@ -364,12 +364,12 @@ def _who_runs() -> Callable[[], bool]:
     return alive
 
 
-def calls_in_work(where: Conversation) -> frozenset[str]:
+def find_calls_in_work(where: Conversation) -> frozenset[str]:
     """Return the calls of this conversation that are being answered in this process."""
     return frozenset(
         id_
         for id_ in running_tools.ids()
-        if (marker := given.find(where.agent_id, (id_,))) is not None
+        if (marker := known_answers.find(where.agent_id, (id_,))) is not None
         and marker.conversation_id == where.conversation_id
     )
 
@@ -403,7 +403,7 @@ class Tasks:
         """
         if not place.task:
             return True
-        asked = digest_of([entry.digest() for entry in entries], note)
+        asked = make_digest([entry.digest() for entry in entries], note)
         with self._lock:
             task = (agent_id, place.thread, place.task)
             known = self._first.get(task)

@@ -19,7 +19,7 @@ from letta_adapters.backends.base import Conversation
 from letta_adapters.backends.config import BackendSpec, Local, Remote, Rest
 from letta_adapters.backends.connector import Connector, current_connector
 from letta_adapters.chat import conversations, replay
-from letta_adapters.chat.cache import memo_of
+from letta_adapters.chat.cache import get_cache
 from letta_adapters.chat.request import ChatEvent, ChatRequest, ResponseCompleted
 from letta_adapters.chat.stream import ChatStream
 from letta_adapters.client.client import AsyncLettaClient, is_busy, resolve_backend
@@ -100,7 +100,7 @@ class ChatClients:
         # False where the environment decides, because the application named no backend.
         self.named = by_url or backend is not None or client is not None
         if by_url:
-            backend = Rest(**_given(api_key=api_key, base_url=base_url))
+            backend = Rest(**_drop_none(api_key=api_key, base_url=base_url))
         self._spec = None if client is not None else resolve_backend(backend)
 
     @property
@@ -193,17 +193,17 @@ class ChatClients:
         if self._client is not None:
             return self._client._core
         assert self._spec is not None
-        return _shared(get_bridge(), self._spec)
+        return _get_shared(get_bridge(), self._spec)
 
     def _async_client(self) -> AsyncLettaClient:
         """Return the client of the running loop."""
         if isinstance(self._client, AsyncLettaClient):
             return self._client
         assert self._spec is not None
-        return _shared(running_loop(), self._spec)
+        return _get_shared(running_loop(), self._spec)
 
 
-def _given(**values: Any) -> dict[str, Any]:
+def _drop_none(**values: Any) -> dict[str, Any]:
     """Return the values that are not ``None``, so that the defaults stand for the others."""
     return {name: value for name, value in values.items() if value is not None}
 
@@ -217,7 +217,7 @@ async def _abandon(
 ) -> ResponseCompleted:
     """Stop the turn that waits, deny its calls, and return its last event as it is then."""
     where = Conversation(end.agent_id, end.conversation_id)
-    held = memo_of(client).held.pop(where, None)
+    held = get_cache(client).held.pop(where, None)
     # A paused turn of this process is stopped as a whole; otherwise its calls may still wait on the
     # server, where each needs an answer before the conversation can go on.
     if held is not None:
@@ -230,11 +230,11 @@ async def _abandon(
         await conversations.remove(client, where)
         return replace(end, pending=(), marker=replace(end.marker, pending=()))
     # Stopping added messages, so the marker's head is no longer the newest message.
-    head = replay.names_of_newest(await replay.newest(client, where, 1)) or end.marker.head
+    head = replay.list_newest_names(await replay.read_newest(client, where, 1)) or end.marker.head
     return replace(end, pending=(), marker=replace(end.marker, pending=(), head=head))
 
 
-def _shared(home: Bridge | asyncio.AbstractEventLoop, spec: _Spec) -> AsyncLettaClient:
+def _get_shared(home: Bridge | asyncio.AbstractEventLoop, spec: _Spec) -> AsyncLettaClient:
     """Return the client for this backend of that home (a running loop, or the bridge).
 
     A home keeps only the clients used last: an application that has a key for each of its users
@@ -252,7 +252,7 @@ def _shared(home: Bridge | asyncio.AbstractEventLoop, spec: _Spec) -> AsyncLetta
         client = AsyncLettaClient(spec, connector=connector)
         made = _Kept(spec, connector, client, time.monotonic())
         known.append(made)
-        idle = _idle(known)
+        idle = _find_idle(known)
         known[:] = [kept for kept in known if kept not in idle]
     # The bridge closes its clients at exit; any other loop has to be made to.
     if isinstance(home, Bridge):
@@ -264,7 +264,7 @@ def _shared(home: Bridge | asyncio.AbstractEventLoop, spec: _Spec) -> AsyncLetta
     return made.client
 
 
-def _idle(known: list[_Kept]) -> list[_Kept]:
+def _find_idle(known: list[_Kept]) -> list[_Kept]:
     """Return the clients that a home with too many of them can do without."""
     now = time.monotonic()
     unused = [

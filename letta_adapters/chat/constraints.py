@@ -58,18 +58,20 @@ class Constraints:
             if problem is None:
                 break
             # The complaint goes on from the answer's marker, so the agent gets only the complaint.
-            call = replace(call, entries=[*call.entries, *_complaint(answer, problem)])
+            call = replace(call, entries=[*call.entries, *_complain(answer, problem)])
             answer = yield call
             # The framework keeps one answer for all attempts: its marker has to fit the history
             # there.
-            answer.standing_for(first.end.marker)
+            answer.as_span(first.end.marker)
         return answer
 
 
-def _complaint(answer: Answer, problem: str) -> list[HistoryMessage]:
+def _complain(answer: Answer, problem: str) -> list[HistoryMessage]:
     """Return the answer and the complaint about it as further messages of the history."""
     end = answer.end
-    said = HistoryMessage("assistant", answer.text, marker=end.marker, tool_calls=_calls(answer))
+    said = HistoryMessage(
+        "assistant", answer.text, marker=end.marker, tool_calls=_list_calls(answer)
+    )
     if not end.pending:
         # Without open calls the agent takes a user's message. With them it takes only their
         # results, so the complaint comes as the result of each.
@@ -83,7 +85,7 @@ def _complaint(answer: Answer, problem: str) -> list[HistoryMessage]:
     ]
 
 
-def _calls(answer: Answer) -> tuple[PendingToolCall, ...]:
+def _list_calls(answer: Answer) -> tuple[PendingToolCall, ...]:
     return tuple(
         PendingToolCall(call.tool_call_id, call.tool_name, call.raw_arguments)
         for call in answer.end.pending
@@ -119,7 +121,7 @@ def from_tool_choice(
     if not names:
         raise InvalidInputError(f"tool_choice={choice!r} needs tools to choose from.")
     if choice not in ("any", "required", True):
-        name = _name_of(choice)
+        name = _read_tool_name(choice)
         if name not in names:
             raise InvalidInputError(
                 f"tool_choice={name!r} is none of the tools.", hint=f"They are: {', '.join(names)}."
@@ -137,7 +139,7 @@ def from_tool_choice(
     return list(tools), Constraints(note, one_by_one, check, final)
 
 
-def _name_of(choice: Any) -> str:
+def _read_tool_name(choice: Any) -> str:
     """Return the tool's name in a ``tool_choice`` of OpenAI's or Anthropic's form."""
     if isinstance(choice, Mapping):
         function = choice.get("function")
@@ -176,12 +178,12 @@ def with_schema(
             call = next(c for c in answer.reader.tool_calls if c.tool_name == tool)
             if call.problem:
                 return f"{call.problem} Call {tool} again."
-            return _problem(validate, dict(call.tool_input), f"Call {tool} again.")
+            return _find_problem(validate, dict(call.tool_input), f"Call {tool} again.")
 
         return replace(constraints, check=check_call, final=True)
 
     note = (
-        f"Answer with one JSON {_kind_of(schema)} that fits this JSON schema, and with nothing "
+        f"Answer with one JSON {_read_kind(schema)} that fits this JSON schema, and with nothing "
         f"else: {json.dumps(schema, sort_keys=True)}"
         if schema
         else "Answer with one JSON object and with nothing else."
@@ -191,10 +193,10 @@ def with_schema(
         if beside and answer.end.pending:
             return None
         try:
-            data = json.loads(json_in(answer.text, schema))
+            data = json.loads(find_json(answer.text, schema))
         except ValueError as error:
             return f"That is no JSON: {error}. {note}"
-        return _problem(validate, data, note)
+        return _find_problem(validate, data, note)
 
     if beside:
         # As a note with every call, the wish would make the agent answer before it has used its
@@ -205,7 +207,7 @@ def with_schema(
     return Constraints(note, check=check_text)
 
 
-def _problem(validate: Callable[[Any], object], data: Any, again: str) -> str | None:
+def _find_problem(validate: Callable[[Any], object], data: Any, again: str) -> str | None:
     """Return the complaint about data that the validator refuses, or ``None``."""
     try:
         validate(data)
@@ -214,20 +216,20 @@ def _problem(validate: Callable[[Any], object], data: Any, again: str) -> str | 
     return None
 
 
-def _kind_of(schema: Mapping[str, Any]) -> str:
+def _read_kind(schema: Mapping[str, Any]) -> str:
     """Return the JSON type that a schema names, ``"value"`` where it names several."""
     kind = schema.get("type", "object")
     return kind if isinstance(kind, str) else "value"
 
 
-def json_in(text: str, schema: Mapping[str, Any] | None = None) -> str:
+def find_json(text: str, schema: Mapping[str, Any] | None = None) -> str:
     """Return the JSON in an answer, which models often put into a code block.
 
     Args:
         text: The answer.
         schema: JSON schema of the data; without one a JSON object is looked for.
     """
-    kind = _kind_of(schema or {})
+    kind = _read_kind(schema or {})
     if kind not in _BRACKETS:
         return text.strip().removeprefix("```json").removeprefix("```").removesuffix("```")
     opening, closing = _BRACKETS[kind]
@@ -273,11 +275,11 @@ class Calling:
         """
         call = call or self.call
         return ResponseReader(
-            (str(t["name"]) for t in call.tools), _answered(call.entries), self.stop
+            (str(t["name"]) for t in call.tools), _find_answered(call.entries), self.stop
         )
 
 
-def _answered(entries: Sequence[HistoryMessage]) -> list[ToolCallMessage]:
+def _find_answered(entries: Sequence[HistoryMessage]) -> list[ToolCallMessage]:
     """Return the tool calls whose results stand at the end of the history."""
     # Collect results from the end of the history back to the answer that made the calls.
     ids = set()

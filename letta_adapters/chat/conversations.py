@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from letta_adapters.backends.base import Conversation, Opened, Target
 from letta_adapters.backends.capabilities import check_supported, has
-from letta_adapters.chat.cache import memo_of
+from letta_adapters.chat.cache import get_cache
 from letta_adapters.chat.request import ChatRequest
 from letta_adapters.errors import InvalidInputError, LettaError, UnsupportedOptionError
 from letta_adapters.options import SessionOptions
@@ -70,25 +70,25 @@ def check_call(client: AsyncLettaClient, call: ChatRequest) -> None:
         raise InvalidInputError(f"{unknown[0]!r} is not a model setting of a conversation.")
 
 
-async def agent_of(client: AsyncLettaClient, call: ChatRequest) -> str:
+async def find_agent(client: AsyncLettaClient, call: ChatRequest) -> str:
     """Return the id of the agent that the call is for; ``""`` for a call without one."""
     if call.agent_free:
         return ""
     if call.agent_id is not None:
         return call.agent_id
-    memo = memo_of(client)
-    known = memo.known_default()
+    cache = get_cache(client)
+    known = cache.known_default()
     # A conversation's id names its agent, which need not be the default one.
     if known is None and call.conversation_id not in (None, "default"):
         found = await client.conversations.retrieve(str(call.conversation_id))
         return str(found.get("agent_id") or "")
     if known is None:
         known = await client.backend.default_agent(None)
-        memo.default_agent = (known, time.monotonic())
+        cache.default_agent = (known, time.monotonic())
     return known
 
 
-async def model_of(client: AsyncLettaClient, agent_id: str) -> str | None:
+async def find_model(client: AsyncLettaClient, agent_id: str) -> str | None:
     """Return the agent's model handle; the server is asked unless it told the handle lately."""
     if not agent_id:
         return None
@@ -98,7 +98,7 @@ async def model_of(client: AsyncLettaClient, agent_id: str) -> str | None:
     return client.handles.get(agent_id)
 
 
-async def about_model(
+async def describe_model(
     client: AsyncLettaClient, agent_id: str | None
 ) -> tuple[str, str | None, int | None]:
     """Return the agent's id, its model's handle and context window in tokens, where known.
@@ -183,7 +183,7 @@ async def make_named(
     opened = await make(client, call, agent_id, system, name)
     made = opened.conversation
     oldest = await _look_up(client, agent_id, name) or made
-    memo_of(client).threads[agent_id, name] = oldest.conversation_id
+    get_cache(client).threads[agent_id, name] = oldest.conversation_id
     if oldest != made:
         await remove(client, made)
         return oldest, False
@@ -193,10 +193,10 @@ async def make_named(
 
 def note_made(client: AsyncLettaClient, call: ChatRequest, opened: Opened) -> None:
     """Remember the model of a conversation that was created."""
-    memo, where = memo_of(client), opened.conversation
+    cache, where = get_cache(client), opened.conversation
     if not is_rest(client):
         if call.model:
-            memo.changed[where] = call.model
+            cache.changed[where] = call.model
         elif opened.model and not client.handles.knows(where.agent_id):
             client.handles.note(where.agent_id, opened.model)
 
@@ -225,11 +225,11 @@ async def _set_model(
 
     A call's model is for that call: the next one without a model gets the agent's own again.
     """
-    changed = memo_of(client).changed
+    changed = get_cache(client).changed
     # Nothing to switch: the conversation has this model already, or its agent's own as before.
     if call.model == changed.get(conversation):
         return
-    model = call.model or await model_of(client, conversation.agent_id)
+    model = call.model or await find_model(client, conversation.agent_id)
     if model is None:
         return
     runtime = {
@@ -264,13 +264,13 @@ async def _set_settings(
 
 async def find_named(client: AsyncLettaClient, agent_id: str, name: str) -> Conversation | None:
     """Return the oldest conversation of that name, or ``None``; two may be made at once."""
-    memo = memo_of(client)
-    known = memo.threads.get((agent_id, name))
+    cache = get_cache(client)
+    known = cache.threads.get((agent_id, name))
     if known is not None:
         return Conversation(agent_id, known)
     found = await _look_up(client, agent_id, name)
     if found is not None:
-        memo.threads[agent_id, name] = found.conversation_id
+        cache.threads[agent_id, name] = found.conversation_id
     return found
 
 
@@ -300,7 +300,7 @@ async def _look_up(client: AsyncLettaClient, agent_id: str, summary: str) -> Con
     return Conversation(agent_id, found) if found is not None else None
 
 
-async def moved(client: AsyncLettaClient, where: Conversation) -> Conversation:
+async def move_to_fork(client: AsyncLettaClient, where: Conversation) -> Conversation:
     """Fork a conversation that an App Server will not go on with; its name goes along."""
     made = await client.conversations.fork(where.conversation_id, agent_id=where.agent_id or None)
     fork = Conversation(where.agent_id, str(made["id"]))
@@ -310,7 +310,7 @@ async def moved(client: AsyncLettaClient, where: Conversation) -> Conversation:
         # Named before the old one is removed: other calls find the thread at any moment.
         await client.conversations.update(fork.conversation_id, summary=name)
         await remove(client, where)
-        memo_of(client).threads[where.agent_id, name] = fork.conversation_id
+        get_cache(client).threads[where.agent_id, name] = fork.conversation_id
     return fork
 
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from letta_adapters.chat.marker import Marker
-from letta_adapters.chat.messages import HistoryMessage, arguments_digest
+from letta_adapters.chat.messages import HistoryMessage, digest_arguments
 from letta_adapters.chat.request import Place
 from letta_adapters.errors import InvalidInputError
 
@@ -77,7 +77,7 @@ def split_history(
         raise InvalidInputError(
             "There is no message to send.", hint="The history needs a user's message."
         )
-    at = _newest(whole, agent_id, place)
+    at = _find_newest(whole, agent_id, place)
     marker = whole[at].marker if at is not None else None
     new = whole if at is None else whole[at + 1 :]
     if marker is not None and marker.pending and not new:
@@ -85,12 +85,12 @@ def split_history(
             "The history ends with tool calls of the agent: there is nothing new to send.",
             hint="Add the results of the tools it called.",
         )
-    mismatch = _mismatch(whole, at, agent_id) if at is not None else ""
-    edited = _edited(whole[at]) if at is not None else {}
-    return HistorySplit(marker, mismatch, new, _last_turn(whole), whole, system, edited)
+    mismatch = _find_mismatch(whole, at, agent_id) if at is not None else ""
+    edited = _find_edited(whole[at]) if at is not None else {}
+    return HistorySplit(marker, mismatch, new, _find_last_turn(whole), whole, system, edited)
 
 
-def _newest(whole: Sequence[HistoryMessage], agent_id: str, place: Place | None) -> int | None:
+def _find_newest(whole: Sequence[HistoryMessage], agent_id: str, place: Place | None) -> int | None:
     """Return the index of the newest answer of this agent that was given at this place.
 
     An answer that does not tell where it was given counts unless one of another place follows it:
@@ -108,7 +108,7 @@ def _newest(whole: Sequence[HistoryMessage], agent_id: str, place: Place | None)
     return None
 
 
-def _edited(answer: HistoryMessage) -> dict[str, str]:
+def _find_edited(answer: HistoryMessage) -> dict[str, str]:
     """Return the new arguments of calls that the application changed, by the calls' ids."""
     marker = answer.marker
     assert marker is not None
@@ -116,11 +116,11 @@ def _edited(answer: HistoryMessage) -> dict[str, str]:
     return {
         call.tool_call_id: call.raw_arguments
         for call in answer.tool_calls
-        if asked.get(call.tool_call_id, "") not in ("", arguments_digest(call.raw_arguments))
+        if asked.get(call.tool_call_id, "") not in ("", digest_arguments(call.raw_arguments))
     }
 
 
-def _last_turn(whole: tuple[HistoryMessage, ...]) -> tuple[HistoryMessage, ...]:
+def _find_last_turn(whole: tuple[HistoryMessage, ...]) -> tuple[HistoryMessage, ...]:
     """Return the messages after the newest answer, or from the last user's message on."""
     last_reply = max((i for i, e in enumerate(whole) if e.role == "assistant"), default=-1)
     if last_reply + 1 < len(whole):
@@ -129,7 +129,7 @@ def _last_turn(whole: tuple[HistoryMessage, ...]) -> tuple[HistoryMessage, ...]:
     return whole[asked:]
 
 
-def _mismatch(whole: Sequence[HistoryMessage], at: int, agent_id: str) -> str:
+def _find_mismatch(whole: Sequence[HistoryMessage], at: int, agent_id: str) -> str:
     """Compare the messages before each of the agent's markers with those it was given.
 
     Returns:
@@ -160,13 +160,13 @@ def _mismatch(whole: Sequence[HistoryMessage], at: int, agent_id: str) -> str:
     return ""
 
 
-def inputs_of(entries: Sequence[HistoryMessage]) -> tuple[tuple[str, ...], bool]:
+def digest_inputs(entries: Sequence[HistoryMessage]) -> tuple[tuple[str, ...], bool]:
     """Return the ``inputs`` and ``earlier`` of a marker whose turn was given these entries."""
     kept = entries[-KEPT:]
     return tuple(entry.digest() for entry in kept), len(kept) < len(entries)
 
 
-def call_key(send: Sequence[HistoryMessage], context: Sequence[object]) -> str | None:
+def make_call_key(send: Sequence[HistoryMessage], context: Sequence[object]) -> str | None:
     """Return an id that a repeated call has again: its message's ``otid`` (``engine/otids.py``).
 
     ``None`` if the framework gave the newest message no id of its own: two equal questions may be

@@ -68,7 +68,7 @@ class Marker:
         """Return a name for this marker that no other of its agent has."""
         return f"{self.conversation_id}#{self.head[0] if self.head else ''}"
 
-    def standing_for(self, first: Marker) -> Marker:
+    def as_span(self, first: Marker) -> Marker:
         """Return the marker of several calls that the caller sees as one.
 
         Args:

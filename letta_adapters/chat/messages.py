@@ -82,22 +82,22 @@ class HistoryMessage:
         # Ids are left out: a framework may give a message and its calls other ids when it reloads
         # them.
         calls = [(call.tool_name, call.raw_arguments) for call in self.tool_calls]
-        return digest_of(self.role, self.text, self.others, self.tool_call_id, calls)
+        return make_digest(self.role, self.text, self.others, self.tool_call_id, calls)
 
 
-def digest_of(*values: Any) -> str:
+def make_digest(*values: Any) -> str:
     """Return a short digest of JSON values."""
     text = json.dumps(values, sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:_DIGEST_CHARS]
 
 
-def arguments_digest(raw: str) -> str:
+def digest_arguments(raw: str) -> str:
     """Return a digest of a call's arguments, whatever the order and spacing of their JSON.
 
     Args:
         raw: The arguments as JSON text; malformed text is digested as it stands.
     """
     try:
-        return digest_of(json.loads(raw or "{}"))
+        return make_digest(json.loads(raw or "{}"))
     except ValueError:
-        return digest_of(raw)
+        return make_digest(raw)

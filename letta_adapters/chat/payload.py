@@ -30,14 +30,14 @@ NEXT: Final = "Please go on."
 
 
 @dataclass(frozen=True, slots=True)
-class Sending:
+class Payload:
     """Hold one request: answers to calls that wait, messages to store first, and the message."""
 
     content: Content | None
     answers: tuple[ToolAnswer, ...] = ()
     history: tuple[Mapping[str, Any], ...] = ()
 
-    def noting(self, note: str) -> Sending:
+    def with_note(self, note: str) -> Payload:
         """Return the request with a note to the agent at its end.
 
         Results of tools stay the last that was said: a note that goes with them is no message of
@@ -54,18 +54,18 @@ class Sending:
         said = [_text(self.content)] if isinstance(self.content, str) else self.content or []
         return replace(self, content=[*said, _text(labelled)])
 
-    def asking(self) -> Sending:
+    def with_content(self) -> Payload:
         """Return the request if it has any content; otherwise one that asks the agent to go on."""
         if self.content is not None or self.answers:
             return self
         # Instructions alone are no message to answer, so they become the message itself.
         if self.history:
             told = "\n\n".join(str(message["content"]) for message in self.history)
-            return Sending([_text(f"<instructions>\n{told}\n</instructions>")])
-        return Sending(NEXT)
+            return Payload([_text(f"<instructions>\n{told}\n</instructions>")])
+        return Payload(NEXT)
 
 
-def answers_to(
+def answer_calls(
     calls: Iterable[ToolCallMessage | PendingToolCall],
     entries: Sequence[HistoryMessage],
     own_tools: Iterable[str],
@@ -95,10 +95,12 @@ def answers_to(
         return call.tool_call_id not in questions
 
     answers = (_answer(call, given.get(call.tool_call_id), own(call)) for call in calls)
-    return tuple(_telling(answer, (edited or {}).get(answer.tool_call_id)) for answer in answers)
+    return tuple(
+        _tell_arguments(answer, (edited or {}).get(answer.tool_call_id)) for answer in answers
+    )
 
 
-def _telling(answer: ToolAnswer, arguments: str | None) -> ToolAnswer:
+def _tell_arguments(answer: ToolAnswer, arguments: str | None) -> ToolAnswer:
     """Return the answer with the arguments it is the result of, where the agent wrote others."""
     if arguments is None or answer.returned is None:
         return answer
@@ -108,7 +110,7 @@ def _telling(answer: ToolAnswer, arguments: str | None) -> ToolAnswer:
     return replace(answer, returned=[_text(said), *answer.returned])
 
 
-def instructing(answers: Sequence[ToolAnswer], text: str) -> tuple[ToolAnswer, ...]:
+def add_instructions(answers: Sequence[ToolAnswer], text: str) -> tuple[ToolAnswer, ...]:
     """Return the answers with instructions behind the last result; nothing else can bring them."""
     made = list(answers)
     at = max((i for i, answer in enumerate(made) if answer.returned is not None), default=None)
@@ -135,12 +137,12 @@ def _answer(
         # Nobody decided anything: a denial would be told as the user's.
         return ToolAnswer(id_, name, returned=entry.text, is_error=True)
     if not own:
-        return _decided(id_, name, entry)
+        return _read_decision(id_, name, entry)
     content = entry.content if isinstance(entry.content, str) else list(entry.content)
     return ToolAnswer(id_, name, returned=content, is_error=entry.is_error)
 
 
-def _decided(id_: str, name: str, entry: HistoryMessage) -> ToolAnswer:
+def _read_decision(id_: str, name: str, entry: HistoryMessage) -> ToolAnswer:
     """Return an entry's decision about whether the server's tool may run."""
     if entry.decision is None:
         # The entry is a plain tool message: the caller did something other than run the server's
@@ -155,7 +157,7 @@ def _decided(id_: str, name: str, entry: HistoryMessage) -> ToolAnswer:
 
 def as_request(
     entries: Sequence[HistoryMessage], system: str, answers: Sequence[ToolAnswer] = ()
-) -> Sending:
+) -> Payload:
     """Return a request for the Letta API, which stores messages of any role.
 
     Tool results that answer nothing that waits there become text.
@@ -164,7 +166,7 @@ def as_request(
     rest = [e for e in entries if e.role != "tool" or e.tool_call_id not in answered]
     history: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     if not rest:
-        return Sending(None, tuple(answers), tuple(history))
+        return Payload(None, tuple(answers), tuple(history))
     # The turn needs a message of the user's to answer: the last entry, if it is one; otherwise the
     # entries behind the last such message, told as text.
     if rest[-1].role == "user":
@@ -176,10 +178,10 @@ def as_request(
         others = _others(rest[at + 1 :])
         told = as_text(rest[at + 1 :])
         last = [_text(told or IMAGES_BESIDE), *others] if others else told
-    return Sending(last, tuple(answers), tuple(history))
+    return Payload(last, tuple(answers), tuple(history))
 
 
-def as_message(entries: Sequence[HistoryMessage], system: str) -> Sending:
+def as_message(entries: Sequence[HistoryMessage], system: str) -> Payload:
     """Return a request for an App Server, which takes user messages only.
 
     Everything else becomes labelled text.
@@ -195,10 +197,10 @@ def as_message(entries: Sequence[HistoryMessage], system: str) -> Sending:
         parts.append(_text(f"<conversation-so-far>\n{as_text(before)}\n</conversation-so-far>"))
     parts += _others(before)
     if not parts and tail and isinstance(tail[0].content, str):
-        return Sending(tail[0].content)
+        return Payload(tail[0].content)
     for entry in tail:
         parts += _parts(entry)
-    return Sending(parts or None)
+    return Payload(parts or None)
 
 
 def _text(text: str) -> dict[str, Any]:
@@ -218,10 +220,10 @@ def _parts(entry: HistoryMessage) -> list[dict[str, Any]]:
 
 def as_text(entries: Iterable[HistoryMessage]) -> str:
     """Return entries as a transcript, for a server that takes no history as messages."""
-    return "\n".join(line for entry in entries for line in _lines(entry))
+    return "\n".join(line for entry in entries for line in _format_lines(entry))
 
 
-def _lines(entry: HistoryMessage) -> list[str]:
+def _format_lines(entry: HistoryMessage) -> list[str]:
     if entry.role == "tool":
         kind = "Error" if entry.is_error else "Result"
         return [f"{kind} of the tool call {entry.tool_call_id}: {entry.text}"]
@@ -250,7 +252,7 @@ def as_messages(entries: Iterable[HistoryMessage]) -> list[dict[str, Any]]:
             # Tool calls and results become text of the same speaker: a result is told as the
             # user's.
             plain = entry.role == "assistant" and not entry.tool_calls
-            text = entry.text if plain else "\n".join(_lines(entry))
+            text = entry.text if plain else "\n".join(_format_lines(entry))
             message = {"role": "user" if entry.role == "tool" else "assistant", "content": text}
         if entry.name:
             message["name"] = entry.name

@@ -38,7 +38,7 @@ _RUN_SECONDS: Final = 600.0
 _Item = Mapping[str, Any]
 
 
-async def newest(
+async def read_newest(
     client: AsyncLettaClient, conversation: Conversation, limit: int
 ) -> list[dict[str, Any]]:
     """Return the newest stored messages, oldest first."""
@@ -60,17 +60,17 @@ def is_head(marker: Marker, items: Sequence[_Item]) -> bool:
     for item in reversed(items):
         if item.get("id") != last:
             return False
-        if not _names(item).isdisjoint(map(of_call, marker.head)):
+        if not _list_names(item).isdisjoint(map(of_call, marker.head)):
             return True
     return False
 
 
-def names_of_newest(items: Sequence[_Item]) -> tuple[str, ...]:
+def list_newest_names(items: Sequence[_Item]) -> tuple[str, ...]:
     """Return the names that a marker has for the newest message."""
-    return tuple(sorted(_names(items[-1]))) if items else ()
+    return tuple(sorted(_list_names(items[-1]))) if items else ()
 
 
-def _names(item: _Item) -> set[str]:
+def _list_names(item: _Item) -> set[str]:
     """Return all names an item is known by: its ids, and those of its calls and results."""
     names = {of_call(str(item.get(key))) for key in ("id", "otid") if item.get(key)}
     names |= {str(call.get("tool_call_id")) for call in calls_of(item)}
@@ -164,16 +164,16 @@ async def holds(
     async with slots_of(client).reserve(conversation, None):
         try:
             await wait_for_runs(client, conversation, key, seconds=seconds)
-            items = await newest(client, conversation, RECENT)
+            items = await read_newest(client, conversation, RECENT)
         except NotFoundError:
             return None
-    if key is not None and after_message(items, key) is not None:
+    if key is not None and find_after_message(items, key) is not None:
         return True
     # The message itself is not there; a call may have sent nothing but results of tools.
     durable = has(client.backend.kind, "durable_pending_calls")
     open_: set[str] = set()
     for item in reversed(items):
-        for kept in _returns(item):
+        for kept in _list_returns(item):
             id_ = str(kept.get("tool_call_id"))
             # A model may give a later call an earlier one's id: the newest is the one meant.
             told = durable or results.get(id_, "\0") in content_text(kept.get("tool_return"))
@@ -183,34 +183,34 @@ async def holds(
     return False
 
 
-def _returns(item: _Item) -> Sequence[_Item]:
+def _list_returns(item: _Item) -> Sequence[_Item]:
     """Return the tool results in a stored message."""
     if item.get("message_type") != "tool_return_message":
         return ()
     return dicts_of(item.get("tool_returns")) or [item]
 
 
-def after_message(items: Sequence[_Item], key: str) -> StoredAnswer | None:
+def find_after_message(items: Sequence[_Item], key: str) -> StoredAnswer | None:
     """Return what follows the message of this call, up to the next user's message, or ``None``."""
     for at, item in enumerate(items):
         if item.get("message_type") == "user_message" and same_call(item.get("otid"), key):
-            return _answered(items[at + 1 :])
+            return _read_answer(items[at + 1 :])
     return None
 
 
-def after_results(items: Sequence[_Item], tool_call_ids: Iterable[str]) -> StoredAnswer | None:
+def find_after_results(items: Sequence[_Item], tool_call_ids: Iterable[str]) -> StoredAnswer | None:
     """Return what follows the results of these calls; ``None`` if they are not stored."""
     wanted = set(tool_call_ids)
     # From the newest on: a model may give a later call the id of an earlier one.
     for at in range(len(items) - 1, -1, -1):
         item = items[at]
         returned = item.get("message_type") == "tool_return_message"
-        if returned and not _names(item).isdisjoint(wanted):
-            return _answered(items[at + 1 :])
+        if returned and not _list_names(item).isdisjoint(wanted):
+            return _read_answer(items[at + 1 :])
     return None
 
 
-def _answered(items: Sequence[_Item]) -> StoredAnswer:
+def _read_answer(items: Sequence[_Item]) -> StoredAnswer:
     """Return the messages up to the next user's message, and the calls left open among them."""
     messages: list[Message] = []
     open_calls: dict[str, ToolCallMessage] = {}
@@ -219,7 +219,7 @@ def _answered(items: Sequence[_Item]) -> StoredAnswer:
             if content_text(item.get("content")) == GO_ON:
                 continue  # our own: what follows still answers the same message
             break
-        for message in _messages(item):
+        for message in _decode(item):
             messages.append(message)
             # A call waits for somebody from its request to its result.
             if isinstance(message, ToolCallMessage) and message.requires_approval:
@@ -229,7 +229,7 @@ def _answered(items: Sequence[_Item]) -> StoredAnswer:
     return StoredAnswer(tuple(messages), tuple(open_calls.values()))
 
 
-def _messages(item: _Item) -> list[Message]:
+def _decode(item: _Item) -> list[Message]:
     """Return a stored item as the messages that a stream would have yielded."""
     kind = item.get("message_type")
     common: dict[str, Any] = {k: item.get(k) for k in ("id", "otid", "run_id")}
@@ -240,20 +240,20 @@ def _messages(item: _Item) -> list[Message]:
         return [ReasoningMessage(text_of(item), signature=signature, **common)]
     if kind in CALLS:
         asks = kind == "approval_request_message"
-        return [_call(call, asks, common) for call in calls_of(item)]
+        return [_decode_call(call, asks, common) for call in calls_of(item)]
     if kind == "tool_return_message":
         returns = dicts_of(item.get("tool_returns")) or [item]
-        return [_result(result, item, common) for result in returns]
+        return [_decode_result(result, item, common) for result in returns]
     return []
 
 
-def _call(call: _Item, asks: bool, common: Mapping[str, Any]) -> ToolCallMessage:
+def _decode_call(call: _Item, asks: bool, common: Mapping[str, Any]) -> ToolCallMessage:
     raw = arguments_of(call)
     name, id_ = str(call.get("name") or ""), str(call.get("tool_call_id") or "")
     return ToolCallMessage(id_, name, parse_arguments(raw), raw, asks, **common)
 
 
-def _result(result: _Item, item: _Item, common: Mapping[str, Any]) -> ToolResultMessage:
+def _decode_result(result: _Item, item: _Item, common: Mapping[str, Any]) -> ToolResultMessage:
     return ToolResultMessage(
         str(result.get("tool_call_id") or ""),
         content_text(result.get("tool_return")),

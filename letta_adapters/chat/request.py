@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias
 from letta_adapters._utils.checks import AGENT, checked_id
 from letta_adapters.backends.base import Conversation
 from letta_adapters.chat.marker import Marker
-from letta_adapters.chat.messages import HistoryMessage, digest_of
+from letta_adapters.chat.messages import HistoryMessage, make_digest
 from letta_adapters.content import sendable_text
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.messages import Message, ToolCallMessage, Usage
@@ -67,7 +67,7 @@ class Place:
     @property
     def identity(self) -> str:
         """Return a digest that tells calls of one content at different places of a graph apart."""
-        return digest_of(self.node, self.agent, self.within) if self.node else ""
+        return make_digest(self.node, self.agent, self.within) if self.node else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +200,7 @@ class ResponseCompleted:
 ChatEvent: TypeAlias = ResponseStarted | ResponseCompleted | Message
 
 
-def checked(call: ChatRequest) -> ChatRequest:
+def check_request(call: ChatRequest) -> ChatRequest:
     """Return the call as it can be made, or refuse it.
 
     The results of tools are cleaned of characters that UTF-8 cannot hold (an odd file name in one
@@ -215,7 +215,7 @@ def checked(call: ChatRequest) -> ChatRequest:
         checked_id(call.agent_id, "an agent id (agent_id)", AGENT)
     if call.conversation_id is not None:
         checked_id(call.conversation_id, "a conversation id (conversation_id)")
-    thread = _thread_of(call)
+    thread = _find_thread(call)
     if thread is not None and not thread.strip():
         raise InvalidInputError("thread_id is empty: it names no conversation.")
     # NaN and infinity are floats too, and would make a wait that never ends.
@@ -227,26 +227,26 @@ def checked(call: ChatRequest) -> ChatRequest:
         raise InvalidInputError("model is empty: it names no model.", hint="Leave it out.")
     check_tool_names([str(tool["name"]) for tool in call.tools])
     # Cleaned before the check below, which would refuse a tool's result for its odd characters.
-    entries = [_cleaned(entry) if entry.role == "tool" else entry for entry in call.entries]
-    for where, text in _texts(call, entries):
+    entries = [_clean_result(entry) if entry.role == "tool" else entry for entry in call.entries]
+    for where, text in _list_texts(call, entries):
         sendable_text(text, where)
     return replace(call, entries=entries)
 
 
-def _thread_of(call: ChatRequest) -> str | None:
+def _find_thread(call: ChatRequest) -> str | None:
     """Return the thread's name as the application or the framework gives it."""
     if call.thread_id is not None or call.place is None:
         return call.thread_id
     return call.place.thread
 
 
-def _texts(call: ChatRequest, entries: Iterable[HistoryMessage]) -> Iterator[tuple[str, str]]:
+def _list_texts(call: ChatRequest, entries: Iterable[HistoryMessage]) -> Iterator[tuple[str, str]]:
     """Yield each text that would be sent, after the name that an error uses for it."""
-    yield "thread_id", _thread_of(call) or ""
+    yield "thread_id", _find_thread(call) or ""
     yield "The model's name", call.model or ""
     yield "The note", call.note
     for tool in call.tools:
-        for text in _strings(tool):
+        for text in _list_strings(tool):
             yield f"The tool {tool['name']!r}", text
     for entry in entries:
         where = f"A message of the history (role {entry.role!r})"
@@ -256,31 +256,33 @@ def _texts(call: ChatRequest, entries: Iterable[HistoryMessage]) -> Iterator[tup
             yield where, called.raw_arguments
 
 
-def _strings(value: object) -> Iterator[str]:
+def _list_strings(value: object) -> Iterator[str]:
     """Yield every text in a JSON value, keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
         for key, item in value.items():
-            yield from _strings(key)
-            yield from _strings(item)
+            yield from _list_strings(key)
+            yield from _list_strings(item)
     elif isinstance(value, Sequence):
         for item in value:
-            yield from _strings(item)
+            yield from _list_strings(item)
 
 
-def _cleaned(entry: HistoryMessage) -> HistoryMessage:
+def _clean_result(entry: HistoryMessage) -> HistoryMessage:
     """Return a tool's result without the characters that UTF-8 cannot hold."""
     if isinstance(entry.content, str):
         # Most text is ASCII, which needs no copy of it.
-        return entry if entry.content.isascii() else replace(entry, content=_clean(entry.content))
+        return (
+            entry if entry.content.isascii() else replace(entry, content=_clean_text(entry.content))
+        )
     parts: list[Mapping[str, Any]] = [
-        {**part, "text": _clean(str(part["text"]))} if part.get("type") == "text" else part
+        {**part, "text": _clean_text(str(part["text"]))} if part.get("type") == "text" else part
         for part in entry.content
     ]
     return replace(entry, content=parts)
 
 
-def _clean(text: str) -> str:
+def _clean_text(text: str) -> str:
     # Lone surrogates are what a Python string can hold and UTF-8 cannot.
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
-from letta_adapters.chat.cache import given
+from letta_adapters.chat.cache import known_answers
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.request import ID_PREFIX, ChatEvent, ResponseCompleted, ResponseStarted
 from letta_adapters.messages import (
@@ -253,16 +253,16 @@ class Answer:
         self.reader.end = replace(end, pending=self.end.pending)
         self._remember()
 
-    def standing_for(self, first: Marker) -> None:
+    def as_span(self, first: Marker) -> None:
         """Make this the answer to several calls that the caller sees as one.
 
         Args:
             first: The marker of the first of these calls.
         """
-        self.reader.end = replace(self.end, marker=self.end.marker.standing_for(first))
+        self.reader.end = replace(self.end, marker=self.end.marker.as_span(first))
         self._remember()
 
     def _remember(self) -> None:
         """Note the changed marker, in case the framework drops the one in the message."""
         if self.reader.start is not None:
-            given.put(self.reader.start.id, self.end.marker, self.text)
+            known_answers.put(self.reader.start.id, self.end.marker, self.text)

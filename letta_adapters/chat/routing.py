@@ -18,9 +18,9 @@ from letta_adapters.backends.base import Conversation
 from letta_adapters.chat import conversations
 from letta_adapters.chat.cache import recent, tasks
 from letta_adapters.chat.conversations import THREAD_PREFIX
-from letta_adapters.chat.history import HistorySplit, call_key
+from letta_adapters.chat.history import HistorySplit, make_call_key
 from letta_adapters.chat.marker import Marker
-from letta_adapters.chat.messages import HistoryMessage, digest_of
+from letta_adapters.chat.messages import HistoryMessage, make_digest
 from letta_adapters.chat.request import ChatRequest, Place, Scope
 from letta_adapters.errors import HistoryMismatchError
 from letta_adapters.messages import PendingToolCall
@@ -99,16 +99,16 @@ class Route:
         # A fresh conversation without an agent was created with the text as its system prompt.
         system = "" if self.fresh and call.agent_free else plan.system
         texts = zip((system, call.standing), told, strict=True)
-        return "\n\n".join(text for text, known in texts if text and digest_of(text) != known)
+        return "\n\n".join(text for text, known in texts if text and make_digest(text) != known)
 
     def has_settings(self, call: ChatRequest) -> bool:
         """Return whether the conversation was made, or last used, with these model settings."""
-        return self.marker is not None and self.marker.settings == settings_digest(call)
+        return self.marker is not None and self.marker.settings == digest_settings(call)
 
 
-def settings_digest(call: ChatRequest) -> str | None:
+def digest_settings(call: ChatRequest) -> str | None:
     """Return a digest of the call's model settings, as a marker holds it; ``None`` without any."""
-    return digest_of(dict(call.settings)) if call.settings else None
+    return make_digest(dict(call.settings)) if call.settings else None
 
 
 async def make_route(
@@ -157,19 +157,19 @@ def choose_route(
         HistoryMismatchError: The history does not fit, and ``on_mismatch="error"`` says to fail.
     """
     if plan.marker is not None and _is_stored_in_part(plan):
-        return _after_a_failure(plan, plan.marker)
+        return _route_after_failure(plan, plan.marker)
     if call.conversation_id is not None:
-        return _named(call, plan, Conversation(agent_id, call.conversation_id))
+        return _route_to_given(call, plan, Conversation(agent_id, call.conversation_id))
     # A conversation for one call lasts until its tools are answered.
     if plan.marker is not None and (plan.marker.pending or not call.ephemeral):
         if plan.mismatch:
-            return mismatched(call, plan, plan.mismatch)
+            return resolve_mismatch(call, plan, plan.mismatch)
         where = Conversation(agent_id, plan.marker.conversation_id)
-        return Route(plan.new, where, plan.marker, _key(call, plan, plan.new, ""))
-    if not call.ephemeral and (name := _name(call, first=first)):
-        return _to_name(call, plan, name)
+        return Route(plan.new, where, plan.marker, _make_key(call, plan, plan.new, ""))
+    if not call.ephemeral and (name := _find_name(call, first=first)):
+        return _route_to_name(call, plan, name)
     begun = Conversation(agent_id, call.begun) if call.begun is not None else None
-    return Route(plan.whole, begun, key=_key(call, plan, plan.whole, ""), repeated=True)
+    return Route(plan.whole, begun, key=_make_key(call, plan, plan.whole, ""), repeated=True)
 
 
 def _is_stored_in_part(plan: HistorySplit) -> bool:
@@ -190,14 +190,14 @@ def _is_first(call: ChatRequest, agent_id: str) -> bool:
     return tasks.is_first(agent_id, call.place, call.entries, f"{call.note} {told}")
 
 
-def _name(call: ChatRequest, *, first: bool) -> str | None:
+def _find_name(call: ChatRequest, *, first: bool) -> str | None:
     """Return the name of the conversation that the call belongs to, or ``None``."""
     if call.thread_id:
         return THREAD_PREFIX + call.thread_id
-    return name_of(call.place, call.scope, first=first)
+    return name_conversation(call.place, call.scope, first=first)
 
 
-def _after_a_failure(plan: HistorySplit, marker: Marker) -> Route:
+def _route_after_failure(plan: HistorySplit, marker: Marker) -> Route:
     """Return the route of a call whose new messages are partly stored already.
 
     The conversation went on by at least those, so its marker's head is not looked for.
@@ -209,7 +209,7 @@ def _after_a_failure(plan: HistorySplit, marker: Marker) -> Route:
     return Route(send, where, marker, forced=True, lost=not send)
 
 
-def _named(call: ChatRequest, plan: HistorySplit, where: Conversation) -> Route:
+def _route_to_given(call: ChatRequest, plan: HistorySplit, where: Conversation) -> Route:
     """Return the route to the conversation that the application names."""
     marker = plan.marker
     if marker is not None and marker.conversation_id != where.conversation_id:
@@ -220,17 +220,17 @@ def _named(call: ChatRequest, plan: HistorySplit, where: Conversation) -> Route:
     if given and not send:
         # All of it is stored already: the agent only has to be asked for the answer.
         return Route(send, where, marker, forced=True, lost=True)
-    key = _key(call, plan, send, "")
+    key = _make_key(call, plan, send, "")
     return Route(send, where, marker, key, named=True, forced=True)
 
 
-def _to_name(call: ChatRequest, plan: HistorySplit, name: str) -> Route:
+def _route_to_name(call: ChatRequest, plan: HistorySplit, name: str) -> Route:
     """Return the route to the conversation of a name that the application or its place gives."""
     # A summary stands for messages that the conversation holds in full, so it is not sent.
     send = tuple(entry for entry in plan.last_turn if not entry.summary) or plan.last_turn
     # The first call of a thread sent the whole history, so its repetition is known by that.
     named = bool(call.thread_id) or call.scope == "thread"
-    return Route(send, key=_key(call, plan, send, name), named=named, name=name)
+    return Route(send, key=_make_key(call, plan, send, name), named=named, name=name)
 
 
 async def _look_up(
@@ -243,12 +243,12 @@ async def _look_up(
         if found is None:
             found, made = await conversations.make_named(client, call, agent_id, plan.system, name)
             if made:
-                key = _key(call, plan, plan.whole, name)
+                key = _make_key(call, plan, plan.whole, name)
                 return replace(route.at(found), send=plan.whole, key=key)
     return replace(route, conversation=found)
 
 
-def name_of(place: Place | None, scope: Scope | None, *, first: bool) -> str | None:
+def name_conversation(place: Place | None, scope: Scope | None, *, first: bool) -> str | None:
     """Return the name of the conversation that belongs to a place; ``None``: a fresh one.
 
     Args:
@@ -269,7 +269,7 @@ def name_of(place: Place | None, scope: Scope | None, *, first: bool) -> str | N
     return None
 
 
-def mismatched(
+def resolve_mismatch(
     call: ChatRequest, plan: HistorySplit, reason: str, *, occupied: bool = False
 ) -> Route:
     """Return the route for a history that does not fit, as ``on_mismatch`` decides.
@@ -289,22 +289,22 @@ def mismatched(
     if call.on_mismatch == "continue" and marker is not None and not occupied:
         where = Conversation(marker.agent_id, marker.conversation_id)
         return Route(plan.new, where, forced=True, forked=reason)
-    return replace(retold(call, plan), forked=reason)
+    return replace(retell(call, plan), forked=reason)
 
 
-def retold(call: ChatRequest, plan: HistorySplit) -> Route:
+def retell(call: ChatRequest, plan: HistorySplit) -> Route:
     """Return the route that tells the whole history in a fresh conversation."""
-    return Route(plan.whole, key=_key(call, plan, plan.whole, "fork"))
+    return Route(plan.whole, key=_make_key(call, plan, plan.whole, "fork"))
 
 
-def _key(
+def _make_key(
     call: ChatRequest, plan: HistorySplit, send: tuple[HistoryMessage, ...], where: str
 ) -> str | None:
-    """Return the call's key, or ``None`` if it cannot be known again; see :func:`call_key`."""
-    tools = digest_of([dict(tool) for tool in call.tools])
-    context = [where, digest_of(plan.system), tools, call.note]
+    """Return the call's key, or ``None`` if it cannot be known again; see :func:`make_call_key`."""
+    tools = make_digest([dict(tool) for tool in call.tools])
+    context = [where, make_digest(plan.system), tools, call.note]
     if call.place is not None and call.place.identity:
         context.append(call.place.identity)
     if not send and plan.marker is not None:
         context.append(plan.marker.key)  # asked to go on, after this answer
-    return call_key(send or plan.whole[-1:], context)
+    return make_call_key(send or plan.whole[-1:], context)

@@ -19,16 +19,16 @@ from letta_adapters.chat import conversations, payload, replay
 from letta_adapters.chat.cache import (
     HELD_SECONDS,
     PausedTurn,
-    calls_in_work,
-    given,
-    memo_of,
+    find_calls_in_work,
+    get_cache,
+    known_answers,
     recent,
 )
-from letta_adapters.chat.history import HistorySplit, inputs_of, split_history
+from letta_adapters.chat.history import HistorySplit, digest_inputs, split_history
 from letta_adapters.chat.marker import Marker
-from letta_adapters.chat.messages import HistoryMessage, digest_of
-from letta_adapters.chat.request import ID_PREFIX, ChatEvent, ChatRequest, checked
-from letta_adapters.chat.routing import Route, make_route, mismatched, retold
+from letta_adapters.chat.messages import HistoryMessage, make_digest
+from letta_adapters.chat.request import ID_PREFIX, ChatEvent, ChatRequest, check_request
+from letta_adapters.chat.routing import Route, make_route, resolve_mismatch, retell
 from letta_adapters.chat.tracker import ResponseTracker
 from letta_adapters.client.client import slots_of
 from letta_adapters.client.turn import MessageStream, Turn, TurnOptions
@@ -138,7 +138,7 @@ class ChatStream(AsyncIterator[ChatEvent]):
 
         async def ask() -> None:
             try:
-                await conversations.model_of(client, agent_id)
+                await conversations.find_model(client, agent_id)
             except LettaError:
                 client.handles.note(agent_id, None)  # an answer can do without it
 
@@ -148,12 +148,12 @@ class ChatStream(AsyncIterator[ChatEvent]):
         """Find the conversation, look at what it holds, and send what is new."""
         client = self._client
         self._slots.check_usable()
-        call = self._call = checked(self._call)
+        call = self._call = check_request(self._call)
         conversations.check_call(client, call)
         if self._owner is None:
             self._owner = running_task()
-        agent_id = await conversations.agent_of(client, call)
-        entries = _remembered(call.entries, agent_id)
+        agent_id = await conversations.find_agent(client, call)
+        entries = _restore_markers(call.entries, agent_id)
         # With one conversation for the whole thread, answers given at any place of it count as its
         # own.
         plan = split_history(entries, agent_id, None if call.scope == "thread" else call.place)
@@ -175,7 +175,7 @@ class ChatStream(AsyncIterator[ChatEvent]):
             if not reason:
                 going_on = route if found is None else route.going_on()
                 return await self._send_there(plan, going_on, agent_id, slot)
-        return await self._send_there(plan, mismatched(call, plan, reason), agent_id)
+        return await self._send_there(plan, resolve_mismatch(call, plan, reason), agent_id)
 
     def _left_alone(self, plan: HistorySplit, route: Route) -> Route:
         """Return a route that denies no call which another caller of this process will answer.
@@ -185,12 +185,12 @@ class ChatStream(AsyncIterator[ChatEvent]):
             ConversationBusyError: It names one that waits for somebody else.
         """
         where, place = route.conversation, self._call.place
-        busy = calls_in_work(where) - route.result_ids if where is not None else frozenset()
+        busy = find_calls_in_work(where) - route.result_ids if where is not None else frozenset()
         if not busy:
             return route
         # The history alone led there, so a fresh conversation may take its place.
         if not route.named:
-            return mismatched(self._call, plan, _IN_WORK, occupied=True)
+            return resolve_mismatch(self._call, plan, _IN_WORK, occupied=True)
         if place is not None and place.serves & busy:
             raise WaitsForItselfError(
                 "This call is part of the answer to a tool call, and names the conversation that "
@@ -218,7 +218,7 @@ class ChatStream(AsyncIterator[ChatEvent]):
             asks = listed_late and not recent.knows(where)
             if asks and not await self._has_run(route, where):
                 return None, ""
-            head = await replay.newest(self._client, where, 1) if bound else []
+            head = await replay.read_newest(self._client, where, 1) if bound else []
             if marker is not None and replay.is_head(marker, head):
                 return None, ""
             found = await self._find(route, where)
@@ -232,12 +232,12 @@ class ChatStream(AsyncIterator[ChatEvent]):
 
     async def _find(self, route: Route, where: Conversation) -> replay.StoredAnswer | None:
         """Look for this call among the messages that the conversation holds."""
-        items = await replay.newest(self._client, where, replay.RECENT)
-        found = replay.after_message(items, route.key) if route.key else None
+        items = await replay.read_newest(self._client, where, replay.RECENT)
+        found = replay.find_after_message(items, route.key) if route.key else None
         # Results that are stored are the whole call only if nothing is said after them.
         only_results = route.send[-1].role == "tool" if route.send else False
         if found is None and only_results and self._answers_are_ours(route):
-            found = replay.after_results(items, route.result_ids)
+            found = replay.find_after_results(items, route.result_ids)
         return found
 
     async def _once_over(
@@ -297,10 +297,10 @@ class ChatStream(AsyncIterator[ChatEvent]):
 
     def _held(self, where: Conversation) -> PausedTurn | None:
         """Return the turn that is paused in this conversation, if it still is."""
-        memo = memo_of(self._client)
-        held = memo.held.get(where)
+        cache = get_cache(self._client)
+        held = cache.held.get(where)
         if held is not None and not held.turn.paused:
-            del memo.held[where]
+            del cache.held[where]
             return None
         return held
 
@@ -312,7 +312,7 @@ class ChatStream(AsyncIterator[ChatEvent]):
             turn = held.turn
             ending = ResponseTracker(self._client, self._call, plan, route)
             return ending.replays(said, turn.pending, turn.details)
-        if _resumable(held, route, self._call) and not self._needs_anew(plan, route):
+        if _can_resume(held, route, self._call) and not self._needs_anew(plan, route):
             return self._resume(plan, route, held)
         if self._call.ephemeral:
             return await self._send(plan, await self._anew(plan, held), agent_id)
@@ -328,22 +328,22 @@ class ChatStream(AsyncIterator[ChatEvent]):
     async def _anew(self, plan: HistorySplit, held: PausedTurn) -> Route:
         """Give up a turn whose conversation was for it alone, and tell the history anew."""
         where = held.turn.conversation
-        memo_of(self._client).held.pop(where, None)
+        get_cache(self._client).held.pop(where, None)
         await held.turn.stop("The application goes on elsewhere.")
         await self._slots.finish(conversations.remove(self._client, where))
-        return retold(self._call, plan)
+        return retell(self._call, plan)
 
     def _resume(self, plan: HistorySplit, route: Route, held: PausedTurn) -> ResponseTracker:
         """Answer the calls that a paused turn waits for and let it go on."""
         turn = held.turn
-        del memo_of(self._client).held[turn.conversation]
+        del get_cache(self._client).held[turn.conversation]
         # Noted before anything is sent: if the answer is lost, the repeated call has to find it
         # here.
         recent.put(route.key, turn.conversation)
         questions = None if route.marker is None else route.marker.questions
         own = self._own_tools()
-        answers = payload.answers_to(turn.pending, route.send, own, questions, plan.edited)
-        answers = payload.instructing(answers, route.instructions(plan, self._call))
+        answers = payload.answer_calls(turn.pending, route.send, own, questions, plan.edited)
+        answers = payload.add_instructions(answers, route.instructions(plan, self._call))
         ending = ResponseTracker(self._client, self._call, plan, route, used=turn.usage)
         # Instructions travel behind a tool's result; decisions alone cannot carry them.
         if all(answer.returned is None for answer in answers):
@@ -368,16 +368,16 @@ class ChatStream(AsyncIterator[ChatEvent]):
         own = frozenset(self._own_tools())
         # Nobody can be asked about these calls, so they are denied with an explanation.
         if not self._call.ask_server_tools and own.isdisjoint(c.tool_name for c in turn.pending):
-            return turn.resume(payload.answers_to(turn.pending, (), own), self._owner)
+            return turn.resume(payload.answer_calls(turn.pending, (), own), self._owner)
         ending.waits(turn.pending, turn.details, turn.usage)
         if conversations.can(self._client, "durable_pending_calls"):
             # The Letta API stores calls that wait, so any process can answer them later. On an App
             # Server only this connection can, so the turn itself is kept.
             turn.let_go()
         else:
-            tools = _digests(self._call)
+            tools = _digest_tools(self._call)
             held = PausedTurn.of(turn, ending.key, ending.seen, self._before, tools)
-            for other in memo_of(self._client).hold(held):
+            for other in get_cache(self._client).hold(held):
                 # Turns kept too long are stopped in the background: this call need not wait for
                 # them.
                 self._slots.finish_later(other.stop("Nobody answered its calls in time."))
@@ -396,7 +396,7 @@ class ChatStream(AsyncIterator[ChatEvent]):
                 raise
         # The runs of a deleted conversation may still be listed, so only sending shows that it is
         # gone.
-        return await self._send(plan, mismatched(self._call, plan, _GONE), agent_id)
+        return await self._send(plan, resolve_mismatch(self._call, plan, _GONE), agent_id)
 
     async def _send(
         self, plan: HistorySplit, route: Route, agent_id: str, slot: TurnSlot | None = None
@@ -429,11 +429,11 @@ class ChatStream(AsyncIterator[ChatEvent]):
             except PendingApprovalError:
                 self._stream = await self._begin_again(ending, plan, route)
         # Told by now, so that a call without a marker does not tell it again.
-        memo_of(client).told[where] = (ending.system, ending.standing)
+        get_cache(client).told[where] = (ending.system, ending.standing)
         return ending
 
     async def _begin(
-        self, ending: ResponseTracker, request: payload.Sending, slot: TurnSlot
+        self, ending: ResponseTracker, request: payload.Payload, slot: TurnSlot
     ) -> MessageStream:
         """Begin the turn and return its stream.
 
@@ -452,7 +452,7 @@ class ChatStream(AsyncIterator[ChatEvent]):
             model=call.model if conversations.is_rest(client) else None,
         )
         timeout = call.timeout or client.backend.turn_timeout
-        otid = _otid(ending.key, ending.conversation)
+        otid = _make_otid(ending.key, ending.conversation)
         message = OutgoingMessage(otid, request.content, request.answers, request.history)
         self._tell_where(ending)
         try:
@@ -490,7 +490,9 @@ class ChatStream(AsyncIterator[ChatEvent]):
         if not rest and wedged:
             # An App Server holds a conversation for ever whose turn lost its connection.
             self._refusable = ending.failure = None
-            ending.conversation = await conversations.moved(self._client, ending.conversation)
+            ending.conversation = await conversations.move_to_fork(
+                self._client, ending.conversation
+            )
             async with self._slots.reserve(ending.conversation, self._owner) as slot:
                 request = self._compose(*refused, refused[1].waiting)
                 return await self._begin(ending, request, slot)
@@ -512,7 +514,7 @@ class ChatStream(AsyncIterator[ChatEvent]):
 
     def _compose(
         self, plan: HistorySplit, route: Route, waiting: Sequence[PendingToolCall]
-    ) -> payload.Sending:
+    ) -> payload.Payload:
         # The agent holds the message and never answered it; sending it again would double it.
         """Return the request that brings what is new in the form this backend takes.
 
@@ -522,26 +524,26 @@ class ChatStream(AsyncIterator[ChatEvent]):
             waiting: The calls that wait on the server.
         """
         if route.lost:
-            answers = payload.answers_to(waiting, (), self._own_tools())
-            return payload.Sending(payload.GO_ON, answers)
+            answers = payload.answer_calls(waiting, (), self._own_tools())
+            return payload.Payload(payload.GO_ON, answers)
         where, call = route.conversation, self._call
-        told = memo_of(self._client).told.get(where) if where is not None else None
+        told = get_cache(self._client).told.get(where) if where is not None else None
         system = route.instructions(plan, call, told or (None, None))
         if not conversations.can(self._client, "messages_of_any_role"):
-            return payload.as_message(route.send, system).noting(call.note).asking()
+            return payload.as_message(route.send, system).with_note(call.note).with_content()
         # Take the calls from the history where it has them, with the arguments the model wrote.
         written = {call.tool_call_id: call for entry in plan.whole for call in entry.tool_calls}
         told_of = [written.get(call.tool_call_id, call) for call in waiting]
         questions = None if route.marker is None else route.marker.questions
         own = self._own_tools()
-        answers = payload.answers_to(told_of, route.send, own, questions, plan.edited)
-        return payload.as_request(route.send, system, answers).noting(call.note).asking()
+        answers = payload.answer_calls(told_of, route.send, own, questions, plan.edited)
+        return payload.as_request(route.send, system, answers).with_note(call.note).with_content()
 
     def _own_tools(self) -> list[str]:
         return [str(tool["name"]) for tool in self._call.tools]
 
 
-def _remembered(entries: Iterable[HistoryMessage], agent_id: str) -> list[HistoryMessage]:
+def _restore_markers(entries: Iterable[HistoryMessage], agent_id: str) -> list[HistoryMessage]:
     """Return the history with the markers that a framework dropped put back.
 
     Args:
@@ -555,11 +557,11 @@ def _remembered(entries: Iterable[HistoryMessage], agent_id: str) -> list[Histor
         if entry.role == "assistant" and entry.marker is None:
             name = (entry.id or "").removeprefix(ID_PREFIX)
             names = (name, *(call.tool_call_id for call in entry.tool_calls))
-            known = given.find(agent_id, names)
+            known = known_answers.find(agent_id, names)
             # Neither the message's id nor a call's is known, so its text and predecessor have to
             # do.
             if known is None and before is not None:
-                known = given.follower(before, inputs_of(since)[0], entry.text)
+                known = known_answers.follower(before, digest_inputs(since)[0], entry.text)
             entry = replace(entry, marker=known)
         made.append(entry)
         if entry.marker is not None and entry.marker.agent_id == agent_id:
@@ -569,22 +571,22 @@ def _remembered(entries: Iterable[HistoryMessage], agent_id: str) -> list[Histor
     return made
 
 
-def _otid(key: str | None, where: Conversation) -> str:
+def _make_otid(key: str | None, where: Conversation) -> str:
     """Return the message's id on the wire; the same call has the same one again."""
     return sent_as(key, where.agent_id, where.conversation_id) if key else str(uuid.uuid4())
 
 
-def _digests(call: ChatRequest) -> frozenset[str]:
+def _digest_tools(call: ChatRequest) -> frozenset[str]:
     """Return digests of the client-side tools that the call offers."""
-    return frozenset(digest_of(dict(tool)) for tool in call.tools)
+    return frozenset(make_digest(dict(tool)) for tool in call.tools)
 
 
-def _resumable(held: PausedTurn, route: Route, call: ChatRequest) -> bool:
+def _can_resume(held: PausedTurn, route: Route, call: ChatRequest) -> bool:
     """Return whether the entries answer the turn's calls, and the server will still take them.
 
     A turn keeps the tools it was begun with: a call that offers others needs another one.
     """
-    if not _digests(call) <= held.tools:
+    if not _digest_tools(call) <= held.tools:
         return False
     waited = time.monotonic() - (held.turn.paused_at or 0.0)
     if waited > HELD_SECONDS or not held.turn.connected:

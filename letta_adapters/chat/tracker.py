@@ -9,12 +9,12 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from letta_adapters.chat.cache import given
-from letta_adapters.chat.history import HistorySplit, inputs_of
+from letta_adapters.chat.cache import known_answers
+from letta_adapters.chat.history import HistorySplit, digest_inputs
 from letta_adapters.chat.marker import Marker
-from letta_adapters.chat.messages import arguments_digest, digest_of
+from letta_adapters.chat.messages import digest_arguments, make_digest
 from letta_adapters.chat.request import ChatRequest, Place, ResponseCompleted, ResponseStarted
-from letta_adapters.chat.routing import Route, settings_digest
+from letta_adapters.chat.routing import Route, digest_settings
 from letta_adapters.errors import LettaError
 from letta_adapters.messages import (
     AssistantMessage,
@@ -65,9 +65,9 @@ class ResponseTracker:
         self.standing: str | None = None
         self.told_nothing()
         if plan.system:
-            self.system = digest_of(plan.system)
+            self.system = make_digest(plan.system)
         if call.standing:
-            self.standing = digest_of(call.standing)
+            self.standing = make_digest(call.standing)
         self.result: ResultMessage | None = None
         self.failure: LettaError | None = None
         self.pending: tuple[ToolCallMessage, ...] = ()
@@ -86,7 +86,7 @@ class ResponseTracker:
         self._run_ids: dict[str, None] = {}
         agent_id = self.conversation.agent_id
         # The answer's id is made from the call's key, so that a repeated call gets the same one.
-        self.id = digest_of(agent_id, self.key) if self.key else str(uuid.uuid4())
+        self.id = make_digest(agent_id, self.key) if self.key else str(uuid.uuid4())
 
     def told_nothing(self) -> None:
         """Record that the call could tell the agent nothing but results of tools."""
@@ -186,7 +186,7 @@ class ResponseTracker:
         texts = (message.content for message in self.seen if isinstance(message, AssistantMessage))
         # A framework may drop the marker from the message; then the answer is known by its id or
         # text.
-        given.put(self.id, marker, "".join(texts))
+        known_answers.put(self.id, marker, "".join(texts))
         return ResponseCompleted(
             marker,
             self.pending,
@@ -204,7 +204,7 @@ class ResponseTracker:
     def _marker(self) -> Marker:
         """Return the marker that the framework's message will carry."""
         plan, before = self._plan, self._route.marker
-        inputs, earlier = inputs_of(plan.whole if before is None else plan.new)
+        inputs, earlier = digest_inputs(plan.whole if before is None else plan.new)
         if self.pending:
             self._head = tuple(call.tool_call_id for call in self.pending)
         runs = tuple(self._run_ids)
@@ -223,8 +223,8 @@ class ResponseTracker:
             pending=tuple((call.tool_call_id, call.tool_name) for call in self.pending),
             questions=tuple(c.tool_call_id for c in self.pending if c.tool_name not in own),
             system=self.system,
-            settings=settings_digest(self._call) or (before.settings if before else None),
-            arguments=tuple(arguments_digest(call.raw_arguments) for call in self.pending),
+            settings=digest_settings(self._call) or (before.settings if before else None),
+            arguments=tuple(digest_arguments(call.raw_arguments) for call in self.pending),
             standing=self.standing,
             thread=place.thread,
             node=place.node,

@@ -24,7 +24,7 @@ from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from letta_adapters.chat.constraints import Calling, from_tool_choice
-from letta_adapters.chat.conversations import about_model
+from letta_adapters.chat.conversations import describe_model
 from letta_adapters.chat.response import Answer
 from letta_adapters.langchain.chunks import PROVIDER, ChunkMaker, message_of
 from letta_adapters.langchain.configuration import Placed
@@ -197,7 +197,7 @@ class ChatLetta(Placed):
             return self._learn(self._runner.caller.run(self._about))
 
     async def _about(self, client: AsyncLettaClient) -> tuple[str, str | None, int | None]:
-        return await about_model(client, self.agent_id)
+        return await describe_model(client, self.agent_id)
 
     def _learn(self, about: tuple[str, str | None, int | None]) -> ModelProfile:
         """Take the model's handle and context window into the profile."""

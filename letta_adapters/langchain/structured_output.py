@@ -19,7 +19,7 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import TypeAdapter
 from typing_extensions import is_typeddict
 
-from letta_adapters.chat.constraints import json_in
+from letta_adapters.chat.constraints import find_json
 from letta_adapters.errors import InvalidInputError
 
 METHODS = ("function_calling", "json_schema", "json_mode")
@@ -162,7 +162,7 @@ def json_schema_of(schema: Any) -> dict[str, Any]:
 def _load(text: str, schema: Mapping[str, Any]) -> Any:
     """Return the JSON data in an answer's text."""
     try:
-        return json.loads(json_in(text, schema))
+        return json.loads(find_json(text, schema))
     except ValueError as error:
         raise OutputParserException(
             f"The agent's answer is no JSON: {error}", llm_output=text

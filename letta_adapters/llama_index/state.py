@@ -16,7 +16,7 @@ from llama_index.core.workflow import Context
 
 from letta_adapters.backends.base import Conversation
 from letta_adapters.chat import HistoryMessage, Marker, ResponseCompleted
-from letta_adapters.chat.history import inputs_of
+from letta_adapters.chat.history import digest_inputs
 from letta_adapters.llama_index.messages import MARKER_KEY, assistant_message, to_entries
 from letta_adapters.messages import ToolCallMessage
 
@@ -388,7 +388,7 @@ def _marker_of(said: Sequence[ChatMessage]) -> Marker | None:
 def _as_seen_by(given: Sequence[HistoryMessage], marker: Marker) -> Marker:
     """Return the marker as the next history needs it, which lacks the messages of earlier runs."""
     at = 0 if marker.previous is None else _after_marker(given)
-    inputs, earlier = inputs_of([entry for entry in given[at:] if entry.role != "system"])
+    inputs, earlier = digest_inputs([entry for entry in given[at:] if entry.role != "system"])
     before = given[at - 1].marker if at else None
     previous = before.key if before is not None else None
     return replace(marker, inputs=inputs, earlier=earlier, previous=previous)

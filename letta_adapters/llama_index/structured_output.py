@@ -16,7 +16,7 @@ from llama_index.core.llms.utils import parse_partial_json
 from llama_index.core.tools import BaseTool, FunctionTool
 from pydantic import BaseModel
 
-from letta_adapters.chat.constraints import Calling, Constraints, json_in, with_schema
+from letta_adapters.chat.constraints import Calling, Constraints, find_json, with_schema
 from letta_adapters.chat.response import Answer, Part
 from letta_adapters.errors import TurnFailedError
 from letta_adapters.llama_index._compat import OBJECT_TOOL
@@ -115,7 +115,7 @@ def only_json(pieces: Iterable[Part]) -> list[Part]:
     text = "".join(value for kind, value in pieces if kind == "text")
     # The text goes last: the other pieces are what the agent did before it answered.
     rest = [piece for piece in pieces if piece[0] != "text"]
-    return [*rest, ("text", json_in(text))]
+    return [*rest, ("text", find_json(text))]
 
 
 class Shape:

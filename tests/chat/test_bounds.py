@@ -13,7 +13,7 @@ from letta_adapters import AsyncLettaClient, Rest
 from letta_adapters._utils.bounded import BOUND, Bounded
 from letta_adapters.backends.base import Change, change_of
 from letta_adapters.chat import clients
-from letta_adapters.chat.cache import Memo, memo_of, recent
+from letta_adapters.chat.cache import ConversationCache, get_cache, recent
 from letta_adapters.client.client import is_busy, slots_of
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.llama_index import LettaLLM
@@ -22,8 +22,8 @@ from letta_adapters.testing import FakeLetta
 CALLS = 1_100
 
 
-def sizes(memo: Memo) -> dict[str, int]:
-    found = {name: len(value) for name, value in vars(memo).items() if hasattr(value, "__len__")}
+def sizes(known: ConversationCache) -> dict[str, int]:
+    found = {name: len(value) for name, value in vars(known).items() if hasattr(value, "__len__")}
     assert {"held", "threads", "told", "changed"} <= set(found)
     return found
 
@@ -64,7 +64,7 @@ async def test_many_calls_leave_every_cache_at_its_bound(
 
         for start in range(0, CALLS, 50):
             await asyncio.gather(*(ask(number) for number in range(start, start + 50)))
-        found = sizes(memo_of(client))
+        found = sizes(get_cache(client))
         assert max(found.values()) <= BOUND, found
         assert len(client.handles) == 1
         if not thread:
@@ -104,10 +104,10 @@ async def test_what_is_deleted_is_let_go_of(letta_fake: FakeLetta) -> None:
         agent = await client.create_agent(model="fake/model")
         model = ChatLetta(agent_id=agent, client=client)
         answer = await model.ainvoke("hi", {"configurable": {"thread_id": "t"}})
-        memo = memo_of(client)
-        assert sizes(memo)["threads"] == sizes(memo)["told"] == 1
+        known = get_cache(client)
+        assert sizes(known)["threads"] == sizes(known)["told"] == 1
         await client.conversations.delete(answer.response_metadata["conversation_id"])
-        assert sizes(memo)["threads"] == sizes(memo)["told"] == 0
+        assert sizes(known)["threads"] == sizes(known)["told"] == 0
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ async def test_an_application_with_a_key_for_each_user_keeps_some_clients(
     made: list[AsyncLettaClient] = []
     for number in range(10):
         spec = Rest(base_url="http://127.0.0.1:1", api_key=f"key{number}")
-        made.append(clients._shared(home, spec))
+        made.append(clients._get_shared(home, spec))
         await asyncio.sleep(0.01)
     assert len(clients._clients[home]) == 3
     assert [client.closed for client in made] == [True] * 7 + [False] * 3

@@ -12,8 +12,8 @@ from letta_adapters.chat import ChatRequest, ResponseCompleted
 from letta_adapters.chat.constraints import (
     Calling,
     Constraints,
+    find_json,
     from_tool_choice,
-    json_in,
     with_schema,
 )
 from letta_adapters.chat.response import Answer, ResponseReader
@@ -229,7 +229,7 @@ def test_beside_tools_an_answer_that_calls_one_is_not_checked_yet() -> None:
     ],
 )
 def test_json_is_cut_out_of_an_answer(text: str, schema: Any, found: str) -> None:
-    assert json_in(text, schema) == found
+    assert find_json(text, schema) == found
 
 
 # -- one chance to mend -------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 
 from letta_adapters import InvalidInputError
 from letta_adapters.chat import HistoryMessage, Marker
-from letta_adapters.chat.history import KEPT, call_key, inputs_of, split_history
+from letta_adapters.chat.history import KEPT, digest_inputs, make_call_key, split_history
 from letta_adapters.chat.request import Place
 from letta_adapters.engine.otids import of_call, sent_as
 from letta_adapters.messages import PendingToolCall
@@ -19,7 +19,7 @@ def answered(
     text: str, before: list[HistoryMessage], previous: Marker | None = None
 ) -> HistoryMessage:
     """The agent's answer to what stands between it and its previous answer."""
-    inputs, earlier = inputs_of(before)
+    inputs, earlier = digest_inputs(before)
     key = previous.key if previous else None
     marker = Marker("rest", AGENT, "conv-1", (f"otid of {text}",), inputs, earlier, key)
     return HistoryMessage("assistant", text, marker=marker)
@@ -106,16 +106,16 @@ def test_a_long_history_is_kept_in_part() -> None:
 
 
 def test_a_repeated_call_has_the_same_key() -> None:
-    assert call_key([user("x", id="1")], ()) == call_key([user("x", id="1")], ())
-    assert call_key([user("x", id="1")], ()) != call_key([user("y", id="1")], ())
-    assert call_key([user("x", id="1")], ("a",)) != call_key([user("x", id="1")], ("b",))
-    assert call_key([user("x")], ()) is None
-    assert call_key([HistoryMessage("tool", "3", tool_call_id="call-1")], ()) is not None
+    assert make_call_key([user("x", id="1")], ()) == make_call_key([user("x", id="1")], ())
+    assert make_call_key([user("x", id="1")], ()) != make_call_key([user("y", id="1")], ())
+    assert make_call_key([user("x", id="1")], ("a",)) != make_call_key([user("x", id="1")], ("b",))
+    assert make_call_key([user("x")], ()) is None
+    assert make_call_key([HistoryMessage("tool", "3", tool_call_id="call-1")], ()) is not None
 
 
 def test_a_call_has_another_name_in_every_conversation() -> None:
     # A Letta API with Redis answers a second request of one name with the first's run.
-    key = call_key([user("x", id="1")], ())
+    key = make_call_key([user("x", id="1")], ())
     assert key is not None
     places = [("agent-1", "conv-1"), ("agent-1", "conv-2"), ("agent-2", "conv-1")]
     names = {sent_as(key, *place) for place in places}
@@ -306,9 +306,9 @@ def test_several_system_messages_become_one_text() -> None:
 
 def test_the_key_of_a_call_stays_the_same_for_ever() -> None:
     # Conversations hold messages under these names: not to be changed with the code.
-    assert call_key([user("Hello.", id="msg-1")], ()) == "00000000-f3b8-5f63-84d6-d9bc79bd438c"
-    assert call_key([result("3")], ["x"]) == "00000000-6a07-56c9-9b7c-2989bf06e29a"
+    assert make_call_key([user("Hello.", id="msg-1")], ()) == "00000000-f3b8-5f63-84d6-d9bc79bd438c"
+    assert make_call_key([result("3")], ["x"]) == "00000000-6a07-56c9-9b7c-2989bf06e29a"
 
 
 def test_a_call_that_sends_nothing_has_no_key() -> None:
-    assert call_key([], ("context",)) is None
+    assert make_call_key([], ("context",)) is None

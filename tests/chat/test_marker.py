@@ -134,6 +134,6 @@ def test_a_marker_is_named_after_its_conversation_and_its_newest_message() -> No
 def test_the_last_of_several_calls_stands_for_all_of_them() -> None:
     first = marked(inputs=("a",), earlier=True, previous="conv-1#otid-0", head=("otid-1",))
     last = marked(inputs=("complaint",), previous="conv-1#otid-1", head=("otid-2",), run_id="run-2")
-    both = last.standing_for(first)
+    both = last.as_span(first)
     assert (both.inputs, both.earlier, both.previous) == (("a",), True, "conv-1#otid-0")
     assert (both.head, both.run_id) == (("otid-2",), "run-2")

@@ -10,13 +10,13 @@ from letta_adapters import Allow, Deny, InvalidInputError
 from letta_adapters.backends.base import ToolAnswer
 from letta_adapters.chat import HistoryMessage
 from letta_adapters.chat.payload import (
-    Sending,
-    answers_to,
+    Payload,
+    add_instructions,
+    answer_calls,
     as_message,
     as_messages,
     as_request,
     as_text,
-    instructing,
 )
 from letta_adapters.messages import PendingToolCall
 from tests.chat.builders import CALL, IMAGE, result, user
@@ -24,20 +24,20 @@ from tests.chat.builders import CALL, IMAGE, result, user
 
 def test_answers_to_pending_calls() -> None:
     own = HistoryMessage("tool", "3", tool_call_id="call-1")
-    (answer,) = answers_to([CALL], [own], ["add"])
+    (answer,) = answer_calls([CALL], [own], ["add"])
     assert (answer.returned, answer.is_error, answer.approve) == ("3", False, False)
-    (answer,) = answers_to([CALL], [], ["add"])
+    (answer,) = answer_calls([CALL], [], ["add"])
     assert answer.is_error
-    (answer,) = answers_to([CALL], [], [])
+    (answer,) = answer_calls([CALL], [], [])
     assert (answer.returned, answer.approve) == (None, False)
-    (answer,) = answers_to([CALL], [own], [])
+    (answer,) = answer_calls([CALL], [own], [])
     assert (answer.reason, answer.approve) == ("3", False)
     for decision, approve in ((Allow({"a": 2}), True), (Deny("No."), False)):
         entry = HistoryMessage("tool", tool_call_id="call-1", decision=decision)
-        (answer,) = answers_to([CALL], [entry], [])
+        (answer,) = answer_calls([CALL], [entry], [])
         assert answer.approve is approve
     parts = HistoryMessage("tool", [{"type": "text", "text": "3"}], tool_call_id="call-1")
-    (answer,) = answers_to([CALL], [parts], ["add"])
+    (answer,) = answer_calls([CALL], [parts], ["add"])
     assert answer.returned == [{"type": "text", "text": "3"}]
 
 
@@ -58,7 +58,7 @@ def test_for_the_letta_api() -> None:
     assert "call-1" in request.history[3]["content"]
     alone = as_request(HISTORY[2:3], "")
     assert "Result of the tool call call-1: 3" in str(alone.content)
-    answers = answers_to([CALL], HISTORY[2:3], ["add"])
+    answers = answer_calls([CALL], HISTORY[2:3], ["add"])
     assert as_request(HISTORY[2:3], "", answers).content is None
 
 
@@ -76,7 +76,7 @@ def test_for_an_app_server() -> None:
 
 
 def test_a_note_goes_last() -> None:
-    content = as_message([user("Hello.")], "").noting("Hurry.").content
+    content = as_message([user("Hello.")], "").with_note("Hurry.").content
     assert isinstance(content, list)
     assert [part["text"] for part in content] == [
         "Hello.",
@@ -98,7 +98,7 @@ def test_images_go_along() -> None:
 
 
 def one_answer(*entries: HistoryMessage, own: Any = ("add",), **options: Any) -> ToolAnswer:
-    (found,) = answers_to([CALL], entries, own, **options)
+    (found,) = answer_calls([CALL], entries, own, **options)
     return found
 
 
@@ -119,7 +119,7 @@ def test_a_question_that_the_application_leaves_open_is_denied_with_an_explanati
 
 def test_a_call_with_broken_arguments_and_no_result_is_told_about_the_arguments() -> None:
     broken = PendingToolCall("call-1", "add", '{"a": 1,')
-    (found,) = answers_to([broken], [], ["add"])
+    (found,) = answer_calls([broken], [], ["add"])
     assert found.is_error
     assert isinstance(found.returned, str)
     assert '{"a": 1,' in found.returned
@@ -194,7 +194,7 @@ def test_a_result_of_changed_arguments_tells_the_arguments() -> None:
 
 def test_calls_are_answered_in_the_order_in_which_they_were_made() -> None:
     calls = [PendingToolCall("call-1", "add"), PendingToolCall("call-2", "add")]
-    made = answers_to(calls, [result("two", "call-2"), result("one", "call-1")], ["add"])
+    made = answer_calls(calls, [result("two", "call-2"), result("one", "call-1")], ["add"])
     assert [(found.tool_call_id, found.returned) for found in made] == [
         ("call-1", "one"),
         ("call-2", "two"),
@@ -204,7 +204,7 @@ def test_calls_are_answered_in_the_order_in_which_they_were_made() -> None:
 def test_instructions_stand_behind_the_last_result() -> None:
     results = [ToolAnswer("call-1", "add", "1"), ToolAnswer("call-2", "add", "2")]
     denied = ToolAnswer("call-3", "find", reason="No.")
-    first, second, third = instructing([*results, denied], "Be brief.")
+    first, second, third = add_instructions([*results, denied], "Be brief.")
     assert (first, third) == (results[0], denied)
     assert second.returned == [
         {"type": "text", "text": "2"},
@@ -214,12 +214,12 @@ def test_instructions_stand_behind_the_last_result() -> None:
 
 def test_decisions_cannot_bring_instructions() -> None:
     denied = ToolAnswer("call-3", "find", reason="No.")
-    assert instructing([denied], "Be brief.") == (denied,)
+    assert add_instructions([denied], "Be brief.") == (denied,)
 
 
 def test_no_instructions_change_nothing() -> None:
     given = ToolAnswer("call-1", "add", "1")
-    assert instructing([given], "") == (given,)
+    assert add_instructions([given], "") == (given,)
 
 
 # -- for the Letta API --------------------------------------------------------------------------
@@ -227,7 +227,7 @@ def test_no_instructions_change_nothing() -> None:
 
 def test_the_letta_api_is_sent_the_last_message_and_stores_those_before_it() -> None:
     request = as_request([user("one"), HistoryMessage("assistant", "First."), user("two")], "")
-    assert request == Sending(
+    assert request == Payload(
         "two",
         history=({"role": "user", "content": "one"}, {"role": "assistant", "content": "First."}),
     )
@@ -235,23 +235,23 @@ def test_the_letta_api_is_sent_the_last_message_and_stores_those_before_it() -> 
 
 def test_the_letta_api_is_told_as_text_what_follows_the_last_user() -> None:
     request = as_request([user("one"), HistoryMessage("assistant", "First.")], "")
-    assert request == Sending("Assistant: First.", history=({"role": "user", "content": "one"},))
+    assert request == Payload("Assistant: First.", history=({"role": "user", "content": "one"},))
 
 
 def test_the_letta_api_stores_the_system_text_first() -> None:
     request = as_request([user("one")], "Be brief.")
-    assert request == Sending("one", history=({"role": "system", "content": "Be brief."},))
+    assert request == Payload("one", history=({"role": "system", "content": "Be brief."},))
 
 
 def test_results_of_calls_that_wait_are_answers_and_no_text() -> None:
     given = ToolAnswer("call-1", "add", "3")
     request = as_request([result("3"), user("And?")], "", [given])
-    assert request == Sending("And?", answers=(given,))
+    assert request == Payload("And?", answers=(given,))
 
 
 def test_a_result_that_nothing_waits_for_is_told_as_text() -> None:
     request = as_request([result("3"), user("And?")], "")
-    assert request == Sending(
+    assert request == Payload(
         "And?",
         history=({"role": "user", "content": "Result of the tool call call-1: 3"},),
     )
@@ -318,8 +318,8 @@ NOTE = {"type": "text", "text": "<instructions>\nHurry.\n</instructions>"}
 
 def test_a_note_beside_results_is_stored_and_no_message_of_the_users() -> None:
     given = ToolAnswer("call-1", "add", "3")
-    noted = Sending(None, (given,)).noting("Hurry.")
-    assert noted == Sending(
+    noted = Payload(None, (given,)).with_note("Hurry.")
+    assert noted == Payload(
         None,
         (given,),
         ({"role": "system", "content": "<instructions>\nHurry.\n</instructions>"},),
@@ -327,29 +327,29 @@ def test_a_note_beside_results_is_stored_and_no_message_of_the_users() -> None:
 
 
 def test_a_note_alone_is_the_message() -> None:
-    assert Sending(None).noting("Hurry.").content == [NOTE]
+    assert Payload(None).with_note("Hurry.").content == [NOTE]
 
 
 def test_a_note_goes_behind_images() -> None:
-    assert Sending([IMAGE]).noting("Hurry.").content == [IMAGE, NOTE]
+    assert Payload([IMAGE]).with_note("Hurry.").content == [IMAGE, NOTE]
 
 
 def test_no_note_changes_nothing() -> None:
-    assert Sending("Hello.").noting("") == Sending("Hello.")
+    assert Payload("Hello.").with_note("") == Payload("Hello.")
 
 
 def test_a_request_without_content_asks_the_agent_to_go_on() -> None:
-    assert Sending(None).asking() == Sending("Please go on.")
+    assert Payload(None).with_content() == Payload("Please go on.")
 
 
 def test_instructions_alone_become_the_message() -> None:
     stored = ({"role": "system", "content": "Be brief."},)
-    assert Sending(None, history=stored).asking() == Sending(
+    assert Payload(None, history=stored).with_content() == Payload(
         [{"type": "text", "text": "<instructions>\nBe brief.\n</instructions>"}]
     )
 
 
 def test_a_request_with_content_or_answers_is_sent_as_it_is() -> None:
     given = ToolAnswer("call-1", "add", "3")
-    assert Sending("Hello.").asking() == Sending("Hello.")
-    assert Sending(None, (given,)).asking() == Sending(None, (given,))
+    assert Payload("Hello.").with_content() == Payload("Hello.")
+    assert Payload(None, (given,)).with_content() == Payload(None, (given,))

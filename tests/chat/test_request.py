@@ -9,7 +9,7 @@ import pytest
 
 from letta_adapters import InvalidInputError
 from letta_adapters.chat import ChatRequest, HistoryMessage
-from letta_adapters.chat.request import Place, checked
+from letta_adapters.chat.request import Place, check_request
 from letta_adapters.messages import PendingToolCall
 from tests.chat.builders import IMAGE, OTHER_TOOL, TOOL, result, user
 
@@ -28,7 +28,7 @@ def test_a_call_that_can_be_made_stays_as_it_is() -> None:
         max_steps=1,
         model="openai/gpt-4o",
     )
-    assert checked(call) == call
+    assert check_request(call) == call
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_call_that_can_be_made_stays_as_it_is() -> None:
 )
 def test_a_call_that_cannot_be_made_is_refused(fields: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
-        checked(ChatRequest(entries=[user("Hello.")], **fields))
+        check_request(ChatRequest(entries=[user("Hello.")], **fields))
     assert said in str(caught.value)
 
 
@@ -85,13 +85,15 @@ def test_text_that_cannot_be_sent_is_refused_by_the_name_of_its_place(
     fields: dict[str, Any], where: str
 ) -> None:
     with pytest.raises(InvalidInputError) as caught:
-        checked(ChatRequest(**{"entries": [user("Hello.")], **fields}))
+        check_request(ChatRequest(**{"entries": [user("Hello.")], **fields}))
     assert where in str(caught.value)
 
 
 def test_results_of_tools_are_cleaned_instead() -> None:
     parts = [{"type": "text", "text": f"file{ODD}.txt"}, IMAGE]
-    made = checked(ChatRequest(entries=[result(f"file{ODD}.txt"), result(parts), user("Which?")]))
+    made = check_request(
+        ChatRequest(entries=[result(f"file{ODD}.txt"), result(parts), user("Which?")])
+    )
     assert [entry.content for entry in made.entries] == [
         "file?.txt",
         [{"type": "text", "text": "file?.txt"}, IMAGE],
@@ -100,11 +102,11 @@ def test_results_of_tools_are_cleaned_instead() -> None:
 
 
 def test_results_in_any_script_are_left_alone() -> None:
-    made = checked(ChatRequest(entries=[result("Grüße, 世界 🌍")]))
+    made = check_request(ChatRequest(entries=[result("Grüße, 世界 🌍")]))
     assert made.entries[0].content == "Grüße, 世界 🌍"
 
 
 def test_the_call_that_was_given_is_not_changed() -> None:
     entries = [result(ODD)]
-    checked(ChatRequest(entries=entries))
+    check_request(ChatRequest(entries=entries))
     assert entries == [result(ODD)]

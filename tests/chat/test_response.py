@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from letta_adapters.chat.cache import given
+from letta_adapters.chat.cache import known_answers
 from letta_adapters.chat.response import Answer, Part, ResponseReader
 from letta_adapters.messages import (
     AssistantMessage,
@@ -287,6 +287,6 @@ def test_calls_that_were_given_up_are_still_shown_and_no_longer_waited_for() -> 
     assert answer.end.pending == (call,)
     assert answer.end.marker.pending == ()
     # The framework may drop the message's marker: the answer's id finds the one that holds now.
-    found = given.find(AGENT, ["answer-1"])
+    found = known_answers.find(AGENT, ["answer-1"])
     assert found is not None
     assert (found.run_id, found.pending) == ("run-settled", ())

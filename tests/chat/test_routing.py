@@ -12,7 +12,7 @@ from letta_adapters.backends.base import Conversation
 from letta_adapters.chat import ChatRequest, HistoryMessage
 from letta_adapters.chat.history import HistorySplit, split_history
 from letta_adapters.chat.request import Place
-from letta_adapters.chat.routing import Route, choose_route, mismatched, retold
+from letta_adapters.chat.routing import Route, choose_route, resolve_mismatch, retell
 from letta_adapters.messages import PendingToolCall
 from tests.chat.builders import AGENT, TOOL, answer, asking, result, user
 
@@ -116,7 +116,7 @@ def test_a_history_that_does_not_fit_may_be_refused() -> None:
 def test_an_occupied_conversation_cannot_be_continued() -> None:
     history = going_on()
     call = ChatRequest(entries=history, on_mismatch="continue")
-    route = mismatched(call, split(history), "busy", occupied=True)
+    route = resolve_mismatch(call, split(history), "busy", occupied=True)
     assert (route.conversation, route.forked) == (None, "busy")
     assert sent(route) == ["one", "First.", "two"]
 
@@ -124,7 +124,7 @@ def test_an_occupied_conversation_cannot_be_continued() -> None:
 def test_a_fork_has_another_key_than_the_call_it_replaces() -> None:
     history = begun()
     call = ChatRequest(entries=history)
-    fork = retold(call, split(history))
+    fork = retell(call, split(history))
     assert fork.key is not None
     assert fork.key != choose(history).key
 

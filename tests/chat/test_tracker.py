@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from letta_adapters.backends.base import Conversation
 from letta_adapters.chat import ChatRequest, HistoryMessage, ResponseCompleted
-from letta_adapters.chat.cache import given
+from letta_adapters.chat.cache import known_answers
 from letta_adapters.chat.history import split_history
 from letta_adapters.chat.request import Place
 from letta_adapters.chat.routing import choose_route
@@ -217,4 +217,4 @@ def test_settings_of_the_conversation_last_until_others_are_given() -> None:
 def test_an_answer_is_known_by_its_id_where_a_framework_drops_its_marker() -> None:
     made = tracker(user("one", id="message-of-this-test-alone"))
     marker = ending(made, SAID).marker
-    assert given.find(AGENT, [made.id]) == marker
+    assert known_answers.find(AGENT, [made.id]) == marker

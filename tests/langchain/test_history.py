@@ -13,7 +13,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 
 from letta_adapters import AsyncLettaClient, ConversationBusyError, LettaClient, Rest
 from letta_adapters.backends.app_server.backend import AppServerBackend
-from letta_adapters.chat.cache import given, memo_of, recent
+from letta_adapters.chat.cache import get_cache, known_answers, recent
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.messages import content_text
 from letta_adapters.sync.bridge import get_bridge
@@ -158,7 +158,7 @@ def know_nothing() -> None:
     recent._calls.clear()
     recent._seen.clear()
     recent._unended.clear()
-    given._markers.clear()
+    known_answers._markers.clear()
 
 
 @pytest.mark.parametrize("by", ["the same", "another"])
@@ -231,7 +231,7 @@ async def test_a_thread_that_was_cut_off_goes_on(
                 await embedded_world.cut_off()
     third = await model.ainvoke("on")
     assert third.text == "Three."
-    memo_of(embedded_world.client._core).threads.clear()  # as another process
+    get_cache(embedded_world.client._core).threads.clear()  # as another process
     fourth = await model.ainvoke("and on")
     assert fourth.text == "Four."
     assert len({m.response_metadata["conversation_id"] for m in (third, fourth)}) == 1

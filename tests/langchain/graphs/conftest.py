@@ -102,9 +102,9 @@ class World:
         """Forget what this process knows of calls."""
         cache.recent._calls.clear()
         cache.recent._seen.clear()
-        cache.given._markers.clear()
+        cache.known_answers._markers.clear()
         cache.tasks._first.clear()
-        known = cache.memo_of(self.client._core)
+        known = cache.get_cache(self.client._core)
         known.threads.clear()
         known.told.clear()
 
