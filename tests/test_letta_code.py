@@ -54,9 +54,11 @@ async def test_the_socket_is_found_under_the_address_the_server_prints(
 ) -> None:
     monkeypatch.setenv("LETTA_APP_SERVER_URL", url)
     monkeypatch.setenv("LETTA_APP_SERVER_TOKEN", "from-the-environment")
-    where = await remote_backend(Remote())._link._endpoint()
+    where = await remote_backend(Remote())._link._host.endpoint()
     assert (where.url, where.token) == ("ws://127.0.0.1:4000/ws", "from-the-environment")
-    given = await remote_backend(Remote(url="wss://x.test/own", auth_token="t"))._link._endpoint()
+    given = await remote_backend(
+        Remote(url="wss://x.test/own", auth_token="t")
+    )._link._host.endpoint()
     assert (given.url, given.token) == ("wss://x.test/own", "t")
     assert "t" not in repr(given).replace("test", "").replace("Endpoint", "")
 

@@ -23,6 +23,7 @@ from letta_adapters.backends.app_server.backend import AppServerBackend
 from letta_adapters.backends.app_server.connection import Endpoint, no_space
 from letta_adapters.backends.app_server.damage import corrupt, find_damage
 from letta_adapters.backends.app_server.reflecting import Reflecting
+from letta_adapters.backends.app_server.server import Elsewhere, Setup, Timeouts
 from letta_adapters.backends.app_server.system_info import SystemInfo
 from letta_adapters.backends.app_server.vision import Vision
 from letta_adapters.backends.base import inside_a_turn
@@ -59,19 +60,14 @@ def remote_backend(spec: Remote, connector: Connector | None = None) -> AppServe
     """
     url, token = app_server_address(spec)
     where = Endpoint(_socket_url(url), token, check_connector(connector))
-
-    async def endpoint() -> Endpoint:
-        return where
-
-    return AppServerBackend(
-        "remote",
-        endpoint,
-        connect_timeout=spec.connect_timeout,
-        request_timeout=spec.request_timeout,
-        turn_timeout=spec.turn_timeout,
-        settle_timeout=spec.settle_timeout,
-        own_directory=own_directory(spec),
+    timeouts = Timeouts(
+        connect=spec.connect_timeout,
+        request=spec.request_timeout,
+        turn=spec.turn_timeout,
+        settle=spec.settle_timeout,
     )
+    setup = Setup("remote", timeouts, own_directory=own_directory(spec))
+    return AppServerBackend(setup, Elsewhere(where))
 
 
 def own_directory(spec: Local | Remote) -> Path | None:
@@ -125,27 +121,23 @@ def local_backend(spec: Local, connector: Connector | None = None) -> AppServerB
     """
     config = _config(spec)
     places = _places(config)
-    runtime = _Runtime(config, places, check_connector(connector))
-    backend = AppServerBackend(
+    setup = Setup(
         "local",
-        runtime.endpoint,
-        request_timeout=spec.request_timeout,
-        turn_timeout=spec.turn_timeout,
-        shutdown=runtime.release,
+        Timeouts(request=spec.request_timeout, turn=spec.turn_timeout),
+        on_api=spec.api is not None,
+        memory_in_git=config.remote_memory is not False,
         state_directory=None if spec.api is not None else places.state,
-        system_info=SystemInfo(places.no_system_info),
         own_directory=places.meet,
         machine=_machine(places),
-        reflecting=Reflecting(places.reflection),
-        on_api=spec.api is not None,
-        status=runtime.status,
-        memory_in_git=config.remote_memory is not False,
     )
-    # The runtime can end first, and the backend has to learn of it; so they are joined afterwards.
-    runtime.retire = backend.retire
     told = None if places.on_api else places.images_told
-    backend.vision = Vision(lambda: model_server(config), told=told)
-    return backend
+    return AppServerBackend(
+        setup,
+        _Runtime(config, places, check_connector(connector)),
+        system_info=SystemInfo(places.no_system_info),
+        reflecting=Reflecting(places.reflection),
+        vision=Vision(lambda: model_server(config), told=told),
+    )
 
 
 def _nothing() -> None:
@@ -187,8 +179,11 @@ class _Runtime:
         self._home = places.home
         self._handle: RuntimeHandle | None = None
         self._starting: asyncio.Future[RuntimeHandle] | None = None
-        # Called on the loop when the runtime is to be exchanged for a new one.
-        self.retire: Callable[[], None] = _nothing
+        self._retire: Callable[[], None] = _nothing
+
+    def on_retire(self, listener: Callable[[], None]) -> None:
+        """Call ``listener``, on the loop, when the runtime is to be exchanged for a new one."""
+        self._retire = listener
 
     async def endpoint(self) -> Endpoint:
         """Return where the runtime listens; start it if it does not run (any more)."""
@@ -201,7 +196,7 @@ class _Runtime:
 
             def tell() -> None:
                 with suppress(RuntimeError):  # the loop is closed
-                    loop.call_soon_threadsafe(self.retire)
+                    loop.call_soon_threadsafe(self._retire)
 
             self._handle.on_retire(tell)
         return Endpoint(self._handle.url, self._handle.token, self._connector)

@@ -1,15 +1,12 @@
 """A Letta Code App Server as a :class:`~letta_adapters.backends.base.Backend`.
 
-The embedded runtime (``local``) and somebody else's server (``remote``) differ only in where they
-listen, and in who else may be there.
-
 Internal: not part of the public API.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +24,7 @@ from letta_adapters.backends.app_server import (
     stored_messages,
 )
 from letta_adapters.backends.app_server import options as told
-from letta_adapters.backends.app_server.connection import Connection, Endpoint
+from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.app_server.default_agent import ServerPlace
 from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.app_server.inherited import Inherited, MachineFiles
@@ -35,6 +32,7 @@ from letta_adapters.backends.app_server.link import Link
 from letta_adapters.backends.app_server.permitting import Permits, Session
 from letta_adapters.backends.app_server.recovery import Fate, Live
 from letta_adapters.backends.app_server.reflecting import Reflecting
+from letta_adapters.backends.app_server.server import Host, Setup
 from letta_adapters.backends.app_server.stateless import Stateless
 from letta_adapters.backends.app_server.strays import Strays
 from letta_adapters.backends.app_server.system_info import SystemInfo
@@ -63,7 +61,7 @@ from letta_adapters.errors import (
 )
 from letta_adapters.messages import MessagePage, PendingToolCall, ToolCallMessage
 from letta_adapters.options import AgentOptions, SessionOptions, Sleeptime
-from letta_adapters.permissions.policy import MOVES, Machine, Rules
+from letta_adapters.permissions.policy import MOVES, Rules
 
 _FIRST_USE_SECONDS: Final = 60.0
 # Seconds a change of mode or directory may take; the server checks that the directory exists.
@@ -86,67 +84,45 @@ class AppServerBackend:
     """Agents that live in Letta Code.
 
     Args:
-        name: ``"local"`` (ours: nobody else answers its questions) or ``"remote"``.
-        endpoint: Returns where to connect; asked again for every new connection.
-        shutdown: Called after the connection was closed for good.
-        state_directory: The directory of the server's agents, if that is on this machine.
+        setup: The facts of the server.
+        host: The one who runs it, or knows where it listens.
         system_info: Decides about reminders, where that is possible.
-        own_directory: Our directory on this machine for settings that are kept per machine.
-        machine: The server's directories, if it is on this machine.
         reflecting: Decides which agents reflect, where that is possible.
-        on_api: True if its agents live on a Letta API; a connected server tells that itself.
-        status: Asks the server's process for its status, if it is ours.
-        memory_in_git: True if it can keep the memory of agents in git repositories.
+        vision: Knows which models see images, where that is possible.
     """
 
     def __init__(
         self,
-        name: str,
-        endpoint: Callable[[], Awaitable[Endpoint]],
+        setup: Setup,
+        host: Host,
         *,
-        connect_timeout: float = 10.0,
-        request_timeout: float = 60.0,
-        turn_timeout: float | None = None,
-        settle_timeout: float = 15.0,
-        shutdown: Callable[[], Awaitable[None]] | None = None,
-        state_directory: Path | None = None,
         system_info: SystemInfo | None = None,
-        own_directory: Path | None = None,
-        machine: Machine | None = None,
         reflecting: Reflecting | None = None,
-        on_api: bool = False,
-        status: Callable[[], Awaitable[RuntimeStatus]] | None = None,
-        memory_in_git: bool = True,
+        vision: Vision | None = None,
     ) -> None:
-        self.name = name
-        self._status = status
-        self._strays = Strays(name == "local", status)
+        self.name = setup.name
+        self._setup = setup
+        self._status = host.status
+        self._strays = Strays(setup.name == "local", host.status)
         self._connections = 0
-        self.vision = Vision(None)
-        self.state_directory = state_directory
+        self.vision = vision or Vision(None)
+        self.state_directory = setup.state_directory
         self._system_info = system_info or SystemInfo(None)
-        self._permits = Permits(machine)
+        self._permits = Permits(setup.machine)
         self._reflecting = reflecting or Reflecting(None)
         self._stateless = Stateless(self._reflecting)
-        self._on_api = on_api
-        self._memory_in_git = memory_in_git
-        self.turn_timeout = turn_timeout
-        self.settle_timeout = settle_timeout
-        self._link = Link(
-            endpoint,
-            connect_timeout=connect_timeout,
-            request_timeout=request_timeout,
-            shutdown=shutdown,
-            made=self._connected,
-        )
+        self._on_api = setup.on_api
+        self.turn_timeout = setup.timeouts.turn
+        self.settle_timeout = setup.timeouts.settle
+        self._link = Link(host, setup.timeouts, made=self._connected)
+        host.on_retire(self._link.retire)
         self.traffic = self._link.traffic
-        self.retire = self._link.retire
         self.connection = self._link.connection
         self._prepared: Bounded[Conversation, _Prepared] = Bounded(in_use=self._has_turn)
         self._live: Bounded[Conversation, Live] = Bounded(in_use=self._has_turn)
-        self._own_directory = own_directory
         self._first_use = asyncio.Lock()
-        files = None if own_directory is None else MachineFiles(own_directory)
+        ours = setup.own_directory
+        files = None if ours is None else MachineFiles(ours)
         self._inherited = Inherited(files, self._system_info)
 
     @property
@@ -161,7 +137,7 @@ class AppServerBackend:
         connection.observe = self._observe
         connection.ours = self.name == "local"
         connection.state_directory = self.state_directory
-        connection.memory_in_git = self._memory_in_git
+        connection.memory_in_git = self._setup.memory_in_git
         self._on_api = connection.on_api
         self._prepared.clear()
         self._live.clear()
@@ -243,7 +219,7 @@ class AppServerBackend:
     async def default_agent(self, model: str | None) -> str:
         """Return the agent used when none is named: found by its tag, made once."""
         place = ServerPlace(await self.connection(), self.create_agent, model)
-        ours = self._own_directory
+        ours = self._setup.own_directory
         if self.name == "local" and ours is not None:
             lock = partial(locked, ours / "default-agent.lock", _FIRST_USE_SECONDS)
             return await default_agent.find(place, lock, shared=True)

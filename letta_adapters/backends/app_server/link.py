@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from letta_adapters.backends.app_server.connection import Connection, Endpoint
+from letta_adapters.backends.app_server.connection import Connection
+from letta_adapters.backends.app_server.server import Host, Timeouts
 from letta_adapters.backends.app_server.traffic import Traffic
 from letta_adapters.errors import SessionClosedError
 
@@ -17,27 +18,18 @@ class Link:
     """At most one open connection, with a count of the turns and calls on it.
 
     Args:
-        endpoint: Returns where to connect; asked again for every new connection.
-        connect_timeout: Seconds to reach it.
-        request_timeout: Seconds a request may take.
-        shutdown: Gives up the share that ``endpoint`` has taken.
+        host: The one who runs the server, or knows where it listens.
+        timeouts: The time limits.
         made: Called with every new connection, before anybody uses it.
     """
 
     def __init__(
-        self,
-        endpoint: Callable[[], Awaitable[Endpoint]],
-        *,
-        connect_timeout: float,
-        request_timeout: float,
-        shutdown: Callable[[], Awaitable[None]] | None,
-        made: Callable[[Connection], None],
+        self, host: Host, timeouts: Timeouts, *, made: Callable[[Connection], None]
     ) -> None:
         self.traffic = Traffic()
         self.current: Connection | None = None
-        self._endpoint = endpoint
-        self._timeouts = {"connect_timeout": connect_timeout, "request_timeout": request_timeout}
-        self._shutdown = shutdown
+        self._host = host
+        self._timeouts = timeouts
         self._made = made
         self._connecting = asyncio.Lock()
         self._closed = False
@@ -53,7 +45,11 @@ class Link:
                 old, self.current = self.current, None
                 if old is not None:
                     await old.aclose()
-                connection = await Connection.open(await self._endpoint(), **self._timeouts)
+                connection = await Connection.open(
+                    await self._host.endpoint(),
+                    connect_timeout=self._timeouts.connect,
+                    request_timeout=self._timeouts.request,
+                )
                 self._made(connection)
                 self.current = connection
             return self.current
@@ -77,8 +73,7 @@ class Link:
                     self.current = None
                     if old is not None:
                         await old.aclose()
-                    if self._shutdown is not None:
-                        await self._shutdown()
+                    await self._host.release()
             return True
 
         self.traffic.exchange(give_up, wanted)
@@ -95,5 +90,4 @@ class Link:
 
     async def shut_down(self) -> None:
         """Give up the share in the server."""
-        if self._shutdown is not None:
-            await self._shutdown()
+        await self._host.release()

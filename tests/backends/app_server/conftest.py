@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from letta_adapters import AsyncLettaClient
 from letta_adapters.backends.app_server.backend import AppServerBackend
 from letta_adapters.backends.app_server.connection import Endpoint
 from letta_adapters.backends.app_server.reflecting import Reflecting
+from letta_adapters.backends.app_server.server import Setup, Timeouts
+from letta_adapters.backends.config import RuntimeStatus
 from letta_adapters.client.client import slots_of
 from letta_adapters.testing.scripted_model import ScriptedModel
 from tests._wheel import needs_wheel
@@ -39,6 +42,24 @@ def server(app_server: AppServer) -> AppServer:
     return app_server
 
 
+@dataclass
+class Running:
+    """The host of a server that runs already, maybe on another port than a moment ago."""
+
+    server: AppServer
+    token: str
+    status: Callable[[], Awaitable[RuntimeStatus]] | None = None
+
+    async def endpoint(self) -> Endpoint:
+        return Endpoint(self.server.url, self.token)
+
+    def on_retire(self, listener: Callable[[], None]) -> None:
+        """Nobody exchanges it."""
+
+    async def release(self) -> None:
+        """It goes on, for the next test."""
+
+
 @pytest.fixture
 def connect(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
@@ -47,14 +68,15 @@ def connect(
     ours = tmp_path_factory.mktemp("ours")
 
     def make(server: AppServer, *, name: str = "local", token: str = TOKEN, **options: Any) -> Any:
-        async def endpoint() -> Endpoint:
-            return Endpoint(server.url, token)
-
+        host = Running(server, token, options.pop("status", None))
+        timeouts = Timeouts(settle=options.pop("settle_timeout", Timeouts().settle))
         options.setdefault("own_directory", ours)
+        reflecting = None
         if name == "local":
             options.setdefault("machine", server.machine)
-            options.setdefault("reflecting", Reflecting(server.home / "reflection"))
-        backend = AppServerBackend(name, endpoint, **options)
+            reflecting = Reflecting(server.home / "reflection")
+        setup = Setup(name, timeouts, **options)
+        backend = AppServerBackend(setup, host, reflecting=reflecting)
         with monkeypatch.context() as patch:
             patch.setattr(letta_adapters.client.client, "_make_backend", lambda *_: backend)
             made = AsyncLettaClient()
