@@ -97,6 +97,12 @@ class Rest(Place):
         background: Run turns as background runs, whose stream can be resumed after the connection
             was lost. Needs Redis on the server. ``None``: on Letta Cloud only.
         settle_timeout: Seconds to find out, after a lost connection, what became of the turn.
+        max_connections: Connections in use at once, at least 2; ``None`` is no limit. One is kept
+            from the turns, so that they can be aborted. What finds none free waits: a turn for
+            ``idle_timeout`` seconds, another request for ``request_timeout`` seconds.
+        max_keepalive_connections: Connections that are kept open while nobody uses them.
+        keepalive_expiry: Seconds that one is kept; ``None`` is no limit. Servers close them too,
+            often after 5 seconds.
     """
 
     base_url: str | None = None
@@ -109,6 +115,9 @@ class Rest(Place):
     turn_timeout: float | None = Field(default=None, gt=0)
     background: bool | None = None
     settle_timeout: float = Field(default=15.0, ge=0)
+    max_connections: int | None = Field(default=None, ge=2)
+    max_keepalive_connections: int = Field(default=100, ge=0)
+    keepalive_expiry: float | None = Field(default=5.0, ge=0)
 
     @field_validator("base_url")
     @classmethod

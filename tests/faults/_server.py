@@ -81,9 +81,7 @@ class Server:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for sock in self._socks:
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+        self.hang_up()
         for thread in self._threads:
             thread.join(10)
             assert not thread.is_alive(), "a thread of the test server hangs"
@@ -128,6 +126,12 @@ class Server:
     def leave_pending(self, *calls: dict[str, Any], conversation: str = ev.CONV) -> None:
         """What a client that died leaves behind."""
         self.stored.setdefault(conversation, []).append(ev.approval(*(calls or (ev.call(),))))
+
+    def hang_up(self) -> None:
+        """Close all connections, as a server does with those that nobody uses."""
+        for sock in self._socks:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
 
     def wait_for(self, met: Callable[[], Any], seconds: float = 20) -> None:
         """Block until a request made ``met`` true. For worker threads, not for an event loop."""

@@ -30,6 +30,7 @@ from letta_adapters.backends.config import CLOUD_URL, Rest, api_address
 from letta_adapters.backends.http_errors import error_from_response
 from letta_adapters.backends.proxies import is_loopback, proxy_of, proxy_variables
 from letta_adapters.backends.replies import check_api
+from letta_adapters.backends.rest.connections import Connections, Lease
 from letta_adapters.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -51,6 +52,8 @@ _DRAIN_SECONDS: Final = 0.5
 MAX_REPLY_BYTES: Final = 256 << 20
 # A server that corrects a path (a slash at its end) needs one.
 _REDIRECTS: Final = 3
+# The settings of the connections, which an injected client has itself.
+_LIMITS: Final = {"max_connections", "max_keepalive_connections", "keepalive_expiry"}
 # The request never left this machine, so it is certain that the server did not take it.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
@@ -68,14 +71,21 @@ def _ssl_context() -> ssl.SSLContext:
         ) from error
 
 
-def _make_client(base_url: str) -> httpx.AsyncClient:
-    """Make a connection pool; raise ConfigurationError for proxy settings that httpx cannot use."""
+def _make_client(base_url: str, keepalive_expiry: float | None) -> httpx.AsyncClient:
+    """Make a client for one connection at a time.
+
+    Raises:
+        ConfigurationError: httpx cannot use the proxy or the certificates of the environment.
+    """
     verify = _ssl_context()
     try:
         return httpx.AsyncClient(
             verify=verify,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),  # none kept, none sent
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=20),
+            # No limit here: a connection that httpx lost sight of must not block the next request.
+            limits=httpx.Limits(
+                max_connections=None, max_keepalive_connections=1, keepalive_expiry=keepalive_expiry
+            ),
             # No proxy reaches this machine's own addresses.
             trust_env=not is_loopback(base_url),
         )
@@ -87,6 +97,15 @@ def _make_client(base_url: str) -> httpx.AsyncClient:
             if socks
             else "Write it as http://host:port; NO_PROXY takes names and addresses.",
         ) from error
+
+
+def _connections(rest: Rest, base_url: str) -> Connections[httpx.AsyncClient]:
+    return Connections(
+        lambda: _make_client(base_url, rest.keepalive_expiry),
+        most=rest.max_connections,
+        kept=rest.max_keepalive_connections,
+        seconds=rest.keepalive_expiry,
+    )
 
 
 class ByteStream:
@@ -155,8 +174,15 @@ class Http:
                 f"http_client must be an httpx.AsyncClient, not {type(http_client).__name__} "
                 "(also for the sync client, which runs on an event loop of its own)."
             )
-        self._owns_client = http_client is None
-        self._client = http_client or _make_client(self.base_url)
+        if http_client is not None and (given := _LIMITS & rest.model_fields_set):
+            raise InvalidInputError(
+                f"Rest({', '.join(sorted(given))}) says nothing to an injected http_client.",
+                hint="Give the limits to the httpx.AsyncClient: limits=httpx.Limits(...).",
+            )
+        # An injected client is its owner's to close, and has limits of its own.
+        self._connections = None if http_client is not None else _connections(rest, self.base_url)
+        # For the settings of the environment to be refused at once, a client is made at once.
+        self._client = http_client or _make_client(self.base_url, rest.keepalive_expiry)
         # The user of a client of his own has told it about proxies.
         self._via = "" if http_client is not None else proxy_of(self.base_url)
         self._timeout = httpx.Timeout(rest.request_timeout, connect=rest.connect_timeout)
@@ -183,8 +209,9 @@ class Http:
         """Send one request, never repeated; return the decoded JSON (``None`` for no body)."""
         request = self._request(method, path, params, body, self._timeout)
         try:
+            lease = await self._lease(self._rest.request_timeout)
             async with _limit(self._rest.request_timeout + self._rest.connect_timeout):
-                response = await self._open(request)
+                response = await self._open(request, lease)
                 data = await _body(response)
         except STREAM_ERRORS as cause:
             raise _error_before_answer(cause, self.base_url, self._via) from cause
@@ -202,8 +229,9 @@ class Http:
         """Send a POST, never repeated; return once the server has accepted it (headers)."""
         request = self._request("POST", path, None, body, self._stream_timeout)
         try:
+            lease = await self._lease(self._rest.idle_timeout, for_turn=True)
             async with _limit(self._rest.idle_timeout + self._rest.connect_timeout):
-                response = await self._open(request)
+                response = await self._open(request, lease)
         except STREAM_ERRORS as cause:
             raise _error_before_answer(cause, self.base_url, self._via) from cause
         # Something between here and the server may have answered in its place.
@@ -237,43 +265,91 @@ class Http:
             timeout=timeout,
         )
 
-    async def _open(self, request: httpx.Request) -> httpx.Response:
+    async def _lease(self, seconds: float, *, for_turn: bool = False) -> _Lease | None:
+        """Return the use of a connection; ``None`` for an injected client, which has its own."""
+        if self._connections is None:
+            return None
+        if self._rest.max_connections is None:
+            return await self._connections.take()
+        async with _limit(seconds, httpx.PoolTimeout):
+            return await self._connections.take(for_turn=for_turn)
+
+    async def _open(self, request: httpx.Request, lease: _Lease | None) -> httpx.Response:
         """Send a request; return a 2xx response with its body unread, or raise a typed error.
 
-        Exceptions of the transport are left to the caller to translate.
-
-        A redirect is followed only to the same scheme, host and port: another place would be sent
-        the message and be believed.
+        The connection is given back when the response is closed, or when this fails. Exceptions of
+        the transport are left to the caller to translate.
         """
-        for _ in range(1 + _REDIRECTS):
-            response = await self._client.send(request, stream=True, follow_redirects=False)
-            if response.next_request is None:
-                break
-            await response.aclose()
-            request = _followed(request, response.next_request, response.status_code)
-        else:
-            raise ProtocolError(
-                f"The server redirects in a circle (more than {_REDIRECTS} times).", accepted=False
-            )
-        if response.is_success:
-            return response
+        if lease is None:
+            return await _answer(self._client, request)
         try:
-            data = await _body(response)
-        except (ProtocolError, *STREAM_ERRORS):
-            # The status alone still tells enough; a body that breaks off must not hide it.
-            data = b""
-        raise error_from_response(response.status_code, response.headers, data)
+            response = await _answer(lease.connection, request)
+        except BaseException:
+            await lease.give_back()
+            raise
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        response.stream = _LeasedStream(response.stream, lease)
+        return response
 
     async def aclose(self) -> None:
-        """Close the pool, unless it was injected."""
-        # An injected client is its owner's to close.
-        if self._owns_client:
+        """Close all connections, unless the client was injected: then they are its owner's."""
+        if self._connections is not None:
+            await self._connections.aclose()
             await self._client.aclose()
 
 
+_Lease = Lease[httpx.AsyncClient]
+
+
+class _LeasedStream(httpx.AsyncByteStream):
+    """The body of a response, which gives its connection back when it is closed."""
+
+    def __init__(self, stream: httpx.AsyncByteStream, lease: _Lease) -> None:
+        self._stream = stream
+        self._lease = lease
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        # The stream's own, so that this costs nothing for each chunk.
+        return self._stream.__aiter__()
+
+    async def aclose(self) -> None:
+        try:
+            await self._stream.aclose()
+        finally:
+            await self._lease.give_back()
+
+
+async def _answer(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    """Send a request; return a 2xx response with its body unread, or raise a typed error.
+
+    A redirect is followed only to the same scheme, host and port: another place would be sent the
+    message and be believed.
+    """
+    for _ in range(1 + _REDIRECTS):
+        response = await client.send(request, stream=True, follow_redirects=False)
+        if response.next_request is None:
+            break
+        await response.aclose()
+        request = _followed(request, response.next_request, response.status_code)
+    else:
+        raise ProtocolError(
+            f"The server redirects in a circle (more than {_REDIRECTS} times).", accepted=False
+        )
+    if response.is_success:
+        return response
+    try:
+        data = await _body(response)
+    except (ProtocolError, *STREAM_ERRORS):
+        # The status alone still tells enough; a body that breaks off must not hide it.
+        data = b""
+    raise error_from_response(response.status_code, response.headers, data)
+
+
 @asynccontextmanager
-async def _limit(seconds: float) -> AsyncIterator[None]:
-    """Raise httpx's error for silence if something takes longer than ``seconds`` in all.
+async def _limit(
+    seconds: float, late: type[httpx.TimeoutException] = httpx.ReadTimeout
+) -> AsyncIterator[None]:
+    """Raise ``late``, an error of httpx, if something takes longer than ``seconds`` in all.
 
     The time limits of httpx begin anew with every byte.
     """
@@ -284,7 +360,7 @@ async def _limit(seconds: float) -> AsyncIterator[None]:
     except asyncio.CancelledError:
         if not deadline.absorbs_cancel():
             raise
-        raise httpx.ReadTimeout(f"not complete after {seconds:g} seconds") from None
+        raise late(f"not complete after {seconds:g} seconds") from None
     finally:
         deadline.leave()
         deadline.stop()
@@ -367,7 +443,13 @@ def _error_before_answer(cause: Exception, base_url: str, via: str) -> LettaErro
     host = httpx.URL(base_url).netloc.decode()
     if via:
         host = f"{host} through the proxy of {via}"
-    if isinstance(cause, httpx.ConnectTimeout | httpx.PoolTimeout):
+    if isinstance(cause, httpx.PoolTimeout):
+        return TimeoutBeforeAcceptanceError(
+            f"No connection to {host} became free in time: all that may be open are in use.",
+            hint="Raise Rest(max_connections=...), or run fewer turns at once.",
+            accepted=False,
+        )
+    if isinstance(cause, httpx.ConnectTimeout):
         return TimeoutBeforeAcceptanceError(f"No connection to {host} in time.", accepted=False)
     if isinstance(cause, httpx.TimeoutException):
         return TimeoutBeforeAcceptanceError(f"{host} did not answer in time.")
