@@ -10,7 +10,6 @@ import pytest
 
 from letta_adapters.permissions import Allow, Deny
 from letta_adapters.permissions.policy import (
-    DISALLOWED,
     Ground,
     Machine,
     Rules,
@@ -319,7 +318,9 @@ def test_what_a_session_says_of_a_tool() -> None:
     assert type(answer_unasked("Read", "reads_cwd", named)) is deny
     ruled_out = Rules("unrestricted", frozenset({"Agent"}), frozenset({"Task", "ApplyPatch"}))
     for name in ("Agent", "Task", "apply_patch"):
-        assert answer_unasked(name, "notes", ruled_out) == Deny(DISALLOWED)
+        assert answer_unasked(name, "notes", ruled_out) == Deny(
+            "This tool is not allowed in this session, so it was not run."
+        )
     assert type(answer_unasked("Bash", "executes", ruled_out)) is allow
     assert type(answer_unasked("Bash", "executes", Rules("unheard of"))) is deny
 

@@ -24,6 +24,7 @@ from letta_adapters.chat.request import ChatEvent, ChatRequest, ResponseComplete
 from letta_adapters.chat.stream import ChatStream
 from letta_adapters.client.client import AsyncLettaClient, is_busy, resolve_backend
 from letta_adapters.errors import InvalidInputError, WrongEventLoopError
+from letta_adapters.permissions import denials
 from letta_adapters.sync.bridge import Bridge, Closable, get_bridge
 from letta_adapters.sync.client import LettaClient
 
@@ -221,11 +222,11 @@ async def _abandon(
     # A paused turn of this process is stopped as a whole; otherwise its calls may still wait on the
     # server, where each needs an answer before the conversation can go on.
     if held is not None:
-        await held.turn.stop("The application gave the call up.")
+        await held.turn.stop(denials.GIVEN_UP)
     elif end.pending:
         waiting = await client.backend.pending_calls(where)
         if waiting:
-            await client.backend.deny(where, waiting, "The application gave the call up.")
+            await client.backend.deny(where, waiting, denials.GIVEN_UP)
     if remove:
         await conversations.remove(client, where)
         return replace(end, pending=(), marker=replace(end.marker, pending=()))

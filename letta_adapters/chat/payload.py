@@ -12,17 +12,13 @@ from typing import Any, Final
 from letta_adapters.backends.base import ToolAnswer
 from letta_adapters.chat.messages import HistoryMessage
 from letta_adapters.messages import PendingToolCall, ToolCallMessage, broken_arguments
-from letta_adapters.permissions import Deny, normalise_decision
+from letta_adapters.permissions import Deny, denials, normalise_decision
 
 Content = str | list[dict[str, Any]]
 
 # Accompanies the images of a message that is itself sent as plain text.
 IMAGES_BESIDE: Final = "(Images of the message before.)"
 NO_RESULT: Final = "The application gave no result for this call."
-NOT_ASKED: Final = (
-    "This tool call needs an approval and the application has no way to give one, "
-    "so it was not run."
-)
 # The agent holds a message that it never answered: sending it again would double it.
 GO_ON: Final = "Please go on: my last message has not been answered yet."
 # The application calls the agent again and says nothing new.
@@ -132,7 +128,7 @@ def _answer(
         problem = broken_arguments(name, call.raw_arguments)
         if own:
             return ToolAnswer(id_, name, returned=problem or NO_RESULT, is_error=True)
-        return ToolAnswer(id_, name, reason=NOT_ASKED)
+        return ToolAnswer(id_, name, reason=denials.NOBODY_ASKED)
     if entry.fact:
         # Nobody decided anything: a denial would be told as the user's.
         return ToolAnswer(id_, name, returned=entry.text, is_error=True)
@@ -147,10 +143,10 @@ def _read_decision(id_: str, name: str, entry: HistoryMessage) -> ToolAnswer:
     if entry.decision is None:
         # The entry is a plain tool message: the caller did something other than run the server's
         # tool, so that is why it is not run.
-        return ToolAnswer(id_, name, reason=entry.text or "Denied by the user.")
+        return ToolAnswer(id_, name, reason=entry.text or denials.BY_USER)
     decision = normalise_decision(entry.decision)
     if isinstance(decision, Deny):
-        return ToolAnswer(id_, name, reason=decision.message or "Denied by the user.")
+        return ToolAnswer(id_, name, reason=decision.message or denials.BY_USER)
     changed, save = decision.updated_input, decision.save
     return ToolAnswer(id_, name, approve=True, updated_input=changed, suggestion_ids=save)
 

@@ -44,6 +44,7 @@ from letta_adapters.messages import (
     ResultMessage,
 )
 from letta_adapters.options import PermissionMode, SessionOptions, Toolset
+from letta_adapters.permissions import denials
 from letta_adapters.tools.client_side import Tool, as_runnable_tools
 
 if TYPE_CHECKING:
@@ -440,7 +441,7 @@ class AsyncSession:
         async with self._slots.reserve(opened.conversation, owner):
             pending = await backend.pending_calls(opened.conversation)
             if pending:
-                await backend.deny(opened.conversation, pending, "The call was abandoned.")
+                await backend.deny(opened.conversation, pending, denials.ABANDONED)
         return RecoveryResult(pending)
 
     # -- model, toolset and queue -----------------------------------------------------------

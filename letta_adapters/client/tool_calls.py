@@ -16,7 +16,7 @@ from letta_adapters._utils.raised import report_raised
 from letta_adapters.backends.base import Conversation, DeniedRounds, ToolAnswer
 from letta_adapters.errors import TurnCancelledError, UnsupportedOptionError
 from letta_adapters.messages import ToolCallMessage, ToolResultMessage
-from letta_adapters.permissions import Allow, Deny, PermissionContext, normalise_decision
+from letta_adapters.permissions import Allow, Deny, PermissionContext, denials, normalise_decision
 from letta_adapters.permissions.policy import question
 from letta_adapters.tools.client_side import Tool
 
@@ -108,8 +108,7 @@ class Answerer:
             # Any fault of the callback's code denies the call; raising would leave the call
             # waiting.
             shown = report_raised(f"can_use_tool, asked about {call.tool_name!r},", error)
-            text = f"The permission callback failed ({type(error).__name__}: {error})."
-            return _Failed(text, traceback=shown)
+            return _Failed(denials.explain_failed_callback(error), traceback=shown)
         # The Letta API runs a server tool with the model's own input, whatever it is told.
         edited = isinstance(decision, Allow) and decision.updated_input not in (
             None,
@@ -135,7 +134,7 @@ class Answerer:
         if isinstance(decision, Deny):
             return _replace(
                 answer,
-                reason=decision.message or "The user denied this tool call.",
+                reason=decision.message or denials.BY_CALLBACK,
                 traceback=decision.traceback if isinstance(decision, _Failed) else None,
             )
         if tool is None:
@@ -170,7 +169,7 @@ def _result(call: ToolCallMessage, answer: ToolAnswer) -> ToolResultMessage:
     The text of a denial is the server's own.
     """
     if answer.returned is None:
-        text = f"Error: request to call tool denied. User reason: {answer.reason}"
+        text = denials.show_as_result(answer.reason)
     elif isinstance(answer.returned, str):
         text = answer.returned
     else:

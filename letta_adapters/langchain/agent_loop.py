@@ -37,7 +37,6 @@ from letta_adapters.errors import TurnFailedError
 from letta_adapters.langchain._compat import in_graph, passes_through, wants_events
 from letta_adapters.langchain.chunks import NOTES, QUESTIONS
 from letta_adapters.langchain.tools import (
-    NOT_ASKED,
     ServerTools,
     ToolCallbacks,
     announce,
@@ -46,7 +45,7 @@ from letta_adapters.langchain.tools import (
     refusals,
     result_of,
 )
-from letta_adapters.permissions import Allow, Deny, PermissionContext, normalise_decision
+from letta_adapters.permissions import Allow, Deny, PermissionContext, denials, normalise_decision
 from letta_adapters.permissions.policy import question
 
 # The words of a person who resumes an interrupted graph, and the decisions they mean.
@@ -334,7 +333,7 @@ class Steps:
         if call["name"] in self._tools:
             return Allow()
         if not in_graph(self._loop.config):
-            return Deny(NOT_ASKED)
+            return Deny(denials.NOBODY_ASKED)
         # Imported late: LangGraph need not be installed, and inside a graph it certainly is.
         from langgraph.types import interrupt
 

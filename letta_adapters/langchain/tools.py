@@ -22,12 +22,7 @@ from letta_adapters.langchain._compat import NODE, list_message_handlers
 from letta_adapters.langchain.errors import langchain_errors
 from letta_adapters.langchain.messages import DECISION_KEY, raw_arguments
 from letta_adapters.messages import broken_arguments
-from letta_adapters.permissions import Allow, Deny, normalise_decision
-
-NOT_ASKED = (
-    "This tool call needs an approval and the application has no way to give one, "
-    "so it was not run."
-)
+from letta_adapters.permissions import Allow, Deny, denials, normalise_decision
 
 
 def as_base_tools(tools: Any) -> list[BaseTool]:
@@ -107,7 +102,7 @@ def decided(call: ToolCall, decision: Allow | Deny) -> ToolMessage:
     """Return a decision as the message that answers the call."""
     text, status = "allowed", "success"
     if isinstance(decision, Deny):
-        text, status = decision.message or "Denied by the user.", "error"
+        text, status = decision.message or denials.BY_USER, "error"
     return ToolMessage(
         text,
         tool_call_id=str(call["id"]),

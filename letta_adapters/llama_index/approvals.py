@@ -10,6 +10,8 @@ from typing import Any
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.workflow import HumanResponseEvent, InputRequiredEvent
 
+from letta_adapters.permissions import denials
+
 
 class ApprovalRequiredEvent(InputRequiredEvent):
     """Report that the agent waits for a decision about a tool of its own.
@@ -60,7 +62,7 @@ class ApprovalResponseEvent(HumanResponseEvent):
     def decision(self) -> dict[str, Any]:
         """Return the decision as data that a context can store."""
         if not self.approve:
-            return {"behavior": "deny", "message": self.reason or "Denied by the user."}
+            return {"behavior": "deny", "message": self.reason or denials.BY_USER}
         # The names of the wire, which `normalise_decision` takes.
         edited = {} if self.tool_kwargs is None else {"updatedInput": self.tool_kwargs}
         return {"behavior": "allow", **edited}

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from letta_adapters.permissions import Allow, CallKind, Deny, normalise_decision
+from letta_adapters.permissions import Allow, CallKind, Deny, denials, normalise_decision
 
 # -- tools --------------------------------------------------------------------------------------
 
@@ -179,11 +179,6 @@ DOES: Final[Mapping[CallKind, str]] = {
     "network": "uses the network",
     "unrestricted_child": "starts an agent whose own tools are asked about by nobody",
 }
-NOBODY_ASKED: Final = (
-    "This tool call needs an approval and the application has no way to give one, "
-    "so it was not run."
-)
-DISALLOWED: Final = "This tool is not allowed in this session, so it was not run."
 
 
 def answer_unasked(name: str, kind: CallKind, rules: Rules) -> Allow | Deny:
@@ -193,12 +188,12 @@ def answer_unasked(name: str, kind: CallKind, rules: Rules) -> Allow | Deny:
     ``unrestricted`` allows all others.
     """
     if is_disallowed(name, rules):
-        return Deny(DISALLOWED)
+        return Deny(denials.DISALLOWED)
     if _family(name) & rules.allowed or rules.mode == "unrestricted":
         return Allow()
     if kind in ALLOWED_KINDS.get(rules.mode, frozenset()):
         return Allow()
-    return Deny(f"{NOBODY_ASKED} (It {DOES[kind]}.)")
+    return Deny(denials.explain_unasked(DOES[kind]))
 
 
 def question(client_tool: bool, details: Mapping[str, Any]) -> dict[str, Any]:
@@ -213,7 +208,10 @@ def question(client_tool: bool, details: Mapping[str, Any]) -> dict[str, Any]:
     if client_tool:
         return {"client_tool": True, "kind": "client_tool", "default": Allow()}
     fields = dict(details)
-    return {**fields, "default": normalise_decision(fields.get("default") or Deny(NOBODY_ASKED))}
+    return {
+        **fields,
+        "default": normalise_decision(fields.get("default") or Deny(denials.NOBODY_ASKED)),
+    }
 
 
 def is_disallowed(name: str, rules: Rules) -> bool:

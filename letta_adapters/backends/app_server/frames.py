@@ -19,6 +19,7 @@ from letta_adapters._utils.checks import checked_id
 from letta_adapters.backends.base import Conversation, ToolAnswer
 from letta_adapters.errors import InvalidInputError, UnsupportedOptionError
 from letta_adapters.options import PERMISSION_MODES
+from letta_adapters.permissions import denials
 
 Frame = dict[str, Any]
 
@@ -27,10 +28,6 @@ SKILL_SOURCES: Final = frozenset({"bundled", "global", "agent", "project"})
 TRIGGERS: Final = frozenset({"off", "step-count", "compaction-event"})
 # The time a client-side tool may take; the server allows no more.
 _TOOL_TIMEOUT_MS: Final = 300_000
-_NOBODY: Final = (
-    "This tool call needs an approval and no turn of the application is there to give one, "
-    "so it was not run."
-)
 
 
 def encode(frame: Mapping[str, Any]) -> str:
@@ -165,7 +162,7 @@ def approval(conversation: Conversation, request_id: str, answer: ToolAnswer | N
     """Answer a permission request; without an ``answer`` it is allowed as it is."""
     decision: dict[str, Any] = {"behavior": "allow"}
     if answer is not None and not answer.approve:
-        decision = {"behavior": "deny", "message": answer.reason or "Denied."}
+        decision = {"behavior": "deny", "message": answer.reason or denials.WITHOUT_REASON}
     elif answer is not None:
         if answer.updated_input is not None:
             decision["updated_input"] = dict(answer.updated_input)
@@ -191,7 +188,7 @@ def tool_response(request_id: str, answer: ToolAnswer) -> Frame:
     """Return a client-side tool's result, or the denial that the model reads in its place."""
     returned = answer.returned
     if returned is None:
-        content: list[Any] = [{"type": "text", "text": answer.reason or "Denied."}]
+        content: list[Any] = [{"type": "text", "text": answer.reason or denials.WITHOUT_REASON}]
     elif isinstance(returned, str):
         content = [{"type": "text", "text": returned}]
     else:
@@ -208,9 +205,9 @@ def tool_failure(request_id: str, reason: str) -> Frame:
 def nobody(conversation: Conversation, question: Frame) -> Frame | None:
     """Return the answer to a question of no turn; ``None`` if the frame is no question."""
     if question.get("type") == "control_request":
-        return denial(conversation, str(question.get("request_id")), _NOBODY)
+        return denial(conversation, str(question.get("request_id")), denials.NO_TURN_ASKED)
     if question.get("type") == "external_tool_call_request":
-        return tool_failure(str(question.get("request_id")), _NOBODY)
+        return tool_failure(str(question.get("request_id")), denials.NO_TURN_ASKED)
     return None
 
 

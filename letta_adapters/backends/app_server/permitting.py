@@ -18,9 +18,8 @@ from typing import Any, Final
 from letta_adapters.backends.base import Conversation
 from letta_adapters.engine.app_server import Verdict
 from letta_adapters.messages import ToolCallMessage
-from letta_adapters.permissions import Allow
+from letta_adapters.permissions import Allow, denials
 from letta_adapters.permissions.policy import (
-    DISALLOWED,
     Ground,
     Machine,
     Rules,
@@ -70,7 +69,7 @@ class Permits:
         """Return the verdict on a call that the server asks about."""
         # Before all else: what the session rules out stays so, whatever was allowed earlier.
         if is_disallowed(name, session.rules):
-            return Verdict(refused=DISALLOWED)
+            return Verdict(refused=denials.DISALLOWED)
         if self._key(conversation, name, tool_input) in self._remembered:
             return Verdict(granted=True)
         if self._machine is None:

@@ -35,6 +35,7 @@ from letta_adapters.errors import (
 from letta_adapters.images import OMITTED, has_images, with_bytes
 from letta_adapters.messages import AssistantMessage, Message, ToolCallMessage, ToolResultMessage
 from letta_adapters.options import SessionOptions
+from letta_adapters.permissions import denials
 
 # A turn that runs shows itself at once. A message whose id the server knows is accepted, and
 # ignored.
@@ -48,7 +49,6 @@ _NOTHING_SHOWN: Final = "The turn ended without a message."
 _QUESTIONS: Final = ("control_request", "external_tool_call_request")
 # The codes of failures after which the turn may go on where it runs.
 _CUT: Final = ("stream_truncated", "protocol_error")
-_STOPPED: Final = "The turn was stopped."
 _UNASKED: Final = (
     "Letta Code ran {names} without asking, although it was told to ask about every tool. "
     "The turn was stopped."
@@ -447,7 +447,7 @@ class AppChannel:
         # A turn that waits for a client-side tool does not end before it has a result.
         while external:
             _, request_id = external.popitem()
-            await connection.send(frames.tool_failure(request_id, _STOPPED))
+            await connection.send(frames.tool_failure(request_id, denials.TURN_STOPPED))
 
     async def stop(self) -> None:
         """Abort, wait until the turn has ended (for a bounded time), give the inbox back."""

@@ -32,6 +32,7 @@ from letta_adapters.errors import (
     TimeoutBeforeAcceptanceError,
 )
 from letta_adapters.messages import Message
+from letta_adapters.permissions import denials
 
 RESUME_ATTEMPTS: Final = 3
 _RESUME_PAUSE: Final = 0.2
@@ -327,7 +328,7 @@ class RestChannel:
         with suppress(LettaError):
             waiting = await pending_calls(self._http, self._conversation)
             if waiting:
-                await deny(self._http, self._conversation, waiting, "The turn was stopped.")
+                await deny(self._http, self._conversation, waiting, denials.TURN_STOPPED)
 
     async def cancel(self) -> None:
         """Ask the server to cancel the run; one that was just accepted may not exist yet."""
