@@ -35,8 +35,11 @@ if TYPE_CHECKING:
     from letta_adapters.testing.recording.fixture import LettaCassette
     from letta_adapters.testing.recording.player import CassetteMissError, CassetteTransport
     from letta_adapters.testing.recording.recorder import RecordingTransport
-    from letta_adapters.testing.recording.rehearsal import RehearsalError
-    from letta_adapters.testing.recording.save import CassetteSaveError, save_cassette
+    from letta_adapters.testing.recording.save import (
+        CassetteSaveError,
+        RehearsalError,
+        save_cassette,
+    )
     from letta_adapters.testing.recording.vcr import letta_vcr, use_letta_vcr
     from letta_adapters.testing.recording.websocket import WebSocketPlayer, WebSocketRecorder
     from letta_adapters.testing.sanitizer.sanitize import SanitizeRules
@@ -60,7 +63,7 @@ _HOME_OF = {
     "RecordedRequest": "cassette",
     "RecordedResponse": "cassette",
     "RecordingTransport": "recording.recorder",
-    "RehearsalError": "recording.rehearsal",
+    "RehearsalError": "recording.save",
     "Reply": "scripted_model",
     "SanitizeRules": "sanitizer.sanitize",
     "ScriptedModel": "scripted_model",

@@ -168,8 +168,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     ]
     if not played:
         return (yield)
-    from letta_adapters.testing.recording.fixture import refused
-    from letta_adapters.testing.recording.offline import offline
+    from letta_adapters.testing.recording.fixture import offline, refused
 
     with offline(lambda host: refused(host, played[0].kit)):
         return (yield)

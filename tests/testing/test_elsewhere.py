@@ -23,8 +23,8 @@ from letta_adapters.testing import (
     scan_file,
     use_letta_vcr,
 )
+from letta_adapters.testing.recording.matching import same_text
 from letta_adapters.testing.recording.websocket import WebSocketPlayer, WebSocketRecorder
-from letta_adapters.testing.recording.wildcards import same_text
 from letta_adapters.testing.sanitizer import dates, sanitize
 
 JSON = (("content-type", "application/json"),)

@@ -16,7 +16,7 @@ import pytest
 
 from letta_adapters import AsyncLettaClient
 from letta_adapters.testing import Cassette, CassetteMissError, LettaCassette, Reply, save_cassette
-from letta_adapters.testing.recording.rehearsal import RehearsalError
+from letta_adapters.testing.recording.save import RehearsalError
 from letta_adapters.testing.recording.websocket import Talk, WebSocketPlayer, WebSocketRecorder
 from tests.backends.app_server._server import MODEL
 

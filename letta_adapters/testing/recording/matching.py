@@ -5,27 +5,27 @@ one form first: the text is cleaned exactly as the sanitizer cleans it, and ids 
 up become ``*``. Ids that a recorded *response* introduced are left alone, since a client that
 answers the wrong tool call must not match.
 
+A recording does not say what was taken out of it, and that differs by the machine and the day. So
+where the recorded side has one of the sanitizer's placeholders, whatever is sent in its place
+matches; all else must be equal. Frames of a WebSocket are compared by the same rules.
+
 Internal: not part of the public API.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import httpx
 
-from letta_adapters.testing.cassette import Interaction, RecordedRequest
-from letta_adapters.testing.recording.wildcards import (
-    may_stand_for_something,
-    same_text,
-    same_value,
-)
+from letta_adapters.testing.cassette import SENT, Interaction, RecordedRequest
 from letta_adapters.testing.sanitizer.patterns import (
     BOUNDARY,
     CLIENT_ID_KEYS,
@@ -294,3 +294,182 @@ def _collect(value: Any, found: list[str]) -> None:
             found.extend(ID_TOKEN.findall(key))
             if key not in CLIENT_ID_KEYS:
                 _collect(value[key], found)
+
+
+# -- texts with placeholders --------------------------------------------------------------------
+
+_CLOCK = (
+    r"\d{1,2}:\d\d(?::\d\d(?:\.\d{1,9})?)?(?:\s?[AP]M)?"
+    r"(?:Z|\s?(?:UTC|GMT)?[+-]\d\d:?\d\d|\s(?:UTC|GMT))?"
+)
+_CONSTANT_CLOCK = (
+    r"(?:00:00|12:00)(?::00(?:\.0+)?)?(?:\s?AM)?(?:Z|\s?(?:UTC|GMT)?[+-]00:?00|\s(?:UTC|GMT))?"
+)
+_PROSE = r"(?:Thu(?:rsday)?,? )?(?:Jan(?:uary)?\.? 1,? 2026|1 Jan(?:uary)?,? 2026)"
+_MONTH = r"[A-Z][a-z]{2,8}\.?"
+# No part of this pattern can match in two ways, so that even a text with many dates in it is read
+# only once.
+_ANY_PROSE = (
+    rf"(?:[A-Z][a-z]{{2,8}},? )?(?:{_MONTH} \d{{1,2}}(?:st|nd|rd|th)?,? (?:19|20)\d\d"
+    rf"|\d{{1,2}}(?:st|nd|rd|th)? {_MONTH},? (?:19|20)\d\d)"
+)
+# By kind: the placeholder, and a pattern of what it may stand for. Nothing stands there for
+# REDACTED, which may hide any text.
+_KINDS = {
+    "secret": (r"(?:REDACTED)+(?:R(?:E(?:D(?:A(?:C(?:T(?:E)?)?)?)?)?)?)?", ""),
+    "moment": (rf"2026-01-01[T ]{_CONSTANT_CLOCK}", rf"(?:19|20)\d\d-\d\d-\d\d[T ]{_CLOCK}"),
+    "day": (r"2026-01-01", r"(?:19|20)\d\d-\d\d-\d\d"),
+    "prose_moment": (
+        rf"{_PROSE},? (?:at )?{_CONSTANT_CLOCK}",
+        rf"{_ANY_PROSE},? (?:at )?{_CLOCK}",
+    ),
+    "prose_day": (_PROSE, _ANY_PROSE),
+    "python_date": (r"(?<=datetime\()2026, 1, 1(?:, 0)*(?=[,)])", r"\d{4}(?:, \d{1,6}){2,6}"),
+    "mail": (r"user@example\.com", r"[^\s@\"'<>]+@[^\s@\"'<>]+"),
+    "origin": (
+        r"http://(?:letta\d*|host|endpoint)\.test(?:/v1)?",
+        r"\w{2,8}://[^\s\"'<>/]+(?:/[^\s\"'<>/]+){0,2}?",
+    ),
+    "host": (r"(?:host|letta\d*)\.test", r"[^\s\"'<>/@]+"),
+    # A login where a machine writes one; or in a sentence, where it may only stand for a name that
+    # is no word.
+    "login": (
+        r"(?<=[/\\=@~])user(?!\w)|(?<!\w)user(?=[@/\\]|:\d)",
+        r"[^\s/\\\"'<>@:=]+",
+    ),
+    "name": (r"(?<![\w.\"'-])user(?![\w\"'-])", r"(?:user|(?=[A-Za-z.]*[^\sA-Za-z.])[\w.-]+)"),
+}
+_PLACEHOLDER = re.compile("|".join(f"(?P<{kind}>{form})" for kind, (form, _) in _KINDS.items()))
+
+
+def may_stand_for_something(text: str) -> bool:
+    """Return whether there is a placeholder in ``text``."""
+    return _PLACEHOLDER.search(text) is not None
+
+
+def same_text(recorded: str, live: str) -> bool:
+    """Return whether two texts are equal but for the parts that placeholders stand for.
+
+    Either text may have one: a word that is not private on one machine is somebody's name on
+    another.
+    """
+    return recorded == live or _covers(recorded, live) or _covers(live, recorded)
+
+
+def _covers(recorded: str, live: str) -> bool:
+    pieces = _pieces(recorded)
+    if pieces is None:
+        return False
+    # Between two placeholders for any text, the next piece is taken where it is first found: no
+    # later place could do better. So the time is linear in the text's length, whatever is in it.
+    first, *rest = pieces
+    found = first.match(live)
+    for number, piece in enumerate(rest, 1):
+        if found is None:
+            return False
+        # A placeholder replaced something, so it stands for at least one character.
+        start = found.end() + 1
+        found = _at_end(piece, live, start) if number == len(rest) else piece.search(live, start)
+    return found is not None and (bool(rest) or found.end() == len(live))
+
+
+def _at_end(piece: re.Pattern[str], live: str, start: int) -> re.Match[str] | None:
+    # The last piece must end the text, so its first occurrence may be too early.
+    found = piece.search(live, start)
+    while found is not None and found.end() != len(live):
+        found = piece.search(live, found.start() + 1)
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _pieces(recorded: str) -> tuple[re.Pattern[str], ...] | None:
+    """Return patterns of the pieces between placeholders for any text; ``None`` without any."""
+    parts: list[list[str]] = [[]]
+    position = 0
+    for match in _PLACEHOLDER.finditer(recorded):
+        parts[-1].append(re.escape(recorded[position : match.start()]))
+        if match.lastgroup == "secret":
+            parts.append([])
+        else:
+            parts[-1].append(_KINDS[str(match.lastgroup)][1])
+        position = match.end()
+    if not position:
+        return None
+    parts[-1].append(re.escape(recorded[position:]))
+    return tuple(re.compile("".join(part), re.DOTALL) for part in parts)
+
+
+def same_value(recorded: Any, live: Any) -> bool:
+    """Return whether two JSON values are equal but for the parts that placeholders stand for."""
+    if isinstance(recorded, str) and isinstance(live, str):
+        return same_text(recorded, live)
+    if isinstance(recorded, list) and isinstance(live, list):
+        pairs = zip(recorded, live, strict=False)
+        return len(recorded) == len(live) and all(same_value(a, b) for a, b in pairs)
+    if isinstance(recorded, Mapping) and isinstance(live, Mapping):
+        if recorded.keys() == live.keys():
+            return all(same_value(recorded[key], live[key]) for key in recorded)
+        # Keys may contain placeholders, too: a key may be a path or a name.
+        ours, theirs = sorted(recorded.items()), sorted(live.items())
+        return len(ours) == len(theirs) and all(
+            same_text(a, b) and same_value(x, y)
+            for (a, x), (b, y) in zip(ours, theirs, strict=True)
+        )
+    return type(recorded) is type(live) and bool(recorded == live)
+
+
+# -- frames of a WebSocket ----------------------------------------------------------------------
+
+# Fields that are new in every run: the value sent now takes the recorded one's place.
+_FRESH: Final = frozenset({"request_id", "client_message_id", "cwd"})
+
+
+def frames_differ(
+    clean: Callable[[RecordedRequest], RecordedRequest],
+) -> Callable[[str, str], str]:
+    """Return a function that compares a recorded frame with a sent one: ``""``, or how they differ.
+
+    Args:
+        clean: Writes a request as the sanitizer would on this machine, today.
+    """
+
+    def differ(recorded: str, sent: str) -> str:
+        # The recorded frame is cleaned, too: a name that is private here may stand in it in plain.
+        request = RecordedRequest(SENT, "", (("content-type", "application/json"),), b"")
+        was, now = (clean(replace(request, body=text.encode())) for text in (recorded, sent))
+        return _difference(json.loads(was.body), json.loads(now.body), "")
+
+    return differ
+
+
+def _difference(recorded: Any, sent: Any, path: str) -> str:
+    """Return how a (cleaned) frame differs from the recorded one, or ``""``."""
+    if isinstance(recorded, Mapping) and isinstance(sent, Mapping):
+        if recorded.keys() != sent.keys():
+            return f"{path or 'the frame'} has {sorted(sent)} instead of {sorted(recorded)}"
+        parts = [(recorded[name], sent[name], f"{path}.{name}") for name in recorded]
+    elif isinstance(recorded, list) and isinstance(sent, list) and len(recorded) == len(sent):
+        numbered = enumerate(zip(recorded, sent, strict=True))
+        parts = [(a, b, f"{path}[{n}]") for n, (a, b) in numbered]
+    elif same_value(recorded, sent) or (_is_fresh(path) and type(recorded) is type(sent) is str):
+        return ""
+    else:
+        return f"{path} is {sent!r} instead of {recorded!r}"
+    return next((found for part in parts if (found := _difference(*part))), "")
+
+
+def fresh_texts(recorded: Any, sent: Any, path: str = "") -> dict[str, str]:
+    """Map each recorded text that is new in every run to the one sent now, both inside JSON."""
+    if isinstance(recorded, Mapping):
+        parts = [(recorded[name], sent[name], f"{path}.{name}") for name in recorded]
+    elif isinstance(recorded, list):
+        parts = [(a, b, path) for a, b in zip(recorded, sent, strict=True)]
+    elif _is_fresh(path) and recorded != sent:
+        return {recorded: json.dumps(sent)[1:-1]}
+    else:
+        return {}
+    return {was: now for part in parts for was, now in fresh_texts(*part).items()}
+
+
+def _is_fresh(path: str) -> bool:
+    return path.rpartition(".")[2] in _FRESH

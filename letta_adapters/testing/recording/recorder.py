@@ -9,11 +9,16 @@ Event streams are handed on cut at event boundaries (nothing is held back for it
 that stops after the third event has had three events, however TCP grouped them, and recording the
 same scenario twice stores the same bytes.
 
+A recording can also be extended: then the requests it contains are played, and the others are sent
+to the server and added.
+
 Internal: not part of the public API.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
 import threading
 import time
@@ -35,7 +40,9 @@ from letta_adapters.testing.cassette import (
     RecordedResponse,
     split_events,
 )
-from letta_adapters.testing.recording.closing import Opened
+from letta_adapters.testing.recording.player import CassetteTransport
+from letta_adapters.testing.sanitizer.patterns import ID_TOKEN
+from letta_adapters.testing.sanitizer.sanitize import BASE_URL
 
 _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 _DONE = re.compile(rb"data: ?\[DONE\]\s*\Z")
@@ -338,3 +345,152 @@ def _teed(response: httpx.Response, take: _Take) -> httpx.Response:
         stream=_TeeStream(response.stream, take),
         extensions=response.extensions,
     )
+
+
+# -- the real connections -----------------------------------------------------------------------
+
+# A Letta client that was given an ``http_client`` leaves it open, since it is the caller's. A
+# connection that nobody closes ends as a ``ResourceWarning`` in some later test. So those of a test
+# are closed with it, each on the event loop that it lives on.
+
+# Seconds that an event loop of another thread has for closing its connections.
+_PATIENCE = 5.0
+
+
+class _Noting(httpx.AsyncHTTPTransport):
+    """A transport that notes the event loop on which it is used."""
+
+    loop: asyncio.AbstractEventLoop | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self.loop is None:
+            with contextlib.suppress(RuntimeError):  # not asyncio's
+                self.loop = asyncio.get_running_loop()
+        return await super().handle_async_request(request)
+
+
+class Opened:
+    """The real transports of one test."""
+
+    def __init__(self) -> None:
+        self._sync: list[httpx.HTTPTransport] = []
+        self._async: list[_Noting] = []
+
+    def sync(self) -> httpx.HTTPTransport:
+        """Open another transport for synchronous clients."""
+        self._sync.append(httpx.HTTPTransport())
+        return self._sync[-1]
+
+    def asynchronous(self) -> httpx.AsyncHTTPTransport:
+        """Open another transport for asynchronous clients."""
+        self._async.append(_Noting())
+        return self._async[-1]
+
+    def close(self) -> None:
+        """Close every connection still open; those of an event loop that ended went with it."""
+        for transport in self._sync:
+            transport.close()
+        for noted in self._async:
+            if noted.loop is not None and not noted.loop.is_closed():
+                _run(noted, noted.loop)
+        self._sync.clear()
+        self._async.clear()
+
+
+def _run(transport: _Noting, loop: asyncio.AbstractEventLoop) -> None:
+    # A connection belongs to its loop. A running one is a background thread's, so it is asked from
+    # here; an idle one is run for just this.
+    if loop.is_running():
+        asyncio.run_coroutine_threadsafe(transport.aclose(), loop).result(_PATIENCE)
+    else:
+        loop.run_until_complete(transport.aclose())
+
+
+# -- extending a recording ----------------------------------------------------------------------
+
+
+@dataclass
+class ExtendingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
+    """An httpx transport that asks ``player`` first, and the server for what is not recorded.
+
+    ``recorder`` sends and records these requests; ``base_url`` is the server's address. The server
+    does not know the ids in the recording, so a request that names one of them cannot be sent: it
+    raises a :class:`CassetteMissError` that says so.
+    """
+
+    player: CassetteTransport
+    recorder: RecordingTransport
+    base_url: str
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @property
+    def has_more(self) -> bool:
+        """Return whether anything was asked that the recording did not contain."""
+        return bool(self.recorder.cassette.interactions)
+
+    @property
+    def cassette(self) -> Cassette:
+        """Return the interactions recorded before, followed by those recorded now."""
+        return Cassette([*self.player.cassette, *self.recorder.cassette])
+
+    def sibling(self) -> ExtendingTransport:
+        """Return a transport for another client; see :meth:`RecordingTransport.sibling`."""
+        # Connections belong to one client each; the player has none, so all share it.
+        return ExtendingTransport(self.player, self.recorder.sibling(), self.base_url)
+
+    def release(self) -> None:
+        """Close connections that are still open; see :meth:`RecordingTransport.release`."""
+        self.recorder.release()
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer from the recording, or by asking the server."""
+        request.read()
+        recorded = self._recorded(request)
+        if self._holds(recorded):
+            return self.player.handle_request(recorded)
+        return self.recorder.handle_request(request)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer from the recording, or by asking the server."""
+        await request.aread()
+        recorded = self._recorded(request)
+        if self._holds(recorded):
+            return await self.player.handle_async_request(recorded)
+        return await self.recorder.handle_async_request(request)
+
+    def close(self) -> None:
+        """Close the real connections; the recording stays."""
+        self.recorder.close()
+
+    async def aclose(self) -> None:
+        """Close the real connections; the recording stays."""
+        await self.recorder.aclose()
+
+    def _recorded(self, request: httpx.Request) -> httpx.Request:
+        """Return the request as it would have been sent to the recording's server."""
+        url, base = str(request.url), self.base_url.rstrip("/")
+        # Recordings name the sanitizer's address instead of the server's.
+        if url.startswith(base):
+            url = BASE_URL + url[len(base) :]
+        return httpx.Request(
+            request.method,
+            url,
+            content=request.content,
+            headers=request.headers,
+            extensions=request.extensions,
+        )
+
+    def _holds(self, request: httpx.Request) -> bool:
+        if self.player.holds(request):
+            return True
+        # A recorded id in a request that is not recorded: the server would answer with a confusing
+        # 404.
+        said = f"{request.url} {request.content.decode('utf-8', 'replace')}"
+        known = sorted({token for token in ID_TOKEN.findall(said) if self.player.made(token)})
+        if known:
+            raise self.player.missed(
+                f"{request.method} {request.url.path} is not recorded, and cannot be asked now: "
+                f"{', '.join(known)} is of the recording, the server does not know it. Record the "
+                "test anew (--letta-record=rewrite)"
+            )
+        return False

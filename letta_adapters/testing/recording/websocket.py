@@ -32,8 +32,8 @@ from letta_adapters.testing.cassette import (
     RecordedResponse,
     connections,
 )
-from letta_adapters.testing.recording.comparing import frames_differ, fresh_texts
 from letta_adapters.testing.recording.lanes import Lanes, Timed, renamed, timed_frames
+from letta_adapters.testing.recording.matching import frames_differ, fresh_texts
 from letta_adapters.testing.recording.player import CassetteMissError, Timing, scale_of
 from letta_adapters.testing.recording.recorder import coarse
 from letta_adapters.testing.sanitizer.sanitize import RequestCleaner, SanitizeRules

@@ -20,8 +20,7 @@ from pathlib import Path
 from letta_adapters.testing.sanitizer import edits as _edits
 from letta_adapters.testing.sanitizer.dates import DateFinder, Place
 from letta_adapters.testing.sanitizer.edits import Edit, applied, fitting, merged
-from letta_adapters.testing.sanitizer.key_shapes import MAY_HAVE, SHAPES
-from letta_adapters.testing.sanitizer.made_up import made_up
+from letta_adapters.testing.sanitizer.keys import MAY_HAVE, SHAPES, made_up
 from letta_adapters.testing.sanitizer.patterns import (
     EMAIL,
     HARMLESS_VALUE,

@@ -36,9 +36,8 @@ from letta_adapters.testing.cassette import (
     is_frame,
     split_events,
 )
-from letta_adapters.testing.sanitizer.bodies import Streams, clean_body
+from letta_adapters.testing.sanitizer.bodies import Streams, charset_of, clean_body, unpacked
 from letta_adapters.testing.sanitizer.dates import DateFinder, Place, times_in, today
-from letta_adapters.testing.sanitizer.encodings import charset_of, unpacked
 from letta_adapters.testing.sanitizer.finder import Finder
 from letta_adapters.testing.sanitizer.ids import IdMap
 from letta_adapters.testing.sanitizer.json_text import read_json
