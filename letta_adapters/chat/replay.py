@@ -14,14 +14,13 @@ from letta_adapters.backends.capabilities import has
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.payload import GO_ON
 from letta_adapters.client.client import slots_of
-from letta_adapters.engine.assembler import arguments_of, dicts_of, parse_arguments
+from letta_adapters.engine.assembler import read_results
 from letta_adapters.engine.otids import of_call, same_call, sent_as
-from letta_adapters.engine.rows import CALLS, calls_of, oldest_first, text_of
+from letta_adapters.engine.stored import list_call_ids, list_calls, read_messages, turn_round
 from letta_adapters.errors import ConversationBusyError, NotFoundError
 from letta_adapters.messages import (
     AssistantMessage,
     Message,
-    ReasoningMessage,
     ToolCallMessage,
     ToolResultMessage,
     content_text,
@@ -45,7 +44,7 @@ async def read_newest(
     page = await client.backend.list_messages(
         conversation, before=None, after=None, order="desc", limit=limit
     )
-    return [dict(item) for item in oldest_first(page.messages)]
+    return [dict(item) for item in turn_round(page.messages)]
 
 
 def is_head(marker: Marker, items: Sequence[_Item]) -> bool:
@@ -73,9 +72,7 @@ def list_newest_names(items: Sequence[_Item]) -> tuple[str, ...]:
 def _list_names(item: _Item) -> set[str]:
     """Return all names an item is known by: its ids, and those of its calls and results."""
     names = {of_call(str(item.get(key))) for key in ("id", "otid") if item.get(key)}
-    names |= {str(call.get("tool_call_id")) for call in calls_of(item)}
-    returns = dicts_of(item.get("tool_returns")) or [item]
-    return names | {str(r["tool_call_id"]) for r in returns if r.get("tool_call_id")}
+    return names | list_call_ids(item)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,21 +170,15 @@ async def holds(
     durable = has(client.backend.kind, "durable_pending_calls")
     open_: set[str] = set()
     for item in reversed(items):
-        for kept in _list_returns(item):
-            id_ = str(kept.get("tool_call_id"))
+        returned = item.get("message_type") == "tool_return_message"
+        for kept in read_results(item, {}) if returned else ():
+            id_ = kept.tool_call_id
             # A model may give a later call an earlier one's id: the newest is the one meant.
-            told = durable or results.get(id_, "\0") in content_text(kept.get("tool_return"))
+            told = durable or results.get(id_, "\0") in kept.content
             if id_ in results and id_ not in open_ and told:
                 return True
-        open_.update(str(call.get("tool_call_id")) for call in calls_of(item))
+        open_.update(str(call.get("tool_call_id")) for call in list_calls(item))
     return False
-
-
-def _list_returns(item: _Item) -> Sequence[_Item]:
-    """Return the tool results in a stored message."""
-    if item.get("message_type") != "tool_return_message":
-        return ()
-    return dicts_of(item.get("tool_returns")) or [item]
 
 
 def find_after_message(items: Sequence[_Item], key: str) -> StoredAnswer | None:
@@ -214,50 +205,19 @@ def _read_answer(items: Sequence[_Item]) -> StoredAnswer:
     """Return the messages up to the next user's message, and the calls left open among them."""
     messages: list[Message] = []
     open_calls: dict[str, ToolCallMessage] = {}
+    names: dict[str, str] = {}
     for item in items:
         if item.get("message_type") == "user_message":
             if content_text(item.get("content")) == GO_ON:
                 continue  # our own: what follows still answers the same message
             break
-        for message in _decode(item):
+        for message in read_messages(item, names):
             messages.append(message)
+            if isinstance(message, ToolCallMessage):
+                names[message.tool_call_id] = message.tool_name
             # A call waits for somebody from its request to its result.
             if isinstance(message, ToolCallMessage) and message.requires_approval:
                 open_calls[message.tool_call_id] = message
             elif isinstance(message, ToolResultMessage):
                 open_calls.pop(message.tool_call_id, None)
     return StoredAnswer(tuple(messages), tuple(open_calls.values()))
-
-
-def _decode(item: _Item) -> list[Message]:
-    """Return a stored item as the messages that a stream would have yielded."""
-    kind = item.get("message_type")
-    common: dict[str, Any] = {k: item.get(k) for k in ("id", "otid", "run_id")}
-    if kind == "assistant_message":
-        return [AssistantMessage(text_of(item), **common)]
-    if kind == "reasoning_message":
-        signature = item.get("signature")
-        return [ReasoningMessage(text_of(item), signature=signature, **common)]
-    if kind in CALLS:
-        asks = kind == "approval_request_message"
-        return [_decode_call(call, asks, common) for call in calls_of(item)]
-    if kind == "tool_return_message":
-        returns = dicts_of(item.get("tool_returns")) or [item]
-        return [_decode_result(result, item, common) for result in returns]
-    return []
-
-
-def _decode_call(call: _Item, asks: bool, common: Mapping[str, Any]) -> ToolCallMessage:
-    raw = arguments_of(call)
-    name, id_ = str(call.get("name") or ""), str(call.get("tool_call_id") or "")
-    return ToolCallMessage(id_, name, parse_arguments(raw), raw, asks, **common)
-
-
-def _decode_result(result: _Item, item: _Item, common: Mapping[str, Any]) -> ToolResultMessage:
-    return ToolResultMessage(
-        str(result.get("tool_call_id") or ""),
-        content_text(result.get("tool_return")),
-        result.get("status") == "error",
-        item.get("name"),
-        **common,
-    )

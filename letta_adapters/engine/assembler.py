@@ -23,6 +23,7 @@ from letta_adapters.messages import (
     AssistantMessage,
     ReasoningMessage,
     ToolCallMessage,
+    ToolResultMessage,
     arguments_in,
     content_text,
 )
@@ -51,6 +52,50 @@ def arguments_of(call: Mapping[str, Any]) -> str:
     """Return the arguments of a call, or the piece of them that a fragment carries, as text."""
     arguments = call.get("arguments") or ""
     return arguments if type(arguments) is str else json.dumps(arguments)
+
+
+def read_text(event: Mapping[str, Any]) -> str:
+    """Return the text of a message or fragment; text that a provider hides is opaque data."""
+    kind = event["message_type"]
+    return "" if kind == "hidden_reasoning_message" else content_text(event.get(TEXT_FIELD[kind]))
+
+
+def list_strings(value: Any) -> tuple[str, ...]:
+    """Return the texts of a field that is a list, a single value or nothing."""
+    return tuple(map(str, value)) if isinstance(value, list) else (str(value),) if value else ()
+
+
+def list_returns(event: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the results in a tool's return; a single one has its fields in the event itself."""
+    return dicts_of(event.get("tool_returns")) or [event]
+
+
+def read_results(event: Mapping[str, Any], names: Mapping[str, str]) -> list[ToolResultMessage]:
+    """Return the tool results that an event of the Letta API, or a stored message, holds.
+
+    Args:
+        event: The event, of the kind ``tool_return_message``.
+        names: The names of the tools that were called, by tool call id.
+    """
+    returns = list_returns(event)
+    # The event's name is that of its one tool; for several, the calls tell the names.
+    name = event.get("name") if len(returns) == 1 else None
+    ids = (event.get("id"), event.get("otid"), event.get("seq_id"), event.get("run_id"))
+    results = []
+    for item in returns:
+        call_id = str(item.get("tool_call_id") or "")
+        results.append(
+            ToolResultMessage(
+                call_id,
+                join_text((content_text(item.get("tool_return")),)),
+                item.get("status") == "error",
+                name or names.get(call_id),
+                list_strings(item.get("stdout")),
+                list_strings(item.get("stderr")),
+                *ids,
+            )
+        )
+    return results
 
 
 def join_text(parts: Iterable[str]) -> str:

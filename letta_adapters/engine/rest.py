@@ -21,7 +21,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from letta_adapters.engine.assembler import dicts_of, join_text
+from letta_adapters.engine.assembler import list_strings, read_results
 from letta_adapters.engine.shapes import misshapen
 from letta_adapters.engine.sse import SSEDecoder
 from letta_adapters.engine.stop_reasons import (
@@ -36,10 +36,8 @@ from letta_adapters.engine.turn_state import TurnState
 from letta_adapters.messages import (
     Message,
     ToolCallMessage,
-    ToolResultMessage,
     UnknownMessage,
     Usage,
-    content_text,
 )
 
 _Handler = Callable[["RestTurn", dict[str, Any], list[Message]], None]
@@ -293,13 +291,8 @@ class RestTurn(TurnState):
         start = len(out)
         self.assembler.flush(out)
         self.collect(out, start)
-        returns = dicts_of(event.get("tool_returns")) or [event]
-        for item in returns:
-            # The event's name is that of its one tool; for several, the calls tell the names.
-            name = event.get("name") if len(returns) == 1 else None
-            message = _tool_result(item, event, name or self._tool_names.get(_call_id(item)))
-            if self.tool_result(message):
-                out.append(message)
+        results = read_results(event, self._tool_names)
+        out.extend(result for result in results if self.tool_result(result))
 
     def _on_stop(self, event: dict[str, Any], out: list[Message]) -> None:
         reason = event.get("stop_reason")
@@ -317,7 +310,7 @@ class RestTurn(TurnState):
             event.get("context_tokens"),
             event.get("step_count") or 0,
         )
-        for run_id in _strings(event.get("run_ids")):
+        for run_id in list_strings(event.get("run_ids")):
             self._run_ids[run_id] = None
 
     def _on_ping(self, event: dict[str, Any], out: list[Message]) -> None:
@@ -359,28 +352,3 @@ def _parse(data: bytes) -> dict[str, Any] | None:
         except (ValueError, RecursionError):
             return None
     return value if type(value) is dict else None
-
-
-def _call_id(item: Mapping[str, Any]) -> str:
-    return str(item.get("tool_call_id") or "")
-
-
-def _strings(value: Any) -> tuple[str, ...]:
-    return tuple(map(str, value)) if isinstance(value, list) else (str(value),) if value else ()
-
-
-def _tool_result(
-    item: Mapping[str, Any], event: Mapping[str, Any], name: str | None
-) -> ToolResultMessage:
-    return ToolResultMessage(
-        _call_id(item),
-        join_text((content_text(item.get("tool_return")),)),
-        item.get("status") == "error",
-        name,
-        _strings(item.get("stdout")),
-        _strings(item.get("stderr")),
-        event.get("id"),
-        event.get("otid"),
-        event.get("seq_id"),
-        event.get("run_id"),
-    )

@@ -12,14 +12,12 @@ from typing import Any, Final
 
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.base import DEFAULT, Conversation, Order
-from letta_adapters.backends.pages import newest_first
 from letta_adapters.engine.otids import same_call
+from letta_adapters.engine.stored import newest_first, without_reminders
 from letta_adapters.errors import InvalidInputError, ProtocolError
 from letta_adapters.messages import MessagePage
 
-_OPEN: Final = "<system-reminder>"
 _NEWEST: Final = 50
-_CLOSE: Final = "</system-reminder>"
 
 
 async def fetch_page(
@@ -87,37 +85,6 @@ async def _list(
     messages = [message for message in found if isinstance(message, dict)]
     on_api = connection.on_api and query.get("order") == "desc"
     return newest_first(messages) if on_api else messages
-
-
-def without_reminders(message: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the message as its sender wrote it; ``None`` if Letta Code wrote all of it.
-
-    Letta Code puts information for the model (the device, the date, the agent's id) into the user's
-    messages, as text parts of their own.
-    """
-    kept = dict(message)
-    content = message.get("content")
-    if message.get("message_type") != "user_message":
-        return kept
-    if isinstance(content, str):
-        return None if _is_reminder(content) else kept
-    if not isinstance(content, list):
-        return kept
-    # Only whole parts are left out: a user may write such a tag into a text of their own.
-    own = [part for part in content if not _is_reminder_part(part)]
-    kept["content"] = own
-    return kept if own or not content else None
-
-
-def _is_reminder_part(part: Any) -> bool:
-    return isinstance(part, dict) and part.get("type") == "text" and _is_reminder(part.get("text"))
-
-
-def _is_reminder(text: Any) -> bool:
-    if not isinstance(text, str):
-        return False
-    bare = text.strip()
-    return bare.startswith(_OPEN) and bare.endswith(_CLOSE)
 
 
 async def since(

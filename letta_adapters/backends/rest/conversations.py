@@ -13,9 +13,9 @@ from typing import Any
 
 from letta_adapters._utils.checks import checked_id
 from letta_adapters.backends.base import DEFAULT, Conversation, Order, ToolAnswer
-from letta_adapters.backends.pages import newest_first
 from letta_adapters.backends.rest.http import STREAM_ERRORS, Http
 from letta_adapters.engine.rest import RestTurn
+from letta_adapters.engine.stored import list_calls, newest_first
 from letta_adapters.errors import InvalidInputError, ProtocolError
 from letta_adapters.messages import MessagePage, PendingToolCall
 
@@ -92,8 +92,7 @@ async def pending_calls(http: Http, conversation: Conversation) -> tuple[Pending
     calls: list[Mapping[str, Any]] = []
     for message in newest:
         if message.get("message_type") == "approval_request_message":
-            # Several calls are a list, a single one is an object of its own.
-            calls += message.get("tool_calls") or [message.get("tool_call") or {}]
+            calls += list_calls(message)
     return tuple(
         PendingToolCall(c["tool_call_id"], c.get("name") or "", c.get("arguments") or "")
         for c in calls

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from letta_adapters import InvalidInputError, UnsupportedOptionError
-from letta_adapters.backends.app_server import frames, stored_messages
+from letta_adapters.backends.app_server import frames
 from letta_adapters.backends.app_server.connection import Endpoint, refusal
 from letta_adapters.backends.app_server.options import check_model
 from letta_adapters.backends.base import Conversation, ToolAnswer
+from letta_adapters.engine import stored
 
 HERE = Conversation("agent-1", "local-conv-1")
 
@@ -128,7 +129,7 @@ def test_reminders_are_taken_out_of_the_users_messages_only() -> None:
     own = {"type": "text", "text": "what is a <system-reminder>?"}
 
     def cleaned(**message: Any) -> Any:
-        return stored_messages.without_reminders({"message_type": "user_message", **message})
+        return stored.without_reminders({"message_type": "user_message", **message})
 
     assert cleaned(content=[reminder, own])["content"] == [own]
     assert cleaned(content=[reminder]) is None
@@ -137,7 +138,7 @@ def test_reminders_are_taken_out_of_the_users_messages_only() -> None:
     assert cleaned(content=None)["content"] is None
     assert cleaned(content=[])["content"] == []
     said = {"message_type": "assistant_message", "content": [reminder]}
-    assert stored_messages.without_reminders(said) == said
+    assert stored.without_reminders(said) == said
 
 
 def test_models_are_named_when_one_is_wrong() -> None:

@@ -1,0 +1,198 @@
+"""Decode stored messages, once for whoever reads a conversation.
+
+Shapes of stored messages: the Letta API's ``GET .../messages``, observed on letta 0.16.8; the App
+Server lists the same. One stored message can be several items of a page, which share its ``id``.
+
+The rules: docs/protocol.md ("Pages of stored messages").
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from typing import Any, Final, Literal, TypeAlias, TypeVar
+
+from letta_adapters.engine.assembler import (
+    TEXT_FIELD,
+    Assembler,
+    dicts_of,
+    join_text,
+    list_returns,
+    parse_arguments,
+    read_results,
+)
+from letta_adapters.messages import (
+    AssistantMessage,
+    ReasoningMessage,
+    ToolCallMessage,
+    ToolResultMessage,
+)
+
+#: What an agent says and does.
+Spoken: TypeAlias = AssistantMessage | ReasoningMessage | ToolCallMessage | ToolResultMessage
+#: The kinds of message that hold tool calls.
+CALLS: Final = ("tool_call_message", "approval_request_message")
+#: The kinds of stored message that a stream shows as messages of their own.
+SPOKEN: Final = frozenset({*TEXT_FIELD, *CALLS, "tool_return_message"})
+
+_OPEN: Final = "<system-reminder>"
+_CLOSE: Final = "</system-reminder>"
+_REMINDERS: Final = re.compile(rf"(?:\s*{_OPEN}.*?{_CLOSE})+\s*", re.DOTALL)
+_ALERT: Final = re.compile(r"\s*<system-alert>(.*)</system-alert>\s*", re.DOTALL)
+
+_Item = Mapping[str, Any]
+_ItemT = TypeVar("_ItemT", bound=_Item)
+
+
+# -- pages ----------------------------------------------------------------------------------------
+
+
+def turn_round(items: Iterable[_ItemT]) -> list[_ItemT]:
+    """Return a list of items the other way round; those of one stored message keep their order."""
+    messages = [list(group) for _, group in groupby(items, lambda item: item.get("id"))]
+    return [item for message in reversed(messages) for item in message]
+
+
+def newest_first(items: list[_ItemT]) -> list[_ItemT]:
+    """Return a page that was asked for newest first in that order, whatever order it came in."""
+    return turn_round(items) if _is_oldest_first(items) else items
+
+
+def _is_oldest_first(items: list[_ItemT]) -> bool:
+    """Return whether a page is in the wrong order.
+
+    letta 0.16.8 lists a page of the *default* conversation oldest first whatever was asked. Dates
+    decide; they have seconds only, so a page of one second is told by a message that cannot come
+    later: the input of the same run, or else the system message (one may also be stored later).
+    """
+    if len(items) < 2:
+        return False
+    # The two ends of the page tell, unless both are of the same second.
+    first, last = items[0], items[-1]
+    if first.get("date") != last.get("date"):
+        return str(first.get("date")) < str(last.get("date"))
+    by_run = _input_comes_first(items)
+    return first.get("message_type") == "system_message" if by_run is None else by_run
+
+
+def _input_comes_first(items: list[_ItemT]) -> bool | None:
+    """Return whether a run's input stands before its answer; ``None`` if no run shows both."""
+    seen: dict[Any, Any] = {}
+    for item in items:
+        run = item.get("run_id")
+        earlier = seen.setdefault(run, item.get("message_type"))
+        if run is not None and earlier != item.get("message_type"):
+            return bool(earlier == "user_message")
+    return None
+
+
+# -- what the agent said and did ------------------------------------------------------------------
+
+
+def read_messages(item: _Item, names: Mapping[str, str] | None = None) -> list[Spoken]:
+    """Return an item as the messages that a stream would have yielded.
+
+    Args:
+        item: The item; one that is not of a kind in :data:`SPOKEN` yields none.
+        names: The names of the tools that were called, by tool call id: one item with several
+            results does not tell them.
+    """
+    kind = item.get("message_type")
+    if kind == "tool_return_message":
+        return [*read_results(item, names or {})]
+    # A stored message is one big fragment of itself, so what reads fragments reads it too.
+    out: list[Spoken] = []
+    assembler = Assembler()
+    if kind in TEXT_FIELD:
+        assembler.text(item, out)
+    elif kind in CALLS:
+        assembler.call(item, out, approval=kind == "approval_request_message")
+    assembler.flush(out)
+    return [*out, *assembler.open_calls()]
+
+
+def list_calls(item: _Item) -> list[_Item]:
+    """Return the tool calls of an item, or the one that a fragment belongs to."""
+    return dicts_of(item.get("tool_calls")) or dicts_of(item.get("tool_call"))
+
+
+def list_call_ids(item: _Item) -> set[str]:
+    """Return the ids of the calls that an item makes or answers."""
+    named = [*list_calls(item), *list_returns(item)]
+    return {str(one["tool_call_id"]) for one in named if one.get("tool_call_id")}
+
+
+# -- what the user said ---------------------------------------------------------------------------
+
+
+def read_user(content: Any) -> tuple[Literal["user", "event"], str | None]:
+    """Return a user's message without text that was injected, and whose it is then.
+
+    ``"event"`` means that the server spoke as the user; ``None`` that nothing of the user is left.
+    """
+    parts = dicts_of(content) if isinstance(content, list) else [{"text": content}]
+    texts = [p["text"] for p in parts if isinstance(p.get("text"), str)]
+    # Only a message that consists of nothing else can be the server's own.
+    alert = _read_alert(texts[0]) if len(parts) == len(texts) == 1 else None
+    if alert is not None:
+        return "event", alert
+    own = [_strip_reminders(text) for text in texts]
+    said = join_text(own)
+    # An empty message, or one of images alone, is the user's own and stays.
+    nothing_left = not said and any(texts) and len(parts) == len(texts)
+    return "user", None if nothing_left else said
+
+
+def _strip_reminders(text: str) -> str:
+    # Only in front, where the server puts them: the user may write such a tag further on.
+    injected = _REMINDERS.match(text)
+    return text[injected.end() :] if injected else text
+
+
+def _read_alert(text: str) -> str | None:
+    """Return the text of a message in which the server speaks as the user, else ``None``.
+
+    It does so with JSON after a compaction, and with a tag when it resumes a turn.
+    """
+    tagged = _ALERT.fullmatch(text)
+    if tagged:
+        return tagged[1].strip()
+    if text.startswith("{") and '"system_alert"' in text:
+        alert = parse_arguments(text)
+        if alert.get("type") == "system_alert":
+            return str(alert.get("message") or "")
+    return None
+
+
+def without_reminders(item: _Item) -> dict[str, Any] | None:
+    """Return the item as its sender wrote it; ``None`` if Letta Code wrote all of it.
+
+    Letta Code puts information for the model (the device, the date, the agent's id) into the user's
+    messages, as text parts of their own.
+    """
+    kept = dict(item)
+    content = item.get("content")
+    if item.get("message_type") != "user_message":
+        return kept
+    if isinstance(content, str):
+        return None if _is_reminder(content) else kept
+    if not isinstance(content, list):
+        return kept
+    # Only whole parts are left out: a user may write such a tag into a text of their own.
+    own = [part for part in content if not _is_reminder_part(part)]
+    kept["content"] = own
+    return kept if own or not content else None
+
+
+def _is_reminder_part(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "text" and _is_reminder(part.get("text"))
+
+
+def _is_reminder(text: Any) -> bool:
+    if not isinstance(text, str):
+        return False
+    bare = text.strip()
+    return bare.startswith(_OPEN) and bare.endswith(_CLOSE)
