@@ -85,7 +85,7 @@ class LettaError(Exception):
         self.accepted = accepted
         super().__init__(joined(message, self.hint))
 
-    def twin(self, cls: type[_E]) -> _E:
+    def as_class(self, cls: type[_E]) -> _E:
         """Return the same error as an instance of another class of this tree."""
         made = _rebuild(cls, dict(self.__dict__), self.args)
         assert isinstance(made, cls)

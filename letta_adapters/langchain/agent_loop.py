@@ -1,7 +1,7 @@
 """Run the agent's loop around a model: answers, tools, approvals.
 
 The loop is written once for sync and async: :class:`AgentLoop` yields what is to be done next and
-is sent the outcome; :class:`Steps` does it, in either colour, and passes on what is streamed
+is sent the outcome; :class:`LoopRunner` does it, in either colour, and passes on what is streamed
 meanwhile.
 
 Internal: not part of the public API.
@@ -40,10 +40,10 @@ from letta_adapters.langchain.tools import (
     ServerTools,
     ToolCallbacks,
     announce,
-    decided,
-    error_of,
-    refusals,
-    result_of,
+    build_refusals,
+    to_decision_message,
+    to_error_message,
+    to_result_message,
 )
 from letta_adapters.permissions import Allow, Deny, PermissionContext, denials, normalise_decision
 from letta_adapters.permissions.policy import question
@@ -121,7 +121,7 @@ class AgentLoop:
         for _ in range(self.settings.max_rounds):
             message: AIMessage = yield _Ask([*self._given, *self.new])
             self.new.append(message)
-            calls, refused = message.tool_calls, refusals(message)
+            calls, refused = message.tool_calls, build_refusals(message)
             if not calls and not refused:
                 return
             results: list[ToolMessage] = yield _Answer(calls, refused)
@@ -138,7 +138,7 @@ class AgentLoop:
         return patch_config(self.config, callbacks=run_manager.get_child())
 
 
-class Steps:
+class LoopRunner:
     """Do what a loop decides. Iterating gives what is streamed meanwhile: chunks, then messages.
 
     Args:
@@ -162,7 +162,7 @@ class Steps:
         todo: Any = next(steps)
         while True:
             if isinstance(todo, _Ask):
-                result: Any = self._signed((yield from self._ask(todo.messages)))
+                result: Any = self._sign((yield from self._ask(todo.messages)))
                 yield result
             else:
                 result = [*self._answer(todo.calls), *todo.refused]
@@ -182,7 +182,7 @@ class Steps:
             if isinstance(todo, _Ask):
                 async with aclosing(self._aask(todo.messages)) as answer:
                     async for item in answer:
-                        result = self._signed(item)
+                        result = self._sign(item)
                         yield result
             else:
                 result = [*await self._aanswer(todo.calls), *todo.refused]
@@ -196,12 +196,12 @@ class Steps:
 
     # -- the model --------------------------------------------------------------------------
 
-    def _asked(self) -> dict[str, Any]:
+    def _build_kwargs(self) -> dict[str, Any]:
         """Return the arguments for the model; with a callback, it asks about every tool."""
         asks = {} if self._settings.can_use_tool is None else {"letta_asks": True}
         return {**self._loop.kwargs, **asks}
 
-    def _signed(self, item: Any) -> Any:
+    def _sign(self, item: Any) -> Any:
         """Put the agent's name on a message of its own; leave a chunk or an event as it is."""
         if type(item) is AIMessage:
             item.name = self._settings.speaker
@@ -213,34 +213,34 @@ class Steps:
         if wants_events(self._config):
             # LangChain gives such a handler the protocol's events from `invoke`, and only chunks
             # from `stream`.
-            whole: AIMessage = model.invoke(messages, self._config, **self._asked())
+            whole: AIMessage = model.invoke(messages, self._config, **self._build_kwargs())
             self._show(whole)
             yield AIMessageChunk(content=whole.content)
             return whole
         chunks: list[AIMessageChunk] = []
-        for chunk in model.stream(messages, self._config, **self._asked()):
+        for chunk in model.stream(messages, self._config, **self._build_kwargs()):
             self._show(chunk)
             chunks.append(chunk)
             yield chunk
-        return _message(chunks)
+        return _merge_chunks(chunks)
 
     async def _aask(self, messages: list[BaseMessage]) -> AsyncGenerator[BaseMessage, None]:
         """Yield the chunks of an answer, and at last the answer itself."""
         model = self._settings.model
         if wants_events(self._config):
-            whole = await model.ainvoke(messages, self._config, **self._asked())
+            whole = await model.ainvoke(messages, self._config, **self._build_kwargs())
             await self._ashow(whole)
             yield AIMessageChunk(content=whole.content)
             yield whole
             return
         chunks: list[AIMessageChunk] = []
-        stream = model.astream(messages, self._config, **self._asked())
+        stream = model.astream(messages, self._config, **self._build_kwargs())
         async with aclosing(stream):  # left early, the agent is stopped at once
             async for chunk in stream:
                 await self._ashow(chunk)
                 chunks.append(chunk)
                 yield chunk
-        yield _message(chunks)
+        yield _merge_chunks(chunks)
 
     def _show(self, message: BaseMessage) -> None:
         """Tell the callbacks of tools that ran on the server and of notes about the run."""
@@ -269,13 +269,13 @@ class Steps:
         """Start or end child runs for the agent's own tools; tell the rest as custom events."""
         for event in self._shown.see(blocks):
             self._fired.fire(self._callbacks, event)
-        for name, data in _custom_events(blocks):
+        for name, data in _list_custom_events(blocks):
             dispatch_custom_event(name, data, config=self._config)
 
     async def _ashow_blocks(self, blocks: list[Any]) -> None:
         for event in self._shown.see(blocks):
             await self._fired.afire(self._callbacks, event)
-        for name, data in _custom_events(blocks):
+        for name, data in _list_custom_events(blocks):
             await adispatch_custom_event(name, data, config=self._config)
 
     # -- tools ------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ class Steps:
         """Return whether a call may run."""
         ask = self._settings.can_use_tool
         if ask is None:
-            return self._undecided(call)
+            return self._decide_unasked(call)
         if is_async_callable(ask):
             with ThreadPoolExecutor(1) as thread:  # this thread may have a running loop
                 return thread.submit(asyncio.run, self._adecide(call)).result()
@@ -309,23 +309,23 @@ class Steps:
         """Return whether a call may run, in asynchronous code."""
         ask = self._settings.can_use_tool
         if ask is None:
-            return self._undecided(call)
+            return self._decide_unasked(call)
         question = functools.partial(ask, *self._question(call))
         return normalise_decision(await invoke_callable(question, {}, in_thread_loop=False))
 
     def _question(self, call: ToolCall) -> tuple[str, dict[str, Any], PermissionContext]:
         """Return the arguments for the permission callback."""
-        asked = question(call["name"] in self._tools, self._told(call))
+        asked = question(call["name"] in self._tools, self._find_question_data(call))
         context = PermissionContext(tool_call_id=str(call["id"]), **asked)
         return call["name"], dict(call["args"]), context
 
-    def _told(self, call: ToolCall) -> dict[str, Any]:
+    def _find_question_data(self, call: ToolCall) -> dict[str, Any]:
         """Return the server's data about a call's question, which the answer's metadata holds."""
         answer = self._loop.new[-1] if self._loop.new else None
         told = answer.response_metadata.get(QUESTIONS) if answer is not None else None
         return dict((told or {}).get(str(call["id"])) or {})
 
-    def _undecided(self, call: ToolCall) -> Allow | Deny:
+    def _decide_unasked(self, call: ToolCall) -> Allow | Deny:
         """Decide without a callback: your own tools run; for the agent's own a person is asked.
 
         Outside of a LangGraph graph nobody can be asked, so those are denied.
@@ -342,49 +342,53 @@ class Steps:
             "tool_call_id": call["id"],
             "tool_name": call["name"],
             "tool_input": call["args"],
-            **self._told(call),
+            **self._find_question_data(call),
         }
-        return normalise_decision(_spoken(interrupt(question)))
+        return normalise_decision(_read_words(interrupt(question)))
 
     def _act(self, call: ToolCall, decision: Allow | Deny) -> ToolMessage:
         """Run a tool of yours, or pass the decision on for one of the agent's own."""
         tool = self._tools.get(call["name"])
         if tool is None or isinstance(decision, Deny):
-            return decided(call, decision)
+            return to_decision_message(call, decision)
         try:
-            return result_of(call, _invoked(tool, _edited(call, decision), self._config))
+            return to_result_message(
+                call, _invoke_tool(tool, _apply_edit(call, decision), self._config)
+            )
         except Exception as error:
             if passes_through(error):
                 raise
-            return error_of(call, error)
+            return to_error_message(call, error)
 
     async def _aact(self, call: ToolCall, decision: Allow | Deny) -> ToolMessage:
         """Run a tool of yours in asynchronous code, or pass the decision on."""
         tool = self._tools.get(call["name"])
         if tool is None or isinstance(decision, Deny):
-            return decided(call, decision)
+            return to_decision_message(call, decision)
         try:
-            return result_of(call, await tool.ainvoke(_edited(call, decision), self._config))
+            return to_result_message(
+                call, await tool.ainvoke(_apply_edit(call, decision), self._config)
+            )
         except Exception as error:
             if passes_through(error):
                 raise
-            return error_of(call, error)
+            return to_error_message(call, error)
 
 
-def _invoked(tool: BaseTool, call: dict[str, Any], config: RunnableConfig) -> Any:
+def _invoke_tool(tool: BaseTool, call: dict[str, Any], config: RunnableConfig) -> Any:
     """Run a tool in this thread of the executor, an asynchronous one on a loop of its own."""
     if isinstance(tool, StructuredTool) and tool.func is None:
         return asyncio.run(tool.ainvoke(call, config))
     return tool.invoke(call, config)
 
 
-def _edited(call: ToolCall, decision: Allow) -> dict[str, Any]:
+def _apply_edit(call: ToolCall, decision: Allow) -> dict[str, Any]:
     """Return the call with the arguments that the decision puts in place of the model's."""
     args = call["args"] if decision.updated_input is None else dict(decision.updated_input)
     return {"name": call["name"], "args": args, "id": call["id"], "type": "tool_call"}
 
 
-def _spoken(value: Any) -> Any:
+def _read_words(value: Any) -> Any:
     """Return a decision from the value of ``Command(resume=...)``.
 
     ``"allow"`` means the same as ``True``; other words are a reason to deny.
@@ -392,7 +396,7 @@ def _spoken(value: Any) -> Any:
     return _WORDS.get(value.strip().lower(), Deny(value)) if isinstance(value, str) else value
 
 
-def _message(chunks: list[AIMessageChunk]) -> AIMessage:
+def _merge_chunks(chunks: list[AIMessageChunk]) -> AIMessage:
     """Return the sum of the chunks as one message."""
     # All at once, not one by one: every addition parses a tool call's arguments again.
     made = message_chunk_to_message(add_ai_message_chunks(chunks[0], *chunks[1:]))
@@ -406,7 +410,7 @@ def _message(chunks: list[AIMessageChunk]) -> AIMessage:
     return made
 
 
-def _custom_events(content: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+def _list_custom_events(content: Iterable[Any]) -> Iterator[tuple[str, Any]]:
     """Yield name and data of a custom event for each block that is no answer."""
     for block in content:
         if not isinstance(block, dict):
@@ -419,13 +423,13 @@ def _custom_events(content: Iterable[Any]) -> Iterator[tuple[str, Any]]:
             yield (kind if kind.startswith("letta_") else f"letta_{kind}"), value
 
 
-class Output:
+class OutputFormatter:
     """Choose what a run yields while it is streamed."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
 
-    def of(self, item: BaseMessage) -> Iterator[Any]:
+    def format(self, item: BaseMessage) -> Iterator[Any]:
         """Yield what the user gets for a chunk or a whole message."""
         if isinstance(item, AIMessageChunk):
             if self._kind == "text" and item.text:
@@ -433,13 +437,13 @@ class Output:
         elif self._kind == "messages":
             yield AddableDict(messages=[item])
 
-    def last(self, new: Sequence[BaseMessage]) -> Iterator[Any]:
+    def finish(self, new: Sequence[BaseMessage]) -> Iterator[Any]:
         """Yield what the user gets at the run's end."""
         if self._kind == "message":
             yield new[-1]
 
 
-def made_of(new: Sequence[BaseMessage], kind: str) -> Any:
+def format_output(new: Sequence[BaseMessage], kind: str) -> Any:
     """Return the run's result.
 
     Args:

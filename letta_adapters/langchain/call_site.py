@@ -146,7 +146,7 @@ register_configure_hook(ContextVar("letta_runs", default=_runs), inheritable=Tru
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class CallSite:
     """Hold what a call knows of its place, and the names in its configuration.
 
     Attributes:
@@ -161,7 +161,7 @@ class Seen:
     conversation_id: str | None = None
 
 
-def seen_by(config: RunnableConfig | None, scope: Scope | None) -> Seen:
+def locate_call(config: RunnableConfig | None, scope: Scope | None) -> CallSite:
     """Return what a call with this configuration knows of its place.
 
     Args:
@@ -174,10 +174,10 @@ def seen_by(config: RunnableConfig | None, scope: Scope | None) -> Seen:
     manager = whole.get("callbacks")
     metadata = {**(getattr(manager, "metadata", None) or {}), **(whole.get("metadata") or {})}
     parent = getattr(manager, "parent_run_id", None)
-    return _seen(metadata, parent, whole.get("configurable") or {}, own, ambient, scope)
+    return _locate(metadata, parent, whole.get("configurable") or {}, own, ambient, scope)
 
 
-def seen_in(run_manager: Any, scope: Scope | None) -> Seen:
+def locate_run(run_manager: Any, scope: Scope | None) -> CallSite:
     """Return what a call knows of its place whose configuration is not at hand.
 
     Args:
@@ -187,17 +187,17 @@ def seen_in(run_manager: Any, scope: Scope | None) -> Seen:
     metadata = getattr(run_manager, "metadata", None) or {}
     configurable = ensure_config().get("configurable") or {}
     parent = getattr(run_manager, "parent_run_id", None)
-    return _seen(metadata, parent, configurable, {}, configurable, scope)
+    return _locate(metadata, parent, configurable, {}, configurable, scope)
 
 
-def _seen(
+def _locate(
     metadata: Mapping[str, Any],
     parent: UUID | None,
     configurable: Mapping[str, Any],
     own: Mapping[str, Any],
     ambient: Mapping[str, Any],
     scope: Scope | None,
-) -> Seen:
+) -> CallSite:
     """Return what a call knows of its place from its run and its configurations.
 
     Args:
@@ -212,7 +212,7 @@ def _seen(
     run = _runs.find(parent)
     thread = configurable.get("thread_id", metadata.get("thread_id"))
     conversation = configurable.get("conversation_id")
-    place = _place(metadata, task, run, _text(thread), scope)
+    place = _describe_place(metadata, task, run, _to_text(thread), scope)
     named = {}
     # Inside a graph or a tool most names are only inherited. One counts as the call's own if it was
     # given to the call and differs from the surrounding one.
@@ -224,10 +224,10 @@ def _seen(
         around = metadata.get("thread_id", ambient.get("thread_id"))
         if None not in (given, around) and str(given) != str(around):
             named["thread_id"] = str(given)
-    return Seen(place, named, _text(conversation))
+    return CallSite(place, named, _to_text(conversation))
 
 
-def _place(
+def _describe_place(
     metadata: Mapping[str, Any], task: str, run: _Run, thread: str | None, scope: Scope | None
 ) -> Place:
     """Return the place that LangGraph's metadata and the surrounding runs describe."""
@@ -258,5 +258,5 @@ def _place(
     )
 
 
-def _text(value: Any) -> str | None:
+def _to_text(value: Any) -> str | None:
     return None if value is None else str(value)

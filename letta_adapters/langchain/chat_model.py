@@ -26,8 +26,8 @@ from typing_extensions import Self
 from letta_adapters.chat.constraints import Calling, from_tool_choice
 from letta_adapters.chat.conversations import describe_model
 from letta_adapters.chat.response import Answer
-from letta_adapters.langchain.chunks import PROVIDER, ChunkMaker, message_of
-from letta_adapters.langchain.configuration import Placed
+from letta_adapters.langchain.chunks import PROVIDER, ChunkMaker, build_message
+from letta_adapters.langchain.configuration import BackedChatModel
 from letta_adapters.langchain.errors import langchain_errors
 from letta_adapters.langchain.events import EventMaker
 from letta_adapters.langchain.messages import to_wire_tools
@@ -35,9 +35,9 @@ from letta_adapters.langchain.requests import (
     RequestDefaults,
     build_request,
     merge_config,
-    stop_words,
+    read_stop,
 )
-from letta_adapters.langchain.structured_output import structured_output
+from letta_adapters.langchain.structured_output import build_structured_chain
 
 if TYPE_CHECKING:
     from langchain_core.language_models import ModelProfile
@@ -59,7 +59,7 @@ _PROFILE: Final[Mapping[str, Any]] = {
 }
 
 
-class ChatLetta(Placed):
+class ChatLetta(BackedChatModel):
     """Use a Letta agent as a chat model.
 
     Pass the whole history as to any chat model; only what the agent has not seen is sent. The agent
@@ -127,7 +127,7 @@ class ChatLetta(Placed):
     @field_validator("stop", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
-        return stop_words(value)
+        return read_stop(value)
 
     # -- what LangChain asks of a model -----------------------------------------------------
 
@@ -185,7 +185,7 @@ class ChatLetta(Placed):
             LettaError: The agent could not be asked.
         """
         with langchain_errors():
-            return self._learn(await self._runner.caller.arun(self._about))
+            return self._learn(await self._runner.caller.arun(self._ask_about))
 
     def load_profile(self) -> ModelProfile:
         """Ask the agent for its model synchronously; see `aload_profile`.
@@ -194,9 +194,9 @@ class ChatLetta(Placed):
             LettaError: The agent could not be asked.
         """
         with langchain_errors():
-            return self._learn(self._runner.caller.run(self._about))
+            return self._learn(self._runner.caller.run(self._ask_about))
 
-    async def _about(self, client: AsyncLettaClient) -> tuple[str, str | None, int | None]:
+    async def _ask_about(self, client: AsyncLettaClient) -> tuple[str, str | None, int | None]:
         return await describe_model(client, self.agent_id)
 
     def _learn(self, about: tuple[str, str | None, int | None]) -> ModelProfile:
@@ -237,7 +237,7 @@ class ChatLetta(Placed):
 
     # -- calls ------------------------------------------------------------------------------
 
-    def _calling(
+    def _build_calling(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None,
@@ -245,7 +245,7 @@ class ChatLetta(Placed):
         run_manager: Any,
     ) -> Calling:
         """Return the call of these messages; the call's stop texts win over the model's."""
-        words = self.stop if stop is None else stop_words(stop)
+        words = self.stop if stop is None else read_stop(stop)
         return build_request(self._defaults, messages, words, kwargs, run_manager)
 
     @property
@@ -274,8 +274,8 @@ class ChatLetta(Placed):
         **kwargs: Any,
     ) -> ChatResult:
         with langchain_errors():
-            calling = self._calling(messages, stop, kwargs, run_manager)
-            return _result(self._runner.answer(calling))
+            calling = self._build_calling(messages, stop, kwargs, run_manager)
+            return _to_result(self._runner.answer(calling))
 
     async def _agenerate(
         self,
@@ -285,8 +285,8 @@ class ChatLetta(Placed):
         **kwargs: Any,
     ) -> ChatResult:
         with langchain_errors():
-            calling = self._calling(messages, stop, kwargs, run_manager)
-            return _result(await self._runner.aanswer(calling))
+            calling = self._build_calling(messages, stop, kwargs, run_manager)
+            return _to_result(await self._runner.aanswer(calling))
 
     def _stream(
         self,
@@ -297,7 +297,7 @@ class ChatLetta(Placed):
     ) -> Iterator[ChatGenerationChunk]:
         with langchain_errors():
             yield from self._runner.run(
-                self._calling(messages, stop, kwargs, run_manager), ChunkMaker
+                self._build_calling(messages, stop, kwargs, run_manager), ChunkMaker
             )
 
     async def _astream(
@@ -308,7 +308,7 @@ class ChatLetta(Placed):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         with langchain_errors():
-            calling = self._calling(messages, stop, kwargs, run_manager)
+            calling = self._build_calling(messages, stop, kwargs, run_manager)
             # A consumer that leaves early stops the agent at once, not when garbage is collected.
             async with aclosing(self._runner.arun(calling, ChunkMaker)) as chunks:
                 async for chunk in chunks:
@@ -324,7 +324,7 @@ class ChatLetta(Placed):
         """Yield the events of LangChain's v3 protocol, made without chunks in between."""
         with langchain_errors():
             yield from self._runner.run(
-                self._calling(messages, stop, kwargs, run_manager), EventMaker
+                self._build_calling(messages, stop, kwargs, run_manager), EventMaker
             )
 
     async def _astream_chat_model_events(
@@ -336,7 +336,7 @@ class ChatLetta(Placed):
     ) -> AsyncIterator[Any]:
         """Yield the same events asynchronously."""
         with langchain_errors():
-            calling = self._calling(messages, stop, kwargs, run_manager)
+            calling = self._build_calling(messages, stop, kwargs, run_manager)
             async with aclosing(self._runner.arun(calling, EventMaker)) as events:
                 async for event in events:
                     yield event
@@ -463,10 +463,10 @@ class ChatLetta(Placed):
             InvalidInputError: The schema or the method cannot be used.
         """
         with langchain_errors():
-            return structured_output(
+            return build_structured_chain(
                 self, schema, method, include_raw=include_raw, strict=strict, **kwargs
             )
 
 
-def _result(answer: Answer) -> ChatResult:
-    return ChatResult(generations=[ChatGeneration(message=message_of(answer))])
+def _to_result(answer: Answer) -> ChatResult:
+    return ChatResult(generations=[ChatGeneration(message=build_message(answer))])

@@ -30,7 +30,7 @@ NOTES: Final = "letta_notes"
 QUESTIONS: Final = "letta_questions"
 
 
-def metadata_of(reader: ResponseReader) -> dict[str, Any]:
+def build_metadata(reader: ResponseReader) -> dict[str, Any]:
     """Return the message's ``response_metadata``.
 
     It goes on the last chunk only: LangChain would concatenate strings of several chunks.
@@ -60,13 +60,13 @@ def metadata_of(reader: ResponseReader) -> dict[str, Any]:
     return made
 
 
-def usage_metadata_of(reader: ResponseReader) -> dict[str, Any] | None:
+def read_usage(reader: ResponseReader) -> dict[str, Any] | None:
     """Return the message's ``UsageMetadata``; ``None`` for an answer that was given before."""
     end = reader.end
-    return None if end is None or end.usage is None else usage_of(end.usage)
+    return None if end is None or end.usage is None else to_usage_metadata(end.usage)
 
 
-def usage_of(usage: Usage) -> dict[str, Any]:
+def to_usage_metadata(usage: Usage) -> dict[str, Any]:
     """Return Letta's token counts in LangChain's terms.
 
     Details are there only where the provider gave them.
@@ -88,7 +88,7 @@ def usage_of(usage: Usage) -> dict[str, Any]:
     return made
 
 
-def block_of(piece: Part) -> dict[str, Any]:
+def to_block(piece: Part) -> dict[str, Any]:
     """Return the standard content block of a piece that is no text."""
     kind, value = piece
     if kind == "reasoning":
@@ -152,7 +152,7 @@ class ChunkMaker:
         if kind != self._last or kind != "reasoning":
             self._index += 1
         self._last = kind
-        block = {**block_of(piece), "index": self._index}
+        block = {**to_block(piece), "index": self._index}
         return AIMessageChunk(
             content=[block],
             id=self._reader.id,
@@ -164,7 +164,7 @@ class ChunkMaker:
         reader = self._reader
         calls = [
             tool_call_chunk(
-                name=call.tool_name, args=_streamed_arguments(call), id=call.tool_call_id, index=i
+                name=call.tool_name, args=_encode_arguments(call), id=call.tool_call_id, index=i
             )
             for i, call in enumerate(reader.tool_calls)
         ]
@@ -172,16 +172,16 @@ class ChunkMaker:
             content="",
             id=reader.id,
             tool_call_chunks=calls,
-            usage_metadata=cast("Any", usage_metadata_of(reader)),
-            response_metadata=metadata_of(reader),
+            usage_metadata=cast("Any", read_usage(reader)),
+            response_metadata=build_metadata(reader),
             chunk_position="last",
         )
 
 
-def message_of(answer: Answer) -> AIMessage:
+def build_message(answer: Answer) -> AIMessage:
     """Return the whole answer as one message, equal to the sum of its chunks.
 
-    The exception are broken tool calls, see :func:`_streamed_arguments`.
+    The exception are broken tool calls, see :func:`_encode_arguments`.
     """
     content: list[Any] = []
     notes: list[Any] = []
@@ -198,14 +198,14 @@ def message_of(answer: Answer) -> AIMessage:
         elif kind == "note":
             notes.append(value)
         else:
-            content.append(block_of(piece))
+            content.append(to_block(piece))
     # One text is a plain string, as chunks of text alone would add up to.
     plain = not content or (len(content) == 1 and isinstance(content[0], str))
     reader = answer.reader
     return AIMessage(
         content="".join(content) if plain else content,
         id=reader.id,
-        tool_calls=[_call(call) for call in reader.tool_calls if not call.problem],
+        tool_calls=[_to_tool_call(call) for call in reader.tool_calls if not call.problem],
         invalid_tool_calls=[
             invalid_tool_call(
                 name=call.tool_name,
@@ -216,8 +216,8 @@ def message_of(answer: Answer) -> AIMessage:
             for call in reader.tool_calls
             if call.problem
         ],
-        usage_metadata=cast("Any", usage_metadata_of(reader)),
-        response_metadata=metadata_of(reader) | ({NOTES: notes} if notes else {}),
+        usage_metadata=cast("Any", read_usage(reader)),
+        response_metadata=build_metadata(reader) | ({NOTES: notes} if notes else {}),
     )
 
 
@@ -225,7 +225,7 @@ def _is(item: Any, kind: str) -> bool:
     return isinstance(item, dict) and item.get("type") == kind
 
 
-def _streamed_arguments(call: ToolCallMessage) -> str:
+def _encode_arguments(call: ToolCallMessage) -> str:
     """Return a call's arguments so that LangChain's streaming parser reads them as they are.
 
     That parser repairs JSON that was cut off, and a tool would run with the defaults of all that is
@@ -238,7 +238,7 @@ def _streamed_arguments(call: ToolCallMessage) -> str:
     return call.raw_arguments if call.tool_input else "{}"
 
 
-def _call(call: ToolCallMessage) -> ToolCall:
+def _to_tool_call(call: ToolCallMessage) -> ToolCall:
     return tool_call(name=call.tool_name, args=dict(call.tool_input), id=call.tool_call_id)
 
 

@@ -36,7 +36,7 @@ _KEY: Final = "LETTA_API_KEY"
 _SHORT: Final = {"letta_api_key": "api_key", "letta_base_url": "base_url"}
 
 
-class Placed(BaseChatModel):
+class BackedChatModel(BaseChatModel):
     """Send a chat model's calls to a Letta backend.
 
     The backend is the one that the fields name at the time of a call, so it follows every copy and

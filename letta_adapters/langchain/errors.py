@@ -37,30 +37,32 @@ _KINDS: Final[tuple[tuple[type[errors.LettaError], type[exceptions.ModelError]],
 )
 
 
-def _twin(name: str, cls: type[errors.LettaError], kind: type[exceptions.ModelError]) -> Any:
+def _make_class(name: str, cls: type[errors.LettaError], kind: type[exceptions.ModelError]) -> Any:
     """Return a class that is an error of ours and one of LangChain's."""
     about = {"__module__": __name__, "__qualname__": name, "__doc__": cls.__doc__}
     return type(name, (cls, kind), about)
 
 
-def _family(cls: type[errors.LettaError]) -> Iterator[type[errors.LettaError]]:
+def _list_family(cls: type[errors.LettaError]) -> Iterator[type[errors.LettaError]]:
     """Yield an error class and all its subclasses that this package defines."""
     yield cls
     for child in cls.__subclasses__():
         if child.__module__ == errors.__name__:
-            yield from _family(child)
+            yield from _list_family(child)
 
 
-_TWINS: Final[dict[type[errors.LettaError], Any]] = {
-    cls: _twin(cls.__name__, cls, next(kind for base, kind in _KINDS if issubclass(cls, base)))
-    for cls in _family(errors.LettaError)
+_CLASSES: Final[dict[type[errors.LettaError], Any]] = {
+    cls: _make_class(
+        cls.__name__, cls, next(kind for base, kind in _KINDS if issubclass(cls, base))
+    )
+    for cls in _list_family(errors.LettaError)
 }
 # Set as names of this module, so that the classes can be imported and pickled.
-globals().update({cls.__name__: twin for cls, twin in _TWINS.items()})
-PermissionDeniedError: Final = _twin(
+globals().update({cls.__name__: as_class for cls, as_class in _CLASSES.items()})
+PermissionDeniedError: Final = _make_class(
     "PermissionDeniedError", errors.AuthenticationError, exceptions.ModelPermissionDeniedError
 )
-ContextOverflowError: Final = _twin(
+ContextOverflowError: Final = _make_class(
     "ContextOverflowError", errors.TurnFailedError, exceptions.ContextOverflowError
 )
 
@@ -73,19 +75,19 @@ def as_langchain(error: errors.LettaError) -> errors.LettaError:
     """
     if isinstance(error, exceptions.ModelError):
         return error
-    made: errors.LettaError = error.twin(_twin_of(error))
+    made: errors.LettaError = error.as_class(_find_class(error))
     vars(made)["is_retryable"] = errors.is_retryable(error)
     return made
 
 
-def _twin_of(error: errors.LettaError) -> Any:
+def _find_class(error: errors.LettaError) -> Any:
     """Return the class for an error; its code and status decide where its class is not enough."""
     if "context_window" in error.code:
         # LangChain's summarization catches this class to shorten a history.
         return ContextOverflowError
     if isinstance(error, errors.AuthenticationError) and error.status_code == 403:
         return PermissionDeniedError
-    return next(_TWINS[cls] for cls in type(error).__mro__ if cls in _TWINS)
+    return next(_CLASSES[cls] for cls in type(error).__mro__ if cls in _CLASSES)
 
 
 @contextmanager

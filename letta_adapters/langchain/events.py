@@ -16,9 +16,9 @@ from letta_adapters.chat.response import Part, ResponseReader
 from letta_adapters.langchain.chunks import (
     NOTES,
     PROVIDER,
-    block_of,
-    metadata_of,
-    usage_metadata_of,
+    build_metadata,
+    read_usage,
+    to_block,
 )
 from letta_adapters.messages import ToolCallMessage
 
@@ -76,7 +76,7 @@ class EventMaker:
         delta = _DELTAS.get(kind)
         if delta is None:
             yield from self._close()
-            yield from self._whole(block_of(piece))
+            yield from self._announce_block(to_block(piece))
             return
         name, field = delta
         # The protocol knows one open block at a time, so another kind closes the one before.
@@ -103,28 +103,28 @@ class EventMaker:
         block = {"type": kind, kind: text}
         yield {"event": "content-block-finish", "index": self._index, "content": block}
 
-    def _whole(self, block: Event) -> Iterator[Event]:
+    def _announce_block(self, block: Event) -> Iterator[Event]:
         """Yield start and end of a block that does not come in fragments."""
         self._index += 1
-        yield {"event": "content-block-start", "index": self._index, "content": _skeleton(block)}
+        yield {"event": "content-block-start", "index": self._index, "content": _empty_block(block)}
         yield {"event": "content-block-finish", "index": self._index, "content": block}
 
     def finish(self) -> list[Event]:
         """Return the events that end the message."""
-        return list(self._finish())
+        return list(self._list_end())
 
-    def _finish(self) -> Iterator[Event]:
+    def _list_end(self) -> Iterator[Event]:
         yield from self._close()
         for call in self._reader.tool_calls:
-            yield from self._call(call)
-        metadata = metadata_of(self._reader) | ({NOTES: self._notes} if self._notes else {})
+            yield from self._announce_call(call)
+        metadata = build_metadata(self._reader) | ({NOTES: self._notes} if self._notes else {})
         made: Event = {"event": "message-finish", "metadata": metadata}
-        usage = usage_metadata_of(self._reader)
+        usage = read_usage(self._reader)
         if usage is not None:
             made["usage"] = usage
         yield made
 
-    def _call(self, call: ToolCallMessage) -> Iterator[Event]:
+    def _announce_call(self, call: ToolCallMessage) -> Iterator[Event]:
         """Yield start and end of a tool call that waits for the caller."""
         self._index += 1
         named = {"id": call.tool_call_id, "name": call.tool_name}
@@ -138,7 +138,7 @@ class EventMaker:
         yield {"event": "content-block-finish", "index": self._index, "content": block}
 
 
-def _skeleton(block: Event) -> Event:
+def _empty_block(block: Event) -> Event:
     """Return a block without its content, for the start of a block that comes whole."""
     if block["type"] == "server_tool_call":
         return {**block, "args": {}}

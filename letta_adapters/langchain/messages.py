@@ -73,35 +73,35 @@ def to_entries(messages: Iterable[BaseMessage]) -> list[HistoryMessage]:
     Raises:
         InvalidInputError: Content that Letta's messages do not have (PDF, audio, video, files).
     """
-    return [_entry(message) for message in messages]
+    return [_to_entry(message) for message in messages]
 
 
-def _entry(message: BaseMessage) -> HistoryMessage:
+def _to_entry(message: BaseMessage) -> HistoryMessage:
     """Return one message as an entry."""
     if isinstance(message, AIMessage):
         return HistoryMessage(
             "assistant",
-            _said(message),
+            _read_answer(message),
             id=message.id,
             name=message.name,
-            marker=marker_of(message),
-            tool_calls=tuple(_calls(message)),
+            marker=read_marker(message),
+            tool_calls=tuple(_read_calls(message)),
         )
     if isinstance(message, ToolMessage):
         return HistoryMessage(
             "tool",
-            _content(message.content),
+            _read_content(message.content),
             id=message.id,
             tool_call_id=message.tool_call_id,
             is_error=message.status == "error",
             decision=message.additional_kwargs.get(DECISION_KEY),
         )
     if isinstance(message, SystemMessage):
-        return HistoryMessage("system", _system(message), id=message.id)
+        return HistoryMessage("system", _read_system(message), id=message.id)
     if isinstance(message, HumanMessage):
         # LangChain's SummarizationMiddleware marks its summaries so; they stand for older messages.
         summary = message.additional_kwargs.get(SOURCE) == SUMMARY
-        content = _content(message.content)
+        content = _read_content(message.content)
         return HistoryMessage("user", content, id=message.id, name=message.name, summary=summary)
     role = _ROLES.get(message.role) if isinstance(message, ChatMessage) else None
     if role is None:
@@ -109,10 +109,10 @@ def _entry(message: BaseMessage) -> HistoryMessage:
             f"A message of type {message.type!r} has no place in a Letta conversation.",
             hint="Use system, human, ai and tool messages.",
         )
-    return HistoryMessage(role, _content(message.content), id=message.id, name=message.name)
+    return HistoryMessage(role, _read_content(message.content), id=message.id, name=message.name)
 
 
-def _said(message: AIMessage) -> str | list[dict[str, Any]]:
+def _read_answer(message: AIMessage) -> str | list[dict[str, Any]]:
     """Return an answer's content without blocks that are a model's own affair (thoughts, tools).
 
     Raises:
@@ -125,10 +125,12 @@ def _said(message: AIMessage) -> str | list[dict[str, Any]]:
     if kinds.isdisjoint(_IMAGES | _MEDIA):
         return str(message.text)
     shown = _IMAGES | _MEDIA | {"text"}
-    return _content([b for b in message.content if isinstance(b, str) or b.get("type") in shown])
+    return _read_content(
+        [b for b in message.content if isinstance(b, str) or b.get("type") in shown]
+    )
 
 
-def _system(message: SystemMessage) -> str:
+def _read_system(message: SystemMessage) -> str:
     """Return the text of a system message.
 
     Raises:
@@ -136,7 +138,7 @@ def _system(message: SystemMessage) -> str:
     """
     for block in () if isinstance(message.content, str) else message.content:
         kind = str(block.get("type")) if isinstance(block, Mapping) else "text"
-        if kind not in _SILENT and _PARTS.get(kind) is not _text:
+        if kind not in _SILENT and _PARTS.get(kind) is not _read_text_block:
             raise InvalidInputError(
                 f"A system message for a Letta agent holds text, not {kind!r}.",
                 hint="Put it into a user's message.",
@@ -156,7 +158,7 @@ def check_decisions(messages: Sequence[BaseMessage]) -> None:
     """
     # Only the newest answer of an agent can have questions that are still open.
     for message in reversed(messages):
-        marker = marker_of(message)
+        marker = read_marker(message)
         if marker is not None:
             questions = marker.questions or ()
             break
@@ -176,12 +178,12 @@ def check_decisions(messages: Sequence[BaseMessage]) -> None:
                 )
 
 
-def marker_of(message: BaseMessage) -> Marker | None:
+def read_marker(message: BaseMessage) -> Marker | None:
     """Return the marker of a message that an agent of ours gave, or ``None``."""
     return Marker.from_dict(message.response_metadata.get(MARKER_KEY))
 
 
-def _calls(message: AIMessage) -> Iterable[PendingToolCall]:
+def _read_calls(message: AIMessage) -> Iterable[PendingToolCall]:
     """Yield the tool calls of an answer, those with broken arguments included."""
     for call in message.tool_calls:
         # Sorted keys: the same arguments have to have the same digest when the history comes back.
@@ -210,13 +212,13 @@ def raw_arguments(broken: InvalidToolCall) -> str:
     return value if isinstance(value, str) else given
 
 
-def _content(content: str | Sequence[str | Mapping[str, Any]]) -> str | list[dict[str, Any]]:
+def _read_content(content: str | Sequence[str | Mapping[str, Any]]) -> str | list[dict[str, Any]]:
     """Return content as Letta's wire form has it: a text, or parts without blank ones."""
     if isinstance(content, str):
         return content
     parts: list[TextContent | ImageContent] = []
     for item in content:
-        part = TextContent(item) if isinstance(item, str) else _part(item)
+        part = TextContent(item) if isinstance(item, str) else _read_part(item)
         if isinstance(part, ImageContent) or (part is not None and part.text.strip()):
             parts.append(part)
     if not parts:
@@ -225,7 +227,7 @@ def _content(content: str | Sequence[str | Mapping[str, Any]]) -> str | list[dic
     return wire if isinstance(wire, str) else list(wire)
 
 
-def _part(item: Mapping[str, Any]) -> TextContent | ImageContent | None:
+def _read_part(item: Mapping[str, Any]) -> TextContent | ImageContent | None:
     kind = str(item.get("type") or "")
     read = _PARTS.get(kind)
     if read is not None:
@@ -238,11 +240,11 @@ def _part(item: Mapping[str, Any]) -> TextContent | ImageContent | None:
     )
 
 
-def _text(item: Mapping[str, Any]) -> TextContent:
+def _read_text_block(item: Mapping[str, Any]) -> TextContent:
     return TextContent(str(item.get("text") or ""))
 
 
-def _image(item: Mapping[str, Any]) -> ImageContent:
+def _read_image(item: Mapping[str, Any]) -> ImageContent:
     """Read an image block: LangChain's own, in both of its forms, or Anthropic's."""
     source = item.get("source")
     if isinstance(source, Mapping):
@@ -261,7 +263,7 @@ def _image(item: Mapping[str, Any]) -> ImageContent:
     return image_from_url(url)
 
 
-def _image_url(item: Mapping[str, Any]) -> ImageContent:
+def _read_image_url(item: Mapping[str, Any]) -> ImageContent:
     """Read OpenAI's image part."""
     given = item.get("image_url")
     url = given.get("url") if isinstance(given, Mapping) else given
@@ -269,12 +271,12 @@ def _image_url(item: Mapping[str, Any]) -> ImageContent:
 
 
 _PARTS: Final[Mapping[str, Callable[[Mapping[str, Any]], TextContent | ImageContent]]] = {
-    "text": _text,
-    "text-plain": _text,
-    "input_text": _text,
-    "output_text": _text,
-    "image": _image,
-    "image_url": _image_url,
+    "text": _read_text_block,
+    "text-plain": _read_text_block,
+    "input_text": _read_text_block,
+    "output_text": _read_text_block,
+    "image": _read_image,
+    "image_url": _read_image_url,
 }
 
 
@@ -292,26 +294,28 @@ def to_wire_tools(tools: Iterable[Any], *, strict: bool | None = None) -> list[d
     """
     made: list[dict[str, Any]] = []
     for tool in tools:
-        wire = _wire_tool(tool, strict)
+        wire = _to_wire_tool(tool, strict)
         is_schema = isinstance(tool, Mapping | type)
         # LangChain's agents bind a schema as a class and as a dict; two tools of one name are
         # refused.
-        if not (is_schema and any(_untitled(wire) == _untitled(other) for other in made)):
+        if not (is_schema and any(_drop_titles(wire) == _drop_titles(other) for other in made)):
             made.append(wire)
     check_tool_names([str(tool["name"]) for tool in made])
     return made
 
 
-def _untitled(schema: Any) -> Any:
+def _drop_titles(schema: Any) -> Any:
     """Return a schema without its titles, which carry no meaning and are left out by some tools."""
     if isinstance(schema, Mapping):
         return {
-            k: _untitled(v) for k, v in schema.items() if not (k == "title" and isinstance(v, str))
+            k: _drop_titles(v)
+            for k, v in schema.items()
+            if not (k == "title" and isinstance(v, str))
         }
-    return [_untitled(item) for item in schema] if isinstance(schema, list) else schema
+    return [_drop_titles(item) for item in schema] if isinstance(schema, list) else schema
 
 
-def _wire_tool(tool: Any, strict: bool | None) -> dict[str, Any]:
+def _to_wire_tool(tool: Any, strict: bool | None) -> dict[str, Any]:
     """Return one tool as a client-side tool of Letta."""
     if isinstance(tool, Mapping):
         _refuse_foreign(tool)

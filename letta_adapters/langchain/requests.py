@@ -16,9 +16,9 @@ from letta_adapters.chat import ChatRequest
 from letta_adapters.chat.constraints import Calling, Constraints, from_tool_choice, with_schema
 from letta_adapters.chat.request import SCOPES, Scope
 from letta_adapters.errors import InvalidInputError
-from letta_adapters.langchain.call_site import Seen, seen_by, seen_in
+from letta_adapters.langchain.call_site import CallSite, locate_call, locate_run
 from letta_adapters.langchain.messages import check_decisions, to_entries, to_wire_tools
-from letta_adapters.langchain.structured_output import json_schema_of, validator_of
+from letta_adapters.langchain.structured_output import make_validator, to_json_schema
 from letta_adapters.options import SessionOptions
 
 # The keyword arguments of a call that have an effect. Those that start with ``letta_`` come from
@@ -113,18 +113,18 @@ def build_request(
         constraints = with_schema(constraints, shape["schema"], validate, tool=shape["tool"])
     wanted = kwargs.get("response_format")
     if wanted is not None and shape is None:
-        constraints = _formatted(constraints, wanted, beside=bool(tools))
+        constraints = _add_format(constraints, wanted, beside=bool(tools))
     # Before the call is made: a decision in the wrong field would be sent as the tool's result.
     check_decisions(messages)
     call = ChatRequest(
         entries=to_entries(messages),
         tools=tools,
-        **_where(defaults, kwargs, run_manager),
+        **_find_place(defaults, kwargs, run_manager),
         aside=shape is not None,
-        model=_given(defaults, kwargs, "model"),
-        settings=_settings(defaults, kwargs),
-        max_steps=_given(defaults, kwargs, "max_steps"),
-        timeout=_given(defaults, kwargs, "timeout"),
+        model=_choose(defaults, kwargs, "model"),
+        settings=_choose_settings(defaults, kwargs),
+        max_steps=_choose(defaults, kwargs, "max_steps"),
+        timeout=_choose(defaults, kwargs, "timeout"),
         agent_free=defaults.agent_free,
         on_mismatch=defaults.on_mismatch,
         note=constraints.note,
@@ -136,7 +136,7 @@ def build_request(
     return Calling(call, constraints, stop)
 
 
-def _where(
+def _find_place(
     defaults: RequestDefaults, kwargs: Mapping[str, Any], run_manager: Any
 ) -> dict[str, Any]:
     """Return the agent, the conversation and the place of a call.
@@ -149,9 +149,9 @@ def _where(
             f"scope must be one of {', '.join(SCOPES)}, not {scope!r}.",
             hint="Leave it out to let the place in the graph decide.",
         )
-    seen: Seen | None = kwargs.get("letta_seen")
+    seen: CallSite | None = kwargs.get("letta_seen")
     if seen is None:
-        seen = seen_in(run_manager, scope)
+        seen = locate_run(run_manager, scope)
     made: dict[str, Any] = {"scope": scope, "place": seen.place}
     for name in PLACES:
         given = seen.named.get(name) if kwargs.get(name) is None else kwargs[name]
@@ -165,23 +165,23 @@ def _where(
     return made
 
 
-def _formatted(constraints: Constraints, wanted: Any, *, beside: bool) -> Constraints:
+def _add_format(constraints: Constraints, wanted: Any, *, beside: bool) -> Constraints:
     """Return the constraints that a ``response_format`` means (``ProviderStrategy`` binds one)."""
     kind = wanted.get("type") if isinstance(wanted, Mapping) else "json_schema"
     if kind == "text":
         return constraints
-    schema = {} if kind == "json_object" else json_schema_of(wanted)
-    validate = validator_of(schema or None)
+    schema = {} if kind == "json_object" else to_json_schema(wanted)
+    validate = make_validator(schema or None)
     return with_schema(constraints, schema, validate, tool=None, beside=beside)
 
 
-def _given(defaults: RequestDefaults, kwargs: Mapping[str, Any], name: str) -> Any:
+def _choose(defaults: RequestDefaults, kwargs: Mapping[str, Any], name: str) -> Any:
     """Return the call's argument, whatever it is, or else the model's default."""
     value = kwargs.get(name)
     return getattr(defaults, name) if value is None else value
 
 
-def stop_words(value: Any) -> list[str] | None:
+def read_stop(value: Any) -> list[str] | None:
     """Return the texts that end an answer: one, or several.
 
     Args:
@@ -197,7 +197,7 @@ def stop_words(value: Any) -> list[str] | None:
     raise InvalidInputError(f"stop must be a text or a list of texts, not {value!r}.")
 
 
-def _settings(defaults: RequestDefaults, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def _choose_settings(defaults: RequestDefaults, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the model settings of a call: its own, or else the model's."""
     names = ("temperature", "max_tokens")
     given = {name: kwargs.get(name, getattr(defaults, name)) for name in names}
@@ -216,4 +216,4 @@ def merge_config(
     """
     if "letta_seen" in kwargs:
         return dict(kwargs)
-    return {**kwargs, "letta_seen": seen_by(config, kwargs.get("scope") or scope)}
+    return {**kwargs, "letta_seen": locate_call(config, kwargs.get("scope") or scope)}

@@ -18,16 +18,21 @@ from pydantic import BaseModel, RootModel
 
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain._compat import find_task, in_graph
-from letta_adapters.langchain.agent_loop import AgentLoop, LoopSettings, Output, made_of
-from letta_adapters.langchain.agent_loop import Steps as _Steps
+from letta_adapters.langchain.agent_loop import (
+    AgentLoop,
+    LoopSettings,
+    OutputFormatter,
+    format_output,
+)
+from letta_adapters.langchain.agent_loop import LoopRunner as LoopRunner
 from letta_adapters.langchain.chat_model import ChatLetta
 from letta_adapters.langchain.errors import langchain_errors
 from letta_adapters.langchain.tools import as_base_tools
 from letta_adapters.langchain.turn_stream import (
     AsyncTurnStream,
-    EventSteps,
+    EventLoopRunner,
     TurnStream,
-    events_of,
+    list_events,
 )
 
 OutputKind = Literal["messages", "message", "text"]
@@ -173,9 +178,9 @@ class LettaRunnable(Runnable[Any, Any]):
     ) -> Any:
         with langchain_errors():
             loop = self._loop(input, config, kwargs)
-            for _ in _Steps(loop, run_manager).run():
+            for _ in LoopRunner(loop, run_manager).run():
                 pass
-            return made_of(loop.new, self.output)
+            return format_output(loop.new, self.output)
 
     async def _ainvoke(
         self,
@@ -186,9 +191,9 @@ class LettaRunnable(Runnable[Any, Any]):
     ) -> Any:
         with langchain_errors():
             loop = self._loop(input, config, kwargs)
-            async for _ in _Steps(loop, run_manager).arun():
+            async for _ in LoopRunner(loop, run_manager).arun():
                 pass
-            return made_of(loop.new, self.output)
+            return format_output(loop.new, self.output)
 
     def _stream_all(
         self,
@@ -201,10 +206,10 @@ class LettaRunnable(Runnable[Any, Any]):
         with langchain_errors():
             for input in inputs:
                 loop = self._loop(input, config, kwargs)
-                out = Output(self.output)
-                for item in _Steps(loop, run_manager).run():
-                    yield from out.of(item)
-                yield from out.last(loop.new)
+                out = OutputFormatter(self.output)
+                for item in LoopRunner(loop, run_manager).run():
+                    yield from out.format(item)
+                yield from out.finish(loop.new)
 
     async def _astream_all(
         self,
@@ -217,12 +222,12 @@ class LettaRunnable(Runnable[Any, Any]):
         with langchain_errors():
             async for input in inputs:
                 loop = self._loop(input, config, kwargs)
-                out = Output(self.output)
-                async with aclosing(_Steps(loop, run_manager).arun()) as run:
+                out = OutputFormatter(self.output)
+                async with aclosing(LoopRunner(loop, run_manager).arun()) as run:
                     async for item in run:
-                        for made in out.of(item):
+                        for made in out.format(item):
                             yield made
-                for made in out.last(loop.new):
+                for made in out.finish(loop.new):
                     yield made
 
     # -- events of the v3 protocol ----------------------------------------------------------
@@ -310,9 +315,9 @@ class LettaRunnable(Runnable[Any, Any]):
         with langchain_errors():
             for input in inputs:
                 loop = self._loop(input, config, kwargs)
-                for item in EventSteps(loop, run_manager).run():
-                    yield from events_of(item)
-                yield made_of(loop.new, self.output)
+                for item in EventLoopRunner(loop, run_manager).run():
+                    yield from list_events(item)
+                yield format_output(loop.new, self.output)
 
     async def _aall_events(
         self,
@@ -325,11 +330,11 @@ class LettaRunnable(Runnable[Any, Any]):
         with langchain_errors():
             async for input in inputs:
                 loop = self._loop(input, config, kwargs)
-                async with aclosing(EventSteps(loop, run_manager).arun()) as run:
+                async with aclosing(EventLoopRunner(loop, run_manager).arun()) as run:
                     async for item in run:
-                        for event in events_of(item):
+                        for event in list_events(item):
                             yield event
-                yield made_of(loop.new, self.output)
+                yield format_output(loop.new, self.output)
 
     # -- as a tool of another agent ---------------------------------------------------------
 
@@ -362,10 +367,10 @@ class LettaRunnable(Runnable[Any, Any]):
         # LangChain reads the tool's arguments off this signature; `config` is no argument of the
         # tool.
         def ask(question: str, config: RunnableConfig) -> str:
-            return _answer_of(self.invoke(question, config))
+            return _read_text(self.invoke(question, config))
 
         async def aask(question: str, config: RunnableConfig) -> str:
-            return _answer_of(await self.ainvoke(question, config))
+            return _read_text(await self.ainvoke(question, config))
 
         return StructuredTool.from_function(
             ask,
@@ -381,7 +386,7 @@ class LettaRunnable(Runnable[Any, Any]):
         return self.model.bind_tools(self.tools) if self.tools else self.model
 
 
-def _answer_of(output: Any) -> str:
+def _read_text(output: Any) -> str:
     """Return the text of a run's last message, whatever kind of output it is."""
     if isinstance(output, str):
         return output

@@ -25,7 +25,7 @@ from letta_adapters.errors import InvalidInputError
 METHODS = ("function_calling", "json_schema", "json_mode")
 
 
-def structured_output(
+def build_structured_chain(
     model: BaseChatModel,
     schema: Any,
     method: str,
@@ -51,14 +51,14 @@ def structured_output(
         raise InvalidInputError(f"method must be one of {', '.join(METHODS)}, not {method!r}.")
     if schema is None and method != "json_mode":
         raise InvalidInputError(f"method={method!r} needs a schema.")
-    validate = validator_of(schema)
+    validate = make_validator(schema)
     parse: Callable[[AIMessage], Any]
     shown = {"kwargs": {"method": method, "strict": strict}, "schema": schema or {}}
     if method == "function_calling":
         # The model gets one tool that stands for the schema; the object is its arguments.
-        tool = convert_to_openai_tool(_as_tool(schema), strict=strict)
+        tool = convert_to_openai_tool(_to_tool(schema), strict=strict)
         function = tool["function"]
-        name, shown["schema"] = function["name"], convert_to_openai_tool(_as_tool(schema))
+        name, shown["schema"] = function["name"], convert_to_openai_tool(_to_tool(schema))
         bound = model.bind_tools(
             [tool],
             tool_choice=name,
@@ -73,7 +73,7 @@ def structured_output(
             call = next((c for c in message.tool_calls if c["name"] == name), None)
             return None if call is None else validate(call["args"])
     else:
-        json_schema = json_schema_of(schema) if schema is not None else {}
+        json_schema = to_json_schema(schema) if schema is not None else {}
         bound = model.bind(
             ls_structured_output_format=shown | {"schema": json_schema},
             letta_shape={"schema": json_schema, "tool": None},
@@ -82,12 +82,12 @@ def structured_output(
         )
 
         def parse(message: AIMessage) -> Any:
-            return validate(_load(str(message.text), json_schema))
+            return validate(_parse_json(str(message.text), json_schema))
 
-    return _with_raw(bound, parse) if include_raw else bound | RunnableLambda(parse)
+    return _keep_raw(bound, parse) if include_raw else bound | RunnableLambda(parse)
 
 
-def _with_raw(
+def _keep_raw(
     bound: Runnable[Any, AIMessage], parse: Callable[[AIMessage], Any]
 ) -> Runnable[Any, Any]:
     """Return a chain that gives the message, the object and the parsing error."""
@@ -100,7 +100,7 @@ def _with_raw(
     return RunnableMap(raw=bound) | safe
 
 
-def _as_tool(schema: Any) -> Any:
+def _to_tool(schema: Any) -> Any:
     """Return the schema in a form that LangChain makes a tool of, with nothing left out.
 
     Raises:
@@ -134,7 +134,7 @@ def is_json_schema(schema: Any) -> bool:
     return not ("name" in schema and {"parameters", "schema"} & schema.keys())
 
 
-def json_schema_of(schema: Any) -> dict[str, Any]:
+def to_json_schema(schema: Any) -> dict[str, Any]:
     """Return the whole JSON schema in a description of the answer.
 
     LangChain's own conversion keeps nothing of a JSON schema without ``properties``: of an array, a
@@ -159,7 +159,7 @@ def json_schema_of(schema: Any) -> dict[str, Any]:
         raise InvalidInputError(f"{schema!r} is no schema: {error}") from error
 
 
-def _load(text: str, schema: Mapping[str, Any]) -> Any:
+def _parse_json(text: str, schema: Mapping[str, Any]) -> Any:
     """Return the JSON data in an answer's text."""
     try:
         return json.loads(find_json(text, schema))
@@ -169,7 +169,7 @@ def _load(text: str, schema: Mapping[str, Any]) -> Any:
         ) from error
 
 
-def validator_of(schema: Any) -> Callable[[Any], Any]:
+def make_validator(schema: Any) -> Callable[[Any], Any]:
     """Return a function that checks data against a schema and gives the object.
 
     The function raises ``ValueError`` for data of another shape.
@@ -178,7 +178,7 @@ def validator_of(schema: Any) -> Callable[[Any], Any]:
         schema: A pydantic class, a ``TypedDict``, a JSON schema, or ``None`` for any object.
     """
     if schema is None:
-        return _object
+        return _check_object
     if isinstance(schema, type) and is_basemodel_subclass(schema):
         # LangChain still accepts models of both versions of pydantic.
         model: Any = schema  # of pydantic 2, or of its version 1
@@ -187,17 +187,17 @@ def validator_of(schema: Any) -> Callable[[Any], Any]:
     if is_typeddict(schema):
         return TypeAdapter(schema).validate_python
     if isinstance(schema, Mapping):
-        return _json_schema_validator(json_schema_of(schema))
-    return _object
+        return _make_json_schema_validator(to_json_schema(schema))
+    return _check_object
 
 
-def _object(data: Any) -> Any:
+def _check_object(data: Any) -> Any:
     if not isinstance(data, dict):
         raise ValueError("not a JSON object")
     return data
 
 
-def _json_schema_validator(schema: Mapping[str, Any]) -> Callable[[Any], Any]:
+def _make_json_schema_validator(schema: Mapping[str, Any]) -> Callable[[Any], Any]:
     """Return a function that checks data against a JSON schema and returns it.
 
     Raises:

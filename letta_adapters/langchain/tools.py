@@ -54,7 +54,7 @@ def as_base_tools(tools: Any) -> list[BaseTool]:
     return made
 
 
-def result_of(call: ToolCall, value: Any) -> ToolMessage:
+def to_result_message(call: ToolCall, value: Any) -> ToolMessage:
     """Return a tool's output as the message that answers its call."""
     # LangChain's tools make the whole message themselves when they are given a call.
     if isinstance(value, ToolMessage):
@@ -64,7 +64,7 @@ def result_of(call: ToolCall, value: Any) -> ToolMessage:
     return ToolMessage(text, tool_call_id=str(call["id"]), name=call["name"])
 
 
-def error_of(call: ToolCall, error: Exception) -> ToolMessage:
+def to_error_message(call: ToolCall, error: Exception) -> ToolMessage:
     """Return a tool's failure as a message for the agent to read; its traceback is logged."""
     report_raised(f"The tool {call['name']!r}", error)
     return ToolMessage(
@@ -95,10 +95,10 @@ def decide(call: ToolCall, decision: Any) -> ToolMessage:
         InvalidInputError: It is no decision.
     """
     with langchain_errors():
-        return decided(call, normalise_decision(decision))
+        return to_decision_message(call, normalise_decision(decision))
 
 
-def decided(call: ToolCall, decision: Allow | Deny) -> ToolMessage:
+def to_decision_message(call: ToolCall, decision: Allow | Deny) -> ToolMessage:
     """Return a decision as the message that answers the call."""
     text, status = "allowed", "success"
     if isinstance(decision, Deny):
@@ -160,9 +160,14 @@ class ServerTools:
         """Return the callbacks to make for the content of a chunk."""
         if isinstance(content, str):
             return []
-        return [event for block in content if isinstance(block, dict) for event in self._of(block)]
+        return [
+            event
+            for block in content
+            if isinstance(block, dict)
+            for event in self._read_block(block)
+        ]
 
-    def _of(self, block: dict[str, Any]) -> list[tuple[str, UUID, dict[str, Any]]]:
+    def _read_block(self, block: dict[str, Any]) -> list[tuple[str, UUID, dict[str, Any]]]:
         if block.get("type") == "server_tool_call":
             run_id = self._open[str(block.get("id"))] = uuid4()
             return [("start", run_id, {"name": block.get("name"), "args": block.get("args") or {}})]
@@ -215,15 +220,15 @@ class ToolCallbacks:
                 await run.on_tool_end(data["output"])
 
 
-def refusals(message: AIMessage) -> list[ToolMessage]:
+def build_refusals(message: AIMessage) -> list[ToolMessage]:
     """Return the answers to the calls of a message whose arguments are no JSON object.
 
     They are never run, whatever a person or a callback decides about them.
     """
-    return [_refusal(call) for call in message.invalid_tool_calls]
+    return [_build_refusal(call) for call in message.invalid_tool_calls]
 
 
-def _refusal(call: InvalidToolCall) -> ToolMessage:
+def _build_refusal(call: InvalidToolCall) -> ToolMessage:
     name, raw = call["name"] or "", raw_arguments(call)
     text = broken_arguments(name, raw) or f"{name} was not run: {call.get('error') or raw}"
     return ToolMessage(text, tool_call_id=call["id"] or "", name=name, status="error")

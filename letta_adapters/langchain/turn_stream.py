@@ -16,7 +16,7 @@ from typing import Any, Final
 from langchain_core.language_models.chat_model_stream import AsyncChatModelStream, ChatModelStream
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
-from letta_adapters.langchain.agent_loop import Steps
+from letta_adapters.langchain.agent_loop import LoopRunner
 from letta_adapters.langchain.messages import raw_arguments
 
 Event = dict[str, Any]
@@ -24,7 +24,7 @@ Event = dict[str, Any]
 _PENDING: Final[Any] = object()
 
 
-class EventSteps(Steps):
+class EventLoopRunner(LoopRunner):
     """Do what a loop decides, and give protocol events instead of chunks."""
 
     def _ask(self, messages: list[BaseMessage]) -> Generator[Any, None, AIMessage]:
@@ -62,32 +62,32 @@ class EventSteps(Steps):
             yield await stream
 
 
-def events_of(item: Any) -> list[Event]:
-    """Return the protocol events for an item that :class:`EventSteps` gave."""
+def list_events(item: Any) -> list[Event]:
+    """Return the protocol events for an item that :class:`EventLoopRunner` gave."""
     if isinstance(item, ToolMessage):
         failed = item.status == "error"
-        return [_ended(str(item.tool_call_id), item.content, failed=failed)]
+        return [_make_end(str(item.tool_call_id), item.content, failed=failed)]
     if isinstance(item, AIMessage):
         # Broken calls are announced as well: their refusals are told as results.
         broken = [(c["id"], c["name"], raw_arguments(c)) for c in item.invalid_tool_calls]
         calls = [*((c["id"], c["name"], c["args"]) for c in item.tool_calls), *broken]
-        return [_started(str(id_), name or "", given) for id_, name, given in calls]
+        return [_make_start(str(id_), name or "", given) for id_, name, given in calls]
     # A tool of the agent's own is a finished block of the answer; its tool event follows that
     # block.
     block = item["content"] if item["event"] == "content-block-finish" else {}
     if block.get("type") == "server_tool_call":
-        return [item, _started(block["id"], block["name"], block["args"])]
+        return [item, _make_start(block["id"], block["name"], block["args"])]
     if block.get("type") == "server_tool_result":
         failed = block.get("status") == "error"
-        return [item, _ended(block["tool_call_id"], block.get("output"), failed=failed)]
+        return [item, _make_end(block["tool_call_id"], block.get("output"), failed=failed)]
     return [item]
 
 
-def _started(id_: str, name: str, given: Any) -> Event:
+def _make_start(id_: str, name: str, given: Any) -> Event:
     return {"event": "tool-started", "tool_call_id": id_, "tool_name": name, "input": given}
 
 
-def _ended(id_: str, output: Any, *, failed: bool) -> Event:
+def _make_end(id_: str, output: Any, *, failed: bool) -> Event:
     if failed:
         return {"event": "tool-error", "tool_call_id": id_, "message": str(output)}
     return {"event": "tool-finished", "tool_call_id": id_, "output": output}
@@ -102,7 +102,7 @@ class _Turn:
     """Hold all events of a turn so far, a stream for each answer, and the result."""
 
     _kind: type[ChatModelStream] | type[AsyncChatModelStream]
-    _wired: Callable[[Any], Any]
+    _wire: Callable[[Any], Any]
 
     def __init__(self) -> None:
         self._events: list[Event] = []
@@ -118,12 +118,12 @@ class _Turn:
         self._events.append(item)
         kind = item["event"]
         if kind == "message-start":
-            self._messages.append(self._wired(self._kind(message_id=item.get("id"))))
+            self._messages.append(self._wire(self._kind(message_id=item.get("id"))))
         # Tool events stand between the answers and belong to none of them.
         if not kind.startswith("tool-"):
             self._messages[-1].dispatch(item)
 
-    def _failed(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException) -> None:
         """End the turn with an error, which the answer that is under way reports too."""
         self._error = error
         if self._messages and not self._messages[-1].done:
@@ -148,7 +148,7 @@ class TurnStream(_Turn):
         super().__init__()
         self._items = items
 
-    def _wired(self, stream: ChatModelStream) -> ChatModelStream:
+    def _wire(self, stream: ChatModelStream) -> ChatModelStream:
         # Whoever reads an answer drives the whole turn: there is no thread that would.
         stream.bind_pump(self._pull)
         return stream
@@ -160,20 +160,20 @@ class TurnStream(_Turn):
         try:
             self._take(next(self._items))
         except StopIteration:
-            self._failed(RuntimeError("This stream was closed before its end."))
+            self._fail(RuntimeError("This stream was closed before its end."))
             return False
         except BaseException as error:
-            self._failed(error)
+            self._fail(error)
             raise
         return True
 
     def __iter__(self) -> Iterator[Event]:
-        return self._each(self._events)
+        return self._yield_each(self._events)
 
     @property
     def messages(self) -> Iterator[ChatModelStream]:
         """Yield the answers, each as soon as it begins."""
-        return self._each(self._messages)
+        return self._yield_each(self._messages)
 
     @property
     def output(self) -> Any:
@@ -188,7 +188,7 @@ class TurnStream(_Turn):
             raise self._error
         return self._result
 
-    def _each(self, seen: list[Any]) -> Iterator[Any]:
+    def _yield_each(self, seen: list[Any]) -> Iterator[Any]:
         """Yield what was seen already, then what comes, whoever pulls it."""
         place = 0
         while True:
@@ -226,7 +226,7 @@ class AsyncTurnStream(_Turn):
         super().__init__()
         self._items = items
 
-    def _wired(self, stream: AsyncChatModelStream) -> AsyncChatModelStream:
+    def _wire(self, stream: AsyncChatModelStream) -> AsyncChatModelStream:
         # Whoever reads an answer drives the whole turn: there is no task that would.
         stream.set_arequest_more(self._pull)
         return stream
@@ -238,20 +238,20 @@ class AsyncTurnStream(_Turn):
         try:
             self._take(await anext(self._items))
         except StopAsyncIteration:
-            self._failed(RuntimeError("This stream was closed before its end."))
+            self._fail(RuntimeError("This stream was closed before its end."))
             return False
         except BaseException as error:
-            self._failed(error)
+            self._fail(error)
             raise
         return True
 
     def __aiter__(self) -> AsyncIterator[Event]:
-        return self._each(self._events)
+        return self._yield_each(self._events)
 
     @property
     def messages(self) -> AsyncIterator[AsyncChatModelStream]:
         """Yield the answers, each as soon as it begins."""
-        return self._each(self._messages)
+        return self._yield_each(self._messages)
 
     @property
     async def output(self) -> Any:
@@ -266,7 +266,7 @@ class AsyncTurnStream(_Turn):
             raise self._error
         return self._result
 
-    async def _each(self, seen: list[Any]) -> AsyncIterator[Any]:
+    async def _yield_each(self, seen: list[Any]) -> AsyncIterator[Any]:
         """Yield what was seen already, then what comes, whoever pulls it."""
         place = 0
         while True:

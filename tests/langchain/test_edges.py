@@ -32,11 +32,11 @@ from letta_adapters import Allow, InvalidInputError, LettaClient, UnsupportedOpt
 from letta_adapters.chat import Marker, ResponseCompleted, ResponseStarted
 from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.langchain import ChatLetta, LettaRunnable
-from letta_adapters.langchain.chunks import message_of
+from letta_adapters.langchain.chunks import build_message
 from letta_adapters.langchain.events import EventMaker
 from letta_adapters.langchain.messages import to_entries
-from letta_adapters.langchain.structured_output import validator_of
-from letta_adapters.langchain.tools import result_of
+from letta_adapters.langchain.structured_output import make_validator
+from letta_adapters.langchain.tools import to_result_message
 from letta_adapters.messages import AssistantMessage, ReasoningMessage, ToolCallMessage
 from letta_adapters.testing import FakeLetta
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
@@ -80,10 +80,10 @@ def test_langchains_own_tools_and_what_they_give(make: Make, script: Any) -> Non
 
 
 def test_the_result_of_a_tool_that_is_no_message() -> None:
-    made = result_of(CALL, {"a": 1})
+    made = to_result_message(CALL, {"a": 1})
     assert (made.content, made.tool_call_id, made.name) == ('{"a": 1}', "c1", "look")
     message = ToolMessage("x", tool_call_id="c1")
-    assert result_of(CALL, message) is message
+    assert to_result_message(CALL, message) is message
 
 
 def test_a_callback_changes_what_a_tool_of_ours_is_given(make: Make, script: Any) -> None:
@@ -219,7 +219,7 @@ def test_arguments_that_are_no_json() -> None:
     ]
     reader = ResponseReader(["look"])
     pieces = [piece for event in events for piece in reader.read(event)]
-    whole = message_of(Answer(reader, tuple(pieces)))
+    whole = build_message(Answer(reader, tuple(pieces)))
     maker = EventMaker(ResponseReader(["look"]))
     stream = ChatModelStream()
     made: list[Any] = [item for event in events for item in maker.feed(event)] + maker.finish()
@@ -288,11 +288,11 @@ def test_raw_answers_beside_what_was_read(model: MakeModel, script: Any) -> None
 
 def test_schemas_that_are_none() -> None:
     with pytest.raises(InvalidInputError, match="JSON schema"):
-        validator_of({"title": "x", "description": "y", "type": "object", "properties": 3})
-    check = validator_of({"title": "x", "type": "object", "required": ["a"], "properties": {}})
+        make_validator({"title": "x", "description": "y", "type": "object", "properties": 3})
+    check = make_validator({"title": "x", "type": "object", "required": ["a"], "properties": {}})
     with pytest.raises(ValueError, match="'a' is a required property"):
         check({})
-    assert validator_of(lambda a: a)({"a": 1}) == {"a": 1}
+    assert make_validator(lambda a: a)({"a": 1}) == {"a": 1}
 
 
 # -- messages -----------------------------------------------------------------------------------
