@@ -35,12 +35,12 @@ from letta_adapters.chat import ChatRequest, Marker, ResponseCompleted, replay
 from letta_adapters.errors import HistoryMismatchError, InvalidInputError, TurnFailedError
 from letta_adapters.llama_index._compat import MEMORY, WORKFLOW_KWARGS, is_verbose
 from letta_adapters.llama_index.approvals import ApprovalRequiredEvent, ApprovalResponseEvent
-from letta_adapters.llama_index.configuration import WHERE, data_of, refuse_unknown
-from letta_adapters.llama_index.contexts import begin_anew, is_last_step, run_of
-from letta_adapters.llama_index.instrumentation import Observation
+from letta_adapters.llama_index.configuration import WHERE, dump_backend, refuse_unknown
+from letta_adapters.llama_index.contexts import begin_anew, identify_run, is_last_step
+from letta_adapters.llama_index.instrumentation import CallInstrumentation
 from letta_adapters.llama_index.llm import LettaLLM
 from letta_adapters.llama_index.memory import History, LettaMemory, make_storable
-from letta_adapters.llama_index.messages import to_wire_tools, tool_answer
+from letta_adapters.llama_index.messages import read_tool_output, to_wire_tools
 from letta_adapters.llama_index.state import LIMIT, AgentState
 from letta_adapters.llama_index.step import StepReader
 from letta_adapters.llama_index.stopping import _AgentLLM
@@ -123,7 +123,7 @@ class LettaAgent(BaseWorkflowAgent):
             "session_options": session_options or {},
             **{name: fields.get(name) for name in ("max_steps", "temperature", "max_tokens")},
         }
-        mine = _AgentLLM.of(
+        mine = _AgentLLM.for_agent(
             self,
             backend=backend,
             client=client,
@@ -133,7 +133,7 @@ class LettaAgent(BaseWorkflowAgent):
             **about,
         )
         super().__init__(
-            llm=_stored_llm(llm) or mine,
+            llm=_load_llm(llm) or mine,
             conversation_id=conversation_id,
             timeout=timeout,
             **about,
@@ -156,7 +156,7 @@ class LettaAgent(BaseWorkflowAgent):
     @field_serializer("backend")
     def _backend_as_data(self, backend: Any) -> dict[str, Any]:
         """Write the backend as data, without secrets."""
-        return data_of(self._letta._runner.caller)
+        return dump_backend(self._letta._runner.caller)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with these fields instead of its own; it uses the same backend.
@@ -228,7 +228,7 @@ class LettaAgent(BaseWorkflowAgent):
         """
         context = cast("Context", ctx)
         state = await AgentState.load(context, self.name)
-        run_id = await run_of(context)
+        run_id = await identify_run(context)
         make_storable(memory)
         if state.run_id != run_id:
             state.begin(run_id)
@@ -241,14 +241,14 @@ class LettaAgent(BaseWorkflowAgent):
                 # LlamaIndex runs the step again from its start with every answer of a person, so
                 # nothing may be sent before all are there.
                 await self._ask(context, state)
-            waiting = state.waiting_for(own)
+            waiting = state.list_runnable(own)
             if waiting is not None and not state.asked:
                 # Noted for the next run: the workflow never runs the calls of a run's last step.
                 state.last = await is_last_step(context)
                 await state.save(context)
-                return state.output(self.name, waiting)
+                return state.build_output(self.name, waiting)
             if waiting is None:
-                await self._exchange(context, state, await History.of(llm_input, memory), wire)
+                await self._exchange(context, state, await History.read(llm_input, memory), wire)
                 broken = broken + 1 if state.refused else 0
         raise TurnFailedError(
             f"The agent called tools {broken} times with arguments that are no JSON object.",
@@ -271,7 +271,7 @@ class LettaAgent(BaseWorkflowAgent):
             output = result.tool_output
             if output.exception is not None:  # the workflow caught it and shows it nowhere
                 report_raised(f"The tool {result.tool_name!r}", output.exception)
-            state.answered(result.tool_id, tool_answer(output))
+            state.take_result(result.tool_id, read_tool_output(output))
         await state.save(ctx)
 
     async def finalize(self, ctx: Context, output: AgentOutput, memory: BaseMemory) -> AgentOutput:
@@ -313,11 +313,11 @@ class LettaAgent(BaseWorkflowAgent):
         self, ctx: Context, state: AgentState, history: History, tools: list[dict[str, Any]]
     ) -> None:
         """Make the call of this step and take the agent's answer into the state."""
-        call = await self._call(state, history, tools)
+        call = await self._build_request(state, history, tools)
         shown = [*history.messages, *state.said]
         ctx.write_event_to_stream(AgentInput(input=shown, current_agent_name=self.name))
         reader = StepReader(ctx, self.name, call, streaming=self.streaming)
-        seen = Observation(self._letta, shown, {}, self._letta.astream_chat)
+        seen = CallInstrumentation(self._letta, shown, {}, self._letta.astream_chat)
         try:
             async with aclosing(self._letta._runner.caller.astream(call)) as events:
                 try:
@@ -331,15 +331,15 @@ class LettaAgent(BaseWorkflowAgent):
         except BaseException as error:
             seen.fail(error)
             raise
-        seen.end(reader.response(state.said[-1]))
+        seen.end(reader.build_response(state.said[-1]))
         await state.save(ctx)
 
-    async def _call(
+    async def _build_request(
         self, state: AgentState, history: History, tools: list[dict[str, Any]]
     ) -> ChatRequest:
         """Return the call of this step: the whole history, and the conversation it belongs to."""
-        named = await self._conversation_of(state, history)
-        entries = state.entries(history.entries)
+        named = await self._choose_conversation(state, history)
+        entries = state.build_entries(history.entries)
         if any(entry.marker is not None for entry in entries):
             # A marker says more precisely where the history belongs.
             named = None
@@ -350,7 +350,7 @@ class LettaAgent(BaseWorkflowAgent):
             here = state.sent["conversation_id"]
             elsewhere = not any(e.marker and e.marker.conversation_id == here for e in entries)
             if await self._was_stored(state):
-                entries = state.without_sent(entries)
+                entries = state.mark_known(entries)
                 named = here if elsewhere else named
             elif state.sent is not None and elsewhere:
                 begun = here
@@ -360,17 +360,17 @@ class LettaAgent(BaseWorkflowAgent):
             agent_id=self.agent_id,
             conversation_id=self.conversation_id or named,
             model=self.model,
-            settings=self._letta._settings({}),
+            settings=self._letta._choose_settings({}),
             max_steps=self.max_steps,
             partial=self.streaming,
             timeout=self._turn_timeout,
             on_mismatch=self.on_mismatch,
             session=self._session,
             begun=begun,
-            on_send=partial(state.sends, entries),
+            on_send=partial(state.note_sending, entries),
         )
 
-    async def _conversation_of(self, state: AgentState, history: History) -> str | None:
+    async def _choose_conversation(self, state: AgentState, history: History) -> str | None:
         """Return the conversation to go on with where no marker in the history names it.
 
         Raises:
@@ -382,7 +382,9 @@ class LettaAgent(BaseWorkflowAgent):
             return state.conversation_id
         # A turn left open there would wait for results that nobody will give.
         for marker in state.forget():
-            await self._letta._runner.caller.aabandon(ResponseCompleted(marker, _calls_of(marker)))
+            await self._letta._runner.caller.aabandon(
+                ResponseCompleted(marker, _list_pending(marker))
+            )
         if self.on_mismatch == "error":
             raise HistoryMismatchError(
                 "The history cannot be continued: the context was given another one.",
@@ -408,7 +410,7 @@ class LettaAgent(BaseWorkflowAgent):
 
         Until all are there, LlamaIndex leaves the step by an exception.
         """
-        for call in state.questions():
+        for call in state.list_questions():
             answer = await ctx.wait_for_event(
                 ApprovalResponseEvent,
                 waiter_event=ApprovalRequiredEvent(
@@ -422,11 +424,11 @@ class LettaAgent(BaseWorkflowAgent):
                 waiter_id=f"letta-approval-{self.name}-{state.run_id}-{call['number']}",
                 requirements={"tool_id": call["tool_id"]},
             )
-            state.decided(call["tool_id"], answer.decision())
+            state.take_decision(call["tool_id"], answer.decision())
         await state.save(ctx)
 
 
-def _stored_llm(llm: Any) -> Any:
+def _load_llm(llm: Any) -> Any:
     """Return an LLM from its dump; anything but a dump is returned as it is.
 
     Raises:
@@ -445,6 +447,6 @@ def _stored_llm(llm: Any) -> Any:
     return LettaLLM.from_dict(dict(llm))
 
 
-def _calls_of(marker: Marker) -> tuple[ToolCallMessage, ...]:
+def _list_pending(marker: Marker) -> tuple[ToolCallMessage, ...]:
     """Return the calls that a marker's answer waits with."""
     return tuple(ToolCallMessage(id_, name, {}) for id_, name in marker.pending)

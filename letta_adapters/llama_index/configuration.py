@@ -40,7 +40,7 @@ def refuse_unknown(cls: type, given: Iterable[str], known: Iterable[str]) -> Non
             raise InvalidInputError(f"{cls.__name__} takes no {name!r}.", hint=hint)
 
 
-def caller_of(backend: Any, client: Any, api_key: Any, base_url: str | None) -> ChatClients:
+def make_clients(backend: Any, client: Any, api_key: Any, base_url: str | None) -> ChatClients:
     """Return the caller for these arguments; ``backend`` may be the data in a dump.
 
     Args:
@@ -63,7 +63,7 @@ def caller_of(backend: Any, client: Any, api_key: Any, base_url: str | None) -> 
     return ChatClients(backend=spec_from_data(backend, known), client=client)
 
 
-def data_of(caller: ChatClients) -> dict[str, Any]:
+def dump_backend(caller: ChatClients) -> dict[str, Any]:
     """Return the caller's backend as data, for a dump.
 
     Raises:

@@ -91,7 +91,7 @@ class LettaAgentWorkflow(AgentWorkflow):
         return super().run(*args, **kwargs)
 
 
-async def run_of(ctx: AgentContext) -> str:
+async def identify_run(ctx: AgentContext) -> str:
     """Return the name of the run that this step belongs to; each run has another one."""
     store: Any = ctx.store
     count = await store.get(ITERATIONS, default=0)
@@ -104,21 +104,21 @@ async def run_of(ctx: AgentContext) -> str:
 
 async def is_last_step(ctx: AgentContext) -> bool:
     """Return whether the run ends with this step, so that no tool it asks for will run."""
-    return await iterations(ctx) + 1 >= await _limit(ctx)
+    return await count_steps(ctx) + 1 >= await _read_limit(ctx)
 
 
 async def has_reached_limit(ctx: AgentContext) -> bool:
     """Return whether the run is over the number of steps it may take."""
-    return await iterations(ctx) >= await _limit(ctx)
+    return await count_steps(ctx) >= await _read_limit(ctx)
 
 
-async def iterations(ctx: AgentContext) -> int:
+async def count_steps(ctx: AgentContext) -> int:
     """Return how many steps of the run are over."""
     store: Any = ctx.store
     return int(await store.get(ITERATIONS, default=0))
 
 
-async def _limit(ctx: AgentContext) -> float:
+async def _read_limit(ctx: AgentContext) -> float:
     """Return the number of steps that the run may take; infinity without a limit."""
     store: Any = ctx.store
     return float(await store.get(MAX_ITERATIONS, default=None) or "inf")

@@ -42,17 +42,21 @@ F = TypeVar("F", bound=Callable[..., Any])
 dispatcher = get_dispatcher(__name__)
 
 
-def listening() -> bool:
+def has_event_handlers() -> bool:
     """Return whether anybody handles instrumentation events."""
-    return any(not isinstance(h, NullEventHandler) for d in _chain() for h in d.event_handlers)
+    return any(
+        not isinstance(h, NullEventHandler) for d in _list_dispatchers() for h in d.event_handlers
+    )
 
 
-def tracing() -> bool:
+def has_span_handlers() -> bool:
     """Return whether anybody handles spans."""
-    return any(not isinstance(h, NullSpanHandler) for d in _chain() for h in d.span_handlers)
+    return any(
+        not isinstance(h, NullSpanHandler) for d in _list_dispatchers() for h in d.span_handlers
+    )
 
 
-def _chain() -> Iterable[Any]:
+def _list_dispatchers() -> Iterable[Any]:
     """Yield the dispatchers that an event of ours reaches."""
     current: Any = dispatcher
     while current is not None:
@@ -61,7 +65,7 @@ def _chain() -> Iterable[Any]:
         current = current.parent if current.propagate else None
 
 
-def own_span(method: F) -> F:
+def manages_own_span(method: F) -> F:
     """Mark a method that opens its span itself, so that LlamaIndex' decorator leaves it alone."""
     setattr(method, DISPATCHER_SPAN_DECORATED_ATTR, True)
     return method
@@ -130,7 +134,7 @@ class ServerTool(BaseTool):
         raise NotImplementedError(f"{self._metadata.name} runs on the agent's side.")
 
 
-def tool_span(tool: ServerTool, arguments: Mapping[str, Any]) -> Span:
+def open_tool_span(tool: ServerTool, arguments: Mapping[str, Any]) -> Span:
     """Open the span of one call of a server-side tool."""
 
     # Handlers know a tool's call by a span of this name.
@@ -140,7 +144,7 @@ def tool_span(tool: ServerTool, arguments: Mapping[str, Any]) -> Span:
     return Span(f"{tool.metadata.get_name()}.acall", tool, acall, (), arguments)
 
 
-class Observation:
+class CallInstrumentation:
     """Report the start, the progress and the end of one call.
 
     Args:
@@ -159,10 +163,10 @@ class Observation:
         method: Callable[..., Any] | None = None,
     ) -> None:
         self._manager = llm.callback_manager
-        self._heard = listening()
+        self._heard = has_event_handlers()
         self._over = False
         self._span: Span | None = None
-        if method is not None and tracing():
+        if method is not None and has_span_handlers():
             # A private subclass is shown under the name that users know.
             known = next(c for c in type(llm).__mro__ if not c.__name__.startswith("_"))
             name = f"{known.__name__}.{method.__name__}"
@@ -172,9 +176,9 @@ class Observation:
         self._chat = not isinstance(prompt, str)
         self._prompt: Any = prompt if isinstance(prompt, str) else list(prompt)
         self._event_id = ""
-        self._start(llm, kwargs)
+        self._report_start(llm, kwargs)
 
-    def _start(self, llm: BaseLLM, kwargs: dict[str, Any]) -> None:
+    def _report_start(self, llm: BaseLLM, kwargs: dict[str, Any]) -> None:
         """Report the start of the call, to those who listen."""
         # Building the payload is costly, so it is left out where nobody listens.
         about = llm.to_payload() if self._heard or self._manager.handlers else {}
@@ -225,11 +229,11 @@ class Observation:
             payload: dict[Any, Any] = {ask: self._prompt, got: response}
             self._manager.on_event_end(CBEventType.LLM, payload=payload, event_id=self._event_id)
         if self._heard:
-            self._heard_end(response)
+            self._report_end(response)
         if self._span is not None:
             self._span.end(response)
 
-    def _heard_end(self, response: Any) -> None:
+    def _report_end(self, response: Any) -> None:
         """Send the event that ends the call."""
         if self._chat:
             event: Any = LLMChatEndEvent(
@@ -273,20 +277,20 @@ class Observation:
 
     def stream(self, responses: Generator[T, None, None]) -> Generator[T, None, None]:
         """Return a streamed answer whose progress and end are reported."""
-        return self._watched(self._stream(responses))
+        return self._watch(self._stream(responses))
 
     def astream(self, responses: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
         """Return a streamed answer whose progress and end are reported."""
-        return self._watched(self._astream(responses))
+        return self._watch(self._astream(responses))
 
-    def _watched(self, stream: T) -> T:
+    def _watch(self, stream: T) -> T:
         """Report the end also of a stream that nobody ever reads: when it is thrown away."""
         if self._span is not None or self._event_id:
             # A generator that was never started runs no `finally` of its own.
-            weakref.finalize(stream, self._thrown_away).atexit = False
+            weakref.finalize(stream, self._end_unread).atexit = False
         return stream
 
-    def _thrown_away(self) -> None:
+    def _end_unread(self) -> None:
         if not self._over:
             self.end(None)
 

@@ -27,22 +27,27 @@ from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.chat.runner import ChatRunner
 from letta_adapters.engine.assembler import parse_arguments
 from letta_adapters.errors import InvalidInputError
-from letta_adapters.llama_index.configuration import WHERE, caller_of, data_of, refuse_unknown
-from letta_adapters.llama_index.instrumentation import Observation, own_span
+from letta_adapters.llama_index.configuration import (
+    WHERE,
+    dump_backend,
+    make_clients,
+    refuse_unknown,
+)
+from letta_adapters.llama_index.instrumentation import CallInstrumentation, manages_own_span
 from letta_adapters.llama_index.messages import to_entries, to_wire_tools
-from letta_adapters.llama_index.responses import ResponseMaker, as_completion, response_of
+from letta_adapters.llama_index.responses import ResponseMaker, as_completion, build_response
 from letta_adapters.llama_index.structured_output import (
     Draft,
     ObjectMaker,
     Shape,
-    agood_at_last,
-    checked,
-    good_at_last,
-    only_json,
-    output_tool,
-    runnable,
-    unbroken,
-    with_shape,
+    add_shape,
+    aend_with_valid,
+    end_with_valid,
+    find_output_class,
+    forbid_broken_calls,
+    keep_json,
+    require_object,
+    require_runnable,
 )
 from letta_adapters.messages import broken_arguments
 from letta_adapters.options import SessionOptions
@@ -125,7 +130,7 @@ class LettaLLM(FunctionCallingLLM):
     def __init__(self, *, backend: Any = None, client: Any = None, **fields: Any) -> None:
         refuse_unknown(type(self), fields, type(self).model_fields.keys() - {"backend"})
         super().__init__(**fields)
-        caller = caller_of(backend, client, self.api_key, self.base_url)
+        caller = make_clients(backend, client, self.api_key, self.base_url)
         self._where = {"backend": backend, "client": client}
         self._runner = ChatRunner(caller, self.max_retries)
         self.backend = caller.spec
@@ -161,7 +166,7 @@ class LettaLLM(FunctionCallingLLM):
     @field_serializer("backend")
     def _backend_as_data(self, backend: Any) -> dict[str, Any]:
         """Write the backend as data, without secrets."""
-        return data_of(self._runner.caller)
+        return dump_backend(self._runner.caller)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with these fields instead of its own; it uses the same backend.
@@ -192,7 +197,7 @@ class LettaLLM(FunctionCallingLLM):
 
     # -- calls ------------------------------------------------------------------------------
 
-    def _calling(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> Calling:
+    def _build_calling(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> Calling:
         """Return the call of these messages, with the constraints on its answer.
 
         Raises:
@@ -213,10 +218,10 @@ class LettaLLM(FunctionCallingLLM):
             final=bool(kwargs.get("final")),
         )
         if kwargs.get("shape") is not None:
-            constraints = with_shape(constraints, kwargs["shape"], tools)
+            constraints = add_shape(constraints, kwargs["shape"], tools)
         # Nobody answers these calls, so a broken one is mended before it is given out.
         elif constraints.final:
-            constraints = unbroken(constraints)
+            constraints = forbid_broken_calls(constraints)
         conversation_id = kwargs.get("conversation_id") or self.conversation_id
         call = ChatRequest(
             entries=to_entries(messages),
@@ -228,7 +233,7 @@ class LettaLLM(FunctionCallingLLM):
             agent_free=self.agent_free,
             model=kwargs.get("model") or self.model,
             max_steps=kwargs.get("max_steps") or self.max_steps,
-            settings=self._settings(kwargs),
+            settings=self._choose_settings(kwargs),
             timeout=kwargs.get("timeout") or self.timeout,
             on_mismatch=self.on_mismatch,
             note=constraints.note,
@@ -237,11 +242,13 @@ class LettaLLM(FunctionCallingLLM):
         )
         return Calling(call, constraints, kwargs.get("stop"))
 
-    async def _acalling(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> Calling:
+    async def _abuild_calling(
+        self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
+    ) -> Calling:
         """Return the call of an asynchronous chat."""
-        return self._calling(messages, kwargs)
+        return self._build_calling(messages, kwargs)
 
-    def _settings(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def _choose_settings(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the model settings of a call: its own, or else this LLM's."""
         given = {name: kwargs.get(name) for name in _SETTINGS}
         own = {name: getattr(self, name) for name in _SETTINGS}
@@ -259,35 +266,37 @@ class LettaLLM(FunctionCallingLLM):
         Raises:
             LettaError: The call failed.
         """
-        calling = self._calling(messages, kwargs)
-        seen, shape = Observation(self, messages, kwargs), kwargs.get("shape")
-        return seen.call(lambda: _response(calling, self._runner.answer(calling), shape))
+        calling = self._build_calling(messages, kwargs)
+        seen, shape = CallInstrumentation(self, messages, kwargs), kwargs.get("shape")
+        return seen.call(lambda: _build_response(calling, self._runner.answer(calling), shape))
 
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Return one answer to a history; see :meth:`chat`."""
-        calling = await self._acalling(messages, kwargs)
-        seen, shape = Observation(self, messages, kwargs), kwargs.get("shape")
+        calling = await self._abuild_calling(messages, kwargs)
+        seen, shape = CallInstrumentation(self, messages, kwargs), kwargs.get("shape")
         try:
-            response = _response(calling, await self._runner.aanswer(calling), shape)
+            response = _build_response(calling, await self._runner.aanswer(calling), shape)
         except BaseException as error:
             seen.fail(error)
             raise
         seen.end(response)
         return response
 
-    @own_span
+    @manages_own_span
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatGen:
         """Return one answer, token by token; see :meth:`chat`."""
-        calling = self._calling(messages, kwargs)
-        seen = Observation(self, messages, kwargs, self.stream_chat)
-        return seen.stream(self._runner.run(calling, *_makers(calling, kwargs.get("shape"))))
+        calling = self._build_calling(messages, kwargs)
+        seen = CallInstrumentation(self, messages, kwargs, self.stream_chat)
+        return seen.stream(self._runner.run(calling, *_choose_makers(calling, kwargs.get("shape"))))
 
-    @own_span
+    @manages_own_span
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> AsyncChatGen:
         """Return one answer, token by token; see :meth:`chat`."""
-        calling = await self._acalling(messages, kwargs)
-        seen = Observation(self, messages, kwargs, self.astream_chat)
-        return seen.astream(self._runner.arun(calling, *_makers(calling, kwargs.get("shape"))))
+        calling = await self._abuild_calling(messages, kwargs)
+        seen = CallInstrumentation(self, messages, kwargs, self.astream_chat)
+        return seen.astream(
+            self._runner.arun(calling, *_choose_makers(calling, kwargs.get("shape")))
+        )
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
         """Return one answer to a prompt.
@@ -300,45 +309,47 @@ class LettaLLM(FunctionCallingLLM):
         Raises:
             LettaError: The call failed.
         """
-        calling = self._calling(_prompt(prompt), kwargs)
-        seen, shape = Observation(self, prompt, kwargs), kwargs.get("shape")
+        calling = self._build_calling(_to_messages(prompt), kwargs)
+        seen, shape = CallInstrumentation(self, prompt, kwargs), kwargs.get("shape")
         return seen.call(
-            lambda: as_completion(_response(calling, self._runner.answer(calling), shape))
+            lambda: as_completion(_build_response(calling, self._runner.answer(calling), shape))
         )
 
     async def acomplete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponse:
         """Return one answer to a prompt; see :meth:`complete`."""
-        calling = self._calling(_prompt(prompt), kwargs)
-        seen, shape = Observation(self, prompt, kwargs), kwargs.get("shape")
+        calling = self._build_calling(_to_messages(prompt), kwargs)
+        seen, shape = CallInstrumentation(self, prompt, kwargs), kwargs.get("shape")
         try:
-            response = as_completion(_response(calling, await self._runner.aanswer(calling), shape))
+            response = as_completion(
+                _build_response(calling, await self._runner.aanswer(calling), shape)
+            )
         except BaseException as error:
             seen.fail(error)
             raise
         seen.end(response)
         return response
 
-    @own_span
+    @manages_own_span
     def stream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> Generator[CompletionResponse, None, None]:
         """Return one answer to a prompt, token by token; see :meth:`complete`."""
-        calling = self._calling(_prompt(prompt), kwargs)
-        seen = Observation(self, prompt, kwargs, self.stream_complete)
-        responses = self._runner.run(calling, *_makers(calling, kwargs.get("shape")))
-        return seen.stream(_completions(responses))
+        calling = self._build_calling(_to_messages(prompt), kwargs)
+        seen = CallInstrumentation(self, prompt, kwargs, self.stream_complete)
+        responses = self._runner.run(calling, *_choose_makers(calling, kwargs.get("shape")))
+        return seen.stream(_to_completions(responses))
 
-    @own_span
+    @manages_own_span
     async def astream_complete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> AsyncGenerator[CompletionResponse, None]:
         """Return one answer to a prompt, token by token; see :meth:`complete`."""
-        calling = self._calling(_prompt(prompt), kwargs)
-        seen = Observation(self, prompt, kwargs, self.astream_complete)
-        responses = self._runner.arun(calling, *_makers(calling, kwargs.get("shape")))
-        return seen.astream(_acompletions(responses))
+        calling = self._build_calling(_to_messages(prompt), kwargs)
+        seen = CallInstrumentation(self, prompt, kwargs, self.astream_complete)
+        responses = self._runner.arun(calling, *_choose_makers(calling, kwargs.get("shape")))
+        return seen.astream(_to_acompletions(responses))
 
     # -- tools ------------------------------------------------------------------------------
 
@@ -359,7 +370,7 @@ class LettaLLM(FunctionCallingLLM):
         elif user_msg is not None:
             messages.append(user_msg)
         # LlamaIndex' program asks for an object by offering one tool that stands for it.
-        shape = output_tool(tools)
+        shape = find_output_class(tools)
         given: dict[str, Any] = {} if shape is None else {"shape": Shape(shape)}
         if tools and (tool_required or shape is not None):
             # The agent has to call one of the tools: for an object that is the answer itself.
@@ -394,11 +405,11 @@ class LettaLLM(FunctionCallingLLM):
         calls = [b for b in response.message.blocks if isinstance(b, ToolCallBlock)]
         if not calls and error_on_no_tool_call:
             raise ValueError(f"Expected at least one tool call, but got {len(calls)} tool calls.")
-        return [_selection(call) for call in calls]
+        return [_to_selection(call) for call in calls]
 
     # -- structured output ------------------------------------------------------------------
 
-    @own_span
+    @manages_own_span
     def structured_predict(
         self, output_cls: type[Model], prompt: Any, llm_kwargs: Any = None, **prompt_args: Any
     ) -> Model:
@@ -421,22 +432,22 @@ class LettaLLM(FunctionCallingLLM):
         Raises:
             StructuredOutputError: The second answer is no such object either.
         """
-        asked = self._asking(output_cls, llm_kwargs)
+        asked = self._ask_for_object(output_cls, llm_kwargs)
         made = super().structured_predict(output_cls, prompt, llm_kwargs=asked, **prompt_args)
         return cast("Model", made)
 
-    @own_span
+    @manages_own_span
     async def astructured_predict(
         self, output_cls: type[Model], prompt: Any, llm_kwargs: Any = None, **prompt_args: Any
     ) -> Model:
         """Return an object of the class; see :meth:`structured_predict`."""
-        asked = self._asking(output_cls, llm_kwargs)
+        asked = self._ask_for_object(output_cls, llm_kwargs)
         made = await super().astructured_predict(
             output_cls, prompt, llm_kwargs=asked, **prompt_args
         )
         return cast("Model", made)
 
-    @own_span
+    @manages_own_span
     def stream_structured_predict(
         self, output_cls: type[Model], prompt: Any, llm_kwargs: Any = None, **prompt_args: Any
     ) -> Any:
@@ -453,24 +464,24 @@ class LettaLLM(FunctionCallingLLM):
         Raises:
             StructuredOutputError: The second answer is no such object either.
         """
-        asked = self._asking(output_cls, llm_kwargs)
+        asked = self._ask_for_object(output_cls, llm_kwargs)
         objects = super().stream_structured_predict(
             output_cls, prompt, llm_kwargs=asked, **prompt_args
         )
-        return good_at_last(objects, asked.get("shape"))
+        return end_with_valid(objects, asked.get("shape"))
 
-    @own_span
+    @manages_own_span
     async def astream_structured_predict(
         self, output_cls: type[Model], prompt: Any, llm_kwargs: Any = None, **prompt_args: Any
     ) -> Any:
         """Return a stream of the object; see :meth:`stream_structured_predict`."""
-        asked = self._asking(output_cls, llm_kwargs)
+        asked = self._ask_for_object(output_cls, llm_kwargs)
         objects = await super().astream_structured_predict(
             output_cls, prompt, llm_kwargs=asked, **prompt_args
         )
-        return agood_at_last(objects, asked.get("shape"))
+        return aend_with_valid(objects, asked.get("shape"))
 
-    def _asking(self, output_cls: type[Any], llm_kwargs: Any) -> dict[str, Any]:
+    def _ask_for_object(self, output_cls: type[Any], llm_kwargs: Any) -> dict[str, Any]:
         """Add to a call the object that its answer has to be.
 
         A program that works through a tool has told it already.
@@ -501,7 +512,7 @@ class LettaLLM(FunctionCallingLLM):
         return await super().apredict_and_call(tools, *args, **{"final": True, **kwargs})
 
 
-def _selection(call: ToolCallBlock) -> ToolSelection:
+def _to_selection(call: ToolCallBlock) -> ToolSelection:
     """Return a call as it is to be run; one whose arguments are no JSON object names no tool."""
     name, given = call.tool_name, call.tool_kwargs
     # LlamaIndex' error about an unknown tool names it, and so tells the fault.
@@ -513,7 +524,7 @@ def _selection(call: ToolCallBlock) -> ToolSelection:
     )
 
 
-def _makers(
+def _choose_makers(
     calling: Calling, shape: Shape | None
 ) -> tuple[Callable[[ResponseReader], ResponseMaker], Draft | None]:
     """Return the function that makes a stream's responses, and a draft for an object."""
@@ -525,23 +536,23 @@ def _makers(
     return partial(ObjectMaker, calling, ephemeral=ephemeral), draft
 
 
-def _response(calling: Calling, answer: Answer, shape: Any = None) -> ChatResponse:
+def _build_response(calling: Calling, answer: Answer, shape: Any = None) -> ChatResponse:
     """Return the whole answer, checked against the call's constraints.
 
     Raises:
         TurnFailedError: A call cannot be run, or the answer is not the object that was asked for.
     """
     if calling.constraints.final:
-        runnable(answer)
-    pieces = answer.pieces if shape is None else only_json(checked(calling, answer).pieces)
-    return response_of(answer.reader, pieces, ephemeral=calling.call.ephemeral)
+        require_runnable(answer)
+    pieces = answer.pieces if shape is None else keep_json(require_object(calling, answer).pieces)
+    return build_response(answer.reader, pieces, ephemeral=calling.call.ephemeral)
 
 
-def _prompt(prompt: str) -> list[ChatMessage]:
+def _to_messages(prompt: str) -> list[ChatMessage]:
     return [ChatMessage(role=MessageRole.USER, content=prompt)]
 
 
-def _completions(responses: ChatGen) -> Generator[CompletionResponse, None, None]:
+def _to_completions(responses: ChatGen) -> Generator[CompletionResponse, None, None]:
     """Yield the same responses for callers who asked with a prompt."""
     try:
         for response in responses:
@@ -550,7 +561,7 @@ def _completions(responses: ChatGen) -> Generator[CompletionResponse, None, None
         responses.close()
 
 
-async def _acompletions(responses: AsyncChatGen) -> AsyncGenerator[CompletionResponse, None]:
+async def _to_acompletions(responses: AsyncChatGen) -> AsyncGenerator[CompletionResponse, None]:
     """Yield the same responses for callers who asked with a prompt."""
     try:
         async for response in responses:

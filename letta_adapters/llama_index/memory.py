@@ -111,7 +111,7 @@ class History:
     memory: list[HistoryMessage]
 
     @classmethod
-    async def of(cls, messages: Sequence[ChatMessage], memory: BaseMemory) -> History:
+    async def read(cls, messages: Sequence[ChatMessage], memory: BaseMemory) -> History:
         """Read the memory behind the messages.
 
         Args:
@@ -127,10 +127,10 @@ class History:
         kept = await memory.aget_all()
         stored = [made[id(m)] if id(m) in made else to_entry(m) for m in kept]
         stored = [entry for entry in stored if entry.role != "system"]
-        return cls(list(messages), _undecorated(given, stored), stored)
+        return cls(list(messages), _undecorate(given, stored), stored)
 
 
-def _undecorated(
+def _undecorate(
     given: list[HistoryMessage], memory: Sequence[HistoryMessage]
 ) -> list[HistoryMessage]:
     """Return the history with the digests that its messages have in the memory.

@@ -73,32 +73,32 @@ def to_entry(message: ChatMessage) -> HistoryMessage:
     if role == "assistant":
         return HistoryMessage(
             "assistant",
-            _text_only(message, "assistant"),
+            _read_text(message, "assistant"),
             name=name,
             marker=Marker.from_dict(extra.get(MARKER_KEY)),
-            tool_calls=tuple(_calls(message)),
+            tool_calls=tuple(_read_calls(message)),
         )
     if role == "tool":
         return HistoryMessage(
             "tool",
-            _content(message),
+            _read_content(message),
             tool_call_id=str(extra.get("tool_call_id") or ""),
             is_error=bool(extra.get("is_error")),
-            decision=_decision(extra.get("decision")),
+            decision=_read_decision(extra.get("decision")),
             fact=bool(extra.get("fact")),
         )
     if role == "system":
-        return HistoryMessage("system", _text_only(message, "system"))
-    return HistoryMessage("user", _content(message), id=extra.get("id"), name=name)
+        return HistoryMessage("system", _read_text(message, "system"))
+    return HistoryMessage("user", _read_content(message), id=extra.get("id"), name=name)
 
 
-def _text_only(message: ChatMessage, role: str) -> str:
+def _read_text(message: ChatMessage, role: str) -> str:
     """Return all text of a message, without the separators that ``content`` puts between blocks.
 
     Raises:
         InvalidInputError: It holds an image, which only users and tools can show.
     """
-    parts = [part for block in message.blocks for part in _parts(block, keep_blank=True)]
+    parts = [part for block in message.blocks for part in _read_parts(block, keep_blank=True)]
     if not all(isinstance(part, TextContent) for part in parts):
         raise InvalidInputError(
             f"A message of the {role} holds an image; a Letta agent is shown images by users and "
@@ -108,11 +108,11 @@ def _text_only(message: ChatMessage, role: str) -> str:
     return "".join(part.text for part in parts if isinstance(part, TextContent))
 
 
-def _decision(value: Any) -> Allow | Deny | None:
+def _read_decision(value: Any) -> Allow | Deny | None:
     return None if value is None else normalise_decision(value)
 
 
-def _calls(message: ChatMessage) -> Iterable[PendingToolCall]:
+def _read_calls(message: ChatMessage) -> Iterable[PendingToolCall]:
     """Yield the tool calls in a message."""
     for block in message.blocks:
         if isinstance(block, ToolCallBlock):
@@ -124,9 +124,9 @@ def _calls(message: ChatMessage) -> Iterable[PendingToolCall]:
             yield PendingToolCall(block.tool_call_id or "", block.tool_name, given)
 
 
-def _content(message: ChatMessage) -> str | list[dict[str, Any]]:
+def _read_content(message: ChatMessage) -> str | list[dict[str, Any]]:
     """Return a message's content: text, or parts in Letta's wire form if there are images."""
-    parts = [part for block in message.blocks for part in _parts(block)]
+    parts = [part for block in message.blocks for part in _read_parts(block)]
     if all(isinstance(part, TextContent) for part in parts):
         # LlamaIndex joins its text blocks with a new line.
         return "\n".join(part.text for part in parts if isinstance(part, TextContent))
@@ -134,15 +134,17 @@ def _content(message: ChatMessage) -> str | list[dict[str, Any]]:
     return wire if isinstance(wire, str) else list(wire)
 
 
-def _parts(block: Any, *, keep_blank: bool = False) -> list[TextContent | ImageContent]:
+def _read_parts(block: Any, *, keep_blank: bool = False) -> list[TextContent | ImageContent]:
     """Return a block as parts; a blank text, or a block that is a model's own affair, is none."""
     if isinstance(block, TextBlock):
         return [TextContent(block.text)] if keep_blank or block.text.strip() else []
     if isinstance(block, ImageBlock):
-        return [_image(block)]
+        return [_read_image(block)]
     if isinstance(block, CitableBlock):
         # A citable block is a document's excerpt, which the agent reads as its parts.
-        return [part for inner in block.content for part in _parts(inner, keep_blank=keep_blank)]
+        return [
+            part for inner in block.content for part in _read_parts(inner, keep_blank=keep_blank)
+        ]
     kind = str(getattr(block, "block_type", type(block).__name__))
     if kind in _SILENT or isinstance(block, ThinkingBlock | ToolCallBlock):
         return []
@@ -152,7 +154,7 @@ def _parts(block: Any, *, keep_blank: bool = False) -> list[TextContent | ImageC
     )
 
 
-def _image(block: ImageBlock) -> ImageContent:
+def _read_image(block: ImageBlock) -> ImageContent:
     """Return an image block as Letta's image."""
     if block.url is not None and block.image is None:
         # A URL is passed on as it is: the image need not be loaded here.
@@ -164,7 +166,7 @@ def _image(block: ImageBlock) -> ImageContent:
     return image_from_bytes(data if isinstance(data, bytes) else str(data).encode())
 
 
-def tool_answer(output: ToolOutput) -> dict[str, Any]:
+def read_tool_output(output: ToolOutput) -> dict[str, Any]:
     """Return a tool's output as the fields of a tool message: its text, or all its blocks."""
     blocks = list(output.blocks)
     plain = all(isinstance(block, TextBlock) for block in blocks)
@@ -195,7 +197,7 @@ def to_wire_tools(tools: Sequence[BaseTool]) -> list[dict[str, Any]]:
     return made
 
 
-def assistant_message(
+def build_assistant_message(
     text: str,
     thinking: str = "",
     calls: Iterable[Any] = (),

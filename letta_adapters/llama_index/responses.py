@@ -14,7 +14,7 @@ from llama_index.core.base.llms.types import ChatMessage, ChatResponse, Completi
 
 from letta_adapters.chat import ChatEvent
 from letta_adapters.chat.response import STOPPED, Part, ResponseReader
-from letta_adapters.llama_index.messages import assistant_message
+from letta_adapters.llama_index.messages import build_assistant_message
 from letta_adapters.messages import ToolCallMessage
 
 
@@ -36,34 +36,34 @@ class ResponseMaker:
 
     def feed(self, event: ChatEvent) -> list[ChatResponse]:
         """Return the responses that an event of the call adds."""
-        return [made for piece in self._reader.read(event) for made in self._of(piece)]
+        return [made for piece in self._reader.read(event) for made in self._respond(piece)]
 
     def replay(self, pieces: Iterable[Part]) -> list[ChatResponse]:
         """Return all responses of a whole answer."""
-        return [made for piece in pieces for made in self._of(piece)] + self.finish()
+        return [made for piece in pieces for made in self._respond(piece)] + self.finish()
 
     def finish(self) -> list[ChatResponse]:
         """Return the last response: tool calls, usage, and where the answer was given."""
-        return [self.whole("")]
+        return [self.build("")]
 
-    def _of(self, piece: Part) -> list[ChatResponse]:
+    def _respond(self, piece: Part) -> list[ChatResponse]:
         """Return the responses of one piece; a tool that ran on the server has none of its own."""
         kind, value = piece
         if kind == "text":
             self._text += value
-            return [ChatResponse(message=self._message(), delta=value)]
+            return [ChatResponse(message=self._build_message(), delta=value)]
         if kind == "reasoning":
             self._thinking += value
             # A response has no field for reasoning; LlamaIndex' own integrations put it here too.
             extra = {"thinking_delta": value}
-            return [ChatResponse(message=self._message(), delta="", additional_kwargs=extra)]
-        self._server += server_tool(piece)
+            return [ChatResponse(message=self._build_message(), delta="", additional_kwargs=extra)]
+        self._server += describe_server_tool(piece)
         return []
 
-    def _message(self) -> ChatMessage:
-        return assistant_message(self._text, self._thinking)
+    def _build_message(self) -> ChatMessage:
+        return build_assistant_message(self._text, self._thinking)
 
-    def take(self, pieces: Iterable[Part]) -> ResponseMaker:
+    def add(self, pieces: Iterable[Part]) -> ResponseMaker:
         """Add pieces without a response for each; return this object."""
         for kind, value in pieces:
             if kind == "text":
@@ -71,10 +71,10 @@ class ResponseMaker:
             elif kind == "reasoning":
                 self._thinking += value
             else:
-                self._server += server_tool((kind, value))
+                self._server += describe_server_tool((kind, value))
         return self
 
-    def whole(self, delta: str | None = None) -> ChatResponse:
+    def build(self, delta: str | None = None) -> ChatResponse:
         """Return the complete answer.
 
         Args:
@@ -84,10 +84,10 @@ class ResponseMaker:
         assert end is not None
         # The conversation is removed now, so no history can go on from this answer.
         marker = None if self._ephemeral and not end.marker.pending else end.marker
-        message = assistant_message(self._text, self._thinking, end.pending, marker)
+        message = build_assistant_message(self._text, self._thinking, end.pending, marker)
         if end.pending:
             # LlamaIndex' programs look for the calls of a stream here.
-            message.additional_kwargs["tool_calls"] = [_as_openai(call) for call in end.pending]
+            message.additional_kwargs["tool_calls"] = [_to_openai(call) for call in end.pending]
         raw: dict[str, Any] = {
             "stop_reason": STOPPED if self._reader.stopped else end.stop_reason,
             "agent_id": end.agent_id,
@@ -97,20 +97,20 @@ class ResponseMaker:
         }
         if self._server:
             raw["server_tools"] = self._server
-        counts = {} if end.usage is None else usage_of(end.usage)
+        counts = {} if end.usage is None else count_tokens(end.usage)
         if counts:
             raw["usage"] = counts
         extra = {**counts, "stop_reason": raw["stop_reason"]}
         return ChatResponse(message=message, raw=raw, delta=delta, additional_kwargs=extra)
 
 
-def _as_openai(call: ToolCallMessage) -> dict[str, Any]:
+def _to_openai(call: ToolCallMessage) -> dict[str, Any]:
     """Return a tool call in OpenAI's form, which LlamaIndex' programs read."""
     function = {"name": call.tool_name, "arguments": call.raw_arguments}
     return {"id": call.tool_call_id, "type": "function", "function": function}
 
 
-def usage_of(usage: Any) -> dict[str, int]:
+def count_tokens(usage: Any) -> dict[str, int]:
     """Return token counts under the names that LlamaIndex' handlers look for."""
     made = {
         "prompt_tokens": usage.prompt_tokens,
@@ -125,7 +125,7 @@ def usage_of(usage: Any) -> dict[str, int]:
     return made | {name: value for name, value in details.items() if value is not None}
 
 
-def server_tool(piece: Part) -> list[dict[str, Any]]:
+def describe_server_tool(piece: Part) -> list[dict[str, Any]]:
     """Return the entry of a response's ``raw`` about a tool that the agent ran itself."""
     kind, value = piece
     if kind == "server_call":
@@ -137,9 +137,11 @@ def server_tool(piece: Part) -> list[dict[str, Any]]:
     return []
 
 
-def response_of(reader: ResponseReader, pieces: Iterable[Part], *, ephemeral: bool) -> ChatResponse:
+def build_response(
+    reader: ResponseReader, pieces: Iterable[Part], *, ephemeral: bool
+) -> ChatResponse:
     """Return a whole answer that was not streamed."""
-    return ResponseMaker(reader, ephemeral=ephemeral).take(pieces).whole()
+    return ResponseMaker(reader, ephemeral=ephemeral).add(pieces).build()
 
 
 def as_completion(response: ChatResponse) -> CompletionResponse:

@@ -17,7 +17,7 @@ from llama_index.core.workflow import Context
 from letta_adapters.backends.base import Conversation
 from letta_adapters.chat import HistoryMessage, Marker, ResponseCompleted
 from letta_adapters.chat.history import digest_inputs
-from letta_adapters.llama_index.messages import MARKER_KEY, assistant_message, to_entries
+from letta_adapters.llama_index.messages import MARKER_KEY, build_assistant_message, to_entries
 from letta_adapters.messages import ToolCallMessage
 
 NOT_RUN: Final = "Not run: the run that asked for this call ended before it could."
@@ -74,22 +74,22 @@ class AgentState:
     @classmethod
     async def load(cls, ctx: Context, name: str) -> AgentState:
         """Return the state in the context's store; a new one if there is none."""
-        stored = await ctx.store.get(_path(name), default=None)
+        stored = await ctx.store.get(_make_key(name), default=None)
         if not stored:
             return cls(name)
         # A state of another version may have more fields or fewer.
         known = {key: value for key, value in stored.items() if key in cls.__slots__}
-        known["said"] = _messages(stored["said"])
-        known["earlier"] = [(at, _messages(said)) for at, said in stored.get("earlier") or ()]
+        known["said"] = _load_messages(stored["said"])
+        known["earlier"] = [(at, _load_messages(said)) for at, said in stored.get("earlier") or ()]
         return cls(**known)
 
     async def save(self, ctx: Context) -> None:
         """Put the state back into the context's store."""
         # Messages are pydantic models, which `asdict` would not turn into JSON.
         plain = asdict(replace(self, said=[], earlier=[]))
-        plain["said"] = _dumped(self.said)
-        plain["earlier"] = [[at, _dumped(said)] for at, said in self.earlier]
-        await ctx.store.set(_path(self.name), plain)
+        plain["said"] = _dump_messages(self.said)
+        plain["earlier"] = [[at, _dump_messages(said)] for at, said in self.earlier]
+        await ctx.store.set(_make_key(self.name), plain)
 
     # -- one run after another --------------------------------------------------------------
 
@@ -110,7 +110,7 @@ class AgentState:
                 was asked is about a call that certainly did not run.
         """
         self.close(why)
-        for message in self._unsent():
+        for message in self._list_unsent():
             # Decided, but never sent: the agent did not get to run the tool.
             if message.additional_kwargs.pop("decision", None) is not None:
                 message.blocks = ChatMessage(content=NOT_RUN).blocks
@@ -131,7 +131,7 @@ class AgentState:
             self.answers[call["tool_id"]] = {"content": text, "is_error": True, "fact": True}
         self._tell_when_complete()
 
-    def _unsent(self) -> list[ChatMessage]:
+    def _list_unsent(self) -> list[ChatMessage]:
         """Return the tools' results that no answer of the agent follows."""
         at = max(
             (i for i, m in enumerate(self.said) if m.role == MessageRole.ASSISTANT), default=-1
@@ -160,7 +160,7 @@ class AgentState:
         if any(entry.marker is not None for entry in memory):
             return True
         # Without such an answer the memory has to begin like the history of the last turn.
-        return not self.kept and (not self.seen or _place_after(self.seen, memory) is not None)
+        return not self.kept and (not self.seen or _find_place(self.seen, memory) is not None)
 
     def forget(self) -> list[Marker]:
         """Forget the conversation: the context was given another history.
@@ -168,7 +168,7 @@ class AgentState:
         Returns:
             The marker of a turn that still waits for answers, if there is one.
         """
-        last = [_marker_of(said) for _, said in self.earlier[-1:]]
+        last = [_find_marker(said) for _, said in self.earlier[-1:]]
         self.earlier = []
         self.sent = None
         self.kept = False
@@ -177,7 +177,7 @@ class AgentState:
 
     # -- what is sent -----------------------------------------------------------------------
 
-    def entries(self, given: Sequence[HistoryMessage]) -> list[HistoryMessage]:
+    def build_entries(self, given: Sequence[HistoryMessage]) -> list[HistoryMessage]:
         """Return the whole history: that of the memory, with all messages that it does not have.
 
         Args:
@@ -194,13 +194,13 @@ class AgentState:
         done = 0
         # Messages of runs that ended early go back to the place in the history where they belong.
         for at, said in self.earlier:
-            place = _place_after(at, history) or _first(history)
+            place = _find_place(at, history) or _find_first(history)
             whole += history[done:place]
             whole += to_entries(said)
             done = max(done, place)
         return [*whole, *history[done:], *to_entries(self.said)]
 
-    def sends(
+    def note_sending(
         self, entries: Sequence[HistoryMessage], where: Conversation, key: str | None
     ) -> None:
         """Note a message about to go out: until its answer is there it may have been accepted.
@@ -210,7 +210,7 @@ class AgentState:
             where: The conversation it goes to.
             key: The key of the call.
         """
-        new = entries[_after_marker(entries) :]
+        new = entries[_find_new(entries) :]
         self.sent = {
             "agent_id": where.agent_id,
             "conversation_id": where.conversation_id,
@@ -219,10 +219,10 @@ class AgentState:
             "results": {e.tool_call_id: e.text for e in new if e.role == "tool"},
         }
 
-    def without_sent(self, entries: list[HistoryMessage]) -> list[HistoryMessage]:
+    def mark_known(self, entries: list[HistoryMessage]) -> list[HistoryMessage]:
         """Return the history with those messages marked as known that the conversation holds."""
         left = list(self.sent["digests"]) if self.sent else []
-        for at in range(_after_marker(entries), len(entries)):
+        for at in range(_find_new(entries), len(entries)):
             if entries[at].role != "system" and entries[at].digest() in left:
                 # Each stored message stands for one of the history: a text may have been said
                 # twice.
@@ -232,7 +232,7 @@ class AgentState:
 
     # -- what came --------------------------------------------------------------------------
 
-    def heard(
+    def take_answer(
         self,
         given: Sequence[HistoryMessage],
         text: str,
@@ -254,14 +254,14 @@ class AgentState:
         marker = end.marker
         if self.earlier and not any(message.role == MessageRole.ASSISTANT for message in self.said):
             # The first answer after a run that ended early: the memory lacks that run's messages.
-            marker = _as_seen_by(given, marker)
-        self.said.append(assistant_message(text, thinking, end.pending, marker))
+            marker = _fit_marker(given, marker)
+        self.said.append(build_assistant_message(text, thinking, end.pending, marker))
         self.conversation_id = end.conversation_id
         self.raw = raw
         self.sent = None
         self.answers = {}
         self.complete = not end.pending
-        self.pending = [_pending(call, details) for call in end.pending]
+        self.pending = [_dump_call(call, details) for call in end.pending]
         for call in self.pending:
             if call["question"]:
                 # The model may give two calls one id: they are two questions all the same.
@@ -284,18 +284,18 @@ class AgentState:
     @property
     def asked(self) -> bool:
         """Return whether there is a question for a person that has no answer yet."""
-        return bool(self.questions())
+        return bool(self.list_questions())
 
-    def questions(self) -> list[dict[str, Any]]:
+    def list_questions(self) -> list[dict[str, Any]]:
         """Return calls that ask whether a tool of the agent's own may run, not yet decided."""
         return [c for c in self.pending if c["question"] and c["tool_id"] not in self.answers]
 
-    def decided(self, tool_id: str, decision: dict[str, Any]) -> None:
+    def take_decision(self, tool_id: str, decision: dict[str, Any]) -> None:
         """Take a person's decision about a call."""
         self.answers[tool_id] = {"decision": decision}
         self._tell_when_complete()
 
-    def answered(self, tool_id: str, output: dict[str, Any]) -> None:
+    def take_result(self, tool_id: str, output: dict[str, Any]) -> None:
         """Take the output of one of your tools (``content`` or ``blocks``, ``is_error``)."""
         self.answers[tool_id] = output
         self._tell_when_complete()
@@ -318,7 +318,7 @@ class AgentState:
             )
         self.pending = []
 
-    def waiting_for(self, own: frozenset[str]) -> list[ToolSelection] | None:
+    def list_runnable(self, own: frozenset[str]) -> list[ToolSelection] | None:
         """Return the calls to run now; ``None`` when the agent is to be asked (or is done)."""
         if self.complete or self.pending:
             return [
@@ -332,7 +332,7 @@ class AgentState:
             ]
         return None
 
-    def output(self, name: str, calls: list[ToolSelection]) -> AgentOutput:
+    def build_output(self, name: str, calls: list[ToolSelection]) -> AgentOutput:
         """Return the output of the step."""
         # Results of tools may stand behind the agent's last message.
         response = next(m for m in reversed(self.said) if m.role == MessageRole.ASSISTANT)
@@ -340,9 +340,9 @@ class AgentState:
             response=response, tool_calls=calls, raw=self.raw, current_agent_name=name
         )
 
-    def open_end(self) -> ResponseCompleted | None:
+    def find_open_end(self) -> ResponseCompleted | None:
         """Return the end of the turn that still waits, to be given up."""
-        marker = _marker_of(self.said)
+        marker = _find_marker(self.said)
         if not self.pending or marker is None:
             return None
         calls = tuple(
@@ -351,7 +351,7 @@ class AgentState:
         )
         return ResponseCompleted(marker, calls)
 
-    def stands_at(self, marker: Marker) -> None:
+    def move_to(self, marker: Marker) -> None:
         """Note the conversation's newest message after its turn was given up."""
         for message in reversed(self.said):
             if message.role == MessageRole.ASSISTANT:
@@ -359,25 +359,25 @@ class AgentState:
                 return
 
 
-def _path(name: str) -> str:
+def _make_key(name: str) -> str:
     """Return the key in the store, which takes a dot for a step into a nested value."""
     return f"letta:{name.replace('%', '%25').replace('.', '%2E')}"
 
 
-def _messages(stored: Sequence[Any]) -> list[ChatMessage]:
+def _load_messages(stored: Sequence[Any]) -> list[ChatMessage]:
     return [ChatMessage.model_validate(message) for message in stored]
 
 
-def _dumped(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+def _dump_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     return [message.model_dump(mode="json") for message in messages]
 
 
-def _after_marker(entries: Sequence[HistoryMessage]) -> int:
+def _find_new(entries: Sequence[HistoryMessage]) -> int:
     """Return the index behind the newest answer of an agent."""
     return max((i + 1 for i, e in enumerate(entries) if e.marker is not None), default=0)
 
 
-def _marker_of(said: Sequence[ChatMessage]) -> Marker | None:
+def _find_marker(said: Sequence[ChatMessage]) -> Marker | None:
     """Return the newest marker in these messages."""
     for message in reversed(said):
         if message.role == MessageRole.ASSISTANT:
@@ -385,16 +385,16 @@ def _marker_of(said: Sequence[ChatMessage]) -> Marker | None:
     return None
 
 
-def _as_seen_by(given: Sequence[HistoryMessage], marker: Marker) -> Marker:
+def _fit_marker(given: Sequence[HistoryMessage], marker: Marker) -> Marker:
     """Return the marker as the next history needs it, which lacks the messages of earlier runs."""
-    at = 0 if marker.previous is None else _after_marker(given)
+    at = 0 if marker.previous is None else _find_new(given)
     inputs, earlier = digest_inputs([entry for entry in given[at:] if entry.role != "system"])
     before = given[at - 1].marker if at else None
     previous = before.key if before is not None else None
     return replace(marker, inputs=inputs, earlier=earlier, previous=previous)
 
 
-def _place_after(digests: Sequence[str], history: Sequence[HistoryMessage]) -> int | None:
+def _find_place(digests: Sequence[str], history: Sequence[HistoryMessage]) -> int | None:
     """Return the index behind the messages that an earlier run had been given.
 
     A run adds at least one message of its own, so it is never the end. ``None``: the history has
@@ -410,12 +410,12 @@ def _place_after(digests: Sequence[str], history: Sequence[HistoryMessage]) -> i
     return None
 
 
-def _first(history: Sequence[HistoryMessage]) -> int:
+def _find_first(history: Sequence[HistoryMessage]) -> int:
     """Return the index of the first message that is no system message."""
     return next((i for i, e in enumerate(history) if e.role != "system"), len(history))
 
 
-def _pending(call: ToolCallMessage, details: dict[str, Any]) -> dict[str, Any]:
+def _dump_call(call: ToolCallMessage, details: dict[str, Any]) -> dict[str, Any]:
     """Return a call as the state keeps it."""
     return {
         "tool_id": call.tool_call_id,

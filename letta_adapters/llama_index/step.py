@@ -26,11 +26,11 @@ from letta_adapters.llama_index.instrumentation import (
     ServerTool,
     Span,
     dispatcher,
-    listening,
-    tool_span,
-    tracing,
+    has_event_handlers,
+    has_span_handlers,
+    open_tool_span,
 )
-from letta_adapters.llama_index.responses import usage_of
+from letta_adapters.llama_index.responses import count_tokens
 from letta_adapters.llama_index.state import AgentState
 from letta_adapters.messages import ToolResultMessage
 
@@ -64,7 +64,7 @@ class StepReader:
         self._thinking: list[str] = []
         self._called: dict[str, ToolCall] = {}
         self._results: list[ToolCallResult] = []
-        self._heard, self._traced = listening(), tracing()
+        self._heard, self._traced = has_event_handlers(), has_span_handlers()
         self._spans: dict[str, Span] = {}
 
     async def read(self, events: AsyncIterable[ChatEvent], *, coalesce: bool) -> None:
@@ -84,7 +84,7 @@ class StepReader:
         for span in self._spans.values():  # its result was not told
             span.end(None)
         # The calls are known only now: one more event of the stream tells them.
-        if self._calls():
+        if self._list_calls():
             self._stream("", None)
 
     async def _read(self, events: AsyncIterable[ChatEvent]) -> None:
@@ -98,7 +98,7 @@ class StepReader:
 
     async def _read_batches(self, events: AsyncIterable[ChatEvent]) -> None:
         """Write one event for all tokens that are there."""
-        async for batch in _batches(events):
+        async for batch in _read_ready(events):
             self._write(_joined([p for event in batch for p in self._reader.read(event)]))
 
     def _write(self, pieces: Any) -> None:
@@ -120,7 +120,7 @@ class StepReader:
                 self._ctx.write_event_to_stream(call)
                 self._observe(call)
             elif kind == "server_result":
-                self._result(value)
+                self._write_result(value)
 
     def _stream(self, delta: str, thinking: str | None) -> None:
         """Write the text so far to the stream, if tokens are wanted."""
@@ -132,11 +132,11 @@ class StepReader:
                 response=self._text,
                 current_agent_name=self._name,
                 thinking_delta=thinking,
-                tool_calls=self._calls(),
+                tool_calls=self._list_calls(),
             )
         )
 
-    def _calls(self) -> list[ToolSelection]:
+    def _list_calls(self) -> list[ToolSelection]:
         """Return the calls that the workflow is going to run; they are known at the end."""
         return [
             ToolSelection(
@@ -148,7 +148,7 @@ class StepReader:
             if call.tool_name in self._own
         ]
 
-    def _result(self, result: ToolResultMessage) -> None:
+    def _write_result(self, result: ToolResultMessage) -> None:
         """Write the result of a tool that the agent ran itself."""
         call = self._called.get(result.tool_call_id)
         kwargs = call.tool_kwargs if call else {}
@@ -176,7 +176,7 @@ class StepReader:
         tool = ServerTool(call.tool_name)
         span_id = active_span_id.get() or ""
         if self._traced:
-            span = self._spans[call.tool_id] = tool_span(tool, call.tool_kwargs)
+            span = self._spans[call.tool_id] = open_tool_span(tool, call.tool_kwargs)
             span_id = span.id
         # Reported as LlamaIndex reports the tools of its own agents.
         if self._heard:
@@ -216,9 +216,9 @@ class StepReader:
         }
         # A context stores JSON only, and a server's data may hold anything.
         plain = json.loads(json.dumps(questions, default=str))
-        state.heard(given, self._text, "".join(self._thinking), end, _raw(end), plain)
+        state.take_answer(given, self._text, "".join(self._thinking), end, _raw(end), plain)
 
-    def response(self, message: ChatMessage) -> ChatResponse:
+    def build_response(self, message: ChatMessage) -> ChatResponse:
         """Return the turn as an LLM's answer, for whoever watches LLM calls."""
         raw = _raw(self._end)
         extra = {**raw.get("usage", {}), "stop_reason": raw["stop_reason"]}
@@ -239,7 +239,7 @@ def _raw(end: ResponseCompleted) -> dict[str, Any]:
         "stop_reason": end.stop_reason,
         "model": end.model,
     }
-    return made | ({} if end.usage is None else {"usage": usage_of(end.usage)})
+    return made | ({} if end.usage is None else {"usage": count_tokens(end.usage)})
 
 
 def _joined(pieces: list[Part]) -> list[Part]:
@@ -253,7 +253,7 @@ def _joined(pieces: list[Part]) -> list[Part]:
     return made
 
 
-async def _batches(events: AsyncIterable[ChatEvent]) -> AsyncIterator[list[ChatEvent]]:
+async def _read_ready(events: AsyncIterable[ChatEvent]) -> AsyncIterator[list[ChatEvent]]:
     """Yield all events that are there by now, each time the consumer comes for more."""
     ready: list[ChatEvent] = []
     news = asyncio.Event()

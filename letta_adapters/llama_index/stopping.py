@@ -26,7 +26,7 @@ from letta_adapters.chat.request import ChatRequest
 from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.chat.runner import ChatRunner, Drafter, Maker
 from letta_adapters.llama_index._compat import MEMORY
-from letta_adapters.llama_index.contexts import has_reached_limit, run_of
+from letta_adapters.llama_index.contexts import has_reached_limit, identify_run
 from letta_adapters.llama_index.llm import LettaLLM
 from letta_adapters.llama_index.messages import to_entries
 from letta_adapters.llama_index.state import LIMIT, AgentState
@@ -64,7 +64,7 @@ class _LastWords(ChatRunner):
         try:
             return await super().aanswer(calling)
         except BaseException:
-            await _keep(calling)
+            await _save_state(calling)
             raise
 
     async def arun(
@@ -80,11 +80,11 @@ class _LastWords(ChatRunner):
                 async for response in responses:
                     yield response
         except BaseException:
-            await _keep(calling)
+            await _save_state(calling)
             raise
 
 
-async def _keep(calling: Calling) -> None:
+async def _save_state(calling: Calling) -> None:
     """Save the state even if the task is being cancelled: the message may have been accepted."""
     if isinstance(calling, _LastWord):
         await asyncio.shield(calling.state.save(calling.ctx))
@@ -101,7 +101,7 @@ class _AgentLLM(LettaLLM):
         return "letta_agent_llm"
 
     @classmethod
-    def of(cls, agent: _Speaker, **fields: Any) -> _AgentLLM:
+    def for_agent(cls, agent: _Speaker, **fields: Any) -> _AgentLLM:
         """Return the LLM of this agent."""
         made = cls(**fields)
         made._agent = agent
@@ -109,30 +109,32 @@ class _AgentLLM(LettaLLM):
         made._runner = _LastWords(made._runner.caller, made.max_retries)
         return made
 
-    async def _acalling(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> Calling:
+    async def _abuild_calling(
+        self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
+    ) -> Calling:
         """Return the call of an asynchronous chat; of a run out of steps, its last word."""
-        ctx, agent = _step_context(), self._agent
+        ctx, agent = _find_step_context(), self._agent
         if ctx is None or agent is None or not await has_reached_limit(ctx):
-            return self._calling(messages, kwargs)
+            return self._build_calling(messages, kwargs)
         state = await AgentState.load(ctx, agent.name)
         # The context's run is not one that this agent took part in.
-        if state.run_id != await run_of(ctx):
-            return self._calling(messages, kwargs)
-        call = await self._last_word(agent, ctx, state, messages)
+        if state.run_id != await identify_run(ctx):
+            return self._build_calling(messages, kwargs)
+        call = await self._build_last_word(agent, ctx, state, messages)
         return _LastWord(call, ctx=ctx, state=state)
 
-    async def _last_word(
+    async def _build_last_word(
         self, agent: _Speaker, ctx: Context, state: AgentState, messages: Sequence[ChatMessage]
     ) -> ChatRequest:
         """Close the run's open calls and return the call for its last word."""
         caller = self._runner.caller
-        end = state.open_end()
-        kind = await caller.arun(_kind)
+        end = state.find_open_end()
+        kind = await caller.arun(_read_kind)
         if end is not None and not has(kind, "durable_pending_calls"):
             # A turn that is resumed there would go on with its tools, and be told nothing else.
-            state.stands_at((await caller.aabandon(end)).marker)
+            state.move_to((await caller.aabandon(end)).marker)
         state.close(LIMIT)
-        entries = state.entries(to_entries(messages))
+        entries = state.build_entries(to_entries(messages))
         # The memory gets the messages before anything is sent, because the run may be stopped
         # again.
         memory = await ctx.store.get(MEMORY)
@@ -144,20 +146,20 @@ class _AgentLLM(LettaLLM):
             agent_id=agent.agent_id,
             conversation_id=agent.conversation_id,
             model=agent.model,
-            settings=self._settings({}),
+            settings=self._choose_settings({}),
             max_steps=agent.max_steps,
             timeout=self.timeout,
             on_mismatch=agent.on_mismatch,
             session=self._session,
-            on_send=partial(state.sends, entries),
+            on_send=partial(state.note_sending, entries),
         )
 
 
-async def _kind(client: Any) -> str:
+async def _read_kind(client: Any) -> str:
     return str(client.backend.kind)
 
 
-def _step_context() -> Context | None:
+def _find_step_context() -> Context | None:
     """Return the context of the workflow's step that this is part of, if it is part of one."""
     try:
         return Context.get_step_context()

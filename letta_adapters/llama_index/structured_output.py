@@ -20,7 +20,7 @@ from letta_adapters.chat.constraints import Calling, Constraints, find_json, wit
 from letta_adapters.chat.response import Answer, Part
 from letta_adapters.errors import TurnFailedError
 from letta_adapters.llama_index._compat import OBJECT_TOOL
-from letta_adapters.llama_index.messages import assistant_message
+from letta_adapters.llama_index.messages import build_assistant_message
 from letta_adapters.llama_index.responses import ResponseMaker
 
 
@@ -30,7 +30,7 @@ class StructuredOutputError(TurnFailedError, ValueError):
     default_code = "invalid_structured_output"
 
 
-def output_tool(tools: Sequence[BaseTool]) -> type[BaseModel] | None:
+def find_output_class(tools: Sequence[BaseTool]) -> type[BaseModel] | None:
     """Return the class whose object the only tool stands for, if it stands for one.
 
     Nobody answers such a call: its arguments are the result.
@@ -43,7 +43,7 @@ def output_tool(tools: Sequence[BaseTool]) -> type[BaseModel] | None:
     return schema if made_by == OBJECT_TOOL and isinstance(schema, type) else None
 
 
-def with_shape(
+def add_shape(
     constraints: Constraints, wanted: Shape, tools: Sequence[Mapping[str, Any]]
 ) -> Constraints:
     """Return the constraints for an object of this class: one bad answer may be mended.
@@ -58,25 +58,25 @@ def with_shape(
     return made if name is not None else replace(made, note=constraints.note)
 
 
-def unbroken(constraints: Constraints) -> Constraints:
+def forbid_broken_calls(constraints: Constraints) -> Constraints:
     """Return the constraints for calls that can be run: one that cannot may be mended once."""
     before = constraints.check
 
     # The constraint that was there comes first: its complaint tells more than a broken call's.
     def check(answer: Answer) -> str | None:
         problem = before(answer) if before is not None else None
-        return problem or _broken(answer) or None
+        return problem or _find_broken_call(answer) or None
 
     return replace(constraints, check=check)
 
 
-def runnable(answer: Answer) -> Answer:
+def require_runnable(answer: Answer) -> Answer:
     """Return the answer if all of its calls can be run.
 
     Raises:
         TurnFailedError: The arguments of one are no JSON object, also after it was to be mended.
     """
-    problem = _broken(answer)
+    problem = _find_broken_call(answer)
     if not problem:
         return answer
     raise TurnFailedError(
@@ -87,12 +87,12 @@ def runnable(answer: Answer) -> Answer:
     )
 
 
-def _broken(answer: Answer) -> str:
+def _find_broken_call(answer: Answer) -> str:
     """Return the fault of the first call whose arguments are no JSON object; ``""`` without one."""
     return next((call.problem for call in answer.reader.tool_calls if call.problem), "")
 
 
-def checked(calling: Calling, answer: Answer) -> Answer:
+def require_object(calling: Calling, answer: Answer) -> Answer:
     """Return the answer if it meets the constraints.
 
     Raises:
@@ -109,7 +109,7 @@ def checked(calling: Calling, answer: Answer) -> Answer:
     )
 
 
-def only_json(pieces: Iterable[Part]) -> list[Part]:
+def keep_json(pieces: Iterable[Part]) -> list[Part]:
     """Return an answer whose text is the object alone, without a model's words around it."""
     pieces = list(pieces)
     text = "".join(value for kind, value in pieces if kind == "text")
@@ -135,7 +135,7 @@ class Shape:
         return self.made
 
 
-def good_at_last(objects: Generator[Any, None, None], shape: Shape | None) -> Any:
+def end_with_valid(objects: Generator[Any, None, None], shape: Shape | None) -> Any:
     """Yield the objects, and at the end the valid one.
 
     LlamaIndex keeps whichever object of a stream has more fields, also where an answer was mended.
@@ -148,8 +148,8 @@ def good_at_last(objects: Generator[Any, None, None], shape: Shape | None) -> An
         yield shape.made
 
 
-async def agood_at_last(objects: AsyncGenerator[Any, None], shape: Shape | None) -> Any:
-    """Yield the objects; see :func:`good_at_last`."""
+async def aend_with_valid(objects: AsyncGenerator[Any, None], shape: Shape | None) -> Any:
+    """Yield the objects; see :func:`end_with_valid`."""
     last: Any = None
     async with aclosing(objects):
         async for last in objects:
@@ -180,15 +180,15 @@ class Draft:
             # A complete object first: text behind it would make the whole text no JSON.
             found, _ = json.JSONDecoder().raw_decode(self._text[start:])
         except ValueError:
-            found = _begun(self._text[start:])
+            found = _parse_partial(self._text[start:])
         # Many tokens add nothing to the data yet; a response for each would only repeat it.
         if not isinstance(found, dict) or found == self._shown:
             return []
         self._shown = found
-        return [ChatResponse(message=assistant_message(json.dumps(found)), delta="")]
+        return [ChatResponse(message=build_assistant_message(json.dumps(found)), delta="")]
 
 
-def _begun(text: str) -> Any:
+def _parse_partial(text: str) -> Any:
     """Return the data of a JSON text that is not at its end; ``None`` where that is no JSON."""
     try:
         return parse_partial_json(text)
@@ -209,5 +209,5 @@ class ObjectMaker(ResponseMaker):
         Raises:
             StructuredOutputError: It is not the object that was asked for.
         """
-        answer = checked(self._calling, Answer(self._reader, tuple(pieces)))
-        return super().replay(only_json(answer.pieces))
+        answer = require_object(self._calling, Answer(self._reader, tuple(pieces)))
+        return super().replay(keep_json(answer.pieces))
