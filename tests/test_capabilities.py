@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,15 @@ from letta_adapters import MemoryBlock, UnsupportedOptionError
 from letta_adapters.backends.app_server.agents import _check_blocks
 from letta_adapters.backends.app_server.options import refuse
 from letta_adapters.backends.capabilities import (
-    CAPABILITIES,
+    LETTA_CODE,
     LETTA_CODE_LIMITS,
-    MEANINGS,
+    LETTA_CODE_ON_API,
     OPTION_SUPPORT,
+    REST,
+    Capabilities,
     capability_table,
     check_supported,
-    has,
+    describe_capabilities,
     option_table,
 )
 from letta_adapters.options import AgentOptions, SessionOptions
@@ -64,12 +67,15 @@ def test_the_documented_tables_are_the_codes() -> None:
     assert capability_table() in text
 
 
-def test_every_capability_is_explained() -> None:
-    assert CAPABILITIES.keys() == MEANINGS.keys()
-    assert (has("rest", "durable_pending_calls"), has("local", "durable_pending_calls")) == (
-        True,
-        False,
-    )
+def test_every_capability_says_what_it_means_and_what_others_do() -> None:
+    meanings = describe_capabilities()
+    assert list(meanings) == [field.name for field in fields(Capabilities)]
+    assert {name: text for name, text in meanings.items() if len(text) != 2} == {}
+
+
+def test_calls_that_wait_are_durable_on_the_letta_api_alone() -> None:
+    backends = (REST, LETTA_CODE, LETTA_CODE_ON_API)
+    assert [backend.durable_pending_calls for backend in backends] == [True, False, False]
 
 
 @pytest.mark.parametrize(

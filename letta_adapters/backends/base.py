@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
 from letta_adapters._utils.checks import AGENT, CONVERSATION, checked_id
+from letta_adapters.backends.capabilities import Capabilities
 from letta_adapters.backends.config import RuntimeStatus
 from letta_adapters.engine.turn_state import TurnState
 from letta_adapters.errors import InvalidInputError, TurnFailedError
@@ -305,8 +306,8 @@ class Backend(Protocol):
     turn_timeout: float | None
 
     @property
-    def kind(self) -> str:
-        """The name under which :data:`CAPABILITIES` has it."""
+    def capabilities(self) -> Capabilities:
+        """What it can do; of an App Server that is known for sure once it is connected."""
 
     async def create_agent(self, options: AgentOptions) -> str: ...
     async def update_agent(

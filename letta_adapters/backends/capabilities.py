@@ -7,7 +7,11 @@ Internal: not part of the public API.
 
 from __future__ import annotations
 
+import ast
+import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final
 
 from pydantic import BaseModel
@@ -59,106 +63,180 @@ REST_LIMITS: Final[Mapping[str, str]] = {
     "model": "for a session: not on the default conversation",
     "system_prompt": "for an agent only",
 }
-# The kind of Letta Code over agents that live on a Letta API: ``Local(api=...)``, or such an App
-# Server.
-ON_API = "api"
-# Properties of conversations that are no options, each with the kinds of backend that have it.
-_ANY_CODE = (*_LETTA_CODE, ON_API)
-CAPABILITIES: Mapping[str, tuple[str, ...]] = {
-    "durable_pending_calls": ("rest",),
-    "editable_server_tools": _ANY_CODE,
-    "exact_failures": ("rest", *_LETTA_CODE),
-    "failed_input_is_dropped": ("rest", ON_API),
-    "final_refusals": ("rest", ON_API),
-    "live_history": _LETTA_CODE,
-    "messages_of_any_role": ("rest",),
-    "model_settings": ("rest",),
-    "parallel_calls": _ANY_CODE,
-    "removable_conversations": ("rest",),
-    "shared_queue": _ANY_CODE,
-    "system_message_listed": ("rest", ON_API),
-    "tool_errors_listed": ("rest", ON_API),
-    "tools_told": ("rest", *_LETTA_CODE),
-    "usable_after_a_cut": ("rest", ON_API),
-    "whole_answers_only": ("rest", ON_API),
-}
-# The meaning of each capability, and how a backend is without it.
-MEANINGS: Final[Mapping[str, tuple[str, str]]] = {
-    "durable_pending_calls": (
-        "a tool call that waits for its caller survives a lost connection and a new process",
-        "it lives as long as its connection, 300 s at most; a later result goes in as a "
-        "labelled message",
-    ),
-    "editable_server_tools": (
-        "`can_use_tool` may change the input of a tool that the server runs",
-        "such a change ends the turn with `unsupported_option`",
-    ),
-    "exact_failures": (
-        "an answer cut at the model's output limit ends in `max_tokens_exceeded`, an empty account "
-        "in `insufficient_credits` (on `rest` without `include_partial_messages`: letta 0.16.8 "
-        "tells less while it streams tokens)",
-        "the cut answer looks like a shorter one, the empty account like a rate limit",
-    ),
-    "failed_input_is_dropped": (
-        "a turn whose first model call failed leaves nothing: it can be sent again",
-        "its message stays in the conversation (`result.input_stored` says so)",
-    ),
-    "final_refusals": (
-        "what a model provider refuses (a wrong key, a bad request) ends the turn at once",
-        "it is asked again, for about 35 s",
-    ),
-    "live_history": (
-        "`list_messages` shows a turn while it runs",
-        "it shows each step once it is done",
-    ),
-    "messages_of_any_role": (
-        "a history of others is stored as the messages it is",
-        "it is told as one labelled message",
-    ),
-    "model_settings": (
-        "a conversation can have a `temperature` and `max_tokens` of its own",
-        "refused by name: they are the agent's",
-    ),
-    "parallel_calls": (
-        "an agent's model may call several tools at once",
-        "one at a time, unless the agent's `model_settings` say `parallel_tool_calls`",
-    ),
-    "removable_conversations": (
-        "a conversation for one call is deleted afterwards",
-        "it is archived",
-    ),
-    "shared_queue": (
-        "a message waits while the turn of another client runs",
-        "`ConversationBusyError`; messages of one client wait on both",
-    ),
-    "system_message_listed": (
-        "the list of messages begins with the system message",
-        "it holds what was said, and no more",
-    ),
-    "tool_errors_listed": (
-        "the list of messages says that a client-side tool failed",
-        "it is listed as a success, with the error as its text",
-    ),
-    "tools_told": (
-        "`InitMessage.tools` names the agent's own tools (on Letta Code from a conversation's "
-        "second turn on)",
-        "it names those of the session alone",
-    ),
-    "usable_after_a_cut": (
-        "a conversation goes on after its connection was lost in the middle of a turn",
-        "the server holds the turn until it is restarted (`conversation_busy`); fork it",
-    ),
-    "whole_answers_only": (
-        "a stored answer is a whole one",
-        "what was said before a connection was lost is stored like an answer; the same call, made "
-        "again in this process, asks the agent to go on",
-    ),
-}
 
 
-def has(kind: str, capability: str) -> bool:
-    """Return whether conversations of that kind of backend have it; see ``docs/options.md``."""
-    return kind in CAPABILITIES[capability]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capabilities:
+    """Properties of a kind of backend that are no options; ``docs/options.md`` has their table.
+
+    The first paragraph of each says what a backend that has it does, the second what others do.
+    """
+
+    agents_optional: bool
+    """A conversation can be one between the user and a model, without an agent.
+
+    `agent_free` is refused.
+    """
+    connects_providers: bool
+    """`client.connect_provider` gives the server the key of a model provider.
+
+    Refused: the providers are configured where the server runs.
+    """
+    durable_pending_calls: bool
+    """A tool call that waits for its caller survives a lost connection and a new process.
+
+    It lives as long as its connection, 300 s at most; a later result goes in as a labelled message.
+    """
+    editable_server_tools: bool
+    """`can_use_tool` may change the input of a tool that the server runs.
+
+    Such a change ends the turn with `unsupported_option`.
+    """
+    exact_failures: bool
+    """An answer cut at the model's output limit ends in `max_tokens_exceeded`, an empty account in
+    `insufficient_credits` (on `rest` without `include_partial_messages`: letta 0.16.8 tells less
+    while it streams tokens).
+
+    The cut answer looks like a shorter one, the empty account like a rate limit.
+    """
+    failed_input_is_dropped: bool
+    """A turn whose first model call failed leaves nothing: it can be sent again.
+
+    Its message stays in the conversation (`result.input_stored` says so).
+    """
+    final_refusals: bool
+    """What a model provider refuses (a wrong key, a bad request) ends the turn at once.
+
+    It is asked again, for about 35 s.
+    """
+    live_history: bool
+    """`list_messages` shows a turn while it runs.
+
+    It shows each step once it is done.
+    """
+    messages_of_any_role: bool
+    """A history of others is stored as the messages it is.
+
+    It is told as one labelled message.
+    """
+    model_per_message: bool
+    """A message can be answered by another model than its conversation's.
+
+    The conversation is given that model, and its own one again before the next message.
+    """
+    model_settings: bool
+    """A conversation can have a `temperature` and `max_tokens` of its own.
+
+    Refused by name: they are the agent's.
+    """
+    parallel_calls: bool
+    """An agent's model may call several tools at once.
+
+    One at a time, unless the agent's `model_settings` say `parallel_tool_calls`.
+    """
+    removable_conversations: bool
+    """A conversation for one call is deleted afterwards.
+
+    It is archived.
+    """
+    shared_queue: bool
+    """A message waits while the turn of another client runs.
+
+    `ConversationBusyError`; messages of one client wait on both.
+    """
+    system_message_listed: bool
+    """The list of messages begins with the system message.
+
+    It holds what was said, and no more.
+    """
+    tool_errors_listed: bool
+    """The list of messages says that a client-side tool failed.
+
+    It is listed as a success, with the error as its text.
+    """
+    tools_told: bool
+    """`InitMessage.tools` names the agent's own tools (on Letta Code from a conversation's second
+    turn on).
+
+    It names those of the session alone.
+    """
+    usable_after_a_cut: bool
+    """A conversation goes on after its connection was lost in the middle of a turn.
+
+    The server holds the turn until it is restarted (`conversation_busy`); fork it.
+    """
+    whole_answers_only: bool
+    """A stored answer is a whole one.
+
+    What was said before a connection was lost is stored like an answer; the same call, made again
+    in this process, asks the agent to go on.
+    """
+
+
+#: The Letta API.
+REST: Final = Capabilities(
+    agents_optional=False,
+    connects_providers=False,
+    durable_pending_calls=True,
+    editable_server_tools=False,
+    exact_failures=True,
+    failed_input_is_dropped=True,
+    final_refusals=True,
+    live_history=False,
+    messages_of_any_role=True,
+    model_per_message=True,
+    model_settings=True,
+    parallel_calls=False,
+    removable_conversations=True,
+    shared_queue=False,
+    system_message_listed=True,
+    tool_errors_listed=True,
+    tools_told=True,
+    usable_after_a_cut=True,
+    whole_answers_only=True,
+)
+#: Letta Code with its agents, on this machine or elsewhere.
+LETTA_CODE: Final = Capabilities(
+    agents_optional=True,
+    connects_providers=True,
+    durable_pending_calls=False,
+    editable_server_tools=True,
+    exact_failures=True,
+    failed_input_is_dropped=False,
+    final_refusals=False,
+    live_history=True,
+    messages_of_any_role=False,
+    model_per_message=False,
+    model_settings=False,
+    parallel_calls=True,
+    removable_conversations=False,
+    shared_queue=True,
+    system_message_listed=False,
+    tool_errors_listed=False,
+    tools_told=True,
+    usable_after_a_cut=False,
+    whole_answers_only=False,
+)
+#: Letta Code over agents that live on a Letta API: ``Local(api=...)``, or such an App Server.
+LETTA_CODE_ON_API: Final = replace(
+    LETTA_CODE,
+    exact_failures=False,
+    failed_input_is_dropped=True,
+    final_refusals=True,
+    live_history=False,
+    system_message_listed=True,
+    tool_errors_listed=True,
+    tools_told=False,
+    usable_after_a_cut=True,
+    whole_answers_only=True,
+)
+# The columns of the table.
+_KINDS: Final[Mapping[str, Capabilities]] = {
+    "rest": REST,
+    "local": LETTA_CODE,
+    "remote": LETTA_CODE,
+    "api": LETTA_CODE_ON_API,
+}
 
 
 def check_supported(options: BaseModel, backend: str) -> None:
@@ -173,10 +251,22 @@ def check_supported(options: BaseModel, backend: str) -> None:
 def capability_table() -> str:
     """Return a Markdown table: capability, its meaning, and how a backend is without it."""
     rows = ["| capability | on | means | elsewhere |", "|---|---|---|---|"]
-    for name, backends in CAPABILITIES.items():
-        where = ", ".join(f"`{backend}`" for backend in backends)
-        rows.append(f"| `{name}` | {where} | {' | '.join(MEANINGS[name])} |")
+    for name, meaning in describe_capabilities().items():
+        where = ", ".join(f"`{kind}`" for kind, has in _KINDS.items() if getattr(has, name))
+        rows.append(f"| `{name}` | {where} | {' | '.join(meaning)} |")
     return "\n".join(rows)
+
+
+def describe_capabilities() -> dict[str, list[str]]:
+    """Return the paragraphs of each capability's docstring, which only the source holds."""
+    (found,) = ast.parse(inspect.getsource(Capabilities)).body
+    assert isinstance(found, ast.ClassDef)
+    meanings: dict[str, list[str]] = {}
+    for node, after in pairwise(found.body):
+        if isinstance(node, ast.AnnAssign) and isinstance(after, ast.Expr):
+            paragraphs = inspect.cleandoc(ast.literal_eval(after.value)).split("\n\n")
+            meanings[ast.unparse(node.target)] = [" ".join(text.split()) for text in paragraphs]
+    return meanings
 
 
 def option_table() -> str:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from letta_adapters.backends.base import Conversation, Opened, Target
-from letta_adapters.backends.capabilities import check_supported, has
+from letta_adapters.backends.capabilities import check_supported
 from letta_adapters.chat.cache import get_cache
 from letta_adapters.chat.request import ChatRequest
 from letta_adapters.errors import InvalidInputError, LettaError, UnsupportedOptionError
@@ -30,16 +30,6 @@ _SETTINGS: Final[Mapping[str, str]] = {
 }
 
 
-def is_rest(client: AsyncLettaClient) -> bool:
-    """Return whether the backend is the Letta API itself, spoken to directly."""
-    return client.backend.name == "rest"
-
-
-def can(client: AsyncLettaClient, capability: str) -> bool:
-    """Return whether conversations of this backend have the capability."""
-    return has(client.backend.kind, capability)
-
-
 def check_call(client: AsyncLettaClient, call: ChatRequest) -> None:
     """Refuse, before any I/O, what the backend cannot do.
 
@@ -49,16 +39,16 @@ def check_call(client: AsyncLettaClient, call: ChatRequest) -> None:
     """
     # Checked first: a refusal later could leave a conversation behind that nobody uses.
     check_supported(call.session, client.backend.name)
-    if call.agent_free and is_rest(client):
+    if call.agent_free and not client.backend.capabilities.agents_optional:
         raise UnsupportedOptionError(
             "agent_free",
-            backend="rest",
+            backend=client.backend.name,
             supported_by=("local", "remote"),
             reason="the Letta API has no conversations without an agent.",
         )
     if call.agent_free and call.agent_id:
         raise InvalidInputError("agent_free means no agent: leave agent_id out.")
-    if call.settings and not can(client, "model_settings"):
+    if call.settings and not client.backend.capabilities.model_settings:
         raise UnsupportedOptionError(
             sorted(call.settings)[0],
             backend=client.backend.name,
@@ -133,7 +123,7 @@ async def make(
     fields: dict[str, Any] = {"summary": summary} if summary else {}
     options = call.session
     # The Letta API takes a model with each message; Letta Code, and settings, need it here.
-    if call.model and (call.settings or not is_rest(client)):
+    if call.model and (call.settings or not client.backend.capabilities.model_per_message):
         options = _with(options, model=call.model)
     if call.settings:
         fields |= await _model_settings(client, call, agent_id)
@@ -194,7 +184,7 @@ async def make_named(
 def note_made(client: AsyncLettaClient, call: ChatRequest, opened: Opened) -> None:
     """Remember the model of a conversation that was created."""
     cache, where = get_cache(client), opened.conversation
-    if not is_rest(client):
+    if not client.backend.capabilities.model_per_message:
         if call.model:
             cache.changed[where] = call.model
         elif opened.model and not client.handles.knows(where.agent_id):
@@ -214,7 +204,7 @@ async def set_up(
     """
     if call.settings and not known:
         await _set_settings(client, call, conversation)
-    if not is_rest(client):
+    if not client.backend.capabilities.model_per_message:
         await _set_model(client, call, conversation)
 
 
@@ -279,8 +269,8 @@ async def _look_up(client: AsyncLettaClient, agent_id: str, summary: str) -> Con
     found: str | None = None
     after: str | None = None
     while True:
-        # The newest come first, so the last match of all pages is the oldest. Only the Letta API is
-        # asked to search by summary, and a search may find longer texts too, so each is compared.
+        # The newest come first, so the last match of all pages is the oldest. Only the Letta API
+        # searches by summary, and a search may find longer texts too, so each is compared.
         page = await client.request(
             "GET",
             "/v1/conversations/",
@@ -288,7 +278,7 @@ async def _look_up(client: AsyncLettaClient, agent_id: str, summary: str) -> Con
                 "agent_id": agent_id,
                 "limit": _PAGE,
                 "after": after,
-                "summary_search": summary if is_rest(client) else None,
+                "summary_search": summary,
             },
         )
         for item in page:
@@ -318,7 +308,7 @@ async def remove(client: AsyncLettaClient, where: Conversation) -> None:
     """Remove a conversation that was for one call; Letta Code can only archive it."""
     # The call has its answer: that a server cannot clean up must not turn it into a failure.
     with suppress(LettaError):
-        if can(client, "removable_conversations"):
+        if client.backend.capabilities.removable_conversations:
             await client.conversations.delete(where.conversation_id)
         else:
             await client.conversations.update(where.conversation_id, archived=True)

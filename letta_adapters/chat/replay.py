@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from letta_adapters.backends.base import Conversation, Sent
-from letta_adapters.backends.capabilities import has
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.payload import GO_ON
 from letta_adapters.client.client import slots_of
@@ -167,7 +166,7 @@ async def holds(
     if key is not None and find_after_message(items, key) is not None:
         return True
     # The message itself is not there; a call may have sent nothing but results of tools.
-    durable = has(client.backend.kind, "durable_pending_calls")
+    durable = client.backend.capabilities.durable_pending_calls
     open_: set[str] = set()
     for item in reversed(items):
         returned = item.get("message_type") == "tool_return_message"

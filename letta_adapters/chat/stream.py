@@ -213,7 +213,7 @@ class ChatStream(AsyncIterator[ChatEvent]):
         if not bound and route.key is None:
             return None, ""
         # The Letta API lists what a run was sent when its step is stored, Letta Code at once.
-        listed_late = conversations.can(self._client, "whole_answers_only")
+        listed_late = self._client.backend.capabilities.whole_answers_only
         try:
             asks = listed_late and not recent.knows(where)
             if asks and not await self._has_run(route, where):
@@ -278,7 +278,7 @@ class ChatStream(AsyncIterator[ChatEvent]):
 
     def _is_a_part(self, route: Route, found: replay.StoredAnswer) -> bool:
         """Return whether the stored answer is only the beginning that was cut off."""
-        whole = conversations.can(self._client, "whole_answers_only")
+        whole = self._client.backend.capabilities.whole_answers_only
         if whole or found.pending or route.conversation is None:
             return False
         return recent.was_cut_off(route.conversation.agent_id, route.key)
@@ -288,7 +288,7 @@ class ChatStream(AsyncIterator[ChatEvent]):
 
         A call that an App Server gave up has a result too, which is not the caller's.
         """
-        if conversations.can(self._client, "durable_pending_calls"):
+        if self._client.backend.capabilities.durable_pending_calls:
             return True
         where = route.conversation
         return where is not None and recent.get(where.agent_id, route.key) == where
@@ -370,7 +370,7 @@ class ChatStream(AsyncIterator[ChatEvent]):
         if not self._call.ask_server_tools and own.isdisjoint(c.tool_name for c in turn.pending):
             return turn.resume(payload.answer_calls(turn.pending, (), own), self._owner)
         ending.waits(turn.pending, turn.details, turn.usage)
-        if conversations.can(self._client, "durable_pending_calls"):
+        if self._client.backend.capabilities.durable_pending_calls:
             # The Letta API stores calls that wait, so any process can answer them later. On an App
             # Server only this connection can, so the turn itself is kept.
             turn.let_go()
@@ -449,7 +449,7 @@ class ChatStream(AsyncIterator[ChatEvent]):
             max_steps=call.max_steps,
             session=call.session,
             asks=call.asks,
-            model=call.model if conversations.is_rest(client) else None,
+            model=call.model if client.backend.capabilities.model_per_message else None,
         )
         timeout = call.timeout or client.backend.turn_timeout
         otid = _make_otid(ending.key, ending.conversation)
@@ -477,17 +477,17 @@ class ChatStream(AsyncIterator[ChatEvent]):
             LettaError: The failure itself, where nothing helps or the message may have been
                 accepted.
         """
-        refused, rest = self._refusable, conversations.is_rest(self._client)
+        refused, able = self._refusable, self._client.backend.capabilities
         if failure.accepted is None:
             recent.lost(ending.key, ending.conversation)
         if refused is None:
             raise failure
-        if rest and failure.code == "pending_approval":
+        if able.durable_pending_calls and failure.code == "pending_approval":
             # Calls of an earlier turn wait for an answer.
             ending.failure = None
             return await self._begin_again(ending, *refused)
         wedged = failure.code == "conversation_busy" and self._call.conversation_id is None
-        if not rest and wedged:
+        if wedged and not able.usable_after_a_cut:
             # An App Server holds a conversation for ever whose turn lost its connection.
             self._refusable = ending.failure = None
             ending.conversation = await conversations.move_to_fork(
@@ -529,7 +529,7 @@ class ChatStream(AsyncIterator[ChatEvent]):
         where, call = route.conversation, self._call
         told = get_cache(self._client).told.get(where) if where is not None else None
         system = route.instructions(plan, call, told or (None, None))
-        if not conversations.can(self._client, "messages_of_any_role"):
+        if not self._client.backend.capabilities.messages_of_any_role:
             return payload.as_message(route.send, system).with_note(call.note).with_content()
         # Take the calls from the history where it has them, with the arguments the model wrote.
         written = {call.tool_call_id: call for entry in plan.whole for call in entry.tool_calls}

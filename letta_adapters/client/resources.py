@@ -332,10 +332,10 @@ async def connect_provider(
     requests: Requests, provider: str, given: Mapping[str, str | None]
 ) -> list[str]:
     """Connect a provider; see :meth:`~letta_adapters.AsyncLettaClient.connect_provider`."""
-    if requests.backend.name == "rest":
+    if not requests.backend.capabilities.connects_providers:
         raise UnsupportedOptionError(
             "connect_provider",
-            backend="rest",
+            backend=requests.backend.name,
             supported_by=("local", "remote"),
             reason="the providers of a Letta API server are configured where it runs.",
         )

@@ -24,7 +24,7 @@ from letta_adapters.backends.base import (
     TurnSettings,
     check_page,
 )
-from letta_adapters.backends.capabilities import check_supported, has
+from letta_adapters.backends.capabilities import check_supported
 from letta_adapters.client.tool_calls import Answerer
 from letta_adapters.client.turn import MessageStream, Turn, TurnOptions
 from letta_adapters.client.turn_slots import Outbox, OutgoingMessage, TurnSlots, withdraw
@@ -510,7 +510,7 @@ class AsyncSession:
         """
         where = await self._place()
         ours = tuple(turn.item for turn in self._slots.queue if turn.conversation == where)
-        if not has(self._slots.backend.kind, "shared_queue"):
+        if not self._slots.backend.capabilities.shared_queue:
             return ours
         return (*(await self._slots.backend.live(where)).queue, *ours)
 
@@ -529,7 +529,7 @@ class AsyncSession:
                 await turn.stop("The message was taken out of the queue.")
                 self._outbox.remove(turn)
                 return True
-        if not has(self._slots.backend.kind, "shared_queue"):
+        if not self._slots.backend.capabilities.shared_queue:
             return False
         try:
             await self._command("remove_queue_item", item_id=item_id)

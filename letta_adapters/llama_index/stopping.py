@@ -20,7 +20,8 @@ from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.bridge.pydantic import PrivateAttr
 from llama_index.core.workflow import Context
 
-from letta_adapters.backends.capabilities import has
+from letta_adapters.backends.base import Backend
+from letta_adapters.backends.capabilities import Capabilities
 from letta_adapters.chat.constraints import Calling
 from letta_adapters.chat.request import ChatRequest
 from letta_adapters.chat.response import Answer, ResponseReader
@@ -129,8 +130,8 @@ class _AgentLLM(LettaLLM):
         """Close the run's open calls and return the call for its last word."""
         caller = self._runner.caller
         end = state.find_open_end()
-        kind = await caller.arun(_read_kind)
-        if end is not None and not has(kind, "durable_pending_calls"):
+        able = await caller.arun(_get_capabilities)
+        if end is not None and not able.durable_pending_calls:
             # A turn that is resumed there would go on with its tools, and be told nothing else.
             state.move_to((await caller.aabandon(end)).marker)
         state.close(LIMIT)
@@ -155,8 +156,9 @@ class _AgentLLM(LettaLLM):
         )
 
 
-async def _read_kind(client: Any) -> str:
-    return str(client.backend.kind)
+async def _get_capabilities(client: Any) -> Capabilities:
+    backend: Backend = client.backend
+    return backend.capabilities
 
 
 def _find_step_context() -> Context | None:

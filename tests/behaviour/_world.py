@@ -9,7 +9,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from letta_adapters import AsyncLettaClient, Remote, Rest
-from letta_adapters.backends import capabilities
+from letta_adapters.backends.capabilities import (
+    LETTA_CODE,
+    LETTA_CODE_ON_API,
+    OPTION_SUPPORT,
+    REST,
+    Capabilities,
+)
 from letta_adapters.client.client import slots_of
 from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.live.faces import sync_client
@@ -44,7 +50,7 @@ class World:
     """A server with a scripted model, and clients of it that all look async."""
 
     backend: str
-    kind: str  # the capability table's name for it
+    capabilities: Capabilities
     model: str
     limit: float  # a turn's time limit, in seconds, that ``slow(9)`` exceeds
 
@@ -80,13 +86,9 @@ class World:
         """An answer slow enough to be interrupted."""
         raise NotImplementedError
 
-    def has(self, capability: str) -> bool:
-        """Is this kind of Letta like that? See ``docs/options.md``."""
-        return capabilities.has(self.kind, capability)
-
     def supports(self, option: str) -> bool:
         """Does this kind of Letta have the option?"""
-        return self.backend in capabilities.OPTION_SUPPORT.get(option, (self.backend,))
+        return self.backend in OPTION_SUPPORT.get(option, (self.backend,))
 
     def otid(self, name: str) -> str:
         """An ``otid`` that a recording holds too."""
@@ -118,7 +120,8 @@ class World:
 class RestWorld(World):
     """The Letta API: recordings of a real server, which ``python -m tools.rig record`` makes."""
 
-    backend = kind = "rest"
+    backend = "rest"
+    capabilities = REST
     model = "openai-proxy/scripted"
 
     def __init__(self, face: str, cassette: LettaCassette) -> None:
@@ -177,7 +180,8 @@ class RestWorld(World):
 class AppServerWorld(World):
     """Letta Code: the real App Server of the ``letta`` wheel."""
 
-    backend = kind = "remote"
+    backend = "remote"
+    capabilities = LETTA_CODE
     model = APP_SERVER_MODEL
     limit = 0.5
     settle = 5.0  # seconds to find out what became of a turn
@@ -227,7 +231,7 @@ class AppServerWorld(World):
 class OnApiWorld(AppServerWorld):
     """Letta Code over agents that live on a Letta API."""
 
-    kind = capabilities.ON_API
+    capabilities = LETTA_CODE_ON_API
     model = RestWorld.model
     limit = 3.0
     settle = 15.0

@@ -88,7 +88,7 @@ async def test_an_agent_id_means_its_default_conversation(
     assert said(direct)[:4] == ["Two.", "second", "One.", "first"]
     assert direct.messages[3]["otid"] == first_otid
     kinds = [m["message_type"] for m in direct.messages]
-    assert kinds[4:] == (["system_message"] if world.has("system_message_listed") else [])
+    assert kinds[4:] == (["system_message"] if world.capabilities.system_message_listed else [])
     newest = await client.list_messages(agent, limit=2)
     older = await client.list_messages(agent, before=newest.next_before, limit=2)
     assert newest.messages + older.messages == direct.messages[:4]
@@ -174,7 +174,7 @@ async def test_pages_go_back_and_forth_without_gaps(client: Any, agent: str, wor
         assert not rest.has_more
     assert [m["id"] for m in first.messages + rest.messages] == [m["id"] for m in seen][::-1]
     kinds = ["user_message", "assistant_message"] * 4
-    if world.has("system_message_listed"):
+    if world.capabilities.system_message_listed:
         kinds = ["system_message", *kinds]
     assert [m["message_type"] for m in first.messages + rest.messages] == kinds
     assert not (await client.list_messages(conversation_id=session.conversation_id)).has_more
@@ -196,7 +196,7 @@ async def test_messages_can_be_listed_while_a_turn_streams(
         after = await session.list_messages()
     assert result_of(messages).result == "slow " * 10
     during = said(pages[0], "user_message")
-    assert during == (["go"] if world.has("live_history") else [])
+    assert during == (["go"] if world.capabilities.live_history else [])
     assert said(after)[:2] == ["slow " * 10, "go"]
 
 
@@ -257,7 +257,7 @@ async def test_agents_and_conversations_are_managed(client: Any, agent: str, wor
     assert renamed["summary"] == "renamed"
     listed = await client.conversations.list(agent)
     assert {c["id"] for c in listed} == {made["id"], forked["id"]}
-    if world.has("removable_conversations"):
+    if world.capabilities.removable_conversations:
         await client.conversations.delete(made["id"])
         with pytest.raises(NotFoundError):
             await client.conversations.retrieve(made["id"])

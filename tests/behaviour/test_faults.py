@@ -63,7 +63,7 @@ async def test_leaving_the_stream_early_stops_the_agent(
         world.script(Reply(text="Fine."))
         assert (await session.run_turn("again")).result == "Fine."
     # What was said of an answer that was cut is kept, or the turn leaves nothing behind.
-    if world.has("whole_answers_only"):
+    if world.capabilities.whole_answers_only:
         assert said(page, "user_message") == said(page, "assistant_message") == []
     else:
         assert said(page, "user_message") == ["count"]
@@ -194,7 +194,7 @@ async def test_a_lost_connection_is_no_shorter_answer(world: World) -> None:
         assert result.input_stored is True
         world.script(Reply(text="Fine."))
         after = await session.run_turn("go on")
-        if world.has("usable_after_a_cut"):
+        if world.capabilities.usable_after_a_cut:
             assert after.result == "Fine."
             return
         assert (after.success, after.error_code, after.input_stored) == (

@@ -113,7 +113,7 @@ async def test_only_the_calls_the_server_kept_are_run(
         agent, tools=[get_time], include_partial_messages=True
     ) as session:
         messages = await turn(session, "What time is it?")
-    kept = ["Oslo", "Rome"] if world.has("parallel_calls") else ["Oslo"]
+    kept = ["Oslo", "Rome"] if world.capabilities.parallel_calls else ["Oslo"]
     assert calls(messages) == [("get_time", {"city": city}) for city in kept]
     assert results(messages) == [(f"noon in {city}", False) for city in kept]
     assert result_of(messages).result == "Done."
@@ -152,7 +152,7 @@ async def test_bad_arguments_and_exceptions_are_shown_to_the_model(
     assert result_of(messages).result == "I give up."
     stored = [m for m in page.messages if m["message_type"] == "tool_return_message"]
     # The first two calls were refused before any function was called.
-    functions = "error" if world.has("tool_errors_listed") else "success"
+    functions = "error" if world.capabilities.tool_errors_listed else "success"
     assert [m["status"] for m in stored[2:]] == ["error"] * 2
     assert [m["status"] for m in stored[:2]] == [functions] * 2
 
@@ -209,7 +209,7 @@ async def test_a_server_tool_shows_its_call_and_its_result(
     # Letta Code loads a conversation's tools in its first turn.
     async with client.resume_session(session.conversation_id) as session:
         listed = (await session.initialize()).tools
-        assert (tool.use.name in listed) is world.has("tools_told")
+        assert (tool.use.name in listed) is world.capabilities.tools_told
     assert result_of(messages).usage.step_count == 2
 
 
@@ -253,7 +253,7 @@ async def test_a_server_tool_that_asks_is_approved_or_denied(
         edited = await turn(session, "Once more?")
         # Said, not ignored; and nothing is left waiting.
         assert not (await session.bootstrap_state()).has_pending_approval
-    if world.has("editable_server_tools"):
+    if world.capabilities.editable_server_tools:
         assert results(edited) == [(tool.edited_returns, False)]
         assert result_of(edited).result == "Edited."
     else:

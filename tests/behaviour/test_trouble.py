@@ -34,9 +34,9 @@ def ping() -> str:
 @pytest.mark.behaviour("provider_errors")
 async def test_each_provider_error_has_its_type(client: Any, agent: str, world: World) -> None:
     expected: list[Any] = []
-    if world.has("exact_failures"):
+    if world.capabilities.exact_failures:
         expected += [(QUOTA, TurnFailedError, "insufficient_credits")]
-    if world.has("final_refusals"):
+    if world.capabilities.final_refusals:
         expected += [
             (KEY, ProviderAuthenticationError, "provider_authentication"),
             (BROKEN, ProviderRefusedError, "provider_refused"),
@@ -56,7 +56,7 @@ async def test_each_provider_error_has_its_type(client: Any, agent: str, world: 
             result.raise_for_status()
         assert result.error_code == code
         # Is it safe to send it again?
-        assert result.input_stored is not world.has("failed_input_is_dropped")
+        assert result.input_stored is not world.capabilities.failed_input_is_dropped
         assert said(page, "user_message") == (["try"] if result.input_stored else [])
 
 
@@ -100,7 +100,7 @@ async def test_limits(client: Any, agent: str, world: World) -> None:
     async with client.create_session(agent) as session:
         cut = await turn(session, "say much", otid=world.otid("much"))
     assert cut[1].content == "cut off here"
-    if world.has("exact_failures"):
+    if world.capabilities.exact_failures:
         assert types(cut) == ["init", "assistant", "error", "result"]
         assert result_of(cut).error_code == "max_tokens_exceeded"
         assert result_of(cut).result is None
@@ -167,7 +167,7 @@ async def test_a_conversation_that_is_busy_elsewhere(client: Any, agent: str, wo
             head.append(message)
             if isinstance(message, StreamEvent):
                 break
-        if world.has("shared_queue"):
+        if world.capabilities.shared_queue:
             theirs = asyncio.ensure_future(second.run_turn("now?"))
         else:
             with pytest.raises(ConversationBusyError, match="currently being processed") as caught:
@@ -176,7 +176,7 @@ async def test_a_conversation_that_is_busy_elsewhere(client: Any, agent: str, wo
             assert caught.value.status_code == 409
         rest = [message async for message in stream]
         assert result_of(head + rest).result == "slow " * 12
-        if not world.has("shared_queue"):
+        if not world.capabilities.shared_queue:
             theirs = asyncio.ensure_future(second.run_turn("now?"))
         assert (await theirs).result == "Free."
 

@@ -50,7 +50,12 @@ from letta_adapters.backends.base import (
     Target,
     TurnSettings,
 )
-from letta_adapters.backends.capabilities import ON_API, check_supported
+from letta_adapters.backends.capabilities import (
+    LETTA_CODE,
+    LETTA_CODE_ON_API,
+    Capabilities,
+    check_supported,
+)
 from letta_adapters.backends.config import RuntimeStatus
 from letta_adapters.engine.app_server import Verdict
 from letta_adapters.errors import (
@@ -126,9 +131,9 @@ class AppServerBackend:
         self._inherited = Inherited(files, self._system_info)
 
     @property
-    def kind(self) -> str:
-        """The name under which its capabilities are known."""
-        return ON_API if self._on_api else self.name
+    def capabilities(self) -> Capabilities:
+        """What it can do, which depends on where its agents live."""
+        return LETTA_CODE_ON_API if self._on_api else LETTA_CODE
 
     # -- connection -------------------------------------------------------------------------
 

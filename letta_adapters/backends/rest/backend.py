@@ -24,7 +24,7 @@ from letta_adapters.backends.base import (
     Target,
     TurnSettings,
 )
-from letta_adapters.backends.capabilities import check_supported
+from letta_adapters.backends.capabilities import REST, check_supported
 from letta_adapters.backends.config import Rest, RuntimeStatus
 from letta_adapters.backends.rest import conversations, recovery
 from letta_adapters.backends.rest import turn as channel
@@ -47,7 +47,8 @@ _OWN_TOOL_TYPES: Final = ("letta_core", "letta_memory_core", "letta_sleeptime_co
 class RestBackend:
     """Agents that live on the Letta API."""
 
-    name = kind = "rest"
+    name = "rest"
+    capabilities = REST
 
     def __init__(self, rest: Rest, http_client: Any = None) -> None:
         self.turn_timeout = rest.turn_timeout
