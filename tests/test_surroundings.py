@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import AsyncLettaClient, LettaClient, Local, Remote, Rest, image_from_file
-from letta_adapters.backends.app_server import opening
+from letta_adapters.backends.app_server import conversations
 from letta_adapters.backends.proxies import is_loopback, proxy_of
 from letta_adapters.backends.rest import http
 from letta_adapters.errors import (
@@ -185,7 +185,7 @@ def test_a_working_directory_that_was_deleted(
     monkeypatch.chdir(gone)
     gone.rmdir()
     with pytest.raises(ConfigurationError, match="working directory is gone"):
-        opening.working_directory()
+        conversations.working_directory()
 
 
 # -- the event loop --------------------------------------------------------------------------------

@@ -22,9 +22,8 @@ from letta_adapters._utils.disk import disk_error
 from letta_adapters.backends.app_server.backend import AppServerBackend
 from letta_adapters.backends.app_server.connection import Endpoint, no_space
 from letta_adapters.backends.app_server.damage import corrupt, find_damage
-from letta_adapters.backends.app_server.reflecting import Reflecting
 from letta_adapters.backends.app_server.server import Elsewhere, Setup, Timeouts
-from letta_adapters.backends.app_server.system_info import SystemInfo
+from letta_adapters.backends.app_server.switches import Reflecting, SystemInfo
 from letta_adapters.backends.app_server.vision import Vision
 from letta_adapters.backends.base import inside_a_turn
 from letta_adapters.backends.config import (

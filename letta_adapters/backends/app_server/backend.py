@@ -17,26 +17,21 @@ from letta_adapters._utils.files import locked
 from letta_adapters.backends import agent_settings, default_agent
 from letta_adapters.backends.app_server import (
     agents,
+    conversations,
     frames,
     management,
-    opening,
     recovery,
-    stored_messages,
 )
 from letta_adapters.backends.app_server import options as told
+from letta_adapters.backends.app_server.agents import ServerPlace
 from letta_adapters.backends.app_server.connection import Connection
-from letta_adapters.backends.app_server.default_agent import ServerPlace
 from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.app_server.inherited import Inherited, MachineFiles
-from letta_adapters.backends.app_server.link import Link
-from letta_adapters.backends.app_server.permitting import Permits, Session
+from letta_adapters.backends.app_server.link import Link, counted
+from letta_adapters.backends.app_server.questions import Permits, Session, Strays
 from letta_adapters.backends.app_server.recovery import Fate, Live
-from letta_adapters.backends.app_server.reflecting import Reflecting
 from letta_adapters.backends.app_server.server import Host, Setup
-from letta_adapters.backends.app_server.stateless import Stateless
-from letta_adapters.backends.app_server.strays import Strays
-from letta_adapters.backends.app_server.system_info import SystemInfo
-from letta_adapters.backends.app_server.traffic import counted
+from letta_adapters.backends.app_server.switches import Reflecting, Stateless, SystemInfo
 from letta_adapters.backends.app_server.turn import AppChannel
 from letta_adapters.backends.app_server.vision import Vision
 from letta_adapters.backends.base import (
@@ -239,20 +234,20 @@ class AppServerBackend:
         if options.model:
             await agents.require_model(connection, options.model)
             if not target.new and target.conversation_id in (None, DEFAULT):
-                raise opening.agents_model(self.name)
-        where = await opening.runtime_of(connection, target, options, self.default_agent)
+                raise conversations.agents_model(self.name)
+        where = await conversations.runtime_of(connection, target, options, self.default_agent)
         agent_id = str(where.get("agent_id") or "")
         options = await self._inherited.session(connection, agent_id, options, fresh=True)
         self._reflecting.check(options.sleeptime, options.permission_mode)
         settings = self._settings(agent_id, options)
         answer = await self._start(connection, where, settings, (), options)
-        conversation = opening.conversation_of(answer)
+        conversation = conversations.conversation_of(answer)
         if options.model and not target.new:
-            await connection.request(opening.model_update(conversation, options.model))
-        await opening.use_toolset(connection, conversation, options)
+            await connection.request(conversations.model_update(conversation, options.model))
+        await conversations.use_toolset(connection, conversation, options)
         if options.sleeptime is not None:
             await self._reflect(connection, conversation, options.sleeptime)
-        model = options.model or opening.model_of(answer)
+        model = options.model or conversations.model_of(answer)
         if model and not options.model:
             await agents.require_model(connection, model, "The agent's model")
         tools = () if options.stateless else self._loaded(conversation, options)
@@ -274,12 +269,12 @@ class AppServerBackend:
         groups = [{"tools": frames.external_tools(tools)}] if tools else []
         about = {"external_tools": groups, "system_info_reminder": None, "permission_mode": None}
         answer = await connection.request(frames.runtime_start({**settings, **where, **about}))
-        conversation = opening.conversation_of(answer)
+        conversation = conversations.conversation_of(answer)
         self._system_info.choose(conversation, settings["system_info_reminder"])
         used = self._live.setdefault(conversation, Live()).directory
         asked = settings.get("cwd")
-        if asked and used and not opening.same_directory(asked, used):
-            raise opening.no_directory(asked, used)
+        if asked and used and not conversations.same_directory(asked, used):
+            raise conversations.no_directory(asked, used)
         await self._stateless.keep(connection, conversation, asked)
         self._prepared[conversation] = _Prepared(settings, list(tools), options)
         return answer
@@ -291,7 +286,7 @@ class AppServerBackend:
         self._check_cwd(cwd)
         if cwd is None and self.name == "local":
             # Our own server starts in a directory of its own, where nobody wants to work.
-            cwd = opening.working_directory()
+            cwd = conversations.working_directory()
         sources = options.skill_sources if agent_id or options.skill_sources else ()
         return told.runtime_settings(options, cwd, sources, self.name, asks=asks)
 
@@ -314,9 +309,9 @@ class AppServerBackend:
         if prepared is None or prepared.settings != wanted:
             where = frames.runtime_of(conversation)
             answer = await self._start(connection, where, wanted, tools, options)
-            await opening.use_toolset(connection, conversation, options)
+            await conversations.use_toolset(connection, conversation, options)
             if prepared is None and self._connections > 1:
-                await agents.find_model(connection, opening.model_of(answer))
+                await agents.find_model(connection, conversations.model_of(answer))
             return connection
         prepared.options = options
         if prepared.tools != tools:
@@ -367,7 +362,7 @@ class AppServerBackend:
         if (
             prepared is None
             or prepared.moved
-            or (cwd and used and not opening.same_directory(cwd, used))
+            or (cwd and used and not conversations.same_directory(cwd, used))
         ):
             cwd = None
         wanted = settings.session is not None and settings.session.can_use_tool is not None
@@ -442,7 +437,7 @@ class AppServerBackend:
     ) -> MessagePage:
         """Return one page of stored messages."""
         link = await self.connection()
-        return await stored_messages.fetch_page(
+        return await conversations.fetch_page(
             link, conversation, before=before, after=after, order=order, limit=limit
         )
 
@@ -497,7 +492,7 @@ class AppServerBackend:
         """Give a conversation a model of its own."""
         connection = await self.connection()
         await agents.require_model(connection, model)
-        await connection.request(opening.model_update(conversation, model))
+        await connection.request(conversations.model_update(conversation, model))
 
     @counted
     async def change_state(self, conversation: Conversation, options: SessionOptions) -> None:
@@ -511,10 +506,10 @@ class AppServerBackend:
         settings = self._settings(conversation.agent_id, options)
         prepared = self._prepared[conversation]
         live = self._live.setdefault(conversation, Live())
-        news = opening.changed(settings, prepared.settings, live.directory)
+        news = conversations.changed(settings, prepared.settings, live.directory)
         await connection.send(frames.device_state(conversation, news))
         await self._taken(conversation, settings)
-        await opening.use_toolset(connection, conversation, options)
+        await conversations.use_toolset(connection, conversation, options)
         prepared.settings, prepared.options = settings, options
 
     async def _taken(self, conversation: Conversation, settings: Mapping[str, Any]) -> None:
@@ -523,12 +518,12 @@ class AppServerBackend:
         asked = settings.get("cwd")
 
         def used() -> bool:
-            return not asked or opening.same_directory(asked, live.directory)
+            return not asked or conversations.same_directory(asked, live.directory)
 
         if await live.reaches(lambda: live.mode == settings["mode"] and used(), _CHANGE_SECONDS):
             return
         if not used():
-            raise opening.no_directory(str(asked), live.directory)
+            raise conversations.no_directory(str(asked), live.directory)
         raise LettaTimeoutError("The server did not change the conversation's permission mode.")
 
     @counted

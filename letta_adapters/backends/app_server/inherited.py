@@ -31,7 +31,7 @@ from letta_adapters.backends.agent_settings import (
 )
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.app_server.damage import Damage
-from letta_adapters.backends.app_server.system_info import SystemInfo
+from letta_adapters.backends.app_server.switches import SystemInfo
 from letta_adapters.backends.replies import needed
 from letta_adapters.errors import ConfigurationError, InvalidInputError, LettaError
 from letta_adapters.options import SessionOptions

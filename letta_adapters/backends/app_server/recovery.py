@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from letta_adapters._utils.bounded import Bounded
-from letta_adapters.backends.app_server import stored_messages
+from letta_adapters.backends.app_server import conversations
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.app_server.frames import runtime_of
 from letta_adapters.backends.base import Conversation
@@ -208,7 +208,7 @@ async def fate_of(
     # A Letta API finishes a turn whose client is gone, and stores its message only then.
     until = time.monotonic() + (seconds if connection.on_api else 0.0)
     while True:
-        stored, answered = await stored_messages.is_stored(
+        stored, answered = await conversations.is_stored(
             connection, conversation, client_message_id
         )
         if stored or time.monotonic() >= until:

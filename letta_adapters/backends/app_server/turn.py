@@ -12,12 +12,12 @@ from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from letta_adapters._utils.disk import is_full
-from letta_adapters.backends.app_server import frames, stored_messages
+from letta_adapters.backends.app_server import conversations, frames
 from letta_adapters.backends.app_server.connection import Connection, Inbox
 from letta_adapters.backends.app_server.damage import explain
 from letta_adapters.backends.app_server.frames import Frame
+from letta_adapters.backends.app_server.link import Traffic
 from letta_adapters.backends.app_server.recovery import Fate
-from letta_adapters.backends.app_server.traffic import Traffic
 from letta_adapters.backends.app_server.vision import Vision
 from letta_adapters.backends.base import Conversation, DeniedRounds, ToolAnswer, TurnSettings
 from letta_adapters.engine.app_server import UNSEEN, AppTurn, Judge, Verdict
@@ -374,7 +374,7 @@ class AppChannel:
         state, connection = self.state, self._connection
         assert connection is not None
         try:
-            items = await stored_messages.since(connection, self._conversation, self._otid)
+            items = await conversations.since(connection, self._conversation, self._otid)
         except LettaError as error:
             state.fail(Failure("server_error", f"{_NOTHING_SHOWN} Looking for it failed: {error}"))
             return []
@@ -403,7 +403,7 @@ class AppChannel:
         elif state.on_api and state.input_stored and self._connection is not None:
             # A Letta API keeps nothing of a turn whose first step failed.
             with suppress(LettaError):
-                found = stored_messages.is_stored(self._connection, self._conversation, self._otid)
+                found = conversations.is_stored(self._connection, self._conversation, self._otid)
                 state.input_stored, _ = await found
 
     def _seconds_left(self) -> float | None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from letta_adapters.backends.app_server import opening
+from letta_adapters.backends.app_server import conversations
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.base import DEFAULT, Conversation
 from letta_adapters.errors import UnsupportedImageError
@@ -90,10 +90,10 @@ async def _model(connection: Connection, conversation: Conversation) -> str:
         frame = {"type": "conversation_retrieve", "conversation_id": conversation.conversation_id}
         answer.update(await connection.request(frame))
     # A conversation without a model of its own uses its agent's.
-    if opening.model_of(answer) is None and conversation.agent_id:
+    if conversations.model_of(answer) is None and conversation.agent_id:
         frame = {"type": "agent_retrieve", "agent_id": conversation.agent_id}
         answer.update(await connection.request(frame))
-    return opening.model_of(answer) or ""
+    return conversations.model_of(answer) or ""
 
 
 def sees(base_url: str, key: str, model: str) -> bool | None:

@@ -136,7 +136,7 @@ childProcess.execFile[promisify.custom] = function (file, args, options) {
 
 // After some turns Letta Code starts a child that looks through what was said and edits the agent's
 // memory, with a shell that nobody is asked about. It does so only for agents whose file is in our
-// directory `reflection` (the same names are in ../app_server/reflecting.py): the settings it asks
+// directory `reflection` (the same names are in ../app_server/switches.py): the settings it asks
 // itself are answered from there, and without a file the child is not started, in whatever way.
 const folder = path.join(process.cwd(), "reflection");
 const present = path.join(folder, "present");

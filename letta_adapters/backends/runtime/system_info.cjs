@@ -2,7 +2,7 @@
 // not to put "system info" reminders (the device, the directory, the agent's id) before a message;
 // over the App Server the same switch is fixed to on. Here it becomes a question per conversation:
 // it is off where our directory `no-system-info` has a file of the conversation's name (the same
-// rule is in ../app_server/system_info.py). Where the switch is not found, which another version of
+// rule is in ../app_server/switches.py). Where the switch is not found, which another version of
 // Letta Code may bring, nothing is changed, and there is no such directory.
 "use strict";
 const crypto = require("node:crypto");

@@ -13,8 +13,8 @@ import letta_adapters.client.client
 from letta_adapters import AsyncLettaClient
 from letta_adapters.backends.app_server.backend import AppServerBackend
 from letta_adapters.backends.app_server.connection import Endpoint
-from letta_adapters.backends.app_server.reflecting import Reflecting
 from letta_adapters.backends.app_server.server import Setup, Timeouts
+from letta_adapters.backends.app_server.switches import Reflecting
 from letta_adapters.backends.config import RuntimeStatus
 from letta_adapters.client.client import slots_of
 from letta_adapters.testing.scripted_model import ScriptedModel

@@ -12,7 +12,7 @@ from letta_adapters import (
     NotFoundError,
     UnsupportedOptionError,
 )
-from letta_adapters.backends.app_server import stored_messages
+from letta_adapters.backends.app_server import conversations
 from letta_adapters.backends.base import Conversation
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 
@@ -169,7 +169,7 @@ async def test_pages_over_the_letta_api_ask_for_what_follows_in_the_list() -> No
 
     asked = Asked()
     where = Conversation("agent-1", "conv-1")
-    page = await stored_messages.fetch_page(
+    page = await conversations.fetch_page(
         asked,
         where,
         before="message-9",

@@ -13,7 +13,7 @@ import pytest
 
 from letta_adapters import AsyncLettaClient
 from letta_adapters._utils.bounded import Bounded
-from letta_adapters.backends.app_server import strays
+from letta_adapters.backends.app_server import questions
 from letta_adapters.backends.config import RuntimeStatus
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 from tests.backends.app_server._server import AppServer
@@ -45,8 +45,8 @@ async def test_a_question_that_somebody_else_s_turn_asks_is_left_to_it(
 
     if other == "process":
         # What its clients sent is not known here.
-        monkeypatch.setattr(strays, "_sent_here", Bounded())
-        monkeypatch.setattr(strays.Strays, "sent", lambda *_: None)
+        monkeypatch.setattr(questions, "_sent_here", Bounded())
+        monkeypatch.setattr(questions.Strays, "sent", lambda *_: None)
     made = tmp_path / "made"
     command = ToolUse("Bash", {"command": f"touch {made}", "description": "x"})
     model.script(Reply(tool_calls=[command]), "Done.", "Second.")
@@ -74,9 +74,9 @@ async def test_a_question_of_a_turn_that_nobody_is_at_any_more_is_denied(
     async def alone() -> RuntimeStatus:
         return replace(STATUS, clients=1)
 
-    made = strays.Strays(True, alone)
+    made = questions.Strays(True, alone)
     made.sent("cm-own")
-    monkeypatch.setitem(strays._sent_here, "cm-of-another-client", None)
+    monkeypatch.setitem(questions._sent_here, "cm-of-another-client", None)
     assert not await made._is_somebody_else_s(("cm-own",))
     assert await made._is_somebody_else_s(("cm-of-another-client",))
     assert not await made._is_somebody_else_s(("cm-of-a-process-that-is-gone",))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from letta_adapters import AsyncLettaClient, LettaClient, UnsupportedOptionError
-from letta_adapters.backends.app_server.system_info import SystemInfo
+from letta_adapters.backends.app_server.switches import SystemInfo
 from letta_adapters.backends.base import Conversation
 from letta_adapters.testing.scripted_model import ScriptedModel
 from tests.backends.app_server._server import MODEL, AppServer

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from letta_adapters import AsyncLettaClient, LettaClient, Local, RuntimeStatus, tool
-from letta_adapters.backends.app_server import traffic
+from letta_adapters.backends.app_server import link
 from letta_adapters.backends.runtime import manager
 from letta_adapters.errors import LettaError
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
@@ -212,7 +212,7 @@ async def test_an_idle_runtime_is_exchanged_by_whoever_comes_next(home, model):
 
 
 async def test_a_turn_does_not_wait_for_ever_for_one_that_runs(home, answering, monkeypatch):
-    monkeypatch.setattr(traffic, "EXCHANGE_SECONDS", 1.0)
+    monkeypatch.setattr(link, "EXCHANGE_SECONDS", 1.0)
     release = asyncio.Event()
 
     @tool

@@ -1,0 +1,179 @@
+"""What a server does by itself, and whether that is ours to decide: reflection and system info.
+
+The App Server's protocol has no setting for either. A runtime that was started by us looks for
+files of ours: one per conversation that is not told about the device, the directory and its agent's
+id (``runtime/system_info.cjs``), and one per agent that reflects (``runtime/guard.cjs``), since
+Letta Code reflects in a child process whose shell nobody is asked about. The user's own settings of
+Letta Code are neither asked nor changed.
+
+A stateless session leaves its agent's memory as it is. It is shown none of the agent's own tools,
+and works in a directory of ours in which its agent never reflects: those settings belong to an
+agent in a working directory (``.letta/settings.local.json``; ``letta`` 0.34.12), so its other
+conversations keep theirs.
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
+from typing import Final
+
+from letta_adapters._utils.disk import writing
+from letta_adapters.backends.app_server import frames
+from letta_adapters.backends.app_server.connection import Connection
+from letta_adapters.backends.app_server.options import reflection_settings
+from letta_adapters.backends.base import Conversation
+from letta_adapters.errors import UnsupportedOptionError
+from letta_adapters.options import PERMISSION_MODES, PermissionMode, Sleeptime
+
+
+class SystemInfo:
+    """The choice which conversations get system info, kept as files.
+
+    ``folder`` is where the runtime looks for them; ``None`` for a server that is not ours.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    @property
+    def works(self) -> bool:
+        """True if the server can leave the system info out."""
+        return self._folder is not None and self._folder.is_dir()
+
+    def choose(self, conversation: Conversation, told: bool | None) -> None:
+        """Choose for the messages from now on; ``None`` means as usual, which is told.
+
+        Raises:
+            UnsupportedOptionError: This version of Letta Code has no such switch.
+        """
+        if self.works:
+            mark = self._mark(conversation)
+            with writing(mark.parent):
+                if told is False:
+                    mark.touch(mode=0o600)
+                else:
+                    mark.unlink(missing_ok=True)
+        elif told is False:
+            raise UnsupportedOptionError(
+                "system_info_reminder",
+                backend="local",
+                reason="this version of Letta Code decides about it elsewhere.",
+            )
+
+    def forget(self, conversation: Conversation) -> None:
+        """Remove the file of a conversation that is gone."""
+        if self._folder is not None:
+            with suppress(OSError):
+                self._mark(conversation).unlink()
+
+    def _mark(self, conversation: Conversation) -> Path:
+        # A hash, since ids come from a server and must not become paths here.
+        name = f"{conversation.agent_id}\n{conversation.conversation_id}"
+        return (self._folder or Path()) / hashlib.sha256(name.encode()).hexdigest()
+
+
+class Reflecting:
+    """The choice which agents reflect, kept as files.
+
+    ``folder`` is where the runtime looks for them; ``None`` for a server that is not ours.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+
+    @property
+    def decides(self) -> bool:
+        """True if the runtime answers all questions about reflection from here."""
+        return self._folder is not None and (self._folder / "present").exists()
+
+    def check(self, sleeptime: Sleeptime | None, mode: PermissionMode | None) -> None:
+        """Refuse to reflect where tools are not to run unasked.
+
+        Raises:
+            UnsupportedOptionError: The session does not let tools run unasked; the text says what
+                to do.
+        """
+        if self._folder is None or sleeptime is None or sleeptime.trigger == "off":
+            return
+        if PERMISSION_MODES.get(mode or "standard") != "unrestricted":
+            raise UnsupportedOptionError(
+                "sleeptime",
+                backend="local",
+                reason="this version of Letta Code reflects in a child with a shell that nobody is "
+                "asked about. Add permission_mode='unrestricted' if the agent may have that, or "
+                "use trigger='off'.",
+            )
+
+    def choose(self, agent_id: str, sleeptime: Sleeptime) -> None:
+        """Keep the choice for this agent, for all conversations and processes."""
+        if self._folder is None:
+            return
+        file = self._file(agent_id)
+        # An agent without a file does not reflect.
+        if sleeptime.trigger == "off":
+            file.unlink(missing_ok=True)
+            return
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Put in place by a rename, so that the runtime never reads half a file.
+        new = file.with_suffix(".new")
+        new.write_text(json.dumps(reflection_settings(sleeptime)), encoding="utf-8")
+        new.replace(file)
+
+    def never(self, directory: Path) -> None:
+        """Let no agent reflect on conversations while it works in this directory."""
+        if self._folder is not None:
+            file = self._file(str(directory))
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file.touch(mode=0o600)
+
+    def forget(self, directory: Path) -> None:
+        """Forget a directory that is gone."""
+        if self._folder is not None:
+            self._file(str(directory)).unlink(missing_ok=True)
+
+    def _file(self, name: str) -> Path:
+        assert self._folder is not None
+        return self._folder / hashlib.sha256(name.encode()).hexdigest()
+
+
+_NEVER: Final = {"trigger": "off", "step_count": 1}
+
+
+class Stateless:
+    """The directory in which nobody reflects; made when it is first needed."""
+
+    def __init__(self, reflecting: Reflecting) -> None:
+        self._reflecting = reflecting
+        self._made: TemporaryDirectory[str] | None = None
+
+    @property
+    def directory(self) -> Path:
+        """The working directory of stateless conversations."""
+        if self._made is None:
+            with writing(Path(gettempdir())):
+                self._made = TemporaryDirectory(
+                    prefix="letta-stateless-", ignore_cleanup_errors=True
+                )
+            self._reflecting.never(Path(self._made.name))
+        return Path(self._made.name)
+
+    async def keep(self, connection: Connection, conversation: Conversation, cwd: object) -> None:
+        """Stop the agent of a conversation that works in that directory from reflecting on it."""
+        # The runtime has the directory's own file already, and needs no setting.
+        if self._reflecting.decides:
+            return
+        if self._made is not None and cwd == self._made.name:
+            await connection.request(frames.reflection(conversation, _NEVER, "local_project"))
+
+    def close(self) -> None:
+        """Remove the directory."""
+        if self._made is not None:
+            self._reflecting.forget(Path(self._made.name))
+            self._made.cleanup()
+            self._made = None
