@@ -27,10 +27,10 @@ from letta_adapters.backends.app_server.damage import Damage, find_damage, set_a
 from letta_adapters.backends.app_server.inherited import MachineFiles
 from letta_adapters.backends.config import CLOUD_URL, Local, Remote, Rest
 from letta_adapters.backends.letta_code import own_directory
-from letta_adapters.backends.runtime.directories import open_to_others
 from letta_adapters.backends.runtime.environment import (
     RuntimeConfig,
     find_places,
+    open_to_others,
     runtime_environment,
 )
 from letta_adapters.backends.runtime.find import check_git, find_installation

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from letta_adapters._version import __version__
-from letta_adapters.backends.runtime.children import end_marked
-from letta_adapters.backends.runtime.directories import prepare
 from letta_adapters.backends.runtime.environment import (
     Places,
     RuntimeConfig,
     build_launch,
+    prepare,
     runtime_environment,
 )
 from letta_adapters.backends.runtime.errors import (
@@ -34,7 +33,7 @@ from letta_adapters.backends.runtime.find import (
 )
 from letta_adapters.backends.runtime.lease import Lease, ask, take_lease
 from letta_adapters.backends.runtime.ledger import Leftover, clear_leftovers, report
-from letta_adapters.backends.runtime.process import ServerProcess, tail_of
+from letta_adapters.backends.runtime.process import ServerProcess, end_marked, tail_of
 from letta_adapters.backends.runtime.server import (
     POLL_SECONDS,
     WIND_DOWN_SECONDS,

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from letta_adapters.backends.runtime.children import is_alive
 from letta_adapters.backends.runtime.environment import Places
+from letta_adapters.backends.runtime.process import is_alive
 
 _LOCK_SECONDS = 3.0
 

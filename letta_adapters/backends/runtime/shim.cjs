@@ -33,7 +33,7 @@ const quietly = (action, otherwise) => {
   }
 };
 
-// -- the runtime's record of accepted inputs (the same rules are in leftovers.py) ---------------
+// -- the runtime's record of accepted inputs (the same rules are in ledger.py) ---------------
 
 function ledgers() {
   const root = path.join(letta, "state");

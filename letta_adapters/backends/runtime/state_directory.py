@@ -23,10 +23,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from letta_adapters._version import __version__
-from letta_adapters.backends.runtime.children import end_marked, is_alive, is_marked
-from letta_adapters.backends.runtime.directories import make_private
+from letta_adapters.backends.runtime.environment import make_private
 from letta_adapters.backends.runtime.errors import RuntimeOccupiedError
 from letta_adapters.backends.runtime.lease import Door
+from letta_adapters.backends.runtime.process import end_marked, is_alive, is_marked
 
 _SCHEMA = 2
 _PROBE_SECONDS = 5.0

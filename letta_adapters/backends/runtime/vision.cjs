@@ -1,7 +1,7 @@
 // Loaded into the runtime (node --require) by letta_adapters. Of a model without vision Letta Code
 // leaves images out, of messages and of tools' results, and tells nobody but the model. Here the turn
 // is told: an event names the messages and tool calls whose images the model is not shown (read in
-// ../../engine/app_turn.py). Our file `images-told` says that it is so; where the place is not found,
+// ../../engine/app_server.py). Our file `images-told` says that it is so; where the place is not found,
 // which another version of Letta Code may bring, nothing is changed, and there is no such file.
 "use strict";
 const fs = require("node:fs");

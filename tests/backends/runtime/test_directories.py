@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 
 from letta_adapters import LettaClient, Local
-from letta_adapters.backends.runtime.directories import open_to_others, prepare
-from letta_adapters.backends.runtime.environment import RuntimeConfig, find_places
+from letta_adapters.backends.runtime.environment import (
+    RuntimeConfig,
+    find_places,
+    open_to_others,
+    prepare,
+)
 from letta_adapters.testing.scripted_model import Reply, ToolUse
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
