@@ -26,7 +26,7 @@ from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serialize
 from llama_index.core.memory import BaseMemory
 from llama_index.core.tools import AsyncBaseTool
 from llama_index.core.workflow import Context, StopEvent
-from typing_extensions import Self
+from typing_extensions import Self, Unpack
 from workflows.handler import WorkflowHandler
 
 from letta_adapters._utils.raised import report_raised
@@ -35,7 +35,14 @@ from letta_adapters.chat import ChatRequest, Marker, ResponseCompleted, replay
 from letta_adapters.errors import HistoryMismatchError, InvalidInputError, TurnFailedError
 from letta_adapters.llama_index._compat import MEMORY, WORKFLOW_KWARGS, is_verbose
 from letta_adapters.llama_index.approvals import ApprovalRequiredEvent, ApprovalResponseEvent
-from letta_adapters.llama_index.configuration import WHERE, dump_backend, refuse_unknown
+from letta_adapters.llama_index.configuration import (
+    WHERE,
+    LettaAgentKwargs,
+    OwnKwargs,
+    dump_backend,
+    refuse_unknown,
+    show_keywords,
+)
 from letta_adapters.llama_index.contexts import begin_anew, identify_run, is_last_step
 from letta_adapters.llama_index.instrumentation import CallInstrumentation
 from letta_adapters.llama_index.llm import LettaLLM
@@ -49,6 +56,15 @@ from letta_adapters.options import SessionOptions
 
 # The number of answers in a row, within one step, in which no call can be run.
 _BROKEN_ANSWERS: Final = 3
+# The fields that an agent has in common with an LLM.
+_ABOUT: Final = (
+    "agent_id",
+    "model",
+    "session_options",
+    "max_steps",
+    "temperature",
+    "max_tokens",
+)
 
 
 class LettaAgent(BaseWorkflowAgent):
@@ -77,8 +93,9 @@ class LettaAgent(BaseWorkflowAgent):
         llm: For structured output and early stopping. Default: a :class:`LettaLLM` of this agent,
             which speaks a run's last word in the agent's conversation; its other calls are
             conversations of their own.
-        fields: Arguments of ``BaseWorkflowAgent`` (``name``, ``description``, ``tools``,
-            ``system_prompt``, ``can_handoff_to``, ``output_cls``, ...).
+        options: All arguments have names. Beside these there are those of ``BaseWorkflowAgent``:
+            ``name``, ``description``, ``tools``, ``system_prompt``, ``can_handoff_to``,
+            ``output_cls``, ...
 
     Raises:
         InvalidInputError: Nothing takes an argument.
@@ -101,52 +118,21 @@ class LettaAgent(BaseWorkflowAgent):
     _turn_timeout: float | None = PrivateAttr(default=None)
     _session: SessionOptions = PrivateAttr()
 
-    def __init__(
-        self,
-        *,
-        agent_id: str | None = None,
-        conversation_id: str | None = None,
-        model: str | None = None,
-        backend: Any = None,
-        client: Any = None,
-        api_key: Any = None,
-        base_url: str | None = None,
-        timeout: float | None = None,
-        session_options: dict[str, Any] | None = None,
-        llm: Any = None,
-        **fields: Any,
-    ) -> None:
-        refuse_unknown(type(self), fields, {*type(self).model_fields, *WORKFLOW_KWARGS})
-        about: dict[str, Any] = {
-            "agent_id": agent_id,
-            "model": model,
-            "session_options": session_options or {},
-            **{name: fields.get(name) for name in ("max_steps", "temperature", "max_tokens")},
-        }
-        mine = _AgentLLM.for_agent(
-            self,
-            backend=backend,
-            client=client,
-            api_key=api_key,
-            base_url=base_url,
-            timeout=timeout,
-            **about,
-        )
-        super().__init__(
-            llm=_load_llm(llm) or mine,
-            conversation_id=conversation_id,
-            timeout=timeout,
-            **about,
-            **{name: value for name, value in fields.items() if name not in about},
-        )
-        self._letta = mine
+    @show_keywords(OwnKwargs)
+    def __init__(self, **options: Unpack[LettaAgentKwargs]) -> None:
+        given: dict[str, Any] = {**options}
+        known = {*type(self).model_fields, *OwnKwargs.__annotations__, *WORKFLOW_KWARGS}
+        refuse_unknown(type(self), given, known)
         # Kept as they were given, for copies: the field `backend` holds no client.
-        self._where = {
-            "backend": backend,
-            "client": client,
-            "api_key": api_key,
-            "base_url": base_url,
-        }
+        where = {name: given.pop(name, None) for name in sorted(WHERE)}
+        llm, timeout = _load_llm(given.pop("llm", None)), given.pop("timeout", None)
+        # The agent's own LLM has these too: it speaks for the agent.
+        about = {name: given.pop(name, None) for name in _ABOUT}
+        about["session_options"] = about["session_options"] or {}
+        mine = _AgentLLM.for_agent(self, **where, timeout=timeout, **about)
+        super().__init__(llm=llm or mine, timeout=timeout, **about, **given)
+        self._letta = mine
+        self._where = where
         self.backend = mine.backend
         self._turn_timeout = timeout
         self._session = SessionOptions(**self.session_options)

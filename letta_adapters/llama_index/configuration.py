@@ -8,16 +8,91 @@ Internal: not part of the public API.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, TypedDict, TypeVar, get_type_hints
+
+from llama_index.core.base.llms.types import ChatMessage
+from llama_index.core.bridge.pydantic import BaseModel, SecretStr
+from llama_index.core.llms.llm import LLM
+from llama_index.core.objects.base import ObjectRetriever
+from llama_index.core.prompts.base import BasePromptTemplate
+from llama_index.core.tools import BaseTool
 
 from letta_adapters.backends.config import spec_from_data, spec_to_data
 from letta_adapters.chat import ChatClients
 from letta_adapters.errors import InvalidInputError
+from letta_adapters.options_base import did_you_mean
 
+F = TypeVar("F", bound=Callable[..., Any])
 # Fields and arguments that name the backend.
 WHERE: Final = frozenset({"backend", "client", "api_key", "base_url"})
+
+
+class OwnKwargs(TypedDict, total=False):
+    """The keyword arguments of ``LettaAgent`` that its fields do not show as they are."""
+
+    client: Any
+    api_key: SecretStr | str | None
+    base_url: str | None
+    timeout: float | None
+    session_options: dict[str, Any] | None
+    llm: LLM | Mapping[str, Any] | None
+
+
+class LettaAgentKwargs(OwnKwargs, total=False):
+    """The keyword arguments of ``LettaAgent``; see there.
+
+    Those from ``name`` on are ``BaseWorkflowAgent``'s, and those from ``verbose`` on a workflow's.
+    """
+
+    agent_id: str | None
+    conversation_id: str | None
+    model: str | None
+    backend: Any
+    max_steps: int | None
+    temperature: float | None
+    max_tokens: int | None
+    on_mismatch: Literal["fork", "continue", "error"]
+    coalesce: bool
+    name: str
+    description: str
+    system_prompt: str | None
+    tools: Sequence[BaseTool | Callable[..., Any]] | None
+    tool_retriever: ObjectRetriever[Any] | None
+    can_handoff_to: list[str] | None
+    initial_state: dict[str, Any] | None
+    state_prompt: str | BasePromptTemplate | None
+    output_cls: type[BaseModel] | None
+    structured_output_fn: Callable[[list[ChatMessage]], Any] | None
+    streaming: bool
+    early_stopping_method: Literal["force", "generate"]
+    verbose: bool
+    num_concurrent_runs: int | None
+    resource_manager: Any
+    service_manager: Any
+
+
+def show_keywords(kwargs: type[Any]) -> Callable[[F], F]:
+    """Let the signature of a constructor that takes ``**options`` show some of them by name.
+
+    Pydantic adds the fields of a class to its signature by itself. An argument that is no field
+    would be seen by type checkers alone, and not by whoever inspects the class.
+
+    Args:
+        kwargs: A ``TypedDict`` of these arguments, all of which may be left out.
+    """
+
+    def mark(init: F) -> F:
+        *named, rest = inspect.signature(init).parameters.values()
+        shown = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+            for name, kind in get_type_hints(kwargs).items()
+        ]
+        vars(init)["__signature__"] = inspect.Signature([*named, *shown, rest])
+        return init
+
+    return mark
 
 
 def refuse_unknown(cls: type, given: Iterable[str], known: Iterable[str]) -> None:
@@ -34,9 +109,8 @@ def refuse_unknown(cls: type, given: Iterable[str], known: Iterable[str]) -> Non
     names = sorted(known)
     for name in given:
         if name not in names:
-            like = difflib.get_close_matches(name, names, n=1)
             # A misspelt name is the usual cause.
-            hint = f"Did you mean {like[0]}?" if like else f"It takes {', '.join(names)}."
+            hint = did_you_mean(name, names) or f"It takes {', '.join(names)}."
             raise InvalidInputError(f"{cls.__name__} takes no {name!r}.", hint=hint)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,8 @@ from llama_index.core.workflow import Context
 
 from letta_adapters import ConfigurationError, InvalidInputError, Local, Rest
 from letta_adapters.llama_index import LettaAgent, LettaLLM
+from letta_adapters.llama_index._compat import WORKFLOW_KWARGS
+from letta_adapters.llama_index.configuration import LettaAgentKwargs
 from letta_adapters.testing import FakeLetta
 from letta_adapters.testing.llama_index.agents import run
 from letta_adapters.testing.scripted_model import Reply, ToolUse
@@ -120,6 +123,21 @@ def test_an_argument_that_nothing_takes_is_refused_by_name() -> None:
         LettaAgent(agentid="agent-1")
     with pytest.raises(InvalidInputError, match=r"'max_step'.*max_steps"):
         LettaAgent(max_step=3)
+
+
+def test_the_agents_typed_keywords_are_all_that_it_takes() -> None:
+    place = {"backend", "client", "api_key", "base_url"}
+    taken = LettaAgent.model_fields.keys() | place | set(WORKFLOW_KWARGS)
+    assert LettaAgentKwargs.__annotations__.keys() == taken
+
+
+def test_who_inspects_the_agents_class_sees_every_keyword() -> None:
+    shown = inspect.signature(LettaAgent).parameters
+    assert all(about.kind is inspect.Parameter.KEYWORD_ONLY for about in shown.values())
+    keys = ["agent_id", "client", "api_key", "base_url", "timeout", "llm", "name", "tools"]
+    assert [name for name in keys if name not in shown] == []
+    assert shown["timeout"].default is None
+    assert shown["name"].default == "Agent"
 
 
 async def test_settings_of_the_model_and_steps_reach_the_letta_api(letta_fake: FakeLetta) -> None:
