@@ -31,8 +31,15 @@ from letta_adapters.testing.recording.save import save_cassette
 from letta_adapters.testing.sanitizer.sanitize import RequestCleaner, SanitizeRules
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from letta_adapters.backends.config import Remote
-    from letta_adapters.testing.recording.websocket import WebSocketPlayer, WebSocketRecorder
+    from letta_adapters.testing.recording.player import CassetteTransportKwargs
+    from letta_adapters.testing.recording.websocket import (
+        WebSocketPlayer,
+        WebSocketPlayerKwargs,
+        WebSocketRecorder,
+    )
 
 Transport: TypeAlias = "RecordingTransport | CassetteTransport | ExtendingTransport"
 
@@ -117,7 +124,7 @@ class LettaCassette:
         self.api_key: str | None = REPLAY_KEY
         self.secrets: list[str] = []
         self._spec = spec
-        self._options: dict[str, Any] = {}
+        self._options: CassetteTransportKwargs = {}
         self._require_all_played = True
         if recording:
             # A recording of an App Server alone needs no Letta API.
@@ -174,7 +181,9 @@ class LettaCassette:
         token = SecretStr(os.environ.get("LETTA_APP_SERVER_TOKEN", ""))
         return Remote(url=_environment("LETTA_APP_SERVER_URL"), auth_token=token)
 
-    def websocket(self, **options: Any) -> WebSocketRecorder | WebSocketPlayer:
+    def websocket(
+        self, **options: Unpack[WebSocketPlayerKwargs]
+    ) -> WebSocketRecorder | WebSocketPlayer:
         """Return the recorder, or the player, of connections to an App Server.
 
         ``with letta_cassette.websocket():`` records or replays every client of the block; a client
@@ -191,7 +200,9 @@ class LettaCassette:
 
             RemoteScript(_environment(self._spec.model_env)).script(*replies)
 
-    def replay_options(self, *, require_all_played: bool = True, **options: Any) -> None:
+    def replay_options(
+        self, *, require_all_played: bool = True, **options: Unpack[CassetteTransportKwargs]
+    ) -> None:
         """Set the options of the :class:`CassetteTransport`, before its first use.
 
         Does nothing while recording.
@@ -256,13 +267,17 @@ class TransportCassette(LettaCassette):
         if self.recording and not self.extending:
             return recorder
         # Faults and delays are for replays: a recording that is extended is played as it is.
-        options = {} if self.extending else self._options
+        options: CassetteTransportKwargs = {"rules": self.rules, "secrets": self.secrets}
+        if not self.extending:
+            options.update(self._options)
         # One file may hold HTTP and WebSocket traffic. Each has a player of its own.
         part = self._part(frames=False)
-        player = CassetteTransport(part, rules=self.rules, secrets=self.secrets, **options)
+        player = CassetteTransport(part, **options)
         return ExtendingTransport(player, recorder, self.base_url) if self.extending else player
 
-    def replay_options(self, *, require_all_played: bool = True, **options: Any) -> None:
+    def replay_options(
+        self, *, require_all_played: bool = True, **options: Unpack[CassetteTransportKwargs]
+    ) -> None:
         """Set the options of the player; see :meth:`LettaCassette.replay_options`."""
         if isinstance(self._transport, CassetteTransport):
             raise RuntimeError("replay_options() comes before the first use of the transport")
@@ -298,7 +313,9 @@ class TransportCassette(LettaCassette):
         elif self._part(frames=True).interactions:
             raise AssertionError("the recorded WebSocket was not used")
 
-    def websocket(self, **options: Any) -> WebSocketRecorder | WebSocketPlayer:
+    def websocket(
+        self, **options: Unpack[WebSocketPlayerKwargs]
+    ) -> WebSocketRecorder | WebSocketPlayer:
         """Record or replay App Server connections; see :meth:`LettaCassette.websocket`."""
         from letta_adapters.testing.recording.websocket import WebSocketPlayer, WebSocketRecorder
 
@@ -308,7 +325,8 @@ class TransportCassette(LettaCassette):
         if self.recording and not (self.extending and self._part(frames=True).interactions):
             self._recorder = WebSocketRecorder()
             return self._recorder
-        given = {"rules": self.rules, "secrets": self.secrets, **options}
+        given: WebSocketPlayerKwargs = {"rules": self.rules, "secrets": self.secrets}
+        given.update(options)
         self._player = WebSocketPlayer(self._part(frames=True), **given)
         return self._player
 

@@ -10,12 +10,14 @@ Internal: not part of the public API.
 from __future__ import annotations
 
 import threading
+import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, TypedDict
 
 import anyio
 import anyio.lowlevel
@@ -38,12 +40,15 @@ from letta_adapters.testing.recording.matching import (
 )
 from letta_adapters.testing.sanitizer.sanitize import RequestCleaner, SanitizeRules
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
 Chunking: TypeAlias = Literal["recorded", "event", "whole"] | int | Callable[[bytes], list[bytes]]
 Timing: TypeAlias = Literal["none", "recorded"] | float
 Fault: TypeAlias = int | httpx.Response | Exception | type[Exception] | None
 
 
-def scale_of(timing: Timing) -> float:
+def parse_timing(timing: Timing) -> float:
     """Return the factor on recorded delays.
 
     Raises:
@@ -57,6 +62,72 @@ def scale_of(timing: Timing) -> float:
         raise InvalidInputError(
             f"timing={timing!r} is none: 'none', 'recorded', or a factor on the recorded delays."
         ) from None
+
+
+class ReplayKwargs(TypedDict, total=False):
+    """The keywords of every player; see :class:`ReplayOptions`."""
+
+    timing: Timing
+    sleep: Callable[[float], Awaitable[object]]
+    cut_after: int | None
+    rules: SanitizeRules | None
+    secrets: Iterable[str]
+
+
+class CassetteTransportKwargs(ReplayKwargs, total=False):
+    """The keywords of :class:`CassetteTransport`."""
+
+    chunking: Chunking
+    first_byte_delay: float
+    faults: Iterable[Fault]
+    sync_sleep: Callable[[float], object] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayOptions:
+    """How a recording is played, whatever it was recorded of.
+
+    Attributes:
+        timing: ``"none"``, ``"recorded"``, or a factor for the recorded delays.
+        sleep: The clock, for tests: ``await sleep(seconds)``.
+        cut_after: Where the network breaks: after so many bytes of a stream, or so many frames.
+        rules: The rules that the recording was saved with.
+        secrets: The secrets that it was saved with.
+        scale: The factor that ``timing`` means.
+
+    Raises:
+        InvalidInputError: ``timing`` is another word than ``"none"`` or ``"recorded"``.
+    """
+
+    timing: Timing = "none"
+    sleep: Callable[[float], Awaitable[object]] = anyio.sleep
+    cut_after: int | None = None
+    rules: SanitizeRules | None = None
+    secrets: Iterable[str] = ()
+    scale: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scale", parse_timing(self.timing))
+        # They are read more than once, and an iterator could be read only once.
+        object.__setattr__(self, "secrets", tuple(self.secrets))
+
+    def make_cleaner(self) -> RequestCleaner:
+        """Return a cleaner that brings requests to the form in which they were saved."""
+        return RequestCleaner(self.rules, self.secrets)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TransportOptions(ReplayOptions):
+    """How :class:`CassetteTransport` plays a recording."""
+
+    chunking: Chunking = "recorded"
+    first_byte_delay: float = 0.0
+    faults: Iterable[Fault] = ()
+    sync_sleep: Callable[[float], object] | None = None
+
+    def pause(self, seconds: float) -> None:
+        """Wait as a synchronous client does."""
+        (self.sync_sleep or time.sleep)(seconds)
 
 
 class CassetteMissError(AssertionError):
@@ -106,31 +177,16 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
     def __init__(
         self,
         cassette: Cassette | str | Path,
-        *,
-        chunking: Chunking = "recorded",
-        timing: Timing = "none",
-        cut_after: int | None = None,
-        first_byte_delay: float = 0.0,
-        faults: Iterable[Fault] = (),
-        sleep: Callable[[float], Awaitable[object]] = anyio.sleep,
-        sync_sleep: Callable[[float], object] | None = None,
-        rules: SanitizeRules | None = None,
-        secrets: Iterable[str] = (),
+        **options: Unpack[CassetteTransportKwargs],
     ) -> None:
+        self.options = _TransportOptions(**options)
         self.cassette = cassette if isinstance(cassette, Cassette) else Cassette.load(cassette)
-        self.chunking = chunking
-        self.scale = scale_of(timing)
-        self.cut_after = cut_after
-        self.first_byte_delay = first_byte_delay
-        self.sleep = sleep
-        self.sync_sleep = sync_sleep or _sleep
-        self._faults = deque(faults)
+        self._faults = deque(self.options.faults)
         self._misses: list[CassetteMissError] = []
         self._lock = threading.Lock()
         # Ids that the server made must come back as they were; those of the client match any.
         self._server_ids = ServerIds(self.cassette)
-        known = tuple(secrets)
-        self._clean = RequestCleaner(rules, known)
+        self._clean = self.options.make_cleaner()
         self._entries = [
             Entry(number, item.request, item.response, self._key(item.request))
             for number, item in enumerate(self.cassette, 1)
@@ -138,7 +194,7 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         self._matcher = Matcher(self._entries, self._server_ids)
         # A second one for live requests: secrets learnt from the recorded ones must not affect how
         # these are compared.
-        self._clean = RequestCleaner(rules, known)
+        self._clean = self.options.make_cleaner()
 
     @property
     def all_played(self) -> bool:
@@ -169,9 +225,9 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         """
         request.read()
         fault, response = self._next(request)
-        pause = _Pause(self.first_byte_delay, request)
+        pause = _Pause(self.options.first_byte_delay, request)
         if pause.seconds:
-            self.sync_sleep(pause.seconds)
+            self.options.pause(pause.seconds)
         pause.check()
         if response is None:
             return _fault_response(fault, request)
@@ -188,8 +244,8 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         """
         await request.aread()
         fault, response = self._next(request)
-        pause = _Pause(self.first_byte_delay, request)
-        await (self.sleep(pause.seconds) if pause.seconds else anyio.lowlevel.checkpoint())
+        pause = _Pause(self.options.first_byte_delay, request)
+        await (self.options.sleep(pause.seconds) if pause.seconds else anyio.lowlevel.checkpoint())
         pause.check()
         if response is None:
             return _fault_response(fault, request)
@@ -318,7 +374,7 @@ class _Player:
     @property
     def is_plain(self) -> bool:
         """Return whether the whole body comes at once, without delay, cut or error."""
-        delays = self.owner.scale and self.response.timing
+        delays = self.owner.options.scale and self.response.timing
         return not delays and self.cut is None and self.response.error is None
 
     def chunks(self) -> list[bytes]:
@@ -337,7 +393,7 @@ class _Player:
 
     @property
     def cut(self) -> int | None:
-        after = self.owner.cut_after
+        after = self.owner.options.cut_after
         # A place beyond the body's end cuts nothing.
         fits = after is not None and self.response.is_sse and after <= len(self.response.body)
         return after if fits else None
@@ -357,7 +413,7 @@ class _Player:
         return self.cut is None and error is not None and error.type == CLOSED_BY_CLIENT
 
     def _chunks(self, body: bytes) -> list[bytes]:
-        how = self.owner.chunking
+        how = self.owner.options.chunking
         if callable(how):
             chunks = how(body)
             if b"".join(chunks) != body:
@@ -370,7 +426,7 @@ class _Player:
         return split_events(body)
 
     def _delay(self, start: int, end: int) -> float:
-        timing, scale = self.response.timing, self.owner.scale
+        timing, scale = self.response.timing, self.owner.options.scale
         if not scale or not timing:
             return 0.0
         # A chunk has arrived when the last of the recorded events that begin in it has.
@@ -395,7 +451,7 @@ class _PlayedStream(httpx.AsyncByteStream, httpx.SyncByteStream):
         for delay, chunk in player.script():
             pause = _Pause(delay, player.request)
             if pause.seconds:
-                player.owner.sync_sleep(pause.seconds)
+                player.owner.options.pause(pause.seconds)
             pause.check()
             yield chunk
         if player.final is not None:
@@ -413,7 +469,7 @@ class _PlayedStream(httpx.AsyncByteStream, httpx.SyncByteStream):
             return
         for delay, chunk in player.script():
             pause = _Pause(delay, player.request)
-            await (player.owner.sleep(pause.seconds) if pause.seconds else _checkpoint())
+            await (player.owner.options.sleep(pause.seconds) if pause.seconds else _checkpoint())
             pause.check()
             yield chunk
         # The recorded client closed the stream before its end, so it does not end by itself.
@@ -455,9 +511,3 @@ def _fault_response(fault: Fault, request: httpx.Request) -> httpx.Response:
     if isinstance(fault, Exception):
         raise fault
     raise TypeError(f"no such fault: {fault!r}")
-
-
-def _sleep(seconds: float) -> None:
-    import time
-
-    time.sleep(seconds)

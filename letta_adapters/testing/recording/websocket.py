@@ -16,6 +16,7 @@ import re
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from websockets.asyncio.client import connect
@@ -34,12 +35,11 @@ from letta_adapters.testing.cassette import (
 )
 from letta_adapters.testing.recording.lanes import Lanes, Timed, renamed, timed_frames
 from letta_adapters.testing.recording.matching import frames_differ, fresh_texts
-from letta_adapters.testing.recording.player import CassetteMissError, Timing, scale_of
+from letta_adapters.testing.recording.player import CassetteMissError, ReplayKwargs, ReplayOptions
 from letta_adapters.testing.recording.recorder import coarse
-from letta_adapters.testing.sanitizer.sanitize import RequestCleaner, SanitizeRules
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
 _WEBSOCKETS: Final[Connector] = connect
 _JSON: Final = (("content-type", "application/json"),)
@@ -229,6 +229,19 @@ class _Tee:
 # -- replaying ----------------------------------------------------------------------------------
 
 
+class WebSocketPlayerKwargs(ReplayKwargs, total=False):
+    """The keywords of :class:`WebSocketPlayer`."""
+
+    edit: Callable[[int, str], list[str]] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PlayerOptions(ReplayOptions):
+    """How :class:`WebSocketPlayer` plays a recording."""
+
+    edit: Callable[[int, str], list[str]] | None = None
+
+
 class WebSocketPlayer(_Connecting):
     """A player of a recording: each connection that it opens is the next recorded one.
 
@@ -261,20 +274,13 @@ class WebSocketPlayer(_Connecting):
     def __init__(
         self,
         cassette: Cassette,
-        *,
-        timing: Timing = "none",
-        sleep: Callable[[float], Awaitable[Any]] = asyncio.sleep,
-        cut_after: int | None = None,
-        edit: Callable[[int, str], list[str]] | None = None,
-        rules: SanitizeRules | None = None,
-        secrets: Iterable[str] = (),
+        **options: Unpack[WebSocketPlayerKwargs],
     ) -> None:
         super().__init__()
+        self.options = _PlayerOptions(**options)
         self.misses: list[CassetteMissError] = []
-        self.scale = scale_of(timing)
-        self.sleep, self.cut_after, self.edit = sleep, cut_after, edit
         self.came = 0
-        self.clean = RequestCleaner(rules, tuple(secrets))
+        self.clean = self.options.make_cleaner()
         items = cassette.interactions
         scenes = (deque(items[number] for number in scene) for scene in connections(items))
         self._scenes = deque(scenes)
@@ -283,7 +289,7 @@ class WebSocketPlayer(_Connecting):
     @property
     def gone(self) -> bool:
         """Return whether the network was cut off."""
-        return self.cut_after is not None and self.came >= self.cut_after
+        return self.options.cut_after is not None and self.came >= self.options.cut_after
 
     async def connect(self, url: str, /, **options: Any) -> Socket:
         """Return the next recorded connection.
@@ -377,7 +383,7 @@ class _Played:
         for delay, frame in frames:
             # All are replaced at once: a text that is put in may look like one to replace.
             text = renamed(frame, self._fresh)
-            self._coming.append((delay / 1000 * self._player.scale, text))
+            self._coming.append((delay / 1000 * self._player.options.scale, text))
         self._news.set()
 
     async def __aiter__(self) -> AsyncIterator[str]:
@@ -392,9 +398,10 @@ class _Played:
                 continue
             delay, text = self._coming.popleft()
             if delay:
-                await player.sleep(delay)
+                await player.options.sleep(delay)
             player.came += 1
-            for made in [text] if player.edit is None else player.edit(player.came, text):
+            edit = player.options.edit
+            for made in [text] if edit is None else edit(player.came, text):
                 yield made
 
     async def close(self) -> None:
