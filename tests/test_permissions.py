@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from typing import Any
 
 import pytest
 
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.options import SessionOptions
-from letta_adapters.permissions import Allow, Deny, PermissionContext, normalise_decision
+from letta_adapters.permissions import (
+    Allow,
+    Deny,
+    PermissionContext,
+    encode_decision,
+    normalise_decision,
+)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +42,30 @@ from letta_adapters.permissions import Allow, Deny, PermissionContext, normalise
 )
 def test_answers(answer: object, decision: Allow | Deny) -> None:
     assert normalise_decision(answer) == decision
+
+
+@pytest.mark.parametrize(
+    ("decision", "stored"),
+    [
+        (Allow(), {"behavior": "allow"}),
+        (
+            Allow({"city": "Rome"}, ("rule-1",), "Carefully."),
+            {
+                "behavior": "allow",
+                "updatedInput": {"city": "Rome"},
+                "save": ["rule-1"],
+                "message": "Carefully.",
+            },
+        ),
+        (Deny(), {"behavior": "deny", "message": ""}),
+        (Deny("no", True), {"behavior": "deny", "message": "no", "interrupt": True}),
+    ],
+)
+def test_a_decision_is_stored_as_json_and_read_again(
+    decision: Allow | Deny, stored: dict[str, Any]
+) -> None:
+    assert encode_decision(decision) == stored
+    assert normalise_decision(json.loads(json.dumps(stored))) == decision
 
 
 @pytest.mark.parametrize(

@@ -17,17 +17,32 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.messages import HistoryMessage, digest_arguments
 from letta_adapters.chat.request import Place
 from letta_adapters.errors import InvalidInputError
+from letta_adapters.messages import PendingToolCall
 
 # The number of digests that a marker keeps; messages before those are not compared.
 KEPT: Final = 200
 # Never to be changed: stored messages are recognised by ids made in this namespace.
 _SPACE: Final = uuid.UUID("6f7c1c52-53b9-4a0e-a0d6-2f6a6d3ec2a4")
+
+
+def encode_call(id_: str | None, name: str, arguments: Mapping[str, Any] | str) -> PendingToolCall:
+    """Return a tool call of a framework's message as histories are compared by it.
+
+    Args:
+        id_: The call's id, if it has one.
+        name: The tool.
+        arguments: The arguments, or the text that the model wrote in their place.
+    """
+    if not isinstance(arguments, str):
+        # Sorted keys: the same arguments have to have the same digest when the history comes back.
+        arguments = json.dumps(arguments, sort_keys=True, default=str)
+    return PendingToolCall(id_ or "", name, arguments)
 
 
 @dataclass(frozen=True, slots=True)

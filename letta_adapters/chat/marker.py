@@ -12,6 +12,9 @@ from typing import Any, Final
 from letta_adapters._utils.checks import checked_id
 
 VERSION: Final = 1
+# The key under which a framework's message carries the marker of its answer: in LangChain's
+# ``response_metadata``, in LlamaIndex' ``additional_kwargs``. Stored histories have it.
+MARKER_KEY: Final = "letta"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,15 @@ class Marker:
         """Return the marker as JSON can hold it."""
         made = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         return {"v": VERSION, **made, "pending": [list(call) for call in self.pending]}
+
+    @classmethod
+    def find_in(cls, extra: Mapping[str, Any]) -> Marker | None:
+        """Return the marker in a message's metadata; ``None`` if no agent of ours gave it.
+
+        Args:
+            extra: The data in which the framework's message carries :data:`MARKER_KEY`.
+        """
+        return cls.from_dict(extra.get(MARKER_KEY))
 
     @classmethod
     def from_dict(cls, value: object) -> Marker | None:

@@ -40,6 +40,49 @@ Kind = Literal["text", "reasoning", "server_call", "server_result", "note", "oth
 Part = tuple[Kind, Any]
 
 
+class ServerToolError(Exception):
+    """Report the failure of a tool on the agent's side to a framework's handlers.
+
+    It is never raised: the agent reads the failure itself, and goes on.
+    """
+
+
+@dataclass(slots=True)
+class AnswerSoFar:
+    """Add up the parts of an answer that is under way.
+
+    Attributes:
+        text: All text.
+        reasoning: All reasoning.
+        server_tools: The calls and results of tools that ran on the agent's side, in order.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    server_tools: list[Part] = field(default_factory=list)
+
+    def add(self, part: Part) -> None:
+        """Add one part; one that is no text, reasoning or server tool adds nothing."""
+        kind, value = part
+        if kind == "text":
+            self.text += value
+        elif kind == "reasoning":
+            self.reasoning += value
+        elif kind in ("server_call", "server_result"):
+            self.server_tools.append(part)
+
+
+def join_parts(parts: Iterable[Part]) -> list[Part]:
+    """Return the parts with neighbours of text joined, and neighbours of reasoning."""
+    joined: list[Part] = []
+    for kind, value in parts:
+        if kind in ("text", "reasoning") and joined and joined[-1][0] == kind:
+            joined[-1] = (kind, joined[-1][1] + value)
+        else:
+            joined.append((kind, value))
+    return joined
+
+
 class ResponseReader:
     """Read the events of a call one by one and return what each adds to the message.
 
@@ -185,6 +228,21 @@ class ResponseReader:
     def tool_calls(self) -> tuple[ToolCallMessage, ...]:
         """Return the calls that wait for the caller; empty before the end of the call."""
         return self.end.pending if self.end is not None else ()
+
+    def describe(self) -> dict[str, Any]:
+        """Return what every framework's message tells of an answer that is complete.
+
+        Where it was given, by which model and runs of the server, and why it ended.
+        """
+        end = self.end
+        assert end is not None
+        return {
+            "stop_reason": STOPPED if self.stopped else end.stop_reason,
+            "agent_id": end.agent_id,
+            "conversation_id": end.conversation_id,
+            "run_ids": list(end.run_ids),
+            "model": end.model,
+        }
 
 
 def _texts(text: str) -> list[Part]:

@@ -19,8 +19,8 @@ from langchain_core.messages.tool import ToolCall, invalid_tool_call, tool_call,
 from langchain_core.outputs import ChatGenerationChunk
 
 from letta_adapters.chat import ChatEvent
-from letta_adapters.chat.response import STOPPED, Answer, Part, ResponseReader
-from letta_adapters.langchain.messages import MARKER_KEY
+from letta_adapters.chat.marker import MARKER_KEY
+from letta_adapters.chat.response import Answer, Part, ResponseReader, join_parts
 from letta_adapters.messages import ToolCallMessage, ToolResultMessage, Usage
 
 PROVIDER: Final = "letta"
@@ -35,15 +35,12 @@ def build_metadata(reader: ResponseReader) -> dict[str, Any]:
 
     It goes on the last chunk only: LangChain would concatenate strings of several chunks.
     """
-    end = reader.end
+    about, end = reader.describe(), reader.end
     assert end is not None
     made: dict[str, Any] = {
         "model_provider": PROVIDER,
-        "model_name": end.model or PROVIDER,
-        "stop_reason": STOPPED if reader.stopped else end.stop_reason,
-        "agent_id": end.agent_id,
-        "conversation_id": end.conversation_id,
-        "run_ids": list(end.run_ids),
+        "model_name": about.pop("model") or PROVIDER,
+        **about,
         MARKER_KEY: end.marker.to_dict(),
     }
     if end.replayed:
@@ -183,22 +180,10 @@ def build_message(answer: Answer) -> AIMessage:
 
     The exception are broken tool calls, see :func:`_encode_arguments`.
     """
-    content: list[Any] = []
-    notes: list[Any] = []
-    for piece in answer.pieces:
-        kind, value = piece
-        if kind == "text":
-            # Fragments are merged as adding up chunks would merge them.
-            if content and isinstance(content[-1], str):
-                content[-1] += value
-            else:
-                content.append(value)
-        elif kind == "reasoning" and content and _is(content[-1], "reasoning"):
-            content[-1]["reasoning"] += value
-        elif kind == "note":
-            notes.append(value)
-        else:
-            content.append(to_block(piece))
+    notes = [value for kind, value in answer.pieces if kind == "note"]
+    # Fragments are joined as adding up chunks would join them: a note between two does not count.
+    said = join_parts(part for part in answer.pieces if part[0] != "note")
+    content: list[Any] = [part[1] if part[0] == "text" else to_block(part) for part in said]
     # One text is a plain string, as chunks of text alone would add up to.
     plain = not content or (len(content) == 1 and isinstance(content[0], str))
     reader = answer.reader
@@ -219,10 +204,6 @@ def build_message(answer: Answer) -> AIMessage:
         usage_metadata=cast("Any", read_usage(reader)),
         response_metadata=build_metadata(reader) | ({NOTES: notes} if notes else {}),
     )
-
-
-def _is(item: Any, kind: str) -> bool:
-    return isinstance(item, dict) and item.get("type") == kind
 
 
 def _encode_arguments(call: ToolCallMessage) -> str:

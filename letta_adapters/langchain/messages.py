@@ -22,6 +22,7 @@ from langchain_core.messages import (
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
 from letta_adapters.chat import HistoryMessage, Marker
+from letta_adapters.chat.history import encode_call
 from letta_adapters.content import ImageContent, TextContent, image_from_url
 from letta_adapters.content import to_wire as content_to_wire
 from letta_adapters.errors import InvalidInputError
@@ -30,8 +31,6 @@ from letta_adapters.messages import PendingToolCall
 from letta_adapters.permissions import Allow, Deny
 from letta_adapters.tools.client_side import check_tool_names
 
-# The key in ``response_metadata`` under which a message of ours carries its marker.
-MARKER_KEY: Final = "letta"
 # The key in ``additional_kwargs`` under which the answer to a permission question carries the
 # decision. Not in ``artifact``, which belongs to tools: a tool's output must not be able to allow
 # anything.
@@ -180,17 +179,15 @@ def check_decisions(messages: Sequence[BaseMessage]) -> None:
 
 def read_marker(message: BaseMessage) -> Marker | None:
     """Return the marker of a message that an agent of ours gave, or ``None``."""
-    return Marker.from_dict(message.response_metadata.get(MARKER_KEY))
+    return Marker.find_in(message.response_metadata)
 
 
 def _read_calls(message: AIMessage) -> Iterable[PendingToolCall]:
     """Yield the tool calls of an answer, those with broken arguments included."""
     for call in message.tool_calls:
-        # Sorted keys: the same arguments have to have the same digest when the history comes back.
-        arguments = json.dumps(call["args"], sort_keys=True, default=str)
-        yield PendingToolCall(call["id"] or "", call["name"], arguments)
+        yield encode_call(call["id"], call["name"], call["args"])
     for broken in message.invalid_tool_calls:
-        yield PendingToolCall(broken["id"] or "", broken["name"] or "", raw_arguments(broken))
+        yield encode_call(broken["id"], broken["name"] or "", raw_arguments(broken))
 
 
 def raw_arguments(broken: InvalidToolCall) -> str:

@@ -17,12 +17,13 @@ from langchain_core.tools import BaseTool
 from langchain_core.tools import tool as make_tool
 
 from letta_adapters._utils.raised import report_raised
+from letta_adapters.chat.response import ServerToolError as ServerToolError
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain._compat import NODE, list_message_handlers
 from letta_adapters.langchain.errors import langchain_errors
 from letta_adapters.langchain.messages import DECISION_KEY, raw_arguments
 from letta_adapters.messages import broken_arguments
-from letta_adapters.permissions import Allow, Deny, denials, normalise_decision
+from letta_adapters.permissions import Allow, Deny, denials, encode_decision, normalise_decision
 
 
 def as_base_tools(tools: Any) -> list[BaseTool]:
@@ -108,21 +109,8 @@ def to_decision_message(call: ToolCall, decision: Allow | Deny) -> ToolMessage:
         tool_call_id=str(call["id"]),
         name=call["name"],
         status=status,
-        additional_kwargs={DECISION_KEY: _as_data(decision)},
+        additional_kwargs={DECISION_KEY: encode_decision(decision)},
     )
-
-
-def _as_data(decision: Allow | Deny) -> Any:
-    """Return a decision as JSON, which every checkpointer can store."""
-    if isinstance(decision, Deny):
-        return {"behavior": "deny", "message": decision.message}
-    made: dict[str, Any] = {"behavior": "allow"}
-    if decision.updated_input is not None:
-        # The names of the wire, which `normalise_decision` takes when the message comes back.
-        made["updatedInput"] = dict(decision.updated_input)
-    if decision.save:
-        made["save"] = list(decision.save)
-    return made
 
 
 def announce(manager: Any, messages: Sequence[ToolMessage]) -> None:
@@ -177,10 +165,6 @@ class ServerTools:
             kind = "error" if block.get("status") == "error" else "end"
             return [(kind, run_id, {"output": block.get("output")})]
         return []
-
-
-class ServerToolError(Exception):
-    """Report the failure of a tool on the agent's side to callbacks."""
 
 
 class ToolCallbacks:

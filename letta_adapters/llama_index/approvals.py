@@ -10,7 +10,7 @@ from typing import Any
 from llama_index.core.bridge.pydantic import Field
 from llama_index.core.workflow import HumanResponseEvent, InputRequiredEvent
 
-from letta_adapters.permissions import denials
+from letta_adapters.permissions import Allow, Deny, denials, encode_decision
 
 
 class ApprovalRequiredEvent(InputRequiredEvent):
@@ -61,8 +61,6 @@ class ApprovalResponseEvent(HumanResponseEvent):
 
     def decision(self) -> dict[str, Any]:
         """Return the decision as data that a context can store."""
-        if not self.approve:
-            return {"behavior": "deny", "message": self.reason or denials.BY_USER}
-        # The names of the wire, which `normalise_decision` takes.
-        edited = {} if self.tool_kwargs is None else {"updatedInput": self.tool_kwargs}
-        return {"behavior": "allow", **edited}
+        if self.approve:
+            return encode_decision(Allow(self.tool_kwargs))
+        return encode_decision(Deny(self.reason or denials.BY_USER))

@@ -5,7 +5,6 @@ Internal: not part of the public API.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -21,14 +20,14 @@ from llama_index.core.base.llms.types import (
 from llama_index.core.tools import BaseTool, ToolOutput
 
 from letta_adapters.chat import HistoryMessage, Marker
+from letta_adapters.chat.history import encode_call
+from letta_adapters.chat.marker import MARKER_KEY
 from letta_adapters.content import ImageContent, TextContent, image_from_bytes, image_from_url
 from letta_adapters.content import to_wire as content_to_wire
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.messages import PendingToolCall
 from letta_adapters.permissions import Allow, Deny, normalise_decision
 
-# The key in ``additional_kwargs`` under which a message of ours carries its marker.
-MARKER_KEY: Final = "letta"
 _ROLES: Final[Mapping[str, Any]] = {
     "system": "system",
     "developer": "system",
@@ -75,7 +74,7 @@ def to_entry(message: ChatMessage) -> HistoryMessage:
             "assistant",
             _read_text(message, "assistant"),
             name=name,
-            marker=Marker.from_dict(extra.get(MARKER_KEY)),
+            marker=Marker.find_in(extra),
             tool_calls=tuple(_read_calls(message)),
         )
     if role == "tool":
@@ -116,12 +115,7 @@ def _read_calls(message: ChatMessage) -> Iterable[PendingToolCall]:
     """Yield the tool calls in a message."""
     for block in message.blocks:
         if isinstance(block, ToolCallBlock):
-            given = block.tool_kwargs
-            if not isinstance(given, str):
-                # Sorted keys: the same arguments have to have the same digest when the history
-                # comes back.
-                given = json.dumps(given, sort_keys=True, default=str)
-            yield PendingToolCall(block.tool_call_id or "", block.tool_name, given)
+            yield encode_call(block.tool_call_id, block.tool_name, block.tool_kwargs)
 
 
 def _read_content(message: ChatMessage) -> str | list[dict[str, Any]]:

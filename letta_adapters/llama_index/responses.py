@@ -13,7 +13,7 @@ from typing import Any
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
 
 from letta_adapters.chat import ChatEvent
-from letta_adapters.chat.response import STOPPED, Part, ResponseReader
+from letta_adapters.chat.response import AnswerSoFar, Part, ResponseReader
 from letta_adapters.llama_index.messages import build_assistant_message
 from letta_adapters.messages import ToolCallMessage
 
@@ -29,10 +29,8 @@ class ResponseMaker:
 
     def __init__(self, reader: ResponseReader, *, ephemeral: bool = False) -> None:
         self._reader = reader
-        self._text = ""
-        self._thinking = ""
+        self._so_far = AnswerSoFar()
         self._ephemeral = ephemeral
-        self._server: list[dict[str, Any]] = []
 
     def feed(self, event: ChatEvent) -> list[ChatResponse]:
         """Return the responses that an event of the call adds."""
@@ -48,30 +46,23 @@ class ResponseMaker:
 
     def _respond(self, piece: Part) -> list[ChatResponse]:
         """Return the responses of one piece; a tool that ran on the server has none of its own."""
+        self._so_far.add(piece)
         kind, value = piece
         if kind == "text":
-            self._text += value
             return [ChatResponse(message=self._build_message(), delta=value)]
         if kind == "reasoning":
-            self._thinking += value
             # A response has no field for reasoning; LlamaIndex' own integrations put it here too.
             extra = {"thinking_delta": value}
             return [ChatResponse(message=self._build_message(), delta="", additional_kwargs=extra)]
-        self._server += describe_server_tool(piece)
         return []
 
     def _build_message(self) -> ChatMessage:
-        return build_assistant_message(self._text, self._thinking)
+        return build_assistant_message(self._so_far.text, self._so_far.reasoning)
 
     def add(self, pieces: Iterable[Part]) -> ResponseMaker:
         """Add pieces without a response for each; return this object."""
-        for kind, value in pieces:
-            if kind == "text":
-                self._text += value
-            elif kind == "reasoning":
-                self._thinking += value
-            else:
-                self._server += describe_server_tool((kind, value))
+        for piece in pieces:
+            self._so_far.add(piece)
         return self
 
     def build(self, delta: str | None = None) -> ChatResponse:
@@ -80,28 +71,39 @@ class ResponseMaker:
         Args:
             delta: The new text of this response.
         """
-        end = self._reader.end
+        end, said = self._reader.end, self._so_far
         assert end is not None
         # The conversation is removed now, so no history can go on from this answer.
         marker = None if self._ephemeral and not end.marker.pending else end.marker
-        message = build_assistant_message(self._text, self._thinking, end.pending, marker)
+        message = build_assistant_message(said.text, said.reasoning, end.pending, marker)
         if end.pending:
             # LlamaIndex' programs look for the calls of a stream here.
             message.additional_kwargs["tool_calls"] = [_to_openai(call) for call in end.pending]
-        raw: dict[str, Any] = {
-            "stop_reason": STOPPED if self._reader.stopped else end.stop_reason,
-            "agent_id": end.agent_id,
-            "conversation_id": end.conversation_id,
-            "run_ids": list(end.run_ids),
-            "model": end.model,
-        }
-        if self._server:
-            raw["server_tools"] = self._server
-        counts = {} if end.usage is None else count_tokens(end.usage)
-        if counts:
-            raw["usage"] = counts
-        extra = {**counts, "stop_reason": raw["stop_reason"]}
-        return ChatResponse(message=message, raw=raw, delta=delta, additional_kwargs=extra)
+        raw = build_raw(self._reader)
+        if said.server_tools:
+            raw["server_tools"] = [describe_server_tool(part) for part in said.server_tools]
+        return to_response(message, raw, delta)
+
+
+def build_raw(reader: ResponseReader) -> dict[str, Any]:
+    """Return the data of a complete answer about itself: a response's ``raw``."""
+    usage = reader.end.usage if reader.end is not None else None
+    return reader.describe() | ({} if usage is None else {"usage": count_tokens(usage)})
+
+
+def to_response(
+    message: ChatMessage, raw: dict[str, Any], delta: str | None = None
+) -> ChatResponse:
+    """Return a complete answer as LlamaIndex' response.
+
+    Args:
+        message: The message.
+        raw: Its data, see :func:`build_raw`.
+        delta: The new text of this response.
+    """
+    # Handlers look for token counts in either place.
+    extra = {**raw.get("usage", {}), "stop_reason": raw["stop_reason"]}
+    return ChatResponse(message=message, raw=raw, delta=delta, additional_kwargs=extra)
 
 
 def _to_openai(call: ToolCallMessage) -> dict[str, Any]:
@@ -125,16 +127,17 @@ def count_tokens(usage: Any) -> dict[str, int]:
     return made | {name: value for name, value in details.items() if value is not None}
 
 
-def describe_server_tool(piece: Part) -> list[dict[str, Any]]:
-    """Return the entry of a response's ``raw`` about a tool that the agent ran itself."""
-    kind, value = piece
+def describe_server_tool(part: Part) -> dict[str, Any]:
+    """Return the entry of a response's ``raw`` about a tool that the agent ran itself.
+
+    Args:
+        part: The call of the tool, or its result.
+    """
+    kind, value = part
+    about = {"tool_call_id": value.tool_call_id, "tool_name": value.tool_name}
     if kind == "server_call":
-        about = {"tool_call_id": value.tool_call_id, "tool_name": value.tool_name}
-        return [{**about, "tool_kwargs": dict(value.tool_input)}]
-    if kind == "server_result":
-        about = {"tool_call_id": value.tool_call_id, "tool_name": value.tool_name}
-        return [{**about, "output": value.content, "is_error": value.is_error}]
-    return []
+        return {**about, "tool_kwargs": dict(value.tool_input)}
+    return {**about, "output": value.content, "is_error": value.is_error}
 
 
 def build_response(

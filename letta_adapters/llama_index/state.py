@@ -17,7 +17,8 @@ from llama_index.core.workflow import Context
 from letta_adapters.backends.base import Conversation
 from letta_adapters.chat import HistoryMessage, Marker, ResponseCompleted
 from letta_adapters.chat.history import digest_inputs
-from letta_adapters.llama_index.messages import MARKER_KEY, build_assistant_message, to_entries
+from letta_adapters.chat.marker import MARKER_KEY
+from letta_adapters.llama_index.messages import build_assistant_message, to_entries
 from letta_adapters.messages import ToolCallMessage
 
 NOT_RUN: Final = "Not run: the run that asked for this call ended before it could."
@@ -381,7 +382,7 @@ def _find_marker(said: Sequence[ChatMessage]) -> Marker | None:
     """Return the newest marker in these messages."""
     for message in reversed(said):
         if message.role == MessageRole.ASSISTANT:
-            return Marker.from_dict(message.additional_kwargs.get(MARKER_KEY))
+            return Marker.find_in(message.additional_kwargs)
     return None
 
 

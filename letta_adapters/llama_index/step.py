@@ -20,7 +20,8 @@ from llama_index.core.workflow import Context
 
 from letta_adapters.chat import ChatEvent, ChatRequest, HistoryMessage, ResponseCompleted
 from letta_adapters.chat.constraints import Calling
-from letta_adapters.chat.response import Part
+from letta_adapters.chat.response import AnswerSoFar, join_parts
+from letta_adapters.chat.response import ServerToolError as ServerToolError
 from letta_adapters.llama_index._compat import TOOL_CALLS
 from letta_adapters.llama_index.instrumentation import (
     ServerTool,
@@ -30,13 +31,9 @@ from letta_adapters.llama_index.instrumentation import (
     has_span_handlers,
     open_tool_span,
 )
-from letta_adapters.llama_index.responses import count_tokens
+from letta_adapters.llama_index.responses import build_raw, to_response
 from letta_adapters.llama_index.state import AgentState
 from letta_adapters.messages import ToolResultMessage
-
-
-class ServerToolError(Exception):
-    """Report the failure of a tool on the agent's side to handlers of spans."""
 
 
 class StepReader:
@@ -60,8 +57,7 @@ class StepReader:
         self._streaming = streaming
         self._reader = Calling(call).reader()
         self._own = frozenset(str(tool["name"]) for tool in call.tools)
-        self._text = ""
-        self._thinking: list[str] = []
+        self._so_far = AnswerSoFar()
         self._called: dict[str, ToolCall] = {}
         self._results: list[ToolCallResult] = []
         self._heard, self._traced = has_event_handlers(), has_span_handlers()
@@ -99,16 +95,16 @@ class StepReader:
     async def _read_batches(self, events: AsyncIterable[ChatEvent]) -> None:
         """Write one event for all tokens that are there."""
         async for batch in _read_ready(events):
-            self._write(_joined([p for event in batch for p in self._reader.read(event)]))
+            self._write(join_parts([p for event in batch for p in self._reader.read(event)]))
 
     def _write(self, pieces: Any) -> None:
         """Write the events of pieces to the workflow's stream."""
-        for kind, value in pieces:
+        for piece in pieces:
+            self._so_far.add(piece)
+            kind, value = piece
             if kind == "text":
-                self._text += value
                 self._stream(value, None)
             elif kind == "reasoning":
-                self._thinking.append(value)
                 self._stream("", value)
             elif kind == "server_call":
                 call = ToolCall(
@@ -129,7 +125,7 @@ class StepReader:
         self._ctx.write_event_to_stream(
             AgentStream(
                 delta=delta,
-                response=self._text,
+                response=self._so_far.text,
                 current_agent_name=self._name,
                 thinking_delta=thinking,
                 tool_calls=self._list_calls(),
@@ -216,41 +212,18 @@ class StepReader:
         }
         # A context stores JSON only, and a server's data may hold anything.
         plain = json.loads(json.dumps(questions, default=str))
-        state.take_answer(given, self._text, "".join(self._thinking), end, _raw(end), plain)
+        said = self._so_far
+        raw = build_raw(self._reader)
+        state.take_answer(given, said.text, said.reasoning, end, raw, plain)
 
     def build_response(self, message: ChatMessage) -> ChatResponse:
         """Return the turn as an LLM's answer, for whoever watches LLM calls."""
-        raw = _raw(self._end)
-        extra = {**raw.get("usage", {}), "stop_reason": raw["stop_reason"]}
-        return ChatResponse(message=message, raw=raw, additional_kwargs=extra)
+        return to_response(message, build_raw(self._reader))
 
     @property
     def _end(self) -> ResponseCompleted:
         assert self._reader.end is not None
         return self._reader.end
-
-
-def _raw(end: ResponseCompleted) -> dict[str, Any]:
-    """Return the data of an answer about itself."""
-    made: dict[str, Any] = {
-        "agent_id": end.agent_id,
-        "conversation_id": end.conversation_id,
-        "run_ids": list(end.run_ids),
-        "stop_reason": end.stop_reason,
-        "model": end.model,
-    }
-    return made | ({} if end.usage is None else {"usage": count_tokens(end.usage)})
-
-
-def _joined(pieces: list[Part]) -> list[Part]:
-    """Return the pieces with neighbours of one kind joined."""
-    made: list[Part] = []
-    for kind, value in pieces:
-        if made and made[-1][0] == kind and kind in ("text", "reasoning"):
-            made[-1] = (kind, made[-1][1] + value)
-        else:
-            made.append((kind, value))
-    return made
 
 
 async def _read_ready(events: AsyncIterable[ChatEvent]) -> AsyncIterator[list[ChatEvent]]:

@@ -169,6 +169,27 @@ def normalise_decision(value: object) -> Allow | Deny:
     )
 
 
+def encode_decision(decision: Allow | Deny) -> dict[str, Any]:
+    """Return a decision as JSON, which every store of messages can hold.
+
+    :func:`normalise_decision` reads it when the message comes back.
+
+    Args:
+        decision: The decision.
+    """
+    if isinstance(decision, Deny):
+        made: dict[str, Any] = {"behavior": "deny", "message": decision.message}
+        return made | ({"interrupt": True} if decision.interrupt else {})
+    made = {"behavior": "allow"}
+    if decision.updated_input is not None:
+        made["updatedInput"] = dict(decision.updated_input)
+    if decision.save:
+        made["save"] = list(decision.save)
+    if decision.message:
+        made["message"] = decision.message
+    return made
+
+
 def _from_mapping(value: Mapping[Any, Any]) -> Allow | Deny:
     behavior = value.get("behavior")
     if behavior not in ("allow", "deny"):

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 
 import pytest
 
 from letta_adapters import InvalidInputError
 from letta_adapters.chat import HistoryMessage, Marker
-from letta_adapters.chat.history import KEPT, digest_inputs, make_call_key, split_history
+from letta_adapters.chat.history import (
+    KEPT,
+    digest_inputs,
+    encode_call,
+    make_call_key,
+    split_history,
+)
 from letta_adapters.chat.request import Place
 from letta_adapters.engine.otids import of_call, sent_as
 from letta_adapters.messages import PendingToolCall
@@ -308,6 +315,13 @@ def test_the_key_of_a_call_stays_the_same_for_ever() -> None:
     # Conversations hold messages under these names: not to be changed with the code.
     assert make_call_key([user("Hello.", id="msg-1")], ()) == "00000000-f3b8-5f63-84d6-d9bc79bd438c"
     assert make_call_key([result("3")], ["x"]) == "00000000-6a07-56c9-9b7c-2989bf06e29a"
+
+
+def test_arguments_compare_alike_in_any_order_and_broken_ones_as_they_are() -> None:
+    first = encode_call("call-1", "add", {"a": 1, "b": date(2026, 1, 2)})
+    assert first.raw_arguments == '{"a": 1, "b": "2026-01-02"}'
+    assert encode_call("call-1", "add", {"b": date(2026, 1, 2), "a": 1}) == first
+    assert encode_call(None, "add", "{broken") == PendingToolCall("", "add", "{broken")
 
 
 def test_a_call_that_sends_nothing_has_no_key() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from letta_adapters.chat.cache import known_answers
-from letta_adapters.chat.response import Answer, Part, ResponseReader
+from letta_adapters.chat.response import Answer, AnswerSoFar, Part, ResponseReader, join_parts
 from letta_adapters.messages import (
     AssistantMessage,
     InitMessage,
@@ -290,3 +290,59 @@ def test_calls_that_were_given_up_are_still_shown_and_no_longer_waited_for() -> 
     found = known_answers.find(AGENT, ["answer-1"])
     assert found is not None
     assert (found.run_id, found.pending) == ("run-settled", ())
+
+
+# -- what the adapters share --------------------------------------------------------------------
+
+
+def test_neighbours_of_text_or_of_reasoning_are_joined() -> None:
+    call, note = call_message(), {"type": "letta_queue"}
+    given: list[Part] = [
+        ("text", "Hel"),
+        ("text", "lo."),
+        ("reasoning", "Hm"),
+        ("reasoning", "."),
+        ("server_call", call),
+        ("server_call", call),
+        ("text", "A"),
+        ("note", note),
+        ("text", "B"),
+    ]
+    assert join_parts(given) == [
+        ("text", "Hello."),
+        ("reasoning", "Hm."),
+        ("server_call", call),
+        ("server_call", call),
+        ("text", "A"),
+        ("note", note),
+        ("text", "B"),
+    ]
+
+
+def test_an_answer_that_is_under_way_adds_up() -> None:
+    call = call_message()
+    so_far = AnswerSoFar()
+    given: list[Part] = [
+        ("reasoning", "Hm."),
+        ("text", "Hel"),
+        ("server_call", call),
+        ("server_result", RESULT),
+        ("note", {"type": "letta_queue"}),
+        ("text", "lo."),
+    ]
+    for part in given:
+        so_far.add(part)
+    assert (so_far.text, so_far.reasoning) == ("Hello.", "Hm.")
+    assert so_far.server_tools == [("server_call", call), ("server_result", RESULT)]
+
+
+def test_a_complete_answer_describes_itself() -> None:
+    reader = ResponseReader(stop=["STOP"])
+    parts(reader, text_event("Go STOP on"), ended(run_ids=("run-1",), model="openai/gpt"))
+    assert reader.describe() == {
+        "stop_reason": "stop_sequence",
+        "agent_id": AGENT,
+        "conversation_id": "conv-1",
+        "run_ids": ["run-1"],
+        "model": "openai/gpt",
+    }

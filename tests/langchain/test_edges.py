@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,8 @@ from letta_adapters.langchain.chunks import build_message
 from letta_adapters.langchain.events import EventMaker
 from letta_adapters.langchain.messages import to_entries
 from letta_adapters.langchain.structured_output import make_validator
-from letta_adapters.langchain.tools import to_result_message
+from letta_adapters.langchain.tools import ServerToolError, to_result_message
+from letta_adapters.llama_index import step
 from letta_adapters.messages import AssistantMessage, ReasoningMessage, ToolCallMessage
 from letta_adapters.testing import FakeLetta
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
@@ -327,3 +329,10 @@ def test_text_that_was_a_string_among_parts() -> None:
     (entry,) = to_entries([HumanMessage(["one ", {"type": "text", "text": "two"}])])
     assert "one" in str(entry.content)
     assert "two" in str(entry.content)
+
+
+def test_a_failed_tool_of_the_agents_is_one_error_for_both_frameworks() -> None:
+    with pytest.raises(step.ServerToolError):
+        raise ServerToolError("no such file")
+    assert ServerToolError is step.ServerToolError
+    assert pickle.loads(pickle.dumps(ServerToolError("no"))).args == ("no",)
