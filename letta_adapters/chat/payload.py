@@ -148,7 +148,14 @@ def _read_decision(id_: str, name: str, entry: HistoryMessage) -> ToolAnswer:
     if isinstance(decision, Deny):
         return ToolAnswer(id_, name, reason=decision.message or denials.BY_USER)
     changed, save = decision.updated_input, decision.save
-    return ToolAnswer(id_, name, approve=True, updated_input=changed, suggestion_ids=save)
+    return ToolAnswer(
+        id_,
+        name,
+        approve=True,
+        reason=decision.message,
+        updated_input=changed,
+        suggestion_ids=save,
+    )
 
 
 def as_request(

@@ -84,6 +84,8 @@ def test_the_result_of_a_tool_that_is_no_longer_offered_is_a_result(letta_fake: 
         (True, True, None),
         (Allow(), True, None),
         ({"behavior": "allow"}, True, None),
+        (Allow(message="Carefully."), True, "Carefully."),
+        ({"behavior": "allow", "message": "Carefully."}, True, "Carefully."),
         (False, False, "Denied by the user."),
         (Deny("Not now."), False, "Not now."),
         ({"behavior": "deny", "message": "Not now."}, False, "Not now."),
