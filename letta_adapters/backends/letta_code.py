@@ -21,7 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 from letta_adapters._utils.disk import disk_error
 from letta_adapters.backends.app_server.backend import AppServerBackend
 from letta_adapters.backends.app_server.connection import Endpoint, no_space
-from letta_adapters.backends.app_server.damage import corrupt, find_damage
+from letta_adapters.backends.app_server.damage import StateFiles, corrupt, find_damage
 from letta_adapters.backends.app_server.server import Elsewhere, Setup, Timeouts
 from letta_adapters.backends.app_server.switches import Reflecting, SystemInfo
 from letta_adapters.backends.app_server.vision import Vision
@@ -125,7 +125,7 @@ def local_backend(spec: Local, connector: Connector | None = None) -> AppServerB
         Timeouts(request=spec.request_timeout, turn=spec.turn_timeout),
         on_api=spec.api is not None,
         memory_in_git=config.remote_memory is not False,
-        state_directory=None if spec.api is not None else places.state,
+        state=None if spec.api is not None else StateFiles(places.state),
         own_directory=places.meet,
         machine=_machine(places),
     )

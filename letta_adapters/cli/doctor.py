@@ -212,7 +212,10 @@ def whole(spec: Local | Remote, *, aside: bool) -> Iterator[Check]:
     except LettaError as error:
         yield Check("problem", "Files", error.message, error.hint)
         return
-    found = list(MachineFiles(ours).damaged()) if ours is not None else []
+    found = []
+    if ours is not None:
+        settings = MachineFiles(ours).damaged()
+        found += [Damage(path, "settings", path.stem, why) for path, why in settings]
     state = ours.parents[1] if ours is not None else None
     meeting = None
     if isinstance(spec, Local):

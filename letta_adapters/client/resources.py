@@ -242,7 +242,7 @@ class AsyncAgents:
         # First of all an unknown agent is told from one that has no repository.
         await self.retrieve(agent_id)
         backend = self._requests.backend
-        state = getattr(backend, "state_directory", None)
+        state = getattr(backend, "state", None)
         if state is None:
             raise UnsupportedOptionError(
                 "memory_path",
@@ -250,7 +250,7 @@ class AsyncAgents:
                 supported_by=("local",),
                 reason="its agents live elsewhere; use memory_files() and memory_history().",
             )
-        return _existing(state / "memfs" / agent_id / "memory", agent_id)
+        return _existing(state.find_memory(agent_id), agent_id)
 
     async def _command(self, name: str, agent_id: str, **fields: Any) -> dict[str, Any]:
         # Without this the Letta API would be asked for a path that it does not know.

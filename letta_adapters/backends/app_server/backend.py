@@ -106,7 +106,7 @@ class AppServerBackend:
         self._strays = Strays(setup.name == "local", host.status)
         self._connections = 0
         self.vision = vision or Vision(None)
-        self.state_directory = setup.state_directory
+        self.state = setup.state
         self._system_info = system_info or SystemInfo(None)
         self._permits = Permits(setup.machine)
         self._reflecting = reflecting or Reflecting(None)
@@ -136,7 +136,7 @@ class AppServerBackend:
         self._connections += 1
         connection.observe = self._observe
         connection.ours = self.name == "local"
-        connection.state_directory = self.state_directory
+        connection.state = self.state
         connection.memory_in_git = self._setup.memory_in_git
         self._on_api = connection.on_api
         self._prepared.clear()

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import websockets
 from pydantic_core import from_json
@@ -28,7 +28,6 @@ from websockets.asyncio.client import connect
 
 from letta_adapters._utils.disk import is_full
 from letta_adapters._utils.waiting import ended, within
-from letta_adapters.backends.app_server.damage import explain
 from letta_adapters.backends.app_server.frames import Frame, encode
 from letta_adapters.backends.base import Conversation
 from letta_adapters.backends.connector import Connector, Socket, current_connector, dial
@@ -83,6 +82,20 @@ class Endpoint:
 
     def __repr__(self) -> str:
         return f"Endpoint(url={self.url!r})"
+
+
+class State(Protocol):
+    """The state of a server, in a directory on this machine."""
+
+    @property
+    def folder(self) -> Path:
+        """The directory."""
+
+    def explain(self, text: str) -> LettaError | None:
+        """Return the reason of a server's refusal if it is a damaged file, else ``None``."""
+
+    def find_memory(self, agent_id: str) -> Path:
+        """Return the directory of an agent's memory repository, which need not exist."""
 
 
 class Inbox:
@@ -140,7 +153,7 @@ class Connection:
         # True if the server runs on this machine, started by this package.
         self.ours = False
         # The directory of its agents, if that is on this machine.
-        self.state_directory: Path | None = None
+        self.state: State | None = None
         # True if the server keeps agents' memories in git. A Letta API server of one's own does
         # not.
         self.memory_in_git = True
@@ -233,14 +246,14 @@ class Connection:
         For a message that could not be stored the server does not give the reason, so it is looked
         for.
         """
-        torn = None if self.state_directory is None else explain(self.state_directory, text)
+        torn = None if self.state is None else self.state.explain(text)
         if torn is not None:
             return torn
         if _NOT_STORED not in text.lower():
             return refusal(text)
-        if self.state_directory is not None and is_full(self.state_directory):
+        if self.state is not None and is_full(self.state.folder):
             return DiskFullError(
-                f"The disk that holds {self.state_directory} is full: the message was not taken.",
+                f"The disk that holds {self.state.folder} is full: the message was not taken.",
                 accepted=False,
             )
         return ServerError(

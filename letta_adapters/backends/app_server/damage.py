@@ -76,16 +76,26 @@ def corrupt(found: Iterable[Damage]) -> CorruptStateError:
     return CorruptStateError(f"Letta Code cannot read {files}.", paths=[d.path for d in damages])
 
 
-def explain(state: Path, text: str) -> CorruptStateError | None:
-    """Return the reason of a server's refusal if it is a damaged file; ``None`` if it is not."""
-    if "not found" in text.lower():
-        # The runtime leaves out a damaged file when it starts, or takes it for an empty one.
-        found = [d for d in find_damage(state) if d.of and d.of.split(":")[0] in text]
-    elif _NO_JSON.search(text):
-        found = list(find_damage(state))
-    else:
-        found = []
-    return corrupt(found) if found else None
+@dataclass(frozen=True, slots=True)
+class StateFiles:
+    """The state directory of a server on this machine, ``folder``."""
+
+    folder: Path
+
+    def explain(self, text: str) -> CorruptStateError | None:
+        """Return the reason of a server's refusal if it is a damaged file, else ``None``."""
+        if "not found" in text.lower():
+            # The runtime leaves out a damaged file when it starts, or takes it for an empty one.
+            found = [d for d in find_damage(self.folder) if d.of and d.of.split(":")[0] in text]
+        elif _NO_JSON.search(text):
+            found = list(find_damage(self.folder))
+        else:
+            found = []
+        return corrupt(found) if found else None
+
+    def find_memory(self, agent_id: str) -> Path:
+        """Return the directory of an agent's memory repository, which need not exist."""
+        return self.folder / "memfs" / agent_id / "memory"
 
 
 def set_aside(damage: Damage, state: Path) -> Path:

@@ -30,7 +30,6 @@ from letta_adapters.backends.agent_settings import (
     with_tags,
 )
 from letta_adapters.backends.app_server.connection import Connection
-from letta_adapters.backends.app_server.damage import Damage
 from letta_adapters.backends.app_server.switches import SystemInfo
 from letta_adapters.backends.replies import needed
 from letta_adapters.errors import ConfigurationError, InvalidInputError, LettaError
@@ -73,11 +72,11 @@ class MachineFiles:
         except _UNREADABLE as error:
             raise _unreadable(path, str(error)) from error
 
-    def damaged(self) -> Iterator[Damage]:
-        """Yield the files that :meth:`load` refuses, with the reason."""
+    def damaged(self) -> Iterator[tuple[Path, str]]:
+        """Yield the files that :meth:`load` refuses, each with the reason."""
         for path in sorted(self.folder.glob("*.json")):
             if why := _why_not(path):
-                yield Damage(path, "settings", path.stem, why)
+                yield path, why
 
     def check_writable(self) -> None:
         """Raise, before anything else is done, if nothing can be kept."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from letta_adapters.backends.app_server.connection import Endpoint
+from letta_adapters.backends.app_server.connection import Endpoint, State
 from letta_adapters.backends.config import RuntimeStatus
 from letta_adapters.permissions.policy import Machine
 
@@ -78,7 +78,7 @@ class Setup:
         timeouts: The time limits.
         on_api: True if its agents live on a Letta API; a connected server tells that itself.
         memory_in_git: True if it can keep the memory of agents in git repositories.
-        state_directory: The directory of the server's agents, if that is on this machine.
+        state: The directory of the server's agents, if that is on this machine.
         own_directory: Our directory on this machine for settings that are kept per machine.
         machine: The server's directories, if it is on this machine.
     """
@@ -87,6 +87,6 @@ class Setup:
     timeouts: Timeouts = field(default_factory=Timeouts)
     on_api: bool = False
     memory_in_git: bool = True
-    state_directory: Path | None = None
+    state: State | None = None
     own_directory: Path | None = None
     machine: Machine | None = None

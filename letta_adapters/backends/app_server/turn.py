@@ -14,7 +14,6 @@ from typing import Any, Final, Protocol
 from letta_adapters._utils.disk import is_full
 from letta_adapters.backends.app_server import conversations, frames
 from letta_adapters.backends.app_server.connection import Connection, Inbox
-from letta_adapters.backends.app_server.damage import explain
 from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.app_server.link import Traffic
 from letta_adapters.backends.app_server.recovery import Fate
@@ -226,10 +225,10 @@ class AppChannel:
         A turn whose end it cannot store never ends (``letta`` 0.34.12).
         """
         connection = self._connection
-        where = None if connection is None else connection.state_directory
-        if where is None or not is_full(where):
+        stored = None if connection is None else connection.state
+        if stored is None or not is_full(stored.folder):
             return []
-        self.state.fail(Failure("disk_full", f"The disk that holds {where} is full."))
+        self.state.fail(Failure("disk_full", f"The disk that holds {stored.folder} is full."))
         with suppress(LettaError):
             await self.cancel()
         return self.state.cut()
@@ -390,8 +389,9 @@ class AppChannel:
         """Add to the failure its meaning and the fate of the message."""
         state = self.state
         assert state.failure is not None
-        where = self._connection.state_directory if self._connection is not None else None
-        if where is not None and (torn := explain(where, state.failure.message)) is not None:
+        stored = None if self._connection is None else self._connection.state
+        torn = None if stored is None else stored.explain(state.failure.message)
+        if torn is not None:
             state.failure = replace(state.failure, code=torn.code, message=torn.message)
         if state.failure.code in _CUT:
             with suppress(LettaError):
