@@ -21,7 +21,6 @@ from urllib.parse import urlsplit, urlunsplit
 from letta_adapters._utils.disk import disk_error
 from letta_adapters.backends.app_server.backend import AppServerBackend
 from letta_adapters.backends.app_server.connection import Endpoint, no_space
-from letta_adapters.backends.app_server.damage import StateFiles, corrupt, find_damage
 from letta_adapters.backends.app_server.server import Elsewhere, Setup, Timeouts
 from letta_adapters.backends.app_server.switches import Reflecting, SystemInfo
 from letta_adapters.backends.app_server.vision import Vision
@@ -34,6 +33,7 @@ from letta_adapters.backends.config import (
     app_server_address,
 )
 from letta_adapters.backends.connector import Connector, check_connector
+from letta_adapters.backends.runtime.damage import StateFiles, corrupt, find_damage
 from letta_adapters.backends.runtime.environment import (
     Places,
     RuntimeConfig,

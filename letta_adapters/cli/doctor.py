@@ -23,10 +23,10 @@ from packaging.requirements import Requirement
 from rich.text import Text
 
 from letta_adapters import __version__
-from letta_adapters.backends.app_server.damage import Damage, find_damage, set_aside
 from letta_adapters.backends.app_server.inherited import MachineFiles
 from letta_adapters.backends.config import CLOUD_URL, Local, Remote, Rest
 from letta_adapters.backends.letta_code import own_directory
+from letta_adapters.backends.runtime.damage import Damage, find_damage, set_aside
 from letta_adapters.backends.runtime.environment import (
     RuntimeConfig,
     find_places,

@@ -1,6 +1,6 @@
 // Loaded into the runtime (node --require) by letta_adapters. Letta Code reads all agents when it
 // starts, and one torn file would keep it from starting: such a file is left out of the directory
-// it sees, so that only that agent is missing (../../damage.py says so, and `letta-adapters doctor`).
+// it sees, so that only that agent is missing (damage.py says so, and `letta-adapters doctor`).
 "use strict";
 const fs = require("node:fs");
 const os = require("node:os");

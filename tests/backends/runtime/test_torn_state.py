@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import AsyncLettaClient, Local
-from letta_adapters.backends.app_server.damage import agent_file
+from letta_adapters.backends.runtime.damage import agent_file
 from letta_adapters.cli import main
 from letta_adapters.errors import CorruptStateError, error_for_code
 from letta_adapters.testing.scripted_model import ScriptedModel
