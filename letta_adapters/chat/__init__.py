@@ -11,8 +11,13 @@ Internal: not part of the public API.
 
 from letta_adapters.chat.clients import ChatClients
 from letta_adapters.chat.marker import Marker
-from letta_adapters.chat.messages import HistoryMessage
-from letta_adapters.chat.request import ChatEvent, ChatRequest, ResponseCompleted, ResponseStarted
+from letta_adapters.chat.request import (
+    ChatEvent,
+    ChatRequest,
+    HistoryMessage,
+    ResponseCompleted,
+    ResponseStarted,
+)
 
 __all__ = [
     "ChatClients",

@@ -20,8 +20,7 @@ from weakref import WeakKeyDictionary
 from letta_adapters._utils.bounded import BOUND, Bounded
 from letta_adapters.backends.base import Change, Conversation
 from letta_adapters.chat.marker import Marker
-from letta_adapters.chat.messages import HistoryMessage, make_digest
-from letta_adapters.chat.request import Place
+from letta_adapters.chat.request import HistoryMessage, Place, make_digest
 from letta_adapters.client.client import requests_of
 from letta_adapters.messages import Message
 

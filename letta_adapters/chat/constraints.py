@@ -14,8 +14,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from letta_adapters.chat.messages import HistoryMessage
-from letta_adapters.chat.request import ChatRequest
+from letta_adapters.chat.request import ChatRequest, HistoryMessage
 from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.engine.assembler import parse_arguments
 from letta_adapters.errors import InvalidInputError

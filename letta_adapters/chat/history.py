@@ -20,8 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from letta_adapters.chat.marker import Marker
-from letta_adapters.chat.messages import HistoryMessage, digest_arguments
-from letta_adapters.chat.request import Place
+from letta_adapters.chat.request import HistoryMessage, Place, digest_arguments
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.messages import PendingToolCall
 

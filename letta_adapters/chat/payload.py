@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from letta_adapters.backends.base import ToolAnswer
-from letta_adapters.chat.messages import HistoryMessage
+from letta_adapters.chat.request import HistoryMessage
 from letta_adapters.messages import PendingToolCall, ToolCallMessage, broken_arguments
 from letta_adapters.permissions import Deny, denials, normalise_decision
 

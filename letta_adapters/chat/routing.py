@@ -20,8 +20,7 @@ from letta_adapters.chat.cache import recent, tasks
 from letta_adapters.chat.conversations import THREAD_PREFIX
 from letta_adapters.chat.history import HistorySplit, make_call_key
 from letta_adapters.chat.marker import Marker
-from letta_adapters.chat.messages import HistoryMessage, make_digest
-from letta_adapters.chat.request import ChatRequest, Place, Scope
+from letta_adapters.chat.request import ChatRequest, HistoryMessage, Place, Scope, make_digest
 from letta_adapters.errors import HistoryMismatchError
 from letta_adapters.messages import PendingToolCall
 

@@ -26,8 +26,14 @@ from letta_adapters.chat.cache import (
 )
 from letta_adapters.chat.history import HistorySplit, digest_inputs, split_history
 from letta_adapters.chat.marker import Marker
-from letta_adapters.chat.messages import HistoryMessage, make_digest
-from letta_adapters.chat.request import ID_PREFIX, ChatEvent, ChatRequest, check_request
+from letta_adapters.chat.request import (
+    ID_PREFIX,
+    ChatEvent,
+    ChatRequest,
+    HistoryMessage,
+    check_request,
+    make_digest,
+)
 from letta_adapters.chat.routing import Route, make_route, resolve_mismatch, retell
 from letta_adapters.chat.tracker import ResponseTracker
 from letta_adapters.client.client import slots_of

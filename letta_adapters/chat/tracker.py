@@ -12,8 +12,14 @@ from typing import TYPE_CHECKING, Any
 from letta_adapters.chat.cache import known_answers
 from letta_adapters.chat.history import HistorySplit, digest_inputs
 from letta_adapters.chat.marker import Marker
-from letta_adapters.chat.messages import digest_arguments, make_digest
-from letta_adapters.chat.request import ChatRequest, Place, ResponseCompleted, ResponseStarted
+from letta_adapters.chat.request import (
+    ChatRequest,
+    Place,
+    ResponseCompleted,
+    ResponseStarted,
+    digest_arguments,
+    make_digest,
+)
 from letta_adapters.chat.routing import Route, digest_settings
 from letta_adapters.errors import LettaError
 from letta_adapters.messages import (

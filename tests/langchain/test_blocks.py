@@ -10,8 +10,8 @@ from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, Tool
 from langchain_core.tools import tool
 
 from letta_adapters import InvalidInputError
-from letta_adapters.chat.messages import HistoryMessage
 from letta_adapters.chat.payload import as_message, as_request
+from letta_adapters.chat.request import HistoryMessage
 from letta_adapters.langchain import ChatLetta, LettaRunnable
 from letta_adapters.testing.fakes import FakeLetta
 from letta_adapters.testing.scripted_model import Reply, ToolUse
