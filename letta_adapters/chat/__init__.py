@@ -1,10 +1,12 @@
 """Emulate a chat model over a stateful agent: take a whole message history, return one response.
 
-LangChain and LlamaIndex send the history with every call; a Letta agent already has it. This
-package holds the rule that finds the new messages in a history
-(:mod:`~letta_adapters.chat.history`), the stream that sends only those and yields the response
-(:mod:`~letta_adapters.chat.stream`), and the choice of a client for any thread and event loop
-(:mod:`~letta_adapters.chat.clients`). It uses no class of either framework.
+LangChain and LlamaIndex send the history with every call; a Letta agent already has it. So a call
+passes these stages: ``split_history`` (:mod:`~letta_adapters.chat.history`), ``choose_route``
+(:mod:`~letta_adapters.chat.routing`), ``find_answer`` (:mod:`~letta_adapters.chat.replay`),
+``open_conversation`` (:mod:`~letta_adapters.chat.conversations`), ``build_payload``
+(:mod:`~letta_adapters.chat.payload`), and the stream that sends and yields the response
+(:mod:`~letta_adapters.chat.stream`). Between them travels a
+:class:`~letta_adapters.chat.context.ChatContext`. No class of either framework occurs here.
 
 Internal: not part of the public API.
 """

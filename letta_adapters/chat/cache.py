@@ -13,14 +13,15 @@ import time
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 from letta_adapters._utils.bounded import BOUND, Bounded
 from letta_adapters.backends.base import Change, Conversation
+from letta_adapters.chat.history import digest_inputs
 from letta_adapters.chat.marker import Marker
-from letta_adapters.chat.request import HistoryMessage, Place, make_digest
+from letta_adapters.chat.request import ID_PREFIX, HistoryMessage, Place, make_digest
 from letta_adapters.client.client import requests_of
 from letta_adapters.messages import Message
 
@@ -296,6 +297,34 @@ class KnownAnswers:
             said: The text of the answer.
         """
         return self.find(before.agent_id, [_name_follower(before.key, inputs, said)])
+
+    def restore_markers(
+        self, entries: Iterable[HistoryMessage], agent_id: str
+    ) -> list[HistoryMessage]:
+        """Return the history with the markers that a framework dropped put back.
+
+        Args:
+            entries: The history.
+            agent_id: The agent, whose answers are looked for.
+        """
+        made: list[HistoryMessage] = []
+        before: Marker | None = None
+        since: list[HistoryMessage] = []
+        for entry in entries:
+            if entry.role == "assistant" and entry.marker is None:
+                name = (entry.id or "").removeprefix(ID_PREFIX)
+                names = (name, *(call.tool_call_id for call in entry.tool_calls))
+                known = self.find(agent_id, names)
+                # Neither the message's id nor a call's is known: its text and predecessor must do.
+                if known is None and before is not None:
+                    known = self.follower(before, digest_inputs(since)[0], entry.text)
+                entry = replace(entry, marker=known)
+            made.append(entry)
+            if entry.marker is not None and entry.marker.agent_id == agent_id:
+                before, since = entry.marker, []
+            elif entry.role != "system":
+                since.append(entry)
+        return made
 
 
 def _name_follower(previous: str, inputs: Sequence[str], said: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from letta_adapters.backends.base import Conversation, Opened, Target
 from letta_adapters.backends.capabilities import check_supported
 from letta_adapters.chat.cache import get_cache
+from letta_adapters.chat.context import ChatContext
 from letta_adapters.chat.request import ChatRequest
 from letta_adapters.errors import InvalidInputError, LettaError, UnsupportedOptionError
 from letta_adapters.options import SessionOptions
@@ -191,18 +192,22 @@ def note_made(client: AsyncLettaClient, call: ChatRequest, opened: Opened) -> No
             client.handles.note(where.agent_id, opened.model)
 
 
-async def set_up(
-    client: AsyncLettaClient, call: ChatRequest, conversation: Conversation, *, known: bool
-) -> None:
-    """Give an existing conversation the call's model and settings.
+async def open_conversation(client: AsyncLettaClient, context: ChatContext) -> ChatContext:
+    """Return the context of a call with a conversation: a new one, if its route leads to none."""
+    if context.route.conversation is not None:
+        return context
+    call, agent_id = context.request, context.agent_id
+    opened = await make(client, call, agent_id, context.split.system, None)
+    note_made(client, call, opened)
+    return context.take(context.route.at(opened.conversation))
 
-    Args:
-        client: The client.
-        call: The call.
-        conversation: The conversation.
-        known: It was created, or last used, with these settings.
-    """
-    if call.settings and not known:
+
+async def set_up(client: AsyncLettaClient, context: ChatContext) -> None:
+    """Give an existing conversation the call's model and settings."""
+    call, conversation = context.request, context.conversation
+    if context.route.fresh:
+        return  # it was created with them
+    if call.settings and not context.has_settings:
         await _set_settings(client, call, conversation)
     if not client.backend.capabilities.model_per_message:
         await _set_model(client, call, conversation)

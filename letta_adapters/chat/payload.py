@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from letta_adapters.backends.base import ToolAnswer
+from letta_adapters.chat.context import ChatContext, Told
 from letta_adapters.chat.request import HistoryMessage
 from letta_adapters.messages import PendingToolCall, ToolCallMessage, broken_arguments
 from letta_adapters.permissions import Deny, denials, normalise_decision
@@ -19,7 +20,7 @@ Content = str | list[dict[str, Any]]
 # Accompanies the images of a message that is itself sent as plain text.
 IMAGES_BESIDE: Final = "(Images of the message before.)"
 NO_RESULT: Final = "The application gave no result for this call."
-# The agent holds a message that it never answered: sending it again would double it.
+# What asks for the answer to a message that the agent holds already.
 GO_ON: Final = "Please go on: my last message has not been answered yet."
 # The application calls the agent again and says nothing new.
 NEXT: Final = "Please go on."
@@ -59,6 +60,55 @@ class Payload:
             told = "\n\n".join(str(message["content"]) for message in self.history)
             return Payload([_text(f"<instructions>\n{told}\n</instructions>")])
         return Payload(NEXT)
+
+
+def build_payload(
+    context: ChatContext, waiting: Sequence[PendingToolCall], told: Told = (None, None)
+) -> Payload:
+    """Return the request that brings what is new in the form this backend takes.
+
+    Args:
+        context: The call, on the route that it takes.
+        waiting: The calls that wait on the server.
+        told: Digests of the texts that the conversation was told last, where no marker names them.
+
+    Raises:
+        InvalidInputError: The answer to a question pretends to be a decision and is none.
+    """
+    route, note = context.route, context.request.note
+    # The agent holds the message and never answered it: sending it again would double it.
+    if route.lost:
+        return Payload(GO_ON, answer_calls(waiting, (), context.own_tools))
+    system = context.instructions(told)
+    if not context.capabilities.messages_of_any_role:
+        return as_message(route.send, system).with_note(note).with_content()
+    # Take the calls from the history where it has them, with the arguments the model wrote.
+    written = {c.tool_call_id: c for entry in context.split.whole for c in entry.tool_calls}
+    answers = _answer_all(context, [written.get(call.tool_call_id, call) for call in waiting])
+    return as_request(route.send, system, answers).with_note(note).with_content()
+
+
+def build_answers(
+    context: ChatContext, waiting: Sequence[ToolCallMessage]
+) -> tuple[ToolAnswer, ...]:
+    """Return the answers that let a paused turn go on, with what the agent has to be told.
+
+    Args:
+        context: The call that resumes the turn.
+        waiting: The calls that the turn waits for.
+
+    Raises:
+        InvalidInputError: The answer to a question pretends to be a decision and is none.
+    """
+    return add_instructions(_answer_all(context, waiting), context.instructions())
+
+
+def _answer_all(
+    context: ChatContext, calls: Iterable[ToolCallMessage | PendingToolCall]
+) -> tuple[ToolAnswer, ...]:
+    route = context.route
+    questions = None if route.marker is None else route.marker.questions
+    return answer_calls(calls, route.send, context.own_tools, questions, context.split.edited)
 
 
 def answer_calls(

@@ -5,11 +5,15 @@ Internal: not part of the public API.
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from letta_adapters.backends.base import Conversation, Sent
+from letta_adapters.chat.cache import recent
+from letta_adapters.chat.context import ChatContext
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.payload import GO_ON
 from letta_adapters.client.client import slots_of
@@ -30,6 +34,12 @@ if TYPE_CHECKING:
 
 # The number of newest stored messages that are searched for a repeated call.
 RECENT: Final = 50
+# The longest time, in seconds, that a stored message may take until its turn shows as active, and
+# the time between two looks.
+_BEGIN_SECONDS: Final = 3.0
+_LOOK_SECONDS: Final = 0.1
+GONE: Final = "the conversation it came from is gone"
+_GONE_ON: Final = "the conversation has gone on since that answer"
 # The seconds to wait for the run of a call that may have been made before.
 _RUN_SECONDS: Final = 600.0
 
@@ -90,6 +100,128 @@ class StoredAnswer:
     def complete(self) -> bool:
         """Return whether the agent answered, or waits for the caller."""
         return bool(self.pending) or any(isinstance(m, AssistantMessage) for m in self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Hold what a conversation tells about a call before anything is sent there.
+
+    Attributes:
+        answer: The whole answer to this very call, which was made before.
+        stored: The conversation holds the call's message, and no whole answer to it.
+        mismatch: Why the call cannot go on there, or ``""``.
+    """
+
+    answer: StoredAnswer | None = None
+    stored: bool = False
+    mismatch: str = ""
+
+
+async def find_answer(client: AsyncLettaClient, context: ChatContext) -> Finding:
+    """Look in the call's conversation for an answer to this very call, and for a reason to fork.
+
+    Args:
+        client: The client.
+        context: The call; its route leads to a conversation.
+
+    Raises:
+        ConversationBusyError: A run goes on and on that may be of this call.
+        NotFoundError: The conversation is gone, and the call has to go there.
+    """
+    route = context.route
+    where, marker = context.conversation, route.marker
+    # Only a history that goes on from a marker can disagree with the conversation.
+    bound = marker is not None and not route.forced
+    if not bound and route.key is None:
+        return Finding()
+    # The Letta API lists what a run was sent when its step is stored, Letta Code at once.
+    listed_late = context.capabilities.whole_answers_only
+    try:
+        asks = listed_late and not recent.knows(where)
+        if asks and not await _has_run(client, context):
+            return Finding()
+        head = await read_newest(client, where, 1) if bound else []
+        if marker is not None and is_head(marker, head):
+            return Finding()
+        found = await _find_stored(client, context)
+        if found is not None and not listed_late:
+            found = await _wait_until_over(client, context, found)
+    except NotFoundError:
+        if not bound:
+            raise
+        return Finding(mismatch=GONE)
+    if found is None:
+        return Finding(mismatch=_GONE_ON if bound else "")
+    whole = found.complete and not _is_a_part(context, found)
+    return Finding(answer=found) if whole else Finding(stored=True)
+
+
+async def _find_stored(client: AsyncLettaClient, context: ChatContext) -> StoredAnswer | None:
+    """Look for this call among the messages that the conversation holds."""
+    route = context.route
+    items = await read_newest(client, context.conversation, RECENT)
+    found = find_after_message(items, route.key) if route.key else None
+    # Results that are stored are the whole call only if nothing is said after them.
+    only_results = route.send[-1].role == "tool" if route.send else False
+    if found is None and only_results and _are_our_results(context):
+        found = find_after_results(items, route.result_ids)
+    return found
+
+
+async def _wait_until_over(
+    client: AsyncLettaClient, context: ChatContext, found: StoredAnswer
+) -> StoredAnswer | None:
+    """Return this call as it is stored once no turn of it is active any more.
+
+    Letta Code stores a message before it says that the turn is active, and the answer while it
+    grows. So an idle conversation tells something only if an answer was there before it was asked
+    about, and a message without one is looked at for a moment, unless this process has sent it:
+    then it knows more.
+
+    Args:
+        client: The client.
+        context: The call.
+        found: The call as it was stored a moment ago.
+    """
+    ours = recent.get(context.agent_id, context.route.key) is not None
+    until = time.monotonic() + (0.0 if ours else _BEGIN_SECONDS)
+    stored: StoredAnswer | None = found
+    while stored is not None:
+        had_begun = bool(stored.messages)
+        await _has_run(client, context)
+        stored = await _find_stored(client, context)
+        said = stored is not None and bool(stored.messages)
+        if had_begun or not (said or time.monotonic() < until):
+            break
+        if not said:
+            await asyncio.sleep(_LOOK_SECONDS)
+    return stored
+
+
+async def _has_run(client: AsyncLettaClient, context: ChatContext) -> bool:
+    """Wait for an earlier run of this call; return whether any ran since its last answer."""
+    route, seconds = context.route, context.request.timeout
+    after = None if route.marker is None or route.forced else route.marker.run_id
+    return await wait_for_runs(
+        client, context.conversation, route.key, after=after, seconds=seconds
+    )
+
+
+def _is_a_part(context: ChatContext, found: StoredAnswer) -> bool:
+    """Return whether the stored answer is only the beginning that was cut off."""
+    if context.capabilities.whole_answers_only or found.pending:
+        return False
+    return recent.was_cut_off(context.agent_id, context.route.key)
+
+
+def _are_our_results(context: ChatContext) -> bool:
+    """Return whether stored results of tool calls can be taken for the caller's.
+
+    A call that an App Server gave up has a result too, which is not the caller's.
+    """
+    if context.capabilities.durable_pending_calls:
+        return True
+    return recent.get(context.agent_id, context.route.key) == context.route.conversation
 
 
 async def wait_for_runs(

@@ -10,120 +10,51 @@ Internal: not part of the public API.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from letta_adapters._utils.locks import process_lock
 from letta_adapters.backends.base import Conversation
 from letta_adapters.chat import conversations
-from letta_adapters.chat.cache import recent, tasks
+from letta_adapters.chat.cache import find_calls_in_work, known_answers, recent, tasks
+from letta_adapters.chat.context import ChatContext, Route
 from letta_adapters.chat.conversations import THREAD_PREFIX
-from letta_adapters.chat.history import HistorySplit, make_call_key
+from letta_adapters.chat.history import HistorySplit, make_call_key, split_history
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.request import ChatRequest, HistoryMessage, Place, Scope, make_digest
-from letta_adapters.errors import HistoryMismatchError
-from letta_adapters.messages import PendingToolCall
+from letta_adapters.errors import ConversationBusyError, HistoryMismatchError, WaitsForItselfError
 
 if TYPE_CHECKING:
     from letta_adapters.client.client import AsyncLettaClient
 
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Hold the conversation that a call goes to, and the messages it takes there.
-
-    Attributes:
-        send: The messages to send.
-        conversation: The conversation; ``None`` while it has to be created, or looked up.
-        marker: The marker that the call goes on from.
-        key: The id by which the call is known when it is repeated.
-        named: The application itself names the conversation.
-        forced: Go there whatever the conversation holds by now.
-        fresh: The conversation holds nothing yet.
-        lost: The agent has the input and never answered it.
-        asked: The key under which such an input was sent.
-        forked: The reason for a fresh conversation, if one was taken instead of another.
-        name: The name under which the conversation is looked up, and created where there is none.
-        repeated: An earlier attempt of the call, if there was one, tells the conversation.
-    """
-
-    send: tuple[HistoryMessage, ...]
-    conversation: Conversation | None = None
-    marker: Marker | None = None
-    key: str | None = None
-    named: bool = False
-    forced: bool = False
-    fresh: bool = False
-    lost: bool = False
-    asked: str | None = None
-    forked: str = ""
-    name: str = ""
-    repeated: bool = False
-
-    @property
-    def result_ids(self) -> frozenset[str]:
-        """Return the ids of the tool calls whose results are sent."""
-        return frozenset(entry.tool_call_id for entry in self.send if entry.role == "tool")
-
-    @property
-    def waiting(self) -> list[PendingToolCall]:
-        """Return the calls that wait on the server, as far as the history tells."""
-        if self.marker is None or self.lost:
-            return []
-        return [PendingToolCall(id_, name) for id_, name in self.marker.pending]
-
-    def at(self, conversation: Conversation) -> Route:
-        """Return the route to a conversation that was just created for it."""
-        return replace(self, conversation=conversation, fresh=True)
-
-    def going_on(self) -> Route:
-        """Return the route for an input that is stored there already, without an answer."""
-        return replace(self, lost=True, key=None, asked=self.key)
-
-    def instructions(
-        self,
-        plan: HistorySplit,
-        call: ChatRequest,
-        told: tuple[str | None, str | None] = (None, None),
-    ) -> str:
-        """Return the text that the agent has to be told, or told again, as system text is.
-
-        Args:
-            plan: The history, taken apart.
-            call: The call.
-            told: Digests of the texts it was told last, where no marker names them.
-        """
-        if self.marker is not None:
-            told = (self.marker.system, self.marker.standing)
-        # A fresh conversation without an agent was created with the text as its system prompt.
-        system = "" if self.fresh and call.agent_free else plan.system
-        texts = zip((system, call.standing), told, strict=True)
-        return "\n\n".join(text for text, known in texts if text and make_digest(text) != known)
-
-    def has_settings(self, call: ChatRequest) -> bool:
-        """Return whether the conversation was made, or last used, with these model settings."""
-        return self.marker is not None and self.marker.settings == digest_settings(call)
+_IN_WORK: Final = "a tool that the conversation waits for is still at work"
 
 
-def digest_settings(call: ChatRequest) -> str | None:
-    """Return a digest of the call's model settings, as a marker holds it; ``None`` without any."""
-    return make_digest(dict(call.settings)) if call.settings else None
-
-
-async def make_route(
-    client: AsyncLettaClient, call: ChatRequest, plan: HistorySplit, agent_id: str
-) -> Route:
-    """Choose the route, and look up or create the conversation where the choice leaves it open.
+async def make_context(client: AsyncLettaClient, call: ChatRequest) -> ChatContext:
+    """Take a call's history apart, and choose its route.
 
     Args:
         client: The client.
-        call: The call.
-        plan: The history, taken apart.
-        agent_id: The agent.
+        call: The call, checked.
 
     Raises:
         HistoryMismatchError: The history does not fit, and ``on_mismatch="error"`` says to fail.
+        InvalidInputError: The history has nothing to send.
+        WaitsForItselfError: The application names a conversation that waits for what it does.
+        ConversationBusyError: It names one that waits for somebody else.
     """
+    agent_id = await conversations.find_agent(client, call)
+    entries = known_answers.restore_markers(call.entries, agent_id)
+    # With one conversation for the whole thread, answers given at any place of it count as its own.
+    split = split_history(entries, agent_id, None if call.scope == "thread" else call.place)
+    route = await _make_route(client, call, split, agent_id)
+    return _spare_calls_in_work(ChatContext(client.backend, agent_id, call, split, route))
+
+
+async def _make_route(
+    client: AsyncLettaClient, call: ChatRequest, plan: HistorySplit, agent_id: str
+) -> Route:
+    """Choose the route, and look up or create the conversation where the choice leaves it open."""
     # Asked for every call, also those that go on by a marker: asking notes the first of each task.
     first = not _is_stored_in_part(plan) and _is_first(call, agent_id)
     route = choose_route(call, plan, agent_id, first=first)
@@ -266,6 +197,28 @@ def name_conversation(place: Place | None, scope: Scope | None, *, first: bool) 
         thread = place.thread.replace("%", "%25").replace("/", "%2F")
         return f"{THREAD_PREFIX}{thread}/{place.node}"
     return None
+
+
+def _spare_calls_in_work(context: ChatContext) -> ChatContext:
+    """Return the context on a route that denies no call which this process is answering."""
+    route, place = context.route, context.request.place
+    where = route.conversation
+    busy = find_calls_in_work(where) - route.result_ids if where is not None else frozenset()
+    if not busy:
+        return context
+    # The history alone led there, so a fresh conversation may take its place.
+    if not route.named:
+        fork = resolve_mismatch(context.request, context.split, _IN_WORK, occupied=True)
+        return context.take(fork)
+    if place is not None and place.serves & busy:
+        raise WaitsForItselfError(
+            "This call is part of the answer to a tool call, and names the conversation that "
+            "waits for that answer.",
+            accepted=False,
+        )
+    raise ConversationBusyError(
+        "A tool that the conversation waits for is still at work.", accepted=False
+    )
 
 
 def resolve_mismatch(

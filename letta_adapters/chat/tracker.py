@@ -6,21 +6,20 @@ Internal: not part of the public API.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from letta_adapters.chat.cache import known_answers
-from letta_adapters.chat.history import HistorySplit, digest_inputs
+from letta_adapters.chat.context import ChatContext, digest_settings
+from letta_adapters.chat.history import digest_inputs
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.request import (
-    ChatRequest,
     Place,
     ResponseCompleted,
     ResponseStarted,
     digest_arguments,
     make_digest,
 )
-from letta_adapters.chat.routing import Route, digest_settings
 from letta_adapters.errors import LettaError
 from letta_adapters.messages import (
     AssistantMessage,
@@ -34,9 +33,6 @@ from letta_adapters.messages import (
     Usage,
 )
 
-if TYPE_CHECKING:
-    from letta_adapters.client.client import AsyncLettaClient
-
 _TEXTS = (AssistantMessage, ReasoningMessage)
 
 
@@ -44,34 +40,30 @@ class ResponseTracker:
     """See every whole message of a call, and make the call's first and last event.
 
     Args:
-        client: The client that the call goes through.
-        call: The call.
-        plan: Its history, taken apart.
-        route: Its conversation, and the messages that go there.
+        context: The call, on its route to a conversation.
+        find_model: Returns the handle of an agent's model, as far as it is known.
         used: The tokens that the turn had used before this call resumed it.
     """
 
     def __init__(
         self,
-        client: AsyncLettaClient,
-        call: ChatRequest,
-        plan: HistorySplit,
-        route: Route,
+        context: ChatContext,
+        find_model: Callable[[str], str | None],
         *,
         used: Usage | None = None,
     ) -> None:
-        assert route.conversation is not None
-        self.conversation = route.conversation
+        route, call, split = context.route, context.request, context.split
+        self.context = context
+        self.conversation = context.conversation
         self.key = route.key
         self.asked = route.asked or route.key
-        self._route = route
         # Digests of the texts the agent was told last: those of this call, unless it cannot tell
         # them.
         self.system: str | None = None
         self.standing: str | None = None
         self.told_nothing()
-        if plan.system:
-            self.system = make_digest(plan.system)
+        if split.system:
+            self.system = make_digest(split.system)
         if call.standing:
             self.standing = make_digest(call.standing)
         self.result: ResultMessage | None = None
@@ -81,9 +73,7 @@ class ResponseTracker:
         self.replay: tuple[Message, ...] = ()
         # All whole messages so far: the same call gets them again while its turn waits.
         self.seen: list[Message] = []
-        self._client = client
-        self._call = call
-        self._plan = plan
+        self._find_model = find_model
         self._used = used or Usage()
         self._usage: Usage | None = None
         self._replayed = False
@@ -97,7 +87,7 @@ class ResponseTracker:
     def told_nothing(self) -> None:
         """Record that the call could tell the agent nothing but results of tools."""
         # Then the agent still goes by the texts that the previous answer's marker names.
-        before = self._route.marker
+        before = self.context.route.marker
         self.system = before.system if before is not None else None
         self.standing = before.standing if before is not None else None
 
@@ -107,10 +97,10 @@ class ResponseTracker:
             self.id,
             self.conversation.agent_id,
             self.conversation.conversation_id,
-            self._client.backend.name,
+            self.context.backend.name,
             self._model(),
             self._replayed,
-            self._route.forked,
+            self.context.route.forked,
         )
 
     def replays(
@@ -205,20 +195,20 @@ class ResponseTracker:
         )
 
     def _model(self) -> str | None:
-        return self._call.model or self._client.handles.get(self.conversation.agent_id)
+        return self.context.request.model or self._find_model(self.conversation.agent_id)
 
     def _marker(self) -> Marker:
         """Return the marker that the framework's message will carry."""
-        plan, before = self._plan, self._route.marker
-        inputs, earlier = digest_inputs(plan.whole if before is None else plan.new)
+        call, split, before = self.context.request, self.context.split, self.context.route.marker
+        inputs, earlier = digest_inputs(split.whole if before is None else split.new)
         if self.pending:
             self._head = tuple(call.tool_call_id for call in self.pending)
         runs = tuple(self._run_ids)
         # A pending call of any other tool is a question whether the agent's own tool may run.
-        own = {str(tool["name"]) for tool in self._call.tools}
-        place = self._call.place or Place()
+        own = self.context.own_tools
+        place = call.place or Place()
         return Marker(
-            backend=self._client.backend.name,
+            backend=self.context.backend.name,
             agent_id=self.conversation.agent_id,
             conversation_id=self.conversation.conversation_id,
             head=self._head,
@@ -229,7 +219,7 @@ class ResponseTracker:
             pending=tuple((call.tool_call_id, call.tool_name) for call in self.pending),
             questions=tuple(c.tool_call_id for c in self.pending if c.tool_name not in own),
             system=self.system,
-            settings=digest_settings(self._call) or (before.settings if before else None),
+            settings=digest_settings(call) or (before.settings if before else None),
             arguments=tuple(digest_arguments(call.raw_arguments) for call in self.pending),
             standing=self.standing,
             thread=place.thread,

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from letta_adapters.chat import HistoryMessage, Marker, ResponseCompleted, ResponseStarted
+from letta_adapters.backends.base import Conversation
+from letta_adapters.backends.capabilities import LETTA_CODE, REST, Capabilities
+from letta_adapters.chat import (
+    ChatRequest,
+    HistoryMessage,
+    Marker,
+    ResponseCompleted,
+    ResponseStarted,
+)
+from letta_adapters.chat.context import ChatContext
+from letta_adapters.chat.history import split_history
+from letta_adapters.chat.routing import choose_route
 from letta_adapters.messages import PendingToolCall, StreamEvent, ToolCallMessage
 
 AGENT = "agent-1"
+CONVERSATION = Conversation(AGENT, "conv-1")
 TOOL = {"name": "add", "description": "Add.", "parameters": {"type": "object", "properties": {}}}
 OTHER_TOOL = {"name": "find", "description": "Find.", "parameters": {"type": "object"}}
 IMAGE = {"type": "image", "source": {"type": "url", "url": "http://letta.test/x.png"}}
@@ -46,6 +58,28 @@ def asking(
     inputs = tuple(entry.digest() for entry in before)
     marker = marked(inputs=inputs, pending=pending, **fields)
     return HistoryMessage("assistant", "", marker=marker, tool_calls=calls)
+
+
+class Traits(NamedTuple):
+    """What the pure stages see of a backend."""
+
+    name: str
+    capabilities: Capabilities
+
+
+def on_the_way(
+    history: Sequence[HistoryMessage], backend: str = "rest", **fields: Any
+) -> ChatContext:
+    """The call with this history, on its route; a conversation that has to be made is ``conv-1``.
+
+    ``fields`` are those of the request.
+    """
+    call = ChatRequest(entries=history, agent_id=AGENT, **fields)
+    split = split_history(history, AGENT, call.place)
+    route = choose_route(call, split, AGENT)
+    route = route if route.conversation else route.at(CONVERSATION)
+    traits = Traits(backend, REST if backend == "rest" else LETTA_CODE)
+    return ChatContext(traits, AGENT, call, split, route)
 
 
 def call_message(

@@ -17,9 +17,22 @@ from letta_adapters.chat.payload import (
     as_messages,
     as_request,
     as_text,
+    build_answers,
+    build_payload,
 )
 from letta_adapters.messages import PendingToolCall
-from tests.chat.builders import CALL, IMAGE, result, user
+from tests.chat.builders import (
+    CALL,
+    IMAGE,
+    TOOL,
+    answer,
+    asking,
+    call_message,
+    marked,
+    on_the_way,
+    result,
+    user,
+)
 
 
 def test_answers_to_pending_calls() -> None:
@@ -353,3 +366,179 @@ def test_a_request_with_content_or_answers_is_sent_as_it_is() -> None:
     given = ToolAnswer("call-1", "add", "3")
     assert Payload("Hello.").with_content() == Payload("Hello.")
     assert Payload(None, (given,)).with_content() == Payload(None, (given,))
+
+
+# -- a whole request ----------------------------------------------------------------------------
+
+
+def going_on(*new: HistoryMessage, **marker: Any) -> list[HistoryMessage]:
+    """A history that the agent has answered once, and these messages after its answer."""
+    return [user("one"), answer("First.", [user("one")], **marker), *new]
+
+
+def asked(*new: HistoryMessage, **marker: Any) -> list[HistoryMessage]:
+    """A history in which the agent has called ``add``, and these messages after that."""
+    return [user("one"), asking([user("one")], **marker), *new]
+
+
+@pytest.mark.parametrize("backend", ["rest", "local", "remote"])
+def test_only_what_is_new_is_sent(backend: str) -> None:
+    context = on_the_way(going_on(user("two")), backend)
+    assert build_payload(context, []) == Payload("two")
+
+
+def test_a_history_of_others_is_stored_where_the_backend_stores_any_message() -> None:
+    history = [user("one"), HistoryMessage("assistant", "First."), user("two")]
+    assert build_payload(on_the_way(history), []) == Payload(
+        "two",
+        history=({"role": "user", "content": "one"}, {"role": "assistant", "content": "First."}),
+    )
+
+
+def test_a_history_of_others_is_one_labelled_message_elsewhere() -> None:
+    history = [user("one"), HistoryMessage("assistant", "First."), user("two")]
+    payload = build_payload(on_the_way(history, "local"), [])
+    assert payload == Payload(
+        [
+            {
+                "type": "text",
+                "text": "<conversation-so-far>\nUser: one\nAssistant: First."
+                "\n</conversation-so-far>",
+            },
+            {"type": "text", "text": "two"},
+        ]
+    )
+
+
+def test_system_text_is_told_until_the_agent_was_told_it() -> None:
+    system = HistoryMessage("system", "Be brief.")
+    told = {"role": "system", "content": "Be brief."}
+    assert build_payload(on_the_way([system, user("one")]), []).history == (told,)
+    # The digest of "Be brief.", as the caller's memory and as a marker hold it.
+    brief = "b1cc2ec6cf9f"
+    assert build_payload(on_the_way([system, user("one")]), [], (brief, None)).history == ()
+    known = on_the_way([system, *going_on(user("two"), system=brief)])
+    assert build_payload(known, []).history == ()
+
+
+def test_a_note_goes_with_its_call_alone() -> None:
+    context = on_the_way(going_on(user("two")), note="Hurry.")
+    assert build_payload(context, []).content == [{"type": "text", "text": "two"}, NOTE]
+
+
+def test_a_message_that_is_stored_already_is_not_sent_again() -> None:
+    context = on_the_way(going_on(user("two")), note="Hurry.", tools=[TOOL])
+    stored = context.take(context.route.going_on())
+    payload = build_payload(stored, [CALL])
+    assert payload.content == "Please go on: my last message has not been answered yet."
+    # Whatever waits has no result here, and blocks the conversation.
+    assert [found.returned for found in payload.answers] == [
+        "The application gave no result for this call."
+    ]
+    assert payload.history == ()
+
+
+def test_results_are_answers_to_the_calls_that_wait() -> None:
+    context = on_the_way(asked(result("3")), tools=[TOOL])
+    assert build_payload(context, context.route.waiting) == Payload(
+        None, (ToolAnswer("call-1", "add", "3"),)
+    )
+
+
+def test_results_that_nothing_waits_for_are_told_as_text() -> None:
+    context = on_the_way(asked(result("3")), tools=[TOOL])
+    assert build_payload(context, []) == Payload("Result of the tool call call-1: 3")
+
+
+@pytest.mark.parametrize("backend", ["local", "remote"])
+def test_a_turn_begun_anew_is_told_results_as_text(backend: str) -> None:
+    # The calls of an App Server wait no longer than their turn.
+    context = on_the_way(asked(result("3")), backend, tools=[TOOL])
+    payload = build_payload(context, context.route.waiting)
+    text = {"type": "text", "text": "Result of the tool call call-1: 3"}
+    assert payload == Payload([text])
+
+
+def test_a_result_and_a_message_go_together() -> None:
+    context = on_the_way(asked(result("3"), user("Thanks.")), tools=[TOOL])
+    assert build_payload(context, context.route.waiting) == Payload(
+        "Thanks.", (ToolAnswer("call-1", "add", "3"),)
+    )
+
+
+def test_calls_that_nobody_answers_are_explained() -> None:
+    context = on_the_way(asked(user("Never mind.")), tools=[TOOL])
+    (found,) = build_payload(context, context.route.waiting).answers
+    assert (found.returned, found.is_error) == (
+        "The application gave no result for this call.",
+        True,
+    )
+
+
+def test_the_marker_says_which_calls_are_questions() -> None:
+    # The application has a tool of that name too, and yet the agent asked about its own.
+    history = asked(result("", decision=True), questions=("call-1",))
+    context = on_the_way(history, tools=[TOOL])
+    (found,) = build_payload(context, context.route.waiting).answers
+    assert found == ToolAnswer("call-1", "add", approve=True)
+
+
+def test_the_arguments_of_a_call_that_waits_are_those_of_the_history() -> None:
+    broken = PendingToolCall("call-1", "add", '{"a": 1,')
+    history = [user("one"), asking([user("one")], broken), user("Never mind.")]
+    context = on_the_way(history, tools=[TOOL])
+    # The marker names the call without its arguments.
+    assert [call.raw_arguments for call in context.route.waiting] != ['{"a": 1,']
+    (found,) = build_payload(context, context.route.waiting).answers
+    assert '{"a": 1,' in str(found.returned)
+
+
+def test_an_agent_with_nothing_new_to_read_is_asked_to_go_on() -> None:
+    assert build_payload(on_the_way(going_on()), []) == Payload("Please go on.")
+
+
+def test_building_a_request_changes_nothing() -> None:
+    history = asked(result([{"type": "text", "text": "3"}, IMAGE]), user("And?"))
+    context = on_the_way(history, tools=[TOOL], note="Hurry.")
+    first = build_payload(context, context.route.waiting)
+    assert build_payload(context, context.route.waiting) == first
+    assert context == on_the_way(history, tools=[TOOL], note="Hurry.")
+
+
+# -- answers to a paused turn -------------------------------------------------------------------
+
+
+def test_a_paused_turn_gets_the_results_it_waits_for() -> None:
+    context = on_the_way(asked(result("3")), "local", tools=[TOOL])
+    assert build_answers(context, [call_message()]) == (ToolAnswer("call-1", "add", "3"),)
+
+
+def test_a_paused_turn_is_told_new_instructions_behind_the_last_result() -> None:
+    history = [HistoryMessage("system", "Be brief."), *asked(result("3"))]
+    (found,) = build_answers(on_the_way(history, "local", tools=[TOOL]), [call_message()])
+    assert found.returned == [
+        {"type": "text", "text": "3"},
+        {"type": "text", "text": "<instructions>\nBe brief.\n</instructions>"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ('{"a": 1}', "4"),
+        ('{"a": 2}', '[The application ran this call with other arguments: {"a": 2}]\n4'),
+    ],
+    ids=["as the agent wrote them", "others"],
+)
+def test_a_paused_turn_is_told_other_arguments_that_a_call_was_run_with(
+    arguments: str, told: str
+) -> None:
+    # The digest of {"a": 1}, which the agent wrote.
+    marker = marked(
+        inputs=(user("one").digest(),), pending=(("call-1", "add"),), arguments=("2696610e7875",)
+    )
+    run = PendingToolCall("call-1", "add", arguments)
+    reply = HistoryMessage("assistant", "", marker=marker, tool_calls=(run,))
+    context = on_the_way([user("one"), reply, result("4")], "local", tools=[TOOL])
+    (found,) = build_answers(context, [call_message()])
+    assert found.returned == told

@@ -10,13 +10,13 @@ import pytest
 from letta_adapters import HistoryMismatchError
 from letta_adapters.backends.base import Conversation
 from letta_adapters.chat import ChatRequest, HistoryMessage
+from letta_adapters.chat.context import Route
 from letta_adapters.chat.history import HistorySplit, split_history
 from letta_adapters.chat.request import Place
-from letta_adapters.chat.routing import Route, choose_route, resolve_mismatch, retell
+from letta_adapters.chat.routing import choose_route, resolve_mismatch, retell
 from letta_adapters.messages import PendingToolCall
-from tests.chat.builders import AGENT, TOOL, answer, asking, result, user
+from tests.chat.builders import AGENT, CONVERSATION, TOOL, answer, asking, result, user
 
-CONVERSATION = Conversation(AGENT, "conv-1")
 FIRST_ID = "message-1"
 NOT_GIVEN = "there are messages before the agent's answer that it was not given"
 
@@ -318,50 +318,3 @@ def test_an_input_that_is_stored_without_an_answer_is_not_sent_under_its_key() -
     again = route.going_on()
     assert (again.lost, again.key, again.asked) == (True, None, route.key)
     assert route.key is not None
-
-
-# The digests of "Be brief." and "Call one tool at a time.", as markers hold them.
-BRIEF, ONE_BY_ONE = "b1cc2ec6cf9f", "a839a4c77b16"
-
-
-@pytest.mark.parametrize(
-    ("known", "told"),
-    [
-        ({}, "Be brief.\n\nCall one tool at a time."),
-        ({"system": BRIEF}, "Call one tool at a time."),
-        ({"system": BRIEF, "standing": ONE_BY_ONE}, ""),
-        ({"system": ONE_BY_ONE, "standing": BRIEF}, "Be brief.\n\nCall one tool at a time."),
-    ],
-)
-def test_the_agent_is_told_what_it_was_not_told_before(known: dict[str, str], told: str) -> None:
-    reply = answer("First.", [user("one")], **known)
-    history = [HistoryMessage("system", "Be brief."), user("one"), reply, user("two")]
-    call = ChatRequest(entries=history, standing="Call one tool at a time.")
-    plan = split(history)
-    assert choose_route(call, plan, AGENT).instructions(plan, call) == told
-
-
-def test_without_a_marker_the_callers_memory_says_what_the_agent_was_told() -> None:
-    call, plan = ChatRequest(entries=begun()), split(begun())
-    route = choose_route(call, plan, AGENT)
-    assert route.instructions(plan, call) == "Be brief."
-    assert route.instructions(plan, call, (BRIEF, None)) == ""
-
-
-def test_a_fresh_conversation_without_an_agent_has_the_text_as_its_system_prompt() -> None:
-    call, plan = ChatRequest(entries=begun(), agent_free=True), split(begun())
-    route = choose_route(call, plan, AGENT)
-    assert route.at(CONVERSATION).instructions(plan, call) == ""
-    assert route.instructions(plan, call) == "Be brief."
-
-
-def test_settings_are_those_of_the_conversation_if_its_marker_names_them() -> None:
-    # The digest of {"temperature": 0.5}.
-    reply = answer("First.", [user("one")], settings="aa6bbd45ab76")
-    history = [user("one"), reply, user("two")]
-    same = ChatRequest(entries=history, settings={"temperature": 0.5})
-    other = ChatRequest(entries=history, settings={"temperature": 0.7})
-    route = choose(history)
-    assert route.has_settings(same)
-    assert not route.has_settings(other)
-    assert not choose(begun()).has_settings(same)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
-from letta_adapters.backends.base import Conversation
-from letta_adapters.chat import ChatRequest, HistoryMessage, ResponseCompleted
+from letta_adapters.chat import HistoryMessage, ResponseCompleted
 from letta_adapters.chat.cache import known_answers
 from letta_adapters.chat.history import split_history
 from letta_adapters.chat.request import Place
-from letta_adapters.chat.routing import choose_route
 from letta_adapters.chat.tracker import ResponseTracker
 from letta_adapters.errors import TurnFailedError
 from letta_adapters.messages import (
@@ -22,9 +19,18 @@ from letta_adapters.messages import (
     ToolResultMessage,
     Usage,
 )
-from tests.chat.builders import AGENT, CALL, TOOL, answer, asking, call_message, result, user
+from tests.chat.builders import (
+    AGENT,
+    CALL,
+    TOOL,
+    answer,
+    asking,
+    call_message,
+    on_the_way,
+    result,
+    user,
+)
 
-WHERE = Conversation(AGENT, "conv-1")
 QUESTION = user("one", id="message-1")
 SAID = AssistantMessage("First.", id="message-9", otid="otid-9", run_id="run-1")
 # The digests of "Be brief." and "Call one tool at a time.".
@@ -32,15 +38,9 @@ BRIEF, ONE_BY_ONE = "b1cc2ec6cf9f", "a839a4c77b16"
 
 
 def tracker(*history: HistoryMessage, used: Usage | None = None, **fields: Any) -> ResponseTracker:
-    """A tracker of the call with this history, in ``conv-1`` of a client that has no server."""
-    client = SimpleNamespace(
-        backend=SimpleNamespace(name="rest"), handles={AGENT: "openai/gpt-4o-mini"}
-    )
-    call = ChatRequest(entries=history, agent_id=AGENT, **fields)
-    plan = split_history(history, AGENT)
-    route = choose_route(call, plan, AGENT)
-    route = route if route.conversation else route.at(WHERE)
-    return ResponseTracker(cast("Any", client), call, plan, route, used=used)
+    """A tracker of the call with this history, of an agent whose model is known."""
+    models = {AGENT: "openai/gpt-4o-mini"}
+    return ResponseTracker(on_the_way(history, **fields), models.get, used=used)
 
 
 def ending(made: ResponseTracker, *messages: Message) -> ResponseCompleted:
