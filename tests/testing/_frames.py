@@ -9,9 +9,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from _recordings import Maker, Memory, uuid_of
-
 from letta_adapters.testing.recording.websocket import WebSocketRecorder
+from tests.testing._recordings import Maker, Memory, uuid_of
 
 URL = "ws://127.0.0.1:43117/ws"
 Ask = Callable[[Memory], dict[str, Any]]

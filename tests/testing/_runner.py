@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from _loopback import Loopback
+
+from tests.testing._loopback import Loopback
 
 HELLO = """
     import pytest

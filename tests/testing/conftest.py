@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from _loopback import Exchange, Loopback
-from _runner import Runner
 
 from letta_adapters.testing import Cassette, LettaCassette
+from tests.testing._loopback import Exchange, Loopback
+from tests.testing._runner import Runner
 
 
 @pytest.fixture

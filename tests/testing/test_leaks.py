@@ -12,7 +12,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from _recordings import Maker
 
 from letta_adapters.testing import LeakError, SanitizeRules, save_cassette
 from letta_adapters.testing.cassette import (
@@ -22,6 +21,7 @@ from letta_adapters.testing.cassette import (
     RecordedResponse,
 )
 from letta_adapters.testing.leaks import gate, main, scan_file, scan_text, scan_tree, secrets_in
+from tests.testing._recordings import Maker
 
 SECRET = "Opaque/Val ue+12345"
 JSON = (("content-type", "application/json"),)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from _loopback import Loopback
-from _runner import HELLO, Runner
 
 from letta_adapters.testing import Cassette
 from letta_adapters.testing.recording.pytest_session import file_name
+from tests.testing._loopback import Loopback
+from tests.testing._runner import HELLO, Runner
 
 pytest_plugins = ["pytester"]
 

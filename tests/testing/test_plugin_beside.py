@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from _loopback import Loopback
-from _runner import HELLO, Runner
+
+from tests.testing._loopback import Loopback
+from tests.testing._runner import HELLO, Runner
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.slow

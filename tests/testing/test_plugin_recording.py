@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from _loopback import Loopback
-from _runner import HELLO, Runner
 
 from letta_adapters.testing import (
     Cassette,
@@ -19,6 +17,8 @@ from letta_adapters.testing import (
     RecordedResponse,
     save_cassette,
 )
+from tests.testing._loopback import Loopback
+from tests.testing._runner import HELLO, Runner
 
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.slow

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from _loopback import Loopback
-from _runner import Runner
 
 # Loaded before any inner run, see tests/conftest.py.
 from letta_adapters.backends.app_server import backend
 from letta_adapters.testing.recording import websocket
 from tests.backends.app_server._server import TOKEN, AppServer
+from tests.testing._loopback import Loopback
+from tests.testing._runner import Runner
 
 pytest_plugins = ["pytester"]
 _KEPT = (backend, websocket)

@@ -35,7 +35,7 @@ from letta_adapters.testing import (
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel
 from tests._wheel import needs_wheel
 from tests.backends.app_server._server import MODEL, TOKEN, AppServer
-from tests.testing.test_websocket import talk
+from tests.testing.recording.test_websocket import talk
 from tools.fake_app_server import Frame, accept, fake_app_server
 
 NOWHERE = Remote(url="ws://letta.test/ws", auth_token="a-token")

@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import pytest
 import vcr as vcrpy
-from _loopback import Exchange, Loopback
 from vcr.errors import (
     CannotOverwriteExistingCassetteException,
 )
@@ -29,6 +28,7 @@ from letta_adapters.testing import (
 from letta_adapters.testing.cassette import RecordedRequest
 from letta_adapters.testing.recording.vcr import matchers
 from letta_adapters.testing.sanitizer.sanitize import RequestCleaner
+from tests.testing._loopback import Exchange, Loopback
 
 EVENTS = [b'data: {"t": "\xe2\x80\xa8 %d"}\n\n' % n for n in range(3)] + [b"data: [DONE]\n\n"]
 UUID = "e422b946-1244-4f9b-bc48-3b71b43e216f"

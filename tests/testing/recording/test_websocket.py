@@ -1,6 +1,6 @@
 """A recorded App Server session, replayed through everything that speaks to one.
 
-``python -m tools.app_server -- python -m pytest tests/testing/test_websocket.py
+``python -m tools.app_server -- python -m pytest tests/testing/recording/test_websocket.py
 --letta-record=rewrite`` records it anew from the real ``letta`` wheel.
 """
 

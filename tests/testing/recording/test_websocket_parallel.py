@@ -1,6 +1,6 @@
 """Parallel sessions on one connection: recorded once, played in whatever order they come.
 
-``python -m tools.app_server -- python -m pytest tests/testing/test_websocket_parallel.py
+``python -m tools.app_server -- python -m pytest tests/testing/recording/test_websocket_parallel.py
 --letta-record=rewrite`` records it anew from the real ``letta`` wheel.
 """
 

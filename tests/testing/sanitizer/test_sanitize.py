@@ -15,8 +15,6 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from _frames import URL, MixedMaker
-from _recordings import Memory, Scenario, surviving
 
 from letta_adapters import InvalidInputError
 from letta_adapters.testing import (
@@ -35,6 +33,8 @@ from letta_adapters.testing.cassette import (
     split_events,
 )
 from letta_adapters.testing.recording.websocket import WebSocketPlayer
+from tests.testing._frames import URL, MixedMaker
+from tests.testing._recordings import Memory, Scenario, surviving
 
 KEY = "sk-" + "let-AbC9dEf1GhIjKlMnOp"
 PASSWORD = 'h"unter/2\\ é+'

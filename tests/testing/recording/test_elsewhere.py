@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx
 import pytest
-from _loopback import Exchange, Loopback
 
 from letta_adapters.testing import (
     Cassette,
@@ -26,6 +25,7 @@ from letta_adapters.testing import (
 from letta_adapters.testing.recording.matching import same_text
 from letta_adapters.testing.recording.websocket import WebSocketPlayer, WebSocketRecorder
 from letta_adapters.testing.sanitizer import dates, sanitize
+from tests.testing._loopback import Exchange, Loopback
 
 JSON = (("content-type", "application/json"),)
 Say = Callable[[str], str]

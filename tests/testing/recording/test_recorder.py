@@ -10,10 +10,10 @@ from typing import Any
 
 import httpx
 import pytest
-from _loopback import Exchange, Loopback
 
 from letta_adapters.testing import Cassette, CassetteTransport, RecordingTransport
 from letta_adapters.testing.cassette import CLOSED_BY_CLIENT, RecordedError
+from tests.testing._loopback import Exchange, Loopback
 
 EVENTS = [b'data: {"n": %d}\n\n' % n for n in range(5)]
 DONE = b"data: [DONE]\n\n"
