@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from letta_adapters import LettaClient
-from letta_adapters.testing.compliant_model import oblige
+from letta_adapters.testing.compliant_model import comply
 from letta_adapters.testing.local import LocalLetta
 from letta_adapters.testing.scripted_model import ScriptedModel
 from tests._wheel import require_wheel
@@ -19,7 +19,7 @@ from tests.backends.app_server._server import AppServer
 @pytest.fixture(scope="session")
 def _embedded_letta() -> Iterator[LocalLetta]:
     require_wheel()
-    with LocalLetta(respond=oblige, models=("scripted", "scripted-two")) as letta:
+    with LocalLetta(respond=comply, models=("scripted", "scripted-two")) as letta:
         yield letta
 
 

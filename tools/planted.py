@@ -37,7 +37,7 @@ from letta_adapters.testing import (
     leaks,
     sanitize_cassette,
 )
-from letta_adapters.testing.recording.pytest_session import file_name
+from letta_adapters.testing.recording.pytest_session import make_file_name
 
 ALNUM = string.ascii_letters + string.digits
 HEX = "0123456789abcdef"
@@ -410,7 +410,7 @@ def plant(
 
 def _outcome(secret: str, text: str, place: str, rules: SanitizeRules) -> str:
     saved = sanitize_cassette(Cassette([PLACES[place](text)]), rules=rules).dumps()
-    name = file_name(f"test_it[{text}]") if place == "file name" else ""
+    name = make_file_name(f"test_it[{text}]") if place == "file name" else ""
     if not survives(secret, saved) and secret[:24] not in name:
         return "gone"
     try:

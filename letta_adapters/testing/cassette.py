@@ -68,7 +68,7 @@ class RecordedRequest:
 
     def header(self, name: str) -> str:
         """Return the first value of header ``name`` (any case), or ``""``."""
-        return _header(self.headers, name)
+        return _find_header(self.headers, name)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class RecordedResponse:
 
     def header(self, name: str) -> str:
         """Return the first value of header ``name`` (any case), or ``""``."""
-        return _header(self.headers, name)
+        return _find_header(self.headers, name)
 
     @property
     def is_sse(self) -> bool:
@@ -156,7 +156,7 @@ class Cassette:
         if not isinstance(data, Mapping) or data.get("version") != 1:
             raise CassetteFormatError("not a version 1 cassette")
         try:
-            return cls([_interaction(item) for item in data["interactions"]])
+            return cls([_read_interaction(item) for item in data["interactions"]])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise CassetteFormatError(f"malformed interaction: {error!r}") from error
 
@@ -164,8 +164,8 @@ class Cassette:
         """Return the file's text. The same cassette always gives the same text."""
         lines = ["version: 1", "interactions:" if self.interactions else "interactions: []"]
         for interaction in self.interactions:
-            lines.extend(_request_lines(interaction.request))
-            lines.extend(_response_lines(interaction.response))
+            lines.extend(_write_request(interaction.request))
+            lines.extend(_write_response(interaction.response))
         return "\n".join(lines) + "\n"
 
     def __len__(self) -> int:
@@ -205,7 +205,7 @@ def is_frame(interaction: Interaction) -> bool:
     return interaction.request.method in (OPENED, SENT)
 
 
-def connections(cassette: Iterable[Interaction]) -> list[list[int]]:
+def group_connections(cassette: Iterable[Interaction]) -> list[list[int]]:
     """Return the positions of each recorded WebSocket's interactions; those of HTTP are in none.
 
     Raises:
@@ -227,7 +227,7 @@ def connections(cassette: Iterable[Interaction]) -> list[list[int]]:
     return found
 
 
-def header_pairs(headers: Any) -> Headers:
+def list_headers(headers: Any) -> Headers:
     """Return vcrpy's header mapping (``{name: [values]}`` or ``{name: value}``) as pairs."""
     pairs: list[tuple[str, str]] = []
     for name, values in dict(headers or {}).items():
@@ -252,12 +252,12 @@ def as_bytes(body: Any) -> bytes:
     raise TypeError(f"a body is text or bytes, not {body!r}")
 
 
-def _header(headers: Headers, name: str) -> str:
+def _find_header(headers: Headers, name: str) -> str:
     wanted = name.lower()
     return next((value for key, value in headers if key.lower() == wanted), "")
 
 
-def _interaction(item: Any) -> Interaction:
+def _read_interaction(item: Any) -> Interaction:
     request, response = item["request"], item["response"]
     status = response["status"]
     timing, error = response.get("x_timing"), response.get("x_error")
@@ -265,13 +265,13 @@ def _interaction(item: Any) -> Interaction:
         RecordedRequest(
             method=str(request["method"]),
             uri=str(request["uri"]),
-            headers=header_pairs(request.get("headers")),
+            headers=list_headers(request.get("headers")),
             body=as_bytes(request.get("body")),
         ),
         RecordedResponse(
             status=int(status["code"]),
             reason=str(status.get("message") or ""),
-            headers=header_pairs(response.get("headers")),
+            headers=list_headers(response.get("headers")),
             body=as_bytes(response["body"].get("string")),
             timing=None if timing is None else tuple((int(d), int(n)) for d, n in timing),
             error=None
@@ -281,53 +281,53 @@ def _interaction(item: Any) -> Interaction:
     )
 
 
-def _request_lines(request: RecordedRequest) -> Iterator[str]:
+def _write_request(request: RecordedRequest) -> Iterator[str]:
     yield "- request:"
-    yield f"    method: {_scalar(request.method)}"
-    yield f"    uri: {_scalar(request.uri)}"
-    yield from _header_lines(request.headers)
-    yield from _body_lines("body", request.body, 4)
+    yield f"    method: {_write_scalar(request.method)}"
+    yield f"    uri: {_write_scalar(request.uri)}"
+    yield from _write_headers(request.headers)
+    yield from _write_body("body", request.body, 4)
 
 
-def _response_lines(response: RecordedResponse) -> Iterator[str]:
+def _write_response(response: RecordedResponse) -> Iterator[str]:
     yield "  response:"
-    yield f"    status: {{code: {response.status}, message: {_quoted(response.reason, 4)}}}"
-    yield from _header_lines(response.headers)
+    yield f"    status: {{code: {response.status}, message: {_quote(response.reason, 4)}}}"
+    yield from _write_headers(response.headers)
     yield "    body:"
-    yield from _body_lines("string", response.body, 6)
+    yield from _write_body("string", response.body, 6)
     if response.timing is not None:
         yield "    x_timing:" if response.timing else "    x_timing: []"
         for delay, count in response.timing:
             yield f"    - [{delay}, {count}]"
     if response.error is not None:
         kind, after = response.error.type, response.error.after_bytes
-        yield f"    x_error: {{type: {_quoted(kind, 4)}, after_bytes: {after}}}"
+        yield f"    x_error: {{type: {_quote(kind, 4)}, after_bytes: {after}}}"
 
 
-def _header_lines(headers: Headers) -> Iterator[str]:
+def _write_headers(headers: Headers) -> Iterator[str]:
     grouped: dict[str, list[str]] = {}
     for name, value in headers:
         grouped.setdefault(name.lower(), []).append(value)
     yield "    headers:" if grouped else "    headers: {}"
     # Sorted, so that two recordings of one scenario give the same file.
     for name in sorted(grouped):
-        values = ", ".join(_quoted(value, 6) for value in grouped[name])
-        yield f"      {_scalar(name)}: [{values}]"
+        values = ", ".join(_quote(value, 6) for value in grouped[name])
+        yield f"      {_write_scalar(name)}: [{values}]"
 
 
-def _body_lines(key: str, body: bytes, indent: int) -> Iterator[str]:
+def _write_body(key: str, body: bytes, indent: int) -> Iterator[str]:
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:
-        yield from _binary_lines(key, body, indent)
+        yield from _write_binary(key, body, indent)
         return
     if text.strip() and _LITERAL.fullmatch(text):
-        yield from _literal_lines(key, text, indent)
+        yield from _write_literal(key, text, indent)
     else:
-        yield f"{' ' * indent}{key}: {_quoted(text, indent)}"
+        yield f"{' ' * indent}{key}: {_quote(text, indent)}"
 
 
-def _literal_lines(key: str, text: str, indent: int) -> Iterator[str]:
+def _write_literal(key: str, text: str, indent: int) -> Iterator[str]:
     lines = text.split("\n")
     # YAML's chomping indicator keeps the text's final line breaks: none, one (the default) or more.
     chomp = "-"
@@ -343,20 +343,20 @@ def _literal_lines(key: str, text: str, indent: int) -> Iterator[str]:
         yield f"{pad}  {line}" if line else ""
 
 
-def _binary_lines(key: str, body: bytes, indent: int) -> Iterator[str]:
+def _write_binary(key: str, body: bytes, indent: int) -> Iterator[str]:
     encoded = base64.b64encode(body).decode("ascii")
     yield f"{' ' * indent}{key}: !!binary |"
     for start in range(0, len(encoded), 96):
         yield f"{' ' * indent}  {encoded[start : start + 96]}"
 
 
-def _scalar(text: str) -> str:
+def _write_scalar(text: str) -> str:
     # Quotes only where YAML needs them, so that files stay easy to read.
     plain = _PLAIN_URI.fullmatch(text) or _PLAIN_WORD.fullmatch(text)
-    return text if plain and text.lower() not in _YAML_WORDS else _quoted(text, 4)
+    return text if plain and text.lower() not in _YAML_WORDS else _quote(text, 4)
 
 
-def _quoted(text: str, indent: int) -> str:
+def _quote(text: str, indent: int) -> str:
     # An escaped line break joins the source lines again. YAML drops the leading blanks of the next
     # line, so a blank that begins a line is escaped, too.
     lines = [_NEEDS_ESCAPE.sub(_escape, line) for line in text.split("\n")]

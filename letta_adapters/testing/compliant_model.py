@@ -1,6 +1,6 @@
 """A scripted model that does what it is asked, for suites with prompts written for real models.
 
-Give it as ``ScriptedModel(respond=oblige)``. It calls a tool that it is told to call (or whose name
+Give it as ``ScriptedModel(respond=comply)``. It calls a tool that it is told to call (or whose name
 the question uses), with arguments made to fit the tool's schema. It answers with JSON where JSON is
 asked for, it says what a tool returned, and else it repeats the question.
 
@@ -24,21 +24,21 @@ _SCHEMA: Final = re.compile(
 _WORD: Final = 5
 
 
-def oblige(request: ModelRequest) -> Reply:
+def comply(request: ModelRequest) -> Reply:
     """Return the reply to a request."""
     messages = request.messages
     if messages and messages[-1].get("role") == "tool":
         return request.echo()
     text = _REMINDER.sub("", request.last_user_text).strip()
-    tool = _wanted_tool(request, text)
+    tool = _choose_tool(request, text)
     if tool is not None:
         said = re.sub(r"<instructions>.*", "", text, flags=re.DOTALL)
-        arguments = _made(tool.get("parameters") or {}, said, {})
+        arguments = _make_data(tool.get("parameters") or {}, said, {})
         return Reply(tool_calls=[ToolUse(tool["name"], arguments, id=_next_id(request))])
     schema = _SCHEMA.search(text)
     if schema is not None:
         data = json.loads(schema[1].partition("\n</instructions>")[0])
-        return Reply(json.dumps(_made(data, text, data.get("$defs") or {})))
+        return Reply(json.dumps(_make_data(data, text, data.get("$defs") or {})))
     if "JSON object" in text:
         keys = [name for name in _QUOTED.findall(text) if re.fullmatch(r"\w+", name)]
         return Reply(json.dumps({name: f"a {name}" for name in keys or ["answer"]}))
@@ -51,7 +51,7 @@ def _next_id(request: ModelRequest) -> str:
     return f"call_{len(request.messages)}_{calls + 1}"
 
 
-def _wanted_tool(request: ModelRequest, text: str) -> Mapping[str, Any] | None:
+def _choose_tool(request: ModelRequest, text: str) -> Mapping[str, Any] | None:
     functions: list[Mapping[str, Any]] = [
         tool["function"] for tool in request.tools if "function" in tool
     ]
@@ -71,16 +71,16 @@ def _wanted_tool(request: ModelRequest, text: str) -> Mapping[str, Any] | None:
     return None
 
 
-def _made(schema: Mapping[str, Any], text: str, defs: Mapping[str, Any]) -> Any:
+def _make_data(schema: Mapping[str, Any], text: str, defs: Mapping[str, Any]) -> Any:
     """Return data that fits a schema, with values that the text offers."""
     defs = schema.get("$defs") or defs
     if "$ref" in schema:
-        return _made(defs.get(str(schema["$ref"]).rpartition("/")[2]) or {}, text, defs)
+        return _make_data(defs.get(str(schema["$ref"]).rpartition("/")[2]) or {}, text, defs)
     for name in ("anyOf", "oneOf", "allOf"):
         # An optional value is made, not left out: suites assert on it.
         options = [s for s in schema.get(name) or () if s.get("type") != "null"]
         if options:
-            return _made(options[0], text, defs)
+            return _make_data(options[0], text, defs)
     if "enum" in schema:
         return next((v for v in schema["enum"] if str(v) in text), schema["enum"][0])
     if "const" in schema:
@@ -88,9 +88,9 @@ def _made(schema: Mapping[str, Any], text: str, defs: Mapping[str, Any]) -> Any:
     kind = schema.get("type")
     if kind == "object" or "properties" in schema:
         properties = schema.get("properties") or {}
-        return {name: _made(part, text, defs) for name, part in properties.items()}
+        return {name: _make_data(part, text, defs) for name, part in properties.items()}
     if kind == "array":
-        return [_made(schema.get("items") or {}, text, defs)]
+        return [_make_data(schema.get("items") or {}, text, defs)]
     if kind in ("integer", "number"):
         found = re.search(r"-?\d+", text)
         return int(found[0]) if found else 1

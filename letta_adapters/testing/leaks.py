@@ -134,7 +134,7 @@ class _Scan:
     allow: Collection[str]
     patterns: Mapping[str, str] = field(default_factory=dict)
     asked: frozenset[str] = frozenset()
-    machine: re.Pattern[str] | None = field(default_factory=lambda: _this_machine())
+    machine: re.Pattern[str] | None = field(default_factory=lambda: _compile_machine_names())
     found: dict[Leak, None] = field(default_factory=dict)
 
     def report(self, line: int, kind: str, text: str) -> None:
@@ -145,20 +145,20 @@ class _Scan:
 
     def text(self, line: int, text: str) -> None:
         """Search one text in all its readings."""
-        for reading in _readings(text):
+        for reading in _read_all_ways(text):
             for kind, found in self.findings(reading):
                 self.report(line, kind, found)
 
     def times(self, line: int, text: str) -> None:
         """Report points in time that are neither the constant nor what a request asked about."""
-        for reading in _readings(text):
+        for reading in _read_all_ways(text):
             for match in _TIME.finditer(reading):
                 if match[0] not in self.asked and not _CONSTANT_TIME.fullmatch(match[0]):
                     self.report(line, "time", match[0])
 
     def findings(self, reading: str) -> Iterator[tuple[str, str]]:
         yield from (("secret", secret) for secret in self.secrets if secret in reading)
-        yield from (("key", key) for key in keys_in(reading))
+        yield from (("key", key) for key in find_keys(reading))
         for kind, pattern in _PATTERNS.items():
             yield from ((kind, match[0]) for match in pattern.finditer(reading))
         for rule, replacement in self.patterns.items():
@@ -182,7 +182,7 @@ class _Scan:
         if isinstance(body, bytes):
             self.binary(line, body)
             return
-        events = [_json(text) for text in _data_lines(body or "")] or [_json(body or "")]
+        events = [_parse_json(text) for text in _list_data(body or "")] or [_parse_json(body or "")]
         if events == [None]:
             self.times(line, body or "")
         for event in events:
@@ -205,11 +205,11 @@ class _Scan:
                     self.report(line, kind, found)
 
     def joined(self, line: int, events: list[Any]) -> None:
-        for joined in _joined(events):
+        for joined in _join_events(events):
             self.text(line, joined)
-            self.values(line, _json(joined))
+            self.values(line, _parse_json(joined))
         # People may mention a time; only texts of the server's must not.
-        for joined in _joined([event for event in events if not _is_said(event)]):
+        for joined in _join_events([event for event in events if not _is_said(event)]):
             self.times(line, joined)
 
     def sockets(self, numbered: list[tuple[int, Mapping[str, Any]]]) -> None:
@@ -221,7 +221,7 @@ class _Scan:
                 socket_name = item["request"]["uri"].partition("?")[2]
                 lines.setdefault(socket_name, line)
                 body = item["response"]["body"].get("string") or ""
-                events.setdefault(socket_name, []).extend(map(_json, _data_lines(body)))
+                events.setdefault(socket_name, []).extend(map(_parse_json, _list_data(body)))
         for name, line in lines.items():
             self.joined(line, events[name])
 
@@ -240,7 +240,7 @@ class _Scan:
                 self.report(line, "sensitive", f"{path[-1]}={value}")
             # Tool arguments and results are often JSON inside a JSON string.
             if value[:1] in ("{", "["):
-                self.values(line, _json(value), said=said)
+                self.values(line, _parse_json(value), said=said)
         elif isinstance(value, (int, float)) and _is_epoch(path, value):
             self.report(line, "time", str(value))
 
@@ -283,9 +283,9 @@ def scan_text(
         scan.text(number, line)
     # A finding in a body is reported at the line where its interaction starts.
     starts = [number for number, line in enumerate(lines, 1) if line.startswith("- request:")]
-    items = _interactions(text) if starts else []
+    items = _read_interactions(text) if starts else []
     numbered = list(zip(starts, items, strict=False))
-    scan.asked = _times_asked(items)
+    scan.asked = _find_times_asked(items)
     for number, item in numbered:
         scan.interaction(number, item)
     scan.sockets(numbered)
@@ -316,7 +316,7 @@ def gate(text: str, **options: Any) -> None:
         raise LeakError(leaks)
 
 
-def secrets_in(cassette: Any) -> list[str]:
+def find_secrets(cassette: Any) -> list[str]:
     """Return the secrets that a raw :class:`Cassette` itself shows.
 
     Those are credentials in headers, and values under sensitive keys that can be nothing else.
@@ -329,8 +329,8 @@ def secrets_in(cassette: Any) -> list[str]:
                 found += [word for word in words if re.search(r"\d", word) and len(word) >= 10]
         for body in (item.request.body, item.response.body):
             text = body.decode("utf-8", "ignore")
-            for event in [_json(line) for line in _data_lines(text)] or [_json(text)]:
-                found += [value for path, value in _strings(event) if _is_telling(path)]
+            for event in [_parse_json(line) for line in _list_data(text)] or [_parse_json(text)]:
+                found += [value for path, value in _walk_strings(event) if _is_telling(path)]
     # Shorter texts, and words, would be found in ordinary sentences.
     return [value for value in found if len(value) >= 12 and re.search(r"\d", value)]
 
@@ -348,21 +348,21 @@ def main(arguments: list[str] | None = None) -> int:
     return 2 if missing else int(bool(leaks))
 
 
-def _readings(text: str, depth: int = 0) -> Iterator[str]:
+def _read_all_ways(text: str, depth: int = 0) -> Iterator[str]:
     yield text
     # Real bodies nest encodings, such as JSON in JSON in base64, but no deeper.
     if depth == 3:
         return
     if "\\" in text:
-        yield from _readings(re.sub(r"\\(u[0-9a-fA-F]{4}|.)", _unescape, text), depth + 1)
+        yield from _read_all_ways(re.sub(r"\\(u[0-9a-fA-F]{4}|.)", _unescape, text), depth + 1)
     if "%" in text and (plain := unquote(text)) != text:
-        yield from _readings(plain, depth + 1)
+        yield from _read_all_ways(plain, depth + 1)
     for token in re.findall(r"[\w+/-]{16,}", text):
         # A text within a longer run of base64 letters may begin at any of four places.
         for shift in range(4):
-            decoded = _base64_text(token[shift:])
+            decoded = _decode_base64(token[shift:])
             if decoded:
-                yield from _readings(decoded, depth + 1)
+                yield from _read_all_ways(decoded, depth + 1)
 
 
 def _unescape(match: re.Match[str]) -> str:
@@ -372,7 +372,7 @@ def _unescape(match: re.Match[str]) -> str:
     return {"n": "\n", "t": "\t", "r": "\r"}.get(code, code)
 
 
-def _base64_text(token: str) -> str:
+def _decode_base64(token: str) -> str:
     token = token.replace("-", "+").replace("_", "/")
     try:
         raw = base64.b64decode(token[: len(token) - (len(token) % 4 == 1)] + "==")
@@ -388,17 +388,17 @@ def _is_said(event: Any) -> bool:
     return isinstance(inner, dict) and inner.get("message_type") in _PEOPLE
 
 
-def _times_asked(items: Iterable[Any]) -> frozenset[str]:
+def _find_times_asked(items: Iterable[Any]) -> frozenset[str]:
     texts = (f"{item['request']['uri']} {item['request'].get('body')}" for item in items)
     return frozenset(
         match[0]
         for text in texts
-        for reading in _readings(text)
+        for reading in _read_all_ways(text)
         for match in _TIME.finditer(reading)
     )
 
 
-def _interactions(text: str) -> list[Any]:
+def _read_interactions(text: str) -> list[Any]:
     try:
         data = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         return list(data["interactions"])
@@ -406,48 +406,48 @@ def _interactions(text: str) -> list[Any]:
         return []
 
 
-def _json(text: str) -> Any:
+def _parse_json(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
         return None
 
 
-def _data_lines(body: str) -> list[str]:
+def _list_data(body: str) -> list[str]:
     return [line[5:].strip() for line in re.split(r"\r?\n", body) if line.startswith("data:")]
 
 
-def _strings(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+def _walk_strings(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
     if isinstance(value, dict):
         for key, item in value.items():
-            yield from _strings(item, (*path, str(key)))
+            yield from _walk_strings(item, (*path, str(key)))
     elif isinstance(value, list):
         for item in value:
-            yield from _strings(item, path)
+            yield from _walk_strings(item, path)
     elif isinstance(value, str):
         yield path, value
 
 
-def _joined(events: list[Any]) -> Iterator[str]:
+def _join_events(events: list[Any]) -> Iterator[str]:
     """Yield the texts that a client would read: each message's strings joined, by field."""
     parts: dict[tuple[Any, ...], list[str]] = {}
     for event in events:
         if isinstance(event, dict):
-            owner = str([value for key, value in _scalars(event) if key in _OWNERS])
-            for path, value in _strings(event):
+            owner = str([value for key, value in _walk_scalars(event) if key in _OWNERS])
+            for path, value in _walk_strings(event):
                 if not re.search(r"(?:^|_)id$|^otid$|^date$|type$", path[-1] if path else ""):
                     parts.setdefault((owner, path), []).append(value)
     return ("".join(values) for values in parts.values() if len(values) > 1)
 
 
-def _scalars(value: Any) -> Iterator[tuple[str, Any]]:
+def _walk_scalars(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, dict):
         for key, item in value.items():
             yield str(key), item if isinstance(item, (str, int)) else None
-            yield from _scalars(item)
+            yield from _walk_scalars(item)
     elif isinstance(value, list):
         for item in value:
-            yield from _scalars(item)
+            yield from _walk_scalars(item)
 
 
 def _is_epoch(path: tuple[str, ...], value: float) -> bool:
@@ -466,7 +466,7 @@ def _is_telling(path: tuple[str, ...]) -> bool:
     return bool(inside) and path[-1] not in _STRUCTURAL
 
 
-def _this_machine() -> re.Pattern[str] | None:
+def _compile_machine_names() -> re.Pattern[str] | None:
     names = {socket.gethostname(), socket.gethostname().split(".")[0], Path.home().name}
     with contextlib.suppress(KeyError, OSError):  # a user without a name
         names.add(getpass.getuser())
@@ -503,7 +503,7 @@ _LOGIN = re.compile(r"[a-z]{2,12}://[^/\s:@\"'\\]*:(?P<value>[^/\s@\"'\\]{3,})@"
 _OURS = re.compile(r"(?:REDACTED|00000000)")
 
 
-def keys_in(text: str) -> Iterator[str]:
+def find_keys(text: str) -> Iterator[str]:
     """Yield every part of ``text`` that looks like a key, a token or a password."""
     for match in _GLUED.finditer(text):
         yield match[0]

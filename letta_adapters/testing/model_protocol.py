@@ -2,7 +2,8 @@
 
 The input is a :class:`Reply` (the answer that a test wants) and a :class:`ModelRequest` (what was
 asked). The output is JSON objects of OpenAI's chat-completions protocol, either one body
-(:func:`completion_body`) or the stream of chunks that spells it (:func:`completion_chunks`).
+(:func:`make_completion_body`) or the stream of chunks that spells it
+(:func:`make_completion_chunks`).
 
 Internal: not part of the public API.
 """
@@ -239,7 +240,7 @@ def _deltas(reply: Reply, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
                 yield {"tool_calls": [piece]}
 
 
-def completion_chunks(
+def make_completion_chunks(
     reply: Reply, request: ModelRequest, ids: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     """Yield the ``chat.completion.chunk`` objects of a streamed answer, but not the ``[DONE]``.
@@ -270,7 +271,7 @@ def completion_chunks(
         yield {**base, "choices": [], "usage": (reply.usage or Usage()).wire()}
 
 
-def completion_body(reply: Reply, request: ModelRequest, ids: Sequence[str]) -> dict[str, Any]:
+def make_completion_body(reply: Reply, request: ModelRequest, ids: Sequence[str]) -> dict[str, Any]:
     """Return the ``chat.completion`` object of an answer that is not streamed."""
     content = "".join(tokens(reply.text))
     # An answer without text, such as one of tool calls alone, has null as its content.
@@ -296,7 +297,7 @@ def completion_body(reply: Reply, request: ModelRequest, ids: Sequence[str]) -> 
     }
 
 
-def embeddings_body(body: Mapping[str, Any]) -> dict[str, Any]:
+def make_embeddings_body(body: Mapping[str, Any]) -> dict[str, Any]:
     """Return an embeddings answer with one constant vector per input.
 
     That is enough for a caller that only needs *some* embedding.
@@ -311,7 +312,7 @@ def embeddings_body(body: Mapping[str, Any]) -> dict[str, Any]:
     return {"object": "list", "data": data, "model": body.get("model"), "usage": usage}
 
 
-def models_body(models: Sequence[str], **about: str) -> dict[str, Any]:
+def make_models_body(models: Sequence[str], **about: str) -> dict[str, Any]:
     """Return the answer of ``GET /v1/models``, with the fields ``about`` in every model."""
     data = [
         {"id": name, "object": "model", "created": CREATED, "owned_by": "scripted", **about}

@@ -42,10 +42,10 @@ import pytest
 
 from letta_adapters.testing.recording.pytest_session import (
     MARK,
-    WIDE,
+    SCOPED_FIXTURES,
     CassetteSession,
-    spec_of,
-    wide_in,
+    find_scoped,
+    read_spec,
 )
 
 # Everything else is imported when it is used: this module is loaded in every test run of an
@@ -163,14 +163,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     session.item = item
     played = [
         wide
-        for wide in wide_in(item, session)
+        for wide in find_scoped(item, session)
         if not wide.spec.network and not session.records(session.path(item, wide.spec))
     ]
     if not played:
         return (yield)
-    from letta_adapters.testing.recording.fixture import offline, refused
+    from letta_adapters.testing.recording.fixture import block_network, make_refusal
 
-    with offline(lambda host: refused(host, played[0].kit)):
+    with block_network(lambda host: make_refusal(host, played[0].kit)):
         return (yield)
 
 
@@ -233,9 +233,9 @@ def letta_cassette(request: pytest.FixtureRequest) -> Iterator[LettaCassette]:
     With the marker ``letta_cassette(scope="module")`` (or ``"session"``) it is that of all tests in
     the scope.
     """
-    spec = spec_of(request.node)
+    spec = read_spec(request.node)
     if spec.scope != "function":
-        yield request.getfixturevalue(WIDE[spec.scope])
+        yield request.getfixturevalue(SCOPED_FIXTURES[spec.scope])
         return
     kit = request.config.stash[_SESSION].open(request.node, spec)
     request.node.stash[_KIT] = kit

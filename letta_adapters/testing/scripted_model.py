@@ -30,10 +30,10 @@ from letta_adapters.testing.model_protocol import (
     Reply,
     ToolUse,
     Usage,
-    completion_body,
-    completion_chunks,
-    embeddings_body,
-    models_body,
+    make_completion_body,
+    make_completion_chunks,
+    make_embeddings_body,
+    make_models_body,
     reply_from_json,
     reply_to_json,
 )
@@ -266,10 +266,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Serve ``/v1/models``, ``/api/v0/models`` and ``/requests``."""
         if self._path() == "/v1/models":
-            self._send(200, models_body(self.server.model.models))
+            self._send(200, make_models_body(self.server.model.models))
         elif self._path() == "/api/v0/models" and self.server.model.vision:
             # LM Studio's own route, which says of each model whether it sees images.
-            self._send(200, models_body(self.server.model.models, type="vlm"))
+            self._send(200, make_models_body(self.server.model.models, type="vlm"))
         elif self._path() == "/requests":
             self._send(200, [request.body for request in self.server.model.requests])
         else:
@@ -287,7 +287,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif self._path() == "/v1/chat/completions":
             self._complete(ModelRequest(body))
         elif self._path() == "/v1/embeddings":
-            self._send(200, embeddings_body(body))
+            self._send(200, make_embeddings_body(body))
         else:
             self._no_route()
 
@@ -326,10 +326,10 @@ class _Handler(BaseHTTPRequestHandler):
         if reply.error is not None:
             self._send(reply.error.status, reply.error.wire())
         elif request.stream:
-            self._stream(reply, completion_chunks(reply, request, ids))
+            self._stream(reply, make_completion_chunks(reply, request, ids))
         else:
             cut = reply.break_after is not None
-            self._send(200, completion_body(reply, request, ids), cut=cut)
+            self._send(200, make_completion_body(reply, request, ids), cut=cut)
 
     def _stream(self, reply: Reply, chunks: Iterable[dict[str, Any]]) -> None:
         """Send the chunks as server-sent events, each in a write of its own."""

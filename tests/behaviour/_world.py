@@ -18,7 +18,7 @@ from letta_adapters.backends.capabilities import (
 )
 from letta_adapters.client.client import slots_of
 from letta_adapters.testing import LettaCassette
-from letta_adapters.testing.live.faces import sync_client
+from letta_adapters.testing.live.faces import make_sync_client
 from letta_adapters.testing.scripted_model import RemoteScript, Reply, ScriptedModel, ToolUse
 from tests.backends.app_server._server import MODEL as APP_SERVER_MODEL
 from tests.backends.app_server._server import TOKEN, AppServer
@@ -43,7 +43,7 @@ class ServerTool:
 # Without its delays a replayed stream is over before anybody can leave it.
 REPLAY_SPEED = 0.2
 
-FACES: dict[str, Callable[..., Any]] = {"async": AsyncLettaClient, "sync": sync_client}
+FACES: dict[str, Callable[..., Any]] = {"async": AsyncLettaClient, "sync": make_sync_client}
 
 
 class World:

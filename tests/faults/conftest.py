@@ -10,7 +10,7 @@ import pytest
 from letta_adapters import Rest
 from letta_adapters.backends.rest import recovery, turn
 from letta_adapters.client.client import AsyncLettaClient
-from letta_adapters.testing.live.faces import sync_client
+from letta_adapters.testing.live.faces import make_sync_client
 from tests.faults import _events as ev
 from tests.faults._server import Server
 
@@ -51,7 +51,7 @@ async def client(rest: Callable[..., Rest]) -> AsyncIterator[AsyncLettaClient]:
 @pytest.fixture(params=["async", "sync"])
 def face(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """Makes a client: the async one, or the sync one behind the same signatures."""
-    return AsyncLettaClient if request.param == "async" else sync_client
+    return AsyncLettaClient if request.param == "async" else make_sync_client
 
 
 def resume(client: Any, **options: Any) -> Any:

@@ -19,7 +19,7 @@ from letta_adapters.testing.cassette import (
     RecordedRequest,
     RecordedResponse,
     as_bytes,
-    header_pairs,
+    list_headers,
     split_events,
 )
 
@@ -136,8 +136,8 @@ def test_a_file_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 
 
 def test_reads_what_vcrpy_may_hold() -> None:
-    assert header_pairs({"a": ["b", "c"], "d": b"e"}) == (("a", "b"), ("a", "c"), ("d", "e"))
-    assert header_pairs(None) == ()
+    assert list_headers({"a": ["b", "c"], "d": b"e"}) == (("a", "b"), ("a", "c"), ("d", "e"))
+    assert list_headers(None) == ()
     assert as_bytes(None) == b""
     assert as_bytes(iter([b"a", "b"])) == b"ab"
     assert as_bytes(bytearray(b"x")) == b"x"

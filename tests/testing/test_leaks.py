@@ -20,7 +20,7 @@ from letta_adapters.testing.cassette import (
     RecordedRequest,
     RecordedResponse,
 )
-from letta_adapters.testing.leaks import gate, main, scan_file, scan_text, scan_tree, secrets_in
+from letta_adapters.testing.leaks import find_secrets, gate, main, scan_file, scan_text, scan_tree
 from tests.testing._recordings import Maker
 
 SECRET = "Opaque/Val ue+12345"
@@ -215,7 +215,7 @@ def test_a_recording_that_still_leaks_is_not_written(tmp_path: Path) -> None:
     secret = "horse" + "battery1" + "2345678"
     sent = RecordedRequest("POST", "http://letta.test/x", (("Api-Key-Old", secret),), b"{}")
     item = Interaction(sent, RecordedResponse(200, "OK", JSON, b'{"t": "x"}'))
-    assert secrets_in(Cassette([item])) == [secret]
+    assert find_secrets(Cassette([item])) == [secret]
     path = tmp_path / "deep" / "x.yaml"
     kept = SanitizeRules(keep=frozenset({"bob@corp.io"}), environment={})
     item = Interaction(
@@ -248,7 +248,7 @@ def test_learns_from_a_raw_recording() -> None:
         RecordedRequest("POST", "http://letta.test/x", headers, ask),
         RecordedResponse(200, "OK", JSON, events),
     )
-    assert secrets_in(Cassette([item])) == [
+    assert find_secrets(Cassette([item])) == [
         "abc-Def-123456",
         "abcdef123456",
         "opaque-Value-12",

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from letta_adapters.testing import Cassette
-from letta_adapters.testing.recording.pytest_session import file_name
+from letta_adapters.testing.recording.pytest_session import make_file_name
 from tests.testing._loopback import Loopback
 from tests.testing._runner import HELLO, Runner
 
@@ -430,12 +430,12 @@ def test_a_client_on_a_loop_of_its_own_is_refused(run: Runner) -> None:
 
 def test_a_key_in_a_parameter_is_not_the_files_name() -> None:
     key = "sk-proj-" + "q7ZpX2vT9sLk3WmN8rBdQ4"
-    name = file_name(f"test_it[{key}]")
+    name = make_file_name(f"test_it[{key}]")
     assert key not in name
-    assert name != file_name(f"test_it[{key}x]")
+    assert name != make_file_name(f"test_it[{key}x]")
 
 
 def test_a_long_name_fits_a_file_system() -> None:
-    names = {file_name(f"test_it[{'ä' * 300}{end}]") for end in "ab"}
+    names = {make_file_name(f"test_it[{'ä' * 300}{end}]") for end in "ab"}
     assert len(names) == 2
     assert all(len(f"{name}.yaml".encode()) < 255 for name in names)

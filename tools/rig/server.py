@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from letta_adapters.testing.compliant_model import oblige
+from letta_adapters.testing.compliant_model import comply
 from letta_adapters.testing.scripted_model import ScriptedModel
 from tools.rig import environments
 from tools.rig.environments import RigError
@@ -107,7 +107,7 @@ class Rig:
         self._logs.mkdir(parents=True, exist_ok=True)
         # The model first: Letta asks it for its list of models while starting.
         model = ScriptedModel(
-            respond=oblige, host=HOST, port=self.options.model_port, models=(MODEL_ID, OTHER_ID)
+            respond=comply, host=HOST, port=self.options.model_port, models=(MODEL_ID, OTHER_ID)
         )
         self._stack.callback(model.stop)
         model.start()

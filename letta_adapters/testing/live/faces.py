@@ -21,7 +21,7 @@ _DONE = object()
 _threads: WeakKeyDictionary[asyncio.Task[Any], ThreadPoolExecutor] = WeakKeyDictionary()
 
 
-async def in_my_thread(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+async def call_in_own_thread(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Run a blocking call in the current task's own thread."""
     task = asyncio.current_task()
     assert task is not None
@@ -42,16 +42,16 @@ class _Stream(AsyncIterator[Any]):
         return self
 
     async def __anext__(self) -> Any:
-        item = await in_my_thread(next, self._items, _DONE)
+        item = await call_in_own_thread(next, self._items, _DONE)
         if item is _DONE:
             raise StopAsyncIteration
         return item
 
     async def aclose(self) -> None:
-        await in_my_thread(self._items.close)
+        await call_in_own_thread(self._items.close)
 
 
-class AsAsync:
+class AsyncProxy:
     """A sync client, session or resource with awaitable methods."""
 
     def __init__(self, target: Any) -> None:
@@ -61,29 +61,29 @@ class AsAsync:
         value = getattr(self._target, name)
         # Resources have blocking methods of their own.
         if name in ("agents", "conversations", "models"):
-            return AsAsync(value)
+            return AsyncProxy(value)
         if not inspect.ismethod(value):
             return value
         if name == "stream":
             return lambda: _Stream(value())
         if name in ("create_session", "resume_session"):
-            return lambda *args, **kwargs: AsAsync(value(*args, **kwargs))
+            return lambda *args, **kwargs: AsyncProxy(value(*args, **kwargs))
         return self._threaded(value)
 
     def _threaded(self, method: Callable[..., Any]) -> Callable[..., Any]:
         async def call(*args: Any, **kwargs: Any) -> Any:
-            return await in_my_thread(method, *args, **kwargs)
+            return await call_in_own_thread(method, *args, **kwargs)
 
         return call
 
-    async def __aenter__(self) -> AsAsync:
-        await in_my_thread(self._target.__enter__)
+    async def __aenter__(self) -> AsyncProxy:
+        await call_in_own_thread(self._target.__enter__)
         return self
 
     async def __aexit__(self, *error: Any) -> None:
-        await in_my_thread(self._target.__exit__, *error)
+        await call_in_own_thread(self._target.__exit__, *error)
 
 
-def sync_client(*args: Any, **kwargs: Any) -> AsAsync:
+def make_sync_client(*args: Any, **kwargs: Any) -> AsyncProxy:
     """Return a ``LettaClient`` that looks like an ``AsyncLettaClient``."""
-    return AsAsync(LettaClient(*args, **kwargs))
+    return AsyncProxy(LettaClient(*args, **kwargs))

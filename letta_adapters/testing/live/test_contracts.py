@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from letta_adapters import AsyncLettaClient, Local, Rest
 from letta_adapters.testing.live import contracts
-from letta_adapters.testing.live.faces import sync_client
+from letta_adapters.testing.live.faces import make_sync_client
 from letta_adapters.testing.scripted_model import RemoteScript
 
 pytestmark = pytest.mark.skipif(
@@ -56,7 +56,7 @@ async def client(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     elif request.param == "async":
         made = AsyncLettaClient(http_client=recorder)
     else:
-        made = sync_client(http_client=recorder)
+        made = make_sync_client(http_client=recorder)
     yield made
     await made.close()
     if recorder is not None:

@@ -34,7 +34,7 @@ Pairs = tuple[tuple[str, str], ...]
 
 
 @dataclass
-class Entry:
+class PlayableInteraction:
     """A recorded exchange and the key of its request; ``number`` counts from 1."""
 
     number: int
@@ -56,11 +56,11 @@ class Entry:
 
 
 @dataclass
-class _Past:
+class _PlayedInteraction:
     """A live exchange: its request, and the text of the answer that was given."""
 
     key: RequestKey
-    entry: Entry
+    entry: PlayableInteraction
     given: str | None = None  # None: as recorded
 
     @property
@@ -69,7 +69,7 @@ class _Past:
 
 
 @dataclass
-class _Renaming:
+class _IdMapping:
     """A one-to-one mapping between the ids of the client and those of the recording."""
 
     recorded: dict[str, str] = field(default_factory=dict)
@@ -126,13 +126,13 @@ class Matcher:
     keys already, so they match any.
     """
 
-    def __init__(self, entries: list[Entry], server_ids: Container[str]) -> None:
+    def __init__(self, entries: list[PlayableInteraction], server_ids: Container[str]) -> None:
         self.entries = entries
         self._ids = server_ids
-        self._waiting: dict[RequestKey, deque[Entry]] = {}
-        self._past: list[_Past] = []
+        self._waiting: dict[RequestKey, deque[PlayableInteraction]] = {}
+        self._past: list[_PlayedInteraction] = []
         # No renaming exists until one is needed: most runs repeat the recorded order.
-        self._renaming: _Renaming | None = None
+        self._renaming: _IdMapping | None = None
         self._wait()
 
     def _wait(self) -> None:
@@ -141,21 +141,21 @@ class Matcher:
             if not entry.played:
                 self._waiting.setdefault(entry.key, deque()).append(entry)
 
-    def take(self, key: RequestKey) -> tuple[Entry, RecordedResponse] | None:
+    def take(self, key: RequestKey) -> tuple[PlayableInteraction, RecordedResponse] | None:
         """Return the exchange for ``key``, with its answer in the client's ids, or ``None``."""
-        entry = self._found(key)
+        entry = self._find(key)
         if entry is None:
             # No recorded key equals this one: it may differ only where a placeholder stands.
             for known in self._covering(key):
-                entry = self._found(known)
+                entry = self._find(known)
                 if entry is not None:
                     key = known
                     break
         if entry is None:
             return None
         entry.played = True
-        response, given = self._in_live_ids(entry)
-        self._past.append(_Past(key, entry, given))
+        response, given = self._to_live_ids(entry)
+        self._past.append(_PlayedInteraction(key, entry, given))
         return entry, response
 
     def knows(self, key: RequestKey) -> bool:
@@ -164,10 +164,10 @@ class Matcher:
         left = (self._form(entry.key) for entry in self.entries if not entry.played)
         return any(covers(other, form) for other in left)
 
-    def _found(self, key: RequestKey) -> Entry | None:
-        return self._next(self._translated(key)) or self._dealt_anew(key)
+    def _find(self, key: RequestKey) -> PlayableInteraction | None:
+        return self._next(self._translate(key)) or self._assign_anew(key)
 
-    def _next(self, key: RequestKey) -> Entry | None:
+    def _next(self, key: RequestKey) -> PlayableInteraction | None:
         waiting = self._waiting.get(key)
         return waiting.popleft() if waiting else None
 
@@ -184,14 +184,14 @@ class Matcher:
             recorded = self.ids_in(entry.key.text)
             if len(recorded) == len(ids) and covers(self._form(entry.key), form):
                 live = dict(zip(recorded, ids, strict=True))
-                yield entry.key.renamed(live.__getitem__, self._ids)
+                yield entry.key.replace_ids(live.__getitem__, self._ids)
 
-    def _translated(self, key: RequestKey) -> RequestKey:
+    def _translate(self, key: RequestKey) -> RequestKey:
         if self._renaming is None:
             return key
-        return key.renamed(self._renaming.to_recorded, self._ids)
+        return key.replace_ids(self._renaming.to_recorded, self._ids)
 
-    def _in_live_ids(self, entry: Entry) -> tuple[RecordedResponse, str | None]:
+    def _to_live_ids(self, entry: PlayableInteraction) -> tuple[RecordedResponse, str | None]:
         renaming = self._renaming
         if renaming is None:
             return entry.response, None
@@ -214,15 +214,15 @@ class Matcher:
         timing = old.timing if len(body) == len(old.body) else None
         return replace(old, body=body, headers=headers, error=error, timing=timing), text
 
-    def _dealt_anew(self, key: RequestKey) -> Entry | None:
+    def _assign_anew(self, key: RequestKey) -> PlayableInteraction | None:
         # Exchanges are grouped by their request without ids: only those of one group can stand for
         # one another.
-        groups: dict[RequestKey, list[Entry]] = {}
+        groups: dict[RequestKey, list[PlayableInteraction]] = {}
         for entry in self.entries:
             groups.setdefault(self._form(entry.key), []).append(entry)
         if self._form(key) not in groups:
             return None
-        renaming, found = _Deal(self, groups).solve(key)
+        renaming, found = _Assignment(self, groups).solve(key)
         if renaming is None:
             return None
         self._renaming = renaming
@@ -238,18 +238,18 @@ class Matcher:
         return found[-1]
 
     def _form(self, key: RequestKey) -> RequestKey:
-        return key.renamed(lambda _token: "#", self._ids)
+        return key.replace_ids(lambda _token: "#", self._ids)
 
     def ids_in(self, text: str) -> list[str]:
         """Return the server's ids in a text, in order."""
         return [token for token in ID_TOKEN.findall(text) if token in self._ids]
 
-    def form_of(self, text: str) -> str:
+    def mask_text(self, text: str) -> str:
         """Return a text without the server's ids and without numbers."""
         plain = ID_TOKEN.sub(lambda m: "#" if m[0] in self._ids else m[0], text)
         return NUMBER.sub("0", plain)
 
-    def past(self) -> list[_Past]:
+    def past(self) -> list[_PlayedInteraction]:
         """Return the live exchanges so far."""
         return self._past
 
@@ -259,27 +259,33 @@ class Matcher:
         return list(zip(ours, theirs, strict=True)) if len(ours) == len(theirs) else None
 
 
-class _Deal:
+class _Assignment:
     """A search for one recorded exchange per live one: depth first, without recursion."""
 
-    def __init__(self, matcher: Matcher, groups: dict[RequestKey, list[Entry]]) -> None:
+    def __init__(
+        self, matcher: Matcher, groups: dict[RequestKey, list[PlayableInteraction]]
+    ) -> None:
         self._matcher = matcher
         self._groups = groups
         self._forms: dict[int, str] = {}
-        self._renaming = _Renaming()
+        self._renaming = _IdMapping()
         self._used: set[int] = set()
 
-    def solve(self, key: RequestKey) -> tuple[_Renaming | None, list[Entry]]:
+    def solve(self, key: RequestKey) -> tuple[_IdMapping | None, list[PlayableInteraction]]:
         """Return the renaming, and the entries in the order of the past, ``key``'s last."""
-        live: list[tuple[RequestKey, _Past | None]] = [(past.key, past) for past in self._past]
+        live: list[tuple[RequestKey, _PlayedInteraction | None]] = [
+            (past.key, past) for past in self._past
+        ]
         live.append((key, None))
         # Requests with the fewest candidates come first: their ids decide for the others. Among
         # equals the latest comes first, since it is the one that did not fit.
         order = sorted(range(len(live)), key=lambda i: (self._choices(live[i][0]), -i))
-        found: list[Entry | None] = [None] * len(live)
+        found: list[PlayableInteraction | None] = [None] * len(live)
         # One trail per assigned request: the candidates left to try, the one chosen, and the id
         # pairs it bound, which are unbound when the search goes back.
-        trails: list[tuple[Iterator[tuple[Entry, Pairs]], Entry | None, Pairs]] = []
+        trails: list[
+            tuple[Iterator[tuple[PlayableInteraction, Pairs]], PlayableInteraction | None, Pairs]
+        ] = []
         steps = 0
         while len(trails) < len(order) and steps < _MAX_STEPS:
             trails.append((self._candidates(*live[order[len(trails)]]), None, ()))
@@ -303,13 +309,15 @@ class _Deal:
         return self._renaming, [entry for entry in found if entry is not None]
 
     @property
-    def _past(self) -> list[_Past]:
+    def _past(self) -> list[_PlayedInteraction]:
         return self._matcher.past()
 
     def _choices(self, key: RequestKey) -> int:
         return len(self._groups.get(self._matcher._form(key), ()))
 
-    def _candidates(self, key: RequestKey, past: _Past | None) -> Iterator[tuple[Entry, Pairs]]:
+    def _candidates(
+        self, key: RequestKey, past: _PlayedInteraction | None
+    ) -> Iterator[tuple[PlayableInteraction, Pairs]]:
         group = self._groups.get(self._matcher._form(key), [])
         # The exchange assigned so far comes first, so that as little as possible changes.
         for entry in sorted(group, key=lambda e: past is not None and e is not past.entry):
@@ -317,13 +325,13 @@ class _Deal:
                 continue
             pairs = self._matcher.pairs(key, entry.key)
             if pairs is not None and past is not None:
-                pairs = self._with_answer(pairs, past, entry)
+                pairs = self._add_answer_ids(pairs, past, entry)
             added = None if pairs is None else self._renaming.bind(pairs)
             if added is not None:
                 yield entry, tuple(added)
 
-    def _with_answer(
-        self, pairs: list[tuple[str, str]], past: _Past, entry: Entry
+    def _add_answer_ids(
+        self, pairs: list[tuple[str, str]], past: _PlayedInteraction, entry: PlayableInteraction
     ) -> list[tuple[str, str]] | None:
         same = past.entry.response.status == entry.response.status
         if not same or (entry is not past.entry and self._form(past.entry) != self._form(entry)):
@@ -334,7 +342,7 @@ class _Deal:
             return None
         return [*pairs, *zip(given, recorded, strict=True)]
 
-    def _form(self, entry: Entry) -> str:
+    def _form(self, entry: PlayableInteraction) -> str:
         if entry.number not in self._forms:
-            self._forms[entry.number] = self._matcher.form_of(entry.text)
+            self._forms[entry.number] = self._matcher.mask_text(entry.text)
         return self._forms[entry.number]

@@ -26,7 +26,11 @@ from pydantic import SecretStr
 
 from letta_adapters.testing.cassette import Cassette, is_frame
 from letta_adapters.testing.recording.player import CassetteMissError, CassetteTransport
-from letta_adapters.testing.recording.recorder import ExtendingTransport, Opened, RecordingTransport
+from letta_adapters.testing.recording.recorder import (
+    ExtendingTransport,
+    OpenTransports,
+    RecordingTransport,
+)
 from letta_adapters.testing.recording.save import save_cassette
 from letta_adapters.testing.sanitizer.sanitize import RequestCleaner, SanitizeRules
 
@@ -130,7 +134,7 @@ class LettaCassette:
             # A recording of an App Server alone needs no Letta API.
             alone = bool(os.environ.get("LETTA_APP_SERVER_URL"))
             given = os.environ.get(spec.base_url_env, "")
-            self.base_url = given if alone else _environment(spec.base_url_env)
+            self.base_url = given if alone else _read_variable(spec.base_url_env)
             self.api_key = os.environ.get("LETTA_API_KEY") or None
         self.rules = SanitizeRules(base_url=self.base_url or None)
         self._refused: list[CassetteMissError] = []
@@ -139,10 +143,10 @@ class LettaCassette:
         """Return a context in which, on replay, nothing but this machine can be reached."""
         # A recording needs the server.
         free = self.recording or self._spec.network
-        return nullcontext() if free else offline(self._refuse)
+        return nullcontext() if free else block_network(self._refuse)
 
     def _refuse(self, host: str) -> CassetteMissError:
-        return refused(host, self)
+        return make_refusal(host, self)
 
     def note_refused(self, error: CassetteMissError) -> None:
         """Note an error, to fail at the end as well: the code under test may swallow it."""
@@ -179,7 +183,7 @@ class LettaCassette:
         if not self.recording or (self.extending and not os.environ.get("LETTA_APP_SERVER_URL")):
             return Remote(url=REPLAY_SOCKET, auth_token=SecretStr(REPLAY_KEY))
         token = SecretStr(os.environ.get("LETTA_APP_SERVER_TOKEN", ""))
-        return Remote(url=_environment("LETTA_APP_SERVER_URL"), auth_token=token)
+        return Remote(url=_read_variable("LETTA_APP_SERVER_URL"), auth_token=token)
 
     def websocket(
         self, **options: Unpack[WebSocketPlayerKwargs]
@@ -198,7 +202,7 @@ class LettaCassette:
         if self.recording:
             from letta_adapters.testing.scripted_model import RemoteScript
 
-            RemoteScript(_environment(self._spec.model_env)).script(*replies)
+            RemoteScript(_read_variable(self._spec.model_env)).script(*replies)
 
     def replay_options(
         self, *, require_all_played: bool = True, **options: Unpack[CassetteTransportKwargs]
@@ -259,10 +263,10 @@ class TransportCassette(LettaCassette):
     def transport(self) -> Transport:
         """Return the one recorder or player of this test, made at first use."""
         if self._transport is None:
-            self._transport = self._opened()
+            self._transport = self._open()
         return self._transport
 
-    def _opened(self) -> Transport:
+    def _open(self) -> Transport:
         recorder = RecordingTransport(timing=self._spec.timing)
         if self.recording and not self.extending:
             return recorder
@@ -359,7 +363,7 @@ class VcrCassette(LettaCassette):
         self._played: Any = self._context.__enter__()
         # vcrpy adds new interactions to the loaded ones, whose number is needed at the end.
         self._recorded = len(self._played)
-        self._connections = Opened()
+        self._connections = OpenTransports()
 
     def http_client(self, **options: Any) -> httpx.AsyncClient:
         """Return an async httpx client; see :meth:`LettaCassette.http_client`."""
@@ -385,13 +389,13 @@ class VcrCassette(LettaCassette):
         self._context.__exit__(type(error), error, None)
 
     def _finish(self) -> None:
-        from letta_adapters.testing.recording.vcr import recorded_by_vcr
+        from letta_adapters.testing.recording.vcr import read_vcr_cassette
 
         unplayed = self._recorded - len(self._played.play_counts)
         if (self.extending or not self.recording) and self._require_all_played and unplayed > 0:
             raise AssertionError(f"{unplayed} recorded interactions were not played")
         if self.recording and not (self.extending and len(self._played) == self._recorded):
-            self._save(recorded_by_vcr(self._played))
+            self._save(read_vcr_cassette(self._played))
 
     def _client_options(self, options: dict[str, Any]) -> dict[str, Any]:
         return {"base_url": self.base_url, **options}
@@ -403,7 +407,7 @@ KINDS: dict[str, Callable[..., LettaCassette]] = {
 }
 
 
-def refused(host: str, kit: LettaCassette | None) -> CassetteMissError:
+def make_refusal(host: str, kit: LettaCassette | None) -> CassetteMissError:
     """Return the error of a test that plays ``kit`` and tried to reach a host."""
     text = f"a recording is being played, and the test tried to reach {host!r}"
     hint = "give letta_cassette.http_client() to the client, or mark the test with network=True"
@@ -427,7 +431,7 @@ def _in_background() -> bool:
     return True
 
 
-def _environment(name: str) -> str:
+def _read_variable(name: str) -> str:
     value = os.environ.get(name)
     if not value:
         raise RuntimeError(f"recording needs the environment variable {name}")
@@ -438,14 +442,14 @@ def _environment(name: str) -> str:
 
 
 @contextmanager
-def offline(refused: Callable[[str], Exception]) -> Iterator[None]:
+def block_network(make_refusal: Callable[[str], Exception]) -> Iterator[None]:
     """Refuse to resolve names and to connect, except on this machine's own loopback interface.
 
     Event loops that are not asyncio's own (``uvloop``) resolve and connect by themselves, so they
     are not covered.
 
     Args:
-        refused: Makes the error to raise from the host that was to be reached.
+        make_refusal: Makes the error to raise from the host that was to be reached.
     """
     connect, connect_ex = socket.socket.connect, socket.socket.connect_ex
     getaddrinfo = socket.getaddrinfo
@@ -453,12 +457,12 @@ def offline(refused: Callable[[str], Exception]) -> Iterator[None]:
     def check(own: socket.socket, address: Any) -> Any:
         # Unix sockets stay on this machine.
         if own.family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(address[0]):
-            raise refused(str(address[0]))
+            raise make_refusal(str(address[0]))
         return address
 
     def resolve(host: Any, *rest: Any, **options: Any) -> Any:
         if not _is_loopback(host):
-            raise refused(host.decode() if isinstance(host, bytes) else str(host))
+            raise make_refusal(host.decode() if isinstance(host, bytes) else str(host))
         return getaddrinfo(host, *rest, **options)
 
     # Patched at the socket, so that every library is covered, whatever it is built on.

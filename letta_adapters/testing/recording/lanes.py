@@ -52,10 +52,14 @@ class Lane:
     @property
     def next(self) -> str | None:
         """Return the frame that the client sends next, in the names of this run."""
-        return renamed(self.steps[self.at].sent, self.names) if self.at < len(self.steps) else None
+        return (
+            replace_names(self.steps[self.at].sent, self.names)
+            if self.at < len(self.steps)
+            else None
+        )
 
 
-def timed_frames(interaction: Interaction) -> Iterator[Timed]:
+def read_frames(interaction: Interaction) -> Iterator[Timed]:
     """Yield the frames that came after a frame of ours: the delay in ms, and the text."""
     events = split_events(interaction.response.body)
     timing = interaction.response.timing or ((0, 0),) * len(events)
@@ -63,13 +67,13 @@ def timed_frames(interaction: Interaction) -> Iterator[Timed]:
         yield delay, event.decode().removeprefix("data: ").rstrip("\n")
 
 
-def lanes_of(items: Sequence[Interaction]) -> list[Lane]:
+def split_lanes(items: Sequence[Interaction]) -> list[Lane]:
     """Return the lanes of a connection, in the order they begin.
 
     Args:
         items: The frames of ours on it, each with the frames that came until the next one.
     """
-    places = _places(items)
+    places = _find_places(items)
     lanes: dict[str, Lane] = {}
     requests: dict[str, Lane] = {}
     for number, item in enumerate(items):
@@ -79,7 +83,7 @@ def lanes_of(items: Sequence[Interaction]) -> list[Lane]:
         lane.steps.append(Step(text))
         if isinstance(request_id := _read(text).get("request_id"), str):
             requests[request_id] = lane
-        for delay, came in timed_frames(item):
+        for delay, came in read_frames(item):
             frame = _read(came)
             # An answer belongs to the lane that asked, other frames to their conversation. What
             # names neither belongs to the frame sent last.
@@ -89,14 +93,14 @@ def lanes_of(items: Sequence[Interaction]) -> list[Lane]:
     return list(lanes.values())
 
 
-def _places(items: Sequence[Interaction]) -> list[str]:
+def _find_places(items: Sequence[Interaction]) -> list[str]:
     """Return the conversation of each frame of ours.
 
     The frame itself says so, or the answer to it does.
     """
     asked: dict[str, str] = {}
     for item in items:
-        for _, text in timed_frames(item):
+        for _, text in read_frames(item):
             frame = _read(text)
             if place := _conversation(frame):
                 asked.setdefault(str(frame.get("request_id")), place)
@@ -117,7 +121,7 @@ def _conversation(frame: dict[str, Any]) -> str:
     return f"{agent or ''} {place}" if isinstance(place, str) and place else ""
 
 
-def renamed(text: str, names: dict[str, str]) -> str:
+def replace_names(text: str, names: dict[str, str]) -> str:
     """Return a frame's text with the named texts replaced, all at once."""
     if not names:
         return text
@@ -130,12 +134,12 @@ class Lanes:
     """Finds, for each frame that is sent, the lane that it continues.
 
     Args:
-        items: As for :func:`lanes_of`.
+        items: As for :func:`split_lanes`.
         differ: Compares a recorded frame with a sent one.
     """
 
     def __init__(self, items: Sequence[Interaction], differ: Differ) -> None:
-        self.lanes = lanes_of(items)
+        self.lanes = split_lanes(items)
         self._differ = differ
 
     @property
@@ -177,10 +181,10 @@ class Lanes:
                 continue
             # A response to a server's request names no conversation, only the request.
             if place == lane.live or (not place and _asked(lane, request_id)):
-                return lane if self._fits(lane, text) else self._exchanged(lane, text)
+                return lane if self._fits(lane, text) else self._try_exchange(lane, text)
         return None
 
-    def _exchanged(self, lane: Lane, text: str) -> Lane | None:
+    def _try_exchange(self, lane: Lane, text: str) -> Lane | None:
         """Let two lanes that were equal so far change places, if that makes the frame fit."""
         for other in self.lanes:
             if other is lane or other.at != lane.at or not other.live:
@@ -195,24 +199,27 @@ class Lanes:
 
     def _same_so_far(self, lane: Lane, other: Lane) -> bool:
         pairs = zip(lane.steps[: lane.at], other.steps[: other.at], strict=True)
-        names = _pairs(other.given, lane.given)
+        names = _pair_texts(other.given, lane.given)
         return all(
-            not self._differ(one.sent, renamed(two.sent, names)) for one, two in pairs
-        ) and _said(lane.given) == _said(other.given)
+            not self._differ(one.sent, replace_names(two.sent, names)) for one, two in pairs
+        ) and _read_deltas(lane.given) == _read_deltas(other.given)
 
     def _exchange(self, lane: Lane, other: Lane) -> None:
         # Only the rest is exchanged: each lane keeps its live conversation, and the recorded texts
         # of its new rest get the names which the client knows it by.
-        ours = {**lane.names, **_recorded(lane)}
-        theirs = {**other.names, **_recorded(other)}
-        to_ours, to_theirs = _pairs(other.given, lane.given), _pairs(lane.given, other.given)
+        ours = {**lane.names, **_name_live(lane)}
+        theirs = {**other.names, **_name_live(other)}
+        to_ours, to_theirs = (
+            _pair_texts(other.given, lane.given),
+            _pair_texts(lane.given, other.given),
+        )
         at = lane.at
         lane.steps[at:], other.steps[at:] = other.steps[at:], lane.steps[at:]
         lane.names = {was: to_ours.get(now, now) for was, now in theirs.items()} | to_ours
         other.names = {was: to_theirs.get(now, now) for was, now in ours.items()} | to_theirs
 
 
-def _recorded(lane: Lane) -> dict[str, str]:
+def _name_live(lane: Lane) -> dict[str, str]:
     return {} if not lane.live else {lane.live.rpartition(" ")[2]: lane.live.rpartition(" ")[2]}
 
 
@@ -223,7 +230,7 @@ def _asked(lane: Lane, request_id: Any) -> bool:
     )
 
 
-def _pairs(ours: Sequence[str], theirs: Sequence[str]) -> dict[str, str]:
+def _pair_texts(ours: Sequence[str], theirs: Sequence[str]) -> dict[str, str]:
     """Map texts that differ at the same places of two conversations' frames to each other."""
     found: dict[str, str] = {}
     one, two = _by_type(ours), _by_type(theirs)
@@ -251,7 +258,7 @@ def _pair(one: Any, two: Any, found: dict[str, str]) -> None:
         found.setdefault(json.dumps(one)[1:-1], json.dumps(two)[1:-1])
 
 
-def _said(texts: Sequence[str]) -> list[Any]:
+def _read_deltas(texts: Sequence[str]) -> list[Any]:
     deltas = (_read(text).get("delta") for text in texts)
     fields = ("message_type", "content", "reasoning", "tool_return", "stop_reason")
     return [tuple(map(str, map(d.get, fields))) for d in deltas if isinstance(d, dict)]
@@ -261,7 +268,7 @@ def play_through(items: Sequence[Interaction], differ: Differ, *, reordered: boo
     """Send a recording's own frames, as a client would that is given the frames of the lanes.
 
     Args:
-        items: As for :func:`lanes_of`.
+        items: As for :func:`split_lanes`.
         differ: As for :class:`Lanes`.
         reordered: Let the conversation that began last go first wherever nothing holds it back: a
             frame that belongs to no conversation keeps its place.
@@ -269,20 +276,20 @@ def play_through(items: Sequence[Interaction], differ: Differ, *, reordered: boo
     Returns:
         The frame that found no lane; ``""`` if all did.
     """
-    recorded, played = lanes_of(items), Lanes(items, differ)
+    recorded, played = split_lanes(items), Lanes(items, differ)
     # The names of each recorded conversation's texts in this run, learnt from the frames it was
     # given instead of its own.
     names: list[dict[str, str]] = [{} for _ in recorded]
     for number in _order(recorded, items, reordered=reordered):
         lane = recorded[number]
         step = lane.steps[lane.at]
-        text = renamed(step.sent, names[number])
+        text = replace_names(step.sent, names[number])
         found = played.take(text)
         if found is None:
             return text
-        came = [renamed(frame, found.names) for _, frame in found.steps[found.at].came]
+        came = [replace_names(frame, found.names) for _, frame in found.steps[found.at].came]
         played.given(found, came)
-        names[number] |= _pairs([frame for _, frame in step.came], came)
+        names[number] |= _pair_texts([frame for _, frame in step.came], came)
         lane.at += 1
     return ""
 
@@ -291,7 +298,7 @@ def _order(
     lanes: Sequence[Lane], items: Sequence[Interaction], *, reordered: bool
 ) -> Iterator[int]:
     """Yield the lane of each frame of ours, in the order in which they are sent."""
-    of = {item.request.body: n for n, lane in enumerate(lanes) for item in _items_of(lane, items)}
+    of = {item.request.body: n for n, lane in enumerate(lanes) for item in _find_items(lane, items)}
     in_order = [of[item.request.body] for item in items]
     if not reordered:
         yield from in_order
@@ -317,6 +324,6 @@ def _last_first(run: list[int]) -> Iterator[int]:
             yield number
 
 
-def _items_of(lane: Lane, items: Sequence[Interaction]) -> list[Interaction]:
+def _find_items(lane: Lane, items: Sequence[Interaction]) -> list[Interaction]:
     texts = {step.sent.encode() for step in lane.steps}
     return [item for item in items if item.request.body in texts]

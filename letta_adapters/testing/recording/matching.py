@@ -54,7 +54,7 @@ class RequestKey:
         """Return path, query and body in a row: everything that contains ids, in order."""
         return "\n".join((self.path, *(value for _, value in self.query), self.body))
 
-    def renamed(self, rename: Callable[[str], str], ids: Container[str]) -> RequestKey:
+    def replace_ids(self, rename: Callable[[str], str], ids: Container[str]) -> RequestKey:
         """Return the key with ``rename`` applied to each of ``ids`` in it."""
 
         def other(text: str) -> str:
@@ -125,7 +125,7 @@ def _holds(text: str, token: str) -> bool:
     return False
 
 
-def request_key(request: RecordedRequest, keep: Callable[[str], bool]) -> RequestKey:
+def make_request_key(request: RecordedRequest, keep: Callable[[str], bool]) -> RequestKey:
     """Return the key of a (cleaned) request; ids for which ``keep`` is false become ``*``."""
     url = httpx.URL(request.uri)
     query = parse_qsl(url.query.decode("ascii"), keep_blank_values=True)
@@ -137,7 +137,7 @@ def request_key(request: RecordedRequest, keep: Callable[[str], bool]) -> Reques
     )
 
 
-def json_body(body: bytes) -> Any:
+def read_json_body(body: bytes) -> Any:
     """Return the body as JSON, or ``None`` if it is none (a JSON ``null`` body does not occur)."""
     if body[:1] not in b'{["':
         return None
@@ -148,16 +148,16 @@ def json_body(body: bytes) -> Any:
 
 
 @lru_cache(maxsize=2048)
-def _parsed(body: str) -> Any:
+def _parse(body: str) -> Any:
     """Return a key's body as JSON, not to be changed.
 
     It is cached, since keys are compared over and over.
     """
-    return json_body(body.encode("utf-8", "replace"))
+    return read_json_body(body.encode("utf-8", "replace"))
 
 
 def _body_key(request: RecordedRequest, keep: Callable[[str], bool]) -> str:
-    value = json_body(request.body) if request.body else None
+    value = read_json_body(request.body) if request.body else None
     # Equal by meaning: neither the order of keys nor the spacing counts.
     if value is not None:
         return json.dumps(_mask_json(value, keep), sort_keys=True, ensure_ascii=False)
@@ -191,7 +191,7 @@ def _mask_json(value: Any, keep: Callable[[str], bool]) -> Any:
     return value
 
 
-class Compared:
+class ComparableRequest:
     """A cleaned request, compared without its cassette, which vcrpy does not give to its matchers.
 
     All ids are masked in ``key``. One that is not in the sanitizer's numbered form was made up by
@@ -199,12 +199,12 @@ class Compared:
     """
 
     def __init__(self, request: RecordedRequest) -> None:
-        self.key = request_key(request, lambda _token: False)
-        self._ids = _ids_in_order(request)
+        self.key = make_request_key(request, lambda _token: False)
+        self._ids = _list_ids(request)
         # Without a placeholder only equal keys match, which is much cheaper to decide.
-        self._is_open = may_stand_for_something(self.key.text)
+        self._is_open = has_placeholder(self.key.text)
 
-    def equals(self, other: Compared) -> bool:
+    def equals(self, other: ComparableRequest) -> bool:
         """Return whether the two are one request, but for texts that placeholders hide."""
         if self.key != other.key and not (
             (self._is_open or other._is_open) and covers(other.key, self.key)
@@ -221,18 +221,18 @@ def is_numbered(token: str) -> bool:
     return "00000000" in token
 
 
-def differences(ours: RequestKey, theirs: RequestKey) -> Iterable[str]:
+def list_differences(ours: RequestKey, theirs: RequestKey) -> Iterable[str]:
     """Yield the differences between two keys, one short line each."""
     for name in ("method", "path", "query"):
         asked, recorded = getattr(ours, name), getattr(theirs, name)
         if asked != recorded:
             yield f"{name}: {asked!r} was asked, {recorded!r} is recorded"
     if ours.body != theirs.body:
-        a, b = _parsed(ours.body), _parsed(theirs.body)
+        a, b = _parse(ours.body), _parse(theirs.body)
         if a is None or b is None:
             yield f"body: {_short(ours.body)} was asked, {_short(theirs.body)} is recorded"
         else:
-            yield from islice(_json_differences(a, b, "body"), 5)
+            yield from islice(_list_json_differences(a, b, "body"), 5)
 
 
 def covers(recorded: RequestKey, live: RequestKey) -> bool:
@@ -245,25 +245,25 @@ def covers(recorded: RequestKey, live: RequestKey) -> bool:
     if recorded.method != live.method or len(recorded.query) != len(live.query):
         return False
     queries = zip(recorded.query, live.query, strict=True)
-    if not same_text(recorded.path, live.path) or not all(
-        a[0] == b[0] and same_text(a[1], b[1]) for a, b in queries
+    if not matches_text(recorded.path, live.path) or not all(
+        a[0] == b[0] and matches_text(a[1], b[1]) for a, b in queries
     ):
         return False
     # JSON is compared value by value, so that a placeholder cannot match beyond its string.
-    ours, theirs = _parsed(recorded.body), _parsed(live.body)
+    ours, theirs = _parse(recorded.body), _parse(live.body)
     if ours is None or theirs is None:
-        return same_text(recorded.body, live.body)
-    return same_value(ours, theirs)
+        return matches_text(recorded.body, live.body)
+    return matches_value(ours, theirs)
 
 
-def _json_differences(a: Any, b: Any, path: str) -> Iterable[str]:
+def _list_json_differences(a: Any, b: Any, path: str) -> Iterable[str]:
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         for key in sorted({*a, *b}):
             ours, theirs = a.get(key, "(absent)"), b.get(key, "(absent)")
-            yield from _json_differences(ours, theirs, f"{path}.{key}")
+            yield from _list_json_differences(ours, theirs, f"{path}.{key}")
     elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
         for index, (x, y) in enumerate(zip(a, b, strict=True)):
-            yield from _json_differences(x, y, f"{path}[{index}]")
+            yield from _list_json_differences(x, y, f"{path}[{index}]")
     elif a != b:
         yield f"{path}: {_short(a)} was asked, {_short(b)} is recorded"
 
@@ -273,8 +273,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 90 else f"{text[:60]}…{text[-25:]}"
 
 
-def _ids_in_order(request: RecordedRequest) -> list[str]:
-    value = json_body(request.body) if request.body else None
+def _list_ids(request: RecordedRequest) -> list[str]:
+    value = read_json_body(request.body) if request.body else None
     found = ID_TOKEN.findall(request.uri)
     if value is None:
         return found + ID_TOKEN.findall(request.body.decode("utf-8", "replace"))
@@ -342,22 +342,22 @@ _KINDS = {
 _PLACEHOLDER = re.compile("|".join(f"(?P<{kind}>{form})" for kind, (form, _) in _KINDS.items()))
 
 
-def may_stand_for_something(text: str) -> bool:
+def has_placeholder(text: str) -> bool:
     """Return whether there is a placeholder in ``text``."""
     return _PLACEHOLDER.search(text) is not None
 
 
-def same_text(recorded: str, live: str) -> bool:
+def matches_text(recorded: str, live: str) -> bool:
     """Return whether two texts are equal but for the parts that placeholders stand for.
 
     Either text may have one: a word that is not private on one machine is somebody's name on
     another.
     """
-    return recorded == live or _covers(recorded, live) or _covers(live, recorded)
+    return recorded == live or _covers_text(recorded, live) or _covers_text(live, recorded)
 
 
-def _covers(recorded: str, live: str) -> bool:
-    pieces = _pieces(recorded)
+def _covers_text(recorded: str, live: str) -> bool:
+    pieces = _split_pieces(recorded)
     if pieces is None:
         return False
     # Between two placeholders for any text, the next piece is taken where it is first found: no
@@ -382,7 +382,7 @@ def _at_end(piece: re.Pattern[str], live: str, start: int) -> re.Match[str] | No
 
 
 @lru_cache(maxsize=4096)
-def _pieces(recorded: str) -> tuple[re.Pattern[str], ...] | None:
+def _split_pieces(recorded: str) -> tuple[re.Pattern[str], ...] | None:
     """Return patterns of the pieces between placeholders for any text; ``None`` without any."""
     parts: list[list[str]] = [[]]
     position = 0
@@ -399,20 +399,20 @@ def _pieces(recorded: str) -> tuple[re.Pattern[str], ...] | None:
     return tuple(re.compile("".join(part), re.DOTALL) for part in parts)
 
 
-def same_value(recorded: Any, live: Any) -> bool:
+def matches_value(recorded: Any, live: Any) -> bool:
     """Return whether two JSON values are equal but for the parts that placeholders stand for."""
     if isinstance(recorded, str) and isinstance(live, str):
-        return same_text(recorded, live)
+        return matches_text(recorded, live)
     if isinstance(recorded, list) and isinstance(live, list):
         pairs = zip(recorded, live, strict=False)
-        return len(recorded) == len(live) and all(same_value(a, b) for a, b in pairs)
+        return len(recorded) == len(live) and all(matches_value(a, b) for a, b in pairs)
     if isinstance(recorded, Mapping) and isinstance(live, Mapping):
         if recorded.keys() == live.keys():
-            return all(same_value(recorded[key], live[key]) for key in recorded)
+            return all(matches_value(recorded[key], live[key]) for key in recorded)
         # Keys may contain placeholders, too: a key may be a path or a name.
         ours, theirs = sorted(recorded.items()), sorted(live.items())
         return len(ours) == len(theirs) and all(
-            same_text(a, b) and same_value(x, y)
+            matches_text(a, b) and matches_value(x, y)
             for (a, x), (b, y) in zip(ours, theirs, strict=True)
         )
     return type(recorded) is type(live) and bool(recorded == live)
@@ -424,7 +424,7 @@ def same_value(recorded: Any, live: Any) -> bool:
 _FRESH: Final = frozenset({"request_id", "client_message_id", "cwd"})
 
 
-def frames_differ(
+def make_frame_comparison(
     clean: Callable[[RecordedRequest], RecordedRequest],
 ) -> Callable[[str, str], str]:
     """Return a function that compares a recorded frame with a sent one: ``""``, or how they differ.
@@ -437,12 +437,12 @@ def frames_differ(
         # The recorded frame is cleaned, too: a name that is private here may stand in it in plain.
         request = RecordedRequest(SENT, "", (("content-type", "application/json"),), b"")
         was, now = (clean(replace(request, body=text.encode())) for text in (recorded, sent))
-        return _difference(json.loads(was.body), json.loads(now.body), "")
+        return _find_difference(json.loads(was.body), json.loads(now.body), "")
 
     return differ
 
 
-def _difference(recorded: Any, sent: Any, path: str) -> str:
+def _find_difference(recorded: Any, sent: Any, path: str) -> str:
     """Return how a (cleaned) frame differs from the recorded one, or ``""``."""
     if isinstance(recorded, Mapping) and isinstance(sent, Mapping):
         if recorded.keys() != sent.keys():
@@ -451,14 +451,14 @@ def _difference(recorded: Any, sent: Any, path: str) -> str:
     elif isinstance(recorded, list) and isinstance(sent, list) and len(recorded) == len(sent):
         numbered = enumerate(zip(recorded, sent, strict=True))
         parts = [(a, b, f"{path}[{n}]") for n, (a, b) in numbered]
-    elif same_value(recorded, sent) or (_is_fresh(path) and type(recorded) is type(sent) is str):
+    elif matches_value(recorded, sent) or (_is_fresh(path) and type(recorded) is type(sent) is str):
         return ""
     else:
         return f"{path} is {sent!r} instead of {recorded!r}"
-    return next((found for part in parts if (found := _difference(*part))), "")
+    return next((found for part in parts if (found := _find_difference(*part))), "")
 
 
-def fresh_texts(recorded: Any, sent: Any, path: str = "") -> dict[str, str]:
+def find_fresh_texts(recorded: Any, sent: Any, path: str = "") -> dict[str, str]:
     """Map each recorded text that is new in every run to the one sent now, both inside JSON."""
     if isinstance(recorded, Mapping):
         parts = [(recorded[name], sent[name], f"{path}.{name}") for name in recorded]
@@ -468,7 +468,7 @@ def fresh_texts(recorded: Any, sent: Any, path: str = "") -> dict[str, str]:
         return {recorded: json.dumps(sent)[1:-1]}
     else:
         return {}
-    return {was: now for part in parts for was, now in fresh_texts(*part).items()}
+    return {was: now for part in parts for was, now in find_fresh_texts(*part).items()}
 
 
 def _is_fresh(path: str) -> bool:

@@ -31,12 +31,12 @@ from letta_adapters.testing.cassette import (
     RecordedResponse,
     split_events,
 )
-from letta_adapters.testing.recording.binding import Entry, Matcher
+from letta_adapters.testing.recording.binding import Matcher, PlayableInteraction
 from letta_adapters.testing.recording.matching import (
     RequestKey,
     ServerIds,
-    differences,
-    request_key,
+    list_differences,
+    make_request_key,
 )
 from letta_adapters.testing.sanitizer.sanitize import RequestCleaner, SanitizeRules
 
@@ -188,7 +188,7 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         self._server_ids = ServerIds(self.cassette)
         self._clean = self.options.make_cleaner()
         self._entries = [
-            Entry(number, item.request, item.response, self._key(item.request))
+            PlayableInteraction(number, item.request, item.response, self._key(item.request))
             for number, item in enumerate(self.cassette, 1)
         ]
         self._matcher = Matcher(self._entries, self._server_ids)
@@ -230,8 +230,8 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
             self.options.pause(pause.seconds)
         pause.check()
         if response is None:
-            return _fault_response(fault, request)
-        player = _Player(self, response, request)
+            return _answer_fault(fault, request)
+        player = _ResponsePlayer(self, response, request)
         player.check_begun()
         return player.answer()
 
@@ -248,8 +248,8 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         await (self.options.sleep(pause.seconds) if pause.seconds else anyio.lowlevel.checkpoint())
         pause.check()
         if response is None:
-            return _fault_response(fault, request)
-        player = _Player(self, response, request)
+            return _answer_fault(fault, request)
+        player = _ResponsePlayer(self, response, request)
         # No response had begun when the recording ended. A client that gave up waiting must do so
         # again.
         if response.status == 0:
@@ -292,7 +292,7 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
             return None, self.answer_to(_recorded(request))
 
     def _key(self, request: RecordedRequest) -> RequestKey:
-        return request_key(self._clean(request), self._server_ids.__contains__)
+        return make_request_key(self._clean(request), self._server_ids.__contains__)
 
     def _explain(self, key: RequestKey) -> str:
         lines = [f"the cassette has no (further) answer for {key.method} {key.path}"]
@@ -307,7 +307,7 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         )
         for entry in near[:3]:
             lines.append(f"  near: {entry.label}{' (played already)' if entry.played else ''}")
-            lines.extend(f"    {line}" for line in differences(key, entry.key))
+            lines.extend(f"    {line}" for line in list_differences(key, entry.key))
         return "\n".join(lines)
 
 
@@ -333,7 +333,7 @@ class _Pause:
             raise httpx.ReadTimeout("The read operation timed out")
 
 
-class _Player:
+class _ResponsePlayer:
     """A recorded response on its way to the client."""
 
     def __init__(
@@ -438,7 +438,7 @@ class _Player:
 class _PlayedStream(httpx.AsyncByteStream, httpx.SyncByteStream):
     """A recorded body as a stream, sync or async."""
 
-    def __init__(self, player: _Player) -> None:
+    def __init__(self, player: _ResponsePlayer) -> None:
         self._player = player
         self._closed: anyio.Event | None = None
         self._is_closed = False
@@ -501,7 +501,7 @@ async def _wait_for_ever(closed: anyio.Event, request: httpx.Request) -> None:
     raise httpx.ReadTimeout("The read operation timed out")
 
 
-def _fault_response(fault: Fault, request: httpx.Request) -> httpx.Response:
+def _answer_fault(fault: Fault, request: httpx.Request) -> httpx.Response:
     if isinstance(fault, int):
         return httpx.Response(fault, json={"detail": f"scripted fault {fault}"}, request=request)
     if isinstance(fault, httpx.Response):

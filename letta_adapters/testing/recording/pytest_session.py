@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 MARK = "letta_cassette"
 # The fixtures for cassettes of several tests, by their scope.
-WIDE: Mapping[Scope, str] = {"module": "letta_cassette_module", "session": "letta_cassette_session"}
+SCOPED_FIXTURES: Mapping[Scope, str] = {
+    "module": "letta_cassette_module",
+    "session": "letta_cassette_session",
+}
 # File systems allow 255 bytes, which include `.yaml` and the prefix that a file has while it is
 # written.
 _MAX_NAME = 200
@@ -35,7 +38,7 @@ _NO_TESTS = {"node_modules", "__pycache__", "venv", "build", "dist", "site-packa
 
 
 @dataclass
-class _Wide:
+class _ScopedCassette:
     """A cassette of several tests, with those that have used it so far, and those that failed."""
 
     spec: CassetteSpec
@@ -52,7 +55,7 @@ class CassetteSession:
         self.mode: str = config.getoption("--letta-record")
         self.folder = config.rootpath / str(config.getini("letta_cassette_dir"))
         self.users: dict[Path, dict[str, bool]] = {}
-        self.wide: dict[Path, _Wide] = {}
+        self.wide: dict[Path, _ScopedCassette] = {}
         self.fresh: set[Path] = set()
         self.others: set[Path] = set()  # cassettes, and folders of them, of other plugins
         self.orphans: list[Path] = []
@@ -75,10 +78,12 @@ class CassetteSession:
             # The class is a part of the name, since two classes may have tests of one name.
             name = ".".join(item.nodeid.split("::")[1:]) or item.name
             module = spec.scope == "module"
-            self._paths[key] = self._of(item.path, "_module" if module else file_name(name))
+            self._paths[key] = self._choose_path(
+                item.path, "_module" if module else make_file_name(name)
+            )
         return self._paths[key]
 
-    def _of(self, module: Path, name: str) -> Path:
+    def _choose_path(self, module: Path, name: str) -> Path:
         own = self.folder / self._place(module) / f"{name}.yaml"
         # Older versions left out the module's folder. Their recordings are still used, unless
         # modules of one name make it unclear which of them a file belongs to.
@@ -116,12 +121,12 @@ class CassetteSession:
 
     def note_user(self, item: pytest.Item) -> None:
         """Note that ``item`` uses its file, and those of its module and session."""
-        for spec in _specs(item):
+        for spec in _read_specs(item):
             path = self.path(item, spec)
             shared = spec.shared or spec.scope != "function"
             self.users.setdefault(path, {})[item.nodeid] = shared
             if spec.scope != "function":
-                self.wide.setdefault(path, _Wide(spec))
+                self.wide.setdefault(path, _ScopedCassette(spec))
 
     def note_other(self, item: pytest.Item) -> None:
         """Note where the cassettes of pytest-recording and pytest-vcr are: they are not ours."""
@@ -165,7 +170,7 @@ class CassetteSession:
         """Open the file of all tests of a module or session, for the first of them."""
         item = self.item
         assert item is not None, "a fixture is set up for a test"
-        spec = next(spec for spec in _specs(item) if spec.scope == scope)
+        spec = next(spec for spec in _read_specs(item) if spec.scope == scope)
         kit = self.open(item, spec)
         self.wide[kit.path].kit = kit
         return kit
@@ -189,7 +194,7 @@ class CassetteSession:
 
     def finish(self, kit: LettaCassette) -> None:
         """Save what was recorded, or check that all was played."""
-        before = _stamp(kit.path)
+        before = _identify_file(kit.path)
         kit.finish()
         if kit.recording:
             self.fresh.add(kit.path)
@@ -214,7 +219,7 @@ class CassetteSession:
 
     def note_outcome(self, item: pytest.Item, report: pytest.TestReport) -> None:
         """Remember the outcome of a test that shares a cassette, and say what was not recorded."""
-        for spec in _specs(item):
+        for spec in _read_specs(item):
             path = self.path(item, spec)
             if spec.scope != "function":
                 state = self.wide[path]
@@ -223,13 +228,13 @@ class CassetteSession:
                 if report.when == "call" or report.skipped:
                     state.ran.add(item.nodeid)
             elif self.records(path) and not report.passed and report.when != "teardown":
-                self.tell_dropped(path, f"{item.nodeid} {_reason(report)}")
+                self.tell_dropped(path, f"{item.nodeid} {_explain_outcome(report)}")
 
     # Messages at the end
     # ---------------------------------------------------------------------------
 
     def _tell_saved(self, kit: LettaCassette, before: object) -> None:
-        after = _stamp(kit.path)
+        after = _identify_file(kit.path)
         if after == before:
             self.told.append(f"all of it was recorded before: {self._short(kit.path)}")
             return
@@ -251,7 +256,7 @@ class CassetteSession:
         return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def spec_of(item: pytest.Item) -> CassetteSpec:
+def read_spec(item: pytest.Item) -> CassetteSpec:
     """Return the arguments of the nearest marker.
 
     Raises:
@@ -268,16 +273,16 @@ def spec_of(item: pytest.Item) -> CassetteSpec:
         raise pytest.UsageError(f"{item.nodeid}: {error}") from error
 
 
-def _specs(item: pytest.Item) -> Iterator[CassetteSpec]:
+def _read_specs(item: pytest.Item) -> Iterator[CassetteSpec]:
     """Yield the cassettes that a test uses: its own, its module's, the session's."""
     fixtures = getattr(item, "fixturenames", ())
     marked = item.get_closest_marker(MARK) is not None
-    wide = [scope for scope, name in WIDE.items() if name in fixtures]
+    wide = [scope for scope, name in SCOPED_FIXTURES.items() if name in fixtures]
     if not (marked or wide or MARK in fixtures):
         return
     from letta_adapters.testing.recording.fixture import CassetteSpec
 
-    spec = spec_of(item)
+    spec = read_spec(item)
     if marked or MARK in fixtures:
         yield spec
     for scope in wide:
@@ -285,30 +290,30 @@ def _specs(item: pytest.Item) -> Iterator[CassetteSpec]:
             yield CassetteSpec(scope=scope)
 
 
-def wide_in(item: pytest.Item, session: CassetteSession) -> list[_Wide]:
+def find_scoped(item: pytest.Item, session: CassetteSession) -> list[_ScopedCassette]:
     """Return the shared cassettes that a test plays."""
-    paths = [(spec, session.path(item, spec)) for spec in _specs(item)]
+    paths = [(spec, session.path(item, spec)) for spec in _read_specs(item)]
     return [session.wide[path] for spec, path in paths if spec.scope != "function"]
 
 
-def file_name(name: str) -> str:
+def make_file_name(name: str) -> str:
     """Return a test's name as a file name: short, portable, and without private texts in it."""
     name = unicodedata.normalize("NFC", name)
-    plain = re.sub(r"[^\w.\[\]=,+-]", "_", _without_secrets(name))
+    plain = re.sub(r"[^\w.\[\]=,+-]", "_", _remove_secrets(name))
     if len(plain.encode()) > _MAX_NAME:
         plain = plain.encode()[:_MAX_NAME].decode("utf-8", "ignore")
     # Names that differ only in what was replaced, such as `a/b` and `a:b`, must not share a file.
     return plain if plain == name else f"{plain}-{zlib.crc32(name.encode()):08x}"
 
 
-def _without_secrets(name: str) -> str:
+def _remove_secrets(name: str) -> str:
     """Return a test's name without private texts: its parameters may contain any."""
     if "[" not in name:
         return name
-    from letta_adapters.testing.sanitizer.finder import without_private_forms
+    from letta_adapters.testing.sanitizer.finder import remove_private_forms
 
     test, bracket, parameters = name.partition("[")
-    return test + bracket + without_private_forms(parameters)
+    return test + bracket + remove_private_forms(parameters)
 
 
 def _can_write(path: Path) -> bool:
@@ -316,12 +321,12 @@ def _can_write(path: Path) -> bool:
     return os.access(folder, os.W_OK)
 
 
-def _stamp(path: Path) -> Any:
+def _identify_file(path: Path) -> Any:
     # Saving moves a new file into place, so another inode means another recording.
     return path.stat().st_ino if path.is_file() else None
 
 
-def _reason(report: pytest.TestReport) -> str:
+def _explain_outcome(report: pytest.TestReport) -> str:
     if not report.skipped:
         return "failed"
     said = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""

@@ -51,13 +51,13 @@ _DELAY_STEPS = (0, 20, 100, 500, 2000, 10000)
 _DELAY_EDGES = (10, 50, 250, 1000, 5000)
 
 
-def coarse(delay: float) -> int:
+def round_delay(delay: float) -> int:
     """Return a delay in milliseconds, rounded as recordings keep it."""
     return _DELAY_STEPS[bisect_right(_DELAY_EDGES, delay)]
 
 
 @dataclass
-class _Take:
+class _Exchange:
     """An exchange while it is being recorded."""
 
     request: RecordedRequest
@@ -113,12 +113,12 @@ class _Take:
         )
 
     def interaction(self, timing: bool) -> Interaction:
-        body, headers = self._decoded()
+        body, headers = self._decode()
         outcome = self.outcome if self.finished else CLOSED_BY_CLIENT
         # The place where a client stopped reading is chance; the stored stream must not depend on
         # it.
         if outcome == CLOSED_BY_CLIENT and self._is_sse:
-            body, outcome = _closed_stream(body)
+            body, outcome = _cut_closed_stream(body)
         response = RecordedResponse(
             status=self.status,
             reason=self.reason,
@@ -130,7 +130,7 @@ class _Take:
         ended = self.clock() if self.ended is None else self.ended
         return Interaction(self.request, response, (self.started, ended))
 
-    def _decoded(self) -> tuple[bytes, Headers]:
+    def _decode(self) -> tuple[bytes, Headers]:
         body, encoding = bytes(self.body), dict(self.headers).get("content-encoding", "identity")
         if encoding == "identity":
             return body, self.headers
@@ -153,12 +153,12 @@ class _Take:
             # An event has arrived with the chunk that contains its first byte.
             arrived = self.marks[bisect_right(offsets, start)][1]
             delay = (arrived - previous) * 1000
-            entries.append((coarse(delay), size))
+            entries.append((round_delay(delay), size))
             previous = arrived
         return tuple(entries)
 
 
-def _closed_stream(body: bytes) -> tuple[bytes, str | None]:
+def _cut_closed_stream(body: bytes) -> tuple[bytes, str | None]:
     if _DONE.search(body):
         # Clients stop at [DONE] without waiting for the connection to end, which is no early close.
         return body, None
@@ -172,7 +172,7 @@ def _closed_stream(body: bytes) -> tuple[bytes, str | None]:
 class _TeeStream(httpx.AsyncByteStream, httpx.SyncByteStream):
     """A response body that is recorded while the client reads it."""
 
-    def __init__(self, inner: object, take: _Take) -> None:
+    def __init__(self, inner: object, take: _Exchange) -> None:
         self._inner = inner
         self._take = take
 
@@ -238,9 +238,9 @@ class RecordingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         self._async = inner if isinstance(inner, httpx.AsyncBaseTransport) else None
         self._timing = timing
         self._clock = clock
-        self._takes: list[_Take] = []
+        self._takes: list[_Exchange] = []
         self._lock = threading.Lock()
-        self._opened = Opened()
+        self._opened = OpenTransports()
 
     def sibling(self) -> RecordingTransport:
         """Return a second transport with connections of its own that records into this one.
@@ -277,12 +277,12 @@ class RecordingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
             self._sync = self._opened.sync()
         take = self._take(request)
         try:
-            response = self._sync.handle_request(_plain(request))
+            response = self._sync.handle_request(_ask_uncompressed(request))
         except BaseException as error:
-            take.end(_outcome(error))
+            take.end(_name_outcome(error))
             raise
         take.begin(response)
-        return _teed(response, take)
+        return _tee(response, take)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send ``request``; the answer's body is recorded while the caller reads it."""
@@ -291,13 +291,13 @@ class RecordingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
             self._async = self._opened.asynchronous()
         take = self._take(request)
         try:
-            response = await self._async.handle_async_request(_plain(request))
+            response = await self._async.handle_async_request(_ask_uncompressed(request))
         except BaseException as error:
             # An exchange whose task was cancelled has ended, too.
-            take.end(_outcome(error))
+            take.end(_name_outcome(error))
             raise
         take.begin(response)
-        return _teed(response, take)
+        return _tee(response, take)
 
     def close(self) -> None:
         """Close the real transport's connections; the recording stays."""
@@ -309,20 +309,20 @@ class RecordingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         if self._async is not None:
             await self._async.aclose()
 
-    def _take(self, request: httpx.Request) -> _Take:
+    def _take(self, request: httpx.Request) -> _Exchange:
         recorded = RecordedRequest(
             method=request.method,
             uri=str(request.url),
             headers=tuple(request.headers.multi_items()),
             body=request.content,
         )
-        take = _Take(recorded, self._clock, self._clock())
+        take = _Exchange(recorded, self._clock, self._clock())
         with self._lock:
             self._takes.append(take)
         return take
 
 
-def _plain(request: httpx.Request) -> httpx.Request:
+def _ask_uncompressed(request: httpx.Request) -> httpx.Request:
     headers = httpx.Headers(request.headers)
     headers["accept-encoding"] = "identity"
     return httpx.Request(
@@ -334,11 +334,11 @@ def _plain(request: httpx.Request) -> httpx.Request:
     )
 
 
-def _outcome(error: BaseException) -> str:
+def _name_outcome(error: BaseException) -> str:
     return type(error).__name__ if isinstance(error, httpx.TransportError) else CLOSED_BY_CLIENT
 
 
-def _teed(response: httpx.Response, take: _Take) -> httpx.Response:
+def _tee(response: httpx.Response, take: _Exchange) -> httpx.Response:
     return httpx.Response(
         response.status_code,
         headers=response.headers,
@@ -357,7 +357,7 @@ def _teed(response: httpx.Response, take: _Take) -> httpx.Response:
 _PATIENCE = 5.0
 
 
-class _Noting(httpx.AsyncHTTPTransport):
+class _LoopNotingTransport(httpx.AsyncHTTPTransport):
     """A transport that notes the event loop on which it is used."""
 
     loop: asyncio.AbstractEventLoop | None = None
@@ -369,12 +369,12 @@ class _Noting(httpx.AsyncHTTPTransport):
         return await super().handle_async_request(request)
 
 
-class Opened:
+class OpenTransports:
     """The real transports of one test."""
 
     def __init__(self) -> None:
         self._sync: list[httpx.HTTPTransport] = []
-        self._async: list[_Noting] = []
+        self._async: list[_LoopNotingTransport] = []
 
     def sync(self) -> httpx.HTTPTransport:
         """Open another transport for synchronous clients."""
@@ -383,7 +383,7 @@ class Opened:
 
     def asynchronous(self) -> httpx.AsyncHTTPTransport:
         """Open another transport for asynchronous clients."""
-        self._async.append(_Noting())
+        self._async.append(_LoopNotingTransport())
         return self._async[-1]
 
     def close(self) -> None:
@@ -397,7 +397,7 @@ class Opened:
         self._async.clear()
 
 
-def _run(transport: _Noting, loop: asyncio.AbstractEventLoop) -> None:
+def _run(transport: _LoopNotingTransport, loop: asyncio.AbstractEventLoop) -> None:
     # A connection belongs to its loop. A running one is a background thread's, so it is asked from
     # here; an idle one is run for just this.
     if loop.is_running():

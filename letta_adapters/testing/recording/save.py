@@ -24,12 +24,12 @@ from letta_adapters.testing.cassette import (
     Cassette,
     Interaction,
     RecordedRequest,
-    connections,
+    group_connections,
     is_frame,
 )
 from letta_adapters.testing.recording.binding import NUMBER
 from letta_adapters.testing.recording.lanes import Lanes, play_through
-from letta_adapters.testing.recording.matching import frames_differ
+from letta_adapters.testing.recording.matching import make_frame_comparison
 from letta_adapters.testing.recording.player import CassetteMissError, CassetteTransport
 from letta_adapters.testing.sanitizer.patterns import ID_TOKEN
 from letta_adapters.testing.sanitizer.sanitize import (
@@ -77,7 +77,7 @@ def save_cassette(
     leaks.gate(
         text,
         source=str(path),
-        secrets=[*known, *leaks.secrets_in(cassette)],
+        secrets=[*known, *leaks.find_secrets(cassette)],
         allow=used.keep,
         patterns=used.patterns,
     )
@@ -146,18 +146,18 @@ def rehearse(
     ours, theirs = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     recorded = list(range(len(pairs)))
     # The recorded order first: if that fails, the message must not blame the order.
-    for order in (recorded, _reordered(ours)):
+    for order in (recorded, _reorder(ours)):
         player = CassetteTransport(Cassette(list(theirs)), rules=rules, secrets=known)
         try:
             _play(player, ours, theirs, order, rules)
         except CassetteMissError as error:
-            raise RehearsalError(_said(error, in_order=order == recorded)) from error
+            raise RehearsalError(_describe_failure(error, in_order=order == recorded)) from error
 
 
 def _rehearse_frames(clean: Cassette, rules: SanitizeRules | None, secrets: Sequence[str]) -> None:
-    for scene in connections(clean):
+    for scene in group_connections(clean):
         items = [clean.interactions[number] for number in scene[1:]]
-        differ = frames_differ(RequestCleaner(rules, tuple(secrets)))
+        differ = make_frame_comparison(RequestCleaner(rules, tuple(secrets)))
         if not Lanes(items, differ).several:
             continue  # one conversation is played in its order
         for reordered in (False, True):
@@ -170,7 +170,7 @@ def _rehearse_frames(clean: Cassette, rules: SanitizeRules | None, secrets: Sequ
                 )
 
 
-def _said(error: CassetteMissError, *, in_order: bool) -> str:
+def _describe_failure(error: CassetteMissError, *, in_order: bool) -> str:
     if in_order:
         return f"the recording does not replay; nothing was written: {error}"
     return (
@@ -188,7 +188,7 @@ def _play(
     order: Sequence[int],
     rules: SanitizeRules | None,
 ) -> None:
-    numbered = _numbered(raw, clean)
+    numbered = _map_numbers(raw, clean)
     given: dict[str, str] = {}
     base = (rules.base_url if rules else None) or ""
     for number in order:
@@ -197,12 +197,12 @@ def _play(
         if base and request.uri.startswith(base.rstrip("/")):
             request = replace(request, uri=BASE_URL + request.uri[len(base.rstrip("/")) :])
         played = player.answer_to(request)
-        expected = _tokens(clean[number].response.body)
-        for token, got in zip(expected, _tokens(played.body), strict=False):
+        expected = _find_ids(clean[number].response.body)
+        for token, got in zip(expected, _find_ids(played.body), strict=False):
             given.setdefault(token, got)
 
 
-def _numbered(raw: Sequence[Interaction], clean: Sequence[Interaction]) -> dict[str, str]:
+def _map_numbers(raw: Sequence[Interaction], clean: Sequence[Interaction]) -> dict[str, str]:
     """Return the id that the sanitizer wrote for each one in the recording."""
     made: dict[str, str] = {}
     for before, after in zip(raw, clean, strict=True):
@@ -212,7 +212,7 @@ def _numbered(raw: Sequence[Interaction], clean: Sequence[Interaction]) -> dict[
             (before.request.uri.encode(), after.request.uri.encode()),
         )
         for old, new in sides:
-            ids, numbers = _tokens(old), _tokens(new)
+            ids, numbers = _find_ids(old), _find_ids(new)
             # A secret or a date that looks like an id may have been replaced, too. Then the two
             # lists do not correspond, and the id is learnt elsewhere.
             if len(ids) == len(numbers):
@@ -242,9 +242,9 @@ def _with_ids(
     return replace(request, uri=uri, body=body.encode("utf-8", "surrogateescape"))
 
 
-def _reordered(items: Sequence[Interaction]) -> list[int]:
+def _reorder(items: Sequence[Interaction]) -> list[int]:
     """Return an order in which always the latest request goes first that nothing holds back."""
-    waits = _what_waits(items)
+    waits = _find_predecessors(items)
     order: list[int] = []
     done: set[int] = set()
     while len(order) < len(items):
@@ -255,21 +255,21 @@ def _reordered(items: Sequence[Interaction]) -> list[int]:
     return order
 
 
-def _what_waits(items: Sequence[Interaction]) -> list[set[int]]:
+def _find_predecessors(items: Sequence[Interaction]) -> list[set[int]]:
     """Return, for each interaction, the earlier ones that must come before it."""
     introduced: dict[str, int] = {}
     waits: list[set[int]] = []
     kinds: list[tuple[object, list[str], str]] = []
     for number, item in enumerate(items):
-        used = _tokens(item.request.uri.encode() + b" " + item.request.body)
+        used = _find_ids(item.request.uri.encode() + b" " + item.request.body)
         known = [token for token in used if token in introduced]
-        kinds.append((_form(item.request), known, _masked(item.response.body)))
+        kinds.append((_mask_request(item.request), known, _mask(item.response.body)))
         before = {introduced[token] for token in known}
         before |= {n for n in range(number) if _keeps_order(items, kinds, n, number)}
         waits.append(before)
         for token in used:
             introduced.setdefault(token, number)
-        for token in _tokens(item.response.body):
+        for token in _find_ids(item.response.body):
             introduced.setdefault(token, number)
     return waits
 
@@ -295,13 +295,13 @@ def _keeps_order(
     return form == form2 and ids == ids2 and answer != answer2
 
 
-def _form(request: RecordedRequest) -> tuple[str, str, str]:
-    return request.method, ID_TOKEN.sub("#", request.uri), _masked(request.body)
+def _mask_request(request: RecordedRequest) -> tuple[str, str, str]:
+    return request.method, ID_TOKEN.sub("#", request.uri), _mask(request.body)
 
 
-def _masked(data: bytes) -> str:
+def _mask(data: bytes) -> str:
     return NUMBER.sub("0", ID_TOKEN.sub("#", data.decode("utf-8", "replace")))
 
 
-def _tokens(data: bytes) -> list[str]:
+def _find_ids(data: bytes) -> list[str]:
     return ID_TOKEN.findall(data.decode("utf-8", "replace"))

@@ -28,10 +28,14 @@ from letta_adapters.testing.cassette import (
     RecordedRequest,
     RecordedResponse,
     as_bytes,
-    header_pairs,
+    list_headers,
     load_yaml,
 )
-from letta_adapters.testing.recording.matching import Compared, RequestKey, differences
+from letta_adapters.testing.recording.matching import (
+    ComparableRequest,
+    RequestKey,
+    list_differences,
+)
 from letta_adapters.testing.recording.save import save_cassette
 from letta_adapters.testing.sanitizer.sanitize import BASE_URL, RequestCleaner, SanitizeRules
 
@@ -41,7 +45,7 @@ MATCH_ON = ("method", "path", "query", "letta_body")
 Matcher = Callable[[Any, Any], None]
 
 
-def matchers(
+def make_matchers(
     rules: SanitizeRules | None = None,
     secrets: Iterable[str] = (),
     recorded: Iterable[Any] = (),
@@ -85,7 +89,7 @@ class _Comparison:
     def __init__(self, make: Callable[[], RequestCleaner], recorded: Iterable[Any]) -> None:
         self._make, self._recorded = make, recorded
         # The request is kept as well: as long as it lives, no other object has its number.
-        self._seen: dict[tuple[int, str], tuple[Any, Compared]] = {}
+        self._seen: dict[tuple[int, str], tuple[Any, ComparableRequest]] = {}
 
     @cached_property
     def _clean(self) -> RequestCleaner:
@@ -96,22 +100,22 @@ class _Comparison:
         return {self._keys(request) for request in self._recorded}
 
     def check(self, what: str, live: Any, recorded: Any) -> None:
-        ours, theirs = self._part(live, what), self._part(recorded, what)
+        ours, theirs = self._take_part(live, what), self._take_part(recorded, what)
         if not ours.equals(theirs):
-            raise AssertionError("\n".join(differences(ours.key, theirs.key)) or "ids differ")
+            raise AssertionError("\n".join(list_differences(ours.key, theirs.key)) or "ids differ")
         # A placeholder would match, but another recorded request matches without one: that one is
         # meant.
         if ours.key != theirs.key and self._keys(live) in self._exact:
             raise AssertionError("another recorded request is this one exactly")
 
-    def _part(self, request: Any, what: str) -> Compared:
+    def _take_part(self, request: Any, what: str) -> ComparableRequest:
         number = id(request), what
         if number not in self._seen:
-            self._seen[number] = request, Compared(self._clean(_part(request, what)))
+            self._seen[number] = request, ComparableRequest(self._clean(_take_part(request, what)))
         return self._seen[number][1]
 
     def _keys(self, request: Any) -> tuple[RequestKey, ...]:
-        return tuple(self._part(request, what).key for what in ("path", "query", "body"))
+        return tuple(self._take_part(request, what).key for what in ("path", "query", "body"))
 
 
 class LettaSerializer:
@@ -171,7 +175,7 @@ class LettaPersister:
         Raises:
             LeakError: The scanner still finds something in it.
         """
-        recorded = _cassette(cassette_dict["requests"], cassette_dict["responses"])
+        recorded = _read_cassette(cassette_dict["requests"], cassette_dict["responses"])
         save_cassette(recorded, cassette_path, rules=self.rules, secrets=self.secrets)
 
 
@@ -214,7 +218,7 @@ def letta_vcr(
     configured.register_serializer("letta", LettaSerializer)
     persister = LettaPersister(rules=rules, secrets=known, ignore_existing=ignore_existing)
     configured.register_persister(persister)
-    for name, matcher in matchers(rules, known, persister.loaded, cleaner).items():
+    for name, matcher in make_matchers(rules, known, persister.loaded, cleaner).items():
         configured.register_matcher(name, matcher)
     return configured
 
@@ -235,41 +239,41 @@ def use_letta_vcr(path: str | Path, **options: Any) -> Iterator[Any]:
         yield cassette
 
 
-def recorded_by_vcr(cassette: Any) -> Cassette:
+def read_vcr_cassette(cassette: Any) -> Cassette:
     """Return the raw contents of a vcrpy cassette object, as a :class:`Cassette`."""
-    return _cassette(cassette.requests, cassette.responses)
+    return _read_cassette(cassette.requests, cassette.responses)
 
 
-def _cassette(requests: Iterable[Any], responses: Iterable[Any]) -> Cassette:
+def _read_cassette(requests: Iterable[Any], responses: Iterable[Any]) -> Cassette:
     pairs = zip(requests, responses, strict=True)
-    return Cassette([_interaction(request, response) for request, response in pairs])
+    return Cassette([_read_interaction(request, response) for request, response in pairs])
 
 
-def _part(request: Any, what: str) -> RecordedRequest:
+def _take_part(request: Any, what: str) -> RecordedRequest:
     """Return a request with nothing but the one part that is compared (and its headers)."""
     url = urlsplit(request.uri)
     target = {"path": url.path, "query": f"/?{url.query}", "body": "/"}[what]
     return RecordedRequest(
         method="ANY",
         uri=BASE_URL + target,
-        headers=header_pairs(request.headers),
+        headers=list_headers(request.headers),
         body=as_bytes(request.body) if what == "body" else b"",
     )
 
 
-def _interaction(request: Any, response: dict[str, Any]) -> Interaction:
+def _read_interaction(request: Any, response: dict[str, Any]) -> Interaction:
     status = response["status"]
     return Interaction(
         RecordedRequest(
             method=request.method,
             uri=request.uri,
-            headers=header_pairs(request.headers),
+            headers=list_headers(request.headers),
             body=as_bytes(request.body),
         ),
         RecordedResponse(
             status=int(status["code"]),
             reason=str(status.get("message") or ""),
-            headers=header_pairs(response["headers"]),
+            headers=list_headers(response["headers"]),
             body=as_bytes(response["body"]["string"]),
         ),
     )

@@ -31,12 +31,12 @@ from letta_adapters.testing.cassette import (
     Interaction,
     RecordedRequest,
     RecordedResponse,
-    connections,
+    group_connections,
 )
-from letta_adapters.testing.recording.lanes import Lanes, Timed, renamed, timed_frames
-from letta_adapters.testing.recording.matching import frames_differ, fresh_texts
+from letta_adapters.testing.recording.lanes import Lanes, Timed, read_frames, replace_names
+from letta_adapters.testing.recording.matching import find_fresh_texts, make_frame_comparison
 from letta_adapters.testing.recording.player import CassetteMissError, ReplayKwargs, ReplayOptions
-from letta_adapters.testing.recording.recorder import coarse
+from letta_adapters.testing.recording.recorder import round_delay
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -58,7 +58,7 @@ _DEVICE: Final = frozenset(
 )
 
 
-class _Connecting:
+class _BaseConnector:
     """Base of what opens connections in place of ``websockets``, as a connector or as a block.
 
     As a connector it is given to clients (``connector=``). As a block (``with``) it reaches the
@@ -90,7 +90,7 @@ class _Connecting:
 # -- recording ----------------------------------------------------------------------------------
 
 
-class WebSocketRecorder(_Connecting):
+class WebSocketRecorder(_BaseConnector):
     """A recorder of the frames of the connections that it opens.
 
     ::
@@ -116,7 +116,7 @@ class WebSocketRecorder(_Connecting):
     ) -> None:
         super().__init__()
         self._clock = clock
-        self._takes: list[_Take] = []
+        self._takes: list[_FrameGroup] = []
         self._sockets = 0
         self._real = _WEBSOCKETS if connector is None else connector
 
@@ -129,9 +129,11 @@ class WebSocketRecorder(_Connecting):
     async def connect(self, url: str, /, **options: Any) -> Socket:
         """Open a connection and record its frames."""
         socket = await self._real(url, **options)
-        return _Tee(socket, self.opened(url, dict(options.get("additional_headers") or {})))
+        return _RecordingSocket(
+            socket, self.opened(url, dict(options.get("additional_headers") or {}))
+        )
 
-    def opened(self, url: str, headers: Mapping[str, str]) -> Talk:
+    def opened(self, url: str, headers: Mapping[str, str]) -> ConnectionRecording:
         """Begin to record a new connection.
 
         Args:
@@ -141,20 +143,20 @@ class WebSocketRecorder(_Connecting):
         self._sockets += 1
         # A number in the address keeps the frames of several connections apart.
         name = url if self._sockets == 1 else f"{url}?connection={self._sockets}"
-        talk = Talk(name, self._takes, self._clock)
+        talk = ConnectionRecording(name, self._takes, self._clock)
         talk.began(OPENED, "", tuple(headers.items()))
         return talk
 
 
-class Talk:
+class ConnectionRecording:
     """A recording of one connection's frames."""
 
-    def __init__(self, url: str, takes: list[_Take], clock: Callable[[], float]) -> None:
+    def __init__(self, url: str, takes: list[_FrameGroup], clock: Callable[[], float]) -> None:
         self._url, self._takes, self._clock = url, takes, clock
 
     def began(self, method: str, text: str, headers: Headers = _JSON) -> None:
         """Note the connection, or a frame of ours."""
-        self._take = _Take(method, self._url, text, headers, self._clock())
+        self._take = _FrameGroup(method, self._url, text, headers, self._clock())
         self._takes.append(self._take)
 
     def sent(self, text: str) -> None:
@@ -167,7 +169,7 @@ class Talk:
         self._take.frames.append((self._clock(), plain))
 
 
-class _Take:
+class _FrameGroup:
     def __init__(self, method: str, url: str, text: str, headers: Headers, now: float) -> None:
         self.method, self.url, self.text, self.headers = method, url, text, headers
         self.now = now
@@ -184,16 +186,16 @@ class _Take:
         request = RecordedRequest(self.method, self.url, self.headers, numbered(self.text).encode())
         before, events, timing = self.now, [], []
         for at, text in self.frames:
-            event = f"data: {numbered(_slim(text))}\n\n".encode()
+            event = f"data: {numbered(_slim_down(text))}\n\n".encode()
             events.append(event)
-            timing.append((coarse((at - before) * 1000), len(event)))
+            timing.append((round_delay((at - before) * 1000), len(event)))
             before = at
         body = b"".join(events)
         response = RecordedResponse(101, "", _STREAM, body, tuple(timing) or None)
         return Interaction(request, response)
 
 
-def _slim(text: str) -> str:
+def _slim_down(text: str) -> str:
     frame = json.loads(text)
     if isinstance(frame, dict) and frame.get("type") == "update_device_status":
         status = frame.get("device_status") or {}
@@ -207,10 +209,10 @@ def _slim(text: str) -> str:
     return text
 
 
-class _Tee:
+class _RecordingSocket:
     """A socket whose frames are noted as they pass."""
 
-    def __init__(self, socket: Socket, talk: Talk) -> None:
+    def __init__(self, socket: Socket, talk: ConnectionRecording) -> None:
         self._socket, self._talk = socket, talk
 
     async def send(self, text: str, /) -> None:
@@ -242,7 +244,7 @@ class _PlayerOptions(ReplayOptions):
     edit: Callable[[int, str], list[str]] | None = None
 
 
-class WebSocketPlayer(_Connecting):
+class WebSocketPlayer(_BaseConnector):
     """A player of a recording: each connection that it opens is the next recorded one.
 
     ::
@@ -282,9 +284,9 @@ class WebSocketPlayer(_Connecting):
         self.came = 0
         self.clean = self.options.make_cleaner()
         items = cassette.interactions
-        scenes = (deque(items[number] for number in scene) for scene in connections(items))
+        scenes = (deque(items[number] for number in scene) for scene in group_connections(items))
         self._scenes = deque(scenes)
-        self._opened: list[_Played] = []
+        self._opened: list[_PlayedConnection] = []
 
     @property
     def gone(self) -> bool:
@@ -304,7 +306,7 @@ class WebSocketPlayer(_Connecting):
             raise self.missed(f"the recording has no (further) connection to {url}")
         headers = dict(options.get("additional_headers") or {})
         self.clean(RecordedRequest(OPENED, url, tuple(headers.items())))  # it learns the token
-        self._opened.append(_Played(self, self._scenes.popleft()))
+        self._opened.append(_PlayedConnection(self, self._scenes.popleft()))
         return self._opened[-1]
 
     def missed(self, text: str) -> CassetteMissError:
@@ -328,7 +330,7 @@ class WebSocketPlayer(_Connecting):
             raise AssertionError(f"{len(unsent)} recorded frames were not sent: {unsent[0][:300]}")
 
 
-class _Played:
+class _PlayedConnection:
     """A recorded connection, as the client sees it."""
 
     def __init__(self, player: WebSocketPlayer, scene: deque[Interaction]) -> None:
@@ -337,9 +339,9 @@ class _Played:
         self._coming: deque[tuple[float, str]] = deque()
         self._news = asyncio.Event()
         self._closed = self._broken = False
-        self._differ = frames_differ(player.clean)
+        self._differ = make_frame_comparison(player.clean)
         # The first interaction is the connection itself: its frames come before any of ours.
-        self._release(timed_frames(scene.popleft()))
+        self._release(read_frames(scene.popleft()))
         self._lanes = Lanes(list(scene), self._differ)
 
     @property
@@ -362,8 +364,8 @@ class _Played:
         recorded = self._scene[0].request.body.decode()
         if difference := self._differ(recorded, text):
             raise self._player.missed(f"another frame was sent than recorded: {difference}")
-        self._fresh |= fresh_texts(json.loads(recorded), json.loads(text))
-        self._release(timed_frames(self._scene.popleft()))
+        self._fresh |= find_fresh_texts(json.loads(recorded), json.loads(text))
+        self._release(read_frames(self._scene.popleft()))
 
     def _send_in_a_lane(self, text: str) -> None:
         lane = self._lanes.take(text)
@@ -372,9 +374,9 @@ class _Played:
                 f"no recorded conversation goes on with this frame: {text[:300]}"
             )
         step = lane.steps[lane.at]
-        recorded = renamed(step.sent, lane.names)
-        self._fresh |= fresh_texts(json.loads(recorded), json.loads(text))
-        came = [(delay, renamed(frame, lane.names)) for delay, frame in step.came]
+        recorded = replace_names(step.sent, lane.names)
+        self._fresh |= find_fresh_texts(json.loads(recorded), json.loads(text))
+        came = [(delay, replace_names(frame, lane.names)) for delay, frame in step.came]
         self._release(came)
         self._lanes.given(lane, (frame for _, frame in came))
 
@@ -382,7 +384,7 @@ class _Played:
         """Let the frames that came after a frame of ours come now."""
         for delay, frame in frames:
             # All are replaced at once: a text that is put in may look like one to replace.
-            text = renamed(frame, self._fresh)
+            text = replace_names(frame, self._fresh)
             self._coming.append((delay / 1000 * self._player.options.scale, text))
         self._news.set()
 

@@ -23,7 +23,7 @@ from itertools import accumulate
 from typing import Any
 
 from letta_adapters.testing.sanitizer.dates import EPOCH, Place
-from letta_adapters.testing.sanitizer.edits import Edit, View, applied, fitting, merged, spread
+from letta_adapters.testing.sanitizer.edits import Edit, View, apply, fill, merge, spread
 from letta_adapters.testing.sanitizer.finder import Finder
 from letta_adapters.testing.sanitizer.json_text import Leaf, read_json
 from letta_adapters.testing.sanitizer.patterns import (
@@ -102,7 +102,7 @@ class Streams:
                 continue
             ends = list(accumulate(len(view.text) for view in views))
             place = _SPEAKERS.get(kind, Place.SERVER)
-            for edit in merged(finder.edits("".join(view.text for view in views), 0, place)):
+            for edit in merge(finder.edits("".join(view.text for view in views), 0, place)):
                 for number, piece in spread(edit, ends):
                     # A finding in the joined text knows more than one in a single event, so it
                     # wins.
@@ -116,7 +116,7 @@ class Streams:
 
 def clean_body(body: bytes, is_sse: bool, finder: Finder, place: Place = Place.SERVER) -> bytes:
     """Return ``body`` with everything replaced; untouched parts stay the same bytes."""
-    charset = charset_of(body)
+    charset = detect_charset(body)
     try:
         text = body.decode(charset or "utf-8")
     except UnicodeDecodeError:
@@ -127,28 +127,28 @@ def clean_body(body: bytes, is_sse: bool, finder: Finder, place: Place = Place.S
         wide = clean_body(text.encode(), is_sse, finder, place).decode().encode(charset)
         return _clean_binary(wide, finder, place)
     span = 0, len(text)
-    edits = sse_edits(text, finder) if is_sse else json_edits(text, finder, span, place)
+    edits = find_sse_edits(text, finder) if is_sse else find_json_edits(text, finder, span, place)
     # An id that is cut off at the body's end is too short to be recognised by its form.
     tail = _TAIL.search(text)
-    if tail is not None and (new := finder.cut_id_of(tail[0])) != tail[0]:
+    if tail is not None and (new := finder.translate_cut_id(tail[0])) != tail[0]:
         edits.append(Edit(*tail.span(), new, 6))
-    return applied(text, merged(edits)).encode("utf-8")
+    return apply(text, merge(edits)).encode("utf-8")
 
 
-def sse_edits(text: str, finder: Finder) -> list[Edit]:
+def find_sse_edits(text: str, finder: Finder) -> list[Edit]:
     """Return the edits of an event stream's text."""
     streams = Streams()
     edits: list[Edit] = []
     position = 0
     for match in _DATA.finditer(text):
-        edits += _shifted(finder, text, (position, match.start(1)), Place.SERVER)
+        edits += _find_in_part(finder, text, (position, match.start(1)), Place.SERVER)
         position = match.end()
-        edits += json_edits(text, finder, match.span(1), Place.SERVER, streams)
-    rest = _shifted(finder, text, (position, len(text)), Place.SERVER)
+        edits += find_json_edits(text, finder, match.span(1), Place.SERVER, streams)
+    rest = _find_in_part(finder, text, (position, len(text)), Place.SERVER)
     return [*edits, *rest, *streams.edits(finder)]
 
 
-def json_edits(
+def find_json_edits(
     text: str,
     finder: Finder,
     span: tuple[int, int],
@@ -158,7 +158,7 @@ def json_edits(
     """Return the edits of the JSON (or other) text in this span of ``text``."""
     start, end = span
     if text[start : start + 1] not in '{["':
-        return _shifted(finder, text, span, place)
+        return _find_in_part(finder, text, span, place)
     leaves, stop = read_json(text, start, end)
     views = [leaf.view(text) for leaf in leaves]
     # A `message_type` tells who said everything beside and below it.
@@ -169,7 +169,7 @@ def json_edits(
     }
     edits: list[Edit] = []
     for leaf, view in zip(leaves, views, strict=True):
-        by_key = _by_key(leaf, view.text)
+        by_key = _replace_by_key(leaf, view.text)
         if by_key is not None:
             # The key decides for the whole value, so no finding within it may win.
             edits.append(Edit(leaf.start, leaf.end, by_key, -1000))
@@ -177,7 +177,7 @@ def json_edits(
             edits += view.back(finder.edits(view.text, 0, _place(leaf, speakers, place)))
     if streams is not None:
         streams.add(leaves, views, cut=not text[start:end].endswith("}"))
-    return edits + _shifted(finder, text, (stop, end), place)
+    return edits + _find_in_part(finder, text, (stop, end), place)
 
 
 def _place(leaf: Leaf, speakers: dict[Path, Place], default: Place) -> Place:
@@ -195,12 +195,12 @@ def _last(leaf: Leaf) -> str:
     return str(leaf.path[-1]) if leaf.path else ""
 
 
-def _by_key(leaf: Leaf, value: str) -> str | None:
+def _replace_by_key(leaf: Leaf, value: str) -> str | None:
     """Return the text that a value's key requires in its place, or ``None``."""
     key = _last(leaf).lower()
     if leaf.kind == "number":
         secret = is_sensitive(leaf.path) and len(value) >= _PIN
-        return "0" if secret else _number(key, value)
+        return "0" if secret else _replace_number(key, value)
     if leaf.kind == "key" or not value:
         return None
     if is_sensitive(leaf.path):
@@ -212,7 +212,7 @@ def _by_key(leaf: Leaf, value: str) -> str | None:
     return None
 
 
-def _number(key: str, value: str) -> str | None:
+def _replace_number(key: str, value: str) -> str | None:
     if DURATION_KEY.fullmatch(key):
         return "0"
     if EPOCH_KEY.fullmatch(key) and float(value) > 1e9:
@@ -220,7 +220,7 @@ def _number(key: str, value: str) -> str | None:
     return None
 
 
-def _shifted(finder: Finder, text: str, span: tuple[int, int], place: Place) -> list[Edit]:
+def _find_in_part(finder: Finder, text: str, span: tuple[int, int], place: Place) -> list[Edit]:
     start, end = span
     part = text[start:end]
     if not part.strip():
@@ -238,16 +238,16 @@ def _clean_binary(body: bytes, finder: Finder, place: Place) -> bytes:
     """
     text = body.decode("latin-1")
     edits = [
-        edit if edit.rank > _PRIVATE else fitting(edit.start, edit.end, edit.rank)
+        edit if edit.rank > _PRIVATE else fill(edit.start, edit.end, edit.rank)
         for edit in finder.edits(text, 0, place)
         if edit.rank <= _PRIVATE or len(edit.text) == edit.end - edit.start
     ]
     # Compressed data cannot be edited in place: if it contains anything private, all of it goes.
-    for start, end, plain in packed_texts(body):
+    for start, end, plain in find_packed(body):
         inner = plain.decode("utf-8", "replace")
         if any(edit.rank <= _PRIVATE for edit in finder.edits(inner)):
-            edits.append(fitting(start, end, 0))
-    return applied(text, merged(edits)).encode("latin-1")
+            edits.append(fill(start, end, 0))
+    return apply(text, merge(edits)).encode("latin-1")
 
 
 # -- compressed bodies, and other encodings -----------------------------------------------------
@@ -266,7 +266,7 @@ _WIDE = (("utf-32-le", 4, 0), ("utf-32-be", 4, 3), ("utf-16-le", 2, 0), ("utf-16
 _PACKED = re.compile(rb"\x1f\x8b\x08|PK\x03\x04|x[\x01\x5e\x9c\xda]")
 
 
-def unpacked(body: bytes, encoding: str) -> bytes:
+def unpack(body: bytes, encoding: str) -> bytes:
     """Return ``body`` without its ``content-encoding``; unchanged if that cannot be undone."""
     # The header lists encodings in the order they were applied, so they are undone from the last.
     for name in reversed([part.strip().lower() for part in encoding.split(",")]):
@@ -279,7 +279,7 @@ def unpacked(body: bytes, encoding: str) -> bytes:
     return (_gunzip(body) or body) if body[:3] == b"\x1f\x8b\x08" else body
 
 
-def charset_of(body: bytes) -> str | None:
+def detect_charset(body: bytes) -> str | None:
     """Return the name of the wide encoding that a body is in, or ``None``."""
     for mark, name in _BOMS:
         if body.startswith(mark):
@@ -297,7 +297,7 @@ def charset_of(body: bytes) -> str | None:
     return None
 
 
-def packed_texts(body: bytes) -> list[tuple[int, int, bytes]]:
+def find_packed(body: bytes) -> list[tuple[int, int, bytes]]:
     """Return the compressed parts of a body, as (start, end, decompressed bytes)."""
     found: list[tuple[int, int, bytes]] = []
     for match in _PACKED.finditer(body):
@@ -306,9 +306,9 @@ def packed_texts(body: bytes) -> list[tuple[int, int, bytes]]:
             continue
         # A ZIP archive ends with its directory, so its end is not known here: it takes the rest.
         if match[0][:2] == b"PK":
-            plain, used = _zipped(body[start:]), len(body) - start
+            plain, used = _unzip(body[start:]), len(body) - start
         else:
-            plain, used = _inflated(body[start:], 31 if match[0][:1] == b"\x1f" else 15)
+            plain, used = _decompress(body[start:], 31 if match[0][:1] == b"\x1f" else 15)
         if plain:
             found.append((start, start + used, plain))
     return found
@@ -324,10 +324,10 @@ def _gunzip(data: bytes) -> bytes | None:
 
 def _inflate(data: bytes) -> bytes | None:
     # Some servers send raw deflate data without the zlib header, against RFC 9110.
-    return _inflated(data, 15)[0] or _inflated(data, -15)[0] or None
+    return _decompress(data, 15)[0] or _decompress(data, -15)[0] or None
 
 
-def _inflated(data: bytes, wbits: int) -> tuple[bytes, int]:
+def _decompress(data: bytes, wbits: int) -> tuple[bytes, int]:
     decoder = zlib.decompressobj(wbits)
     try:
         plain = decoder.decompress(data, _MAX_BYTES)
@@ -336,7 +336,7 @@ def _inflated(data: bytes, wbits: int) -> tuple[bytes, int]:
     return plain, len(data) - len(decoder.unused_data)
 
 
-def _zipped(data: bytes) -> bytes:
+def _unzip(data: bytes) -> bytes:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = [item for item in archive.infolist() if item.file_size < _MAX_BYTES]
@@ -354,7 +354,7 @@ def _zipped(data: bytes) -> bytes:
         return b""
 
 
-def _by_httpx(name: str) -> Callable[[bytes], bytes | None]:
+def _decode_by_httpx(name: str) -> Callable[[bytes], bytes | None]:
     def decode(data: bytes) -> bytes | None:
         import httpx
 
@@ -379,6 +379,6 @@ _DECODERS: dict[str, Callable[[bytes], bytes | None]] = {
     "gzip": _gunzip,
     "x-gzip": _gunzip,
     "deflate": _inflate,
-    "br": _by_httpx("br"),
-    "zstd": _by_httpx("zstd"),
+    "br": _decode_by_httpx("br"),
+    "zstd": _decode_by_httpx("zstd"),
 }

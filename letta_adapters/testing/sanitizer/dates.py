@@ -23,7 +23,7 @@ _CONSTANT_DAY = date(2026, 1, 1)
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 
 
-def today() -> date:
+def get_today() -> date:
     """Return today's date in UTC."""
     return datetime.now(timezone.utc).date()
 
@@ -94,7 +94,7 @@ class DateFinder:
         return match[0] not in self._asked and (place is Place.SERVER or day in self._days)
 
 
-def times_in(text: str) -> Iterator[str]:
+def find_times(text: str) -> Iterator[str]:
     """Yield the points in time in ``text``.
 
     One with a time of day is yielded as written, one without as an ISO date.

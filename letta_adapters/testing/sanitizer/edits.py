@@ -33,7 +33,7 @@ class Edit(NamedTuple):
     fits: bool = False
 
 
-def fitting(start: int, end: int, rank: int) -> Edit:
+def fill(start: int, end: int, rank: int) -> Edit:
     """Return an edit that fills a span with ``REDACTED``, keeping its length for base64's sake."""
     return Edit(start, end, _filler(end - start), rank, True)
 
@@ -59,7 +59,7 @@ class View(NamedTuple):
         ]
 
 
-def merged(edits: Iterable[Edit]) -> list[Edit]:
+def merge(edits: Iterable[Edit]) -> list[Edit]:
     """Return disjoint edits in order: overlapping ones become one over all they covered.
 
     Nothing that any of them covered survives. The text is that of the edit with the lowest rank,
@@ -70,7 +70,7 @@ def merged(edits: Iterable[Edit]) -> list[Edit]:
     for edit in sorted(edits, key=lambda e: (e.start, -e.end, e.rank)):
         if result and best is not None and edit.start < result[-1].end:
             # The edit that takes precedence gives the text for the whole overlap.
-            best = min(best, edit, key=_precedence)
+            best = min(best, edit, key=_get_precedence)
             start, end = result[-1].start, max(result[-1].end, edit.end)
             text = _filler(end - start) if best.fits else best.text
             result[-1] = best._replace(start=start, end=end, text=text)
@@ -80,7 +80,7 @@ def merged(edits: Iterable[Edit]) -> list[Edit]:
     return result
 
 
-def applied(text: str, edits: Iterable[Edit]) -> str:
+def apply(text: str, edits: Iterable[Edit]) -> str:
     """Return ``text`` with disjoint, ordered edits carried out."""
     parts: list[str] = []
     position = 0
@@ -112,7 +112,7 @@ def spread(edit: Edit, ends: Sequence[int]) -> list[tuple[int, Edit]]:
     return pieces
 
 
-def _precedence(edit: Edit) -> tuple[int, int]:
+def _get_precedence(edit: Edit) -> tuple[int, int]:
     return edit.rank, edit.start - edit.end
 
 
@@ -127,28 +127,28 @@ _PERCENT = re.compile(r"(?:%[0-9a-fA-F]{2})+")
 _WRAPPED = re.compile(r"(?:[A-Za-z0-9+/]{40,}\r?\n)+(?=[A-Za-z0-9+/])")
 
 
-def unescaped(text: str) -> View | None:
+def unescape(text: str) -> View | None:
     """Return ``text`` with JSON and Python string escapes undone once, or ``None`` without any."""
     if "\\" not in text:
         return None
-    return _substituted(text, _ESCAPE, lambda m: [(_unescape(m[0]), 0)])
+    return _substitute(text, _ESCAPE, lambda m: [(_decode_escape(m[0]), 0)])
 
 
-def unquoted(text: str) -> View | None:
+def unquote(text: str) -> View | None:
     """Return ``text`` with percent-encoding undone once; ``None`` if there is none."""
     if "%" not in text:
         return None
-    return _substituted(text, _PERCENT, _unquote)
+    return _substitute(text, _PERCENT, _decode_percent)
 
 
-def unwrapped(text: str) -> View | None:
+def unwrap(text: str) -> View | None:
     """Return ``text`` without the line ends inside base64 blocks; ``None`` if there are none."""
     if "\n" not in text or not _WRAPPED.search(text):
         return None
-    return _substituted(text, _WRAPPED, _unwrap)
+    return _substitute(text, _WRAPPED, _drop_line_ends)
 
 
-def _substituted(
+def _substitute(
     text: str,
     pattern: re.Pattern[str],
     decode: Callable[[re.Match[str]], list[tuple[str, int]]],
@@ -172,7 +172,7 @@ def _substituted(
     return View("".join(parts), offsets)
 
 
-def _unescape(escape: str) -> str:
+def _decode_escape(escape: str) -> str:
     kind = escape[1]
     if kind == "u" and len(escape) == 12:
         # A character beyond U+FFFF is written as a surrogate pair, two escapes of one character.
@@ -183,7 +183,7 @@ def _unescape(escape: str) -> str:
     return _SHORT.get(kind, kind)
 
 
-def _unquote(match: re.Match[str]) -> list[tuple[str, int]]:
+def _decode_percent(match: re.Match[str]) -> list[tuple[str, int]]:
     raw = unquote_to_bytes(match[0])
     try:
         decoded = raw.decode("utf-8")
@@ -194,5 +194,5 @@ def _unquote(match: re.Match[str]) -> list[tuple[str, int]]:
     return list(zip(decoded, starts, strict=False))
 
 
-def _unwrap(match: re.Match[str]) -> list[tuple[str, int]]:
+def _drop_line_ends(match: re.Match[str]) -> list[tuple[str, int]]:
     return [(char, index) for index, char in enumerate(match[0]) if char not in "\r\n"]

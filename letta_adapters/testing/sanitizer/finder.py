@@ -19,8 +19,8 @@ from pathlib import Path
 
 from letta_adapters.testing.sanitizer import edits as _edits
 from letta_adapters.testing.sanitizer.dates import DateFinder, Place
-from letta_adapters.testing.sanitizer.edits import Edit, applied, fitting, merged
-from letta_adapters.testing.sanitizer.keys import MAY_HAVE, SHAPES, made_up
+from letta_adapters.testing.sanitizer.edits import Edit, apply, fill, merge
+from letta_adapters.testing.sanitizer.keys import MAY_HAVE, SHAPES, find_generated
 from letta_adapters.testing.sanitizer.patterns import (
     EMAIL,
     HARMLESS_VALUE,
@@ -63,8 +63,8 @@ HOST = "host.test"
 class Finder:
     """Finds the spans to replace in a text.
 
-    ``secrets`` and ``dates`` find known secrets and points in time. ``id_of`` translates ids (or
-    only notes them), ``cut_id_of`` the rest of one at the end of a body that breaks off.
+    ``secrets`` and ``dates`` find known secrets and points in time. ``translate_id`` translates ids
+    (or only notes them), ``translate_cut_id`` the rest of one at the end of a body that breaks off.
     ``origins`` maps servers' addresses to their placeholders, ``hosts`` are more host names to
     hide, ``keep`` are texts that must stay, and ``patterns`` maps further regular expressions to
     their replacements.
@@ -72,8 +72,8 @@ class Finder:
 
     secrets: Secrets
     dates: DateFinder = field(default_factory=DateFinder)
-    id_of: Callable[[str], str] = lambda token: token
-    cut_id_of: Callable[[str], str] = lambda token: token
+    translate_id: Callable[[str], str] = lambda token: token
+    translate_cut_id: Callable[[str], str] = lambda token: token
     origins: dict[str, str] = field(default_factory=dict)
     hosts: tuple[str, ...] = ()
     keep: frozenset[str] = frozenset()
@@ -87,10 +87,10 @@ class Finder:
 
     def __post_init__(self) -> None:
         # Error texts and tracebacks name the machine and the user that made the recording.
-        names = [(name, HOST) for name in local_host_names()]
-        names += [(name, USER) for name in local_user_names()]
-        given = [(_word(name), HOST) for name in self.hosts]
-        self.words = (*((_own_name(name), text) for name, text in names), *given)
+        names = [(name, HOST) for name in list_host_names()]
+        names += [(name, USER) for name in list_user_names()]
+        given = [(_compile_word(name), HOST) for name in self.hosts]
+        self.words = (*((_compile_own_name(name), text) for name, text in names), *given)
         for name in (*(name for name, _ in names if not name.isalpha()), *self.hosts):
             self.secrets.watch_cut(name)
 
@@ -115,37 +115,37 @@ class Finder:
             if (was := text[edit.start : edit.end]) != edit.text and was not in self.keep
         ]
         if depth < _MAX_DEPTH:
-            for view in (_edits.unescaped(text), _edits.unquoted(text)):
+            for view in (_edits.unescape(text), _edits.unquote(text)):
                 if view is not None:
                     found += view.back(self.edits(view.text, depth + 1, place))
             found += self._base64(text, depth, place)
-            wrapped = _edits.unwrapped(text)
+            wrapped = _edits.unwrap(text)
             if wrapped is not None:
                 found += wrapped.back(self._base64(wrapped.text, depth, place))
         return found
 
     def clean(self, text: str, place: Place = Place.SERVER) -> str:
         """Return ``text`` with everything replaced."""
-        return applied(text, merged(self.edits(text, 0, place)))
+        return apply(text, merge(self.edits(text, 0, place)))
 
     def _plain(self, text: str, place: Place) -> Iterator[Edit]:
         yield from self.secrets.edits(text)
         for pattern, replacement in self.patterns.items():
             for match in re.finditer(pattern, text):
                 yield Edit(*match.span(), replacement, 1)
-        yield from _key_like(text)
+        yield from _find_key_like(text)
         if "@" in text:
             for match in EMAIL.finditer(text):
                 if not SAFE_EMAIL.match(match[0]):
                     self.secrets.watch_cut(match[0])
                     yield Edit(*match.span(), EMAIL_PLACEHOLDER, 3)
         if "/" in text or "\\" in text:
-            yield from _home_paths(text)
+            yield from _find_home_paths(text)
             for match in TEMP_DIR.finditer(text):
                 yield Edit(*match.span(), "tmp00000000", 8)
         yield from self._hosts(text)
         for match in ID_TOKEN.finditer(text):
-            new = self.id_of(match[0])
+            new = self.translate_id(match[0])
             if new != match[0]:
                 yield Edit(*match.span(), new, 6)
         yield from self.dates.edits(text, place)
@@ -173,20 +173,20 @@ class Finder:
                 yield Edit(*match.span(), whole, -1)
                 continue
             for start, end in self._base64_fragments(token, depth, place):
-                yield fitting(match.start() + start, match.start() + end, 1)
+                yield fill(match.start() + start, match.start() + end, 1)
 
     def _base64_text(self, token: str, depth: int, place: Place) -> str | None:
         """Return the token with its text cleaned, or ``None`` if nothing in it needs to be."""
         try:
-            text = _decoded(token).decode("utf-8")
+            text = _decode_base64(token).decode("utf-8")
         except UnicodeDecodeError:
             return None
         if not _PRINTABLE.fullmatch(text):
             return None
-        edits = merged(self.edits(text, depth + 1, place))
+        edits = merge(self.edits(text, depth + 1, place))
         if not edits:
             return None
-        coded = base64.b64encode(applied(text, edits).encode("utf-8")).decode("ascii")
+        coded = base64.b64encode(apply(text, edits).encode("utf-8")).decode("ascii")
         if "-" in token or "_" in token:
             coded = coded.replace("+", "-").replace("/", "_")
         return coded if token.endswith("=") or len(token) % 4 == 0 else coded.rstrip("=")
@@ -195,11 +195,13 @@ class Finder:
         # The letters before the text may belong to the base64 alphabet, too (a path, a prefix), or
         # the text may be a part of a longer run. So it may begin at any of four alignments.
         for shift in range(4):
-            content = _decoded(token[shift:]).decode("latin-1")
+            content = _decode_base64(token[shift:]).decode("latin-1")
             printable = sum(map(len, _RUNS.findall(content)))
             # Bytes that decode to noise contain fragments of every short pattern, so only known
             # secrets count in them.
-            look = self.edits if printable > 0.8 * len(content) else _only_secrets(self.secrets)
+            look = (
+                self.edits if printable > 0.8 * len(content) else _search_only_secrets(self.secrets)
+            )
             for edit in look(content, depth + 1, place):
                 # The path before a user name is replaced with it: filler after `/home/` would
                 # decode to a name again.
@@ -212,14 +214,14 @@ def _path_start(text: str, end: int) -> int:
     return found.start() if found else end
 
 
-def _word(name: str) -> re.Pattern[str]:
+def _compile_word(name: str) -> re.Pattern[str]:
     # A short name may be a part of any word, so it counts only as a whole word.
     around = r"(?<!\w)", r"(?!\w)"
     before, after = around if len(name) < 8 else ("", "")
     return re.compile(before + re.escape(name) + after, re.IGNORECASE)
 
 
-def _own_name(name: str) -> re.Pattern[str]:
+def _compile_own_name(name: str) -> re.Pattern[str]:
     """Return the pattern for a name of this machine or its user.
 
     A name with digits or signs in it is found anywhere: nobody else can mean it. One of letters
@@ -228,7 +230,7 @@ def _own_name(name: str) -> re.Pattern[str]:
     login.
     """
     if not name.isalpha():
-        return _word(name)
+        return _compile_word(name)
     word = re.escape(name)
     told = "|".join(rf"(?<=\b{before}{gap})" for before in _TELLING for gap in _GAPS)
     return re.compile(
@@ -239,11 +241,11 @@ def _own_name(name: str) -> re.Pattern[str]:
 _RUNS = re.compile(r"[\x20-\x7e]{4,}")
 
 
-def _only_secrets(secrets: Secrets) -> Callable[[str, int, Place], Iterable[Edit]]:
+def _search_only_secrets(secrets: Secrets) -> Callable[[str, int, Place], Iterable[Edit]]:
     return lambda text, _depth, _place: secrets.edits(text)
 
 
-def _decoded(token: str) -> bytes:
+def _decode_base64(token: str) -> bytes:
     plain = token.rstrip("=").replace("-", "+").replace("_", "/")
     if len(plain) % 4 == 1:
         plain = plain[:-1]
@@ -251,13 +253,13 @@ def _decoded(token: str) -> bytes:
     return base64.b64decode(plain + "=" * (-len(plain) % 4))
 
 
-def _key_like(text: str) -> Iterator[Edit]:
+def _find_key_like(text: str) -> Iterator[Edit]:
     for pattern in SHAPES if MAY_HAVE.search(text) else ():
         for match in pattern.finditer(text):
             # Ids look like keys, but have edits of their own.
             if not HARMLESS_VALUE.fullmatch(match[0]) and not ID_TOKEN.fullmatch(match[0]):
                 yield Edit(*match.span(), REDACTED, 2)
-    for start, end in made_up(text):
+    for start, end in find_generated(text):
         if not ID_TOKEN.search(text, start, end):
             yield Edit(start, end, REDACTED, 5)
     for match in SENSITIVE_TEXT.finditer(text) if MAY_BE_SENSITIVE.search(text) else ():
@@ -266,15 +268,15 @@ def _key_like(text: str) -> Iterator[Edit]:
             yield Edit(*match.span(group), REDACTED, 2)
 
 
-def without_private_forms(text: str) -> str:
+def remove_private_forms(text: str) -> str:
     """Return ``text`` without texts that are private by their form: the same on every machine."""
     emails = (Edit(*match.span(), EMAIL_PLACEHOLDER, 3) for match in EMAIL.finditer(text))
     # In a body such hashes are ids, which are numbered. A test's name has no numbering.
     hashes = (Edit(*match.span(), REDACTED, 5) for match in _HASH.finditer(text))
-    return applied(text, merged([*_key_like(text), *_home_paths(text), *emails, *hashes]))
+    return apply(text, merge([*_find_key_like(text), *_find_home_paths(text), *emails, *hashes]))
 
 
-def _home_paths(text: str) -> Iterator[Edit]:
+def _find_home_paths(text: str) -> Iterator[Edit]:
     for pattern in HOME_PATHS:
         for match in pattern.finditer(text):
             # A web page below /home or /users is no home directory.
@@ -284,14 +286,14 @@ def _home_paths(text: str) -> Iterator[Edit]:
         yield Edit(*match.span(), f"/home/{USER}", 3)
 
 
-def local_host_names() -> tuple[str, ...]:
+def list_host_names() -> tuple[str, ...]:
     """Return this machine's names, unless many machines are called so."""
     name = socket.gethostname()
     names = {name, name.partition(".")[0]}
     return tuple(sorted(name for name in names if not _GENERIC_NAME.fullmatch(name)))
 
 
-def local_user_names() -> tuple[str, ...]:
+def list_user_names() -> tuple[str, ...]:
     """Return the name of the user logged in here, unless many users are called so."""
     names = {Path.home().name}
     with contextlib.suppress(KeyError, OSError):  # a user without a name

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import Literal, NamedTuple
 
-from letta_adapters.testing.sanitizer.edits import View, unescaped
+from letta_adapters.testing.sanitizer.edits import View, unescape
 from letta_adapters.testing.sanitizer.secrets import Path
 
 _TOKEN = re.compile(
@@ -34,13 +34,13 @@ class Leaf(NamedTuple):
     def view(self, source: str) -> View:
         """Return the decoded text, with its way back to the source."""
         content = source[self.start : self.end]
-        view = unescaped(content) if self.kind != "number" else None
+        view = unescape(content) if self.kind != "number" else None
         if view is None:
             return View(content, range(self.start, self.end + 1))
         return View(view.text, [self.start + offset for offset in view.offsets])
 
 
-class _Frame:
+class _Container:
     """An object or array that is open at the reader's position, with the key or index reached."""
 
     def __init__(self, is_object: bool, path: Path) -> None:
@@ -53,7 +53,7 @@ class _Frame:
 def read_json(source: str, start: int = 0, end: int | None = None) -> tuple[list[Leaf], int]:
     """Return the leaves of the JSON text in ``source[start:end]``, and where the JSON ended."""
     stop = len(source) if end is None else end
-    frames: list[_Frame] = []
+    frames: list[_Container] = []
     leaves: list[Leaf] = []
     position = start
     while position < stop:
@@ -64,15 +64,15 @@ def read_json(source: str, start: int = 0, end: int | None = None) -> tuple[list
             break
         position = match.end()
         if match["mark"]:
-            _mark(match["mark"], frames)
+            _apply_mark(match["mark"], frames)
         elif match["string"] or match["number"]:
-            leaves.append(_leaf(match, frames))
+            leaves.append(_make_leaf(match, frames))
     return leaves, position
 
 
-def _mark(mark: str, frames: list[_Frame]) -> None:
+def _apply_mark(mark: str, frames: list[_Container]) -> None:
     if mark in "{[":
-        frames.append(_Frame(mark == "{", _path(frames)))
+        frames.append(_Container(mark == "{", _path(frames)))
     elif mark in "}]":
         if frames:
             frames.pop()
@@ -85,7 +85,7 @@ def _mark(mark: str, frames: list[_Frame]) -> None:
         frames[-1].at_key = False
 
 
-def _leaf(match: re.Match[str], frames: list[_Frame]) -> Leaf:
+def _make_leaf(match: re.Match[str], frames: list[_Container]) -> Leaf:
     if match["number"]:
         return Leaf("number", *match.span(), _path(frames))
     start, end = match.start() + 1, match.end()
@@ -102,7 +102,7 @@ def _is_open(string: str) -> bool:
     return (len(string) - 1 - len(string[:-1].rstrip("\\"))) % 2 == 1
 
 
-def _path(frames: list[_Frame]) -> Path:
+def _path(frames: list[_Container]) -> Path:
     if not frames:
         return ()
     return (*frames[-1].path, frames[-1].part)

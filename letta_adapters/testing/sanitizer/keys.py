@@ -115,7 +115,7 @@ _LEAST = 20
 _PRINTABLE = re.compile(rb"[\t\n\r\x20-\x7e]+")
 
 
-def made_up(text: str) -> Iterator[tuple[int, int]]:
+def find_generated(text: str) -> Iterator[tuple[int, int]]:
     """Yield the spans of ``text`` with runs of letters that no person typed."""
     for match in _RUN.finditer(text):
         if _is_random(match[0]) and not _KNOWN.search(match[0]):

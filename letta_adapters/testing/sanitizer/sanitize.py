@@ -32,12 +32,12 @@ from letta_adapters.testing.cassette import (
     Interaction,
     RecordedRequest,
     RecordedResponse,
-    connections,
+    group_connections,
     is_frame,
     split_events,
 )
-from letta_adapters.testing.sanitizer.bodies import Streams, charset_of, clean_body, unpacked
-from letta_adapters.testing.sanitizer.dates import DateFinder, Place, times_in, today
+from letta_adapters.testing.sanitizer.bodies import Streams, clean_body, detect_charset, unpack
+from letta_adapters.testing.sanitizer.dates import DateFinder, Place, find_times, get_today
 from letta_adapters.testing.sanitizer.finder import Finder
 from letta_adapters.testing.sanitizer.ids import IdMap
 from letta_adapters.testing.sanitizer.json_text import read_json
@@ -115,8 +115,8 @@ def sanitize(
             in request headers and under sensitive keys.
     """
     used = rules or SanitizeRules()
-    known = _known(used, secrets)
-    times = _times_asked(cassette)
+    known = _learn_known(used, secrets)
+    times = _find_times_asked(cassette)
     for _ in range(_MAX_ROUNDS):
         before, cassette = cassette, _round(cassette, used, known, times)
         if cassette == before:
@@ -133,8 +133,8 @@ class RequestCleaner:
 
     def __init__(self, rules: SanitizeRules | None = None, secrets: Iterable[str] = ()) -> None:
         self._rules = rules or SanitizeRules()
-        dates = DateFinder([today()])
-        self._finder = Finder(_known(self._rules, secrets), dates, **_of_user(self._rules))
+        dates = DateFinder([get_today()])
+        self._finder = Finder(_learn_known(self._rules, secrets), dates, **_take_given(self._rules))
 
     def __call__(self, request: RecordedRequest) -> RecordedRequest:
         """Return the request with path, query and body cleaned."""
@@ -142,11 +142,11 @@ class RequestCleaner:
         return _Writer(self._finder, self._rules).request(request)
 
 
-def _of_user(rules: SanitizeRules) -> dict[str, Any]:
+def _take_given(rules: SanitizeRules) -> dict[str, Any]:
     return {"hosts": rules.hosts, "keep": rules.keep, "patterns": rules.patterns}
 
 
-def _known(rules: SanitizeRules, secrets: Iterable[str]) -> Secrets:
+def _learn_known(rules: SanitizeRules, secrets: Iterable[str]) -> Secrets:
     known = Secrets()
     known.learn_environment(rules.environment)
     for secret in secrets:
@@ -160,11 +160,11 @@ def _round(
     for interaction in cassette:
         _learn_request(secrets, interaction.request)
         secrets.learn_headers(interaction.response.headers)
-    for stream in _streams(cassette):
+    for stream in _join_streams(cassette):
         _learn_body(secrets, stream.body, is_sse=stream.is_sse)
-    ids, dates, origins = IdMap(), DateFinder(), _origins(cassette, rules)
+    ids, dates, origins = IdMap(), DateFinder(), _map_origins(cassette, rules)
     # This pass only learns: ids are noted and dates collected, and what it writes is thrown away.
-    reader = Finder(secrets, dates, _noting(ids), origins=origins, **_of_user(rules))
+    reader = Finder(secrets, dates, _make_note(ids), origins=origins, **_take_given(rules))
     _Writer(reader, rules).cassette(cassette)
     for item in cassette:
         # The `date` header is not kept, but it says best when the recording was made.
@@ -173,19 +173,19 @@ def _round(
     # Answers may repeat a time that the test asked about, and keep it. In requests every time of
     # the recording's days is replaced.
     asked, answered = (
-        Finder(secrets, found, ids.get, ids.get_cut, origins, **_of_user(rules))
+        Finder(secrets, found, ids.get, ids.get_cut, origins, **_take_given(rules))
         for found in (DateFinder(dates.seen), DateFinder(dates.seen, times))
     )
     return _Writer(asked, rules, answered).cassette(cassette)
 
 
-def _times_asked(cassette: Cassette) -> frozenset[str]:
+def _find_times_asked(cassette: Cassette) -> frozenset[str]:
     # A test asserts on answers. So a time that it asked about stays in them, even today's date.
-    texts = (_readable(item.request).decode("utf-8", "ignore") for item in cassette)
-    return frozenset(time for text in texts for time in times_in(text))
+    texts = (_decode_body(item.request).decode("utf-8", "ignore") for item in cassette)
+    return frozenset(time for text in texts for time in find_times(text))
 
 
-def _noting(ids: IdMap) -> Callable[[str], str]:
+def _make_note(ids: IdMap) -> Callable[[str], str]:
     def note(token: str) -> str:
         ids.see(token)
         return token
@@ -209,7 +209,7 @@ class _Stream:
 
     @property
     def body(self) -> bytes:
-        return _SEAM.join(_readable(item) for _, item in self.items)
+        return _SEAM.join(_decode_body(item) for _, item in self.items)
 
     def apart(self, body: bytes) -> dict[int, bytes]:
         """Return the parts of the joined ``body``, by the number of their interaction."""
@@ -217,12 +217,12 @@ class _Stream:
         return {number: part for (number, _), part in zip(self.items, parts, strict=True)}
 
 
-def _streams(cassette: Cassette) -> list[_Stream]:
+def _join_streams(cassette: Cassette) -> list[_Stream]:
     items = cassette.interactions
     alone = [[number] for number, item in enumerate(items) if not is_frame(item)]
     return [
         _Stream([(number, items[number].response) for number in group])
-        for group in (*alone, *connections(items))
+        for group in (*alone, *group_connections(items))
     ]
 
 
@@ -236,7 +236,7 @@ class _Writer:
 
     def cassette(self, cassette: Cassette) -> Cassette:
         bodies: dict[int, bytes] = {}
-        for stream in _streams(cassette):
+        for stream in _join_streams(cassette):
             finder = self.answers or self.finder
             bodies |= stream.apart(clean_body(stream.body, stream.is_sse, finder))
         return Cassette(
@@ -254,7 +254,7 @@ class _Writer:
             method=request.method,
             uri=self._uri(request.uri, Place.REQUEST),
             headers=headers,
-            body=clean_body(_readable(request), False, self.finder, Place.REQUEST),
+            body=clean_body(_decode_body(request), False, self.finder, Place.REQUEST),
         )
 
     def response(self, response: RecordedResponse, body: bytes) -> RecordedResponse:
@@ -266,7 +266,7 @@ class _Writer:
             reason=self.finder.clean(response.reason),
             headers=headers,
             body=body,
-            timing=_timing(response, body),
+            timing=_fit_timing(response, body),
             error=error,
         )
 
@@ -292,9 +292,9 @@ class _Writer:
         return origin + self.finder.clean(uri[len(origin) :], place)
 
 
-def _readable(message: RecordedRequest | RecordedResponse) -> bytes:
+def _decode_body(message: RecordedRequest | RecordedResponse) -> bytes:
     """Return the body, unpacked, with a multipart boundary that is always the same."""
-    body = unpacked(message.body, message.header("content-encoding"))
+    body = unpack(message.body, message.header("content-encoding"))
     boundary = MULTIPART_BOUNDARY.search(message.header("content-type"))
     if boundary is None:
         return body
@@ -302,7 +302,7 @@ def _readable(message: RecordedRequest | RecordedResponse) -> bytes:
     return body.replace(f"--{boundary[1]}".encode(), f"--{BOUNDARY}".encode())
 
 
-def _timing(response: RecordedResponse, body: bytes) -> tuple[tuple[int, int], ...] | None:
+def _fit_timing(response: RecordedResponse, body: bytes) -> tuple[tuple[int, int], ...] | None:
     if response.timing is None:
         return None
     sizes = [len(event) for event in split_events(response.body)]
@@ -315,7 +315,7 @@ def _timing(response: RecordedResponse, body: bytes) -> tuple[tuple[int, int], .
     return tuple((delay, len(event)) for delay, event in zip(delays, events, strict=True))
 
 
-def _origins(cassette: Cassette, rules: SanitizeRules) -> dict[str, str]:
+def _map_origins(cassette: Cassette, rules: SanitizeRules) -> dict[str, str]:
     known = [rules.base_url.rstrip("/")] if rules.base_url else []
     for interaction in cassette:
         parts = urlsplit(interaction.request.uri)
@@ -340,11 +340,11 @@ def _learn_request(secrets: Secrets, request: RecordedRequest) -> None:
     for name, value in parse_qsl(parts.query):
         if is_sensitive((name,)):
             secrets.add(value)
-    _learn_body(secrets, _readable(request), is_sse=False)
+    _learn_body(secrets, _decode_body(request), is_sse=False)
 
 
 def _learn_body(secrets: Secrets, body: bytes, *, is_sse: bool) -> None:
-    text = body.decode(charset_of(body) or "utf-8", "replace")
+    text = body.decode(detect_charset(body) or "utf-8", "replace")
     if not is_sse:
         secrets.learn_text(text)
         return

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from letta_adapters.testing.sanitizer.edits import Edit, fitting
+from letta_adapters.testing.sanitizer.edits import Edit, fill
 from letta_adapters.testing.sanitizer.patterns import (
     ENV_SECRET,
     HARMLESS_VALUE,
@@ -90,18 +90,18 @@ class Secrets:
             start = text.find(needle)
             while start >= 0:
                 end = start + len(needle)
-                yield fitting(start, end, 0) if same_length else Edit(start, end, REDACTED, 0)
+                yield fill(start, end, 0) if same_length else Edit(start, end, REDACTED, 0)
                 start = text.find(needle, end)
         # A log or a stream may cut a secret anywhere, and even a part of one must not stay.
         for head, needles in self._heads.items():
             for start in _occurrences(text, head):
                 end = start + max(_common_head(text, start, needle) for needle in needles)
-                yield fitting(start, end, 1)
+                yield fill(start, end, 1)
         for tail, needles in self._tails.items():
             for place in _occurrences(text, tail):
                 end = place + len(tail)
                 start = end - max(_common_tail(text, end, needle) for needle in needles)
-                yield fitting(start, end, 1)
+                yield fill(start, end, 1)
         yield from self._cut_edits(text)
 
     def _may_hold(self, text: str) -> bool:
@@ -123,7 +123,7 @@ class Secrets:
             if start >= 0 and value.startswith(text[start:]):
                 # Lowest in precedence: the text that ends here may be complete, and known by its
                 # form.
-                yield fitting(start, len(text), 9)
+                yield fill(start, len(text), 9)
 
     def learn_environment(self, environment: Mapping[str, str] | None = None) -> None:
         """Learn the secrets in environment variables, except plain words.

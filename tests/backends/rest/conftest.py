@@ -9,7 +9,7 @@ import pytest
 
 from letta_adapters import AsyncLettaClient, Rest
 from letta_adapters.testing import LettaCassette
-from letta_adapters.testing.live.faces import sync_client
+from letta_adapters.testing.live.faces import make_sync_client
 
 MODEL = "openai-proxy/scripted"
 
@@ -28,7 +28,7 @@ async def new_client(
             "settle_timeout": 5.0,
         }
         rest = Rest(**(given | options))
-        cls = AsyncLettaClient if request.param == "async" else sync_client
+        cls = AsyncLettaClient if request.param == "async" else make_sync_client
         http_client = letta_cassette.http_client()
         client = cls(rest, http_client=http_client)
         made.append((client, http_client))

@@ -26,7 +26,7 @@ from letta_adapters.testing import (
     use_letta_vcr,
 )
 from letta_adapters.testing.cassette import RecordedRequest
-from letta_adapters.testing.recording.vcr import matchers
+from letta_adapters.testing.recording.vcr import make_matchers
 from letta_adapters.testing.sanitizer.sanitize import RequestCleaner
 from tests.testing._loopback import Exchange, Loopback
 
@@ -163,7 +163,7 @@ def test_matchers_say_what_differs() -> None:
         headers = {"content-type": "application/json"}
         return vcrpy.request.Request("POST", uri, json.dumps(body).encode(), headers)
 
-    one = matchers()
+    one = make_matchers()
     zero = "00000000-9c9d-4000-a000-000000000100"
     one["path"](request(f"http://a.test/agent-{UUID}"), request(f"http://b.test/agent-{zero}"))
     with pytest.raises(AssertionError, match="path: '/x' was asked, '/y' is recorded"):
@@ -191,7 +191,7 @@ def test_every_request_is_cleaned_once_however_often_it_is_compared(
         return clean(self, request)
 
     monkeypatch.setattr(RequestCleaner, "__call__", counting)
-    same_body = matchers()["letta_body"]
+    same_body = make_matchers()["letta_body"]
     typed = {"content-type": "application/json"}
     requests = [
         vcrpy.request.Request("POST", "http://letta.test/x", json.dumps({"n": number}), typed)

@@ -31,7 +31,7 @@ from letta_adapters.testing import (
     Reply,
     ToolUse,
 )
-from letta_adapters.testing.live.faces import sync_client
+from letta_adapters.testing.live.faces import make_sync_client
 from letta_adapters.testing.recording.websocket import WebSocketPlayer
 from tests.backends.app_server._server import MODEL
 
@@ -163,7 +163,7 @@ async def test_it_replays_through_the_sync_client(
     recording: Cassette, letta_cassette: LettaCassette
 ) -> None:
     player = WebSocketPlayer(recording)
-    results = await replayed(player, sync_client(letta_cassette.app_server))
+    results = await replayed(player, make_sync_client(letta_cassette.app_server))
     player.assert_all_played()
     assert [r.result for r in results[:3]] == ["One two three.", "It is made.", "Three."]
     assert results[3].error_code == "cancelled"

@@ -17,7 +17,11 @@ import pytest
 from letta_adapters import AsyncLettaClient
 from letta_adapters.testing import Cassette, CassetteMissError, LettaCassette, Reply, save_cassette
 from letta_adapters.testing.recording.save import RehearsalError
-from letta_adapters.testing.recording.websocket import Talk, WebSocketPlayer, WebSocketRecorder
+from letta_adapters.testing.recording.websocket import (
+    ConnectionRecording,
+    WebSocketPlayer,
+    WebSocketRecorder,
+)
 from tests.backends.app_server._server import MODEL
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -93,7 +97,9 @@ async def test_what_was_not_recorded_is_no_answer(
         player.assert_all_played()
 
 
-def conversation(number: int, talk: Talk, answer: str, follow: str) -> list[Callable[[], None]]:
+def conversation(
+    number: int, talk: ConnectionRecording, answer: str, follow: str
+) -> list[Callable[[], None]]:
     """What is said in one of two conversations, step by step."""
     runtime = {"agent_id": "agent-local-1", "conversation_id": f"local-conv-{number}"}
 
