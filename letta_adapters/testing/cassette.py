@@ -231,6 +231,7 @@ def list_headers(headers: Any) -> Headers:
     """Return vcrpy's header mapping (``{name: [values]}`` or ``{name: value}``) as pairs."""
     pairs: list[tuple[str, str]] = []
     for name, values in dict(headers or {}).items():
+        # A header may come more than once (`set-cookie`), and vcrpy writes either form.
         several = [values] if isinstance(values, (str, bytes)) else values
         pairs.extend((str(name), as_bytes(value).decode()) for value in several)
     return tuple(pairs)
@@ -244,6 +245,7 @@ def as_bytes(body: Any) -> bytes:
         return body.encode("utf-8")
     if hasattr(body, "read"):
         return as_bytes(body.read())
+    # Before iterables: bytes are one, too, of numbers.
     if isinstance(body, (bytes, bytearray, memoryview)):
         return bytes(body)
     if isinstance(body, Iterable) and not isinstance(body, Mapping):
@@ -321,6 +323,7 @@ def _write_body(key: str, body: bytes, indent: int) -> Iterator[str]:
     except UnicodeDecodeError:
         yield from _write_binary(key, body, indent)
         return
+    # A block keeps one line of the body on one line of the file: an event of a stream in a review.
     if text.strip() and _LITERAL.fullmatch(text):
         yield from _write_literal(key, text, indent)
     else:
@@ -359,6 +362,8 @@ def _write_scalar(text: str) -> str:
 def _quote(text: str, indent: int) -> str:
     # An escaped line break joins the source lines again. YAML drops the leading blanks of the next
     # line, so a blank that begins a line is escaped, too.
+    # Not as vcrpy writes it: that folds lines at blanks and escapes all that is not ASCII, and then
+    # nobody can search a recording, or read its diff.
     lines = [_NEEDS_ESCAPE.sub(_escape, line) for line in text.split("\n")]
     return '"' + ("\\n\\\n" + " " * (indent + 2)).join(lines) + '"'
 

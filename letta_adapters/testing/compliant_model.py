@@ -28,6 +28,7 @@ def comply(request: ModelRequest) -> Reply:
     """Return the reply to a request."""
     messages = request.messages
     if messages and messages[-1].get("role") == "tool":
+        # The step after a tool call: the suites look for the tool's result in the answer.
         return request.echo()
     text = _REMINDER.sub("", request.last_user_text).strip()
     tool = _choose_tool(request, text)

@@ -109,6 +109,8 @@ class FakeLetta:
         return httpx.Response(status, json=answer)
 
     def _plain(self, method: str, path: str, query: dict[str, str], body: Any) -> _Answer:
+        # One table for all routes, so that what the fake speaks can be read in one place. A route
+        # that is not there is told, not guessed: a test must not pass by an empty answer.
         for verb, pattern, handler in _ROUTES:
             found = re.fullmatch(pattern, path)
             if verb == method and found:
@@ -117,6 +119,7 @@ class FakeLetta:
 
     def _id(self, kind: str) -> str:
         self._count += 1
+        # Counted, so that a test sees the same ids in every run.
         return f"{kind}-{self._count:08d}-{self._number:04x}-4000-a000-000000000000"
 
     def _create_agent(self, _: Any, __: Any, body: Mapping[str, Any]) -> _Answer:
@@ -133,6 +136,7 @@ class FakeLetta:
         agent = self._agents.get(ids[0])
         if agent is None:
             return 404, {"detail": f"Agent {ids[0]} not found"}
+        # One handler serves GET and PATCH: without a body nothing changes.
         agent |= body
         return 200, agent
 
@@ -167,6 +171,7 @@ class FakeLetta:
     def _list_messages(self, ids: Sequence[str], query: Mapping[str, str], __: Any) -> _Answer:
         items = self._messages.get(_place(ids[0], query))
         if items is None:
+            # The default conversation of an agent exists from the beginning, with nothing in it.
             return (200, []) if ids[0] == "default" else (404, {"detail": "not found"})
         listed = list(reversed(items)) if query.get("order", "desc") == "desc" else list(items)
         cursor = query.get("before") or query.get("after")
@@ -197,6 +202,8 @@ class FakeLetta:
             if waiting and not answers:
                 return httpx.Response(409, json=_PENDING)
             self.requests.append(body)
+            # All of a turn is made while the lock is held, and sent after it: turns of several
+            # conversations may stream at once, and what each of them stored stays in order.
             run = self._id("run")
             events = [*self._take(items, body["messages"], waiting, run)]
             reply = Reply()
@@ -204,6 +211,8 @@ class FakeLetta:
                 # Taking the answers to the calls was the one step that was allowed.
                 events.append({"message_type": "stop_reason", "stop_reason": "max_steps"})
             else:
+                # A request of answers to tool calls says nothing, so the user's last message still
+                # decides which reply fits.
                 reply = self._next(" ".join(self.said[-1:]))
                 events += self._say(items, reply, run, stream=bool(body.get("stream_tokens")))
         return httpx.Response(
@@ -211,6 +220,7 @@ class FakeLetta:
         )
 
     def _next(self, text: str) -> Reply:
+        # The first that fits, not the first: parallel conversations ask in an order that is chance.
         for at, reply in enumerate(self._replies):
             if reply.when is None or reply.when in text:
                 return reply if reply.repeat else self._replies.pop(at)
@@ -256,6 +266,8 @@ class FakeLetta:
             thought = "".join(tokens(reply.reasoning))
             stored.append(self._item("reasoning_message", run, reasoning=thought, source="fake"))
             events += _pieces(stored[-1], "reasoning", reply.reasoning if stream else thought)
+        # Stored whole and streamed in pieces, as a server does: who lists the messages later sees
+        # none of the pieces.
         # An empty answer is a message, too, but tool calls alone come without one.
         if reply.text or not reply.tool_calls:
             text = "".join(tokens(reply.text))
@@ -381,6 +393,7 @@ def _failure(reply: Reply, run: str) -> dict[str, Any]:
 
 
 async def _sse(events: Sequence[Mapping[str, Any]], reply: Reply) -> AsyncIterator[bytes]:
+    # The answer has begun by now (the status is sent), so a delay looks like a model that thinks.
     await asyncio.sleep(reply.delay)
     for event in events:
         if event.get("message_type") in ("assistant_message", "reasoning_message"):

@@ -285,6 +285,7 @@ def scan_text(
     starts = [number for number, line in enumerate(lines, 1) if line.startswith("- request:")]
     items = _read_interactions(text) if starts else []
     numbered = list(zip(starts, items, strict=False))
+    # A time that a request asked about may come back in any answer, so all requests are read first.
     scan.asked = _find_times_asked(items)
     for number, item in numbered:
         scan.interaction(number, item)
@@ -357,6 +358,7 @@ def _read_all_ways(text: str, depth: int = 0) -> Iterator[str]:
         yield from _read_all_ways(re.sub(r"\\(u[0-9a-fA-F]{4}|.)", _unescape, text), depth + 1)
     if "%" in text and (plain := unquote(text)) != text:
         yield from _read_all_ways(plain, depth + 1)
+    # Shorter runs hold less than twelve bytes, and most words are such runs.
     for token in re.findall(r"[\w+/-]{16,}", text):
         # A text within a longer run of base64 letters may begin at any of four places.
         for shift in range(4):
@@ -467,6 +469,8 @@ def _is_telling(path: tuple[str, ...]) -> bool:
 
 
 def _compile_machine_names() -> re.Pattern[str] | None:
+    # The machine that records, not the one in the recording: it is whoever runs this whose name
+    # would be published.
     names = {socket.gethostname(), socket.gethostname().split(".")[0], Path.home().name}
     with contextlib.suppress(KeyError, OSError):  # a user without a name
         names.add(getpass.getuser())

@@ -43,6 +43,8 @@ class LocalLetta:
         vision: bool = True,
     ) -> None:
         self.model = ScriptedModel(respond=respond, models=tuple(models), vision=vision)
+        # Never the state directory of whoever runs the tests. A file that a runtime still writes
+        # while it ends must not fail the test, hence the ignored errors.
         self._home = tempfile.TemporaryDirectory(
             prefix="letta-adapters-test-", ignore_cleanup_errors=True
         )

@@ -205,6 +205,8 @@ def reply_from_json(data: object) -> Reply:
         raise TypeError(f"a reply is a string or an object, not {type(data).__name__}")
     fields = dict(data)
     fields["tool_calls"] = tuple(ToolUse(**call) for call in fields.get("tool_calls") or ())
+    # Each part is built by its class, which refuses a field that it does not know: a misspelt
+    # script must fail when it is given, not when it is used.
     for name, kind in (("usage", Usage), ("error", ModelError)):
         if fields.get(name) is not None:
             fields[name] = kind(**fields[name])
@@ -213,6 +215,7 @@ def reply_from_json(data: object) -> Reply:
 
 def tokens(text: str | Sequence[str]) -> list[str]:
     """Return the deltas of ``text``: word tokens of a str, which join to it, or the sequence."""
+    # Blanks go with the word before them, so that no delta is empty and nothing is lost.
     return re.findall(r"\s*\S+\s*|\s+", text) if isinstance(text, str) else list(text)
 
 

@@ -116,6 +116,8 @@ class ScriptedModel:
 
     def script(self, *replies: Reply | str) -> None:
         """Replace the queue; tool-call ids count from ``call_1`` again."""
+        # The queue is replaced and not extended: what an earlier script left over would answer the
+        # wrong question.
         queue = [Reply(reply) if isinstance(reply, str) else reply for reply in replies]
         with self._lock:
             self._queue = queue
@@ -150,6 +152,8 @@ class ScriptedModel:
         server, self._server = self._server, None
         if server is None:
             return
+        # A reply that waits for its delay would hold its thread; now it ends with an error of its
+        # own.
         self._stopping.set()
         # New connections end first, so that none can come after the others were dropped.
         server.shutdown()
@@ -206,6 +210,7 @@ class ScriptedModel:
 
     def _next_id(self) -> str:
         """Return the next deterministic tool-call id. The lock must be held."""
+        # Counted, not random: a recording of the same script is the same text.
         self._calls += 1
         return f"call_{self._calls}"
 
@@ -232,6 +237,7 @@ class _Server(ThreadingHTTPServer):
 
     def shutdown_request(self, request: Any) -> None:
         with self._open_lock:
+            # Forgotten before it is closed: stop() must not shut a socket down that is gone.
             self._open.discard(request)
         super().shutdown_request(request)
 
@@ -339,6 +345,8 @@ class _Handler(BaseHTTPRequestHandler):
         # Chunked, because only then can a reader tell a dropped connection from the end.
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
+        # The connection is dropped between two deltas, so that a reader has whole events and no
+        # end.
         for sent, chunk in enumerate(chunks):
             if sent == reply.break_after:
                 self._drop()
@@ -350,6 +358,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _event(self, data: str) -> None:
         """Send one server-sent event in one HTTP chunk."""
+        # One write for both: two would be two packets, and the reader would see half an event.
         event = f"data: {data}\n\n".encode()
         self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
 

@@ -47,6 +47,7 @@ def open_session(client: Any, agent_id: str, conversation_id: str | None, **opti
 async def session_init(client: Any, agent_id: str, conversation_id: str | None) -> None:
     """Check contract 1: opening a session gives its ids, model and tools."""
     session = open_session(client, agent_id, conversation_id)
+    # Before it is opened a session has asked nothing, so it knows nothing.
     assert (session.agent_id, session.conversation_id, session.session_id) == (None, None, None)
     async with session:
         init = await session.initialize()
@@ -71,6 +72,7 @@ async def send_and_stream(
         await session.send("Say in four words that contracts hold.")
         messages = [message async for message in session.stream()]
     results = [m for m in messages if isinstance(m, ResultMessage)]
+    # Exactly one result, and nothing after it: readers stop there.
     assert results == messages[-1:]
     result = results[0]
     assert result.success, result
@@ -110,6 +112,7 @@ async def backfill_and_pages(
         older = await session.list_messages(before=page.next_before, limit=2)
         ids = {m["id"] for m in page.messages}
         assert ids.isdisjoint(m["id"] for m in older.messages)
+        # The order is checked by what was said: ids do not tell which message is the newer one.
         recent = [
             m for m in (page.messages + older.messages) if m["message_type"] == "user_message"
         ]
@@ -161,6 +164,7 @@ async def tool_lifecycle(
     assert "language" in call.tool_input
     assert returned.tool_call_id == call.tool_call_id
     assert (returned.is_error, SECRET in returned.content) == (False, True)
+    # A user interface that shows a result before its call would have nowhere to put it.
     assert messages.index(call) < messages.index(returned)
     result = messages[-1]
     assert isinstance(result, ResultMessage)

@@ -62,10 +62,12 @@ class AsyncProxy:
         # Resources have blocking methods of their own.
         if name in ("agents", "conversations", "models"):
             return AsyncProxy(value)
+        # Ids, names and options are no calls: they are read where they are.
         if not inspect.ismethod(value):
             return value
         if name == "stream":
             return lambda: _Stream(value())
+        # These two only make an object; what blocks comes when it is entered.
         if name in ("create_session", "resume_session"):
             return lambda *args, **kwargs: AsyncProxy(value(*args, **kwargs))
         return self._threaded(value)

@@ -69,6 +69,7 @@ async def agent(client: Any) -> AsyncIterator[str]:
     if given := os.environ.get("LETTA_AGENT_ID"):
         yield given
         return
+    # Without a given agent one is made, and deleted at the end: a live server is somebody's.
     model = os.environ.get("LETTA_MODEL")
     if model is None and os.environ.get("LETTA_RIG_MODEL"):
         # The handle that the rig's server gives to its scripted model.

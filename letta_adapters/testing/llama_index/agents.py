@@ -132,6 +132,7 @@ class AgentConformance:
         subject.script("One.")
         output, _ = await run(subject.make(), "count")
         raw = output.raw if isinstance(output.raw, dict) else {}
+        # The scripted model's usage if a script names none.
         assert (raw.get("usage") or {}).get("total_tokens") == 120
 
     async def test_local_tools_run_in_the_workflow(self, subject: AgentSubject) -> None:
@@ -216,6 +217,8 @@ class AgentConformance:
         ctx = Context(agent)
         with _old_fields():
             await run(agent, "one", ctx)
+            # By way of JSON text, as a database would keep it: an object that survives as a
+            # reference would hide what is not stored.
             stored = json.dumps(ctx.to_dict(serializer=JsonSerializer()))
             again = subject.make(name="ada")
             resumed = Context.from_dict(again, json.loads(stored), serializer=JsonSerializer())
@@ -237,6 +240,7 @@ class AgentConformance:
         """Check that two contexts of one agent are two conversations."""
         subject.script("First.", "Second.")
         agent = subject.make()
+        # Both contexts are of one agent object, which must keep nothing of the first.
         await run(agent, "one", Context(agent))
         second, _ = await run(agent, "two", Context(agent))
         assert await subject.said(second) == ["two"]
@@ -265,6 +269,8 @@ class AgentConformance:
                 await run(agent, "two", ctx)
             output, _ = await run(agent, "three", ctx)
         assert str(output) == "Third."
+        # Some servers keep the message of a failed turn, others are sent it again with the next
+        # one. Either is right, as long as the agent read it once.
         said = " ".join(await subject.said(output))
         assert [said.count(word) for word in ("one", "two", "three")] == [1, 1, 1]
 
@@ -299,5 +305,6 @@ class AgentConformance:
         ended = [result for how, result in spans.named("stream_chat") if how == "end"]
         totals = [(getattr(r, "raw", None) or {}).get("usage", {}) for r in ended]
         assert [usage.get("total_tokens") for usage in totals] == [120, 120]
+        # A span that stays open leaks in every tracer, and shows as a call that never ended.
         assert spans.open_spans == {}
         assert len(events.named("LLMChatEndEvent")) == 2

@@ -114,6 +114,8 @@ class LLMConformance:
         if subject.secret is None:
             pytest.skip("the subject names no secret")
         llm = subject.make()
+        # All forms in which LlamaIndex stores or prints an LLM: its index store, its logs, its
+        # spans.
         for shown in (str(llm.to_dict()), llm.to_json(), repr(llm), str(llm.to_payload())):
             assert subject.secret not in shown
 
@@ -147,6 +149,8 @@ class LLMConformance:
             text += chunk.delta or ""
             assert (chunk.message.content or "") == text
         assert text == "One two."
+        # An LLM that waits for the whole answer and sends it in one piece would pass all of the
+        # above.
         assert len([chunk for chunk in chunks if chunk.delta]) > 1, "it came all at once"
 
     async def test_thoughts(self, subject: LLMSubject) -> None:
@@ -169,6 +173,7 @@ class LLMConformance:
             ChatMessage(role=MessageRole.ASSISTANT, content="First."),
             user("two"),
         ]
+        # A caller goes on with the list that it passed, so it must be as it was.
         kept = copy.deepcopy(history)
         assert (await subject.make().achat(history)).message.content == "Third."
         assert history == kept, "the caller's history was changed"
@@ -186,6 +191,7 @@ class LLMConformance:
         """Check that concurrent calls do not get each other's answers."""
         subject.script(*[Reply(f"Answer {n}.", when=f"question {n}") for n in range(3)])
         llm = subject.make()
+        # Each reply fits one question, so an answer that went to another caller shows.
         answers = await asyncio.gather(*(llm.acomplete(f"question {n}") for n in range(3)))
         assert [str(answer) for answer in answers] == [f"Answer {n}." for n in range(3)]
 
@@ -292,6 +298,7 @@ class LLMConformance:
         stream = await llm.astream_chat([user("hi")])
         async for _ in stream:
             break
+        # A loop that is left leaves the generator open until the garbage collector comes.
         await stream.aclose()
         (pair,) = debug.get_event_pairs(CBEventType.LLM)
         assert "exception" not in (pair[1].payload or {})
@@ -316,4 +323,6 @@ class LLMConformance:
         with pytest.raises(Exception, match="quota"):
             [_ async for _ in await llm.astream_chat([user("hi")])]
         pairs = debug.get_event_pairs(CBEventType.LLM)
+        # The stream's failure counts, too: it comes after the call has returned, where it is easily
+        # lost.
         assert ["exception" in (end.payload or {}) for _, end in pairs] == [True, True]

@@ -88,6 +88,7 @@ def watching() -> Iterator[tuple[Spans, Events]]:
             llm.complete("hi")
         assert spans.named("complete")
     """
+    # The root, since every module's dispatcher hands on to it what it reports.
     root: Any = get_dispatcher()
     spans, events = Spans(), Events()
     root.add_span_handler(spans)

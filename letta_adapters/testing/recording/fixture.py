@@ -302,6 +302,7 @@ class TransportCassette(LettaCassette):
             # Nothing new was asked, so the file stays as it is.
             if not transport.has_more and self._recorder is None:
                 return
+        # One file for both kinds of traffic: a test has one conversation, however it was carried.
         frames = self._recorder.cassette if self._recorder is not None else ()
         # Frames that were played are saved again with the extended HTTP part.
         if self._player is not None:
@@ -351,6 +352,8 @@ class VcrCassette(LettaCassette):
         super().__init__(path, spec, recording=recording, extending=extending)
         from letta_adapters.testing.recording.vcr import letta_vcr
 
+        # Recording anew is `once`, with the old file ignored: vcrpy's `all` would keep interactions
+        # that are not asked for any more.
         mode = "new_episodes" if extending else "once" if recording else "none"
         configured = letta_vcr(
             record_mode=mode,

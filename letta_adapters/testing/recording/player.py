@@ -231,6 +231,7 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         pause.check()
         if response is None:
             return _answer_fault(fault, request)
+        # A synchronous client cannot be kept waiting for ever: what it gave up on fails at once.
         player = _ResponsePlayer(self, response, request)
         player.check_begun()
         return player.answer()
@@ -301,6 +302,8 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         same = [entry for entry in self._entries if entry.key == key]
         if same:
             lines.append(f"  equal requests, all played already: {len(same)} ({same[-1].label})")
+        # The reader wants to know which recorded request was meant, and what differs: mostly one
+        # word of a prompt, or an id.
         near = sorted(
             (entry for entry in self._entries if entry.key != key),
             key=lambda entry: (-entry.key.score(key), entry.played, entry.number),
@@ -384,6 +387,7 @@ class _ResponsePlayer:
     def script(self) -> Iterator[tuple[float, bytes]]:
         """Yield (seconds to wait, chunk); if the body then ends in an error, ``final`` has it."""
         cut = self.cut
+        # A cut counts bytes of the body, so it may fall inside of a chunk, and of an event.
         offset = 0
         for chunk in self.chunks():
             piece = chunk if cut is None else chunk[: max(cut - offset, 0)]

@@ -92,6 +92,7 @@ class CassetteSaveError(AssertionError):
 
 
 def _write(text: str, target: Path) -> None:
+    # In the same folder: a file can only be moved in one step within one file system.
     beside = target.parent / f".letta-{uuid4().hex}.tmp"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -188,6 +189,8 @@ def _play(
     order: Sequence[int],
     rules: SanitizeRules | None,
 ) -> None:
+    # The raw requests are played, with the ids that the sanitizer wrote: so what it did to them is
+    # a part of what is rehearsed.
     numbered = _map_numbers(raw, clean)
     given: dict[str, str] = {}
     base = (rules.base_url if rules else None) or ""
@@ -257,6 +260,7 @@ def _reorder(items: Sequence[Interaction]) -> list[int]:
 
 def _find_predecessors(items: Sequence[Interaction]) -> list[set[int]]:
     """Return, for each interaction, the earlier ones that must come before it."""
+    # An id that is used must have been handed out: who introduced it comes first.
     introduced: dict[str, int] = {}
     waits: list[set[int]] = []
     kinds: list[tuple[object, list[str], str]] = []

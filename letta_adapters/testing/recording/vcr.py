@@ -103,6 +103,7 @@ class _Comparison:
         ours, theirs = self._take_part(live, what), self._take_part(recorded, what)
         if not ours.equals(theirs):
             raise AssertionError("\n".join(list_differences(ours.key, theirs.key)) or "ids differ")
+        # vcrpy asks for each recorded request alone, and takes the first that matches.
         # A placeholder would match, but another recorded request matches without one: that one is
         # meant.
         if ours.key != theirs.key and self._keys(live) in self._exact:
@@ -235,6 +236,7 @@ def use_letta_vcr(path: str | Path, **options: Any) -> Iterator[Any]:
     ``options`` are those of :func:`letta_vcr`. vcrpy patches httpx for the whole process: never
     nest two of these, or run two at the same time.
     """
+    # A new `VCR` for each block: its matchers remember the secrets they saw.
     with letta_vcr(**options).use_cassette(str(path)) as cassette:
         yield cassette
 

@@ -84,6 +84,7 @@ class _BaseConnector:
         return self
 
     def __exit__(self, *error: object) -> None:
+        # The innermost first: one recorder may be entered again inside of its own block.
         self._blocks.pop().close()
 
 
@@ -300,6 +301,8 @@ class WebSocketPlayer(_BaseConnector):
             CassetteMissError: There was no (further) one.
             ConnectionRefusedError: The network is cut off.
         """
+        # The network that broke stays away, or else a client's reconnecting would find the next
+        # recorded connection and play what never followed.
         if self.gone:
             raise ConnectionRefusedError(f"cut off: {url}")
         if not self._scenes:
@@ -311,6 +314,8 @@ class WebSocketPlayer(_BaseConnector):
 
     def missed(self, text: str) -> CassetteMissError:
         """Note an error and return it: the sender of the frame may swallow it."""
+        # A client maps whatever its socket raises to an error of its own, or tries again. The test
+        # must fail for the frame all the same.
         self.misses.append(CassetteMissError(text))
         return self.misses[-1]
 

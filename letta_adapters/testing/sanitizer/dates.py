@@ -85,12 +85,15 @@ class DateFinder:
         # A date without a time of day may be anything, so only the recording's own days count.
         if not match["clock"]:
             return day in self._days and (place is Place.REQUEST or str(day) not in self._asked)
+        # The constant day is what an earlier round wrote, and no day of the recording.
         if day != _CONSTANT_DAY:
             (self._stamped if place is Place.STAMP else self._told).add(day)
         if place is Place.STAMP:
             return True
         if place is Place.REQUEST:
             return day in self._days
+        # What is left was said by the server, whose clock is always volatile, or is an echo of the
+        # test, in which only the recording's own days are.
         return match[0] not in self._asked and (place is Place.SERVER or day in self._days)
 
 

@@ -67,6 +67,8 @@ def merge(edits: Iterable[Edit]) -> list[Edit]:
     """
     result: list[Edit] = []
     best: Edit | None = None
+    # Sorted by where they begin, an edit can overlap only the one before, which has grown over all
+    # that it met.
     for edit in sorted(edits, key=lambda e: (e.start, -e.end, e.rank)):
         if result and best is not None and edit.start < result[-1].end:
             # The edit that takes precedence gives the text for the whole overlap.
@@ -96,6 +98,7 @@ def spread(edit: Edit, ends: Sequence[int]) -> list[tuple[int, Edit]]:
     A replacement of equal length keeps every boundary. Any other goes into the first text as a
     whole, and the others lose their part of the span.
     """
+    # A client joins the texts again, so any of them may hold the replacement.
     first = bisect_right(ends, edit.start)
     pieces: list[tuple[int, Edit]] = []
     same = len(edit.text) == edit.end - edit.start

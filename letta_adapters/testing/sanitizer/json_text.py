@@ -54,6 +54,7 @@ def read_json(source: str, start: int = 0, end: int | None = None) -> tuple[list
     """Return the leaves of the JSON text in ``source[start:end]``, and where the JSON ended."""
     stop = len(source) if end is None else end
     frames: list[_Container] = []
+    # Not `json`: it gives values without their places, and refuses a body that breaks off.
     leaves: list[Leaf] = []
     position = start
     while position < stop:
