@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from letta_adapters import AsyncLettaClient, Rest
-from letta_adapters._utils.waiting import ended, within
+from letta_adapters._utils.tasks import ended, within
 
 
 async def test_what_comes_in_time_is_returned() -> None:

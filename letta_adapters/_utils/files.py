@@ -1,24 +1,35 @@
 """Files of this package on this machine, each written whole and readable by this user alone.
 
-Several processes may read and write them at once.
+Several processes may read and write them at once. A write that fails is a typed error, which says
+whether the disk is full.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sys
+import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from letta_adapters._utils.disk import disk_error
-from letta_adapters.errors import LettaError, LettaTimeoutError
+from letta_adapters.errors import (
+    ConfigurationError,
+    DiskFullError,
+    LettaError,
+    LettaTimeoutError,
+)
 
 _POLL_SECONDS: Final = 0.02
+# No space, no quota, or a limit of this process on the size of files.
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# The bytes that a small write needs.
+_SMALL: Final = 64 * 1024
 
 
 def make_private_folder(folder: Path) -> None:
@@ -31,7 +42,7 @@ def make_private_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise _unusable(folder, error) from error
+        raise disk_error(error, folder) from error
 
 
 def write_private(path: Path, text: str) -> None:
@@ -53,7 +64,7 @@ def write_private(path: Path, text: str) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        raise _unusable(path, error) from error
+        raise disk_error(error, path) from error
 
 
 def is_ours_alone(path: Path) -> bool:
@@ -84,7 +95,7 @@ async def locked(path: Path, seconds: float) -> AsyncIterator[None]:
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise _unusable(path, error) from error
+        raise disk_error(error, path) from error
     try:
         # Asked again and again: a wait in the system would block the event loop.
         while not _try(fd, path):
@@ -107,11 +118,7 @@ def _try(fd: int, path: Path) -> bool:
     try:
         return _lock(fd)
     except OSError as error:  # a file system without locks
-        raise _unusable(path, error) from error
-
-
-def _unusable(path: Path, error: OSError) -> LettaError:
-    return disk_error(error, path)
+        raise disk_error(error, path) from error
 
 
 if sys.platform == "win32":
@@ -141,3 +148,36 @@ else:
     def _unlock(fd: int) -> None:
         # Not left to close(): a child that was forked meanwhile has the same open file.
         fcntl.flock(fd, fcntl.LOCK_UN)
+
+
+def disk_error(error: OSError, where: Path) -> LettaError:
+    """Return the typed error for a write in the directory ``where`` that failed."""
+    said = error.strerror or str(error)
+    if error.errno in _FULL:
+        return DiskFullError(f"The disk that holds {where} is full ({said}).", accepted=False)
+    return ConfigurationError(
+        f"{where} cannot be used ({said}).",
+        hint="Make it writable, or use another Local(data_dir=...).",
+    )
+
+
+@contextmanager
+def writing(where: Path) -> Iterator[None]:
+    """Turn an OSError of a write in the directory ``where`` into a typed error."""
+    try:
+        yield
+    except LettaError:  # some of them are OSErrors as well
+        raise
+    except OSError as error:
+        raise disk_error(error, where) from error
+
+
+def is_full(where: Path) -> bool:
+    """Return whether a small file does not fit into the directory ``where``."""
+    try:
+        # By writing one: free space that the system reports may be reserved, or beyond a quota.
+        with tempfile.TemporaryFile(dir=where) as file:
+            file.write(b"\0" * _SMALL)
+    except OSError as error:
+        return error.errno in _FULL
+    return False

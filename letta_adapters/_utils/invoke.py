@@ -1,5 +1,8 @@
 """Run the user's code (tools, permission callbacks) without ever blocking the event loop.
 
+What it raises is shown to the developer: the model reads one sentence of it, and the line that
+failed is for whoever wrote the code.
+
 A worker here is a thread of its own, not one of ``asyncio.to_thread``'s pool: that pool has a few
 workers per process, so tools which themselves talk to agents with tools would wait for each other
 for ever, and one stuck function would keep ``asyncio.run()`` from returning. A daemon thread costs
@@ -12,13 +15,19 @@ import asyncio
 import contextvars
 import functools
 import inspect
+import logging
 import threading
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
 #: Seconds a cancelled or timed-out coroutine gets to run its ``finally`` blocks.
 UNWIND_SECONDS = 1.0
+# The characters of a traceback that are kept: the end, which names the line.
+_MAX_CHARS = 20_000
+
+_log = logging.getLogger("letta_adapters.tools")
 
 
 def is_async_callable(fn: Callable[..., Any]) -> bool:
@@ -142,3 +151,14 @@ async def _in_own_loop(fn: Callable[..., Any], kwargs: Mapping[str, Any]) -> Any
             if is_async_callable(fn):
                 await asyncio.wait({future}, timeout=UNWIND_SECONDS)
         raise
+
+
+def report_raised(what: str, error: BaseException) -> str:
+    """Log an exception of the user's code with its traceback, and return the traceback as text.
+
+    Args:
+        what: The code that raised it, for the log's first line (``"The tool 'lookup'"``).
+        error: The exception.
+    """
+    _log.warning("%s raised %s.", what, type(error).__name__, exc_info=error)
+    return "".join(traceback.format_exception(error))[-_MAX_CHARS:]

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from inspect import isawaitable
 from typing import Any, Protocol, runtime_checkable
 
-from letta_adapters._utils.waiting import within
+from letta_adapters._utils.tasks import within
 from letta_adapters.errors import ConfigurationError, InvalidInputError
 
 

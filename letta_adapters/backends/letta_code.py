@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
-from letta_adapters._utils.disk import disk_error
+from letta_adapters._utils.files import disk_error
 from letta_adapters.backends.app_server.backend import AppServerBackend
 from letta_adapters.backends.app_server.connection import Endpoint, no_space
 from letta_adapters.backends.app_server.server import Elsewhere, Setup, Timeouts

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
-from letta_adapters._utils.loops import running_loop, running_task
+from letta_adapters._utils.tasks import running_loop, running_task
 from letta_adapters.backends.base import Conversation
 from letta_adapters.backends.config import BackendSpec, Local, Remote, Rest
 from letta_adapters.backends.connector import Connector, current_connector

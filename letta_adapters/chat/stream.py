@@ -11,8 +11,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from letta_adapters._utils.loops import running_task
-from letta_adapters._utils.waiting import ended
+from letta_adapters._utils.tasks import ended, running_task
 from letta_adapters.backends.base import Conversation, TurnSettings
 from letta_adapters.chat import conversations
 from letta_adapters.chat.cache import (

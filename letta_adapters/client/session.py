@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from letta_adapters._utils.loops import running_task
+from letta_adapters._utils.tasks import running_task
 from letta_adapters.backends.base import (
     PAGE_SIZE,
     Conversation,

@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from letta_adapters._utils.invoke import invoke_callable
-from letta_adapters._utils.raised import report_raised
+from letta_adapters._utils.invoke import invoke_callable, report_raised
 from letta_adapters.backends.base import Conversation, DeniedRounds, ToolAnswer
 from letta_adapters.errors import TurnCancelledError, UnsupportedOptionError
 from letta_adapters.messages import ToolCallMessage, ToolResultMessage

@@ -23,9 +23,7 @@ from threading import Thread
 from typing import Any, Final, Protocol
 from weakref import ReferenceType, ref
 
-from letta_adapters._utils.deadline import Deadline
-from letta_adapters._utils.loops import running_task
-from letta_adapters._utils.waiting import ended, within
+from letta_adapters._utils.tasks import Deadline, ended, running_task, within
 from letta_adapters.backends.base import (
     BackendTurn,
     Conversation,

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from letta_adapters._utils.locks import NeverFreeError, take
-from letta_adapters._utils.loops import running_loop, running_task
-from letta_adapters._utils.waiting import all_ended, ended
+from letta_adapters._utils.tasks import all_ended, ended, running_loop, running_task
 from letta_adapters.backends.base import (
     Backend,
     BackendTurn,

@@ -16,7 +16,7 @@ from langchain_core.messages import AIMessage, InvalidToolCall, ToolCall, ToolMe
 from langchain_core.tools import BaseTool
 from langchain_core.tools import tool as make_tool
 
-from letta_adapters._utils.raised import report_raised
+from letta_adapters._utils.invoke import report_raised
 from letta_adapters.chat.response import ServerToolError as ServerToolError
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain._compat import NODE, list_message_handlers

@@ -29,7 +29,7 @@ from llama_index.core.workflow import Context, StopEvent
 from typing_extensions import Self, Unpack
 from workflows.handler import WorkflowHandler
 
-from letta_adapters._utils.raised import report_raised
+from letta_adapters._utils.invoke import report_raised
 from letta_adapters.backends.base import Conversation
 from letta_adapters.chat import ChatRequest, Marker, ResponseCompleted, replay
 from letta_adapters.errors import HistoryMismatchError, InvalidInputError, TurnFailedError

@@ -27,7 +27,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar
 from weakref import WeakSet
 
-from letta_adapters._utils.waiting import within
+from letta_adapters._utils.tasks import within
 from letta_adapters.errors import SessionClosedError
 
 T = TypeVar("T")

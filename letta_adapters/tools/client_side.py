@@ -28,8 +28,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, overload
 
-from letta_adapters._utils.invoke import UNWIND_SECONDS, invoke_callable
-from letta_adapters._utils.raised import report_raised
+from letta_adapters._utils.invoke import UNWIND_SECONDS, invoke_callable, report_raised
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.tools import frameworks
 from letta_adapters.tools.result import ToolResult, clean_text, format_error, format_result

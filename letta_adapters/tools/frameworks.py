@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from letta_adapters._utils.invoke import is_async_callable
-from letta_adapters._utils.raised import report_raised
+from letta_adapters._utils.invoke import is_async_callable, report_raised
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.tools.result import ToolResult
 from letta_adapters.tools.schema import schema_of

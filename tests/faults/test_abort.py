@@ -350,15 +350,15 @@ async def test_turn_timeout_in_a_task_that_caught_a_cancel_before(
 async def test_cancel_and_turn_timeout_together_is_a_cancel(
     server: Server, client: AsyncLettaClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from letta_adapters._utils import deadline
+    from letta_adapters._utils import tasks
 
-    fire = deadline.Deadline._fire
+    fire = tasks.Deadline._fire
 
     def both(self: Any) -> None:
         fire(self)
         turn.cancel()
 
-    monkeypatch.setattr(deadline.Deadline, "_fire", both)
+    monkeypatch.setattr(tasks.Deadline, "_fire", both)
     server.script(LONG)
     session = resume(client, turn_timeout=0.1)
     turn = asyncio.create_task(session.run_turn("hello"))

@@ -26,8 +26,8 @@ import websockets
 from pydantic_core import from_json
 from websockets.asyncio.client import connect
 
-from letta_adapters._utils.disk import is_full
-from letta_adapters._utils.waiting import ended, within
+from letta_adapters._utils.files import is_full
+from letta_adapters._utils.tasks import ended, within
 from letta_adapters.backends.app_server.frames import Frame, encode
 from letta_adapters.backends.base import Conversation
 from letta_adapters.backends.connector import Connector, Socket, current_connector, dial

@@ -23,7 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Final
 
-from letta_adapters._utils.disk import writing
+from letta_adapters._utils.files import writing
 from letta_adapters.backends.app_server import frames
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.app_server.options import reflection_settings

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
-from letta_adapters._utils.disk import is_full
+from letta_adapters._utils.files import is_full
 from letta_adapters.backends.app_server import conversations, frames
 from letta_adapters.backends.app_server.connection import Connection, Inbox
 from letta_adapters.backends.app_server.frames import Frame

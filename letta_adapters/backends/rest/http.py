@@ -23,8 +23,7 @@ import httpx
 import tenacity
 
 from letta_adapters._utils.checks import checked_method, checked_path
-from letta_adapters._utils.deadline import Deadline
-from letta_adapters._utils.waiting import within
+from letta_adapters._utils.tasks import Deadline, within
 from letta_adapters._version import __version__
 from letta_adapters.backends.config import CLOUD_URL, Rest, api_address
 from letta_adapters.backends.http_errors import error_from_response

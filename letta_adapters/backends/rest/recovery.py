@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from letta_adapters._utils.checks import checked_id
-from letta_adapters._utils.waiting import within
+from letta_adapters._utils.tasks import within
 from letta_adapters.backends.base import DEFAULT, Conversation
 from letta_adapters.backends.http_errors import NO_ACTIVE_RUN
 from letta_adapters.backends.rest.conversations import agent_param, conversation_path

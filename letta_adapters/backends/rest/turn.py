@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from letta_adapters._utils.waiting import within
+from letta_adapters._utils.tasks import within
 from letta_adapters.backends.base import Conversation, ToolAnswer, TurnSettings
 from letta_adapters.backends.http_errors import BACKGROUND_UNAVAILABLE
 from letta_adapters.backends.rest import recovery

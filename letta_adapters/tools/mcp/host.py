@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from letta_adapters._utils.waiting import all_ended
+from letta_adapters._utils.tasks import all_ended
 from letta_adapters.errors import (
     ConfigurationError,
     InvalidInputError,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import AsyncLettaClient, Local
-from letta_adapters._utils.disk import disk_error, is_full
+from letta_adapters._utils.files import disk_error, is_full
 from letta_adapters.backends.app_server import turn as channel
 from letta_adapters.errors import ConfigurationError, DiskFullError, error_for_code, is_retryable
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel
