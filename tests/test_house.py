@@ -10,7 +10,7 @@ import pytest
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.testing.fakes import FakeLetta
 from tools.changes import follow
-from tools.house import Row, find_comparisons, format_rows, measure
+from tools.house import Row, find_comparisons, format_rows, list_single, measure
 from tools.road import Tree, count_floors, find_circles, find_single_users, find_upward
 
 FLOORS = ((), ("engine",), ("client",), ("adapter",))
@@ -86,6 +86,10 @@ def test_floors_are_the_longest_chain_and_a_circle_is_one(tree: Tree) -> None:
 def test_modules_that_one_other_imports(tree: Tree) -> None:
     users = {"errors": "engine.turn", "engine.turn": "client", "adapter": "client"}
     assert find_single_users(tree.graph) == users
+    assert list_single(tree)[1:] == [
+        "engine.turn (11 lines) <- client (7)",
+        "errors (4 lines) <- engine.turn (11)",
+    ]
 
 
 def test_a_backends_name_is_compared_only_where_it_may_be(tree: Tree) -> None:

@@ -1,9 +1,10 @@
-"""Print how the package is built, in figures: ``python -m tools.house [--calls]``.
+"""Print how the package is built, in figures: ``python -m tools.house [--calls] [--single]``.
 
 Each row has a name, the value of this checkout, the target, and whether it is met. ``--calls`` adds
 how often one call of the LangChain adapter changes modules on its way to the wire; that one runs
-the package, against a Letta in memory. All others read the source. The package's
-``__init__`` is one of the modules, but not of the graph: it imports what it names only when asked.
+the package, against a Letta in memory. All others read the source. ``--single`` lists the modules
+that one other imports, which may belong into that one. The package's ``__init__`` is one of the
+modules, but not of the graph: it imports what it names only when asked.
 """
 
 from __future__ import annotations
@@ -263,15 +264,28 @@ def format_rows(rows: Sequence[Row]) -> str:
     )
 
 
+def list_single(tree: Tree) -> list[str]:
+    """Return a line for each module that one other imports: both names, and how long both are."""
+    size = {name: count_lines(text) for name, text in tree.sources.items()}
+    return [
+        f"{name} ({size[name]} lines) <- {user} ({size[user]})"
+        for name, user in sorted(find_single_users(tree.graph).items())
+    ]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; the exit code is 0, whatever it says."""
     parser = argparse.ArgumentParser(description="How the package is built, in figures.")
     parser.add_argument("--calls", action="store_true", help="count module changes in a call")
+    parser.add_argument("--single", action="store_true", help="list what one module imports")
     given = parser.parse_args(arguments)
-    rows = measure(Tree(ROOT / PACKAGE), FLOORS)
+    tree = Tree(ROOT / PACKAGE)
+    rows = measure(tree, FLOORS)
     if given.calls:
         rows += asyncio.run(measure_calls())
     print(format_rows(rows))
+    if given.single:
+        print("", *list_single(tree), sep="\n")
     return 0
 
 
