@@ -44,7 +44,7 @@ _NAMES: Final = frozenset({*_OF_THE_SDK, *_OF_THE_COMMAND})
 _OWN: Final = frozenset({"default", "letta"})
 
 
-def prompt_of(value: Any) -> Any:
+def read_prompt(value: Any) -> Any:
     """Return the prompt that ``system_prompt`` means for a new agent; ``None`` for Letta's own.
 
     Raises:
@@ -214,7 +214,7 @@ class AgentOptions(Options):
     @field_validator("system_prompt", mode="before")
     @classmethod
     def _no_preset(cls, value: Any) -> Any:
-        return prompt_of(value)
+        return read_prompt(value)
 
     @field_validator(
         "tags",

@@ -14,8 +14,8 @@ from letta_adapters.permissions.policy import (
     Machine,
     Rules,
     answer_unasked,
+    classify_call,
     is_open_ground,
-    kind_of,
     question,
 )
 
@@ -104,7 +104,7 @@ def ground(tmp_path: Path) -> Ground:
     ],
 )
 def test_what_a_read_reads(ground: Ground, path: Any, kind: str) -> None:
-    assert kind_of("Read", {"file_path": path}, ground) == kind
+    assert classify_call("Read", {"file_path": path}, ground) == kind
 
 
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="the system has no such files")
@@ -117,15 +117,15 @@ def test_what_is_another_file_for_another_process(
     assert ground.cwd is not None
     monkeypatch.chdir(ground.cwd)
     given = {"path": str(Path(path).parent)} if tool == "LS" else {"file_path": path}
-    assert kind_of(tool, given, ground) == ("writes" if tool == "Write" else "reads")
+    assert classify_call(tool, given, ground) == ("writes" if tool == "Write" else "reads")
     everywhere = Path("/proc", str(os.getpid()), "cwd", "plain.txt")
-    assert kind_of(tool, {"file_path": str(everywhere)}, ground) in ("reads", "writes")
+    assert classify_call(tool, {"file_path": str(everywhere)}, ground) in ("reads", "writes")
 
 
 def test_all_arguments_that_name_a_file_count(ground: Ground) -> None:
     both = {"file_path": "plain.txt", "path": "/etc/passwd"}
-    assert kind_of("Read", both, ground) == "reads"
-    assert kind_of("Read", {}, ground) == "reads"
+    assert classify_call("Read", both, ground) == "reads"
+    assert classify_call("Read", {}, ground) == "reads"
 
 
 @pytest.mark.parametrize(
@@ -160,7 +160,7 @@ def test_all_arguments_that_name_a_file_count(ground: Ground) -> None:
 )
 @pytest.mark.parametrize("tool", ["Write", "Edit", "write_file", "MultiEdit"])
 def test_what_a_write_writes(ground: Ground, tool: str, path: str, kind: str) -> None:
-    assert kind_of(tool, {"file_path": path}, ground) == kind
+    assert classify_call(tool, {"file_path": path}, ground) == kind
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_what_a_write_writes(ground: Ground, tool: str, path: str, kind: str) ->
 )
 def test_what_a_patch_writes(ground: Ground, lines: list[str], kind: str) -> None:
     text = "\n".join(["*** Begin Patch", *lines, "*** End Patch"])
-    assert kind_of("ApplyPatch", {"input": text}, ground) == kind
+    assert classify_call("ApplyPatch", {"input": text}, ground) == kind
 
 
 def test_what_touches_the_memory(ground: Ground) -> None:
@@ -202,21 +202,21 @@ def test_what_touches_the_memory(ground: Ground) -> None:
         ("Read", {"file_path": str(memory.parent / "memory2" / "x.md")}, "reads"),
     ]
     for tool, given, kind in calls:
-        assert kind_of(tool, given, ground) == kind, given
+        assert classify_call(tool, given, ground) == kind, given
 
 
 def test_a_skill_of_the_project_may_be_a_link(ground: Ground) -> None:
-    assert kind_of("Skill", {"skill": "commit"}, ground) == "notes"
-    assert kind_of("Skill", {"skill": "../x"}, ground) == "reads"
+    assert classify_call("Skill", {"skill": "commit"}, ground) == "notes"
+    assert classify_call("Skill", {"skill": "../x"}, ground) == "reads"
     cwd = ground.cwd
     assert cwd is not None
     for name in ("good", "bad"):
         (cwd / ".skills" / name).mkdir(parents=True)
     (cwd / ".skills" / "good" / "SKILL.md").write_text("x")
     (cwd / ".skills" / "bad" / "SKILL.md").symlink_to("/etc/passwd")
-    assert kind_of("Skill", {"skill": "good"}, ground) == "reads_cwd"
-    assert kind_of("Skill", {"skill": "bad"}, ground) == "reads"
-    assert kind_of("Skill", {"skill": "somewhere-else"}, ground) == "reads"
+    assert classify_call("Skill", {"skill": "good"}, ground) == "reads_cwd"
+    assert classify_call("Skill", {"skill": "bad"}, ground) == "reads"
+    assert classify_call("Skill", {"skill": "somewhere-else"}, ground) == "reads"
 
 
 @pytest.mark.parametrize(
@@ -248,16 +248,16 @@ def test_a_skill_of_the_project_may_be_a_link(ground: Ground) -> None:
 )
 def test_what_other_tools_do(ground: Ground, tool: str, kind: str) -> None:
     given = {"command": "ls", "cmd": "ls", "pattern": "x", "url": "https://example.org"}
-    assert kind_of(tool, given, ground) == kind
+    assert classify_call(tool, given, ground) == kind
 
 
 def test_a_directory_is_listed_and_a_file_searched(ground: Ground) -> None:
-    assert kind_of("LS", {"path": "src"}, ground) == "reads_cwd"
-    assert kind_of("LS", {}, ground) == "reads_cwd"
-    assert kind_of("LS", {"path": ".git"}, ground) == "reads"
-    assert kind_of("LS", {"path": "up"}, ground) == "reads"
-    assert kind_of("Grep", {"pattern": "x", "path": "plain.txt"}, ground) == "reads_cwd"
-    assert kind_of("Grep", {"pattern": "x", "path": "src"}, ground) == "reads"
+    assert classify_call("LS", {"path": "src"}, ground) == "reads_cwd"
+    assert classify_call("LS", {}, ground) == "reads_cwd"
+    assert classify_call("LS", {"path": ".git"}, ground) == "reads"
+    assert classify_call("LS", {"path": "up"}, ground) == "reads"
+    assert classify_call("Grep", {"pattern": "x", "path": "plain.txt"}, ground) == "reads_cwd"
+    assert classify_call("Grep", {"pattern": "x", "path": "src"}, ground) == "reads"
 
 
 @pytest.mark.parametrize(
@@ -275,9 +275,9 @@ def test_a_directory_is_listed_and_a_file_searched(ground: Ground) -> None:
 def test_a_search_whose_pattern_is_an_option(
     ground: Ground, tool: str, given: dict[str, Any]
 ) -> None:
-    assert kind_of(tool, {**given, "path": "plain.txt"}, ground) == "executes"
+    assert classify_call(tool, {**given, "path": "plain.txt"}, ground) == "executes"
     options = {"pattern": "x", "path": "plain.txt", "-A": 2, "-i": True, "head_limit": 5}
-    assert kind_of("Grep", options, ground) == "reads_cwd"
+    assert classify_call("Grep", options, ground) == "reads_cwd"
 
 
 def test_where_nothing_is_read_unasked(tmp_path: Path) -> None:
@@ -297,10 +297,10 @@ def test_where_nothing_is_read_unasked(tmp_path: Path) -> None:
 
 def test_another_machine_cannot_be_looked_at() -> None:
     here = Ground()
-    assert kind_of("Read", {"file_path": "/project/plain.txt"}, here) == "reads"
-    assert kind_of("Write", {"file_path": "plain.txt"}, here) == "writes"
-    assert kind_of("Memory", {"path": "persona.md"}, here) == "own_memory"
-    assert kind_of("Memory", {"path": "../x"}, here) == "reads"
+    assert classify_call("Read", {"file_path": "/project/plain.txt"}, here) == "reads"
+    assert classify_call("Write", {"file_path": "plain.txt"}, here) == "writes"
+    assert classify_call("Memory", {"path": "persona.md"}, here) == "own_memory"
+    assert classify_call("Memory", {"path": "../x"}, here) == "reads"
 
 
 def test_an_agent_of_an_odd_name_has_no_memory_here() -> None:

@@ -21,9 +21,9 @@ from typing_extensions import Doc, NotRequired, TypedDict
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.tools.client_side import Tool, tool
 from letta_adapters.tools.schema import (
+    make_schema,
     normalise_parameters,
     read_docstring,
-    schema_of,
     without_titles,
 )
 
@@ -402,14 +402,14 @@ def refused_or_tool(fn: Any) -> Tool | None:
 def test_a_failure_that_is_no_single_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     from letta_adapters.tools import schema as _tool_schema
 
-    real = _tool_schema._model
+    real = _tool_schema._make_model
 
     def broken(fields: Any, docs: Any, module: str) -> Any:
         if len(fields) > 1:
             raise RuntimeError
         return real(fields, docs, module)
 
-    monkeypatch.setattr(_tool_schema, "_model", broken)
+    monkeypatch.setattr(_tool_schema, "_make_model", broken)
 
     def fn(a: int, b: int) -> None: ...
 
@@ -667,13 +667,13 @@ def test_schemas_of_models() -> None:
             return {"title": "Old", "description": "d", "properties": {"a": {"title": "A"}}}
 
     expected = {"type": "object", "properties": {"a": {}}, "required": []}
-    assert schema_of(Old, "t") == expected
-    assert schema_of({"title": "T", "properties": {"a": {"title": "A"}}}, "t") == expected
-    assert schema_of(Place, "t")["$defs"]["Place"]["required"] == ["title"]
-    assert "no JSON schema" in refused(schema_of, 3, "t")
+    assert make_schema(Old, "t") == expected
+    assert make_schema({"title": "T", "properties": {"a": {"title": "A"}}}, "t") == expected
+    assert make_schema(Place, "t")["$defs"]["Place"]["required"] == ["title"]
+    assert "no JSON schema" in refused(make_schema, 3, "t")
 
     class Bad(BaseModel):
         model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
         a: Opaque
 
-    assert "no JSON schema" in refused(schema_of, Bad, "t")
+    assert "no JSON schema" in refused(make_schema, Bad, "t")

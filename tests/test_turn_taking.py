@@ -12,7 +12,7 @@ import pytest
 from letta_adapters import AsyncLettaClient, Rest
 from letta_adapters._utils.locks import take
 from letta_adapters.backends.base import Conversation
-from letta_adapters.client.client import slots_of
+from letta_adapters.client.client import get_slots
 from letta_adapters.errors import ConversationBusyError
 from letta_adapters.llama_index import LettaLLM
 from letta_adapters.testing import FakeLetta
@@ -36,7 +36,7 @@ def test_clients_of_one_server_on_several_event_loops_take_turns(pool: ThreadPoo
         client = AsyncLettaClient(Rest(base_url="http://letta.example", api_key=""))
         together.wait()
         for _ in range(20):
-            async with slots_of(client).reserve(HERE, asyncio.current_task()):
+            async with get_slots(client).reserve(HERE, asyncio.current_task()):
                 with guard:
                     inside += 1
                     most = max(most, inside)
@@ -53,8 +53,8 @@ def test_clients_of_one_server_on_several_event_loops_take_turns(pool: ThreadPoo
 async def test_clients_of_two_servers_do_not_wait_for_each_other() -> None:
     one = AsyncLettaClient(Rest(base_url="http://one.example", api_key=""))
     two = AsyncLettaClient(Rest(base_url="http://two.example", api_key=""))
-    async with slots_of(one).reserve(HERE, None):
-        entering = slots_of(two).reserve(HERE, None).__aenter__()
+    async with get_slots(one).reserve(HERE, None):
+        entering = get_slots(two).reserve(HERE, None).__aenter__()
         async with await asyncio.wait_for(entering, 10):
             pass
 
@@ -85,10 +85,10 @@ async def test_a_task_that_is_cancelled_while_it_waits_leaves_the_queue() -> Non
 async def test_a_thread_does_not_wait_for_itself() -> None:
     client = AsyncLettaClient(Rest(base_url="http://letta.example", api_key=""))
     other = AsyncLettaClient(Rest(base_url="http://letta.example", api_key=""))
-    async with slots_of(client).reserve(HERE, threading.current_thread()):
+    async with get_slots(client).reserve(HERE, threading.current_thread()):
         with pytest.raises(ConversationBusyError, match="this thread"):
-            await slots_of(other).reserve(HERE, asyncio.current_task()).__aenter__()
-    async with slots_of(other).reserve(HERE, asyncio.current_task()):
+            await get_slots(other).reserve(HERE, asyncio.current_task()).__aenter__()
+    async with get_slots(other).reserve(HERE, asyncio.current_task()):
         pass
 
 

@@ -139,7 +139,7 @@ async def ended(task: asyncio.Future[_T]) -> None:
         task.exception()  # nobody else will look at it
 
 
-async def all_ended(tasks: Collection[asyncio.Future[Any]]) -> None:
+async def await_all(tasks: Collection[asyncio.Future[Any]]) -> None:
     """Wait until all have ended; a cancellation of the caller waits for that too, and is raised."""
     cancelled: asyncio.CancelledError | None = None
     while waiting := {task for task in tasks if not task.done()}:

@@ -22,7 +22,7 @@ from letta_adapters.backends.base import Change, Conversation
 from letta_adapters.chat.history import digest_inputs
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.request import ID_PREFIX, HistoryMessage, Place, make_digest
-from letta_adapters.client.client import requests_of
+from letta_adapters.client.client import get_requests
 from letta_adapters.messages import Message
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def get_cache(client: AsyncLettaClient) -> ConversationCache:
     if found is None:
         found = _caches[client] = ConversationCache()
         # The client tells of every deletion and change that goes through it.
-        requests_of(client).watch(found.notice)
+        get_requests(client).watch(found.notice)
     return found
 
 

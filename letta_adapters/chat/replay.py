@@ -16,9 +16,9 @@ from letta_adapters.chat.cache import recent
 from letta_adapters.chat.context import ChatContext
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.payload import GO_ON
-from letta_adapters.client.client import slots_of
+from letta_adapters.client.client import get_slots
 from letta_adapters.engine.assembler import read_results
-from letta_adapters.engine.otids import of_call, same_call, sent_as
+from letta_adapters.engine.otids import get_call_part, is_same_call, make_otid
 from letta_adapters.engine.stored import list_call_ids, list_calls, read_messages, turn_round
 from letta_adapters.errors import ConversationBusyError, NotFoundError
 from letta_adapters.messages import (
@@ -68,7 +68,7 @@ def is_head(marker: Marker, items: Sequence[_Item]) -> bool:
     for item in reversed(items):
         if item.get("id") != last:
             return False
-        if not _list_names(item).isdisjoint(map(of_call, marker.head)):
+        if not _list_names(item).isdisjoint(map(get_call_part, marker.head)):
             return True
     return False
 
@@ -80,7 +80,7 @@ def list_newest_names(items: Sequence[_Item]) -> tuple[str, ...]:
 
 def _list_names(item: _Item) -> set[str]:
     """Return all names an item is known by: its ids, and those of its calls and results."""
-    names = {of_call(str(item.get(key))) for key in ("id", "otid") if item.get(key)}
+    names = {get_call_part(str(item.get(key))) for key in ("id", "otid") if item.get(key)}
     return names | list_call_ids(item)
 
 
@@ -250,7 +250,7 @@ async def wait_for_runs(
     backend = client.backend
     seconds = seconds or backend.turn_timeout or _RUN_SECONDS
     place = conversation.agent_id, conversation.conversation_id
-    sent = Sent(sent_as(key, *place) if key else "", after, seconds)
+    sent = Sent(make_otid(key, *place) if key else "", after, seconds)
     idle = await backend.wait_until_idle(conversation, sent)
     if idle is False:
         raise ConversationBusyError(
@@ -289,7 +289,7 @@ async def holds(
         ConversationBusyError: A run there goes on and on.
     """
     # Entering waits for a turn of this process that is still being stopped there.
-    async with slots_of(client).reserve(conversation, None):
+    async with get_slots(client).reserve(conversation, None):
         try:
             await wait_for_runs(client, conversation, key, seconds=seconds)
             items = await read_newest(client, conversation, RECENT)
@@ -315,7 +315,7 @@ async def holds(
 def find_after_message(items: Sequence[_Item], key: str) -> StoredAnswer | None:
     """Return what follows the message of this call, up to the next user's message, or ``None``."""
     for at, item in enumerate(items):
-        if item.get("message_type") == "user_message" and same_call(item.get("otid"), key):
+        if item.get("message_type") == "user_message" and is_same_call(item.get("otid"), key):
             return _read_answer(items[at + 1 :])
     return None
 

@@ -31,10 +31,10 @@ from letta_adapters.chat.request import (
 )
 from letta_adapters.chat.routing import make_context, resolve_mismatch, retell
 from letta_adapters.chat.tracker import ResponseTracker
-from letta_adapters.client.client import slots_of
+from letta_adapters.client.client import get_slots
 from letta_adapters.client.turn import MessageStream, Turn, TurnOptions
 from letta_adapters.client.turn_slots import OutgoingMessage, TurnSlot
-from letta_adapters.engine.otids import sent_as
+from letta_adapters.engine.otids import make_otid
 from letta_adapters.errors import (
     LettaError,
     NotFoundError,
@@ -63,7 +63,7 @@ class ChatStream(AsyncIterator[ChatEvent]):
 
     def __init__(self, client: AsyncLettaClient, call: ChatRequest, owner: object = None) -> None:
         self._client = client
-        self._slots = slots_of(client)
+        self._slots = get_slots(client)
         self._call = call
         self._owner = owner
         self._turn: Turn | None = None
@@ -372,7 +372,7 @@ class ChatStream(AsyncIterator[ChatEvent]):
 
 def _make_otid(key: str | None, where: Conversation) -> str:
     """Return the message's id on the wire; the same call has the same one again."""
-    return sent_as(key, where.agent_id, where.conversation_id) if key else str(uuid.uuid4())
+    return make_otid(key, where.agent_id, where.conversation_id) if key else str(uuid.uuid4())
 
 
 def _digest_tools(call: ChatRequest) -> frozenset[str]:

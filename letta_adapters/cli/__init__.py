@@ -226,7 +226,7 @@ def _lenient_output() -> None:
 # -- what commands share --------------------------------------------------------------------------
 
 
-def backend_of(args: argparse.Namespace) -> Rest | Local | Remote:
+def make_backend(args: argparse.Namespace) -> Rest | Local | Remote:
     """Return the backend that the options and the environment mean.
 
     Raises:

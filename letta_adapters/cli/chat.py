@@ -25,7 +25,7 @@ from typing import Any, Final
 from rich.panel import Panel
 from rich.text import Text
 
-from letta_adapters.cli import FAILED, OK, backend_of, open_session
+from letta_adapters.cli import FAILED, OK, make_backend, open_session
 from letta_adapters.cli.render import (
     Renderer,
     clean,
@@ -34,7 +34,7 @@ from letta_adapters.cli.render import (
     one_line,
     progress,
     show_error,
-    unmasked,
+    unmask,
     used,
 )
 from letta_adapters.errors import LettaError
@@ -52,7 +52,7 @@ _HELP: Final = "/exit or Ctrl-D leaves. Ctrl-C stops an answer, and leaves at th
 
 def run(args: argparse.Namespace) -> int:
     """Talk until the user leaves."""
-    with LettaClient(backend_of(args)) as client:
+    with LettaClient(make_backend(args)) as client:
         chat = Chat(args, client)
         try:
             chat.open()
@@ -279,7 +279,7 @@ class Chat:
             f"{key}: {value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)}"
             for key, value in tool_input.items()
         ]
-        body = Text(unmasked("\n".join(rows)) or "(no input)")
+        body = Text(unmask("\n".join(rows)) or "(no input)")
         title = f"{name} asks for approval (it {does})"
         if self._console.is_terminal:
             panel = Panel(body, title=Text(title), title_align="left", border_style="yellow")

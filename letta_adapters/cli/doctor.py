@@ -35,7 +35,7 @@ from letta_adapters.backends.runtime.environment import (
 )
 from letta_adapters.backends.runtime.find import check_git, find_installation
 from letta_adapters.backends.runtime.state_directory import Meeting
-from letta_adapters.cli import FAILED, OK, backend_of
+from letta_adapters.cli import FAILED, OK, make_backend
 from letta_adapters.cli.render import clean, make_console, progress, show_hint
 from letta_adapters.errors import LettaError
 from letta_adapters.sync.client import LettaClient
@@ -72,16 +72,16 @@ class Check:
 def run(args: argparse.Namespace) -> int:
     """Check everything; return 1 if no agent can be talked to."""
     console = make_console()
-    spec = backend_of(args)
-    good = _show(console, "Installed", installed(local=isinstance(spec, Local)))
-    good &= _show(console, "Configured", configured(spec))
+    spec = make_backend(args)
+    good = _show(console, "Installed", check_installed(local=isinstance(spec, Local)))
+    good &= _show(console, "Configured", check_settings(spec))
     if isinstance(spec, Local | Remote):
-        good &= _show(console, "State", whole(spec, aside=args.set_aside))
+        good &= _show(console, "State", check_state(spec, aside=args.set_aside))
     # Without what is needed the connection fails anyway, with a less helpful message.
     if good:
         with progress(make_console(stderr=True), "Connecting"):
             # Collected while the spinner turns, and printed after it.
-            found = list(reachable(spec))
+            found = list(check_reach(spec))
         good &= _show(console, "Reachable", iter(found))
     console.print()
     console.print("Everything that is needed is there." if good else "Something is missing.")
@@ -107,7 +107,7 @@ def _show(console: Console, title: str, checks: Iterator[Check]) -> bool:
 # -- what is installed ----------------------------------------------------------------------------
 
 
-def installed(*, local: bool) -> Iterator[Check]:
+def check_installed(*, local: bool) -> Iterator[Check]:
     """Check Python, packages, the runtime and git; agents on this machine need the last two."""
     yield Check("ok", "Python", f"{platform.python_version()} on {platform.system()}")
     yield Check("ok", "letta-adapters", __version__)
@@ -162,7 +162,7 @@ def _version(name: str) -> str:
 # -- what is configured ---------------------------------------------------------------------------
 
 
-def configured(spec: Rest | Local | Remote) -> Iterator[Check]:
+def check_settings(spec: Rest | Local | Remote) -> Iterator[Check]:
     """Report the backend that is meant and the settings that are there, but never a secret."""
     if isinstance(spec, Rest):
         url = spec.base_url or os.environ.get("LETTA_BASE_URL") or CLOUD_URL
@@ -205,7 +205,7 @@ def _public(url: str) -> str:
 # -- what is stored -------------------------------------------------------------------------------
 
 
-def whole(spec: Local | Remote, *, aside: bool) -> Iterator[Check]:
+def check_state(spec: Local | Remote, *, aside: bool) -> Iterator[Check]:
     """Look for files that cannot be used; ``aside`` moves them where they harm nobody."""
     try:
         ours = own_directory(spec)
@@ -253,7 +253,7 @@ def _set_aside(damage: Damage, state: Path) -> Check:
 # -- what is reachable ----------------------------------------------------------------------------
 
 
-def reachable(spec: Rest | Local | Remote) -> Iterator[Check]:
+def check_reach(spec: Rest | Local | Remote) -> Iterator[Check]:
     """Connect, and list the models."""
     # Each backend has time limits of its own, so only those that exist are set.
     patience = {k: v for k, v in _PATIENCE.items() if k in type(spec).model_fields}

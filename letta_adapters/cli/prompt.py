@@ -10,7 +10,7 @@ import dataclasses
 import json
 import sys
 
-from letta_adapters.cli import FAILED, OK, backend_of, open_session
+from letta_adapters.cli import FAILED, OK, make_backend, open_session
 from letta_adapters.cli.render import (
     Renderer,
     clean,
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     # In a pipe, and as JSON, only the result counts.
     watched = sys.stdout.isatty() and not args.json
     notes = make_console(stderr=True)
-    with LettaClient(backend_of(args)) as client:
+    with LettaClient(make_backend(args)) as client:
         session = open_session(client, args, include_partial_messages=watched)
         try:
             with progress(notes, "Connecting"):

@@ -73,7 +73,7 @@ def clean(text: str) -> str:
     return text.replace("\r\n", "\n").translate(_CONTROLS)
 
 
-def unmasked(text: str) -> str:
+def unmask(text: str) -> str:
     """Return ``text`` in the order in which it is executed, for a user who has to approve it.
 
     Characters that would show it in another order are replaced.

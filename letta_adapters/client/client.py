@@ -92,7 +92,7 @@ def _make_backend(
     return letta_code.local_backend(spec, connector)
 
 
-def _place_of(spec: Rest | Local | Remote) -> Hashable:
+def _make_place(spec: Rest | Local | Remote) -> Hashable:
     """Return a key that is equal for two clients whose conversations are the same ones."""
     where = {Rest: "base_url", Local: "data_dir", Remote: "url"}[type(spec)]
     return type(spec).__name__, str(getattr(spec, where) or "")
@@ -134,7 +134,7 @@ class AsyncLettaClient:
         # Clients of one server share its conversations, so they take turns in them. A client with
         # an HTTP client of its own may talk to anything, and so shares with nobody; one with a
         # connector shares with those that have the same.
-        where = (_place_of(self.spec), id(connector))
+        where = (_make_place(self.spec), id(connector))
         self._slots = TurnSlots(self.backend, where if http_client is None else object())
         self._requests = Requests(self.backend, self._slots.check_usable)
         self.handles = self._requests.handles
@@ -308,12 +308,12 @@ class AsyncLettaClient:
         return self._slots.closed
 
 
-def slots_of(client: AsyncLettaClient) -> TurnSlots:
+def get_slots(client: AsyncLettaClient) -> TurnSlots:
     """Return the client's turn slots, for callers that begin turns without a session."""
     return client._slots
 
 
-def requests_of(client: AsyncLettaClient) -> Requests:
+def get_requests(client: AsyncLettaClient) -> Requests:
     """Return the client's requests, which tell of changes to agents and conversations."""
     return client._requests
 

@@ -145,7 +145,7 @@ class AsyncAgents:
 
     async def retrieve(self, agent_id: str) -> dict[str, Any]:
         """Return one agent; raise NotFoundError if there is none."""
-        found: dict[str, Any] = await self._requests.make("GET", _path("agents", agent_id))
+        found: dict[str, Any] = await self._requests.make("GET", _build_path("agents", agent_id))
         return without_own(found)
 
     async def update(self, /, agent_id: str, **fields: Any) -> dict[str, Any]:
@@ -161,7 +161,7 @@ class AsyncAgents:
             UnsupportedOptionError: This backend does not have the setting.
         """
         self._requests.check_usable()
-        _fields(fields)
+        _check_fields(fields)
         # The API would store the name of a preset as the prompt itself.
         try:
             literal_prompt(fields.get("system"))
@@ -169,7 +169,7 @@ class AsyncAgents:
             raise InvalidInputError(f"system: {error}.") from None
         # The API's agent object does not have these; the backend keeps them, or refuses them.
         settings = {name: fields.pop(name) for name in SETTINGS if name in fields}
-        found = await self._requests.backend.update_agent(_checked(agent_id), fields, settings)
+        found = await self._requests.backend.update_agent(_check_id(agent_id), fields, settings)
         # The change did not go through `make`, which would have noticed it.
         self._requests.notice(Change(agent_id=agent_id))
         if found.get("model"):
@@ -186,11 +186,11 @@ class AsyncAgents:
             NotFoundError: There is no such agent.
         """
         self._requests.check_usable()
-        return await self._requests.backend.agent_settings(_checked(agent_id))
+        return await self._requests.backend.agent_settings(_check_id(agent_id))
 
     async def delete(self, agent_id: str) -> None:
         """Delete an agent, its conversations and memory; raise NotFoundError if not found."""
-        await self._requests.make("DELETE", _path("agents", agent_id))
+        await self._requests.make("DELETE", _build_path("agents", agent_id))
 
     # -- Letta Code only --------------------------------------------------------------------
 
@@ -210,7 +210,7 @@ class AsyncAgents:
         """
         from letta_adapters.backends.app_server.agents import secrets_change
 
-        made = secrets_change(_checked(agent_id), secrets)
+        made = secrets_change(_check_id(agent_id), secrets)
         await self._command(made.pop("type"), made.pop("agent_id"), **made)
 
     async def memory_files(self, agent_id: str) -> Sequence[dict[str, Any]]:
@@ -250,7 +250,7 @@ class AsyncAgents:
                 supported_by=("local",),
                 reason="its agents live elsewhere; use memory_files() and memory_history().",
             )
-        return _existing(state.find_memory(agent_id), agent_id)
+        return _check_exists(state.find_memory(agent_id), agent_id)
 
     async def _command(self, name: str, agent_id: str, **fields: Any) -> dict[str, Any]:
         # Without this the Letta API would be asked for a path that it does not know.
@@ -261,7 +261,7 @@ class AsyncAgents:
                 supported_by=("local", "remote"),
                 reason="it is a part of Letta Code.",
             )
-        body = {"agent_id": _checked(agent_id), **fields}
+        body = {"agent_id": _check_id(agent_id), **fields}
         found: dict[str, Any] = await self._requests.make("COMMAND", name, body=body)
         return found
 
@@ -275,7 +275,7 @@ class AsyncConversations:
     async def create(self, /, agent_id: str, **fields: Any) -> dict[str, Any]:
         """Create a conversation (``summary``, ``model``, ``model_settings``, ...) and return it."""
         found: dict[str, Any] = await self._requests.make(
-            "POST", "/v1/conversations/", params={"agent_id": _checked(agent_id)}, body=fields
+            "POST", "/v1/conversations/", params={"agent_id": _check_id(agent_id)}, body=fields
         )
         return found
 
@@ -283,7 +283,7 @@ class AsyncConversations:
         self, agent_id: str, *, limit: int = 50, after: str | None = None
     ) -> list[dict[str, Any]]:
         """Return the agent's conversations, newest first, without its default one."""
-        params = {"agent_id": _checked(agent_id), "limit": limit, "after": after}
+        params = {"agent_id": _check_id(agent_id), "limit": limit, "after": after}
         found: list[dict[str, Any]] = await self._requests.make(
             "GET", "/v1/conversations/", params=params
         )
@@ -291,26 +291,26 @@ class AsyncConversations:
 
     async def retrieve(self, conversation_id: str) -> dict[str, Any]:
         """Return one conversation; raise NotFoundError if there is none."""
-        path = _path("conversations", conversation_id)
+        path = _build_path("conversations", conversation_id)
         found: dict[str, Any] = await self._requests.make("GET", path)
         return found
 
     async def update(self, /, conversation_id: str, **fields: Any) -> dict[str, Any]:
         """Change ``summary``, ``model``, ``model_settings``; the API ignores ``None``."""
-        path = _path("conversations", conversation_id)
-        found: dict[str, Any] = await self._requests.make("PATCH", path, body=_fields(fields))
+        path = _build_path("conversations", conversation_id)
+        found: dict[str, Any] = await self._requests.make("PATCH", path, body=_check_fields(fields))
         return found
 
     async def delete(self, conversation_id: str) -> None:
         """Delete a conversation; raise NotFoundError if there is none."""
-        await self._requests.make("DELETE", _path("conversations", conversation_id))
+        await self._requests.make("DELETE", _build_path("conversations", conversation_id))
 
     async def fork(self, conversation_id: str, *, agent_id: str | None = None) -> dict[str, Any]:
         """Make a new conversation with the same history (``agent_id`` for ``"default"``)."""
         found: dict[str, Any] = await self._requests.make(
             "POST",
-            f"{_path('conversations', conversation_id)}/fork",
-            params={"agent_id": None if agent_id is None else _checked(agent_id)},
+            f"{_build_path('conversations', conversation_id)}/fork",
+            params={"agent_id": None if agent_id is None else _check_id(agent_id)},
             body={},
         )
         return found
@@ -385,21 +385,21 @@ def _choose_method(
     raise InvalidInputError(problem, hint="api_key= and base_url= are apiKey and baseUrl there.")
 
 
-def _path(kind: str, id: str) -> str:
-    return f"/v1/{kind}/{_checked(id)}"
+def _build_path(kind: str, id: str) -> str:
+    return f"/v1/{kind}/{_check_id(id)}"
 
 
-def _checked(id: str) -> str:
+def _check_id(id: str) -> str:
     return checked_id(id, "an id")
 
 
-def _fields(fields: dict[str, Any]) -> dict[str, Any]:
+def _check_fields(fields: dict[str, Any]) -> dict[str, Any]:
     if not fields:
         raise InvalidInputError("There is nothing to change: no field was given.")
     return fields
 
 
-def _existing(path: Path, agent_id: str) -> Path:
+def _check_exists(path: Path, agent_id: str) -> Path:
     if not path.is_dir():
         raise NotFoundError(f"The agent {agent_id} has no memory repository.")
     return path

@@ -82,7 +82,7 @@ class Answerer:
             *(self._act(call, d) for call, d in zip(calls, decisions, strict=True))
         )
         results = [
-            _result(call, answer)
+            _make_result(call, answer)
             for call, answer in zip(calls, answers, strict=True)
             if not answer.approve
         ]
@@ -162,7 +162,7 @@ def _replace(answer: ToolAnswer, **changes: Any) -> ToolAnswer:
     return ToolAnswer(**(fields | changes))
 
 
-def _result(call: ToolCallMessage, answer: ToolAnswer) -> ToolResultMessage:
+def _make_result(call: ToolCallMessage, answer: ToolAnswer) -> ToolResultMessage:
     """Return the result as the model will see it, which only some servers repeat.
 
     The text of a denial is the server's own.

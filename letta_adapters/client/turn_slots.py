@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from letta_adapters._utils.locks import NeverFreeError, take
-from letta_adapters._utils.tasks import all_ended, ended, running_loop, running_task
+from letta_adapters._utils.tasks import await_all, ended, running_loop, running_task
 from letta_adapters.backends.base import (
     Backend,
     BackendTurn,
@@ -231,7 +231,7 @@ class TurnSlots:
         elif owner is not None and turn.unread and turn.left_behind(owner):
             # Nobody else reads that turn and this owner waits here instead of reading it: without
             # this error both would wait for ever.
-            raise unread_error()
+            raise make_unread_error()
 
     # -- the end ----------------------------------------------------------------------------
 
@@ -424,7 +424,7 @@ class Outbox:
         """
         unread = [turn for turn in self.turns if turn.unread and turn.left_behind(owner)]
         if unread:
-            raise unread_error(len(unread))
+            raise make_unread_error(len(unread))
 
     def next(self, owner: object) -> Turn | None:
         """Return the oldest turn nobody reads: the caller's own if there is one, else anybody's."""
@@ -433,7 +433,7 @@ class Outbox:
         return next(iter(mine or waiting), None)
 
 
-def unread_error(count: int = 1) -> ConversationBusyError:
+def make_unread_error(count: int = 1) -> ConversationBusyError:
     """Return the error of a caller who would wait for a turn that waits for the caller."""
     return ConversationBusyError(
         f"{count} message(s) sent before in this conversation have not been read.",
@@ -504,7 +504,7 @@ class Works:
             await asyncio.wait({task})
         except asyncio.CancelledError:
             # Whoever cancels a second time does not wait for the clean-up.
-            await self._finish(_cleaned(task, undo))
+            await self._finish(_clean_up(task, undo))
             raise
         if task.cancelled():
             raise SessionClosedError("The session was closed meanwhile.")
@@ -514,10 +514,10 @@ class Works:
         """Let ``work`` run beside everything else; its exceptions are left to whoever awaits it."""
         task = asyncio.ensure_future(work)
         self._running[task] = owner
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._forget)
         return task
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _forget(self, task: asyncio.Task[Any]) -> None:
         del self._running[task]
         if not task.cancelled():
             task.exception()  # else one that nobody waits for any more is reported as lost
@@ -533,10 +533,10 @@ class Works:
         ending = [task for task in of if task is not me]
         for task in ending:
             task.cancel()
-        await all_ended(ending)
+        await await_all(ending)
 
 
-async def _cleaned(task: asyncio.Task[T], undo: Callable[[T], Awaitable[None]] | None) -> None:
+async def _clean_up(task: asyncio.Task[T], undo: Callable[[T], Awaitable[None]] | None) -> None:
     await ended(task)
     if undo is not None and not task.cancelled() and task.exception() is None:
         await undo(task.result())

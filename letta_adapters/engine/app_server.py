@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from letta_adapters.engine.app_server_errors import failure_of
-from letta_adapters.engine.assembler import Assembler, dicts_of, join_text
-from letta_adapters.engine.shapes import misshapen
+from letta_adapters.engine.app_server_errors import find_failure
+from letta_adapters.engine.assembler import Assembler, join_text, list_dicts
+from letta_adapters.engine.shapes import find_misshapen
 from letta_adapters.engine.stop_reasons import DECISIVE_STOP_REASONS, Failure, StopReason
 from letta_adapters.engine.turn_state import TurnState
 from letta_adapters.messages import (
@@ -150,7 +150,7 @@ class AppTurn(TurnState):
         out: list[Message] = []
         kind = frame.get("type")
         try:
-            if self.over or self._repeated(frame):
+            if self.over or self._is_repeated(frame):
                 return out
             if self.queued and not self._starts(frame):
                 if kind == "update_queue":
@@ -160,10 +160,10 @@ class AppTurn(TurnState):
             if handler is not None:
                 handler(self, frame, out)
             elif not _is_answer(kind):
-                out.append(_unknown(frame))
+                out.append(_make_unknown(frame))
         except (AttributeError, KeyError, TypeError, ValueError):
             # A known frame whose fields have other types than those this version knows.
-            self.misread(_unknown(frame).raw, str(kind), "content", out)
+            self.misread(_make_unknown(frame).raw, str(kind), "content", out)
         return out
 
     @property
@@ -191,7 +191,7 @@ class AppTurn(TurnState):
 
     def end_unsaid(self) -> list[Message]:
         """End a turn of which the server says that nothing runs any more, but not how it ended."""
-        failure = failure_of("error", self._error, None) if self._error else None
+        failure = find_failure("error", self._error, None) if self._error else None
         self.fail(failure or _UNSAID)
         return self.cut()
 
@@ -205,7 +205,7 @@ class AppTurn(TurnState):
 
     # -- frames -----------------------------------------------------------------------------
 
-    def _repeated(self, frame: Mapping[str, Any]) -> bool:
+    def _is_repeated(self, frame: Mapping[str, Any]) -> bool:
         key = frame.get("idempotency_key")
         if type(key) is not str:
             return False
@@ -214,7 +214,7 @@ class AppTurn(TurnState):
         self._seen.append(key)
         return False
 
-    def _foreign(self, run_id: object) -> bool:
+    def _is_foreign(self, run_id: object) -> bool:
         """Return whether the run is another message's; the server names those of every run."""
         messages = self._runs.get(run_id) if type(run_id) is str else None
         return bool(messages) and self._client_message_id not in (messages or ())
@@ -223,7 +223,7 @@ class AppTurn(TurnState):
         """Return whether the queued message's own turn starts with this frame."""
         mine = self._client_message_id
         if frame.get("type") == "update_queue":
-            for item in dicts_of(frame.get("removed")):
+            for item in list_dicts(frame.get("removed")):
                 if item.get("client_message_id") == mine:
                     return self._left(str(item.get("disposition")))
         elif frame.get("type") == "stream_delta":
@@ -249,11 +249,11 @@ class AppTurn(TurnState):
         if type(kind) is not str:
             self.misread(delta, "stream_delta", "message_type", out)
             return
-        if handler is not None and (field := misshapen(delta)):
+        if handler is not None and (field := find_misshapen(delta)):
             self.misread(delta, kind, field, out)
             return
         run_id = delta.get("run_id")
-        if self._foreign(run_id):
+        if self._is_foreign(run_id):
             return  # the late tail of an earlier turn, or a turn of somebody else
         if type(run_id) is str and run_id != self.run_id:
             self.note_run(run_id)
@@ -277,7 +277,7 @@ class AppTurn(TurnState):
 
     def _on_queue(self, frame: dict[str, Any], out: list[Message]) -> None:
         if self._status_messages:
-            items, removed = dicts_of(frame.get("queue")), dicts_of(frame.get("removed"))
+            items, removed = list_dicts(frame.get("queue")), list_dicts(frame.get("removed"))
             out.append(QueueUpdateMessage(tuple(items), tuple(removed)))
 
     def _on_control(self, frame: dict[str, Any], out: list[Message]) -> None:
@@ -291,7 +291,9 @@ class AppTurn(TurnState):
         if name in self._client_tools:
             self.grants.append(request_id)
             return
-        call = self._asked(self._call(call_id, name, request.get("input")), request.get("input"))
+        call = self._apply_input(
+            self._call(call_id, name, request.get("input")), request.get("input")
+        )
         verdict = self._judge(name, call.tool_input)
         if verdict.refused:
             self.refusals.append((request_id, verdict.refused))
@@ -301,15 +303,15 @@ class AppTurn(TurnState):
             return
         self.permissions[call_id] = request_id
         self.details[call_id] = {
-            "suggestions": tuple(dicts_of(request.get("permission_suggestions"))),
+            "suggestions": tuple(list_dicts(request.get("permission_suggestions"))),
             "blocked_path": request.get("blocked_path"),
-            "diffs": tuple(dicts_of(request.get("diffs"))),
+            "diffs": tuple(list_dicts(request.get("diffs"))),
             **verdict.about,
         }
         self.pending = (call,)
 
     @staticmethod
-    def _asked(call: ToolCallMessage, given: Any) -> ToolCallMessage:
+    def _apply_input(call: ToolCallMessage, given: Any) -> ToolCallMessage:
         """Return the call with the arguments that the question is about, as those would run."""
         if call.problem or not isinstance(given, dict) or given == call.tool_input:
             return call
@@ -353,7 +355,7 @@ class AppTurn(TurnState):
     def _on_finished(self, frame: dict[str, Any], out: list[Message]) -> None:
         run_id = frame.get("run_id")
         # The server has named the run of every turn that ran at all before the turn ends.
-        if self._foreign(run_id) or (run_id and self.run_ids and run_id not in self.run_ids):
+        if self._is_foreign(run_id) or (run_id and self.run_ids and run_id not in self.run_ids):
             return  # the end of another turn
         if run_id:
             self.note_run(run_id)
@@ -364,7 +366,7 @@ class AppTurn(TurnState):
         # The reasons before were of single model calls; this one is the turn's.
         self.stop = StopReason()
         self.stop.see(reason)
-        failure = failure_of(reason, self._error, frame.get("error"))
+        failure = find_failure(reason, self._error, frame.get("error"))
         if reason == "requires_approval":  # that is no end: the calls it waits for were not shown
             failure = _PAUSED
         if failure is not None:
@@ -438,7 +440,7 @@ class AppTurn(TurnState):
                 out.append(self.fragment(delta))
             return
         self._flush_calls(out)
-        for item in dicts_of(delta.get("tool_returns")) or [delta]:
+        for item in list_dicts(delta.get("tool_returns")) or [delta]:
             call_id = str(item["tool_call_id"])
             self.external.pop(call_id, None)
             text = join_text((content_text(item.get("tool_return")),))
@@ -560,6 +562,6 @@ def _is_answer(kind: Any) -> bool:
     return kind == "input_accepted" or (type(kind) is str and kind.endswith("_response"))
 
 
-def _unknown(frame: Mapping[str, Any]) -> UnknownMessage:
+def _make_unknown(frame: Mapping[str, Any]) -> UnknownMessage:
     """Return a frame that is no message of the agent, under its own name."""
     return UnknownMessage({"message_type": str(frame.get("type") or ""), **frame})

@@ -59,7 +59,7 @@ _UNEXPECTED = "Unexpected stop reason:"
 _MODEL_FAILED = ("llm_error", "local_backend_error")
 
 
-def failure_of(stop_reason: str, error: Mapping[str, Any], closing: Any) -> Failure | None:
+def find_failure(stop_reason: str, error: Mapping[str, Any], closing: Any) -> Failure | None:
     """Return the failure of a turn that ended with ``stop_reason``; ``None`` if it succeeded.
 
     Args:
@@ -71,12 +71,12 @@ def failure_of(stop_reason: str, error: Mapping[str, Any], closing: Any) -> Fail
         return None
     if stop_reason == "cancelled":
         return failure_from_stop_reason(stop_reason)
-    event = _innermost(error) or _innermost({"message": closing})
+    event = _find_innermost(error) or _find_innermost({"message": closing})
     if not event or str(event["message"]).startswith(_UNEXPECTED):
         return failure_from_stop_reason(stop_reason)
     error_type = str(event.get("error_type") or event.get("type") or "") or None
     wire = str(event.get("message"))
-    text, status = _readable(wire)
+    text, status = _make_readable(wire)
     # In the wire's own form: a provider's error code may stand outside the words for people.
     low = wire.lower()
     code = next((code for needle, code in _BY_TEXT if needle in low), None)
@@ -91,7 +91,7 @@ def failure_of(stop_reason: str, error: Mapping[str, Any], closing: Any) -> Fail
     return Failure(code, text, error_type, stop_reason=stop_reason)
 
 
-def _innermost(event: Mapping[str, Any]) -> Mapping[str, Any]:
+def _find_innermost(event: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the object that has the provider's own words; empty if there are none."""
     while event:
         inner: Any = event.get("api_error") or event.get("error")
@@ -104,7 +104,7 @@ def _innermost(event: Mapping[str, Any]) -> Mapping[str, Any]:
     return event if event.get("message") else {}
 
 
-def _readable(wire: str) -> tuple[str, str]:
+def _make_readable(wire: str) -> tuple[str, str]:
     """Return the words and the status of ``'401: {"message": "Incorrect API key"}'``."""
     found = _STATUS.match(wire)
     status, rest = (found[1], found[2]) if found else ("", wire)

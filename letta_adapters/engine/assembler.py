@@ -41,14 +41,14 @@ _NOT_HANDED_OUT = object()
 Complete = AssistantMessage | ReasoningMessage | ToolCallMessage
 
 
-def dicts_of(value: Any) -> list[Mapping[str, Any]]:
+def list_dicts(value: Any) -> list[Mapping[str, Any]]:
     """Return the objects of a field that is a list when whole and one object when streamed."""
     if isinstance(value, dict):
         return [value]
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def arguments_of(call: Mapping[str, Any]) -> str:
+def read_arguments(call: Mapping[str, Any]) -> str:
     """Return the arguments of a call, or the piece of them that a fragment carries, as text."""
     arguments = call.get("arguments") or ""
     return arguments if type(arguments) is str else json.dumps(arguments)
@@ -67,7 +67,7 @@ def list_strings(value: Any) -> tuple[str, ...]:
 
 def list_returns(event: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the results in a tool's return; a single one has its fields in the event itself."""
-    return dicts_of(event.get("tool_returns")) or [event]
+    return list_dicts(event.get("tool_returns")) or [event]
 
 
 def read_results(event: Mapping[str, Any], names: Mapping[str, str]) -> list[ToolResultMessage]:
@@ -230,7 +230,7 @@ class Assembler:
     def text(self, event: Mapping[str, Any], out: list[Any]) -> None:
         """Take a text or reasoning fragment."""
         kind = event["message_type"]
-        key = (kind, event.get("otid") or self._part_of(kind, event.get("id")))
+        key = (kind, event.get("otid") or self._find_part(kind, event.get("id")))
         # Nearly every fragment goes on with the text of the one before.
         if key != self._latest:
             step = event.get("id")
@@ -246,7 +246,7 @@ class Assembler:
         if kind == "reasoning_message":
             item.signature = event.get("signature") or item.signature
 
-    def _part_of(self, kind: str, message: Any) -> Any:
+    def _find_part(self, kind: str, message: Any) -> Any:
         """Return the key of the message's open text of that kind, else the message's id.
 
         A piece without an otid goes on with the text that was begun, not after it.
@@ -262,13 +262,13 @@ class Assembler:
         self._flush_texts(out)
         calls = event.get("tool_calls")
         if isinstance(calls, list) and calls:
-            for call in dicts_of(calls):
+            for call in list_dicts(calls):
                 self._fragment(call, event, approval)
             # Whole calls of server tools need nobody's answer, so they are handed out at once.
             if not approval:
                 self._flush_calls(out)
             return
-        for call in dicts_of(calls) or dicts_of(event.get("tool_call")):
+        for call in list_dicts(calls) or list_dicts(event.get("tool_call")):
             item = self._fragment(call, event, approval)
             # A server tool runs for seconds, so its call is shown now and not when the result
             # arrives.
@@ -288,7 +288,7 @@ class Assembler:
         elif approval:
             item.approval = True
         item.name = call.get("name") or item.name
-        item.parts.append(arguments_of(call))
+        item.parts.append(read_arguments(call))
         return item
 
     def _call_id(self, call: Mapping[str, Any], event: Mapping[str, Any]) -> str:

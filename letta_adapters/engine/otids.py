@@ -16,7 +16,7 @@ _KEY: Final = re.compile(r"00000000-[0-9a-f]{4}-5[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f
 _OF_CALL: Final = 24
 
 
-def sent_as(key: str, agent_id: str, conversation_id: str) -> str:
+def make_otid(key: str, agent_id: str, conversation_id: str) -> str:
     """Return the ``otid`` of a message in a conversation.
 
     A Letta API with Redis takes an ``otid`` for one request of the whole server, and answers a
@@ -31,12 +31,12 @@ def sent_as(key: str, agent_id: str, conversation_id: str) -> str:
     return key[:_OF_CALL] + place[: len(key) - _OF_CALL]
 
 
-def same_call(otid: object, other: str) -> bool:
+def is_same_call(otid: object, other: str) -> bool:
     """Return whether both name one message, or one call in whatever conversation."""
-    return isinstance(otid, str) and of_call(otid) == of_call(other)
+    return isinstance(otid, str) and get_call_part(otid) == get_call_part(other)
 
 
-def of_call(otid: str) -> str:
+def get_call_part(otid: str) -> str:
     """Return the common part of the names of one call, wherever it was sent.
 
     Other names are returned as they are. In a recording conversations have other ids, so this part

@@ -22,7 +22,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from letta_adapters.engine.assembler import list_strings, read_results
-from letta_adapters.engine.shapes import misshapen
+from letta_adapters.engine.shapes import find_misshapen
 from letta_adapters.engine.sse import SSEDecoder
 from letta_adapters.engine.stop_reasons import (
     DECISIVE_STOP_REASONS,
@@ -125,14 +125,14 @@ class RestTurn(TurnState):
             self.misread(event, "event", "message_type", out)
             return
         # Before its run and number are noted: nothing in a broken event can be trusted.
-        if handler is not None and (field := misshapen(event)):
+        if handler is not None and (field := find_misshapen(event)):
             self.misread(event, str(kind), field, out)
             return
         run_id = event.get("run_id")
         if type(run_id) is str and run_id != self.run_id:
             self.note_run(run_id)
         seq_id = event.get("seq_id")
-        if type(seq_id) is int and self._replayed(seq_id, event):
+        if type(seq_id) is int and self._is_replayed(seq_id, event):
             return
         if handler is None:
             out.append(UnknownMessage(event))
@@ -218,7 +218,7 @@ class RestTurn(TurnState):
 
     # -- events -----------------------------------------------------------------------------
 
-    def _replayed(self, seq_id: int, event: dict[str, Any]) -> bool:
+    def _is_replayed(self, seq_id: int, event: dict[str, Any]) -> bool:
         """Note a numbered event and its position; return whether it was taken before.
 
         Numbers order the events of a stream that is resumed. In one that is not, a number says

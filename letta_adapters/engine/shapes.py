@@ -28,7 +28,7 @@ _COUNTS = (
 )
 
 
-def misshapen(event: _Event) -> str | None:
+def find_misshapen(event: _Event) -> str | None:
     """Return the name of a field that holds a value of the wrong type; ``None`` if all is well."""
     # Every token passes here, so names are looked up once and functions are called only where
     # needed.
@@ -62,7 +62,7 @@ def is_content(value: Any) -> bool:
     return True
 
 
-def _calls(event: _Event) -> str | None:
+def _check_calls(event: _Event) -> str | None:
     for field in ("tool_calls", "tool_call"):
         value = event.get(field)
         calls = value if type(value) is list else [value] if value is not None else []
@@ -77,7 +77,7 @@ def _is_call(call: _Event) -> bool:
     return texts and type(call.get("arguments")) in (str, dict, type(None))
 
 
-def _returns(event: _Event) -> str | None:
+def _check_returns(event: _Event) -> str | None:
     # A single result is sent as an object, or with its fields in the event itself.
     listed = event.get("tool_returns")
     if listed is not None and type(listed) not in (list, dict):
@@ -91,11 +91,11 @@ def _returns(event: _Event) -> str | None:
     return None
 
 
-def _stop(event: _Event) -> str | None:
+def _check_stop(event: _Event) -> str | None:
     return None if type(event.get("stop_reason")) in _TEXT else "stop_reason"
 
 
-def _usage(event: _Event) -> str | None:
+def _check_usage(event: _Event) -> str | None:
     for name in _COUNTS:
         if type(event.get(name)) not in _NUMBER:
             return name
@@ -108,9 +108,9 @@ _CONTENT: Mapping[Any, str] = {
     "hidden_reasoning_message": "hidden_reasoning",
 }
 _LOOKS: Mapping[Any, Callable[[_Event], str | None]] = {
-    "tool_call_message": _calls,
-    "approval_request_message": _calls,
-    "tool_return_message": _returns,
-    "stop_reason": _stop,
-    "usage_statistics": _usage,
+    "tool_call_message": _check_calls,
+    "approval_request_message": _check_calls,
+    "tool_return_message": _check_returns,
+    "stop_reason": _check_stop,
+    "usage_statistics": _check_usage,
 }

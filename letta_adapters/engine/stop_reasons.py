@@ -117,9 +117,11 @@ def failure_from_error_event(event: Mapping[str, Any], stop_reason: str | None) 
     """
     error = event.get("error")
     inner = error if isinstance(error, dict) else {"message": error}
-    error_type = _text(event.get("error_type") or inner.get("type"))
-    message = _text(event.get("message") or inner.get("message")) or "The server reported an error."
-    detail = _text(event.get("detail") or inner.get("detail"))
+    error_type = _as_text(event.get("error_type") or inner.get("type"))
+    message = (
+        _as_text(event.get("message") or inner.get("message")) or "The server reported an error."
+    )
+    detail = _as_text(event.get("detail") or inner.get("detail"))
     # The telling words may stand in either of the two.
     text = f"{message} {detail or ''}"
     code = BY_ERROR_TYPE.get(error_type or "")
@@ -127,18 +129,18 @@ def failure_from_error_event(event: Mapping[str, Any], stop_reason: str | None) 
         code = classify_text(text) or _BY_STOP_REASON.get(stop_reason or "") or "internal_error"
     elif code in ("provider_error", "provider_rate_limit"):
         # A provider's words may quote the conversation, so they cannot mean a state of the server.
-        code = _match(_BY_PROVIDER_TEXT, text) or _refused(code, text) or code
+        code = _match(_BY_PROVIDER_TEXT, text) or _classify_refusal(code, text) or code
     return Failure(code, message, error_type, detail, stop_reason)
 
 
-def _refused(code: str, text: str) -> str | None:
+def _classify_refusal(code: str, text: str) -> str | None:
     """Return the code of a request that the provider will refuse again, else ``None``."""
     status = _PROVIDER_STATUS.search(text)
     found = status is not None and status[1] in REFUSED_STATUS
     return "provider_refused" if found and code == "provider_error" else None
 
 
-def _text(value: Any) -> str | None:
+def _as_text(value: Any) -> str | None:
     return str(value) if value else None
 
 

@@ -18,8 +18,8 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 from letta_adapters.engine.assembler import (
     TEXT_FIELD,
     Assembler,
-    dicts_of,
     join_text,
+    list_dicts,
     list_returns,
     parse_arguments,
     read_results,
@@ -116,7 +116,7 @@ def read_messages(item: _Item, names: Mapping[str, str] | None = None) -> list[S
 
 def list_calls(item: _Item) -> list[_Item]:
     """Return the tool calls of an item, or the one that a fragment belongs to."""
-    return dicts_of(item.get("tool_calls")) or dicts_of(item.get("tool_call"))
+    return list_dicts(item.get("tool_calls")) or list_dicts(item.get("tool_call"))
 
 
 def list_call_ids(item: _Item) -> set[str]:
@@ -133,7 +133,7 @@ def read_user(content: Any) -> tuple[Literal["user", "event"], str | None]:
 
     ``"event"`` means that the server spoke as the user; ``None`` that nothing of the user is left.
     """
-    parts = dicts_of(content) if isinstance(content, list) else [{"text": content}]
+    parts = list_dicts(content) if isinstance(content, list) else [{"text": content}]
     texts = [p["text"] for p in parts if isinstance(p.get("text"), str)]
     # Only a message that consists of nothing else can be the server's own.
     alert = _read_alert(texts[0]) if len(parts) == len(texts) == 1 else None

@@ -16,7 +16,7 @@ from hashlib import sha256
 from itertools import chain
 from typing import Any, Final, Literal, TypeAlias
 
-from letta_adapters.engine.assembler import arguments_of, dicts_of, join_text, read_text
+from letta_adapters.engine.assembler import join_text, list_dicts, read_arguments, read_text
 from letta_adapters.engine.stored import (
     CALLS,
     SPOKEN,
@@ -285,7 +285,7 @@ class Transcript:
         newest = next(reversed(stored), None)
         merged = {id_: _merge(e, live.get(id_), id_ == newest) for id_, e in stored.items()}
         self._entries = RowBuilders()
-        self._entries.update(_woven(merged, live))
+        self._entries.update(_weave(merged, live))
         self._rebuild()
 
     # -- one method per kind of message -----------------------------------------------------
@@ -320,7 +320,7 @@ class Transcript:
                 entry = self._entry("tool", call.get("tool_call_id"))
                 if entry.growing:
                     entry.name = call.get("name") or entry.name
-                    entry.parts.append(arguments_of(call))
+                    entry.parts.append(read_arguments(call))
                     entry.mark_changed(event.get("run_id"))
 
     def _error(self, message: ErrorMessage) -> None:
@@ -331,7 +331,7 @@ class Transcript:
 
     def _retry(self, message: RetryMessage) -> None:
         if self._first_time(message):
-            for entry in self._unfinished((message.run_id,) if message.run_id else ()):
+            for entry in self._list_unfinished((message.run_id,) if message.run_id else ()):
                 # A call that is complete is no longer being written by the model.
                 if entry.growing:
                     entry.parts = []
@@ -339,7 +339,7 @@ class Transcript:
 
     def _end(self, message: ResultMessage) -> None:
         if self._first_time(message):
-            for entry in self._unfinished(message.run_ids):
+            for entry in self._list_unfinished(message.run_ids):
                 entry.settle("complete" if message.success else "failed")
             self._fragments.clear()
             self._turn += 1
@@ -349,7 +349,7 @@ class Transcript:
         self._applied[id(message)] = message
         return not known
 
-    def _unfinished(self, run_ids: Sequence[str]) -> Iterator[RowBuilder]:
+    def _list_unfinished(self, run_ids: Sequence[str]) -> Iterator[RowBuilder]:
         for entry in self._entries.values():
             ours = not run_ids or entry.run_id is None or entry.run_id in run_ids
             if entry.status == "streaming" and ours:
@@ -398,7 +398,7 @@ def _merge(stored: RowBuilder, live: RowBuilder | None, newest: bool) -> RowBuil
     return live
 
 
-def _woven(
+def _weave(
     stored: dict[RowId, RowBuilder], live: dict[RowId, RowBuilder]
 ) -> dict[RowId, RowBuilder]:
     """Return the stored rows in order, with unstored rows beside their neighbours in ``live``."""
@@ -413,7 +413,7 @@ def _woven(
             if not entry.stored:
                 loose.append(id_)
         elif anchor is None:
-            at = _start_of_turn(order, stored, id_, [live[i].run_id for i in loose])
+            at = _find_start_of_turn(order, stored, id_, [live[i].run_id for i in loose])
             order[at:at] = loose
             anchor, loose = id_, []
         else:
@@ -423,7 +423,7 @@ def _woven(
     return {id_: stored.get(id_) or live[id_] for id_ in chain(ids, loose)}
 
 
-def _start_of_turn(
+def _find_start_of_turn(
     order: list[RowId], stored: dict[RowId, RowBuilder], id_: RowId, run_ids: list[str | None]
 ) -> int:
     """Return the place for rows of turns before that of ``id_``, ahead of its question."""
@@ -478,7 +478,7 @@ def _name_item(item: _Item) -> str:
 
 
 def _read_answers(rows: RowBuilders, item: _Item) -> None:
-    for answer in dicts_of(item.get("approvals")):
+    for answer in list_dicts(item.get("approvals")):
         # For a client-side tool the answer is its result, for a server tool only a permission.
         if answer.get("type") == "tool":
             output, is_error = (

@@ -227,7 +227,7 @@ def _family(name: str) -> frozenset[str]:
     return frozenset({name})
 
 
-def kind_of(name: str, tool_input: Mapping[str, Any], ground: Ground) -> CallKind:
+def classify_call(name: str, tool_input: Mapping[str, Any], ground: Ground) -> CallKind:
     """Return the effect of a call of a tool that Letta Code runs.
 
     Args:
@@ -244,13 +244,13 @@ def kind_of(name: str, tool_input: Mapping[str, Any], ground: Ground) -> CallKin
     if name in _SEARCHES and _gives_options(tool_input):
         return "executes"
     if name in _READS | _SEARCHES:
-        return _reads(_paths(tool_input), ground)
+        return _reads(_list_paths(tool_input), ground)
     if name in _LISTS:
         return _lists(tool_input, ground)
     if name in _WRITES:
-        return _writes(_paths(tool_input), ground)
+        return _writes(_list_paths(tool_input), ground)
     if name in _PATCHES:
-        return _writes(_patched(tool_input), ground)
+        return _writes(_list_patched(tool_input), ground)
     return "executes"
 
 
@@ -260,7 +260,7 @@ _MOST_LINKS: Final = 40
 # -- paths --------------------------------------------------------------------------------------
 
 
-def _paths(tool_input: Mapping[str, Any]) -> list[Any]:
+def _list_paths(tool_input: Mapping[str, Any]) -> list[Any]:
     """Return all arguments that name a file; the name of that argument differs between tools."""
     return [tool_input[key] for key in _PATH_KEYS if tool_input.get(key) is not None]
 
@@ -274,7 +274,7 @@ def _gives_options(tool_input: Mapping[str, Any]) -> bool:
     return any(not isinstance(v, str | int | float) or str(v).startswith("-") for v in given)
 
 
-def _patched(tool_input: Mapping[str, Any]) -> list[Any]:
+def _list_patched(tool_input: Mapping[str, Any]) -> list[Any]:
     """Return the files of a patch; ``[None]`` if a line of it is not understood."""
     text = tool_input.get("input", tool_input.get("patch"))
     if not isinstance(text, str):
@@ -302,20 +302,20 @@ def _memory(tool_input: Mapping[str, Any], ground: Ground) -> CallKind:
     # Its files cannot be looked at from here, and the tool itself stays inside the memory.
     if ground.memory is None:
         return "own_memory"
-    found = _followed(ground.memory / path)
+    found = _follow(ground.memory / path)
     if found is None:
         return "reads"
-    inside = found == _real(ground.memory) or _below(found, ground.memory)
+    inside = found == _resolve_links(ground.memory) or _below(found, ground.memory)
     return "own_memory" if inside and not _is_private(found, ground.memory) else "reads"
 
 
 def _reads(paths: Iterable[Any], ground: Ground) -> CallKind:
     kinds = {_read(path, ground) for path in paths} or {"reads"}
-    return _worst(kinds, "reads", "reads_cwd")
+    return _choose_worst(kinds, "reads", "reads_cwd")
 
 
 def _read(given: Any, ground: Ground) -> CallKind:
-    path = _resolved(given, ground)
+    path = _resolve(given, ground)
     if path is None or not _is_plain_file(path):
         return "reads"
     if _below(path, ground.memory) and not _is_private(path, ground.memory):
@@ -325,8 +325,8 @@ def _read(given: Any, ground: Ground) -> CallKind:
 
 def _lists(tool_input: Mapping[str, Any], ground: Ground) -> CallKind:
     """Judge a call that shows the names of files only."""
-    paths = _paths(tool_input) or [str(ground.cwd)]
-    resolved = [_resolved(path, ground) for path in paths]
+    paths = _list_paths(tool_input) or [str(ground.cwd)]
+    resolved = [_resolve(path, ground) for path in paths]
     inside = all(path is not None and _is_open(path, ground) for path in resolved)
     return "reads_cwd" if inside else "reads"
 
@@ -339,22 +339,22 @@ def _is_below(path: Any) -> bool:
 
 def _writes(paths: Iterable[Any], ground: Ground) -> CallKind:
     kinds = {_write(path, ground) for path in paths} or {"writes"}
-    return _worst(kinds, "writes", "writes_cwd")
+    return _choose_worst(kinds, "writes", "writes_cwd")
 
 
 def _write(given: Any, ground: Ground) -> CallKind:
-    path = _resolved(given, ground)
+    path = _resolve(given, ground)
     if path is None or not (_is_plain_file(path, alone=True) or not os.path.lexists(path)):
         return "writes"
     if _below(path, ground.memory) and not _is_private(path, ground.memory):
         # Notes are Markdown; any other file that an agent keeps there might be loaded and run.
         return "own_memory" if path.suffix.lower() == ".md" else "writes"
-    parts = _folded(path)
+    parts = _fold(path)
     runs = not _RUNNING_FOLDERS.isdisjoint(parts) or parts[-1] in _RUNNING_FILES
     return "writes_cwd" if _is_open(path, ground) and not runs else "writes"
 
 
-def _worst(kinds: set[CallKind], *order: CallKind) -> CallKind:
+def _choose_worst(kinds: set[CallKind], *order: CallKind) -> CallKind:
     return next((kind for kind in order if kind in kinds), next(iter(kinds)))
 
 
@@ -392,26 +392,26 @@ def _is_odd(text: str) -> bool:
     return "\\" in text
 
 
-def _resolved(given: Any, ground: Ground) -> Path | None:
+def _resolve(given: Any, ground: Ground) -> Path | None:
     """Return the real file behind a path; ``None`` if that is not certain."""
     if not isinstance(given, str) or ground.cwd is None or _is_odd(given):
         return None
     path = ground.cwd / given
-    found = _followed(path)
+    found = _follow(path)
     # `..` behind a link: the system goes up from the target of the link, Node (for a relative path)
     # from the link itself.
-    if ".." in path.parts and found != _followed(Path(os.path.normpath(path))):
+    if ".." in path.parts and found != _follow(Path(os.path.normpath(path))):
         return None
     return found
 
 
-def _followed(path: Path) -> Path | None:
+def _follow(path: Path) -> Path | None:
     """Return the path without links; ``None`` if another process may find something else there.
 
     ``/proc/self`` is another directory for each process, and so is every link to it.
     """
     if os.name == "nt":
-        return _real(path)
+        return _resolve_links(path)
     # One part after the other, as the kernel does: each may be a link, to anywhere.
     links = 0
     here, ahead = Path(path.anchor), list(reversed(path.parts[1:]))
@@ -450,18 +450,22 @@ def _is_plain_file(path: Path, *, alone: bool = False) -> bool:
     return stat.S_ISREG(found.st_mode) and not (alone and found.st_nlink > 1)
 
 
-def _folded(path: Path) -> tuple[str, ...]:
+def _fold(path: Path) -> tuple[str, ...]:
     """Return the parts of a path as a file system sees them that ignores upper and lower case."""
     return tuple(unicodedata.normalize("NFKC", part).casefold() for part in path.parts)
 
 
-def _real(path: Path) -> Path:
+def _resolve_links(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
 def _below(path: Path, root: Path | None) -> bool:
     """Return whether a real path is inside ``root``, which is made real here."""
-    return root is not None and path.is_relative_to(_real(root)) and path != _real(root)
+    return (
+        root is not None
+        and path.is_relative_to(_resolve_links(root))
+        and path != _resolve_links(root)
+    )
 
 
 def _is_private(path: Path, root: Path | None) -> bool:
@@ -469,8 +473,8 @@ def _is_private(path: Path, root: Path | None) -> bool:
 
     Directories above ``root`` do not count: they are the user's own choice.
     """
-    parts = _folded(path)
-    below = parts[len(_folded(_real(root))) :] if root is not None else parts
+    parts = _fold(path)
+    below = parts[len(_fold(_resolve_links(root))) :] if root is not None else parts
     if not below:
         return False
     if not _PRIVATE_FOLDERS.isdisjoint(below) or _PRIVATE.match(below[-1]) is not None:
@@ -483,7 +487,7 @@ def _is_open(path: Path, ground: Ground) -> bool:
     root = ground.cwd
     if root is None or not is_open_ground(ground):
         return False
-    if path != _real(root) and not _below(path, root):
+    if path != _resolve_links(root) and not _below(path, root):
         return False
     return not _is_private(path, root)
 
@@ -495,9 +499,9 @@ def is_open_ground(ground: Ground) -> bool:
     """
     if ground.cwd is None:
         return False
-    root = _folded(_real(ground.cwd))
-    homes = [_folded(_real(home)) for home in ground.homes]
-    private = [_folded(_real(place)) for place in ground.private]
+    root = _fold(_resolve_links(ground.cwd))
+    homes = [_fold(_resolve_links(home)) for home in ground.homes]
+    private = [_fold(_resolve_links(place)) for place in ground.private]
     if any(_starts(home, root) for home in homes):
         return False
     return not any(_starts(place, root) or _starts(root, place) for place in private)

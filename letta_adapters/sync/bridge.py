@@ -170,7 +170,7 @@ class Bridge:
             if not future.done():
                 # Ctrl-C: the clean-up on the loop runs before the exception goes on.
                 future.cancel()
-                self._quietly(self._ended(work))
+                self._quietly(self._await_end(work))
             raise
 
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
@@ -194,7 +194,7 @@ class Bridge:
             if future.done():
                 return future.result()
 
-    async def _ended(self, work: Coroutine[Any, Any, Any]) -> None:
+    async def _await_end(self, work: Coroutine[Any, Any, Any]) -> None:
         """Return after the task of ``work``, which was cancelled, had a chance to clean up."""
         stopping = [task for task in asyncio.all_tasks() if task.get_coro() is work]
         if stopping:
@@ -250,7 +250,7 @@ class Bridge:
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
-            ended = asyncio.wrap_future(self._submit(self._ended(work)))
+            ended = asyncio.wrap_future(self._submit(self._await_end(work)))
             with suppress(Exception):
                 await asyncio.shield(ended)
             raise

@@ -34,8 +34,8 @@ from letta_adapters.tools import frameworks
 from letta_adapters.tools.result import ToolResult, clean_text, format_error, format_result
 from letta_adapters.tools.schema import (
     Arguments,
-    arguments_of,
     normalise_parameters,
+    read_arguments,
     read_docstring,
     unwrap_partial,
 )
@@ -152,7 +152,7 @@ class Tool:
         except InvalidInputError as exc:
             return ToolResult(clean_text(exc.message), is_error=True)
         except Exception as exc:  # a validator of the user's own types
-            return self._raised(exc)
+            return self._report(exc)
         # A task of its own tells "the tool was cancelled" from "the caller was cancelled".
         task = asyncio.ensure_future(
             invoke_callable(self.handler, kwargs, in_thread_loop=in_thread_loop)
@@ -178,13 +178,13 @@ class Tool:
             return ToolResult(f"{self.name} was cancelled.", is_error=True)
         error = task.exception()
         if error is not None:
-            return self._raised(error)
+            return self._report(error)
         value = task.result()
         if isinstance(value, ToolResult):
             return ToolResult(format_result(value.content), value.is_error, value.traceback)
         return ToolResult(format_result(value))
 
-    def _raised(self, error: BaseException) -> ToolResult:
+    def _report(self, error: BaseException) -> ToolResult:
         shown = report_raised(f"The tool {self.name!r}", error)
         return ToolResult(format_error(error), is_error=True, traceback=shown)
 
@@ -349,7 +349,7 @@ def _from_callable(fn: Callable[..., Any], name: str | None, *, explicit: bool) 
     if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
         raise InvalidInputError(f"{label!r} is a generator.", hint="Return one value instead.")
     doc, docs = read_docstring(_docstring(base, called))
-    arguments = None if explicit else arguments_of(fn, label, docs)
+    arguments = None if explicit else read_arguments(fn, label, docs)
     return {
         "name": label,
         "description": doc or label,

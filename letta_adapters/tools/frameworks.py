@@ -15,7 +15,7 @@ from typing import Any
 from letta_adapters._utils.invoke import is_async_callable, report_raised
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.tools.result import ToolResult
-from letta_adapters.tools.schema import schema_of
+from letta_adapters.tools.schema import make_schema
 
 #: ``.args`` of LangChain's single-input ``Tool``.
 _SINGLE_INPUT = {"tool_input": {"type": "string"}}
@@ -56,7 +56,7 @@ def from_langchain(obj: Any) -> dict[str, Any]:
     return {
         "name": obj.name,
         "description": obj.description or obj.name,
-        "parameters": schema_of(schema, str(obj.name)),
+        "parameters": make_schema(schema, str(obj.name)),
         "handler": handler,
     }
 
@@ -110,7 +110,7 @@ def from_llama_index(obj: Any) -> dict[str, Any]:
     return {
         "name": name,
         "description": metadata.description or name,
-        "parameters": schema_of(schema, name),
+        "parameters": make_schema(schema, name),
         "handler": arun if is_async_callable(call) else run,
     }
 

@@ -60,9 +60,9 @@ class Arguments:
         try:
             parsed = self.model.model_validate_json(encoded)
         except ValidationError as exc:
-            raise ValueError(_first([*trouble, *_error_lines(exc)])) from exc
+            raise ValueError(_take_first([*trouble, *_list_errors(exc)])) from exc
         if trouble:
-            raise ValueError(_first(trouble))
+            raise ValueError(_take_first(trouble))
         # A default of the signature is passed as it is: a copy or a conversion would not be the
         # same.
         for name, parameter in self.parameters.items():
@@ -93,7 +93,7 @@ def unwrap_partial(fn: Callable[..., Any]) -> tuple[Callable[..., Any], frozense
     return fn, bound
 
 
-def arguments_of(fn: Callable[..., Any], label: str, docs: Mapping[str, str]) -> Arguments:
+def read_arguments(fn: Callable[..., Any], label: str, docs: Mapping[str, str]) -> Arguments:
     """Return the arguments of ``fn``.
 
     Arguments that ``functools.partial`` has bound by keyword are not the model's to choose and are
@@ -124,14 +124,14 @@ def arguments_of(fn: Callable[..., Any], label: str, docs: Mapping[str, str]) ->
     }
     module = getattr(base, "__module__", None) or __name__
     try:
-        model = _model(fields, docs, module)
-        schema = _schema(model)
+        model = _make_model(fields, docs, module)
+        schema = _make_json_schema(model)
     except Exception as exc:
         raise _blame(exc, fields.values(), label, module) from exc
     result = {"type": "object", "properties": {}, "required": [], **schema}
     if extra:
         result["additionalProperties"] = True
-    return Arguments(_ordered(result), model, fields, extra)
+    return Arguments(_order_keys(result), model, fields, extra)
 
 
 def _check_kinds(parameters: list[inspect.Parameter], label: str) -> None:
@@ -154,16 +154,16 @@ def _check_kinds(parameters: list[inspect.Parameter], label: str) -> None:
             )
 
 
-def _model(
+def _make_model(
     fields: Mapping[str, inspect.Parameter], docs: Mapping[str, str], module: str
 ) -> type[BaseModel]:
-    definitions: dict[str, Any] = {n: _field(p, docs) for n, p in fields.items()}
+    definitions: dict[str, Any] = {n: _make_field(p, docs) for n, p in fields.items()}
     # Without a configuration, which would leak into the dataclasses and TypedDicts of the
     # annotations.
     return create_model("Arguments", __module__=module, **definitions)
 
 
-def _field(parameter: inspect.Parameter, docs: Mapping[str, str]) -> tuple[Any, Any]:
+def _make_field(parameter: inspect.Parameter, docs: Mapping[str, str]) -> tuple[Any, Any]:
     """Return one parameter as pydantic's ``(annotation, default)``."""
     annotation: Any = Any if parameter.annotation is _EMPTY else parameter.annotation
     default: Any = ... if parameter.default is _EMPTY else parameter.default
@@ -182,7 +182,7 @@ def _field(parameter: inspect.Parameter, docs: Mapping[str, str]) -> tuple[Any, 
     alias = next((i.alias for i in reversed(infos) if i.alias), parameter.name)
     description = next((i.description for i in reversed(infos) if i.description), None)
     if description is None:
-        description = _plain_description(metadata) or docs.get(parameter.name)
+        description = _find_description(metadata) or docs.get(parameter.name)
     own = Field(alias=alias, description=description) if description else Field(alias=alias)
     if default is ... and not all(i.is_required() for i in infos):
         default = _EMPTY  # the Field has the default
@@ -191,7 +191,7 @@ def _field(parameter: inspect.Parameter, docs: Mapping[str, str]) -> tuple[Any, 
     return (annotated, own) if default is _EMPTY else (annotated, default)
 
 
-def _plain_description(metadata: list[Any]) -> str | None:
+def _find_description(metadata: list[Any]) -> str | None:
     """Return the text of ``Annotated[str, "text"]`` and ``Annotated[str, Doc("text")]``."""
     for item in metadata:
         text = item if isinstance(item, str) else getattr(item, "documentation", None)
@@ -207,7 +207,7 @@ def _blame(
 
     def trouble(parameter: inspect.Parameter) -> Exception | None:
         try:
-            _schema(_model({"p": parameter}, {}, module))
+            _make_json_schema(_make_model({"p": parameter}, {}, module))
         except Exception as found:
             return found
         return None
@@ -228,13 +228,13 @@ def _blame(
     )
 
 
-def _schema(model: type[BaseModel]) -> dict[str, Any]:
+def _make_json_schema(model: type[BaseModel]) -> dict[str, Any]:
     schema = model.model_json_schema(schema_generator=_Schema)
     schema.pop("description", None)
     return cast("dict[str, Any]", without_titles(schema))
 
 
-def _ordered(schema: dict[str, Any]) -> dict[str, Any]:
+def _order_keys(schema: dict[str, Any]) -> dict[str, Any]:
     """Return the schema with type, properties and required first, as people look for these."""
     first = ("type", "properties", "required")
     return {**{k: schema[k] for k in first}, **{k: v for k, v in schema.items() if k not in first}}
@@ -300,14 +300,14 @@ def normalise_parameters(parameters: object, label: str) -> dict[str, Any]:
         copied = json.loads(json.dumps(schema, allow_nan=False))
     except (TypeError, ValueError) as exc:
         raise InvalidInputError(f"The parameters of {label!r} are not JSON: {exc}.") from exc
-    return _ordered(copied)
+    return _order_keys(copied)
 
 
-def schema_of(source: Any, label: str) -> dict[str, Any]:
+def make_schema(source: Any, label: str) -> dict[str, Any]:
     """Return the schema in a JSON schema dict or a pydantic model class (v2 or v1)."""
     try:
         if isinstance(source, type) and issubclass(source, BaseModel):
-            source = _schema(source)
+            source = _make_json_schema(source)
         elif source is not None and not isinstance(source, Mapping):
             source = source.schema()
     except Exception as exc:
@@ -322,15 +322,15 @@ def schema_of(source: Any, label: str) -> dict[str, Any]:
 
 def short_error(exc: ValidationError) -> str:
     """Return a validation error in one line for the model: ``city: Field required; ...``."""
-    return _first(list(_error_lines(exc)))
+    return _take_first(list(_list_errors(exc)))
 
 
-def _first(lines: list[str]) -> str:
+def _take_first(lines: list[str]) -> str:
     more = f"; and {len(lines) - _MAX_ERRORS} more" if len(lines) > _MAX_ERRORS else ""
     return "; ".join(lines[:_MAX_ERRORS]) + more
 
 
-def _error_lines(exc: ValidationError) -> Iterator[str]:
+def _list_errors(exc: ValidationError) -> Iterator[str]:
     for error in exc.errors(include_url=False, include_context=False, include_input=False):
         place = ".".join(str(part) for part in error["loc"])
         message = "is required" if error["type"] == "missing" else error["msg"]

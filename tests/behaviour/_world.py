@@ -16,7 +16,7 @@ from letta_adapters.backends.capabilities import (
     REST,
     Capabilities,
 )
-from letta_adapters.client.client import slots_of
+from letta_adapters.client.client import get_slots
 from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.live.faces import make_sync_client
 from letta_adapters.testing.scripted_model import RemoteScript, Reply, ScriptedModel, ToolUse
@@ -205,7 +205,7 @@ class AppServerWorld(World):
         made = self._face(Remote(url=url, auth_token=token, settle_timeout=self.settle))
         core = getattr(made, "_core", made)
         # As in a process of its own: those of one process take turns.
-        slots_of(core).place = id(core)
+        get_slots(core).place = id(core)
         self._made.append(made.close)
         return made
 

@@ -14,7 +14,7 @@ from letta_adapters._utils.bounded import BOUND, Bounded
 from letta_adapters.backends.base import Change, change_of
 from letta_adapters.chat import clients
 from letta_adapters.chat.cache import ConversationCache, get_cache, recent
-from letta_adapters.client.client import is_busy, slots_of
+from letta_adapters.client.client import get_slots, is_busy
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.llama_index import LettaLLM
 from letta_adapters.testing import FakeLetta
@@ -72,7 +72,7 @@ async def test_many_calls_leave_every_cache_at_its_bound(
         assert len(recent._calls) <= BOUND
         assert len(recent._unended) <= BOUND
         assert len(recent._seen) <= BOUND
-        assert not slots_of(client).turns
+        assert not get_slots(client).turns
         assert not is_busy(client)
 
 

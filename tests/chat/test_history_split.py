@@ -17,7 +17,7 @@ from letta_adapters.chat.history import (
     split_history,
 )
 from letta_adapters.chat.request import Place
-from letta_adapters.engine.otids import of_call, sent_as
+from letta_adapters.engine.otids import get_call_part, make_otid
 from letta_adapters.messages import PendingToolCall
 from tests.chat.builders import AGENT, CALL, answer, asking, marked, result, user
 
@@ -125,12 +125,12 @@ def test_a_call_has_another_name_in_every_conversation() -> None:
     key = make_call_key([user("x", id="1")], ())
     assert key is not None
     places = [("agent-1", "conv-1"), ("agent-1", "conv-2"), ("agent-2", "conv-1")]
-    names = {sent_as(key, *place) for place in places}
+    names = {make_otid(key, *place) for place in places}
     assert len(names) == 3
     assert all(len(name) == len(key) == 36 for name in names)
-    assert {of_call(name) for name in names} == {of_call(key)}
-    assert of_call("message-1") == "message-1"
-    assert sent_as(key, *places[0]) == sent_as(key, "agent-1", "conv-1")
+    assert {get_call_part(name) for name in names} == {get_call_part(key)}
+    assert get_call_part("message-1") == "message-1"
+    assert make_otid(key, *places[0]) == make_otid(key, "agent-1", "conv-1")
 
 
 # -- whose answers count ------------------------------------------------------------------------

@@ -11,9 +11,9 @@ import pytest
 
 from letta_adapters.engine.assembler import (
     Assembler,
-    arguments_of,
-    dicts_of,
     join_text,
+    list_dicts,
+    read_arguments,
 )
 from letta_adapters.messages import AssistantMessage, ReasoningMessage, ToolCallMessage
 from tests.engine._events import (
@@ -337,13 +337,13 @@ def test_the_calls_the_server_did_not_keep_are_forgotten() -> None:
 def test_arguments_as_an_object_are_written_as_json() -> None:
     (message,) = assemble(calls(call("call_1") | {"arguments": {"a": 1}}))
     assert (message.raw_arguments, message.tool_input) == ('{"a": 1}', {"a": 1})
-    assert arguments_of({"arguments": None}) == ""
+    assert read_arguments({"arguments": None}) == ""
 
 
 def test_entries_that_are_no_objects_are_skipped() -> None:
-    assert dicts_of([1, {"a": 1}, None]) == [{"a": 1}]
-    assert dicts_of({"a": 1}) == [{"a": 1}]
-    assert dicts_of("x") == dicts_of(None) == []
+    assert list_dicts([1, {"a": 1}, None]) == [{"a": 1}]
+    assert list_dicts({"a": 1}) == [{"a": 1}]
+    assert list_dicts("x") == list_dicts(None) == []
 
 
 def test_broken_stream_does_not_hand_out_the_fragment_that_was_being_written() -> None:

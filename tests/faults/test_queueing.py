@@ -13,7 +13,7 @@ import pytest
 
 from letta_adapters import LettaClient, Rest
 from letta_adapters._utils import locks
-from letta_adapters.client.client import AsyncLettaClient, slots_of
+from letta_adapters.client.client import AsyncLettaClient, get_slots
 from letta_adapters.errors import ConversationBusyError, SessionClosedError
 from tests.faults import _events as ev
 from tests.faults._server import Server
@@ -206,7 +206,7 @@ async def test_two_clients_at_once_on_a_server_that_locks(server: Server, rest: 
     busy = {"detail": ev.BUSY.format(run=ev.run_id(1)), "run_id": ev.run_id(1)}
     server.script(stream(ev.ping(), held(go_on), ev.text("first"), ev.ending()))
     async with AsyncLettaClient(rest()) as one, AsyncLettaClient(rest()) as two:
-        slots_of(two).place = id(two)  # as in another process: those of one process take turns
+        get_slots(two).place = id(two)  # as in another process: those of one process take turns
         first = asyncio.create_task(resume(one).run_turn("one"))
         await until(lambda: server.active)
         server.script(status(409, busy))
@@ -276,7 +276,7 @@ async def test_locks_of_conversations_that_are_done_are_forgotten(
     for _ in range(5):
         await client.prompt("hello", ev.AGENT)
     gc.collect()
-    assert not slots_of(client).turns
+    assert not get_slots(client).turns
     assert not locks._queues
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import LettaClient, Rest
-from letta_adapters.client.client import AsyncLettaClient, is_busy, slots_of
+from letta_adapters.client.client import AsyncLettaClient, get_slots, is_busy
 from letta_adapters.client.turn_slots import MAX_QUEUED
 from letta_adapters.errors import ConversationBusyError, InvalidInputError, WaitsForItselfError
 from letta_adapters.messages import AssistantMessage, InitMessage, ResultMessage
@@ -397,7 +397,7 @@ async def test_nothing_unsent_nothing_reported(
     await session.close()
     assert session.unsent == ()
     assert not caplog.records
-    slots = slots_of(client)
+    slots = get_slots(client)
     assert not slots.queue and not slots.turns and not is_busy(client)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from letta_adapters import AsyncLettaClient, ResultMessage
-from letta_adapters.client.client import slots_of
+from letta_adapters.client.client import get_slots
 from letta_adapters.errors import LettaError
 
 # What may come of an attack, and what may not.
@@ -86,7 +86,7 @@ class Tally:
 
     def look_behind(self, what: str, client: AsyncLettaClient) -> None:
         """Count a client in which a turn is left although nobody waits for one."""
-        slots = slots_of(client)
+        slots = get_slots(client)
         if slots.turns or slots.queue:
             self.note("left running", what)
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 from letta_adapters.backends.app_server import agents, frames
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.base import DEFAULT, Conversation, Order, Target
-from letta_adapters.engine.otids import same_call
+from letta_adapters.engine.otids import is_same_call
 from letta_adapters.engine.stored import newest_first, without_reminders
 from letta_adapters.errors import (
     ConfigurationError,
@@ -236,7 +236,7 @@ async def since(
     """Return the messages stored after this one, oldest first; ``None`` if it is not stored."""
     newest = await _list(connection, conversation, {"order": "desc", "limit": _NEWEST})
     for at, message in enumerate(newest):
-        if same_call(message.get("otid"), client_message_id):
+        if is_same_call(message.get("otid"), client_message_id):
             return newest[:at][::-1]
     return None
 
@@ -249,7 +249,7 @@ async def is_stored(
     newest = await _list(connection, conversation, query)
     answered = False
     for message in newest:
-        if same_call(message.get("otid"), client_message_id):
+        if is_same_call(message.get("otid"), client_message_id):
             return True, answered
         answered = answered or message.get("message_type") == "assistant_message"
     return False, False

@@ -36,8 +36,8 @@ from letta_adapters.permissions.policy import (
     Machine,
     Rules,
     answer_unasked,
+    classify_call,
     is_disallowed,
-    kind_of,
 )
 
 # A callback's `Allow(save=...)` refers to this. The server's own suggestions would write rules into
@@ -88,7 +88,7 @@ class Permits:
             ground = Ground()
         else:
             ground = self._machine.ground(conversation.agent_id, session.cwd)
-        kind = kind_of(name, tool_input, ground)
+        kind = classify_call(name, tool_input, ground)
         answer = answer_unasked(name, kind, session.rules)
         if isinstance(answer, Allow):
             default: dict[str, Any] = {"behavior": "allow"}

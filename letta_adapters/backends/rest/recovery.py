@@ -23,7 +23,7 @@ from letta_adapters.backends.base import DEFAULT, Conversation
 from letta_adapters.backends.http_errors import NO_ACTIVE_RUN
 from letta_adapters.backends.rest.conversations import agent_param, conversation_path
 from letta_adapters.backends.rest.http import Http
-from letta_adapters.engine.otids import same_call
+from letta_adapters.engine.otids import is_same_call
 from letta_adapters.errors import (
     ConflictError,
     InvalidInputError,
@@ -88,7 +88,7 @@ async def is_stored(http: Http, conversation: Conversation, otid: str) -> bool:
     """Return whether a message with this ``otid`` is among the newest stored ones."""
     params: Mapping[str, Any] = {"order": "desc", "limit": _RECENT, **agent_param(conversation)}
     stored = await http.read(conversation_path(conversation, "/messages"), params)
-    return any(same_call(message.get("otid"), otid) for message in stored)
+    return any(is_same_call(message.get("otid"), otid) for message in stored)
 
 
 async def wait_for_run(http: Http, run_id: str, seconds: float) -> str | None:

@@ -15,7 +15,7 @@ import re
 import zlib
 from dataclasses import dataclass, field
 
-from letta_adapters.engine.otids import of_call
+from letta_adapters.engine.otids import get_call_part
 from letta_adapters.testing.sanitizer.patterns import ID_TOKEN, UUID
 
 _PARTS = re.compile(rf"(?:(?P<prefix>[a-z][a-z0-9_]*)-)?(?P<uuid>{UUID})")
@@ -72,7 +72,7 @@ class IdMap:
         if self._passes(token):
             # In an otid of an adapter's call, the rest names the conversation, which is a new one
             # in every run.
-            call = of_call(token)
+            call = get_call_part(token)
             return call + "0" * (len(token) - len(call))
         match = _PARTS.fullmatch(token)
         if match is None:

@@ -37,10 +37,10 @@ def to_result(result: Mapping[str, Any]) -> ToolResult:
     Text and images are kept. For audio and other files the model gets a note that they exist.
     Structured content is added, as JSON, unless the text already holds the same.
     """
-    parts = [_part(block) for block in result.get("content") or ()]
+    parts = [_make_part(block) for block in result.get("content") or ()]
     texts = [part.text for part in parts if isinstance(part, TextContent)]
     structured = result.get("structuredContent")
-    if structured is not None and not _says(texts, structured):
+    if structured is not None and not _repeats(texts, structured):
         texts.append(json.dumps(structured, ensure_ascii=False))
         parts.append(TextContent(texts[-1]))
     failed = bool(result.get("isError"))
@@ -50,7 +50,7 @@ def to_result(result: Mapping[str, Any]) -> ToolResult:
     return ToolResult(format_result(text or ("The tool failed." if failed else "")), failed)
 
 
-def _part(block: Mapping[str, Any]) -> TextContent | ImageContent:
+def _make_part(block: Mapping[str, Any]) -> TextContent | ImageContent:
     kind = block.get("type")
     file = block.get("resource") or block
     mime = str(file.get("mimeType") or "unknown type")
@@ -67,18 +67,18 @@ def _part(block: Mapping[str, Any]) -> TextContent | ImageContent:
     return TextContent(f"[{kind} ({mime}), not shown{': ' if about else ''}{about}]")
 
 
-def _says(texts: Sequence[str], structured: Any) -> bool:
+def _repeats(texts: Sequence[str], structured: Any) -> bool:
     """Return whether the texts hold the same data.
 
     Servers wrap plain values as ``{"result": value}``.
     """
-    read = [_decoded(text) for text in texts]
+    read = [_decode(text) for text in texts]
     wrapped = isinstance(structured, Mapping) and list(structured) == ["result"]
     values = [structured, structured["result"]] if wrapped else [structured]
     return bool(texts) and any(v in read or v in texts or v in (read, [*texts]) for v in values)
 
 
-def _decoded(text: str) -> Any:
+def _decode(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:
@@ -102,7 +102,7 @@ class Link:
         self._gone = False
         self.ready: asyncio.Future[list[dict[str, Any]]] = asyncio.Future()
         self.owner = asyncio.create_task(self._live(), name=f"mcp server {name}")
-        self.owner.add_done_callback(_retrieved)
+        self.owner.add_done_callback(_retrieve)
 
     async def _live(self) -> None:
         mcp = import_module("mcp")
@@ -183,7 +183,7 @@ class Link:
             self._stderr.seek(0)  # the server's next line goes there, too
             self._stderr.truncate()
         request = asyncio.ensure_future(self._peer.call_tool(tool, arguments))
-        request.add_done_callback(_retrieved)
+        request.add_done_callback(_retrieve)
         limit = self.spec.tool_timeout
         try:
             # In some versions a request outlives its connection, and would wait for ever.
@@ -196,7 +196,7 @@ class Link:
         if not done:
             text = f"{tool} timed out after {limit:g} s; its outcome is unknown."
             return ToolResult(text, is_error=True)
-        if _error(request) is None and request.done() and not request.cancelled():
+        if _find_error(request) is None and request.done() and not request.cancelled():
             return to_result(request.result().model_dump(by_alias=True, mode="json"))
         said, text = self._reason(request)
         # An HTTP server that was restarted answers "Session terminated" or the like.
@@ -209,7 +209,7 @@ class Link:
 
     def _reason(self, work: asyncio.Future[Any]) -> tuple[str | None, str]:
         """Return the server's own words (``None``: another's error) and a text for people."""
-        error = _error(work)
+        error = _find_error(work)
         said = getattr(getattr(error, "error", None), "message", None)
         text = said or (format_error(error) if error else "it was stopped")
         if work is self.owner and self._notes:
@@ -221,7 +221,9 @@ class Link:
     def problem(self) -> LettaError:
         """Return the reason why there is no connection; only valid once it has ended."""
         said, text = self._reason(self.owner)
-        bad = said not in (None, "Connection closed") or isinstance(_error(self.owner), ValueError)
+        bad = said not in (None, "Connection closed") or isinstance(
+            _find_error(self.owner), ValueError
+        )
         kind = ProtocolError if bad else ConnectionFailedError
         return kind(f"The MCP server {self.name!r} could not be connected: {text}", hint="")
 
@@ -237,7 +239,7 @@ class Link:
             await asyncio.wait({self.owner}, timeout=_END_SECONDS)
 
 
-def _error(work: asyncio.Future[Any]) -> BaseException | None:
+def _find_error(work: asyncio.Future[Any]) -> BaseException | None:
     error = work.exception() if work.done() and not work.cancelled() else None
     # anyio wraps errors in groups; the first one inside is the cause.
     while group := getattr(error, "exceptions", None):
@@ -245,8 +247,8 @@ def _error(work: asyncio.Future[Any]) -> BaseException | None:
     return error
 
 
-def _retrieved(work: asyncio.Future[Any]) -> None:
-    _error(work)  # or asyncio would log it
+def _retrieve(work: asyncio.Future[Any]) -> None:
+    _find_error(work)  # or asyncio would log it
 
 
 async def _list_tools(session: Any) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from letta_adapters._utils.tasks import all_ended
+from letta_adapters._utils.tasks import await_all
 from letta_adapters.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -178,5 +178,5 @@ class McpHost:
         """
         self._closed = True
         ending = asyncio.gather(*(link.end() for link in self._links.values()))
-        await all_ended({ending})
+        await await_all({ending})
         ending.result()

@@ -16,7 +16,7 @@ from letta_adapters.backends.app_server.connection import Endpoint
 from letta_adapters.backends.app_server.server import Setup, Timeouts
 from letta_adapters.backends.app_server.switches import Reflecting
 from letta_adapters.backends.config import RuntimeStatus
-from letta_adapters.client.client import slots_of
+from letta_adapters.client.client import get_slots
 from letta_adapters.testing.scripted_model import ScriptedModel
 from tests._wheel import needs_wheel
 from tests.backends.app_server._server import MODEL, TOKEN, AppServer
@@ -81,7 +81,7 @@ def connect(
             patch.setattr(letta_adapters.client.client, "_make_backend", lambda *_: backend)
             made = AsyncLettaClient()
         # Each as in a process of its own: otherwise they would take turns here.
-        slots_of(made).place = id(made)
+        get_slots(made).place = id(made)
         return made
 
     return make
