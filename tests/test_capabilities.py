@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from letta_adapters import MemoryBlock, UnsupportedOptionError
+from letta_adapters import AsyncLettaClient, MemoryBlock, Rest, UnsupportedOptionError
 from letta_adapters.backends.app_server.agents import _check_blocks
 from letta_adapters.backends.app_server.options import refuse
 from letta_adapters.backends.capabilities import (
@@ -104,3 +104,21 @@ def test_an_option_is_taken_exactly_where_the_table_says_so(option: str, backend
         check_supported(options, backend)
     assert (caught.value.option, caught.value.backend) == (option, backend)
     assert caught.value.supported_by == OPTION_SUPPORT[option]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.request("COMMAND", "list_memory", body={"agent_id": "agent-1"}),
+        lambda client: client.agents.memory_files("agent-1"),
+        lambda client: client.resume_session("conv-1", agent_id="agent-1").resume_queue(),
+        lambda client: client.connect_provider("anthropic", api_key="x"),
+    ],
+    ids=["by hand", "of an agent", "of a session", "of a provider"],
+)
+async def test_the_letta_api_refuses_commands_before_it_is_asked(call: Any) -> None:
+    # Nothing listens there: a request would end in another error.
+    async with AsyncLettaClient(Rest(base_url="http://127.0.0.1:9", api_key="")) as client:
+        with pytest.raises(UnsupportedOptionError) as caught:
+            await call(client)
+    assert (caught.value.backend, caught.value.supported_by) == ("rest", ("local", "remote"))

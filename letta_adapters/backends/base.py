@@ -9,6 +9,7 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
 from letta_adapters._utils.checks import AGENT, CONVERSATION, checked_id
@@ -53,6 +54,10 @@ class Conversation:
 
     agent_id: str
     conversation_id: str
+
+    def as_runtime(self) -> dict[str, str | None]:
+        """Return the form in which Letta Code's commands name it; ``null`` stands for no agent."""
+        return {"agent_id": self.agent_id or None, "conversation_id": self.conversation_id}
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,30 +201,39 @@ class Change:
         return self.conversation_id == conversation_id
 
 
-def change_of(method: str, path: str, body: Mapping[str, Any] | None) -> Change | None:
-    """Return the change that a successful call has made; ``None`` if nothing cached has changed.
+def find_change(method: str, path: str, body: Mapping[str, Any] | None) -> Change | None:
+    """Return the change that a successful request made; ``None`` if nothing cached has changed.
 
     Args:
-        method: The method, as ``client.request`` takes it (``"COMMAND"`` included).
-        path: The path of the request, or the name of the command.
-        body: The body of the request, or the fields of the command.
+        method: The HTTP method.
+        path: The path of the request.
+        body: The body of the request.
     """
-    given = body or {}
-    if method == "COMMAND":
-        kind, gone = _COMMANDS.get(path, ("", False))
-        field = "agent_id" if kind == "agents" else "conversation_id"
-        # A command has its own fields, and the change itself one level deeper.
-        id_, fields = str(given.get(field) or ""), given.get("body")
-        given = fields if isinstance(fields, Mapping) else {}
-    else:
-        found = _ITEM.fullmatch(path.partition("?")[0])
-        kind, id_ = (found[1], found[2]) if found and method in ("PATCH", "DELETE") else ("", "")
-        gone = method == "DELETE"
+    found = _ITEM.fullmatch(path.partition("?")[0])
+    if found is None or method not in ("PATCH", "DELETE"):
+        return None
+    return _make_change(found[1], found[2], body or {}, gone=method == "DELETE")
+
+
+def find_command_change(name: str, fields: Mapping[str, Any]) -> Change | None:
+    """Return the change that a successful command made; ``None`` if nothing cached has changed.
+
+    Args:
+        name: The name of the command.
+        fields: Its fields.
+    """
+    kind, gone = _COMMANDS.get(name, ("", False))
+    field = "agent_id" if kind == "agents" else "conversation_id"
+    # A command has its own fields, and the change itself one level deeper.
+    body = fields.get("body")
+    given = body if isinstance(body, Mapping) else {}
+    return _make_change(kind, str(fields.get(field) or ""), given, gone=gone) if kind else None
+
+
+def _make_change(kind: str, id_: str, fields: Mapping[str, Any], *, gone: bool) -> Change:
     if kind == "agents":
         return Change(agent_id=id_, gone=gone)
-    if kind == "conversations":
-        return Change(conversation_id=id_, gone=gone or given.get("archived") is True)
-    return None
+    return Change(conversation_id=id_, gone=gone or fields.get("archived") is True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,6 +364,17 @@ class Backend(Protocol):
         params: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> Any: ...
+    def find_memory(self, agent_id: str) -> Path | None:
+        """Return the directory of an agent's memory; ``None`` where agents live elsewhere."""
+
+    async def command(self, name: str, /, **fields: Any) -> dict[str, Any]:
+        """Send a command of Letta Code and return its answer.
+
+        Raises:
+            InvalidInputError: This is no name of a command, or a field is the client's own.
+            UnsupportedOptionError: This is the Letta API, which has no commands.
+        """
+
     def notice(self, change: Change) -> None: ...
     async def runtime_status(self) -> RuntimeStatus: ...
     async def aclose(self) -> None: ...

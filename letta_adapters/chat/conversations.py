@@ -227,12 +227,9 @@ async def _set_model(
     model = call.model or await find_model(client, conversation.agent_id)
     if model is None:
         return
-    runtime = {
-        "agent_id": conversation.agent_id or None,
-        "conversation_id": conversation.conversation_id,
-    }
-    body = {"runtime": runtime, "payload": {"model_handle": model}}
-    await client.request("COMMAND", "update_model", body=body)
+    await client.backend.command(
+        "update_model", runtime=conversation.as_runtime(), payload={"model_handle": model}
+    )
     if call.model is None:
         del changed[conversation]
     else:

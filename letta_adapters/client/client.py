@@ -275,7 +275,11 @@ class AsyncLettaClient:
         params: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Make any call of the Letta API (``"GET", "/v1/tools/"``) and return the decoded JSON."""
+        """Make any call of the Letta API (``"GET", "/v1/tools/"``) and return the decoded JSON.
+
+        On Letta Code ``("COMMAND", "list_memory", body={...})`` sends any command of its App Server
+        with these fields, and returns the answer.
+        """
         return await self._requests.make(method, path, params=params, body=body)
 
     async def close(self) -> None:

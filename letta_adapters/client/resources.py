@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from letta_adapters._utils.bounded import Bounded
 from letta_adapters._utils.checks import checked_id, checked_method
 from letta_adapters.backends.agent_settings import SETTINGS, without_own
-from letta_adapters.backends.base import Backend, Change, change_of
+from letta_adapters.backends.base import Backend, Change, find_change, find_command_change
 from letta_adapters.errors import InvalidInputError, NotFoundError, UnsupportedOptionError
 from letta_adapters.options import AgentOptions, literal_prompt
 
@@ -87,20 +87,29 @@ class Requests:
         """Make any call; see :meth:`~letta_adapters.AsyncLettaClient.request`."""
         self.check_usable()
         verb = checked_method(method)
+        if verb == "COMMAND":
+            return await self.command(path, **{**(params or {}), **(body or {})})
         answer = await self.backend.request(verb, path, params=params, body=body)
         # A call made by hand may change or delete an agent or a conversation that something here
         # has cached, so it counts like a call of ours.
-        change = change_of(verb, path, body)
-        if change is not None:
-            self.notice(change)
+        self.notice(find_change(verb, path, body))
+        return answer
+
+    async def command(self, name: str, /, **fields: Any) -> dict[str, Any]:
+        """Send a command; see :class:`~letta_adapters.backends.base.Backend`."""
+        self.check_usable()
+        answer = await self.backend.command(name, **fields)
+        self.notice(find_command_change(name, fields))
         return answer
 
     def watch(self, watcher: Callable[[Change], None]) -> None:
         """Call ``watcher`` with every change this client makes to an agent or a conversation."""
         self._watchers.append(watcher)
 
-    def notice(self, change: Change) -> None:
+    def notice(self, change: Change | None) -> None:
         """Drop all that was cached of an agent or a conversation which has just changed."""
+        if change is None:
+            return
         self.backend.notice(change)
         if change.agent_id:
             self.handles.forget(change.agent_id)
@@ -242,28 +251,18 @@ class AsyncAgents:
         # First of all an unknown agent is told from one that has no repository.
         await self.retrieve(agent_id)
         backend = self._requests.backend
-        state = getattr(backend, "state", None)
-        if state is None:
+        memory = backend.find_memory(agent_id)
+        if memory is None:
             raise UnsupportedOptionError(
                 "memory_path",
-                backend=self._requests.backend.name,
+                backend=backend.name,
                 supported_by=("local",),
                 reason="its agents live elsewhere; use memory_files() and memory_history().",
             )
-        return _check_exists(state.find_memory(agent_id), agent_id)
+        return _check_exists(memory, agent_id)
 
     async def _command(self, name: str, agent_id: str, **fields: Any) -> dict[str, Any]:
-        # Without this the Letta API would be asked for a path that it does not know.
-        if self._requests.backend.name == "rest":
-            raise UnsupportedOptionError(
-                name,
-                backend="rest",
-                supported_by=("local", "remote"),
-                reason="it is a part of Letta Code.",
-            )
-        body = {"agent_id": _check_id(agent_id), **fields}
-        found: dict[str, Any] = await self._requests.make("COMMAND", name, body=body)
-        return found
+        return await self._requests.command(name, agent_id=_check_id(agent_id), **fields)
 
 
 class AsyncConversations:
@@ -340,17 +339,16 @@ async def connect_provider(
             reason="the providers of a Letta API server are configured where it runs.",
         )
     # Letta Code stores what it is given and fails only when a model is used, so it is checked here.
-    body = {"target": "local"}
-    listed = await requests.make("COMMAND", "list_connect_providers", body=body)
+    listed = await requests.command("list_connect_providers", target="local")
     known = {str(item["id"]): item for item in listed.get("providers") or ()}
     fields = {name: value for name, value in given.items() if value is not None}
     method = _choose_method(known, provider, fields)
-    asked: dict[str, Any] = {**body, "provider_id": provider, "fields": fields}
+    asked: dict[str, Any] = {"target": "local", "provider_id": provider, "fields": fields}
     if method is not None:
         asked["auth_method_id"] = method
-    await requests.make("COMMAND", "connect_provider", body=asked)
+    await requests.command("connect_provider", **asked)
     # A provider that was just connected is in the list only if that is made anew.
-    models = await requests.make("COMMAND", "list_models", body={"force": True})
+    models = await requests.command("list_models", force=True)
     handles = [str(e["handle"]) for e in models.get("entries") or () if e.get("handle")]
     return list(dict.fromkeys(handles))
 

@@ -544,12 +544,8 @@ class AsyncSession:
 
     async def _command(self, name: str, **fields: Any) -> dict[str, Any]:
         where = await self._place()
-        runtime = {"agent_id": where.agent_id or None, "conversation_id": where.conversation_id}
         self._slots.check_usable()  # the client may have been closed meanwhile
-        made: dict[str, Any] = await self._slots.backend.request(
-            "COMMAND", name, params=None, body={"runtime": runtime, **fields}
-        )
-        return made
+        return await self._slots.backend.command(name, runtime=where.as_runtime(), **fields)
 
     # -- the end -----------------------------------------------------------------------------
 

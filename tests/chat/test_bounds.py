@@ -11,7 +11,7 @@ from langchain_core.messages import HumanMessage
 
 from letta_adapters import AsyncLettaClient, Rest
 from letta_adapters._utils.bounded import BOUND, Bounded
-from letta_adapters.backends.base import Change, change_of
+from letta_adapters.backends.base import Change, find_change, find_command_change
 from letta_adapters.chat import clients
 from letta_adapters.chat.cache import ConversationCache, get_cache, recent
 from letta_adapters.client.client import get_slots, is_busy
@@ -118,14 +118,28 @@ async def test_what_is_deleted_is_let_go_of(letta_fake: FakeLetta) -> None:
         (("DELETE", "/v1/conversations/conv-1", None), Change("", "conv-1", True)),
         (("PATCH", "/v1/conversations/conv-1", {"archived": True}), Change("", "conv-1", True)),
         (("PATCH", "/v1/conversations/conv-1", {"summary": "x"}), Change("", "conv-1")),
-        (("COMMAND", "agent_delete", {"agent_id": "agent-1"}), Change("agent-1", "", True)),
         (("GET", "/v1/agents/agent-1", None), None),
         (("DELETE", "/v1/agents/agent-1/tools", None), None),
-        (("COMMAND", "list_memory", {"agent_id": "agent-1"}), None),
     ],
 )
-def test_what_a_call_changes(call: Any, change: Change | None) -> None:
-    assert change_of(*call) == change
+def test_what_a_request_changes(call: Any, change: Change | None) -> None:
+    assert find_change(*call) == change
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "change"),
+    [
+        ("agent_delete", {"agent_id": "agent-1"}, Change("agent-1", "", True)),
+        (
+            "conversation_update",
+            {"conversation_id": "conv-1", "body": {"archived": True}},
+            Change("", "conv-1", True),
+        ),
+        ("list_memory", {"agent_id": "agent-1"}, None),
+    ],
+)
+def test_what_a_command_changes(name: str, fields: Any, change: Change | None) -> None:
+    assert find_command_change(name, fields) == change
 
 
 async def test_an_application_with_a_key_for_each_user_keeps_some_clients(

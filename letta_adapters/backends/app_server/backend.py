@@ -541,6 +541,15 @@ class AppServerBackend:
             connection, self.name, method, path, params or {}, body or {}
         )
 
+    def find_memory(self, agent_id: str) -> Path | None:
+        """Return the directory of an agent's memory, if it is on this machine."""
+        return None if self.state is None else self.state.find_memory(agent_id)
+
+    @counted
+    async def command(self, name: str, /, **fields: Any) -> dict[str, Any]:
+        """Send a command and return its answer."""
+        return await management.command(await self.connection(), self.name, name, fields)
+
     def notice(self, change: Change) -> None:
         """Forget all that is remembered of an agent or a conversation that has changed."""
         if change.agent_id:

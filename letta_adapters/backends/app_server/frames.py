@@ -60,7 +60,7 @@ def runtime_of(conversation: Conversation) -> dict[str, str | None]:
             raise InvalidInputError(f"{name} must be a non-empty string, not {value!r}.")
         if value:
             checked_id(value, f"an id ({name})")
-    return {name: value or None for name, value in ids.items()}
+    return conversation.as_runtime()
 
 
 def device_state(conversation: Conversation, settings: Mapping[str, Any]) -> Frame:

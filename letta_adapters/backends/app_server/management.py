@@ -2,7 +2,7 @@
 
 ``client.agents``, ``client.conversations`` and ``client.models`` speak of REST routes; the ones
 that have a counterpart work here with the same arguments and the same kind of objects.
-``("COMMAND", "list_memory", body={...})`` sends any App Server command and returns its answer.
+All that has none there is reached by its command.
 
 Internal: not part of the public API.
 """
@@ -123,11 +123,6 @@ async def perform(
     Raises:
         UnsupportedOptionError: The App Server has no counterpart.
     """
-    if method == "COMMAND":
-        command = _command(path, params, body)
-        if path in _IN_GIT and not connection.memory_in_git:
-            raise no_memory_in_git(path, backend)
-        return await connection.request(command)
     for verb, pattern, make in _ROUTES:
         # The API has routes with a slash at the end and without one.
         found = re.fullmatch(pattern, path.rstrip("/"))
@@ -145,12 +140,21 @@ async def perform(
     )
 
 
-def _command(name: str, params: Mapping[str, Any], body: Mapping[str, Any]) -> dict[str, Any]:
+async def command(
+    connection: Connection, backend: str, name: str, fields: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Send any App Server command and return its answer.
+
+    Raises:
+        InvalidInputError: This is no name of a command, or a field is the client's own.
+        UnsupportedOptionError: It needs an agent's memory in git, where this server has none.
+    """
     if not _COMMAND.fullmatch(name):
         raise InvalidInputError(f"{name!r} is not the name of an App Server command.")
-    fields = {**params, **body}
     # They would replace the id by which the answer finds its request.
     taken = [field for field in _RESERVED if field in fields]
     if taken:
         raise InvalidInputError(f"{taken[0]!r} is set by the client itself.")
-    return {"type": name, **fields}
+    if name in _IN_GIT and not connection.memory_in_git:
+        raise no_memory_in_git(name, backend)
+    return await connection.request({"type": name, **fields})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 from letta_adapters._utils.checks import checked_id
@@ -260,6 +261,19 @@ class RestBackend:
         if method == "GET":
             return await self._http.read(path, params)
         return await self._http.send(method, path, params=params, body=body)
+
+    def find_memory(self, agent_id: str) -> Path | None:
+        """Return nothing: agents live on the API's server."""
+        return None
+
+    async def command(self, name: str, /, **fields: Any) -> dict[str, Any]:
+        """Refuse: the Letta API has routes alone."""
+        raise UnsupportedOptionError(
+            name,
+            backend=self.name,
+            supported_by=("local", "remote"),
+            reason="it is a part of Letta Code.",
+        )
 
     def notice(self, change: Change) -> None:
         """Do nothing: no facts of agents and conversations are cached here."""
