@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 from pydantic import SecretStr
 
-from letta_adapters.testing.model_protocol import Reply, Usage, tokens
+from letta_adapters.testing.model_protocol import Reply, Usage, split_tokens
 
 if TYPE_CHECKING:
     from letta_adapters.backends.config import Rest
@@ -84,13 +84,13 @@ class FakeLetta:
         """Return a synchronous client of it, which adapters take for asynchronous calls too."""
         from letta_adapters.sync.client import LettaClient
 
-        return LettaClient(_rest(), http_client=self.http_client())
+        return LettaClient(_make_rest(), http_client=self.http_client())
 
     def async_client(self) -> AsyncLettaClient:
         """Return an asynchronous client of it."""
         from letta_adapters.client.client import AsyncLettaClient
 
-        return AsyncLettaClient(_rest(), http_client=self.http_client())
+        return AsyncLettaClient(_make_rest(), http_client=self.http_client())
 
     def http_client(self) -> httpx.AsyncClient:
         """Return the httpx client that the Letta clients use."""
@@ -103,12 +103,14 @@ class FakeLetta:
         where = request.url.path.rstrip("/")
         # A turn is answered with a stream, everything else with JSON.
         if request.method == "POST" and (found := re.fullmatch(f"{_CONVERSATION}/messages", where)):
-            return self._turn(found[1], body, dict(request.url.params))
+            return self._run_turn(found[1], body, dict(request.url.params))
         with self._lock:
-            status, answer = self._plain(request.method, where, dict(request.url.params), body)
+            status, answer = self._answer_json(
+                request.method, where, dict(request.url.params), body
+            )
         return httpx.Response(status, json=answer)
 
-    def _plain(self, method: str, path: str, query: dict[str, str], body: Any) -> _Answer:
+    def _answer_json(self, method: str, path: str, query: dict[str, str], body: Any) -> _Answer:
         # One table for all routes, so that what the fake speaks can be read in one place. A route
         # that is not there is told, not guessed: a test must not pass by an empty answer.
         for verb, pattern, handler in _ROUTES:
@@ -117,13 +119,13 @@ class FakeLetta:
                 return handler(self, found.groups(), query, body)
         return 404, {"detail": f"The fake has no {method} {path}."}
 
-    def _id(self, kind: str) -> str:
+    def _make_id(self, kind: str) -> str:
         self._count += 1
         # Counted, so that a test sees the same ids in every run.
         return f"{kind}-{self._count:08d}-{self._number:04x}-4000-a000-000000000000"
 
     def _create_agent(self, _: Any, __: Any, body: Mapping[str, Any]) -> _Answer:
-        id_ = self._id("agent")
+        id_ = self._make_id("agent")
         made = {"model": self._model, "tags": [], "tools": [], "model_settings": {}, **body}
         self._agents[id_] = {**made, "id": id_, "name": body.get("name") or "agent"}
         return 200, self._agents[id_]
@@ -144,7 +146,7 @@ class FakeLetta:
         return (200, None) if self._agents.pop(ids[0], None) else (404, {"detail": "not found"})
 
     def _create_conversation(self, _: Any, query: Mapping[str, str], body: Any) -> _Answer:
-        id_ = self._id("conv")
+        id_ = self._make_id("conv")
         made = {"summary": None, "model": None, "model_settings": None, **body}
         self._conversations[id_] = {**made, "id": id_, "agent_id": query.get("agent_id")}
         self._messages[id_] = []
@@ -187,7 +189,7 @@ class FakeLetta:
 
     # -- turns ------------------------------------------------------------------------------
 
-    def _turn(
+    def _run_turn(
         self, conversation: str, body: dict[str, Any], query: dict[str, str]
     ) -> httpx.Response:
         place = _place(conversation, {**query, **body})
@@ -196,7 +198,7 @@ class FakeLetta:
             if items is None and conversation != "default":
                 return httpx.Response(404, json={"detail": f"Conversation {place} not found"})
             items = self._messages.setdefault(place, [])
-            waiting = _waiting(items)
+            waiting = _find_waiting(items)
             answers = [m for m in body["messages"] if m.get("type") == "approval"]
             # As the server does: a conversation that waits for an approval takes nothing else.
             if waiting and not answers:
@@ -204,7 +206,7 @@ class FakeLetta:
             self.requests.append(body)
             # All of a turn is made while the lock is held, and sent after it: turns of several
             # conversations may stream at once, and what each of them stored stays in order.
-            run = self._id("run")
+            run = self._make_id("run")
             events = [*self._take(items, body["messages"], waiting, run)]
             reply = Reply()
             if body.get("max_steps") == len(answers) == len(body["messages"]) == 1:
@@ -213,21 +215,21 @@ class FakeLetta:
             else:
                 # A request of answers to tool calls says nothing, so the user's last message still
                 # decides which reply fits.
-                reply = self._next(" ".join(self.said[-1:]))
-                events += self._say(items, reply, run, stream=bool(body.get("stream_tokens")))
+                reply = self._choose_reply(" ".join(self.said[-1:]))
+                events += self._answer(items, reply, run, stream=bool(body.get("stream_tokens")))
         return httpx.Response(
-            200, headers={"content-type": "text/event-stream"}, content=_sse(events, reply)
+            200, headers={"content-type": "text/event-stream"}, content=_send_events(events, reply)
         )
 
-    def _next(self, text: str) -> Reply:
+    def _choose_reply(self, text: str) -> Reply:
         # The first that fits, not the first: parallel conversations ask in an order that is chance.
         for at, reply in enumerate(self._replies):
             if reply.when is None or reply.when in text:
                 return reply if reply.repeat else self._replies.pop(at)
         return Reply(f"You said: {text}")
 
-    def _item(self, kind: str, run: str, **fields: Any) -> dict[str, Any]:
-        id_ = self._id("message")
+    def _make_item(self, kind: str, run: str, **fields: Any) -> dict[str, Any]:
+        id_ = self._make_id("message")
         return {"id": id_, "message_type": kind, "otid": id_, "run_id": run, **_NOTHING, **fields}
 
     def _take(
@@ -241,56 +243,58 @@ class FakeLetta:
         events = []
         for message in messages:
             if message.get("type") == "approval":
-                returns = [_returned(answer) for answer in message["approvals"]]
+                returns = [_make_return(answer) for answer in message["approvals"]]
                 for returned in returns:
                     name = waiting.get(returned["tool_call_id"])
                     made = {**returned, "name": name, "tool_returns": [returned]}
-                    events.append(self._item("tool_return_message", run, **made))
+                    events.append(self._make_item("tool_return_message", run, **made))
                 items += events
                 continue
             content = message["content"]
             role = message.get("role", "user")
             fields = {"content": content, "otid": message.get("otid")}
-            items.append(self._item(f"{role}_message", run, **fields))
+            items.append(self._make_item(f"{role}_message", run, **fields))
             if role == "user":
-                self.said.append(_text(content))
+                self.said.append(_read_text(content))
         return events
 
-    def _say(
+    def _answer(
         self, items: list[dict[str, Any]], reply: Reply, run: str, *, stream: bool
     ) -> list[dict[str, Any]]:
         if reply.error is not None:
-            return [_failure(reply, run)]
+            return [_make_failure(reply, run)]
         events, stored = [], []
         if reply.reasoning:
-            thought = "".join(tokens(reply.reasoning))
-            stored.append(self._item("reasoning_message", run, reasoning=thought, source="fake"))
-            events += _pieces(stored[-1], "reasoning", reply.reasoning if stream else thought)
+            thought = "".join(split_tokens(reply.reasoning))
+            stored.append(
+                self._make_item("reasoning_message", run, reasoning=thought, source="fake")
+            )
+            events += _split_pieces(stored[-1], "reasoning", reply.reasoning if stream else thought)
         # Stored whole and streamed in pieces, as a server does: who lists the messages later sees
         # none of the pieces.
         # An empty answer is a message, too, but tool calls alone come without one.
         if reply.text or not reply.tool_calls:
-            text = "".join(tokens(reply.text))
-            stored.append(self._item("assistant_message", run, content=text))
-            events += _pieces(stored[-1], "content", reply.text if stream else text)
+            text = "".join(split_tokens(reply.text))
+            stored.append(self._make_item("assistant_message", run, content=text))
+            events += _split_pieces(stored[-1], "content", reply.text if stream else text)
         reason = "end_turn"
         if reply.tool_calls:
             calls = [
                 {
                     "name": call.name,
                     "arguments": call.encoded(),
-                    "tool_call_id": call.id or self._id("call"),
+                    "tool_call_id": call.id or self._make_id("call"),
                 }
                 for call in reply.tool_calls
             ]
             # The server sends parallel calls in `tool_calls`, and the first one in `tool_call` as
             # well.
             fields = {"tool_call": calls[0], "tool_calls": calls}
-            stored.append(self._item("approval_request_message", run, **fields))
+            stored.append(self._make_item("approval_request_message", run, **fields))
             events.append(stored[-1])
             reason = "requires_approval"
         items += stored
-        usage = {**_usage(reply.usage or Usage()), "message_type": "usage_statistics"}
+        usage = {**_write_usage(reply.usage or Usage()), "message_type": "usage_statistics"}
         return [*events, {"message_type": "stop_reason", "stop_reason": reason}, usage]
 
 
@@ -327,7 +331,7 @@ _ROUTES: Final[tuple[tuple[str, str, _Handler], ...]] = (
 )
 
 
-def _rest() -> Rest:
+def _make_rest() -> Rest:
     from letta_adapters.backends.config import Rest
 
     return Rest(base_url=_URL, api_key=SecretStr(""))
@@ -338,14 +342,14 @@ def _place(conversation: str, given: Mapping[str, Any]) -> str:
     return f"default:{given.get('agent_id')}" if conversation == "default" else conversation
 
 
-def _waiting(items: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+def _find_waiting(items: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return the tool names by call id if the newest message asks for approvals, else nothing."""
     if not items or items[-1]["message_type"] != "approval_request_message":
         return {}
     return {call["tool_call_id"]: call["name"] for call in items[-1]["tool_calls"]}
 
 
-def _returned(answer: Mapping[str, Any]) -> dict[str, Any]:
+def _make_return(answer: Mapping[str, Any]) -> dict[str, Any]:
     """Return the message part for the result of a tool.
 
     A client-side tool sends its result. The agent's own tool is only approved or denied; the fake
@@ -359,13 +363,13 @@ def _returned(answer: Mapping[str, Any]) -> dict[str, Any]:
     return {**about, "tool_return": text, "status": status}
 
 
-def _text(content: Any) -> str:
+def _read_text(content: Any) -> str:
     if isinstance(content, str):
         return content
     return "".join(part.get("text", "") for part in content if isinstance(part, dict))
 
 
-def _usage(usage: Usage) -> dict[str, Any]:
+def _write_usage(usage: Usage) -> dict[str, Any]:
     return {
         "prompt_tokens": usage.prompt,
         "completion_tokens": usage.completion,
@@ -376,11 +380,13 @@ def _usage(usage: Usage) -> dict[str, Any]:
     }
 
 
-def _pieces(item: Mapping[str, Any], field: str, text: str | Sequence[str]) -> list[dict[str, Any]]:
-    return [{**item, field: token} for token in (tokens(text) if text else [""])]
+def _split_pieces(
+    item: Mapping[str, Any], field: str, text: str | Sequence[str]
+) -> list[dict[str, Any]]:
+    return [{**item, field: token} for token in (split_tokens(text) if text else [""])]
 
 
-def _failure(reply: Reply, run: str) -> dict[str, Any]:
+def _make_failure(reply: Reply, run: str) -> dict[str, Any]:
     assert reply.error is not None
     return {
         "message_type": "error_message",
@@ -392,7 +398,7 @@ def _failure(reply: Reply, run: str) -> dict[str, Any]:
     }
 
 
-async def _sse(events: Sequence[Mapping[str, Any]], reply: Reply) -> AsyncIterator[bytes]:
+async def _send_events(events: Sequence[Mapping[str, Any]], reply: Reply) -> AsyncIterator[bytes]:
     # The answer has begun by now (the status is sent), so a delay looks like a model that thinks.
     await asyncio.sleep(reply.delay)
     for event in events:

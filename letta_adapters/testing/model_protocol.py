@@ -154,7 +154,7 @@ class ModelRequest:
         """Return the text of the last user message, its text parts joined; ``""`` without one."""
         for message in reversed(self.messages):
             if message.get("role") == "user":
-                return _plain(message.get("content"))
+                return _read_text(message.get("content"))
         return ""
 
     @property
@@ -171,11 +171,11 @@ class ModelRequest:
         """Return the answer if nothing is scripted: repeat the last user text or tool result."""
         messages = self.messages
         if messages and messages[-1].get("role") == "tool":
-            return Reply(f"Tool said: {_plain(messages[-1].get('content'))}")
+            return Reply(f"Tool said: {_read_text(messages[-1].get('content'))}")
         return Reply(f"You said: {self.last_user_text}")
 
 
-def _plain(content: object) -> str:
+def _read_text(content: object) -> str:
     """Return message content (str, list of parts or None) as text; other parts are left out."""
     if isinstance(content, str):
         return content
@@ -213,17 +213,17 @@ def reply_from_json(data: object) -> Reply:
     return Reply(**fields)
 
 
-def tokens(text: str | Sequence[str]) -> list[str]:
+def split_tokens(text: str | Sequence[str]) -> list[str]:
     """Return the deltas of ``text``: word tokens of a str, which join to it, or the sequence."""
     # Blanks go with the word before them, so that no delta is empty and nothing is lost.
     return re.findall(r"\s*\S+\s*|\s+", text) if isinstance(text, str) else list(text)
 
 
-def _deltas(reply: Reply, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _list_deltas(reply: Reply, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield every ``delta`` of a streamed answer, in order; parallel calls interleave by index."""
-    for token in tokens(reply.reasoning):
+    for token in split_tokens(reply.reasoning):
         yield {"reasoning_content": token}
-    for token in tokens(reply.text):
+    for token in split_tokens(reply.text):
         yield {"content": token}
     pieces: list[list[dict[str, Any]]] = []
     for index, (call, call_id) in enumerate(zip(reply.tool_calls, ids, strict=True)):
@@ -263,7 +263,7 @@ def make_completion_chunks(
         "model": request.body.get("model"),
     }
     role = {"role": "assistant"}
-    for delta in _deltas(reply, ids):
+    for delta in _list_deltas(reply, ids):
         choice = {"index": 0, "delta": {**role, **delta}, "finish_reason": None}
         yield {**base, "choices": [choice]}
         role = {}
@@ -276,11 +276,11 @@ def make_completion_chunks(
 
 def make_completion_body(reply: Reply, request: ModelRequest, ids: Sequence[str]) -> dict[str, Any]:
     """Return the ``chat.completion`` object of an answer that is not streamed."""
-    content = "".join(tokens(reply.text))
+    content = "".join(split_tokens(reply.text))
     # An answer without text, such as one of tool calls alone, has null as its content.
     message: dict[str, Any] = {"role": "assistant", "content": content or None}
     if reply.reasoning:
-        message["reasoning_content"] = "".join(tokens(reply.reasoning))
+        message["reasoning_content"] = "".join(split_tokens(reply.reasoning))
     if reply.tool_calls:
         message["tool_calls"] = [
             {

@@ -247,16 +247,16 @@ def letta_cassette(request: pytest.FixtureRequest) -> Iterator[LettaCassette]:
 @pytest.fixture(scope="module")
 def letta_cassette_module(request: pytest.FixtureRequest) -> Iterator[LettaCassette]:
     """Give all tests of a module, and fixtures of that scope, one recorded conversation."""
-    yield from _wide(request, "module")
+    yield from _open_scoped(request, "module")
 
 
 @pytest.fixture(scope="session")
 def letta_cassette_session(request: pytest.FixtureRequest) -> Iterator[LettaCassette]:
     """Give all tests that use it, and fixtures of the session, one recorded conversation."""
-    yield from _wide(request, "session")
+    yield from _open_scoped(request, "session")
 
 
-def _wide(request: pytest.FixtureRequest, scope: str) -> Iterator[LettaCassette]:
+def _open_scoped(request: pytest.FixtureRequest, scope: str) -> Iterator[LettaCassette]:
     session = request.config.stash[_SESSION]
     kit = session.open_wide(scope)
     yield kit

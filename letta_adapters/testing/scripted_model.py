@@ -271,15 +271,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Serve ``/v1/models``, ``/api/v0/models`` and ``/requests``."""
-        if self._path() == "/v1/models":
+        if self._read_path() == "/v1/models":
             self._send(200, make_models_body(self.server.model.models))
-        elif self._path() == "/api/v0/models" and self.server.model.vision:
+        elif self._read_path() == "/api/v0/models" and self.server.model.vision:
             # LM Studio's own route, which says of each model whether it sees images.
             self._send(200, make_models_body(self.server.model.models, type="vlm"))
-        elif self._path() == "/requests":
+        elif self._read_path() == "/requests":
             self._send(200, [request.body for request in self.server.model.requests])
         else:
-            self._no_route()
+            self._refuse_route()
 
     def do_POST(self) -> None:
         """Serve ``/v1/chat/completions`` and ``/v1/embeddings``."""
@@ -290,19 +290,19 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if not isinstance(body, dict):
             self._refuse("the request body must be a JSON object")
-        elif self._path() == "/v1/chat/completions":
+        elif self._read_path() == "/v1/chat/completions":
             self._complete(ModelRequest(body))
-        elif self._path() == "/v1/embeddings":
+        elif self._read_path() == "/v1/embeddings":
             self._send(200, make_embeddings_body(body))
         else:
-            self._no_route()
+            self._refuse_route()
 
     def do_PUT(self) -> None:
         """Serve ``/script``: replace the queue by a JSON list of replies."""
         # Read even if it is refused: the next request on this connection follows the body.
         raw = self._read()
-        if self._path() != "/script":
-            self._no_route()
+        if self._read_path() != "/script":
+            self._refuse_route()
             return
         try:
             given = json.loads(raw)
@@ -318,8 +318,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_DELETE(self) -> None:
         """Serve ``/requests``: forget the requests and the queue."""
         self._read()
-        if self._path() != "/requests":
-            self._no_route()
+        if self._read_path() != "/requests":
+            self._refuse_route()
             return
         self.server.model.clear()
         self._send(200, {"queued": 0})
@@ -352,11 +352,11 @@ class _Handler(BaseHTTPRequestHandler):
                 self._drop()
                 return
             self.server.model.pause(reply.token_delay if sent else 0)
-            self._event(json.dumps(chunk))
-        self._event("[DONE]")
+            self._send_event(json.dumps(chunk))
+        self._send_event("[DONE]")
         self.wfile.write(b"0\r\n\r\n")
 
-    def _event(self, data: str) -> None:
+    def _send_event(self, data: str) -> None:
         """Send one server-sent event in one HTTP chunk."""
         # One write for both: two would be two packets, and the reader would see half an event.
         event = f"data: {data}\n\n".encode()
@@ -382,11 +382,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self, message: str) -> None:
         self._send(400, ModelError(400, message, "invalid_request_error").wire())
 
-    def _no_route(self) -> None:
-        message = f"no such route: {self.command} {self._path()}"
+    def _refuse_route(self) -> None:
+        message = f"no such route: {self.command} {self._read_path()}"
         self._send(404, ModelError(404, message, "invalid_request_error").wire())
 
-    def _path(self) -> str:
+    def _read_path(self) -> str:
         return self.path.partition("?")[0].rstrip("/")
 
     def _read(self) -> bytes:

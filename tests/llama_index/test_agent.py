@@ -26,7 +26,7 @@ from letta_adapters.llama_index import (
     LettaMemory,
 )
 from letta_adapters.testing.llama_index import AgentConformance, AgentSubject
-from letta_adapters.testing.llama_index.agents import add, adding, run
+from letta_adapters.testing.llama_index.agents import add, make_add_call, run
 from letta_adapters.testing.scripted_model import Reply, ToolUse
 from tests.llama_index.conftest import World
 
@@ -143,7 +143,7 @@ async def test_a_tool_that_raises_is_logged_with_its_line(
 async def test_its_own_tools_are_shown_and_not_run_again(local: Any, embedded_model: Any) -> None:
     embedded_model.script(
         Reply(tool_calls=[bash("echo one", "own-1")]),
-        Reply(tool_calls=[adding(2, 3, "own-2")]),
+        Reply(tool_calls=[make_add_call(2, 3, "own-2")]),
         "Done.",
     )
     options = {"allowed_tools": ["Bash"]}

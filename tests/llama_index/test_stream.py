@@ -10,7 +10,7 @@ from llama_index.core.agent.workflow.workflow_events import AgentInput, AgentStr
 from letta_adapters.llama_index import LettaAgent
 from letta_adapters.llama_index.step import StepReader
 from letta_adapters.testing import FakeLetta
-from letta_adapters.testing.llama_index.agents import add, adding, run
+from letta_adapters.testing.llama_index.agents import add, make_add_call, run
 from letta_adapters.testing.llama_index.watching import watching
 from letta_adapters.testing.scripted_model import Reply
 
@@ -28,7 +28,9 @@ def made(fake: FakeLetta, **fields: Any) -> LettaAgent:
 async def test_what_is_asked_and_the_calls_that_come_are_on_the_stream(
     letta_fake: FakeLetta,
 ) -> None:
-    letta_fake.script(Reply(text="Let me add.", tool_calls=[adding(2, 3, "add-1")]), "It is 5.")
+    letta_fake.script(
+        Reply(text="Let me add.", tool_calls=[make_add_call(2, 3, "add-1")]), "It is 5."
+    )
     _, events = await run(made(letta_fake, tools=[add]), "2 + 3?")
     first, second = [event for event in events if isinstance(event, AgentInput)]
     assert [message.content for message in first.input] == ["2 + 3?"]
@@ -40,7 +42,7 @@ async def test_what_is_asked_and_the_calls_that_come_are_on_the_stream(
 
 
 async def test_an_agent_that_is_not_to_stream_does_not(letta_fake: FakeLetta) -> None:
-    letta_fake.script(Reply(tool_calls=[adding(2, 3, "add-1")]), "It is 5.")
+    letta_fake.script(Reply(tool_calls=[make_add_call(2, 3, "add-1")]), "It is 5.")
     output, events = await run(made(letta_fake, tools=[add], streaming=False), "2 + 3?")
     assert str(output) == "It is 5."
     assert [event for event in events if isinstance(event, AgentStream)] == []

@@ -44,7 +44,7 @@ def open_session(client: Any, agent_id: str, conversation_id: str | None, **opti
     return client.resume_session(agent_id=agent_id, conversation_id=conversation_id, **options)
 
 
-async def session_init(client: Any, agent_id: str, conversation_id: str | None) -> None:
+async def check_session_init(client: Any, agent_id: str, conversation_id: str | None) -> None:
     """Check contract 1: opening a session gives its ids, model and tools."""
     session = open_session(client, agent_id, conversation_id)
     # Before it is opened a session has asked nothing, so it knows nothing.
@@ -61,7 +61,7 @@ async def session_init(client: Any, agent_id: str, conversation_id: str | None) 
         assert isinstance(init.tools, tuple)
 
 
-async def send_and_stream(
+async def check_send_and_stream(
     client: Any, agent_id: str, conversation_id: str | None, script: Script
 ) -> None:
     """Check contract 2: a turn streams fragments, then whole messages, and ends with one result."""
@@ -96,7 +96,7 @@ def _reasoning(messages: list[Any]) -> list[ReasoningMessage]:
     return [m for m in messages if isinstance(m, ReasoningMessage) and not m.redacted]
 
 
-async def backfill_and_pages(
+async def check_backfill_and_pages(
     client: Any, agent_id: str, conversation_id: str | None, script: Script
 ) -> None:
     """Check contract 3: messages can be listed, newest first, in pages that fit together."""
@@ -122,7 +122,7 @@ async def backfill_and_pages(
         assert [m["id"] for m in direct.messages] == [m["id"] for m in page.messages]
 
 
-async def list_while_streaming(
+async def check_list_while_streaming(
     client: Any, agent_id: str, conversation_id: str | None, script: Script
 ) -> None:
     """Check contract 4: messages can be listed while a turn streams, without disturbing it."""
@@ -145,7 +145,7 @@ async def list_while_streaming(
     assert result.success, result
 
 
-async def tool_lifecycle(
+async def check_tool_lifecycle(
     client: Any, agent_id: str, conversation_id: str | None, script: Script
 ) -> None:
     """Check contract 5: a client-side tool's call is followed by its result, which is then used."""

@@ -91,21 +91,21 @@ class TestContracts:
     """Tests of the contracts, one for each."""
 
     async def test_session_init(self, client: Any, agent: str) -> None:
-        """Run :func:`contracts.session_init`."""
-        await in_time(contracts.session_init(client, agent, CONVERSATION))
+        """Run :func:`contracts.check_session_init`."""
+        await in_time(contracts.check_session_init(client, agent, CONVERSATION))
 
     async def test_send_and_stream(self, client: Any, agent: str) -> None:
-        """Run :func:`contracts.send_and_stream`."""
-        await in_time(contracts.send_and_stream(client, agent, CONVERSATION, script))
+        """Run :func:`contracts.check_send_and_stream`."""
+        await in_time(contracts.check_send_and_stream(client, agent, CONVERSATION, script))
 
     async def test_backfill_and_pages(self, client: Any, agent: str) -> None:
-        """Run :func:`contracts.backfill_and_pages`."""
-        await in_time(contracts.backfill_and_pages(client, agent, CONVERSATION, script))
+        """Run :func:`contracts.check_backfill_and_pages`."""
+        await in_time(contracts.check_backfill_and_pages(client, agent, CONVERSATION, script))
 
     async def test_list_while_streaming(self, client: Any, agent: str) -> None:
-        """Run :func:`contracts.list_while_streaming`."""
-        await in_time(contracts.list_while_streaming(client, agent, CONVERSATION, script))
+        """Run :func:`contracts.check_list_while_streaming`."""
+        await in_time(contracts.check_list_while_streaming(client, agent, CONVERSATION, script))
 
     async def test_tool_lifecycle(self, client: Any, agent: str) -> None:
-        """Run :func:`contracts.tool_lifecycle`."""
-        await in_time(contracts.tool_lifecycle(client, agent, CONVERSATION, script))
+        """Run :func:`contracts.check_tool_lifecycle`."""
+        await in_time(contracts.check_tool_lifecycle(client, agent, CONVERSATION, script))

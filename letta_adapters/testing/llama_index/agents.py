@@ -53,7 +53,7 @@ def explode(why: str) -> str:
     raise ValueError(why)
 
 
-def adding(a: int, b: int, id: str) -> ToolUse:
+def make_add_call(a: int, b: int, id: str) -> ToolUse:
     """Return a call of the tool ``add``."""
     return ToolUse("add", {"a": a, "b": b}, id=id)
 
@@ -65,7 +65,7 @@ async def run(agent: Any, message: Any, ctx: Any = None, **kwargs: Any) -> tuple
     return await handler, events
 
 
-def names(events: list[Any]) -> list[str]:
+def list_kinds(events: list[Any]) -> list[str]:
     """Return the kinds of events in order, with runs of stream events as one."""
     found: list[str] = []
     for event in events:
@@ -76,7 +76,7 @@ def names(events: list[Any]) -> list[str]:
 
 
 @contextmanager
-def _old_fields() -> Iterator[None]:
+def _ignore_old_fields() -> Iterator[None]:
     """Ignore the warnings of LlamaIndex' own code.
 
     It looks at tools, and at a context between two runs, in ways that warn.
@@ -114,7 +114,7 @@ class AgentConformance:
         subject.script("One two three.")
         output, events = await run(subject.make(), "count")
         assert str(output) == "One two three."
-        assert names(events)[-3:] == ["AgentStream", "AgentOutput", "StopEvent"]
+        assert list_kinds(events)[-3:] == ["AgentStream", "AgentOutput", "StopEvent"]
         streamed = [event for event in events if isinstance(event, AgentStream)]
         assert "".join(event.delta for event in streamed) == "One two three."
         assert streamed[-1].response == "One two three."
@@ -137,10 +137,12 @@ class AgentConformance:
 
     async def test_local_tools_run_in_the_workflow(self, subject: AgentSubject) -> None:
         """Check that a call, its result and the next step follow, with the user's message once."""
-        subject.script(Reply(text="Let me add.", tool_calls=[adding(2, 3, "add-1")]), "It is 5.")
+        subject.script(
+            Reply(text="Let me add.", tool_calls=[make_add_call(2, 3, "add-1")]), "It is 5."
+        )
         output, events = await run(subject.make(tools=[add]), "2 + 3?")
         assert str(output) == "It is 5."
-        shown = [name for name in names(events) if name not in ("AgentInput", "AgentSetup")]
+        shown = [name for name in list_kinds(events) if name not in ("AgentInput", "AgentSetup")]
         assert shown == [
             *["AgentStream", "AgentOutput", "ToolCall", "ToolCallResult"],
             *["AgentStream", "AgentOutput", "StopEvent"],
@@ -189,7 +191,7 @@ class AgentConformance:
     @pytest.mark.parametrize("method", ["force", "generate"])
     async def test_too_many_rounds(self, subject: AgentSubject, method: str) -> None:
         """Check that too many rounds are an error, or an answer from the results so far."""
-        subject.script(Reply(tool_calls=[adding(1, 1, "round-1")]), "Enough.", "Still here.")
+        subject.script(Reply(tool_calls=[make_add_call(1, 1, "round-1")]), "Enough.", "Still here.")
         agent = subject.make(tools=[add], early_stopping_method=method)
         if method == "force":
             with pytest.raises(WorkflowRuntimeError, match="Max iterations"):
@@ -205,7 +207,7 @@ class AgentConformance:
         subject.script("First.", "Second.")
         agent = subject.make()
         ctx = Context(agent)
-        with _old_fields():
+        with _ignore_old_fields():
             await run(agent, "one", ctx)
             second, _ = await run(agent, "two", ctx)
         assert await subject.said(second) == ["one", "two"]
@@ -215,7 +217,7 @@ class AgentConformance:
         subject.script("First.", "Second.")
         agent = subject.make(name="ada")
         ctx = Context(agent)
-        with _old_fields():
+        with _ignore_old_fields():
             await run(agent, "one", ctx)
             # By way of JSON text, as a database would keep it: an object that survives as a
             # reference would hide what is not stored.
@@ -227,10 +229,10 @@ class AgentConformance:
 
     async def test_a_result_that_is_the_answer(self, subject: AgentSubject) -> None:
         """Check ``return_direct``, and a run after it."""
-        subject.script(Reply(tool_calls=[adding(2, 3, "direct-1")]), "And more.")
+        subject.script(Reply(tool_calls=[make_add_call(2, 3, "direct-1")]), "And more.")
         agent = subject.make(tools=[FunctionTool.from_defaults(add, return_direct=True)])
         ctx = Context(agent)
-        with _old_fields():
+        with _ignore_old_fields():
             output, _ = await run(agent, "2 + 3?", ctx)
             assert str(output) == "5"
             output, _ = await run(agent, "go on", ctx)
@@ -250,7 +252,7 @@ class AgentConformance:
         subject.script("First.", "Second.")
         agent = subject.make()
         ctx = Context(agent)
-        with _old_fields():
+        with _ignore_old_fields():
             await run(agent, "yes", ctx)
             output, _ = await run(agent, "yes", ctx)
         assert str(output) == "Second."
@@ -263,7 +265,7 @@ class AgentConformance:
         subject.script("First.", *fails, Reply("Third.", when="three"))
         agent = subject.make()
         ctx = Context(agent)
-        with _old_fields():
+        with _ignore_old_fields():
             await run(agent, "one", ctx)
             with pytest.raises(Exception, match=r"quota|Quota|two|step"):
                 await run(agent, "two", ctx)
@@ -287,7 +289,7 @@ class AgentConformance:
         two = subject.make(name="two", description="Knows all.", can_handoff_to=["one"])
         workflow = AgentWorkflow(agents=[one, two], root_agent="one")
         ctx = Context(workflow)
-        with _old_fields():
+        with _ignore_old_fields():
             output, events = await run(workflow, "help", ctx)
             assert (str(output), output.current_agent_name) == ("Two here.", "two")
             assert [e.tool_name for e in events if type(e) is ToolCall] == ["handoff"]
@@ -298,7 +300,7 @@ class AgentConformance:
 
     async def test_a_turn_has_a_span_with_its_tokens(self, subject: AgentSubject) -> None:
         """Check that each step has one LLM span, closed at the stream's end, with the usage."""
-        subject.script(Reply(tool_calls=[adding(2, 3, "span-1")]), "It is 5.")
+        subject.script(Reply(tool_calls=[make_add_call(2, 3, "span-1")]), "It is 5.")
         with watching() as (spans, events):
             _, seen = await run(subject.make(tools=[add]), "2 + 3?")
         assert [type(e) for e in seen if isinstance(e, ToolCallResult)] == [ToolCallResult]

@@ -82,7 +82,7 @@ def user(text: str) -> ChatMessage:
     return ChatMessage(role=MessageRole.USER, content=text)
 
 
-def adding(id: str) -> ToolUse:
+def make_add_call(id: str) -> ToolUse:
     """Return a call of the tool ``add``."""
     return ToolUse("add", {"a": 1, "b": 2}, id=id)
 
@@ -210,7 +210,7 @@ class LLMConformance:
 
     async def test_tools(self, subject: LLMSubject) -> None:
         """Check that a tool is called, its result is taken, and the answer comes."""
-        subject.script(Reply(tool_calls=[adding("add-1")]), "Three.")
+        subject.script(Reply(tool_calls=[make_add_call("add-1")]), "Three.")
         llm = subject.make()
         asked = await llm.achat_with_tools([ADD], "1 + 2?")
         (call,) = llm.get_tool_calls_from_response(asked)
@@ -239,7 +239,7 @@ class LLMConformance:
 
     async def test_streamed_tool_calls(self, subject: LLMSubject) -> None:
         """Check that the last chunk has the whole call, and the text."""
-        subject.script(Reply(text="Let me add.", tool_calls=[adding("add-2")]))
+        subject.script(Reply(text="Let me add.", tool_calls=[make_add_call("add-2")]))
         llm = subject.make()
         chunks = [c async for c in await llm.astream_chat_with_tools([ADD], "1 + 2?")]
         assert llm.get_tool_calls_from_response(chunks[-1])[0].tool_kwargs == {"a": 1, "b": 2}
@@ -247,7 +247,7 @@ class LLMConformance:
 
     async def test_predict_and_call(self, subject: LLMSubject) -> None:
         """Check that the tool that the model chose is run."""
-        subject.script(Reply(tool_calls=[adding("add-3")]))
+        subject.script(Reply(tool_calls=[make_add_call("add-3")]))
         assert str(await subject.make().apredict_and_call([ADD], "1 + 2?")) == "3"
 
     async def test_structured_output(self, subject: LLMSubject) -> None:

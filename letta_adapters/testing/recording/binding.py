@@ -160,8 +160,8 @@ class Matcher:
 
     def knows(self, key: RequestKey) -> bool:
         """Return whether an exchange that was not played yet may answer ``key``."""
-        form = self._form(key)
-        left = (self._form(entry.key) for entry in self.entries if not entry.played)
+        form = self._mask(key)
+        left = (self._mask(entry.key) for entry in self.entries if not entry.played)
         return any(covers(other, form) for other in left)
 
     def _find(self, key: RequestKey) -> PlayableInteraction | None:
@@ -176,13 +176,13 @@ class Matcher:
 
         They come with the ids of ``key`` in place of their own.
         """
-        form, ids, tried = self._form(key), self.ids_in(key.text), set()
+        form, ids, tried = self._mask(key), self.find_ids(key.text), set()
         for entry in self.entries:
             if entry.played or entry.key in tried:
                 continue
             tried.add(entry.key)
-            recorded = self.ids_in(entry.key.text)
-            if len(recorded) == len(ids) and covers(self._form(entry.key), form):
+            recorded = self.find_ids(entry.key.text)
+            if len(recorded) == len(ids) and covers(self._mask(entry.key), form):
                 live = dict(zip(recorded, ids, strict=True))
                 yield entry.key.replace_ids(live.__getitem__, self._ids)
 
@@ -219,8 +219,8 @@ class Matcher:
         # one another.
         groups: dict[RequestKey, list[PlayableInteraction]] = {}
         for entry in self.entries:
-            groups.setdefault(self._form(entry.key), []).append(entry)
-        if self._form(key) not in groups:
+            groups.setdefault(self._mask(entry.key), []).append(entry)
+        if self._mask(key) not in groups:
             return None
         renaming, found = _Assignment(self, groups).solve(key)
         if renaming is None:
@@ -237,10 +237,10 @@ class Matcher:
         self._wait()
         return found[-1]
 
-    def _form(self, key: RequestKey) -> RequestKey:
+    def _mask(self, key: RequestKey) -> RequestKey:
         return key.replace_ids(lambda _token: "#", self._ids)
 
-    def ids_in(self, text: str) -> list[str]:
+    def find_ids(self, text: str) -> list[str]:
         """Return the server's ids in a text, in order."""
         return [token for token in ID_TOKEN.findall(text) if token in self._ids]
 
@@ -255,7 +255,7 @@ class Matcher:
 
     def pairs(self, live: RequestKey, recorded: RequestKey) -> list[tuple[str, str]] | None:
         """Pair the ids of two keys of one form; ``None`` if one key has more of them."""
-        ours, theirs = self.ids_in(live.text), self.ids_in(recorded.text)
+        ours, theirs = self.find_ids(live.text), self.find_ids(recorded.text)
         return list(zip(ours, theirs, strict=True)) if len(ours) == len(theirs) else None
 
 
@@ -279,7 +279,7 @@ class _Assignment:
         live.append((key, None))
         # Requests with the fewest candidates come first: their ids decide for the others. Among
         # equals the latest comes first, since it is the one that did not fit.
-        order = sorted(range(len(live)), key=lambda i: (self._choices(live[i][0]), -i))
+        order = sorted(range(len(live)), key=lambda i: (self._count_choices(live[i][0]), -i))
         found: list[PlayableInteraction | None] = [None] * len(live)
         # One trail per assigned request: the candidates left to try, the one chosen, and the id
         # pairs it bound, which are unbound when the search goes back.
@@ -288,7 +288,7 @@ class _Assignment:
         ] = []
         steps = 0
         while len(trails) < len(order) and steps < _MAX_STEPS:
-            trails.append((self._candidates(*live[order[len(trails)]]), None, ()))
+            trails.append((self._list_candidates(*live[order[len(trails)]]), None, ()))
             while trails and steps < _MAX_STEPS:
                 steps += 1
                 candidates, entry, added = trails.pop()
@@ -312,13 +312,13 @@ class _Assignment:
     def _past(self) -> list[_PlayedInteraction]:
         return self._matcher.past()
 
-    def _choices(self, key: RequestKey) -> int:
-        return len(self._groups.get(self._matcher._form(key), ()))
+    def _count_choices(self, key: RequestKey) -> int:
+        return len(self._groups.get(self._matcher._mask(key), ()))
 
-    def _candidates(
+    def _list_candidates(
         self, key: RequestKey, past: _PlayedInteraction | None
     ) -> Iterator[tuple[PlayableInteraction, Pairs]]:
-        group = self._groups.get(self._matcher._form(key), [])
+        group = self._groups.get(self._matcher._mask(key), [])
         # The exchange assigned so far comes first, so that as little as possible changes.
         for entry in sorted(group, key=lambda e: past is not None and e is not past.entry):
             if entry.number in self._used:
@@ -334,15 +334,15 @@ class _Assignment:
         self, pairs: list[tuple[str, str]], past: _PlayedInteraction, entry: PlayableInteraction
     ) -> list[tuple[str, str]] | None:
         same = past.entry.response.status == entry.response.status
-        if not same or (entry is not past.entry and self._form(past.entry) != self._form(entry)):
+        if not same or (entry is not past.entry and self._mask(past.entry) != self._mask(entry)):
             return None
         # The answer was given before, so its ids are known to the client: they are bound as well.
-        given, recorded = self._matcher.ids_in(past.text), self._matcher.ids_in(entry.text)
+        given, recorded = self._matcher.find_ids(past.text), self._matcher.find_ids(entry.text)
         if len(given) != len(recorded):
             return None
         return [*pairs, *zip(given, recorded, strict=True)]
 
-    def _form(self, entry: PlayableInteraction) -> str:
+    def _mask(self, entry: PlayableInteraction) -> str:
         if entry.number not in self._forms:
             self._forms[entry.number] = self._matcher.mask_text(entry.text)
         return self._forms[entry.number]

@@ -278,7 +278,7 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
     def holds(self, request: httpx.Request) -> bool:
         """Return whether there is an answer left to ``request`` (whose body is read)."""
         with self._lock:
-            return self._matcher.knows(self._key(_recorded(request)))
+            return self._matcher.knows(self._key(to_recorded(request)))
 
     def made(self, token: str) -> bool:
         """Return whether an id is one that the recording's server made."""
@@ -290,7 +290,7 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
             fault = self._faults.popleft() if self._faults else None
             if fault is not None:
                 return fault, None
-            return None, self.answer_to(_recorded(request))
+            return None, self.answer_to(to_recorded(request))
 
     def _key(self, request: RecordedRequest) -> RequestKey:
         return make_request_key(self._clean(request), self._server_ids.__contains__)
@@ -314,7 +314,7 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         return "\n".join(lines)
 
 
-def _recorded(request: httpx.Request) -> RecordedRequest:
+def to_recorded(request: httpx.Request) -> RecordedRequest:
     return RecordedRequest(
         method=request.method,
         uri=str(request.url),
