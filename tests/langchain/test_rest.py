@@ -11,12 +11,12 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
-from letta_adapters import AsyncLettaClient, InvalidInputError, Rest, UnsupportedOptionError
-from letta_adapters.chat import cache
+from letta_adapters import AsyncLettaClient, InvalidInputError, UnsupportedOptionError
 from letta_adapters.errors import ProviderRefusedError
 from letta_adapters.langchain import ChatLetta, LettaRunnable
 from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.scripted_model import ModelError, Reply, ToolUse
+from tests._replayed import open_other_processes
 from tests.backends.rest._server_tool import attach
 from tests.backends.rest.conftest import MODEL
 from tests.langchain.test_runnable import get_weather, graph_of, thread
@@ -27,20 +27,8 @@ NewClient = Callable[[], AsyncLettaClient]
 @pytest.fixture
 async def new_client(letta_cassette: LettaCassette) -> AsyncIterator[NewClient]:
     """Makes a client that knows nothing of the ones before it, as in another process."""
-    rest = Rest(base_url=letta_cassette.base_url, api_key=letta_cassette.api_key or "")
-    made: list[Any] = []
-
-    def make() -> AsyncLettaClient:
-        cache.recent._calls.clear()
-        http_client = letta_cassette.http_client()
-        client = AsyncLettaClient(rest, http_client=http_client)
-        made.append((client, http_client))
-        return client
-
-    yield make
-    for client, http_client in made:
-        await client.close()
-        await http_client.aclose()
+    async with open_other_processes(letta_cassette) as make:
+        yield make
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from llama_index.core.workflow import Context, JsonSerializer
 
-from letta_adapters import AsyncLettaClient, Rest
-from letta_adapters.chat import cache
+from letta_adapters import AsyncLettaClient
 from letta_adapters.llama_index import ApprovalRequiredEvent, ApprovalResponseEvent, LettaAgent
 from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.scripted_model import Reply, ToolUse
+from tests._replayed import open_other_processes
 from tests.backends.rest._server_tool import attach
 from tests.backends.rest.conftest import MODEL
 
@@ -25,19 +25,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.fixture
 async def new_client(letta_cassette: LettaCassette) -> AsyncIterator[NewClient]:
     """Makes a client that knows nothing of the ones before it, as in another process."""
-    rest = Rest(base_url=letta_cassette.base_url, api_key=letta_cassette.api_key or "")
-    made: list[Any] = []
-
-    def make() -> AsyncLettaClient:
-        cache.recent._calls.clear()
-        http_client = letta_cassette.http_client()
-        made.append((AsyncLettaClient(rest, http_client=http_client), http_client))
-        return made[-1][0]
-
-    yield make
-    for client, http_client in made:
-        await client.close()
-        await http_client.aclose()
+    async with open_other_processes(letta_cassette) as make:
+        yield make
 
 
 @pytest.mark.parametrize("approve", [True, False])

@@ -315,6 +315,7 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
 
 
 def to_recorded(request: httpx.Request) -> RecordedRequest:
+    """Return a request, whose body is read, in the form that recordings have."""
     return RecordedRequest(
         method=request.method,
         uri=str(request.url),

@@ -40,7 +40,7 @@ from letta_adapters.testing.cassette import (
     RecordedResponse,
     split_events,
 )
-from letta_adapters.testing.recording.player import CassetteTransport
+from letta_adapters.testing.recording.player import CassetteTransport, to_recorded
 from letta_adapters.testing.sanitizer.patterns import ID_TOKEN
 from letta_adapters.testing.sanitizer.sanitize import BASE_URL
 
@@ -310,13 +310,7 @@ class RecordingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
             await self._async.aclose()
 
     def _take(self, request: httpx.Request) -> _Exchange:
-        recorded = RecordedRequest(
-            method=request.method,
-            uri=str(request.url),
-            headers=tuple(request.headers.multi_items()),
-            body=request.content,
-        )
-        take = _Exchange(recorded, self._clock, self._clock())
+        take = _Exchange(to_recorded(request), self._clock, self._clock())
         with self._lock:
             self._takes.append(take)
         return take

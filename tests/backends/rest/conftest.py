@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
-from letta_adapters import AsyncLettaClient, Rest
+from letta_adapters import AsyncLettaClient
 from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.live.faces import make_sync_client
+from tests._replayed import open_clients
 
 MODEL = "openai-proxy/scripted"
 
@@ -19,25 +21,9 @@ async def new_client(
     request: pytest.FixtureRequest, letta_cassette: LettaCassette
 ) -> AsyncIterator[Callable[..., Any]]:
     """Makes clients on the test's cassette: the async face, or the sync one in its clothes."""
-    made: list[Any] = []
-
-    def make(**options: Any) -> Any:
-        given = {
-            "base_url": letta_cassette.base_url,
-            "api_key": letta_cassette.api_key or "",
-            "settle_timeout": 5.0,
-        }
-        rest = Rest(**(given | options))
-        cls = AsyncLettaClient if request.param == "async" else make_sync_client
-        http_client = letta_cassette.http_client()
-        client = cls(rest, http_client=http_client)
-        made.append((client, http_client))
-        return client
-
-    yield make
-    for client, http_client in made:
-        await client.close()
-        await http_client.aclose()
+    cls = AsyncLettaClient if request.param == "async" else make_sync_client
+    async with open_clients(letta_cassette, cls) as make:
+        yield partial(make, settle_timeout=5.0)
 
 
 @pytest.fixture
