@@ -278,6 +278,7 @@ def open_session(client: LettaClient, args: argparse.Namespace, **options: Any) 
         "permission_mode": args.permission_mode,
         "allowed_tools": args.tools,
     }
+    # What was not given must not count as set: it would hide the agent's own setting.
     options |= {name: value for name, value in given.items() if value}
     if args.conversation:
         return client.resume_session(

@@ -90,6 +90,7 @@ def _load(path: Path) -> Cassette:
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
+    # A name that was mistyped must not pass for a folder without leaks.
     for path in paths:
         if not path.exists():
             raise InvalidInputError(f"{path} does not exist.")

@@ -186,6 +186,7 @@ class Chat:
             self._session.abort()
             return None
         self._stopping = False
+        # Even after Ctrl-C: the turn's end says what became of the message.
         while True:
             event = self._next_or_stop()
             if isinstance(event, ResultMessage):
@@ -231,6 +232,8 @@ class Chat:
         while call_id not in self._shown and (left := deadline - time.monotonic()) > 0:
             with suppress(Empty):
                 event = self._events.get(timeout=left)
+                # Put back for whoever waits for it: after one of these the call's message does not
+                # come any more.
                 if isinstance(event, Exception | ResultMessage | _Question):
                     self._events.put(event)
                     return

@@ -119,6 +119,7 @@ def check_installed(*, local: bool) -> Iterator[Check]:
             yield Check("problem", name, f"{version}, {bad}", f"pip install --upgrade {name}")
         else:
             yield Check("ok" if version else "problem", name, version or "not installed", hint)
+    # Who uses agents elsewhere needs no runtime, but may want to know that there is none.
     missing: Literal["problem", "note"] = "problem" if local else "note"
     try:
         found = find_installation()
@@ -270,6 +271,7 @@ def check_reach(spec: Rest | Local | Remote) -> Iterator[Check]:
         return
     providers = sorted({handle.partition("/")[0] for handle in handles})
     yield Check("ok", "Models", f"{len(handles)} of {', '.join(providers)}")
+    # Said here, it need not be found out when an agent is made with it.
     wanted = os.environ.get("LETTA_MODEL")
     if wanted and wanted not in handles:
         hint = f"Set it to one of them, such as {min(handles)}"

@@ -115,6 +115,7 @@ def show_error(console: Console, error: BaseException) -> None:
 
 def show_hint(console: Console, hint: str, *, indent: int = 0) -> None:
     """Print a hint in terms of the command line."""
+    # Errors give their hints in Python, which the user of a command line does not write.
     for python, spoken in _SPOKEN:
         hint = hint.replace(python, spoken)
     console.print(Text(" " * indent + clean(hint), style="default"))

@@ -94,6 +94,7 @@ def _make_backend(
 
 def _make_place(spec: Rest | Local | Remote) -> Hashable:
     """Return a key that is equal for two clients whose conversations are the same ones."""
+    # Without the key: two keys of one account see the same conversations.
     where = {Rest: "base_url", Local: "data_dir", Remote: "url"}[type(spec)]
     return type(spec).__name__, str(getattr(spec, where) or "")
 

@@ -223,6 +223,7 @@ class TurnSlots:
         await self._make_way(waiting.conversation, waiting.owner)
 
     async def _make_way(self, conversation: Conversation, owner: object) -> None:
+        # Looked up at each call, since a turn may end, and another begin, while somebody waits.
         turn = self.turns.get(conversation)
         if turn is None:
             return

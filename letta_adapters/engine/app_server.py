@@ -141,6 +141,7 @@ class AppTurn(TurnState):
 
         The server reports every tool's result itself; only this side knows the exceptions.
         """
+        # A result of this side has no id. It is kept back until the server reports it.
         if message.id is None and message.traceback is not None:
             self._tracebacks[message.tool_call_id] = message.traceback
         return message.id is not None and super().tool_result(message)
@@ -156,6 +157,7 @@ class AppTurn(TurnState):
                 if kind == "update_queue":
                     self._on_queue(frame, out)
                 return out
+            # A kind that is no text, such as a list, could not even be looked up.
             handler = _FRAMES.get(kind) if type(kind) is str else None
             if handler is not None:
                 handler(self, frame, out)
@@ -207,6 +209,7 @@ class AppTurn(TurnState):
 
     def _is_repeated(self, frame: Mapping[str, Any]) -> bool:
         key = frame.get("idempotency_key")
+        # A frame without a key cannot be recognised, and counts as new.
         if type(key) is not str:
             return False
         if key in self._seen:
@@ -270,6 +273,7 @@ class AppTurn(TurnState):
             raise TypeError("client_message_ids_by_run_id")
         self._runs = runs_of
         self._executing = tuple(status.get("executing_tool_call_ids") or ())
+        # It waits before a turn begins, too: only after a run does this mean that nothing is left.
         self.ending = status.get("status") == "WAITING_ON_INPUT" and self.run_id is not None
         if self._status_messages:
             runs = tuple(status.get("active_run_ids") or ())
@@ -294,10 +298,12 @@ class AppTurn(TurnState):
         call = self._apply_input(
             self._call(call_id, name, request.get("input")), request.get("input")
         )
+        # By the arguments that would run, which need not be those that were shown.
         verdict = self._judge(name, call.tool_input)
         if verdict.refused:
             self.refusals.append((request_id, verdict.refused))
             return
+        # Arguments that cannot be read are never granted: nobody knows what would run.
         if verdict.granted and not call.problem:
             self.grants.append(request_id)
             return
@@ -345,6 +351,8 @@ class AppTurn(TurnState):
     def _call(self, call_id: str, name: str, given: Any) -> ToolCallMessage:
         """Return the call as it was shown, or made from the question about it."""
         shown = self._calls.get(call_id)
+        # Some models count the ids of their calls anew in each step, so the name must match as
+        # well.
         if shown is not None and shown.tool_name == name:
             return shown
         self._spoke = True
@@ -374,6 +382,7 @@ class AppTurn(TurnState):
             if failure.code == "conversation_busy":
                 self.input_stored = False  # refused before it was stored
         self._flush_calls(out)
+        # A turn that was cut off has cut its last text too, which must not pass for a whole one.
         if reason in DECISIVE_STOP_REASONS:
             self.assembler.flush_broken(out)
         else:
@@ -419,6 +428,7 @@ class AppTurn(TurnState):
             asks = call.tool_name in self._client_tools or self._asks_for(call)
             shown = replace(call, requires_approval=asks)
             self._calls[call.tool_call_id] = shown
+            # An id that was answered before names a new call from here on.
             self._given.discard(call.tool_call_id)
             out.append(shown)
         self._asking = frozenset()
@@ -435,6 +445,8 @@ class AppTurn(TurnState):
 
     def _on_return(self, delta: dict[str, Any], out: list[Message]) -> None:
         self._spoke = False
+        # What a command has written so far is a fragment; taken for its result it would hide the
+        # rest.
         if str(delta.get("id")).startswith(_PROGRESS_ID):
             if self.partial:
                 out.append(self.fragment(delta))

@@ -69,6 +69,7 @@ def find_failure(stop_reason: str, error: Mapping[str, Any], closing: Any) -> Fa
     """
     if stop_reason in SUCCESS_STOP_REASONS:
         return None
+    # Whatever error came on the way: somebody wanted this end.
     if stop_reason == "cancelled":
         return failure_from_stop_reason(stop_reason)
     event = _find_innermost(error) or _find_innermost({"message": closing})
@@ -96,6 +97,7 @@ def _find_innermost(event: Mapping[str, Any]) -> Mapping[str, Any]:
     while event:
         inner: Any = event.get("api_error") or event.get("error")
         message = event.get("message")
+        # The words may be JSON once more, as a text.
         if not isinstance(inner, dict) and isinstance(message, str):
             inner = parse_arguments(message)
         if not isinstance(inner, dict) or not inner:

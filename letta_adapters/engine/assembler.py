@@ -36,6 +36,7 @@ TEXT_FIELD = {
     "hidden_reasoning_message": "hidden_reasoning",
 }
 
+# Not ``None``, which is the message id of events that have none.
 _NOT_HANDED_OUT = object()
 
 Complete = AssistantMessage | ReasoningMessage | ToolCallMessage
@@ -235,6 +236,8 @@ class Assembler:
         if key != self._latest:
             step = event.get("id")
             if key not in self._texts:
+                # With another message's id a step begins, so what is open of the last one is
+                # complete.
                 if step != self._step:
                     self.flush(out)
                     self._step = step
@@ -259,6 +262,7 @@ class Assembler:
 
     def call(self, event: Mapping[str, Any], out: list[Any], *, approval: bool) -> None:
         """Take a tool call event: a list of whole calls (step mode), or one fragment."""
+        # What was said before a call is complete when the call begins.
         self._flush_texts(out)
         calls = event.get("tool_calls")
         if isinstance(calls, list) and calls:
@@ -285,6 +289,7 @@ class Assembler:
             if not approval and self._done_calls.get(call_id, _NOT_HANDED_OUT) == event.get("id"):
                 return None
             item = self._calls[call_id] = _Call(call_id, event, approval)
+        # A call may be shown first, and asked about afterwards.
         elif approval:
             item.approval = True
         item.name = call.get("name") or item.name
@@ -319,6 +324,7 @@ class Assembler:
         With parallel calls switched off the stream can show more calls than the server keeps.
         """
         calls = [c for c in self.open_calls() if c.tool_call_id in keep]
+        # Those that are dropped count as handed out: a late piece of one must not begin a new call.
         self._done_calls.update((k, item.first.get("id")) for k, item in self._calls.items())
         self._calls.clear()
         return calls
@@ -330,6 +336,7 @@ class Assembler:
 
     def flush_broken(self, out: list[Any]) -> None:
         """Hand out what is complete after the stream broke; the last text is only a fragment."""
+        # Only the text that was being written lacks its end; the others of the step are whole.
         if self._latest is not None:
             self._texts.pop(self._latest, None)
         self._flush_texts(out)

@@ -103,14 +103,17 @@ class RestTurn(TurnState):
         """Take body bytes, cut anywhere; return the messages they complete, in order."""
         out: list[Message] = []
         for name, data in self._sse.feed(chunk):
+            # Whatever follows the end mark in one chunk belongs to no message.
             if self.segment_over:
                 break
             event = _parse(data)
+            # Ordinary events have no name, so nearly all of them are spared the longer way.
             if event is None or name is not None:
                 event = self._special(name, data, event, out)
                 if event is None:
                     continue
             self._take(event, out)
+        # A server that never ends its event would fill the memory.
         if self._sse.held > MAX_EVENT_BYTES:
             self.fail(_ENDLESS)
             self.segment_over = True
@@ -162,6 +165,8 @@ class RestTurn(TurnState):
                     self.fail(replace(failure, stop_reason=stop_reason))
                 elif stop_reason == "requires_approval" and not self.assembler.open_calls():
                     self.fail(_UNSEEN_APPROVAL)
+        # After a break in the middle the last text is a fragment, and must not pass for a whole
+        # one.
         if self.failure is None or self._complete_despite_failure():
             self.assembler.flush(out)
         else:
@@ -210,6 +215,7 @@ class RestTurn(TurnState):
         The server keeps only one unless parallel calls are on. If none of those shown is pending,
         someone else answered them: that is a failure, not an empty answer.
         """
+        # Looked at before the calls are taken out, as it is made of those that are still in.
         shown = self.paused
         self.pending = tuple(self.assembler.take_calls(frozenset(tool_call_ids)))
         if shown and not self.pending:
@@ -345,6 +351,7 @@ _SPEAKS = frozenset(
 
 def _parse(data: bytes) -> dict[str, Any] | None:
     try:
+        # The faster parser first, as every token passes here.
         value = from_json(data)
     except ValueError:
         try:

@@ -14,6 +14,7 @@ from typing import Any
 _Event = Mapping[str, Any]
 
 _IDS = ("id", "otid", "run_id")
+# Compared as exact types: JSON has no others, and `isinstance` takes True for a number.
 _TEXT = frozenset({str, type(None)})
 _NUMBER = frozenset({int, type(None)})
 _COUNTS = (

@@ -33,6 +33,7 @@ DECISIVE_STOP_REASONS = frozenset(
     }
 )
 
+# The server's own words for what is the matter with a conversation; it has no codes for them.
 _BY_SERVER_TEXT = (
     ("waiting for approval", "pending_approval"),
     ("is currently being processed", "conversation_busy"),
@@ -42,6 +43,7 @@ _BY_SERVER_TEXT = (
     ("failed to fetch image", "invalid_input"),
 )
 
+# The words of model providers. The first that is found counts, so the exact ones come first.
 _BY_PROVIDER_TEXT = (
     ("insufficient_quota", "insufficient_credits"),  # a 429 too, but waiting does not help
     ("rate_limit_exceeded", "provider_rate_limit"),
@@ -51,6 +53,7 @@ _BY_PROVIDER_TEXT = (
     ("context_window_exceeded", "context_window_overflow"),
 )
 
+# Error types are codes and no texts for people, so what they say counts first.
 BY_ERROR_TYPE = {
     "llm_authentication": "provider_authentication",
     "llm_rate_limit": "provider_rate_limit",

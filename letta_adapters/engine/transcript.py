@@ -152,6 +152,7 @@ class RowBuilder:
         return str(self.listed) if ahead else streamed
 
     def build(self) -> Row:
+        # The same object while nothing changes: by that a user interface sees what to draw again.
         if self._row is None:
             self._row = Row(
                 self.kind, self.key, self.join(), self.name, self.tool_input, self.output,
@@ -282,6 +283,7 @@ class Transcript:
         for item in page.messages if page.order == "asc" else turn_round(page.messages):
             _read_stored(stored, item)
         live = self._entries
+        # Only the newest stored row can still stream: a text that something follows is over.
         newest = next(reversed(stored), None)
         merged = {id_: _merge(e, live.get(id_), id_ == newest) for id_, e in stored.items()}
         self._entries = RowBuilders()
@@ -311,6 +313,7 @@ class Transcript:
         kind = str(event.get("message_type"))
         if kind in _TEXT_KINDS:
             entry = self._entry(_TEXT_KINDS[kind], event.get("otid") or event.get("id"))
+            # A late fragment must not be added to a text whose complete message has come.
             if entry.growing:
                 entry.parts.append(read_text(event))
                 entry.news = True
@@ -341,10 +344,12 @@ class Transcript:
         if self._first_time(message):
             for entry in self._list_unfinished(message.run_ids):
                 entry.settle("complete" if message.success else "failed")
+            # Numbers begin anew with the next turn, and what was kept for them can go.
             self._fragments.clear()
             self._turn += 1
 
     def _first_time(self, message: Message) -> bool:
+        # Errors and results have no ids of their own, so the object itself is what is recognised.
         known = id(message) in self._applied
         self._applied[id(message)] = message
         return not known

@@ -150,6 +150,7 @@ class TurnState:
             seen = "error"
         stop_reason = failure.stop_reason or seen
         detail = failure.message
+        # Servers repeat the message in the detail, which nobody wants to read twice.
         if failure.detail and failure.detail not in detail:
             detail = f"{detail} ({failure.detail})"
         return [

@@ -151,10 +151,12 @@ def normalise_decision(value: object) -> Allow | Deny:
         InvalidInputError: It is anything else, ``None`` and a misspelt key included: an unclear
             answer allows nothing.
     """
+    # Checked even if it is an object of ours, whose fields nobody has looked at yet.
     if isinstance(value, Allow):
         return _allow(value.updated_input, value.save, value.message)
     if isinstance(value, Deny):
         return _deny(value.message, value.interrupt)
+    # Nothing else that is true in Python: a text such as "no" would allow the call.
     if isinstance(value, bool):
         return Allow() if value else Deny()
     if isinstance(value, Mapping):
@@ -197,6 +199,7 @@ def _from_mapping(value: Mapping[Any, Any]) -> Allow | Deny:
             f"can_use_tool returned a dict whose 'behavior' is {behavior!r}.",
             hint='It must be "allow" or "deny".',
         )
+    # A misspelt key would be ignored, and with it what the callback has decided.
     known = _ALLOW_KEYS if behavior == "allow" else _DENY_KEYS
     unknown = sorted(str(key) for key in value if key not in known)
     if unknown:

@@ -250,6 +250,7 @@ class Bridge:
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
+            # Shielded, as a second cancellation must not cut the clean-up of the first one short.
             ended = asyncio.wrap_future(self._submit(self._await_end(work)))
             with suppress(Exception):
                 await asyncio.shield(ended)
@@ -276,6 +277,7 @@ class Bridge:
             if not ended and self._thread.is_alive():
                 pump.left = True
                 pump.unblock()
+                # Not by `_quietly`, which would block this loop until the other one is done.
                 closing = asyncio.wrap_future(self._submit(_close(stream)))
                 with suppress(Exception):
                     await asyncio.shield(closing)
@@ -315,8 +317,11 @@ class Bridge:
 
         def wait() -> None:
             held.set()
+            # With a limit, so that the loop never stands still for good, whatever becomes of the
+            # fork.
             go_on.wait(_FORK_SECONDS)
 
+        # A tool that forks on the loop's own thread holds it already, by running.
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self.loop.call_soon_threadsafe(wait)
             held.wait(_FORK_SECONDS)

@@ -171,6 +171,7 @@ class Tool:
         return self._collect(task, timed_out)
 
     def _collect(self, task: asyncio.Future[Any], timed_out: bool) -> ToolResult:
+        # It may have done its work all the same, and the model has to know that.
         if timed_out:
             text = f"{self.name} timed out after {self.timeout:g} s; its outcome is unknown."
             return ToolResult(text, is_error=True)
@@ -180,6 +181,7 @@ class Tool:
         if error is not None:
             return self._report(error)
         value = task.result()
+        # Formatted like any other value, since what it holds may not be fit to be sent.
         if isinstance(value, ToolResult):
             return ToolResult(format_result(value.content), value.is_error, value.traceback)
         return ToolResult(format_result(value))
@@ -190,6 +192,7 @@ class Tool:
 
 
 def _is_seconds(value: object) -> bool:
+    # True, NaN and infinity are numbers to Python, and no time limits.
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return math.isfinite(value) and value > 0
@@ -243,6 +246,7 @@ def tool(
     Raises:
         InvalidInputError: This cannot be a tool; the message says what to change.
     """
+    # Used as ``@tool(timeout=5)``: the function comes with a second call.
     if fn is None:
         return lambda decorated: tool(
             decorated, name=name, description=description, parameters=parameters, timeout=timeout

@@ -23,6 +23,7 @@ _SINGLE_INPUT = {"tool_input": {"type": "string"}}
 
 def is_langchain_tool(obj: object) -> bool:
     """Return whether it has ``name``, ``description``, ``ainvoke`` and an argument schema."""
+    # A class of tools has all of these attributes as well, and is no tool.
     return (
         not isinstance(obj, type)
         and callable(getattr(obj, "ainvoke", None))
@@ -50,6 +51,7 @@ def from_langchain(obj: Any) -> dict[str, Any]:
         # Tool(func=...): its tool_call_schema describes the wrapper, not the function.
         schema = {"properties": _SINGLE_INPUT, "required": list(_SINGLE_INPUT)}
 
+    # By `ainvoke`, so that LangChain checks, traces and calls back as for any other caller.
     async def handler(**kwargs: Any) -> Any:
         return await obj.ainvoke(kwargs)
 
@@ -72,6 +74,7 @@ def is_llama_index_tool(obj: object) -> bool:
 
 
 def _llama_index_call(obj: Any) -> Callable[..., Any] | None:
+    # The asynchronous one first, which needs no thread of its own.
     for name in ("acall", "call"):
         method: Callable[..., Any] | None = getattr(obj, name, None)
         if callable(method):
@@ -101,6 +104,7 @@ def from_llama_index(obj: Any) -> dict[str, Any]:
     assert method is not None
     call = method
 
+    # Two of them, because a function is run on the loop or in a thread by what kind it is.
     async def arun(**kwargs: Any) -> Any:
         return _read_tool_output(await call(**kwargs))
 
@@ -137,6 +141,7 @@ def from_mapping(obj: Mapping[Any, Any]) -> dict[str, Any]:
             "A tool given as a dict has no name.",
             hint='Its form is {"name": ..., "description": ..., "parameters": <JSON schema>}.',
         )
+    # A web search of the provider, say, is run by the provider: nobody here could answer its calls.
     if obj.get("type", "function") != "function":
         raise InvalidInputError(
             f"{inner['name']!r} is a provider's own tool of type {obj['type']!r}, not a function.",

@@ -47,6 +47,7 @@ def format_result(value: object) -> str | list[dict[str, Any]]:
     try:
         parts = _as_parts(value)
         return clean_text(to_json(value, fallback=str).decode()) if parts is None else parts
+    # A value that cannot be made JSON must not cost the whole turn.
     except Exception:
         return clean_text(_safe_str(value))
 
@@ -54,6 +55,7 @@ def format_result(value: object) -> str | list[dict[str, Any]]:
 def _as_parts(value: object) -> str | list[dict[str, Any]] | None:
     """Return parts for the wire, ``""`` if all are empty, ``None`` if these are no parts."""
     items: list[Any] = list(value) if isinstance(value, (list, tuple)) else [value]
+    # A list that holds anything else is data, and becomes JSON as a whole.
     if not any(map(_is_part, items)) or not all(_is_part(i) or isinstance(i, str) for i in items):
         return None
     # Providers refuse an empty text part, and a model needs none.

@@ -118,10 +118,12 @@ def read_arguments(fn: Callable[..., Any], label: str, docs: Mapping[str, str]) 
     parameters = [p for p in signature.parameters.values() if p.name not in bound]
     _check_kinds(parameters, label)
     extra = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
+    # Under names of their own, since a parameter may be called like a method of pydantic's models.
     fields = {
         f"p{i}": p
         for i, p in enumerate(p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD)
     }
+    # There pydantic looks up the types that annotations give as text.
     module = getattr(base, "__module__", None) or __name__
     try:
         model = _make_model(fields, docs, module)
@@ -147,6 +149,7 @@ def _check_kinds(parameters: list[inspect.Parameter], label: str) -> None:
                 hint="Models pass arguments by name: take a list parameter. "
                 "(A decorator without functools.wraps hides the real signature.)",
             )
+        # A method taken from its class: no model could pass the object.
         if index == 0 and parameter.name in ("self", "cls") and parameter.annotation is _EMPTY:
             raise InvalidInputError(
                 f"{label!r} is a method without its object.",
@@ -220,6 +223,7 @@ def _blame(
             culprit, exc = f"Parameter {parameter.name!r} of ", found
             break
     reason = (str(exc).splitlines() or [type(exc).__name__])[0]
+    # The first sentence alone: the rest is about pydantic's configuration.
     reason = reason.split(". ")[0].split(", then call")[0].rstrip(".")
     return InvalidInputError(
         f"{culprit}{label!r} has no JSON schema: {reason}.",
@@ -352,6 +356,7 @@ def read_docstring(doc: str | None) -> tuple[str, dict[str, str]]:
     except docstring_parser.ParseError:
         return inspect.cleandoc(doc), {}
     parts = [parsed.short_description, parsed.long_description]
+    # NumPy's style describes several parameters at once, as in ``x, y : int``.
     docs = {
         name.strip(" *"): " ".join((param.description or "").split())
         for param in parsed.params

@@ -74,6 +74,7 @@ def list_secrets(spec: McpServer) -> list[str]:
     else:
         url = urlsplit(spec.url)
         values = [value.get_secret_value() for value in spec.headers.values()]
+        # A server may quote its query as a whole, or a value out of it.
         values += [url.query, *re.split("[=&]", url.query), url.password or ""]
     # "Bearer abc..." may be quoted without its first word.
     words = {word for value in values for word in (value, *value.split()) if len(word) >= 6}
@@ -103,6 +104,7 @@ def _parse(name: Any, value: Any) -> McpServer:
     if not isinstance(value, Mapping):
         raise InvalidInputError(f"The MCP server {name!r} is {type(value).__name__}, not a dict.")
     given = dict(value)
+    # The configuration files of other MCP clients leave the type out.
     kind = given.get("type", "http" if "url" in given else "stdio")
     given["type"] = _SPELLINGS.get(str(kind), kind)
     try:

@@ -44,6 +44,7 @@ def to_result(result: Mapping[str, Any]) -> ToolResult:
         texts.append(json.dumps(structured, ensure_ascii=False))
         parts.append(TextContent(texts[-1]))
     failed = bool(result.get("isError"))
+    # With an image the parts stay apart; texts alone are easier to read as one.
     if len(texts) < len(parts):
         return ToolResult(format_result(parts), failed)
     text = "\n".join(texts)
@@ -214,6 +215,7 @@ class Link:
         text = said or (format_error(error) if error else "it was stopped")
         if work is self.owner and self._notes:
             text += f"; it said: {self._notes}"
+        # A server may quote in its error what it was sent.
         for secret in list_secrets(self.spec):
             text = text.replace(secret, "***")
         return said, text
@@ -221,6 +223,7 @@ class Link:
     def problem(self) -> LettaError:
         """Return the reason why there is no connection; only valid once it has ended."""
         said, text = self._reason(self.owner)
+        # A server that refuses in words of its own is there, and can be reached.
         bad = said not in (None, "Connection closed") or isinstance(
             _find_error(self.owner), ValueError
         )
@@ -234,6 +237,7 @@ class Link:
             self.ready.cancel()
             self.owner.cancel()  # once: a second one would interrupt its clean-up
         await asyncio.wait({self.owner}, timeout=_END_SECONDS)
+        # One that does not leave when it is asked to is made to.
         if not self.owner.done():
             self.owner.cancel()
             await asyncio.wait({self.owner}, timeout=_END_SECONDS)
@@ -261,6 +265,7 @@ async def _list_tools(session: Any) -> list[dict[str, Any]]:
         try:
             page = await session.list_tools(params=params)
         except Exception as error:
+            # A server without tools need not know this request.
             if getattr(getattr(error, "error", None), "code", None) == _METHOD_NOT_FOUND:
                 return tools
             raise

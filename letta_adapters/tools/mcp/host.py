@@ -86,8 +86,10 @@ class McpHost:
         try:
             listed = await asyncio.gather(*(self._try(name, servers[name]) for name in servers))
         except BaseException:
+            # Cancelled while some were connected already, none of which may stay behind.
             await self.aclose()
             raise
+        # By both names, as two servers may have tools of the same name.
         found = {
             (name, item["name"]): item
             for name, items in zip(servers, listed, strict=True)
@@ -158,6 +160,7 @@ class McpHost:
 
     async def _call(self, server: str, tool: str, arguments: dict[str, Any]) -> ToolResult:
         try:
+            # Two calls at once must not both connect a lost server again.
             async with self._locks[server]:
                 link = self._links[server]
                 # A server that was restarted is connected again here, so that only one call is
