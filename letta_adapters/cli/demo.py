@@ -156,17 +156,7 @@ def _fact(console: Console, name: str, text: str) -> None:
 
 def _turn(console: Console, session: Session, text: str) -> ResultMessage:
     console.print(Text(f"\n> {text}", style="bold"))
-    renderer = Renderer(console)
-    renderer.wait()
-    try:
-        session.send(text)
-        for message in session.stream():
-            renderer.show(message)
-            if isinstance(message, ResultMessage):
-                return message
-    finally:
-        renderer.settle()
-    raise AssertionError("a turn always ends with a result")
+    return Renderer(console).run_turn(session, text)
 
 
 def _find_or_create(client: LettaClient, model: Model) -> tuple[str, bool]:

@@ -19,8 +19,7 @@ from letta_adapters.cli.render import (
     progress,
     show_error,
 )
-from letta_adapters.messages import ResultMessage
-from letta_adapters.sync.client import LettaClient, Session
+from letta_adapters.sync.client import LettaClient
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
             if args.conversation:
                 deny_leftovers(session, notes)
             if watched:
-                result = _watch(session, text)
+                result = Renderer(make_console()).run_turn(session, text)
             else:
                 with progress(notes, "Thinking"):
                     result = session.run_turn(text)
@@ -53,17 +52,3 @@ def run(args: argparse.Namespace) -> int:
     if not result.success:
         show_error(notes, result.to_error())
     return OK if result.success else FAILED
-
-
-def _watch(session: Session, text: str) -> ResultMessage:
-    renderer = Renderer(make_console())
-    renderer.wait()
-    try:
-        session.send(text)
-        for message in session.stream():
-            renderer.show(message)
-            if isinstance(message, ResultMessage):
-                return message
-    finally:
-        renderer.settle()
-    raise AssertionError("a turn always ends with a result")

@@ -162,6 +162,20 @@ class Renderer:
         self._mid_line = False
         self._retried = ""
 
+    def run_turn(self, session: Session, text: str) -> ResultMessage:
+        """Send a text, show the turn as it comes, and return its result."""
+        self.wait()
+        try:
+            session.send(text)
+            for message in session.stream():
+                self.show(message)
+                if isinstance(message, ResultMessage):
+                    return message
+        finally:
+            # Also when it is interrupted: the terminal must not keep a spinner.
+            self.settle()
+        raise AssertionError("a turn always ends with a result")
+
     def wait(self, text: str = "Thinking") -> None:
         """Show a spinner (on a terminal) until something is printed."""
         self.settle()
