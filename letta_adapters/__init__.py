@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from letta_adapters.client.session import AsyncSession as AsyncSession
     from letta_adapters.content import ImageContent as ImageContent
     from letta_adapters.content import TextContent as TextContent
+    from letta_adapters.content import image_from_base64 as image_from_base64
     from letta_adapters.content import image_from_bytes as image_from_bytes
     from letta_adapters.content import image_from_file as image_from_file
     from letta_adapters.content import image_from_url as image_from_url
@@ -91,11 +92,14 @@ if TYPE_CHECKING:
     from letta_adapters.messages import RetryMessage as RetryMessage
     from letta_adapters.messages import StreamEvent as StreamEvent
     from letta_adapters.messages import StreamTextDelta as StreamTextDelta
+    from letta_adapters.messages import SystemMessage as SystemMessage
     from letta_adapters.messages import ToolCallMessage as ToolCallMessage
     from letta_adapters.messages import ToolResultMessage as ToolResultMessage
     from letta_adapters.messages import UnknownMessage as UnknownMessage
     from letta_adapters.messages import Usage as Usage
+    from letta_adapters.messages import UserMessage as UserMessage
     from letta_adapters.messages import extract_stream_text_delta as extract_stream_text_delta
+    from letta_adapters.messages import message_from_dict as message_from_dict
     from letta_adapters.options import MemoryBlock as MemoryBlock
     from letta_adapters.options import Sleeptime as Sleeptime
     from letta_adapters.permissions import Allow as Allow
@@ -112,7 +116,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "client.client": "AsyncLettaClient",
-    "content": "ImageContent TextContent image_from_bytes image_from_file image_from_url",
+    "content": "ImageContent TextContent image_from_base64 image_from_bytes image_from_file "
+    "image_from_url",
     "engine.transcript": "Row Transcript",
     "errors": "AuthenticationError ConfigurationError ConflictError ConnectionFailedError "
     "ConversationBusyError HistoryMismatchError InvalidInputError LettaError LettaTimeoutError "
@@ -123,8 +128,9 @@ _HOMES = {
     "UnsupportedOptionError WaitsForItselfError WrongEventLoopError",
     "messages": "AssistantMessage BootstrapState ErrorMessage InitMessage LoopStatusMessage "
     "Message MessagePage PendingToolCall QueueUpdateMessage ReasoningMessage RecoveryResult "
-    "ResultMessage RetryMessage StreamEvent StreamTextDelta ToolCallMessage ToolResultMessage "
-    "UnknownMessage Usage extract_stream_text_delta",
+    "ResultMessage RetryMessage StreamEvent StreamTextDelta SystemMessage ToolCallMessage "
+    "ToolResultMessage UnknownMessage Usage UserMessage extract_stream_text_delta "
+    "message_from_dict",
     "options": "MemoryBlock Sleeptime",
     "backends.config": "Local Remote Rest RuntimeStatus",
     "backends.connector": "Connector",
@@ -186,6 +192,7 @@ __all__ = [
     "StreamEvent",
     "StreamTextDelta",
     "StreamTruncatedError",
+    "SystemMessage",
     "TextContent",
     "TimeoutAfterAcceptanceError",
     "TimeoutBeforeAcceptanceError",
@@ -198,6 +205,7 @@ __all__ = [
     "UnknownMessage",
     "UnsupportedOptionError",
     "Usage",
+    "UserMessage",
     "WaitsForItselfError",
     "WrongEventLoopError",
     "__version__",
@@ -205,9 +213,11 @@ __all__ = [
     "create_agent",
     "create_session",
     "extract_stream_text_delta",
+    "image_from_base64",
     "image_from_bytes",
     "image_from_file",
     "image_from_url",
+    "message_from_dict",
     "prompt",
     "resume_session",
     "tool",

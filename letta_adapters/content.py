@@ -11,9 +11,9 @@ import base64
 import binascii
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from letta_adapters.errors import InvalidInputError
@@ -27,11 +27,11 @@ _KINDS = "a PNG, JPEG, GIF or WebP image"
 _OPENAI_IMAGES = frozenset({"image_url", "input_image"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TextContent:
     """A piece of text."""
 
-    type: ClassVar[Literal["text"]] = "text"
+    type: Literal["text"] = field(default="text", kw_only=True, repr=False)
     text: str
 
     def to_wire(self) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class TextContent:
         return {"type": "text", "text": _checked_text(self.text)}
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, repr=False)
 class ImageContent:
     """An image: base64 ``data`` with its ``media_type``, or an http(s) ``url``, but not both.
 
@@ -56,7 +56,7 @@ class ImageContent:
         InvalidInputError: The model could not see it.
     """
 
-    type: ClassVar[Literal["image"]] = "image"
+    type: Literal["image"] = field(default="image", kw_only=True, repr=False)
     data: str | None = None
     media_type: str | None = None
     url: str | None = None
@@ -139,6 +139,37 @@ def image_from_bytes(
     return ImageContent(
         data=base64.b64encode(raw).decode("ascii"), media_type=media_type, detail=detail
     )
+
+
+def image_from_base64(
+    data: str, *, media_type: str | None = None, detail: ImageDetail | None = None
+) -> ImageContent:
+    """Make an image from base64, as browsers and other chat APIs hand it over.
+
+    ::
+
+        session.send(["What is on this picture?", image_from_base64(upload["data"])])
+
+    Args:
+        data: The base64 of a PNG, JPEG, GIF or WebP file of at most ``MAX_IMAGE_BYTES``; white
+            space in it does not matter.
+        media_type: Found in the bytes if left out; a declared one must agree with them.
+        detail: ``"low"``, ``"high"`` or ``"auto"``: how closely the model looks.
+
+    Raises:
+        InvalidInputError: It is no base64, no such image, or too large.
+    """
+    if not isinstance(data, str):
+        raise InvalidInputError(
+            f"image_from_base64() got {type(data).__name__}, not a string.",
+            hint="Use image_from_bytes(data) for bytes.",
+        )
+    if data[:5].lower() == "data:":
+        raise InvalidInputError(
+            "image_from_base64() got a data: URL, not base64 alone.",
+            hint="Use image_from_url(url), which takes data: URLs.",
+        )
+    return ImageContent(data=data, media_type=media_type, detail=detail)
 
 
 def image_from_file(

@@ -16,17 +16,45 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Literal, TypeAlias
+from dataclasses import dataclass, field, fields, is_dataclass
+from functools import cache
+from typing import Any, Final, Literal, TypeAlias, get_args
 
-from letta_adapters.errors import LettaError, error_for_code
+from letta_adapters.errors import InvalidInputError, LettaError, error_for_code
 
 # The agent is shown this many characters of arguments that cannot be read.
 _SHOWN_ARGUMENTS: Final = 2000
 
 
+class Plain:
+    """A dataclass that can be written as JSON.
+
+    Internal: use ``to_dict()`` of the messages and pages.
+    """
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as dicts, lists and plain values that ``json.dumps`` takes.
+
+        A message keeps its ``type``, so that :func:`message_from_dict` reads it back.
+        """
+        # The classes are dataclasses; this base is none, as it has no fields of its own.
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value
+
+
 @dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Plain):
     """The tokens of a turn, summed over its steps and requests.
 
     ``None`` means that the model provider did not say. ``prompt_tokens`` already contains
@@ -78,11 +106,11 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class InitMessage:
+@dataclass(frozen=True)
+class InitMessage(Plain):
     """The session is open. This is the first message of a session's first stream."""
 
-    type: ClassVar[Literal["init"]] = "init"
+    type: Literal["init"] = field(default="init", kw_only=True, repr=False)
     agent_id: str
     conversation_id: str
     session_id: str
@@ -91,11 +119,29 @@ class InitMessage:
     tools: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class AssistantMessage:
-    """A complete piece of the answer; ``content`` is its text."""
+@dataclass(frozen=True)
+class UserMessage(Plain):
+    """A message of the user, as the conversation holds it.
 
-    type: ClassVar[Literal["assistant"]] = "assistant"
+    It stands in the pages of stored messages, and Letta Code repeats what was sent in the stream.
+    ``content`` is the text without what Letta put in front of it (``<system-reminder>``);
+    ``parts`` is the whole content as it is stored, images included, if it is more than a text.
+    """
+
+    type: Literal["user"] = field(default="user", kw_only=True, repr=False)
+    content: str
+    parts: tuple[Mapping[str, Any], ...] = ()
+    id: str | None = None
+    otid: str | None = None
+    seq_id: int | None = None
+    run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class SystemMessage(Plain):
+    """The system prompt, which stored conversations begin with; ``content`` is its text."""
+
+    type: Literal["system"] = field(default="system", kw_only=True, repr=False)
     content: str
     id: str | None = None
     otid: str | None = None
@@ -103,11 +149,23 @@ class AssistantMessage:
     run_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ReasoningMessage:
+@dataclass(frozen=True)
+class AssistantMessage(Plain):
+    """A complete piece of the answer; ``content`` is its text."""
+
+    type: Literal["assistant"] = field(default="assistant", kw_only=True, repr=False)
+    content: str
+    id: str | None = None
+    otid: str | None = None
+    seq_id: int | None = None
+    run_id: str | None = None
+
+
+@dataclass(frozen=True)
+class ReasoningMessage(Plain):
     """A complete thought; if ``redacted``, the provider hides its text (``content`` is opaque)."""
 
-    type: ClassVar[Literal["reasoning"]] = "reasoning"
+    type: Literal["reasoning"] = field(default="reasoning", kw_only=True, repr=False)
     content: str
     id: str | None = None
     otid: str | None = None
@@ -118,8 +176,8 @@ class ReasoningMessage:
     redacted: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCallMessage:
+@dataclass(frozen=True)
+class ToolCallMessage(Plain):
     """A complete tool call.
 
     ``tool_input`` holds the parsed arguments, ``{}`` when they are not a JSON object, and
@@ -127,7 +185,7 @@ class ToolCallMessage:
     waited for this client (a client-side tool, or a server tool that asks).
     """
 
-    type: ClassVar[Literal["tool_call"]] = "tool_call"
+    type: Literal["tool_call"] = field(default="tool_call", kw_only=True, repr=False)
     tool_call_id: str
     tool_name: str
     tool_input: Mapping[str, Any]
@@ -149,15 +207,15 @@ class ToolCallMessage:
         return "" if self.tool_input else broken_arguments(self.tool_name, self.raw_arguments)
 
 
-@dataclass(frozen=True, slots=True)
-class ToolResultMessage:
+@dataclass(frozen=True)
+class ToolResultMessage(Plain):
     """The result of a tool as the model sees it; there is one per tool call.
 
     ``traceback`` is the text of the traceback if your tool, or ``can_use_tool``, raised an
     exception. The model does not see it.
     """
 
-    type: ClassVar[Literal["tool_result"]] = "tool_result"
+    type: Literal["tool_result"] = field(default="tool_result", kw_only=True, repr=False)
     tool_call_id: str
     content: str
     is_error: bool = False
@@ -171,8 +229,8 @@ class ToolResultMessage:
     traceback: str | None = field(default=None, compare=False, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class StreamEvent:
+@dataclass(frozen=True)
+class StreamEvent(Plain):
     """One fragment of a message; ``event`` is Letta's own object as it came over the wire.
 
     ``fragment`` counts the fragments of a turn. Letta numbers the events of background runs and of
@@ -180,7 +238,7 @@ class StreamEvent:
     from a later one that is equal to it.
     """
 
-    type: ClassVar[Literal["stream_event"]] = "stream_event"
+    type: Literal["stream_event"] = field(default="stream_event", kw_only=True, repr=False)
     event: Mapping[str, Any]
     fragment: int | None = field(default=None, compare=False)
 
@@ -200,15 +258,15 @@ class StreamEvent:
         return self.event.get("run_id")
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorMessage:
+@dataclass(frozen=True)
+class ErrorMessage(Plain):
     """The reason why the turn failed; a failed ``ResultMessage`` follows.
 
     ``error_code`` is this package's machine code (see :mod:`letta_adapters.errors`), ``error_type``
     the server's own name for the failure.
     """
 
-    type: ClassVar[Literal["error"]] = "error"
+    type: Literal["error"] = field(default="error", kw_only=True, repr=False)
     message: str
     error_code: str
     error_type: str | None = None
@@ -217,11 +275,11 @@ class ErrorMessage:
     run_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RetryMessage:
+@dataclass(frozen=True)
+class RetryMessage(Plain):
     """The agent's runtime repeats a model call. The text of the failed attempt is void."""
 
-    type: ClassVar[Literal["retry"]] = "retry"
+    type: Literal["retry"] = field(default="retry", kw_only=True, repr=False)
     reason: str
     attempt: int
     max_attempts: int
@@ -229,8 +287,8 @@ class RetryMessage:
     run_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ResultMessage:
+@dataclass(frozen=True)
+class ResultMessage(Plain):
     """The end of a turn; it is the last message of every stream.
 
     ``result`` is the final answer's text (``None`` when the turn failed). ``usage`` is summed over
@@ -241,7 +299,7 @@ class ResultMessage:
         answer = session.run_turn("Hello!").raise_for_status().result
     """
 
-    type: ClassVar[Literal["result"]] = "result"
+    type: Literal["result"] = field(default="result", kw_only=True, repr=False)
     success: bool
     result: str | None
     stop_reason: str | None
@@ -270,8 +328,8 @@ class ResultMessage:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class QueueUpdateMessage:
+@dataclass(frozen=True)
+class QueueUpdateMessage(Plain):
     """The messages that wait behind the running turn have changed (Letta Code).
 
     Ask for it with ``include_status_messages=True``. ``items`` are the messages queued now, each
@@ -280,13 +338,13 @@ class QueueUpdateMessage:
     frame.
     """
 
-    type: ClassVar[Literal["queue_update"]] = "queue_update"
+    type: Literal["queue_update"] = field(default="queue_update", kw_only=True, repr=False)
     items: tuple[Mapping[str, Any], ...] = ()
     removed: tuple[Mapping[str, Any], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class LoopStatusMessage:
+@dataclass(frozen=True)
+class LoopStatusMessage(Plain):
     """The agent's loop has gone on to another state (Letta Code).
 
     Ask for it with ``include_status_messages=True``. ``status`` is ``SENDING_API_REQUEST``,
@@ -294,17 +352,17 @@ class LoopStatusMessage:
     ``WAITING_ON_INPUT``, ... Source: Letta Code's ``update_loop_status`` frame.
     """
 
-    type: ClassVar[Literal["loop_status"]] = "loop_status"
+    type: Literal["loop_status"] = field(default="loop_status", kw_only=True, repr=False)
     status: str
     run_ids: tuple[str, ...] = ()
     executing_tool_call_ids: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class UnknownMessage:
+@dataclass(frozen=True)
+class UnknownMessage(Plain):
     """An event this version does not know, kept whole; ``event_type`` is its name on the wire."""
 
-    type: ClassVar[Literal["unknown"]] = "unknown"
+    type: Literal["unknown"] = field(default="unknown", kw_only=True, repr=False)
     raw: Mapping[str, Any]
 
     @property
@@ -315,6 +373,8 @@ class UnknownMessage:
 
 Message: TypeAlias = (
     InitMessage
+    | UserMessage
+    | SystemMessage
     | AssistantMessage
     | ReasoningMessage
     | ToolCallMessage
@@ -329,8 +389,61 @@ Message: TypeAlias = (
 )
 
 
+def message_from_dict(data: Mapping[str, Any]) -> Message:
+    """Return the message that ``message.to_dict()`` was made from.
+
+    ::
+
+        line = json.dumps(message.to_dict())
+        assert message_from_dict(json.loads(line)) == message
+
+    Args:
+        data: The fields of a message with its ``type``, as JSON reads them.
+
+    Raises:
+        InvalidInputError: It has no known ``type``, a field that this type does not have, lacks
+            one, or one of them holds a value of the wrong type. Nothing is guessed or left out.
+    """
+    if not isinstance(data, Mapping):
+        raise InvalidInputError(
+            f"A message is read from an object, not from {type(data).__name__}.",
+            hint="Pass what message.to_dict() returned.",
+        )
+    readers = _readers()
+    found = data.get("type")
+    cls, reader = readers.get(found if isinstance(found, str) else "", (None, None))
+    if cls is None or reader is None:
+        raise InvalidInputError(
+            f"{found!r} is no type of message.", hint=f"Use one of {', '.join(sorted(readers))}."
+        )
+    # The reader below would leave out fields that it does not know.
+    unknown = sorted(map(str, data.keys() - {f.name for f in fields(cls)}))
+    if unknown:
+        raise InvalidInputError(
+            f"A message of the type {found!r} has no {', '.join(unknown)}.",
+            hint="It was written by another version, or is no message of this package.",
+        )
+    try:
+        return reader.validate_python(dict(data))  # type: ignore[no-any-return]
+    except ValueError as error:
+        # Pydantic's own text repeats the values, which are the conversation.
+        places = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())  # type: ignore[attr-defined]
+        raise InvalidInputError(
+            f"A message of the type {found!r} cannot be read: {places} is missing or wrong.",
+            hint="Pass what message.to_dict() returned.",
+        ) from None
+
+
+@cache
+def _readers() -> dict[str, tuple[type, Any]]:
+    # Pydantic is needed here only, and importing it takes longer than the rest of the package.
+    from pydantic import TypeAdapter
+
+    return {cls.type: (cls, TypeAdapter(cls)) for cls in get_args(Message)}
+
+
 @dataclass(frozen=True, slots=True)
-class StreamTextDelta:
+class StreamTextDelta(Plain):
     """New text in a fragment: of the answer (``assistant``) or of a thought (``reasoning``)."""
 
     kind: Literal["assistant", "reasoning"]
@@ -398,11 +511,13 @@ def broken_arguments(name: str, raw: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class MessagePage:
+class MessagePage(Plain):
     """One page of stored messages.
 
-    ``messages`` are the API's own objects in ``order``: newest first (``"desc"``) unless ``"asc"``
-    was asked for. To read on, pass ``before=page.next_before`` (ascending:
+    ``messages`` are in ``order``: newest first (``"desc"``) unless ``"asc"`` was asked for. What
+    this version has no class for is an :class:`UnknownMessage`. ``raw`` are the API's own objects
+    that they were read from, which also have dates; one of them may hold several messages, as
+    parallel tool calls do. To read on, pass ``before=page.next_before`` (ascending:
     ``after=page.next_after``) while ``has_more`` is true::
 
         page = session.list_messages()
@@ -410,7 +525,8 @@ class MessagePage:
             page = session.list_messages(before=page.next_before)
     """
 
-    messages: list[dict[str, Any]]
+    messages: tuple[Message, ...]
+    raw: list[dict[str, Any]]
     next_before: str | None = None
     has_more: bool = False
     next_after: str | None = None
@@ -418,7 +534,7 @@ class MessagePage:
 
 
 @dataclass(frozen=True, slots=True)
-class PendingToolCall:
+class PendingToolCall(Plain):
     """A tool call that waits for this client's answer."""
 
     tool_call_id: str
@@ -427,7 +543,7 @@ class PendingToolCall:
 
 
 @dataclass(frozen=True, slots=True)
-class RecoveryResult:
+class RecoveryResult(Plain):
     """The calls that ``recover_pending_approvals()`` denied; empty if none waited."""
 
     denied: tuple[PendingToolCall, ...] = ()
@@ -439,7 +555,7 @@ class RecoveryResult:
 
 
 @dataclass(frozen=True, slots=True)
-class BootstrapState:
+class BootstrapState(Plain):
     """All that a user interface needs to draw a conversation, read in one call."""
 
     agent_id: str

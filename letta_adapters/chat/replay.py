@@ -53,7 +53,7 @@ async def read_newest(
     page = await client.backend.list_messages(
         conversation, before=None, after=None, order="desc", limit=limit
     )
-    return [dict(item) for item in turn_round(page.messages)]
+    return [dict(item) for item in turn_round(page.raw)]
 
 
 def is_head(marker: Marker, items: Sequence[_Item]) -> bool:

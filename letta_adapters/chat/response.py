@@ -171,7 +171,7 @@ class ResponseReader:
             return (("other", {"type": "letta_retry", **note}),)
         if isinstance(message, QueueUpdateMessage | LoopStatusMessage):
             kind = "letta_queue" if isinstance(message, QueueUpdateMessage) else "letta_loop_status"
-            return (("note", {"type": kind, **asdict(message)}),)
+            return (("note", {**asdict(message), "type": kind}),)
         if isinstance(message, UnknownMessage) and message.event_type not in _SILENT:
             return (("other", dict(message.raw)),)
         return ()

@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
         ) as session:
             deny_leftovers(session, errors)
             # A second run greets the agent again, to show that it remembers the first one.
-            known = bool(session.list_messages(limit=1).messages)
+            known = bool(session.list_messages(limit=1).raw)
             for text in (AGAIN if known else FIRST, SECOND):
                 result = _turn(console, session, text)
                 if result.success and model.real:

@@ -6,7 +6,6 @@ Internal: not part of the public API.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 
@@ -44,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         finally:
             session.close()
     if args.json:
-        sys.stdout.write(json.dumps({"type": result.type, **dataclasses.asdict(result)}) + "\n")
+        sys.stdout.write(json.dumps(result.to_dict()) + "\n")
     elif result.success and not watched:
         sys.stdout.write(clean(result.result or "").removesuffix("\n") + "\n")
     # Before the error on stderr, so that both are in order when they go to one place.

@@ -24,6 +24,7 @@ from letta_adapters.engine.app_server_errors import find_failure
 from letta_adapters.engine.assembler import Assembler, join_text, list_dicts
 from letta_adapters.engine.shapes import find_misshapen
 from letta_adapters.engine.stop_reasons import DECISIVE_STOP_REASONS, Failure, StopReason
+from letta_adapters.engine.stored import read_item
 from letta_adapters.engine.turn_state import TurnState
 from letta_adapters.messages import (
     LoopStatusMessage,
@@ -261,7 +262,7 @@ class AppTurn(TurnState):
         if type(run_id) is str and run_id != self.run_id:
             self.note_run(run_id)
         if handler is None:
-            out.append(UnknownMessage(delta))
+            out.extend(read_item(delta) if kind == "user_message" else (UnknownMessage(delta),))
         else:
             handler(self, delta, out)
 

@@ -32,6 +32,7 @@ from letta_adapters.engine.stop_reasons import (
     failure_from_error_event,
     failure_from_stop_reason,
 )
+from letta_adapters.engine.stored import read_item
 from letta_adapters.engine.turn_state import TurnState
 from letta_adapters.messages import (
     Message,
@@ -138,7 +139,7 @@ class RestTurn(TurnState):
         if type(seq_id) is int and self._is_replayed(seq_id, event):
             return
         if handler is None:
-            out.append(UnknownMessage(event))
+            out.extend(read_item(event) if kind == "user_message" else (UnknownMessage(event),))
         else:
             handler(self, event, out)
 

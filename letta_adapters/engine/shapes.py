@@ -107,6 +107,9 @@ _CONTENT: Mapping[Any, str] = {
     "assistant_message": "content",
     "reasoning_message": "reasoning",
     "hidden_reasoning_message": "hidden_reasoning",
+    # A stream takes these as they are; they are looked at where stored messages are read.
+    "user_message": "content",
+    "system_message": "content",
 }
 _LOOKS: Mapping[Any, Callable[[_Event], str | None]] = {
     "tool_call_message": _check_calls,

@@ -11,7 +11,7 @@ Internal: not part of the public API.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
@@ -24,11 +24,17 @@ from letta_adapters.engine.assembler import (
     parse_arguments,
     read_results,
 )
+from letta_adapters.engine.shapes import find_misshapen
 from letta_adapters.messages import (
     AssistantMessage,
+    Message,
     ReasoningMessage,
+    SystemMessage,
     ToolCallMessage,
     ToolResultMessage,
+    UnknownMessage,
+    UserMessage,
+    content_text,
 )
 
 #: What an agent says and does.
@@ -123,6 +129,71 @@ def list_call_ids(item: _Item) -> set[str]:
     """Return the ids of the calls that an item makes or answers."""
     named = [*list_calls(item), *list_returns(item)]
     return {str(one["tool_call_id"]) for one in named if one.get("tool_call_id")}
+
+
+# -- a page as typed messages ---------------------------------------------------------------------
+
+
+def read_page(items: Sequence[_Item], order: str) -> tuple[Message, ...]:
+    """Return the messages of a page, in the page's order.
+
+    Args:
+        items: The API's own objects, in ``order``.
+        order: ``"desc"`` or ``"asc"``. Newest first is exactly the reverse of oldest first, also
+            among the messages that one object holds.
+    """
+    names: dict[str, str] = {}
+    found: list[Message] = []
+    for item in items if order == "asc" else turn_round(items):
+        messages = read_item(item, names)
+        names.update((m.tool_call_id, m.tool_name) for m in messages if m.type == "tool_call")
+        found += messages
+    return tuple(found if order == "asc" else reversed(found))
+
+
+def read_item(item: _Item, names: Mapping[str, str] | None = None) -> Sequence[Message]:
+    """Return what an item says; an :class:`UnknownMessage` if it is of another kind, or broken.
+
+    Args:
+        item: The item.
+        names: The names of the tools that were called, by tool call id.
+    """
+    # A broken item is shown as it is: half of it would look like all of it.
+    kind = item.get("message_type")
+    if kind is None or find_misshapen(item):
+        return (UnknownMessage(item),)
+    ids = (item.get("id"), item.get("otid"), item.get("seq_id"), item.get("run_id"))
+    found: Sequence[Message] = ()
+    if kind in SPOKEN:
+        found = read_messages(item, names)
+    elif kind == "approval_response_message":
+        found = _read_answers(item, names or {})
+    elif kind == "system_message":
+        found = (SystemMessage(content_text(item.get("content")), *ids),)
+    elif kind == "user_message":
+        content = item.get("content")
+        whose, text = read_user(content)
+        if whose == "user" and text is not None:
+            parts = tuple(list_dicts(content)) if isinstance(content, list) else ()
+            found = (UserMessage(text, parts, *ids),)
+    return found or (UnknownMessage(item),)
+
+
+def _read_answers(item: _Item, names: Mapping[str, str]) -> list[Message]:
+    """Return the results of client-side tools, and denials as the model sees them.
+
+    A permission says nothing: the tool runs then, and its own result follows.
+    """
+    given = [
+        {**answer, "tool_return": answer.get("reason") or "", "status": "error"}
+        if answer.get("approve") is False
+        else answer
+        for answer in list_dicts(item.get("approvals"))
+        if answer.get("type") == "tool" or answer.get("approve") is False
+    ]
+    # One by one, as a single result without its own fields would be looked for in the item.
+    ids = {k: item.get(k) for k in ("id", "otid", "seq_id", "run_id")}
+    return [m for answer in given for m in read_results(ids | {"tool_returns": [answer]}, names)]
 
 
 # -- what the user said ---------------------------------------------------------------------------

@@ -38,6 +38,7 @@ from letta_adapters.messages import (
     ToolCallMessage,
     ToolResultMessage,
     UnknownMessage,
+    UserMessage,
     content_text,
 )
 
@@ -277,10 +278,10 @@ class Transcript:
         page = (
             history
             if isinstance(history, MessagePage)
-            else MessagePage([dict(item) for item in history])
+            else MessagePage((), [dict(item) for item in history])
         )
         stored = RowBuilders()
-        for item in page.messages if page.order == "asc" else turn_round(page.messages):
+        for item in page.raw if page.order == "asc" else turn_round(page.raw):
             _read_stored(stored, item)
         live = self._entries
         # Only the newest stored row can still stream: a text that something follows is over.
@@ -294,6 +295,10 @@ class Transcript:
 
     def _entry(self, kind: RowKind, key: str | None) -> RowBuilder:
         return self._entries.touch(kind, key or f"turn-{self._turn}")
+
+    def _user(self, message: UserMessage) -> None:
+        row = self._entry("user", message.otid or message.id)
+        row.set_text(message.content, message.run_id)
 
     def _message(self, message: Spoken) -> None:
         _add_message(self._entries, message, f"turn-{self._turn}")
@@ -363,6 +368,7 @@ class Transcript:
 
 
 _APPLY: Mapping[type, Callable[[Transcript, Any], None]] = {
+    UserMessage: Transcript._user,
     AssistantMessage: Transcript._message,
     ReasoningMessage: Transcript._message,
     ToolCallMessage: Transcript._message,

@@ -46,7 +46,7 @@ def streamed_text(messages: list[Message], kind: str) -> str:
 
 def said(page: Any, kind: str = "") -> list[str]:
     """The texts of a page of messages, in its order (of one ``message_type``)."""
-    return [content_text(m["content"]) for m in page.messages if kind in m["message_type"]]
+    return [content_text(m["content"]) for m in page.raw if kind in m["message_type"]]
 
 
 def calls(messages: list[Any]) -> list[tuple[str, dict[str, Any]]]:

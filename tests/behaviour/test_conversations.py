@@ -15,6 +15,7 @@ from letta_adapters import (
     ReasoningMessage,
     StreamEvent,
     image_from_bytes,
+    message_from_dict,
 )
 from letta_adapters.testing.scripted_model import Reply
 from tests.behaviour._say import result_of, said, streamed_text, turn, types
@@ -68,6 +69,15 @@ async def test_a_session_goes_on_and_can_be_resumed(client: Any, agent: str, wor
     async with client.resume_session(agent_id=agent, conversation_id=conversation_id) as session:
         page = await session.list_messages()
     assert said(page, "user_message") == ["Bye", "Who am I?", "I am Ada."]
+    # The same as typed messages: one's own come back as what the user said.
+    assert [m.content for m in page.messages if m.type == "user"] == [
+        "Bye",
+        "Who am I?",
+        "I am Ada.",
+    ]
+    answers = [m.content for m in page.messages if m.type == "assistant"]
+    assert answers == ["Goodbye.", "Ada.", "Hello Ada."]
+    assert [message_from_dict(m.to_dict()) for m in page.messages] == list(page.messages)
 
 
 @pytest.mark.behaviour("default_conversation")
@@ -83,15 +93,15 @@ async def test_an_agent_id_means_its_default_conversation(
         assert (await session.run_turn("second")).result == "Two."
         page = await session.list_messages()
     direct = await client.list_messages(agent)
-    assert direct.messages == page.messages
+    assert direct.raw == page.raw
     # The Letta API lists this conversation oldest first, whatever order is asked for.
     assert said(direct)[:4] == ["Two.", "second", "One.", "first"]
-    assert direct.messages[3]["otid"] == first_otid
-    kinds = [m["message_type"] for m in direct.messages]
+    assert direct.raw[3]["otid"] == first_otid
+    kinds = [m["message_type"] for m in direct.raw]
     assert kinds[4:] == (["system_message"] if world.capabilities.system_message_listed else [])
     newest = await client.list_messages(agent, limit=2)
     older = await client.list_messages(agent, before=newest.next_before, limit=2)
-    assert newest.messages + older.messages == direct.messages[:4]
+    assert newest.raw + older.raw == direct.raw[:4]
 
 
 @pytest.mark.behaviour("token_streaming")
@@ -146,7 +156,7 @@ async def test_an_image_is_sent_and_stored(client: Any, agent: str, world: World
         result = await session.run_turn(["What is this?", image_from_bytes(PNG)])
         page = await session.list_messages()
     assert result.result == "A red dot."
-    (user,) = [m for m in page.messages if m["message_type"] == "user_message"]
+    (user,) = [m for m in page.raw if m["message_type"] == "user_message"]
     assert [part["type"] for part in user["content"]] == ["text", "image"]
     assert user["content"][1]["source"]["media_type"] == "image/png"
 
@@ -157,13 +167,13 @@ async def test_pages_go_back_and_forth_without_gaps(client: Any, agent: str, wor
     async with client.create_session(agent) as session:
         for i in range(4):
             assert (await session.run_turn(f"question {i}")).success
-        everything = (await session.list_messages()).messages
+        everything = (await session.list_messages()).raw
         seen: list[dict[str, Any]] = []
         before = None
         while True:
             page = await session.list_messages(before=before, limit=3)
-            assert len({m["id"] for m in page.messages}) <= 3
-            seen += page.messages
+            assert len({m["id"] for m in page.raw}) <= 3
+            seen += page.raw
             before = page.next_before
             if not page.has_more:
                 break
@@ -172,11 +182,11 @@ async def test_pages_go_back_and_forth_without_gaps(client: Any, agent: str, wor
         assert first.has_more
         rest = await session.list_messages(order="asc", after=first.next_after, limit=50)
         assert not rest.has_more
-    assert [m["id"] for m in first.messages + rest.messages] == [m["id"] for m in seen][::-1]
+    assert [m["id"] for m in first.raw + rest.raw] == [m["id"] for m in seen][::-1]
     kinds = ["user_message", "assistant_message"] * 4
     if world.capabilities.system_message_listed:
         kinds = ["system_message", *kinds]
-    assert [m["message_type"] for m in first.messages + rest.messages] == kinds
+    assert [m["message_type"] for m in first.raw + rest.raw] == kinds
     assert not (await client.list_messages(conversation_id=session.conversation_id)).has_more
 
 

@@ -150,7 +150,7 @@ async def test_bad_arguments_and_exceptions_are_shown_to_the_model(
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], ValueError)
     assert result_of(messages).result == "I give up."
-    stored = [m for m in page.messages if m["message_type"] == "tool_return_message"]
+    stored = [m for m in page.raw if m["message_type"] == "tool_return_message"]
     # The first two calls were refused before any function was called.
     functions = "error" if world.capabilities.tool_errors_listed else "success"
     assert [m["status"] for m in stored[2:]] == ["error"] * 2

@@ -109,7 +109,7 @@ def test_a_conversation_newest_first_becomes_rows_oldest_first() -> None:
         Row("assistant", "a-1", "Sunny.", run_id=RUN),
     )
     assert rows_of(history) == expected
-    assert rows_of(MessagePage(history, next_before="message-u-1", has_more=True)) == expected
+    assert rows_of(MessagePage((), history, next_before="message-u-1", has_more=True)) == expected
 
 
 def test_the_parts_of_one_stored_message_keep_their_order() -> None:
@@ -284,8 +284,8 @@ def test_a_text_whose_stream_was_left_is_over_when_it_is_listed_twice_without_ne
 def test_a_page_knows_its_order() -> None:
     oldest = [user("Hi"), answer("Hello", "a-1"), answer("There", "a-2")]
     for page in (
-        MessagePage(oldest, order="asc"),
-        MessagePage(newest_first(*oldest)),
+        MessagePage((), oldest, order="asc"),
+        MessagePage((), newest_first(*oldest)),
     ):
         transcript = Transcript()
         transcript.rebase(page)

@@ -177,7 +177,7 @@ async def test_a_held_turn_can_still_be_read_by_the_tool(
     found: list[int] = []
 
     async def looks() -> str:
-        found.append(len((await session.list_messages()).messages))
+        found.append(len((await session.list_messages()).raw))
         return "looked"
 
     server.script(asks(ev.call("looks", arguments="{}")), echo)

@@ -83,7 +83,7 @@ class LettaWorld:
             self._agent_id, message.response_metadata["conversation_id"], order="asc", limit=50
         )
         page = page if isinstance(self.client, LettaClient) else await page
-        return [dict(item) for item in page.messages]
+        return [dict(item) for item in page.raw]
 
     async def said(self, message: AIMessage) -> list[str]:
         stored = await self._stored(message)

@@ -136,7 +136,7 @@ async def test_an_approval_survives_the_process(
     assert done["messages"][-1].text == "42."
     place = done["messages"][-1].response_metadata["conversation_id"]
     page = await client.list_messages(agent, place, order="asc", limit=50)
-    kinds = [item["message_type"] for item in page.messages]
+    kinds = [item["message_type"] for item in page.raw]
     assert kinds.count("user_message") == 1
-    (returned,) = [m for m in page.messages if m["message_type"] == "tool_return_message"]
+    (returned,) = [m for m in page.raw if m["message_type"] == "tool_return_message"]
     assert returned["tool_return"] == "42"

@@ -40,7 +40,7 @@ async def test_one_question_to_two_agents_is_two_questions() -> None:
             else:
                 where = answer.response_metadata["conversation_id"]
                 page = await client.list_messages(agent, where)
-                kinds = [message["message_type"] for message in page.messages]
+                kinds = [message["message_type"] for message in page.raw]
                 assert kinds.count("user_message") == 1
             finally:
                 await client.agents.delete(agent)

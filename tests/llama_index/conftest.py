@@ -80,7 +80,7 @@ class World:
         page = await get_bridge().acall(
             self.sync._core.list_messages(self.agent_id, conversation_id, order="asc", limit=50)
         )
-        return [dict(item) for item in page.messages]
+        return [dict(item) for item in page.raw]
 
 
 def _about(name: str, world: World) -> dict[str, Any]:

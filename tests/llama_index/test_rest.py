@@ -66,7 +66,7 @@ async def test_an_approval_survives_in_a_stored_context(
     assert str(output) == "So be it."
     place = output.raw["conversation_id"]
     page = await client.list_messages(agent_id, place, order="asc", limit=50)
-    kinds = [item["message_type"] for item in page.messages]
+    kinds = [item["message_type"] for item in page.raw]
     assert kinds.count("user_message") == 1
-    (returned,) = [m for m in page.messages if m["message_type"] == "tool_return_message"]
+    (returned,) = [m for m in page.raw if m["message_type"] == "tool_return_message"]
     assert ("42" in returned["tool_return"]) is approve

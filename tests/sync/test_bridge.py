@@ -227,7 +227,7 @@ def test_the_sync_api_inside_a_callback(server: Server, client: LettaClient, kin
     """Agents that ask agents; also from a coroutine, which has an event loop of its own."""
 
     def asks_another() -> str:
-        listed = len(session.list_messages().messages)
+        listed = len(session.list_messages().raw)
         return f"{client.prompt('inner', ev.AGENT).result} ({listed})"
 
     async def asks_another_too() -> str:

@@ -25,7 +25,7 @@ def test_a_session(server: Server, client: LettaClient) -> None:
     assert init.session_id == session.session_id
     assert init.agent_id == session.agent_id == ev.AGENT
     assert session.run_turn("hello").result == "You said: hello"
-    kinds = [m["message_type"] for m in session.list_messages().messages]
+    kinds = [m["message_type"] for m in session.list_messages().raw]
     assert kinds == ["assistant_message", "user_message", "system_message"]
     state = session.bootstrap_state()
     assert (state.agent_id, state.has_pending_approval) == (ev.AGENT, False)
@@ -52,7 +52,7 @@ def test_the_client(server: Server, client: LettaClient) -> None:
     client.agents.delete(agent)
     assert client.agents.create(model="x/y").startswith("agent-")
     assert client.models.list()[0]["handle"] == "openai-proxy/scripted"
-    assert client.list_messages(conversation_id=ev.CONV).messages[0]["message_type"]
+    assert client.list_messages(conversation_id=ev.CONV).raw[0]["message_type"]
     conversation = client.conversations.create(ev.AGENT)["id"]
     assert client.conversations.retrieve(conversation)["agent_id"] == ev.AGENT
     assert client.conversations.update(conversation, summary="x")["id"]

@@ -70,7 +70,7 @@ class TestFakeLettaAgent(AgentConformance):
             async def said(output: AgentOutput) -> list[str]:
                 place = output.raw["conversation_id"]
                 page = await client.list_messages(agent_id, place, order="asc", limit=50)
-                users = [m for m in page.messages if m["message_type"] == "user_message"]
+                users = [m for m in page.raw if m["message_type"] == "user_message"]
                 return [content_text(message["content"]) for message in users]
 
             yield AgentSubject(letta.script, make, said)
@@ -106,7 +106,7 @@ def test_sessions() -> None:
             assert not failed.success
             with pytest.raises(TurnFailedError, match="no quota"):
                 failed.raise_for_status()
-            kinds = [m["message_type"] for m in session.list_messages(order="asc").messages]
+            kinds = [m["message_type"] for m in session.list_messages(order="asc").raw]
             assert kinds == ["user_message", "assistant_message", "user_message"]
         assert client.prompt("and now?").result == "You said: and now?"
         client.agents.delete(agent)

@@ -16,7 +16,7 @@ from letta_adapters.backends.app_server import agents, frames
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.base import DEFAULT, Conversation, Order, Target
 from letta_adapters.engine.otids import is_same_call
-from letta_adapters.engine.stored import newest_first, without_reminders
+from letta_adapters.engine.stored import newest_first, read_page, without_reminders
 from letta_adapters.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -200,8 +200,10 @@ async def fetch_page(
     shown = messages[:limit]
     last = ids[len(shown) - 1] if shown else None
     forward = order == "asc"
+    raw = [cleaned for cleaned in map(without_reminders, shown) if cleaned is not None]
     return MessagePage(
-        [cleaned for cleaned in map(without_reminders, shown) if cleaned is not None],
+        read_page(raw, order),
+        raw,
         None if forward else last,
         more,
         last if forward else None,

@@ -15,7 +15,7 @@ from letta_adapters._utils.checks import checked_id
 from letta_adapters.backends.base import DEFAULT, Conversation, Order, ToolAnswer
 from letta_adapters.backends.rest.http import STREAM_ERRORS, Http
 from letta_adapters.engine.rest import RestTurn
-from letta_adapters.engine.stored import list_calls, newest_first
+from letta_adapters.engine.stored import list_calls, newest_first, read_page
 from letta_adapters.errors import InvalidInputError, ProtocolError
 from letta_adapters.messages import MessagePage, PendingToolCall
 
@@ -63,7 +63,8 @@ async def fetch_page(
         cursor = "after" if forward else "before"
         probe = params | {"limit": 1, "before": None, "after": None, cursor: last}
         more = bool(await http.read(path, probe))
-    return MessagePage(messages, None if forward else last, more, last if forward else None, order)
+    cursors_on = (None if forward else last, more, last if forward else None, order)
+    return MessagePage(read_page(messages, order), messages, *cursors_on)
 
 
 def approval_of(answer: ToolAnswer) -> dict[str, Any]:

@@ -107,19 +107,17 @@ async def check_backfill_and_pages(
             assert result.success, result
         page = await session.list_messages(limit=2)
         assert page.has_more
-        assert page.messages
-        assert page.next_before == page.messages[-1]["id"]
+        assert page.raw
+        assert page.next_before == page.raw[-1]["id"]
         older = await session.list_messages(before=page.next_before, limit=2)
-        ids = {m["id"] for m in page.messages}
-        assert ids.isdisjoint(m["id"] for m in older.messages)
+        ids = {m["id"] for m in page.raw}
+        assert ids.isdisjoint(m["id"] for m in older.raw)
         # The order is checked by what was said: ids do not tell which message is the newer one.
-        recent = [
-            m for m in (page.messages + older.messages) if m["message_type"] == "user_message"
-        ]
+        recent = [m for m in (page.raw + older.raw) if m["message_type"] == "user_message"]
         assert "two" in str(recent[0]["content"])
         # Without a session the client must list the same.
         direct = await client.list_messages(agent_id, session.conversation_id, limit=2)
-        assert [m["id"] for m in direct.messages] == [m["id"] for m in page.messages]
+        assert [m["id"] for m in direct.raw] == [m["id"] for m in page.raw]
 
 
 async def check_list_while_streaming(

@@ -43,14 +43,14 @@ async def test_pages_fit_together(
         cursor: dict[str, Any] = {}
         for _ in range(10):
             page = await session.list_messages(order=order, limit=limit, **cursor)
-            said += texts(page.messages)
+            said += texts(page.raw)
             if not page.has_more:
                 break
             forward = order == "asc"
             cursor = {"after": page.next_after} if forward else {"before": page.next_before}
         direct = await client.list_messages(agent, session.conversation_id, limit=2)
     assert said == (SAID if order == "asc" else SAID[::-1])
-    assert texts(direct.messages) == SAID[::-1][:2]
+    assert texts(direct.raw) == SAID[::-1][:2]
 
 
 async def test_a_cursor_of_another_conversation(
@@ -74,9 +74,9 @@ async def test_history_has_no_injected_reminders(
         await talk(session, model, "one")
         page = await session.list_messages(order="asc")
     assert "<system-reminder>" in str(model.requests[-1].messages)
-    assert "system-reminder" not in str(page.messages)
-    assert texts(page.messages) == ["Question one.", "Answer one."]
-    assert page.messages[0]["otid"]
+    assert "system-reminder" not in str(page.raw)
+    assert texts(page.raw) == ["Question one.", "Answer one."]
+    assert page.raw[0]["otid"]
 
 
 async def test_conversations(client: AsyncLettaClient, agent: str, model: ScriptedModel) -> None:
@@ -92,7 +92,7 @@ async def test_conversations(client: AsyncLettaClient, agent: str, model: Script
     fork = await client.conversations.fork(made["id"])
     async with client.resume_session(agent_id=agent, conversation_id=fork["id"]) as session:
         page = await session.list_messages(order="asc")
-        assert texts(page.messages) == ["Question one.", "Answer one."]
+        assert texts(page.raw) == ["Question one.", "Answer one."]
     model.script("A summary.")
     compacted = await client.request("POST", f"/v1/conversations/{made['id']}/compact")
     assert compacted["num_messages_after"] < compacted["num_messages_before"]
@@ -109,7 +109,7 @@ async def test_the_default_conversation_can_be_forked(
         await talk(session, model, "one")
     fork = await client.conversations.fork("default", agent_id=agent)
     page = await client.list_messages(agent, fork["id"], order="asc")
-    assert texts(page.messages) == ["Question one.", "Answer one."]
+    assert texts(page.raw) == ["Question one.", "Answer one."]
 
 
 async def test_models(client: AsyncLettaClient, model: ScriptedModel) -> None:
@@ -142,13 +142,13 @@ async def test_pages_of_messages_with_several_parts(
             cursor: dict[str, Any] = {}
             for _ in range(12):
                 page = await session.list_messages(order=order, limit=limit, **cursor)
-                ids += [m["id"] for m in page.messages]
+                ids += [m["id"] for m in page.raw]
                 if not page.has_more:
                     break
                 forward = order == "asc"
                 cursor = {"after": page.next_after} if forward else {"before": page.next_before}
-            assert ids == [m["id"] for m in whole.messages]
-    assert len(whole.messages) == 9
+            assert ids == [m["id"] for m in whole.raw]
+    assert len(whole.raw) == 9
     assert not whole.has_more
 
 

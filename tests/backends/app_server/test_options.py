@@ -376,7 +376,7 @@ async def test_a_conversation_without_an_agent(
     async with client.resume_session(conversation_id) as session:
         assert (await session.run_turn("three")).result == "Third."
         page = await session.list_messages(order="asc")
-    said = [m["content"] for m in page.messages if m["message_type"] == "user_message"]
+    said = [m["content"] for m in page.raw if m["message_type"] == "user_message"]
     assert [content_text(text) for text in said] == ["one", "two", "three"]
 
 

@@ -294,7 +294,7 @@ async def test_a_large_message_and_a_large_history(
     async with client.create_session(agent) as session:
         assert (await session.run_turn(big)).success
         page = await session.list_messages()
-    assert any(big in str(m.get("content")) for m in page.messages)
+    assert any(big in str(m.get("content")) for m in page.raw)
 
 
 async def test_a_closed_client_is_final(

@@ -111,5 +111,5 @@ async def test_without_redis_a_background_run_falls_back_to_a_plain_one(
         # It is tried once per client, not once per turn.
         assert (await session.run_turn("two")).result == "Two."
         page = await session.list_messages()
-    users = [m["content"] for m in page.messages if m["message_type"] == "user_message"]
+    users = [m["content"] for m in page.raw if m["message_type"] == "user_message"]
     assert users == ["two", "one"]

@@ -84,7 +84,7 @@ async def test_a_session(small: Path, model: ScriptedModel) -> None:
                     await use()
             empty(small)
             assert (await session.run_turn("after")).success
-            said = str((await session.list_messages()).messages)
+            said = str((await session.list_messages()).raw)
     assert "before" in said and "after" in said and "yyy" not in said
 
 

@@ -139,7 +139,7 @@ async def test_a_turn_that_runs_ends_first_and_one_that_comes_waits(home, answer
             await asyncio.sleep(1)
             assert not late.done() and not turn.done()
             # What belongs to a turn that runs does not wait.
-            assert (await slow.list_messages()).messages
+            assert (await slow.list_messages()).raw
             release.set()
             assert (await turn).result == "It is done."
             assert (await late).result == "Yes."

@@ -91,7 +91,7 @@ async def test_only_its_own_agent_feels_it(
     if torn is messages_of:
         async with AsyncLettaClient(spec(home, model)) as client:
             async with client.resume_session(first) as session:
-                assert "hello from one" in str((await session.list_messages()).messages)
+                assert "hello from one" in str((await session.list_messages()).raw)
                 assert (await session.run_turn("still there?")).success
 
 

@@ -76,7 +76,7 @@ class World:
 
     def _stored(self, conversation_id: str, kind: str) -> list[Any]:
         page = self.client.list_messages(self.agent_id, conversation_id, order="asc", limit=100)
-        return [message for message in page.messages if message["message_type"] == kind]
+        return [message for message in page.raw if message["message_type"] == kind]
 
     def said(self, conversation_id: str) -> list[str]:
         stored = self._stored(conversation_id, "user_message")
