@@ -277,13 +277,8 @@ async def test_locks_of_conversations_that_are_done_are_forgotten(
     for _ in range(5):
         await client.prompt("hello", ev.AGENT)
     gc.collect()
-<<<<<<< HEAD
     assert not get_slots(client).turns
-    assert not locks._queues
-=======
-    assert not slots_of(client).turns
     assert set(locks._queues) <= others
->>>>>>> cdb149d (Count the locks that a test made, not those of tests before it)
 
 
 async def test_two_sessions_answer_tool_calls_one_after_the_other(
