@@ -12,6 +12,8 @@ from letta_adapters.chat.stream import ChatStream
 from letta_adapters.langchain import ChatLetta
 
 PACKAGE: Final = "letta_adapters"
+# A Letta in memory is the server at the end of the way, and no part of it.
+SERVER: Final = f"{PACKAGE}.testing."
 # Between the first line of the one and the message's request in the other, calls are counted.
 _START: Final = ChatStream._run.__code__
 _SEND: Final = httpx.AsyncClient.send.__code__
@@ -21,7 +23,8 @@ class Changes:
     """Count the calls from one module of the package into another, until a message is sent.
 
     The caller is the nearest function of the package on the stack, so a call through a library
-    counts as well. A coroutine counts once, however often it is resumed.
+    counts as well. A coroutine counts once, however often it is resumed. Methods that ``dataclass``
+    makes do not count: there is no module to open for them.
     """
 
     def __init__(self) -> None:
@@ -60,6 +63,8 @@ class Changes:
 
 def _module_of(frame: FrameType) -> str | None:
     name = str(frame.f_globals.get("__name__"))
+    if frame.f_code.co_filename == "<string>" or name.startswith(SERVER):
+        return None
     return name if name.startswith(f"{PACKAGE}.") else None
 
 

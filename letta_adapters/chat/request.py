@@ -319,7 +319,9 @@ def check_request(call: ChatRequest) -> ChatRequest:
     # Cleaned before the check below, which would refuse a tool's result for its odd characters.
     entries = [_clean_result(entry) if entry.role == "tool" else entry for entry in call.entries]
     for where, text in _list_texts(call, entries):
-        sendable_text(text, where)
+        # Most texts are ASCII, and a call has many.
+        if not text.isascii():
+            sendable_text(text, where)
     return replace(call, entries=entries)
 
 
