@@ -126,7 +126,7 @@ class TurnSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolAnswer:
+class ToolCallResponse:
     """An answer of this client to one pending call.
 
     ``returned`` is the result of a client-side tool (text, or content parts). ``approve`` lets the
@@ -145,6 +145,21 @@ class ToolAnswer:
     updated_input: Mapping[str, Any] | None = None
     suggestion_ids: Sequence[str] = ()
     traceback: str | None = field(default=None, compare=False, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What became of a message whose turn lost its connection.
+
+    Attributes:
+        stored: Whether the conversation holds it; ``None`` if that could not be found out.
+        answered: The agent's answer, as far as it came, is stored too.
+        aborted: Its turn was about to go on, and was stopped.
+    """
+
+    stored: bool | None
+    answered: bool = False
+    aborted: bool = False
 
 
 class DeniedRounds:
@@ -268,7 +283,7 @@ class BackendTurn(Protocol):
         content: Any,
         otid: str,
         *,
-        answers: Sequence[ToolAnswer] = (),
+        answers: Sequence[ToolCallResponse] = (),
         history: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Send the message and return once it was accepted.
@@ -293,7 +308,7 @@ class BackendTurn(Protocol):
         At the end either ``state.pending`` is set, or ``state.failure``, or the turn is complete.
         """
 
-    async def answer(self, answers: Sequence[ToolAnswer]) -> None:
+    async def answer(self, answers: Sequence[ToolCallResponse]) -> None:
         """Answer all pending calls together, after which :meth:`batches` goes on.
 
         Raises:

@@ -237,16 +237,16 @@ def find_json(text: str, schema: Mapping[str, Any] | None = None) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Calling:
+class ConstrainedRequest:
     """Hold a call, the constraints its answer has to meet, and the texts that end the answer.
 
     Attributes:
-        call: The call of the agent.
+        request: The call of the agent.
         constraints: The conditions that the answer has to meet.
         stop: Texts that end the answer.
     """
 
-    call: ChatRequest
+    request: ChatRequest
     constraints: Constraints = field(default_factory=Constraints)
     stop: Sequence[str] | None = None
 
@@ -264,7 +264,9 @@ class Calling:
         Args:
             whole: Ask for whole messages only, without token-level fragments.
         """
-        return self.constraints.attempts(replace(self.call, partial=False) if whole else self.call)
+        return self.constraints.attempts(
+            replace(self.request, partial=False) if whole else self.request
+        )
 
     def reader(self, call: ChatRequest | None = None) -> ResponseReader:
         """Return a reader for the events of the call.
@@ -272,7 +274,7 @@ class Calling:
         Args:
             call: The attempt to read; ``None``: the call itself.
         """
-        call = call or self.call
+        call = call or self.request
         return ResponseReader(
             (str(t["name"]) for t in call.tools), _find_answered(call.entries), self.stop
         )

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from letta_adapters.backends.base import ToolAnswer
+from letta_adapters.backends.base import ToolCallResponse
 from letta_adapters.chat.context import ChatContext, Told
 from letta_adapters.chat.request import HistoryMessage
 from letta_adapters.messages import PendingToolCall, ToolCallMessage, broken_arguments
@@ -31,7 +31,7 @@ class Payload:
     """Hold one request: answers to calls that wait, messages to store first, and the message."""
 
     content: Content | None
-    answers: tuple[ToolAnswer, ...] = ()
+    answers: tuple[ToolCallResponse, ...] = ()
     history: tuple[Mapping[str, Any], ...] = ()
 
     def with_note(self, note: str) -> Payload:
@@ -90,7 +90,7 @@ def build_payload(
 
 def build_answers(
     context: ChatContext, waiting: Sequence[ToolCallMessage]
-) -> tuple[ToolAnswer, ...]:
+) -> tuple[ToolCallResponse, ...]:
     """Return the answers that let a paused turn go on, with what the agent has to be told.
 
     Args:
@@ -105,7 +105,7 @@ def build_answers(
 
 def _answer_all(
     context: ChatContext, calls: Iterable[ToolCallMessage | PendingToolCall]
-) -> tuple[ToolAnswer, ...]:
+) -> tuple[ToolCallResponse, ...]:
     route = context.route
     questions = None if route.marker is None else route.marker.questions
     return answer_calls(calls, route.send, context.own_tools, questions, context.split.edited)
@@ -117,7 +117,7 @@ def answer_calls(
     own_tools: Iterable[str],
     questions: Collection[str] | None = None,
     edited: Mapping[str, str] | None = None,
-) -> tuple[ToolAnswer, ...]:
+) -> tuple[ToolCallResponse, ...]:
     """Return answers to all of these calls; one that no entry answers gets an explanation.
 
     Args:
@@ -146,7 +146,7 @@ def answer_calls(
     )
 
 
-def _tell_arguments(answer: ToolAnswer, arguments: str | None) -> ToolAnswer:
+def _tell_arguments(answer: ToolCallResponse, arguments: str | None) -> ToolCallResponse:
     """Return the answer with the arguments it is the result of, where the agent wrote others."""
     if arguments is None or answer.returned is None:
         return answer
@@ -156,7 +156,9 @@ def _tell_arguments(answer: ToolAnswer, arguments: str | None) -> ToolAnswer:
     return replace(answer, returned=[_text(said), *answer.returned])
 
 
-def add_instructions(answers: Sequence[ToolAnswer], text: str) -> tuple[ToolAnswer, ...]:
+def add_instructions(
+    answers: Sequence[ToolCallResponse], text: str
+) -> tuple[ToolCallResponse, ...]:
     """Return the answers with instructions behind the last result; nothing else can bring them."""
     made = list(answers)
     at = max((i for i, answer in enumerate(made) if answer.returned is not None), default=None)
@@ -171,34 +173,34 @@ def add_instructions(answers: Sequence[ToolAnswer], text: str) -> tuple[ToolAnsw
 
 def _answer(
     call: ToolCallMessage | PendingToolCall, entry: HistoryMessage | None, own: bool
-) -> ToolAnswer:
+) -> ToolCallResponse:
     """Return the answer to one call: a result, or a decision where the call is a question."""
     id_, name = call.tool_call_id, call.tool_name
     if entry is None:
         problem = broken_arguments(name, call.raw_arguments)
         if own:
-            return ToolAnswer(id_, name, returned=problem or NO_RESULT, is_error=True)
-        return ToolAnswer(id_, name, reason=denials.NOBODY_ASKED)
+            return ToolCallResponse(id_, name, returned=problem or NO_RESULT, is_error=True)
+        return ToolCallResponse(id_, name, reason=denials.NOBODY_ASKED)
     if entry.fact:
         # Nobody decided anything: a denial would be told as the user's.
-        return ToolAnswer(id_, name, returned=entry.text, is_error=True)
+        return ToolCallResponse(id_, name, returned=entry.text, is_error=True)
     if not own:
         return _read_decision(id_, name, entry)
     content = entry.content if isinstance(entry.content, str) else list(entry.content)
-    return ToolAnswer(id_, name, returned=content, is_error=entry.is_error)
+    return ToolCallResponse(id_, name, returned=content, is_error=entry.is_error)
 
 
-def _read_decision(id_: str, name: str, entry: HistoryMessage) -> ToolAnswer:
+def _read_decision(id_: str, name: str, entry: HistoryMessage) -> ToolCallResponse:
     """Return an entry's decision about whether the server's tool may run."""
     if entry.decision is None:
         # The entry is a plain tool message: the caller did something other than run the server's
         # tool, so that is why it is not run.
-        return ToolAnswer(id_, name, reason=entry.text or denials.BY_USER)
+        return ToolCallResponse(id_, name, reason=entry.text or denials.BY_USER)
     decision = normalise_decision(entry.decision)
     if isinstance(decision, Deny):
-        return ToolAnswer(id_, name, reason=decision.message or denials.BY_USER)
+        return ToolCallResponse(id_, name, reason=decision.message or denials.BY_USER)
     changed, save = decision.updated_input, decision.save
-    return ToolAnswer(
+    return ToolCallResponse(
         id_,
         name,
         approve=True,
@@ -209,7 +211,7 @@ def _read_decision(id_: str, name: str, entry: HistoryMessage) -> ToolAnswer:
 
 
 def as_request(
-    entries: Sequence[HistoryMessage], system: str, answers: Sequence[ToolAnswer] = ()
+    entries: Sequence[HistoryMessage], system: str, answers: Sequence[ToolCallResponse] = ()
 ) -> Payload:
     """Return a request for the Letta API, which stores messages of any role.
 

@@ -19,7 +19,7 @@ from tenacity import (
 
 from letta_adapters._utils.bounded import Bounded
 from letta_adapters.chat.clients import ChatClients
-from letta_adapters.chat.constraints import Calling
+from letta_adapters.chat.constraints import ConstrainedRequest
 from letta_adapters.chat.request import ChatEvent, ChatRequest, ResponseCompleted
 from letta_adapters.chat.response import Answer, Part, ResponseReader
 from letta_adapters.errors import is_retryable
@@ -46,12 +46,12 @@ class ChatRunner:
     """Run the calls of one chat model.
 
     Args:
-        caller: Makes the calls.
+        clients: Make the calls.
         max_retries: How often a call is made again that was surely not accepted.
     """
 
-    def __init__(self, caller: ChatClients, max_retries: int) -> None:
-        self.caller = caller
+    def __init__(self, clients: ChatClients, max_retries: int) -> None:
+        self.clients = clients
         # The agents' model handles, as far as answers told them; `None` is the default agent.
         self.models: Bounded[str | None, str] = Bounded()
         # `is_retryable` is true only of calls that were surely not accepted: none is made twice.
@@ -72,7 +72,7 @@ class ChatRunner:
         for attempt in Retrying(**self._retries):
             # `closing`: a consumer that leaves early must stop the agent at once, not when garbage
             # is collected.
-            with attempt, closing(self.caller.stream(call)) as events:
+            with attempt, closing(self.clients.stream(call)) as events:
                 yield from events
                 return
 
@@ -80,35 +80,35 @@ class ChatRunner:
         """Yield the same events asynchronously."""
         async for attempt in AsyncRetrying(**self._retries):
             with attempt:
-                async with aclosing(self.caller.astream(call)) as events:
+                async with aclosing(self.clients.astream(call)) as events:
                     async for event in events:
                         yield event
                 return
 
-    def answer(self, calling: Calling) -> Answer:
+    def answer(self, constrained: ConstrainedRequest) -> Answer:
         """Return a whole answer that meets the call's constraints."""
-        *_, answer = self._attempted(calling)
+        *_, answer = self._attempted(constrained)
         return cast("Answer", answer)
 
-    async def aanswer(self, calling: Calling) -> Answer:
+    async def aanswer(self, constrained: ConstrainedRequest) -> Answer:
         """Return such an answer asynchronously."""
-        async with aclosing(self._aattempted(calling)) as parts:
+        async with aclosing(self._aattempted(constrained)) as parts:
             answer = [part async for part in parts][-1]
         return cast("Answer", answer)
 
     def _attempted(
-        self, calling: Calling, draft: Drafter | None = None
+        self, constrained: ConstrainedRequest, draft: Drafter | None = None
     ) -> Generator[Any, None, None]:
         """Yield what the draft shows until an answer meets the constraints, and that answer.
 
         Args:
-            calling: The call and its constraints.
+            constrained: The call and its constraints.
             draft: Is given the pieces, also those of an answer that has to be mended.
         """
-        attempts = calling.attempts(whole=draft is None)
+        attempts = constrained.attempts(whole=draft is None)
         call = next(attempts)
         while True:
-            reader, pieces = calling.reader(call), list[Part]()
+            reader, pieces = constrained.reader(call), list[Part]()
             if draft is not None:
                 draft.begin()
             with closing(self._events(call)) as events:
@@ -121,20 +121,20 @@ class ChatRunner:
             except StopIteration as done:
                 answer = cast("Answer", done.value)
                 break
-        self._learn(calling.call, answer.end)
-        if calling.leaves_calls(answer):
+        self._learn(constrained.request, answer.end)
+        if constrained.leaves_calls(answer):
             # The turn would wait for results that nobody will give, and block its conversation.
-            answer.settle(self.caller.abandon(answer.end, remove=call.ephemeral))
+            answer.settle(self.clients.abandon(answer.end, remove=call.ephemeral))
         yield answer
 
     async def _aattempted(
-        self, calling: Calling, draft: Drafter | None = None
+        self, constrained: ConstrainedRequest, draft: Drafter | None = None
     ) -> AsyncGenerator[Any, None]:
         """Yield the same asynchronously."""
-        attempts = calling.attempts(whole=draft is None)
+        attempts = constrained.attempts(whole=draft is None)
         call = next(attempts)
         while True:
-            reader, pieces = calling.reader(call), list[Part]()
+            reader, pieces = constrained.reader(call), list[Part]()
             if draft is not None:
                 draft.begin()
             async with aclosing(self._aevents(call)) as events:
@@ -147,56 +147,56 @@ class ChatRunner:
             except StopIteration as done:
                 answer = cast("Answer", done.value)
                 break
-        self._learn(calling.call, answer.end)
-        if calling.leaves_calls(answer):
-            answer.settle(await self.caller.aabandon(answer.end, remove=call.ephemeral))
+        self._learn(constrained.request, answer.end)
+        if constrained.leaves_calls(answer):
+            answer.settle(await self.clients.aabandon(answer.end, remove=call.ephemeral))
         yield answer
 
     def run(
         self,
-        calling: Calling,
+        constrained: ConstrainedRequest,
         make: Callable[[ResponseReader], Maker],
         draft: Drafter | None = None,
     ) -> Generator[Any, None, None]:
         """Yield a streamed answer, in the form that ``make`` gives it.
 
         Args:
-            calling: The call and its constraints.
+            constrained: The call and its constraints.
             make: Returns the maker of the framework's form, which goes by the reader.
             draft: Shows an answer that may have to be mended while it comes; without it such an
                 answer is shown when it is good.
         """
-        if calling.constraints.check is not None:
-            with closing(self._attempted(calling, draft)) as parts:
+        if constrained.constraints.check is not None:
+            with closing(self._attempted(constrained, draft)) as parts:
                 for part in parts:
                     if isinstance(part, Answer):
                         yield from make(part.reader).replay(part.pieces)
                     else:
                         yield part
             return
-        reader = calling.reader()
+        reader = constrained.reader()
         maker = make(reader)
-        with closing(self._events(calling.call)) as events:
+        with closing(self._events(constrained.request)) as events:
             for event in events:
                 yield from maker.feed(event)
-        self._learn(calling.call, reader.end)
+        self._learn(constrained.request, reader.end)
         yield from maker.finish()
 
     async def arun(
         self,
-        calling: Calling,
+        constrained: ConstrainedRequest,
         make: Callable[[ResponseReader], Maker],
         draft: Drafter | None = None,
     ) -> AsyncGenerator[Any, None]:
         """Yield a streamed answer asynchronously; see :meth:`run`.
 
         Args:
-            calling: The call and its constraints.
+            constrained: The call and its constraints.
             make: Returns the maker of the framework's form, which goes by the reader.
             draft: Shows an answer that may have to be mended while it comes.
         """
-        if calling.constraints.check is not None:
-            async with aclosing(self._aattempted(calling, draft)) as parts:
+        if constrained.constraints.check is not None:
+            async with aclosing(self._aattempted(constrained, draft)) as parts:
                 async for part in parts:
                     if not isinstance(part, Answer):
                         yield part
@@ -204,12 +204,12 @@ class ChatRunner:
                     for made in make(part.reader).replay(part.pieces):
                         yield made
             return
-        reader = calling.reader()
+        reader = constrained.reader()
         maker = make(reader)
-        async with aclosing(self._aevents(calling.call)) as events:
+        async with aclosing(self._aevents(constrained.request)) as events:
             async for event in events:
                 for made in maker.feed(event):
                     yield made
-        self._learn(calling.call, reader.end)
+        self._learn(constrained.request, reader.end)
         for made in maker.finish():
             yield made

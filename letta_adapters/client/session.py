@@ -25,7 +25,7 @@ from letta_adapters.backends.base import (
     check_page,
 )
 from letta_adapters.backends.capabilities import check_supported
-from letta_adapters.client.tool_calls import Answerer
+from letta_adapters.client.tool_calls import ToolCallHandler
 from letta_adapters.client.turn import MessageStream, Turn, TurnOptions
 from letta_adapters.client.turn_slots import Outbox, OutgoingMessage, TurnSlots, withdraw
 from letta_adapters.content import to_wire
@@ -261,7 +261,7 @@ class AsyncSession:
     def _turn_options(self, place: Conversation, init: InitMessage | None = None) -> TurnOptions:
         return TurnOptions(
             self._turn_settings(),
-            self._answerer(place),
+            self._make_handler(place),
             init,
             self._options.turn_timeout or self._slots.backend.turn_timeout,
         )
@@ -277,8 +277,8 @@ class AsyncSession:
             session=self._options,
         )
 
-    def _answerer(self, conversation: Conversation) -> Answerer:
-        return Answerer(
+    def _make_handler(self, conversation: Conversation) -> ToolCallHandler:
+        return ToolCallHandler(
             self._tools,
             self._options.can_use_tool,
             self._slots.backend.name,

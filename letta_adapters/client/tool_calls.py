@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from letta_adapters._utils.invoke import invoke_callable, report_raised
-from letta_adapters.backends.base import Conversation, DeniedRounds, ToolAnswer
+from letta_adapters.backends.base import Conversation, DeniedRounds, ToolCallResponse
 from letta_adapters.errors import TurnCancelledError, UnsupportedOptionError
 from letta_adapters.messages import ToolCallMessage, ToolResultMessage
 from letta_adapters.permissions import Allow, Deny, PermissionContext, denials, normalise_decision
@@ -31,7 +31,7 @@ class _Failed(Deny):
 
 
 @dataclass(frozen=True, slots=True)
-class Answerer:
+class ToolCallHandler:
     """The way one session answers tool calls.
 
     ``off_loop``: run asynchronous callbacks on a loop of their own in a worker thread (the sync
@@ -48,7 +48,7 @@ class Answerer:
 
     async def answer(
         self, calls: Sequence[ToolCallMessage], details: Mapping[str, Mapping[str, Any]]
-    ) -> tuple[list[ToolAnswer], list[ToolResultMessage]]:
+    ) -> tuple[list[ToolCallResponse], list[ToolResultMessage]]:
         """Return answers to all pending calls, and the results this side can already report.
 
         The callback is asked one call at a time (a person may be behind it); then all allowed
@@ -123,8 +123,8 @@ class Answerer:
             )
         return decision
 
-    async def _act(self, call: ToolCallMessage, decision: Allow | Deny) -> ToolAnswer:
-        answer = ToolAnswer(call.tool_call_id, call.tool_name)
+    async def _act(self, call: ToolCallMessage, decision: Allow | Deny) -> ToolCallResponse:
+        answer = ToolCallResponse(call.tool_call_id, call.tool_name)
         tool = self.tools.get(call.tool_name)
         # A tool of ours can tell the model itself why its arguments are no use; no denial is
         # needed.
@@ -157,12 +157,12 @@ class Answerer:
         )
 
 
-def _replace(answer: ToolAnswer, **changes: Any) -> ToolAnswer:
+def _replace(answer: ToolCallResponse, **changes: Any) -> ToolCallResponse:
     fields = {"tool_call_id": answer.tool_call_id, "tool_name": answer.tool_name}
-    return ToolAnswer(**(fields | changes))
+    return ToolCallResponse(**(fields | changes))
 
 
-def _make_result(call: ToolCallMessage, answer: ToolAnswer) -> ToolResultMessage:
+def _make_result(call: ToolCallMessage, answer: ToolCallResponse) -> ToolResultMessage:
     """Return the result as the model will see it, which only some servers repeat.
 
     The text of a denial is the server's own.

@@ -27,11 +27,11 @@ from letta_adapters._utils.tasks import Deadline, ended, running_task, within
 from letta_adapters.backends.base import (
     BackendTurn,
     Conversation,
-    ToolAnswer,
+    ToolCallResponse,
     TurnSettings,
     inside_a_turn,
 )
-from letta_adapters.client.tool_calls import Answerer
+from letta_adapters.client.tool_calls import ToolCallHandler
 from letta_adapters.engine.stop_reasons import Failure
 from letta_adapters.errors import LettaError
 from letta_adapters.messages import (
@@ -111,13 +111,13 @@ class TurnOptions:
 
     Args:
         settings: The settings that every request of the turn carries.
-        answerer: Answers the turn's tool calls; without it the turn pauses at them.
+        handler: Answers the turn's tool calls; without it the turn pauses at them.
         init: The first message of the turn's stream, if it is the session's first.
         timeout: Seconds the turn may take; ``None`` for no limit.
     """
 
     settings: TurnSettings
-    answerer: Answerer | None = None
+    handler: ToolCallHandler | None = None
     init: InitMessage | None = None
     timeout: float | None = None
 
@@ -125,7 +125,7 @@ class TurnOptions:
 class Turn:
     """An accepted turn, which holds its conversation until it is over.
 
-    Without an ``answerer`` it pauses at calls that wait for an answer: its stream ends there,
+    Without a ``handler`` it pauses at calls that wait for an answer: its stream ends there,
     without a result, and goes on with :meth:`resume` (or the turn is given up with :meth:`stop`).
 
     A turn that waits in line (:meth:`wait`) is not sent yet; its stream waits for it to begin. It
@@ -144,7 +144,7 @@ class Turn:
         self._turn = backend_turn
         self._state = backend_turn.state
         self.conversation = conversation
-        self._answerer = options.answerer
+        self._handler = options.handler
         self._init = options.init
         # True once it was sent and accepted. Before that it holds nothing that could be released.
         self.begun = release is not None
@@ -345,7 +345,7 @@ class Turn:
             return True
         return False
 
-    def resume(self, answers: Sequence[ToolAnswer], owner: object) -> MessageStream:
+    def resume(self, answers: Sequence[ToolCallResponse], owner: object) -> MessageStream:
         """Answer all calls of a paused turn, and return the stream of the messages that follow."""
         self.paused_at = None
         self._deadline = Deadline(self._timeout)
@@ -366,7 +366,7 @@ class Turn:
         self.paused_at = time.monotonic()
 
     async def _messages(
-        self, answers: Sequence[ToolAnswer] | None = None
+        self, answers: Sequence[ToolCallResponse] | None = None
     ) -> AsyncGenerator[Message, None]:
         complete = False
         try:
@@ -395,7 +395,7 @@ class Turn:
         for message in await self._close():
             yield message
 
-    async def _opening(self, answers: Sequence[ToolAnswer] | None) -> Sequence[Message]:
+    async def _opening(self, answers: Sequence[ToolCallResponse] | None) -> Sequence[Message]:
         """Return the messages that come before the server says anything."""
         self._reading_began = True
         if asyncio.isfuture(self.owner):
@@ -411,7 +411,7 @@ class Turn:
             return None
         if self._stopping is not None:
             return None
-        if self._answerer is None:
+        if self._handler is None:
             self._pause()
             return None
         return await self._answer()
@@ -437,7 +437,9 @@ class Turn:
             self._deadline.leave()
         return None
 
-    async def _answer(self, answers: Sequence[ToolAnswer] | None = None) -> list[ToolResultMessage]:
+    async def _answer(
+        self, answers: Sequence[ToolCallResponse] | None = None
+    ) -> list[ToolResultMessage]:
         """Answer the pending calls, and return the results that this side can report."""
         results: list[ToolResultMessage] = []
         try:
@@ -464,15 +466,15 @@ class Turn:
         # The server may have reported a result already; each is shown once.
         return [result for result in results if self._state.tool_result(result)]
 
-    async def _ask(self) -> tuple[list[ToolAnswer], list[ToolResultMessage]]:
+    async def _ask(self) -> tuple[list[ToolCallResponse], list[ToolResultMessage]]:
         """Let the permission callback and the tools answer."""
-        assert self._answerer is not None
+        assert self._handler is not None
         # Both are set only while the task copies its context: tools see them, the reader's code
         # does not.
         token = _answering.set((*_answering.get(), self))
         inside = inside_a_turn.set(True)
         answering = asyncio.ensure_future(
-            self._answerer.answer(self._state.pending, self._state.details)
+            self._handler.answer(self._state.pending, self._state.details)
         )
         inside_a_turn.reset(inside)
         _answering.reset(token)

@@ -21,7 +21,7 @@ from letta_adapters.backends.base import (
     Backend,
     BackendTurn,
     Conversation,
-    ToolAnswer,
+    ToolCallResponse,
     TurnSettings,
 )
 from letta_adapters.client.turn import Turn, TurnOptions, serves
@@ -54,7 +54,7 @@ class OutgoingMessage:
 
     otid: str
     content: Any
-    answers: Sequence[ToolAnswer] = ()
+    answers: Sequence[ToolCallResponse] = ()
     history: Sequence[Mapping[str, Any]] = ()
 
     @property

@@ -23,7 +23,7 @@ from langchain_core.tools import BaseTool
 from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
-from letta_adapters.chat.constraints import Calling, from_tool_choice
+from letta_adapters.chat.constraints import ConstrainedRequest, from_tool_choice
 from letta_adapters.chat.conversations import describe_model
 from letta_adapters.chat.response import Answer
 from letta_adapters.langchain.chunks import PROVIDER, ChunkMaker, build_message
@@ -141,7 +141,7 @@ class ChatLetta(BackedChatModel):
             "agent_id": self.agent_id,
             "conversation_id": self.conversation_id,
             "model": self.model,
-            "backend": self._runner.caller.backend_name,
+            "backend": self._runner.clients.backend_name,
         }
 
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
@@ -185,7 +185,7 @@ class ChatLetta(BackedChatModel):
             LettaError: The agent could not be asked.
         """
         with langchain_errors():
-            return self._learn(await self._runner.caller.arun(self._ask_about))
+            return self._learn(await self._runner.clients.arun(self._ask_about))
 
     def load_profile(self) -> ModelProfile:
         """Ask the agent for its model synchronously; see `aload_profile`.
@@ -194,7 +194,7 @@ class ChatLetta(BackedChatModel):
             LettaError: The agent could not be asked.
         """
         with langchain_errors():
-            return self._learn(self._runner.caller.run(self._ask_about))
+            return self._learn(self._runner.clients.run(self._ask_about))
 
     async def _ask_about(self, client: AsyncLettaClient) -> tuple[str, str | None, int | None]:
         return await describe_model(client, self.agent_id)
@@ -237,13 +237,13 @@ class ChatLetta(BackedChatModel):
 
     # -- calls ------------------------------------------------------------------------------
 
-    def _build_calling(
+    def _build_request(
         self,
         messages: list[BaseMessage],
         stop: list[str] | None,
         kwargs: Mapping[str, Any],
         run_manager: Any,
-    ) -> Calling:
+    ) -> ConstrainedRequest:
         """Return the call of these messages; the call's stop texts win over the model's."""
         words = self.stop if stop is None else read_stop(stop)
         return build_request(self._defaults, messages, words, kwargs, run_manager)
@@ -274,8 +274,8 @@ class ChatLetta(BackedChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         with langchain_errors():
-            calling = self._build_calling(messages, stop, kwargs, run_manager)
-            return _to_result(self._runner.answer(calling))
+            constrained = self._build_request(messages, stop, kwargs, run_manager)
+            return _to_result(self._runner.answer(constrained))
 
     async def _agenerate(
         self,
@@ -285,8 +285,8 @@ class ChatLetta(BackedChatModel):
         **kwargs: Any,
     ) -> ChatResult:
         with langchain_errors():
-            calling = self._build_calling(messages, stop, kwargs, run_manager)
-            return _to_result(await self._runner.aanswer(calling))
+            constrained = self._build_request(messages, stop, kwargs, run_manager)
+            return _to_result(await self._runner.aanswer(constrained))
 
     def _stream(
         self,
@@ -297,7 +297,7 @@ class ChatLetta(BackedChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         with langchain_errors():
             yield from self._runner.run(
-                self._build_calling(messages, stop, kwargs, run_manager), ChunkMaker
+                self._build_request(messages, stop, kwargs, run_manager), ChunkMaker
             )
 
     async def _astream(
@@ -308,9 +308,9 @@ class ChatLetta(BackedChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         with langchain_errors():
-            calling = self._build_calling(messages, stop, kwargs, run_manager)
+            constrained = self._build_request(messages, stop, kwargs, run_manager)
             # A consumer that leaves early stops the agent at once, not when garbage is collected.
-            async with aclosing(self._runner.arun(calling, ChunkMaker)) as chunks:
+            async with aclosing(self._runner.arun(constrained, ChunkMaker)) as chunks:
                 async for chunk in chunks:
                     yield chunk
 
@@ -324,7 +324,7 @@ class ChatLetta(BackedChatModel):
         """Yield the events of LangChain's v3 protocol, made without chunks in between."""
         with langchain_errors():
             yield from self._runner.run(
-                self._build_calling(messages, stop, kwargs, run_manager), EventMaker
+                self._build_request(messages, stop, kwargs, run_manager), EventMaker
             )
 
     async def _astream_chat_model_events(
@@ -336,8 +336,8 @@ class ChatLetta(BackedChatModel):
     ) -> AsyncIterator[Any]:
         """Yield the same events asynchronously."""
         with langchain_errors():
-            calling = self._build_calling(messages, stop, kwargs, run_manager)
-            async with aclosing(self._runner.arun(calling, EventMaker)) as events:
+            constrained = self._build_request(messages, stop, kwargs, run_manager)
+            async with aclosing(self._runner.arun(constrained, EventMaker)) as events:
                 async for event in events:
                     yield event
 

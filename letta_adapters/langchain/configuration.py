@@ -121,8 +121,10 @@ class BackedChatModel(BaseChatModel):
         )
         if self._made is None or self._made[0] != given:
             backend, client, api_key, base_url, retries = given
-            caller = ChatClients(backend=backend, client=client, api_key=api_key, base_url=base_url)
-            self._made = given, ChatRunner(caller, retries)
+            clients = ChatClients(
+                backend=backend, client=client, api_key=api_key, base_url=base_url
+            )
+            self._made = given, ChatRunner(clients, retries)
         return self._made[1]
 
     @property
@@ -178,8 +180,8 @@ class BackedChatModel(BaseChatModel):
 
     def _place(self) -> dict[str, Any] | None:
         """Return the backend as data; ``None`` if the environment decides."""
-        caller = self._runner.caller
-        return spec_to_data(caller.spec) if caller.named else None
+        clients = self._runner.clients
+        return spec_to_data(clients.spec) if clients.named else None
 
     def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
         """Return the model as ``langchain_core.load.dumps`` writes it."""
@@ -207,11 +209,11 @@ class BackedChatModel(BaseChatModel):
         return values
 
     def __getstate__(self) -> dict[Any, Any]:
-        caller = self._runner.caller
+        clients = self._runner.clients
         state = super().__getstate__()
         place = dict.fromkeys(_SHORT) | {"client": None}
         # The backend keeps its own secrets out of a pickle.
-        place["backend"] = caller.spec if caller.named else None
+        place["backend"] = clients.spec if clients.named else None
         named = set(state["__pydantic_fields_set__"]) - place.keys() | {"backend"}
         return {
             **state,

@@ -13,7 +13,12 @@ from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
 
 from letta_adapters.chat import ChatRequest
-from letta_adapters.chat.constraints import Calling, Constraints, from_tool_choice, with_schema
+from letta_adapters.chat.constraints import (
+    ConstrainedRequest,
+    Constraints,
+    from_tool_choice,
+    with_schema,
+)
 from letta_adapters.chat.request import SCOPES, Scope
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain.call_site import CallSite, locate_call, locate_run
@@ -82,7 +87,7 @@ def build_request(
     stop: list[str] | None,
     kwargs: Mapping[str, Any],
     run_manager: Any = None,
-) -> Calling:
+) -> ConstrainedRequest:
     """Put the model's defaults, the call's arguments and the run's configuration together.
 
     Args:
@@ -133,7 +138,7 @@ def build_request(
         name_model=True,
         asks=bool(kwargs.get("letta_asks")),
     )
-    return Calling(call, constraints, stop)
+    return ConstrainedRequest(call, constraints, stop)
 
 
 def _find_place(

@@ -142,7 +142,7 @@ class LettaAgent(BaseWorkflowAgent):
     @field_serializer("backend")
     def _backend_as_data(self, backend: Any) -> dict[str, Any]:
         """Write the backend as data, without secrets."""
-        return dump_backend(self._letta._runner.caller)
+        return dump_backend(self._letta._runner.clients)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with these fields instead of its own; it uses the same backend.
@@ -305,7 +305,7 @@ class LettaAgent(BaseWorkflowAgent):
         reader = StepReader(ctx, self.name, call, streaming=self.streaming)
         seen = CallInstrumentation(self._letta, shown, {}, self._letta.astream_chat)
         try:
-            async with aclosing(self._letta._runner.caller.astream(call)) as events:
+            async with aclosing(self._letta._runner.clients.astream(call)) as events:
                 try:
                     await reader.read(events, coalesce=self.coalesce)
                 except BaseException:
@@ -368,7 +368,7 @@ class LettaAgent(BaseWorkflowAgent):
             return state.conversation_id
         # A turn left open there would wait for results that nobody will give.
         for marker in state.forget():
-            await self._letta._runner.caller.aabandon(
+            await self._letta._runner.clients.aabandon(
                 ResponseCompleted(marker, _list_pending(marker))
             )
         if self.on_mismatch == "error":
@@ -384,7 +384,7 @@ class LettaAgent(BaseWorkflowAgent):
         assert sent is not None
         where = Conversation(sent["agent_id"], sent["conversation_id"])
         key, results = sent["key"], sent["results"]
-        found = await self._letta._runner.caller.arun(
+        found = await self._letta._runner.clients.arun(
             lambda client: replay.holds(client, where, key, results, self._turn_timeout)
         )
         if found is None:

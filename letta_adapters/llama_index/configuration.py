@@ -137,10 +137,10 @@ def make_clients(backend: Any, client: Any, api_key: Any, base_url: str | None) 
     return ChatClients(backend=spec_from_data(backend, known), client=client)
 
 
-def dump_backend(caller: ChatClients) -> dict[str, Any]:
+def dump_backend(clients: ChatClients) -> dict[str, Any]:
     """Return the caller's backend as data, for a dump.
 
     Raises:
         InvalidInputError: It holds a secret that no environment variable stands for.
     """
-    return spec_to_data(caller.spec)
+    return spec_to_data(clients.spec)

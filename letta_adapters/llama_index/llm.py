@@ -22,7 +22,7 @@ from llama_index.core.types import Model, PydanticProgramMode
 from typing_extensions import Self
 
 from letta_adapters.chat import ChatRequest
-from letta_adapters.chat.constraints import Calling, from_tool_choice
+from letta_adapters.chat.constraints import ConstrainedRequest, from_tool_choice
 from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.chat.runner import ChatRunner
 from letta_adapters.engine.assembler import parse_arguments
@@ -130,10 +130,10 @@ class LettaLLM(FunctionCallingLLM):
     def __init__(self, *, backend: Any = None, client: Any = None, **fields: Any) -> None:
         refuse_unknown(type(self), fields, type(self).model_fields.keys() - {"backend"})
         super().__init__(**fields)
-        caller = make_clients(backend, client, self.api_key, self.base_url)
+        clients = make_clients(backend, client, self.api_key, self.base_url)
         self._where = {"backend": backend, "client": client}
-        self._runner = ChatRunner(caller, self.max_retries)
-        self.backend = caller.spec
+        self._runner = ChatRunner(clients, self.max_retries)
+        self.backend = clients.spec
         self._session = SessionOptions(**self.session_options)
         # Made once: LlamaIndex reads it with every prompt.
         self._metadata = LLMMetadata(
@@ -166,7 +166,7 @@ class LettaLLM(FunctionCallingLLM):
     @field_serializer("backend")
     def _backend_as_data(self, backend: Any) -> dict[str, Any]:
         """Write the backend as data, without secrets."""
-        return dump_backend(self._runner.caller)
+        return dump_backend(self._runner.clients)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with these fields instead of its own; it uses the same backend.
@@ -197,7 +197,9 @@ class LettaLLM(FunctionCallingLLM):
 
     # -- calls ------------------------------------------------------------------------------
 
-    def _build_calling(self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]) -> Calling:
+    def _build_request(
+        self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
+    ) -> ConstrainedRequest:
         """Return the call of these messages, with the constraints on its answer.
 
         Raises:
@@ -240,13 +242,13 @@ class LettaLLM(FunctionCallingLLM):
             standing=constraints.standing,
             session=self._session,
         )
-        return Calling(call, constraints, kwargs.get("stop"))
+        return ConstrainedRequest(call, constraints, kwargs.get("stop"))
 
-    async def _abuild_calling(
+    async def _abuild_request(
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
-    ) -> Calling:
+    ) -> ConstrainedRequest:
         """Return the call of an asynchronous chat."""
-        return self._build_calling(messages, kwargs)
+        return self._build_request(messages, kwargs)
 
     def _choose_settings(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the model settings of a call: its own, or else this LLM's."""
@@ -266,16 +268,18 @@ class LettaLLM(FunctionCallingLLM):
         Raises:
             LettaError: The call failed.
         """
-        calling = self._build_calling(messages, kwargs)
+        constrained = self._build_request(messages, kwargs)
         seen, shape = CallInstrumentation(self, messages, kwargs), kwargs.get("shape")
-        return seen.call(lambda: _build_response(calling, self._runner.answer(calling), shape))
+        return seen.call(
+            lambda: _build_response(constrained, self._runner.answer(constrained), shape)
+        )
 
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Return one answer to a history; see :meth:`chat`."""
-        calling = await self._abuild_calling(messages, kwargs)
+        constrained = await self._abuild_request(messages, kwargs)
         seen, shape = CallInstrumentation(self, messages, kwargs), kwargs.get("shape")
         try:
-            response = _build_response(calling, await self._runner.aanswer(calling), shape)
+            response = _build_response(constrained, await self._runner.aanswer(constrained), shape)
         except BaseException as error:
             seen.fail(error)
             raise
@@ -285,17 +289,19 @@ class LettaLLM(FunctionCallingLLM):
     @manages_own_span
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatGen:
         """Return one answer, token by token; see :meth:`chat`."""
-        calling = self._build_calling(messages, kwargs)
+        constrained = self._build_request(messages, kwargs)
         seen = CallInstrumentation(self, messages, kwargs, self.stream_chat)
-        return seen.stream(self._runner.run(calling, *_choose_makers(calling, kwargs.get("shape"))))
+        return seen.stream(
+            self._runner.run(constrained, *_choose_makers(constrained, kwargs.get("shape")))
+        )
 
     @manages_own_span
     async def astream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> AsyncChatGen:
         """Return one answer, token by token; see :meth:`chat`."""
-        calling = await self._abuild_calling(messages, kwargs)
+        constrained = await self._abuild_request(messages, kwargs)
         seen = CallInstrumentation(self, messages, kwargs, self.astream_chat)
         return seen.astream(
-            self._runner.arun(calling, *_choose_makers(calling, kwargs.get("shape")))
+            self._runner.arun(constrained, *_choose_makers(constrained, kwargs.get("shape")))
         )
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
@@ -309,21 +315,23 @@ class LettaLLM(FunctionCallingLLM):
         Raises:
             LettaError: The call failed.
         """
-        calling = self._build_calling(_to_messages(prompt), kwargs)
+        constrained = self._build_request(_to_messages(prompt), kwargs)
         seen, shape = CallInstrumentation(self, prompt, kwargs), kwargs.get("shape")
         return seen.call(
-            lambda: as_completion(_build_response(calling, self._runner.answer(calling), shape))
+            lambda: as_completion(
+                _build_response(constrained, self._runner.answer(constrained), shape)
+            )
         )
 
     async def acomplete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponse:
         """Return one answer to a prompt; see :meth:`complete`."""
-        calling = self._build_calling(_to_messages(prompt), kwargs)
+        constrained = self._build_request(_to_messages(prompt), kwargs)
         seen, shape = CallInstrumentation(self, prompt, kwargs), kwargs.get("shape")
         try:
             response = as_completion(
-                _build_response(calling, await self._runner.aanswer(calling), shape)
+                _build_response(constrained, await self._runner.aanswer(constrained), shape)
             )
         except BaseException as error:
             seen.fail(error)
@@ -336,9 +344,9 @@ class LettaLLM(FunctionCallingLLM):
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> Generator[CompletionResponse, None, None]:
         """Return one answer to a prompt, token by token; see :meth:`complete`."""
-        calling = self._build_calling(_to_messages(prompt), kwargs)
+        constrained = self._build_request(_to_messages(prompt), kwargs)
         seen = CallInstrumentation(self, prompt, kwargs, self.stream_complete)
-        responses = self._runner.run(calling, *_choose_makers(calling, kwargs.get("shape")))
+        responses = self._runner.run(constrained, *_choose_makers(constrained, kwargs.get("shape")))
         return seen.stream(_to_completions(responses))
 
     @manages_own_span
@@ -346,9 +354,11 @@ class LettaLLM(FunctionCallingLLM):
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> AsyncGenerator[CompletionResponse, None]:
         """Return one answer to a prompt, token by token; see :meth:`complete`."""
-        calling = self._build_calling(_to_messages(prompt), kwargs)
+        constrained = self._build_request(_to_messages(prompt), kwargs)
         seen = CallInstrumentation(self, prompt, kwargs, self.astream_complete)
-        responses = self._runner.arun(calling, *_choose_makers(calling, kwargs.get("shape")))
+        responses = self._runner.arun(
+            constrained, *_choose_makers(constrained, kwargs.get("shape"))
+        )
         return seen.astream(_to_acompletions(responses))
 
     # -- tools ------------------------------------------------------------------------------
@@ -525,27 +535,31 @@ def _to_selection(call: ToolCallBlock) -> ToolSelection:
 
 
 def _choose_makers(
-    calling: Calling, shape: Shape | None
+    constrained: ConstrainedRequest, shape: Shape | None
 ) -> tuple[Callable[[ResponseReader], ResponseMaker], Draft | None]:
     """Return the function that makes a stream's responses, and a draft for an object."""
-    ephemeral = calling.call.ephemeral
+    ephemeral = constrained.request.ephemeral
     if shape is None:
         return partial(ResponseMaker, ephemeral=ephemeral), None
     # The arguments of a tool's call are known only at its end: there is nothing to show before.
-    draft = None if calling.call.tools else Draft()
-    return partial(ObjectMaker, calling, ephemeral=ephemeral), draft
+    draft = None if constrained.request.tools else Draft()
+    return partial(ObjectMaker, constrained, ephemeral=ephemeral), draft
 
 
-def _build_response(calling: Calling, answer: Answer, shape: Any = None) -> ChatResponse:
+def _build_response(
+    constrained: ConstrainedRequest, answer: Answer, shape: Any = None
+) -> ChatResponse:
     """Return the whole answer, checked against the call's constraints.
 
     Raises:
         TurnFailedError: A call cannot be run, or the answer is not the object that was asked for.
     """
-    if calling.constraints.final:
+    if constrained.constraints.final:
         require_runnable(answer)
-    pieces = answer.pieces if shape is None else keep_json(require_object(calling, answer).pieces)
-    return build_response(answer.reader, pieces, ephemeral=calling.call.ephemeral)
+    pieces = (
+        answer.pieces if shape is None else keep_json(require_object(constrained, answer).pieces)
+    )
+    return build_response(answer.reader, pieces, ephemeral=constrained.request.ephemeral)
 
 
 def _to_messages(prompt: str) -> list[ChatMessage]:

@@ -19,7 +19,7 @@ from llama_index.core.tools import ToolOutput, ToolSelection
 from llama_index.core.workflow import Context
 
 from letta_adapters.chat import ChatEvent, ChatRequest, HistoryMessage, ResponseCompleted
-from letta_adapters.chat.constraints import Calling
+from letta_adapters.chat.constraints import ConstrainedRequest
 from letta_adapters.chat.response import AnswerSoFar, join_parts
 from letta_adapters.chat.response import ServerToolError as ServerToolError
 from letta_adapters.llama_index._compat import TOOL_CALLS
@@ -55,7 +55,7 @@ class StepReader:
         self._ctx = ctx
         self._name = name
         self._streaming = streaming
-        self._reader = Calling(call).reader()
+        self._reader = ConstrainedRequest(call).reader()
         self._own = frozenset(str(tool["name"]) for tool in call.tools)
         self._so_far = AnswerSoFar()
         self._called: dict[str, ToolCall] = {}

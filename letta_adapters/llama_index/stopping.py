@@ -22,7 +22,7 @@ from llama_index.core.workflow import Context
 
 from letta_adapters.backends.base import Backend
 from letta_adapters.backends.capabilities import Capabilities
-from letta_adapters.chat.constraints import Calling
+from letta_adapters.chat.constraints import ConstrainedRequest
 from letta_adapters.chat.request import ChatRequest
 from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.chat.runner import ChatRunner, Drafter, Maker
@@ -45,7 +45,7 @@ class _Speaker(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _LastWord(Calling):
+class _LastWord(ConstrainedRequest):
     """Describe the call for a run's last word.
 
     Attributes:
@@ -60,35 +60,35 @@ class _LastWord(Calling):
 class _LastWords(ChatRunner):
     """Run an agent's calls, and save the state of a run whose last word fails."""
 
-    async def aanswer(self, calling: Calling) -> Answer:
+    async def aanswer(self, constrained: ConstrainedRequest) -> Answer:
         """Return a whole answer that meets the call's constraints."""
         try:
-            return await super().aanswer(calling)
+            return await super().aanswer(constrained)
         except BaseException:
-            await _save_state(calling)
+            await _save_state(constrained)
             raise
 
     async def arun(
         self,
-        calling: Calling,
+        constrained: ConstrainedRequest,
         make: Callable[[ResponseReader], Maker],
         draft: Drafter | None = None,
     ) -> AsyncGenerator[Any, None]:
         """Yield a streamed answer; see ``ChatRunner.run``."""
         try:
             # Closed before the state is saved, so that the turn is over when the next run reads it.
-            async with aclosing(super().arun(calling, make, draft)) as responses:
+            async with aclosing(super().arun(constrained, make, draft)) as responses:
                 async for response in responses:
                     yield response
         except BaseException:
-            await _save_state(calling)
+            await _save_state(constrained)
             raise
 
 
-async def _save_state(calling: Calling) -> None:
+async def _save_state(constrained: ConstrainedRequest) -> None:
     """Save the state even if the task is being cancelled: the message may have been accepted."""
-    if isinstance(calling, _LastWord):
-        await asyncio.shield(calling.state.save(calling.ctx))
+    if isinstance(constrained, _LastWord):
+        await asyncio.shield(constrained.state.save(constrained.ctx))
 
 
 class _AgentLLM(LettaLLM):
@@ -107,20 +107,20 @@ class _AgentLLM(LettaLLM):
         made = cls(**fields)
         made._agent = agent
         # Only this runner saves the run's state when a last word fails.
-        made._runner = _LastWords(made._runner.caller, made.max_retries)
+        made._runner = _LastWords(made._runner.clients, made.max_retries)
         return made
 
-    async def _abuild_calling(
+    async def _abuild_request(
         self, messages: Sequence[ChatMessage], kwargs: dict[str, Any]
-    ) -> Calling:
+    ) -> ConstrainedRequest:
         """Return the call of an asynchronous chat; of a run out of steps, its last word."""
         ctx, agent = _find_step_context(), self._agent
         if ctx is None or agent is None or not await has_reached_limit(ctx):
-            return self._build_calling(messages, kwargs)
+            return self._build_request(messages, kwargs)
         state = await AgentState.load(ctx, agent.name)
         # The context's run is not one that this agent took part in.
         if state.run_id != await identify_run(ctx):
-            return self._build_calling(messages, kwargs)
+            return self._build_request(messages, kwargs)
         call = await self._build_last_word(agent, ctx, state, messages)
         return _LastWord(call, ctx=ctx, state=state)
 
@@ -128,12 +128,12 @@ class _AgentLLM(LettaLLM):
         self, agent: _Speaker, ctx: Context, state: AgentState, messages: Sequence[ChatMessage]
     ) -> ChatRequest:
         """Close the run's open calls and return the call for its last word."""
-        caller = self._runner.caller
+        clients = self._runner.clients
         end = state.find_open_end()
-        able = await caller.arun(_get_capabilities)
+        able = await clients.arun(_get_capabilities)
         if end is not None and not able.durable_pending_calls:
             # A turn that is resumed there would go on with its tools, and be told nothing else.
-            state.move_to((await caller.aabandon(end)).marker)
+            state.move_to((await clients.aabandon(end)).marker)
         state.close(LIMIT)
         entries = state.build_entries(to_entries(messages))
         # The memory gets the messages before anything is sent, because the run may be stopped

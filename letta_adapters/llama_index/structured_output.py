@@ -16,7 +16,7 @@ from llama_index.core.llms.utils import parse_partial_json
 from llama_index.core.tools import BaseTool, FunctionTool
 from pydantic import BaseModel
 
-from letta_adapters.chat.constraints import Calling, Constraints, find_json, with_schema
+from letta_adapters.chat.constraints import ConstrainedRequest, Constraints, find_json, with_schema
 from letta_adapters.chat.response import Answer, Part
 from letta_adapters.errors import TurnFailedError
 from letta_adapters.llama_index._compat import OBJECT_TOOL
@@ -92,13 +92,13 @@ def _find_broken_call(answer: Answer) -> str:
     return next((call.problem for call in answer.reader.tool_calls if call.problem), "")
 
 
-def require_object(calling: Calling, answer: Answer) -> Answer:
+def require_object(constrained: ConstrainedRequest, answer: Answer) -> Answer:
     """Return the answer if it meets the constraints.
 
     Raises:
         StructuredOutputError: It is not, also after it was to be mended.
     """
-    check = calling.constraints.check
+    check = constrained.constraints.check
     problem = check(answer) if check is not None else None
     if problem is None:
         return answer
@@ -199,9 +199,9 @@ def _parse_partial(text: str) -> Any:
 class ObjectMaker(ResponseMaker):
     """Make the responses of an answer that is an object; it is shown when it is valid."""
 
-    def __init__(self, calling: Calling, reader: Any, *, ephemeral: bool) -> None:
+    def __init__(self, constrained: ConstrainedRequest, reader: Any, *, ephemeral: bool) -> None:
         super().__init__(reader, ephemeral=ephemeral)
-        self._calling = calling
+        self._constrained = constrained
 
     def replay(self, pieces: Iterable[Part]) -> list[ChatResponse]:
         """Return the responses of the whole answer.
@@ -209,5 +209,5 @@ class ObjectMaker(ResponseMaker):
         Raises:
             StructuredOutputError: It is not the object that was asked for.
         """
-        answer = require_object(self._calling, Answer(self._reader, tuple(pieces)))
+        answer = require_object(self._constrained, Answer(self._reader, tuple(pieces)))
         return super().replay(keep_json(answer.pieces))

@@ -10,7 +10,7 @@ import pytest
 from letta_adapters import InvalidInputError
 from letta_adapters.chat import ChatRequest, ResponseCompleted
 from letta_adapters.chat.constraints import (
-    Calling,
+    ConstrainedRequest,
     Constraints,
     find_json,
     from_tool_choice,
@@ -138,10 +138,10 @@ def test_arguments_that_fit_are_taken() -> None:
 
 
 def test_nobody_answers_a_call_that_is_the_data() -> None:
-    calling = Calling(ChatRequest(entries=[user("one")]), of_tool())
-    assert calling.leaves_calls(answered("", call_message()))
-    assert not calling.leaves_calls(answered("3"))
-    assert not Calling(ChatRequest(entries=[user("one")])).leaves_calls(
+    constrained = ConstrainedRequest(ChatRequest(entries=[user("one")]), of_tool())
+    assert constrained.leaves_calls(answered("", call_message()))
+    assert not constrained.leaves_calls(answered("3"))
+    assert not ConstrainedRequest(ChatRequest(entries=[user("one")])).leaves_calls(
         answered("", call_message())
     )
 
@@ -314,15 +314,17 @@ def test_the_framework_sees_one_answer_to_the_first_question() -> None:
 
 
 def test_a_whole_answer_needs_no_fragments() -> None:
-    calling = Calling(ChatRequest(entries=[user("one")], partial=True))
-    assert next(calling.attempts()).partial is False
-    assert next(calling.attempts(whole=False)).partial is True
+    constrained = ConstrainedRequest(ChatRequest(entries=[user("one")], partial=True))
+    assert next(constrained.attempts()).partial is False
+    assert next(constrained.attempts(whole=False)).partial is True
 
 
 def test_a_reader_of_a_call_passes_over_the_results_that_the_call_brings() -> None:
     call = ChatRequest(entries=[user("one"), asking([user("one")]), result("3")], tools=[TOOL])
-    reader = Calling(call).reader()
+    reader = ConstrainedRequest(call).reader()
     assert reader.read(REPEATED) == ()
     # Without such a result in the history the same one is the server's own.
-    other = Calling(ChatRequest(entries=[user("one"), answer("First.")], tools=[TOOL])).reader()
+    other = ConstrainedRequest(
+        ChatRequest(entries=[user("one"), answer("First.")], tools=[TOOL])
+    ).reader()
     assert [kind for kind, _ in other.read(REPEATED)] == ["server_call", "server_result"]

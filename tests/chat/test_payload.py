@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import Allow, Deny, InvalidInputError
-from letta_adapters.backends.base import ToolAnswer
+from letta_adapters.backends.base import ToolCallResponse
 from letta_adapters.chat import HistoryMessage
 from letta_adapters.chat.payload import (
     Payload,
@@ -110,19 +110,19 @@ def test_images_go_along() -> None:
 # -- answers ------------------------------------------------------------------------------------
 
 
-def one_answer(*entries: HistoryMessage, own: Any = ("add",), **options: Any) -> ToolAnswer:
+def one_answer(*entries: HistoryMessage, own: Any = ("add",), **options: Any) -> ToolCallResponse:
     (found,) = answer_calls([CALL], entries, own, **options)
     return found
 
 
 def test_a_call_that_the_application_leaves_open_gets_an_explanation() -> None:
-    assert one_answer() == ToolAnswer(
+    assert one_answer() == ToolCallResponse(
         "call-1", "add", "The application gave no result for this call.", is_error=True
     )
 
 
 def test_a_question_that_the_application_leaves_open_is_denied_with_an_explanation() -> None:
-    assert one_answer(own=()) == ToolAnswer(
+    assert one_answer(own=()) == ToolCallResponse(
         "call-1",
         "add",
         reason="This tool call needs an approval and the application has no way to give one, "
@@ -139,7 +139,7 @@ def test_a_call_with_broken_arguments_and_no_result_is_told_about_the_arguments(
 
 
 def test_a_tool_that_failed_is_answered_as_failed() -> None:
-    assert one_answer(result("No.", is_error=True)) == ToolAnswer(
+    assert one_answer(result("No.", is_error=True)) == ToolCallResponse(
         "call-1", "add", "No.", is_error=True
     )
 
@@ -163,7 +163,7 @@ def test_the_server_says_which_calls_are_questions_where_it_can() -> None:
 
 def test_an_allowed_call_may_be_changed_and_remembered() -> None:
     entry = result("", decision=Allow({"a": 2}, save=("rule-1",)))
-    assert one_answer(entry, own=()) == ToolAnswer(
+    assert one_answer(entry, own=()) == ToolCallResponse(
         "call-1", "add", approve=True, updated_input={"a": 2}, suggestion_ids=("rule-1",)
     )
 
@@ -178,7 +178,7 @@ def test_an_allowed_call_may_be_changed_and_remembered() -> None:
     ],
 )
 def test_a_denied_call_has_a_reason(entry: HistoryMessage, reason: str) -> None:
-    assert one_answer(entry, own=()) == ToolAnswer("call-1", "add", reason=reason)
+    assert one_answer(entry, own=()) == ToolCallResponse("call-1", "add", reason=reason)
 
 
 def test_what_is_no_decision_is_refused() -> None:
@@ -188,7 +188,7 @@ def test_what_is_no_decision_is_refused() -> None:
 
 def test_the_fate_of_a_call_is_no_decision_whoever_asked() -> None:
     fate = result("The run was cancelled.", fact=True)
-    told = ToolAnswer("call-1", "add", "The run was cancelled.", is_error=True)
+    told = ToolCallResponse("call-1", "add", "The run was cancelled.", is_error=True)
     assert one_answer(fate) == told
     assert one_answer(fate, own=()) == told
 
@@ -215,8 +215,8 @@ def test_calls_are_answered_in_the_order_in_which_they_were_made() -> None:
 
 
 def test_instructions_stand_behind_the_last_result() -> None:
-    results = [ToolAnswer("call-1", "add", "1"), ToolAnswer("call-2", "add", "2")]
-    denied = ToolAnswer("call-3", "find", reason="No.")
+    results = [ToolCallResponse("call-1", "add", "1"), ToolCallResponse("call-2", "add", "2")]
+    denied = ToolCallResponse("call-3", "find", reason="No.")
     first, second, third = add_instructions([*results, denied], "Be brief.")
     assert (first, third) == (results[0], denied)
     assert second.returned == [
@@ -226,12 +226,12 @@ def test_instructions_stand_behind_the_last_result() -> None:
 
 
 def test_decisions_cannot_bring_instructions() -> None:
-    denied = ToolAnswer("call-3", "find", reason="No.")
+    denied = ToolCallResponse("call-3", "find", reason="No.")
     assert add_instructions([denied], "Be brief.") == (denied,)
 
 
 def test_no_instructions_change_nothing() -> None:
-    given = ToolAnswer("call-1", "add", "1")
+    given = ToolCallResponse("call-1", "add", "1")
     assert add_instructions([given], "") == (given,)
 
 
@@ -257,7 +257,7 @@ def test_the_letta_api_stores_the_system_text_first() -> None:
 
 
 def test_results_of_calls_that_wait_are_answers_and_no_text() -> None:
-    given = ToolAnswer("call-1", "add", "3")
+    given = ToolCallResponse("call-1", "add", "3")
     request = as_request([result("3"), user("And?")], "", [given])
     assert request == Payload("And?", answers=(given,))
 
@@ -330,7 +330,7 @@ NOTE = {"type": "text", "text": "<instructions>\nHurry.\n</instructions>"}
 
 
 def test_a_note_beside_results_is_stored_and_no_message_of_the_users() -> None:
-    given = ToolAnswer("call-1", "add", "3")
+    given = ToolCallResponse("call-1", "add", "3")
     noted = Payload(None, (given,)).with_note("Hurry.")
     assert noted == Payload(
         None,
@@ -363,7 +363,7 @@ def test_instructions_alone_become_the_message() -> None:
 
 
 def test_a_request_with_content_or_answers_is_sent_as_it_is() -> None:
-    given = ToolAnswer("call-1", "add", "3")
+    given = ToolCallResponse("call-1", "add", "3")
     assert Payload("Hello.").with_content() == Payload("Hello.")
     assert Payload(None, (given,)).with_content() == Payload(None, (given,))
 
@@ -441,7 +441,7 @@ def test_a_message_that_is_stored_already_is_not_sent_again() -> None:
 def test_results_are_answers_to_the_calls_that_wait() -> None:
     context = on_the_way(asked(result("3")), tools=[TOOL])
     assert build_payload(context, context.route.waiting) == Payload(
-        None, (ToolAnswer("call-1", "add", "3"),)
+        None, (ToolCallResponse("call-1", "add", "3"),)
     )
 
 
@@ -462,7 +462,7 @@ def test_a_turn_begun_anew_is_told_results_as_text(backend: str) -> None:
 def test_a_result_and_a_message_go_together() -> None:
     context = on_the_way(asked(result("3"), user("Thanks.")), tools=[TOOL])
     assert build_payload(context, context.route.waiting) == Payload(
-        "Thanks.", (ToolAnswer("call-1", "add", "3"),)
+        "Thanks.", (ToolCallResponse("call-1", "add", "3"),)
     )
 
 
@@ -480,7 +480,7 @@ def test_the_marker_says_which_calls_are_questions() -> None:
     history = asked(result("", decision=True), questions=("call-1",))
     context = on_the_way(history, tools=[TOOL])
     (found,) = build_payload(context, context.route.waiting).answers
-    assert found == ToolAnswer("call-1", "add", approve=True)
+    assert found == ToolCallResponse("call-1", "add", approve=True)
 
 
 def test_the_arguments_of_a_call_that_waits_are_those_of_the_history() -> None:
@@ -510,7 +510,7 @@ def test_building_a_request_changes_nothing() -> None:
 
 def test_a_paused_turn_gets_the_results_it_waits_for() -> None:
     context = on_the_way(asked(result("3")), "local", tools=[TOOL])
-    assert build_answers(context, [call_message()]) == (ToolAnswer("call-1", "add", "3"),)
+    assert build_answers(context, [call_message()]) == (ToolCallResponse("call-1", "add", "3"),)
 
 
 def test_a_paused_turn_is_told_new_instructions_behind_the_last_result() -> None:

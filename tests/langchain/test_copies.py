@@ -78,7 +78,7 @@ NAMES = [
 
 
 def spec_of(model: ChatLetta) -> Any:
-    return model._runner.caller.spec
+    return model._runner.clients.spec
 
 
 def address_of(model: ChatLetta) -> Any:
@@ -184,7 +184,7 @@ def test_a_copy_goes_where_its_fields_say(letta_fake: FakeLetta) -> None:
     assert spec_of(model).base_url == HERE
     other = letta_fake.client()
     here = ChatLetta(client=letta_fake.client()).model_copy(update={"client": other})
-    assert here._runner.caller._client is other
+    assert here._runner.clients._client is other
 
 
 def test_an_assignment_counts() -> None:

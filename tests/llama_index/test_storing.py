@@ -29,8 +29,8 @@ KEY = "not-a-" + "real-key"
 
 
 def place(of: Any) -> Any:
-    caller = (of._letta if isinstance(of, LettaAgent) else of)._runner.caller
-    return (caller.backend_name, getattr(caller.spec, "base_url", None))
+    clients = (of._letta if isinstance(of, LettaAgent) else of)._runner.clients
+    return (clients.backend_name, getattr(clients.spec, "base_url", None))
 
 
 def _dict(llm: LettaLLM) -> LettaLLM:
@@ -62,7 +62,7 @@ def test_an_llm_asks_the_same_backend(again: Again, monkeypatch: pytest.MonkeyPa
         made = again(LettaLLM(agent_id="agent-1", temperature=0.5, **given))
         assert place(made) == ("rest", URL)
         assert (made.agent_id, made.temperature) == ("agent-1", 0.5)
-        assert made._runner.caller.spec.api_key.get_secret_value() == KEY
+        assert made._runner.clients.spec.api_key.get_secret_value() == KEY
     assert place(again(LettaLLM(backend=Local())))[0] == "local"
 
 

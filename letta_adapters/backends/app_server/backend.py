@@ -29,15 +29,16 @@ from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.app_server.inherited import Inherited, MachineFiles
 from letta_adapters.backends.app_server.link import Link, counted
 from letta_adapters.backends.app_server.questions import Permits, Session, Strays
-from letta_adapters.backends.app_server.recovery import Fate, Live
+from letta_adapters.backends.app_server.recovery import ConversationStatus
 from letta_adapters.backends.app_server.server import Host, Setup
 from letta_adapters.backends.app_server.switches import Reflecting, Stateless, SystemInfo
-from letta_adapters.backends.app_server.turn import AppChannel
+from letta_adapters.backends.app_server.turn import AppServerTurn
 from letta_adapters.backends.app_server.vision import Vision
 from letta_adapters.backends.base import (
     DEFAULT,
     Change,
     Conversation,
+    Delivery,
     LiveState,
     Opened,
     Order,
@@ -119,7 +120,7 @@ class AppServerBackend:
         self.traffic = self._link.traffic
         self.connection = self._link.connection
         self._prepared: Bounded[Conversation, _Prepared] = Bounded(in_use=self._has_turn)
-        self._live: Bounded[Conversation, Live] = Bounded(in_use=self._has_turn)
+        self._live: Bounded[Conversation, ConversationStatus] = Bounded(in_use=self._has_turn)
         self._first_use = asyncio.Lock()
         ours = setup.own_directory
         files = None if ours is None else MachineFiles(ours)
@@ -148,13 +149,13 @@ class AppServerBackend:
         return connection is not None and connection.serves(conversation)
 
     def _observe(self, conversation: Conversation, frame: Frame, stray: bool) -> None:
-        self._live.setdefault(conversation, Live()).see(frame)
+        self._live.setdefault(conversation, ConversationStatus()).see(frame)
         if stray:
             self.stray(conversation, frame)
 
     def stray(self, conversation: Conversation, frame: Frame) -> None:
         """Take a question that no turn of ours answers."""
-        live = self._live.get(conversation) or Live()
+        live = self._live.get(conversation) or ConversationStatus()
         self._strays.see(self._link.current, conversation, frame, live.messages)
 
     def sent(self, client_message_id: str) -> None:
@@ -271,7 +272,7 @@ class AppServerBackend:
         answer = await connection.request(frames.runtime_start({**settings, **where, **about}))
         conversation = conversations.conversation_of(answer)
         self._system_info.choose(conversation, settings["system_info_reminder"])
-        used = self._live.setdefault(conversation, Live()).directory
+        used = self._live.setdefault(conversation, ConversationStatus()).directory
         asked = settings.get("cwd")
         if asked and used and not conversations.same_directory(asked, used):
             raise conversations.no_directory(asked, used)
@@ -291,7 +292,7 @@ class AppServerBackend:
         return told.runtime_settings(options, cwd, sources, self.name, asks=asks)
 
     def _loaded(self, conversation: Conversation, options: SessionOptions) -> tuple[str, ...]:
-        device = self._live.setdefault(conversation, Live()).device
+        device = self._live.setdefault(conversation, ConversationStatus()).device
         loaded = device.get("current_loaded_tools")
         hidden = frozenset(options.disallowed_tools or ())
         names = map(str, loaded) if isinstance(loaded, list) else ()
@@ -326,7 +327,7 @@ class AppServerBackend:
             await self.prepare(conversation, TurnSettings())
         return connection
 
-    def turn(self, conversation: Conversation, settings: TurnSettings) -> AppChannel:
+    def turn(self, conversation: Conversation, settings: TurnSettings) -> AppServerTurn:
         """Return a turn that is not started yet."""
         names = [str(tool["name"]) for tool in settings.client_tools]
 
@@ -345,7 +346,7 @@ class AppServerBackend:
                 self._note_move(conversation, name)
             return verdict
 
-        return AppChannel(self, conversation, settings, judge=judge, select=select)
+        return AppServerTurn(self, conversation, settings, judge=judge, select=select)
 
     def _session(self, conversation: Conversation, settings: TurnSettings) -> Session:
         """Return the session's rules as they are now; a running turn's can be changed."""
@@ -390,28 +391,26 @@ class AppServerBackend:
 
     def shared(self, conversation: Conversation, client_message_id: str) -> bool:
         """Return whether the message is said in one turn with somebody else's."""
-        return self._live.setdefault(conversation, Live()).shared(client_message_id)
+        return self._live.setdefault(conversation, ConversationStatus()).shared(client_message_id)
 
     @counted
     async def unqueue(self, conversation: Conversation, client_message_id: str) -> bool:
         """Take a message that waits out of the queue; ``True`` if its turn has begun instead."""
         connection = await self._up_to_date(conversation)
-        live = self._live.setdefault(conversation, Live())
+        live = self._live.setdefault(conversation, ConversationStatus())
         return not await recovery.unqueue(connection, conversation, client_message_id, live)
 
     @counted
     async def settle(
         self, conversation: Conversation, client_message_id: str, seconds: float
-    ) -> Fate:
-        """Find out the fate of a message whose answer was lost; leave nothing running."""
+    ) -> Delivery:
+        """Find out what became of a message whose answer was lost; leave nothing running."""
         try:
             connection = await self._known(conversation)
-            live = self._live.setdefault(conversation, Live())
-            return await recovery.fate_of(
-                connection, conversation, client_message_id, live, seconds
-            )
+            live = self._live.setdefault(conversation, ConversationStatus())
+            return await recovery.settle(connection, conversation, client_message_id, live, seconds)
         except LettaError:
-            return Fate(None)
+            return Delivery(None)
 
     # -- state ------------------------------------------------------------------------------
 
@@ -461,7 +460,7 @@ class AppServerBackend:
     ) -> None:
         """Clear pending calls without a model call: the turn that waits for them is aborted."""
         connection = await self._known(conversation)
-        live = self._live.setdefault(conversation, Live())
+        live = self._live.setdefault(conversation, ConversationStatus())
         await recovery.quiet_down(connection, conversation, live, 0.0)
 
     @counted
@@ -473,13 +472,15 @@ class AppServerBackend:
     async def wait_until_idle(self, conversation: Conversation, sent: Sent) -> bool | None:
         """Wait for this message's turn alone; see :meth:`Backend.wait_until_idle`."""
         await self._up_to_date(conversation)
-        return await self._live.setdefault(conversation, Live()).is_over(sent.otid, sent.seconds)
+        return await self._live.setdefault(conversation, ConversationStatus()).is_over(
+            sent.otid, sent.seconds
+        )
 
     @counted
     async def live(self, conversation: Conversation) -> LiveState:
         """Return the server's own account of the conversation now."""
         await self._up_to_date(conversation)
-        live = self._live.setdefault(conversation, Live())
+        live = self._live.setdefault(conversation, ConversationStatus())
         device = dict(live.device)
         if "current_permission_mode" in device:
             # The server is told to ask about everything; the session's own choice is what counts.
@@ -505,7 +506,7 @@ class AppServerBackend:
         )
         settings = self._settings(conversation.agent_id, options)
         prepared = self._prepared[conversation]
-        live = self._live.setdefault(conversation, Live())
+        live = self._live.setdefault(conversation, ConversationStatus())
         news = conversations.changed(settings, prepared.settings, live.directory)
         await connection.send(frames.device_state(conversation, news))
         await self._taken(conversation, settings)
@@ -514,7 +515,7 @@ class AppServerBackend:
 
     async def _taken(self, conversation: Conversation, settings: Mapping[str, Any]) -> None:
         """Wait until the server reports these settings, as it does not answer a change."""
-        live = self._live.setdefault(conversation, Live())
+        live = self._live.setdefault(conversation, ConversationStatus())
         asked = settings.get("cwd")
 
         def used() -> bool:

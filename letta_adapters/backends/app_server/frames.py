@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from letta_adapters._utils.checks import checked_id
-from letta_adapters.backends.base import Conversation, ToolAnswer
+from letta_adapters.backends.base import Conversation, ToolCallResponse
 from letta_adapters.errors import InvalidInputError, UnsupportedOptionError
 from letta_adapters.options import PERMISSION_MODES
 from letta_adapters.permissions import denials
@@ -158,7 +158,7 @@ def user_message(
     }
 
 
-def approval(conversation: Conversation, request_id: str, answer: ToolAnswer | None) -> Frame:
+def approval(conversation: Conversation, request_id: str, answer: ToolCallResponse | None) -> Frame:
     """Answer a permission request; without an ``answer`` it is allowed as it is."""
     decision: dict[str, Any] = {"behavior": "allow"}
     if answer is not None and not answer.approve:
@@ -181,10 +181,10 @@ def approval(conversation: Conversation, request_id: str, answer: ToolAnswer | N
 
 def denial(conversation: Conversation, request_id: str, reason: str) -> Frame:
     """Deny a permission request."""
-    return approval(conversation, request_id, ToolAnswer("", "", reason=reason))
+    return approval(conversation, request_id, ToolCallResponse("", "", reason=reason))
 
 
-def tool_response(request_id: str, answer: ToolAnswer) -> Frame:
+def tool_response(request_id: str, answer: ToolCallResponse) -> Frame:
     """Return a client-side tool's result, or the denial that the model reads in its place."""
     returned = answer.returned
     if returned is None:

@@ -1,4 +1,4 @@
-"""The fate of a message whose turn was lost with the connection.
+"""Find out what became of a message whose turn was lost with the connection.
 
 The rules: docs/protocol.md ("What a lost connection means").
 
@@ -11,14 +11,13 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 from letta_adapters._utils.bounded import Bounded
 from letta_adapters.backends.app_server import conversations
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.app_server.frames import runtime_of
-from letta_adapters.backends.base import Conversation
+from letta_adapters.backends.base import Conversation, Delivery
 from letta_adapters.errors import ServerError
 
 _ABORT_SECONDS: Final = 5.0
@@ -29,31 +28,20 @@ _QUEUED: Final = 256
 IDLE: Final = "WAITING_ON_INPUT"
 
 
-@dataclass(frozen=True, slots=True)
-class Fate:
-    """The fate of a message.
-
-    ``stored`` tells whether the conversation holds it (``None`` if that could not be found out).
-    """
-
-    stored: bool | None
-    answered: bool = False
-    aborted: bool = False
-
-    def explain(self) -> str:
-        """Return a sentence for the error's text."""
-        if self.stored is None:
-            return "What became of the message could not be found out."
-        if not self.stored:
-            return "The conversation does not hold the message: it is safe to send it again."
-        if self.aborted:
-            return "The message is stored; its turn was about to go on and was stopped."
-        if self.answered:
-            return "The message is stored, and so is what the agent had answered by then."
-        return "The message is stored, but the turn was cancelled before an answer."
+def explain(delivery: Delivery) -> str:
+    """Return a sentence for the error's text: what became of the message."""
+    if delivery.stored is None:
+        return "What became of the message could not be found out."
+    if not delivery.stored:
+        return "The conversation does not hold the message: it is safe to send it again."
+    if delivery.aborted:
+        return "The message is stored; its turn was about to go on and was stopped."
+    if delivery.answered:
+        return "The message is stored, and so is what the agent had answered by then."
+    return "The message is stored, but the turn was cancelled before an answer."
 
 
-class Live:
+class ConversationStatus:
     """The server's latest account of a conversation (its loop, questions and settings)."""
 
     def __init__(self) -> None:
@@ -161,7 +149,7 @@ class Live:
 async def quiet_down(
     connection: Connection,
     conversation: Conversation,
-    live: Live,
+    live: ConversationStatus,
     seconds: float,
     client_message_id: str = "",
 ) -> bool:
@@ -187,13 +175,13 @@ async def abort(connection: Connection, conversation: Conversation) -> bool:
     return answer.get("aborted") is True
 
 
-async def fate_of(
+async def settle(
     connection: Connection,
     conversation: Conversation,
     client_message_id: str,
-    live: Live,
+    live: ConversationStatus,
     seconds: float,
-) -> Fate:
+) -> Delivery:
     """Leave nothing running and find out whether the message is stored."""
     # A restarted server shows only a moment later that it runs the message again.
     await live.reaches(lambda: not live.idle, _AGAIN_SECONDS)
@@ -215,11 +203,14 @@ async def fate_of(
             break
         await asyncio.sleep(_POLL_SECONDS)
     unknown = connection.on_api and not stored
-    return Fate(None) if unknown else Fate(stored, answered, aborted or removed)
+    return Delivery(None) if unknown else Delivery(stored, answered, aborted or removed)
 
 
 async def unqueue(
-    connection: Connection, conversation: Conversation, client_message_id: str, live: Live
+    connection: Connection,
+    conversation: Conversation,
+    client_message_id: str,
+    live: ConversationStatus,
 ) -> bool:
     """Take the message out of the queue; return ``False`` if it is not in it (any more).
 

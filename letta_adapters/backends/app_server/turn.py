@@ -12,13 +12,18 @@ from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from letta_adapters._utils.files import is_full
-from letta_adapters.backends.app_server import conversations, frames
+from letta_adapters.backends.app_server import conversations, frames, recovery
 from letta_adapters.backends.app_server.connection import Connection, Inbox
 from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.app_server.link import Traffic
-from letta_adapters.backends.app_server.recovery import Fate
 from letta_adapters.backends.app_server.vision import Vision
-from letta_adapters.backends.base import Conversation, DeniedRounds, ToolAnswer, TurnSettings
+from letta_adapters.backends.base import (
+    Conversation,
+    Delivery,
+    DeniedRounds,
+    ToolCallResponse,
+    TurnSettings,
+)
 from letta_adapters.engine.app_server import UNSEEN, AppTurn, Judge, Verdict
 from letta_adapters.engine.stop_reasons import Failure
 from letta_adapters.errors import (
@@ -83,10 +88,10 @@ class Home(Protocol):
     async def unqueue(self, conversation: Conversation, client_message_id: str) -> bool: ...
     async def settle(
         self, conversation: Conversation, client_message_id: str, seconds: float
-    ) -> Fate: ...
+    ) -> Delivery: ...
 
 
-class AppChannel:
+class AppServerTurn:
     """One turn; implements :class:`~letta_adapters.backends.base.BackendTurn`."""
 
     def __init__(
@@ -116,7 +121,7 @@ class AppChannel:
         self._connection: Connection | None = None
         self._inbox: Inbox | None = None
         # Results of client-side tools that the server has not asked for yet.
-        self._ready: dict[str, ToolAnswer] = {}
+        self._ready: dict[str, ToolCallResponse] = {}
         self._deadline: float | None = None
         self._aborted = False
         self._silent = True
@@ -133,7 +138,7 @@ class AppChannel:
         content: Any,
         otid: str,
         *,
-        answers: Sequence[ToolAnswer] = (),
+        answers: Sequence[ToolCallResponse] = (),
         history: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Send the user's message; raise the typed error if the server refused it."""
@@ -180,11 +185,11 @@ class AppChannel:
     async def _explain(self, error: LettaError) -> None:
         """Find out whether a message without an answer was accepted, and put it into the error."""
         with suppress(LettaError):
-            settled = await self._home.settle(
+            delivery = await self._home.settle(
                 self._conversation, self._otid, self._home.settle_timeout
             )
-            error.accepted = settled.stored
-            error.hint = settled.explain()
+            error.accepted = delivery.stored
+            error.hint = recovery.explain(delivery)
             error.args = (f"{error.message} {error.hint}",)
         if error.accepted and isinstance(error, TimeoutBeforeAcceptanceError):
             raise TimeoutAfterAcceptanceError(
@@ -314,7 +319,7 @@ class AppChannel:
         self.state.fail_with(error)
         return self.state.cut()
 
-    async def answer(self, answers: Sequence[ToolAnswer]) -> None:
+    async def answer(self, answers: Sequence[ToolCallResponse]) -> None:
         """Answer all pending calls; a result the server did not ask for yet is kept for it."""
         assert self._connection is not None
         state = self.state
@@ -334,7 +339,7 @@ class AppChannel:
         state.resolve(answer.tool_call_id for answer in answers)
         await self._send_ready()
 
-    async def _look_at_images(self, answers: Sequence[ToolAnswer]) -> None:
+    async def _look_at_images(self, answers: Sequence[ToolCallResponse]) -> None:
         """Notice a result that shows an image; the tool has run, so the turn goes on and fails."""
         if not any(has_images(answer.returned) for answer in answers):
             return
@@ -345,7 +350,7 @@ class AppChannel:
         except UnsupportedImageError:
             self._unseen = True
 
-    def _note(self, answers: Sequence[ToolAnswer]) -> None:
+    def _note(self, answers: Sequence[ToolCallResponse]) -> None:
         """Tell the backend which calls are allowed; an edited one was not allowed as it is."""
         calls = {call.tool_call_id: call for call in self.state.pending}
         for answer in answers:
@@ -395,11 +400,11 @@ class AppChannel:
             state.failure = replace(state.failure, code=torn.code, message=torn.message)
         if state.failure.code in _CUT:
             with suppress(LettaError):
-                settled = await self._home.settle(
+                delivery = await self._home.settle(
                     self._conversation, self._otid, self._home.settle_timeout
                 )
-                state.input_stored = settled.stored
-                state.explain(settled.explain())
+                state.input_stored = delivery.stored
+                state.explain(recovery.explain(delivery))
         elif state.on_api and state.input_stored and self._connection is not None:
             # A Letta API keeps nothing of a turn whose first step failed.
             with suppress(LettaError):

@@ -28,8 +28,8 @@ from letta_adapters.backends.base import (
 from letta_adapters.backends.capabilities import REST, check_supported
 from letta_adapters.backends.config import Rest, RuntimeStatus
 from letta_adapters.backends.rest import conversations, recovery
-from letta_adapters.backends.rest import turn as channel
 from letta_adapters.backends.rest.http import Http
+from letta_adapters.backends.rest.turn import BackgroundRuns, RestBackendTurn
 from letta_adapters.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -56,7 +56,7 @@ class RestBackend:
         self._rest = rest
         self._http = Http(rest, http_client)
         wanted = self._http.cloud if rest.background is None else rest.background
-        self._background = channel.BackgroundRuns(wanted)
+        self._background = BackgroundRuns(wanted)
         self._first_use = asyncio.Lock()
 
     # -- agents -----------------------------------------------------------------------------
@@ -187,9 +187,9 @@ class RestBackend:
         )
         return model
 
-    def turn(self, conversation: Conversation, settings: TurnSettings) -> channel.RestChannel:
+    def turn(self, conversation: Conversation, settings: TurnSettings) -> RestBackendTurn:
         """Return a turn that is not started yet."""
-        return channel.RestChannel(
+        return RestBackendTurn(
             self._http, conversation, settings, self._background, self._rest.settle_timeout
         )
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from letta_adapters._utils.checks import checked_id
-from letta_adapters.backends.base import DEFAULT, Conversation, Order, ToolAnswer
+from letta_adapters.backends.base import DEFAULT, Conversation, Order, ToolCallResponse
 from letta_adapters.backends.rest.http import STREAM_ERRORS, Http
 from letta_adapters.engine.rest import RestTurn
 from letta_adapters.engine.stored import list_calls, newest_first, read_page
@@ -67,7 +67,7 @@ async def fetch_page(
     return MessagePage(read_page(messages, order), messages, *cursors_on)
 
 
-def approval_of(answer: ToolAnswer) -> dict[str, Any]:
+def approval_of(answer: ToolCallResponse) -> dict[str, Any]:
     """Return one answer as the API takes it."""
     if answer.returned is not None:
         return {
@@ -109,7 +109,7 @@ async def deny(
     Raises:
         LettaError: The server refused the denial.
     """
-    answers = [ToolAnswer(c.tool_call_id, c.tool_name, reason=reason) for c in calls]
+    answers = [ToolCallResponse(c.tool_call_id, c.tool_name, reason=reason) for c in calls]
     body = {
         "messages": [{"type": "approval", "approvals": [approval_of(a) for a in answers]}],
         "streaming": True,

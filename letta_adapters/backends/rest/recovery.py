@@ -1,4 +1,4 @@
-"""The fate of a message or a run when a connection broke and the stream no longer tells.
+"""Find out what became of a message or a run whose connection broke before the stream told it.
 
 Letta (0.16.8) lists a turn's input only once its step is stored, and finishes a run whose client
 went away. So the way is to wait until no run is active, then to look for our ``otid`` among the
@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from letta_adapters._utils.checks import checked_id
 from letta_adapters._utils.tasks import within
-from letta_adapters.backends.base import DEFAULT, Conversation
+from letta_adapters.backends.base import DEFAULT, Conversation, Delivery
 from letta_adapters.backends.http_errors import NO_ACTIVE_RUN
 from letta_adapters.backends.rest.conversations import agent_param, conversation_path
 from letta_adapters.backends.rest.http import Http
@@ -122,30 +122,21 @@ async def wait_until_idle(
     return run_id is None or await wait_for_run(http, run_id, seconds) not in _ACTIVE
 
 
-class Settled:
-    """The facts found out about a message; ``stored`` is ``None`` if that is not known."""
-
-    __slots__ = ("status", "stored")
-
-    def __init__(self, stored: bool | None, status: str | None) -> None:
-        self.stored = stored
-        self.status = status
-
-    def explain(self) -> str:
-        """Return sentences for the caller: the fate of the message, and what to do."""
-        if self.stored is None:
-            return (
-                "Whether the server kept the message could not be found out: look with "
-                "list_messages() before you send it again."
-            )
-        if not self.stored:
-            return "The message is not stored in the conversation: it is safe to send it again."
-        if self.status == "completed":
-            return (
-                "The server finished the turn and stored it: read the answer with "
-                "list_messages(); do not send the message again."
-            )
-        return "The message is stored in the conversation: do not send it again."
+def explain(delivery: Delivery) -> str:
+    """Return sentences for the caller: what became of the message, and what to do."""
+    if delivery.stored is None:
+        return (
+            "Whether the server kept the message could not be found out: look with "
+            "list_messages() before you send it again."
+        )
+    if not delivery.stored:
+        return "The message is not stored in the conversation: it is safe to send it again."
+    if delivery.answered:
+        return (
+            "The server finished the turn and stored it: read the answer with "
+            "list_messages(); do not send the message again."
+        )
+    return "The message is stored in the conversation: do not send it again."
 
 
 async def finish_run(
@@ -169,19 +160,20 @@ async def finish_run(
 
 async def settle(
     http: Http, conversation: Conversation, otid: str, *, run_id: str | None, seconds: float
-) -> Settled:
+) -> Delivery:
     """Leave nothing running and find out whether the message with ``otid`` was stored.
 
     A :class:`LettaError` is never raised: a fact that cannot be found out in time is ``None``.
     """
 
-    async def find_out() -> Settled:
+    async def find_out() -> Delivery:
         status = await finish_run(http, conversation, run_id, seconds)
-        return Settled(await is_stored(http, conversation, otid), status)
+        stored = await is_stored(http, conversation, otid)
+        return Delivery(stored, answered=status == "completed")
 
     try:
         # Each read of a silent server has its own time limit and attempts, far more than this in
         # all.
         return await within(seconds + 2 * _CANCEL_SECONDS, find_out())
     except (LettaError, asyncio.TimeoutError):
-        return Settled(None, None)
+        return Delivery(None)

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 
 from letta_adapters._utils.tasks import within
-from letta_adapters.backends.base import Conversation, ToolAnswer, TurnSettings
+from letta_adapters.backends.base import Conversation, Delivery, ToolCallResponse, TurnSettings
 from letta_adapters.backends.http_errors import BACKGROUND_UNAVAILABLE
 from letta_adapters.backends.rest import recovery
 from letta_adapters.backends.rest.conversations import (
@@ -22,7 +23,6 @@ from letta_adapters.backends.rest.conversations import (
     pending_calls,
 )
 from letta_adapters.backends.rest.http import STREAM_ERRORS, ByteStream, Http
-from letta_adapters.backends.rest.recovery import Settled
 from letta_adapters.engine.rest import RestTurn
 from letta_adapters.engine.stop_reasons import Failure
 from letta_adapters.errors import (
@@ -50,7 +50,7 @@ class BackgroundRuns:
         self.on = wanted
 
 
-class RestChannel:
+class RestBackendTurn:
     """One turn; implements :class:`~letta_adapters.backends.base.BackendTurn`."""
 
     def __init__(
@@ -86,7 +86,7 @@ class RestChannel:
         content: Any,
         otid: str,
         *,
-        answers: Sequence[ToolAnswer] = (),
+        answers: Sequence[ToolCallResponse] = (),
         history: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         """Send message and answers in one request; raise the typed error if it is refused."""
@@ -108,7 +108,7 @@ class RestChannel:
                 await self._look_for_answers(error)
             raise
 
-    async def answer(self, answers: Sequence[ToolAnswer]) -> None:
+    async def answer(self, answers: Sequence[ToolCallResponse]) -> None:
         """Answer all pending calls in one request, as the server demands."""
         approvals = [approval_of(answer) for answer in answers]
         self._answered = True
@@ -128,13 +128,13 @@ class RestChannel:
             waiting = await pending_calls(self._http, self._conversation)
             error.accepted = not waiting
 
-    async def _quiet_down(self, run_id: str | None, seconds: float) -> Settled:
-        settled = await recovery.settle(
+    async def _quiet_down(self, run_id: str | None, seconds: float) -> Delivery:
+        delivery = await recovery.settle(
             self._http, self._conversation, self._otid, run_id=run_id, seconds=seconds
         )
-        if not self._otid and settled.stored is not None:
-            settled.stored = await self._is_stored()
-        return settled
+        if not self._otid and delivery.stored is not None:
+            return replace(delivery, stored=await self._is_stored())
+        return delivery
 
     async def _is_stored(self) -> bool:
         """Return whether the conversation holds this turn's message, or else its answers."""
@@ -184,14 +184,14 @@ class RestChannel:
 
     async def _explain(self, error: LettaError) -> None:
         """Find out whether a message without a reply was accepted, and put it into the error."""
-        settled = await self._quiet_down(None, self._settle_timeout)
+        delivery = await self._quiet_down(None, self._settle_timeout)
         # Nobody will read that turn, so nobody would answer the calls it waits for.
-        if settled.stored:
+        if delivery.stored:
             await self._clear_pending()
-        error.accepted = settled.stored
-        error.hint = settled.explain()
+        error.accepted = delivery.stored
+        error.hint = recovery.explain(delivery)
         error.args = (f"{error.message} {error.hint}",)
-        if settled.stored and isinstance(error, TimeoutBeforeAcceptanceError):
+        if delivery.stored and isinstance(error, TimeoutBeforeAcceptanceError):
             raise TimeoutAfterAcceptanceError(
                 error.message, hint=error.hint, accepted=True
             ) from error
@@ -307,9 +307,9 @@ class RestChannel:
         if code in ("stream_truncated", "timeout_after_acceptance", "protocol_error"):
             # Only a lost connection leaves a healthy run behind that deserves to finish.
             seconds = self._settle_timeout if code == "stream_truncated" else 0.0
-            settled = await self._quiet_down(state.run_id, seconds)
-            state.input_stored = settled.stored
-            state.explain(settled.explain())
+            delivery = await self._quiet_down(state.run_id, seconds)
+            state.input_stored = delivery.stored
+            state.explain(recovery.explain(delivery))
         elif code in ("pending_approval", "conversation_busy"):
             state.input_stored = False
         else:

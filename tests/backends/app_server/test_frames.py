@@ -10,7 +10,7 @@ from letta_adapters import InvalidInputError, UnsupportedOptionError
 from letta_adapters.backends.app_server import frames
 from letta_adapters.backends.app_server.connection import Endpoint, refusal
 from letta_adapters.backends.app_server.options import check_model
-from letta_adapters.backends.base import Conversation, ToolAnswer
+from letta_adapters.backends.base import Conversation, ToolCallResponse
 from letta_adapters.engine import stored
 
 HERE = Conversation("agent-1", "local-conv-1")
@@ -77,12 +77,15 @@ def test_a_client_tool_needs_parameters() -> None:
 
 
 def test_answers_to_permission_questions() -> None:
-    def decision(answer: ToolAnswer | None) -> Any:
+    def decision(answer: ToolCallResponse | None) -> Any:
         return frames.approval(HERE, "perm-1", answer)["payload"]["decision"]
 
     assert decision(None) == {"behavior": "allow"}
-    assert decision(ToolAnswer("c", "t", reason="no")) == {"behavior": "deny", "message": "no"}
-    edited = ToolAnswer("c", "t", approve=True, updated_input={"a": 1}, suggestion_ids=("s",))
+    assert decision(ToolCallResponse("c", "t", reason="no")) == {
+        "behavior": "deny",
+        "message": "no",
+    }
+    edited = ToolCallResponse("c", "t", approve=True, updated_input={"a": 1}, suggestion_ids=("s",))
     assert decision(edited) == {
         "behavior": "allow",
         "updated_input": {"a": 1},
@@ -90,13 +93,13 @@ def test_answers_to_permission_questions() -> None:
 
 
 def test_results_of_client_tools() -> None:
-    def result(answer: ToolAnswer) -> Any:
+    def result(answer: ToolCallResponse) -> Any:
         return frames.tool_response("external-1", answer)["result"]
 
     text = [{"type": "text", "text": "42"}]
-    assert result(ToolAnswer("c", "t", returned="42")) == {"content": text, "is_error": False}
-    assert result(ToolAnswer("c", "t", returned=text)) == {"content": text, "is_error": False}
-    denied = result(ToolAnswer("c", "t", reason="no"))
+    assert result(ToolCallResponse("c", "t", returned="42")) == {"content": text, "is_error": False}
+    assert result(ToolCallResponse("c", "t", returned=text)) == {"content": text, "is_error": False}
+    denied = result(ToolCallResponse("c", "t", reason="no"))
     assert denied == {"content": [{"type": "text", "text": "no"}], "is_error": True}
 
 

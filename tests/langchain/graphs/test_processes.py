@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from langchain_core.messages import HumanMessage
 
-from letta_adapters.backends.app_server.recovery import Live
+from letta_adapters.backends.app_server.recovery import ConversationStatus
 from letta_adapters.testing.local import LocalLetta
 from letta_adapters.testing.scripted_model import Reply
 from tests.langchain.graphs.conftest import World, calls
@@ -129,15 +129,15 @@ def test_a_call_that_another_process_is_making_is_waited_for(
             assert other.poll() is None
             time.sleep(0.1)
         world.as_another_process()
-        left, says = iter(looks), Live.says
+        left, says = iter(looks), ConversationStatus.says
 
-        def says_late(self: Live, id_: str) -> bool:
+        def says_late(self: ConversationStatus, id_: str) -> bool:
             if (seconds := next(left, None)) is None:
                 return says(self, id_)
             time.sleep(seconds)
             return False
 
-        monkeypatch.setattr(Live, "says", says_late)
+        monkeypatch.setattr(ConversationStatus, "says", says_late)
         again = model.invoke([HumanMessage("Count.", id="h-1")], world.config())
     finally:
         theirs = finish(other)
