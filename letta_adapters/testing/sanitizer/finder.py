@@ -20,21 +20,23 @@ from pathlib import Path
 from letta_adapters.testing.sanitizer import edits as _edits
 from letta_adapters.testing.sanitizer.dates import DateFinder, Place
 from letta_adapters.testing.sanitizer.edits import Edit, apply, fill, merge
-from letta_adapters.testing.sanitizer.keys import MAY_HAVE, SHAPES, find_generated
 from letta_adapters.testing.sanitizer.patterns import (
     EMAIL,
     HARMLESS_VALUE,
     HOME_PATHS,
     ID_TOKEN,
+    KEY_SHAPES,
     LOCAL_HOST_PORT,
     LOCAL_URL,
     MAY_BE_SENSITIVE,
+    MAY_HAVE_KEY,
     REDACTED,
     ROOT_HOME,
     SAFE_EMAIL,
     SENSITIVE_TEXT,
     TEMP_DIR,
     URL_BEFORE,
+    find_generated_keys,
 )
 from letta_adapters.testing.sanitizer.secrets import Secrets
 
@@ -254,12 +256,12 @@ def _decode_base64(token: str) -> bytes:
 
 
 def _find_key_like(text: str) -> Iterator[Edit]:
-    for pattern in SHAPES if MAY_HAVE.search(text) else ():
+    for pattern in KEY_SHAPES if MAY_HAVE_KEY.search(text) else ():
         for match in pattern.finditer(text):
             # Ids look like keys, but have edits of their own.
             if not HARMLESS_VALUE.fullmatch(match[0]) and not ID_TOKEN.fullmatch(match[0]):
                 yield Edit(*match.span(), REDACTED, 2)
-    for start, end in find_generated(text):
+    for start, end in find_generated_keys(text):
         if not ID_TOKEN.search(text, start, end):
             yield Edit(start, end, REDACTED, 5)
     for match in SENSITIVE_TEXT.finditer(text) if MAY_BE_SENSITIVE.search(text) else ():
