@@ -15,9 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from letta_adapters.backends.base import Target
 from letta_adapters.backends.config import BackendSpec
-from letta_adapters.client.client import AsyncLettaClient, make_session, new_target, resume_target
+from letta_adapters.client.client import (
+    AsyncLettaClient,
+    check_given,
+    make_session,
+    new_target,
+    resume_target,
+)
 from letta_adapters.client.session import AsyncSession
-from letta_adapters.errors import InvalidInputError
 from letta_adapters.messages import ResultMessage
 
 if TYPE_CHECKING:
@@ -67,7 +72,7 @@ async def create_agent(
         **options: See :class:`~letta_adapters.options.AgentOptions`.
     """
     if client is not None:
-        return await _given(client, backend).create_agent(**options)
+        return await check_given(client, backend).create_agent(**options)
     async with AsyncLettaClient(backend) as own:
         return await own.create_agent(**options)
 
@@ -119,12 +124,6 @@ def _session(
     options: Mapping[str, Any],
 ) -> AsyncSession:
     if client is not None:
-        return make_session(_given(client, backend), target, options)
+        return make_session(check_given(client, backend), target, options)
     # Nobody else knows this client, so the session closes it.
     return make_session(AsyncLettaClient(backend), target, options, owns_client=True)
-
-
-def _given(client: AsyncLettaClient, backend: BackendSpec | None) -> AsyncLettaClient:
-    if backend is not None:
-        raise InvalidInputError("Give either client or backend, not both.")
-    return client

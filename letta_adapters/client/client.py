@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from letta_adapters._utils.checks import CONVERSATION
 from letta_adapters.backends.base import (
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
     from letta_adapters.backends.connector import Connector
     from letta_adapters.tools.mcp.host import McpHost
+
+_Client = TypeVar("_Client")
 
 
 def resolve_backend(backend: BackendSpec | None) -> Rest | Local | Remote:
@@ -326,6 +328,17 @@ def get_requests(client: AsyncLettaClient) -> Requests:
 def is_busy(client: AsyncLettaClient) -> bool:
     """Return whether a turn runs or waits, an MCP server is connected, or a clean-up goes on."""
     return client._slots.busy or bool(client._mcp_hosts)
+
+
+def check_given(client: _Client, backend: BackendSpec | None) -> _Client:
+    """Return the client that was given to a function which takes a client or a backend.
+
+    Raises:
+        InvalidInputError: A backend was given as well.
+    """
+    if backend is not None:
+        raise InvalidInputError("Give either client or backend, not both.")
+    return client
 
 
 def make_session(

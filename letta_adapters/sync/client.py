@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from letta_adapters.backends.base import Target
 from letta_adapters.backends.config import BackendSpec
-from letta_adapters.client.client import AsyncLettaClient, make_session, new_target, resume_target
+from letta_adapters.client.client import (
+    AsyncLettaClient,
+    check_given,
+    make_session,
+    new_target,
+    resume_target,
+)
 from letta_adapters.client.resources import AsyncAgents, AsyncConversations, AsyncModels
 from letta_adapters.client.session import AsyncSession
 from letta_adapters.errors import InvalidInputError, LettaError
@@ -340,7 +346,7 @@ def create_agent(
         **options: See :class:`~letta_adapters.options.AgentOptions`.
     """
     if client is not None:
-        return _given(client, backend).create_agent(**options)
+        return check_given(client, backend).create_agent(**options)
     with LettaClient(backend) as own:
         return own.create_agent(**options)
 
@@ -402,11 +408,5 @@ def _session(
     options: Mapping[str, Any],
 ) -> Session:
     if client is not None:
-        return Session(_given(client, backend), target, options)
+        return Session(check_given(client, backend), target, options)
     return Session(LettaClient(backend), target, options, owns_client=True)
-
-
-def _given(client: LettaClient, backend: BackendSpec | None) -> LettaClient:
-    if backend is not None:
-        raise InvalidInputError("Give either client or backend, not both.")
-    return client
