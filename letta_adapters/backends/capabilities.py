@@ -72,6 +72,11 @@ class Capabilities:
     The first paragraph of each says what a backend that has it does, the second what others do.
     """
 
+    agent_tags_listed: bool
+    """An agent's tags are shown.
+
+    They are stored and searched for; the default agent is made with its last tag at once.
+    """
     agents_optional: bool
     """A conversation can be one between the user and a model, without an agent.
 
@@ -175,6 +180,7 @@ class Capabilities:
 
 #: The Letta API.
 REST: Final = Capabilities(
+    agent_tags_listed=True,
     agents_optional=False,
     connects_providers=False,
     durable_pending_calls=True,
@@ -197,6 +203,7 @@ REST: Final = Capabilities(
 )
 #: Letta Code with its agents, on this machine or elsewhere.
 LETTA_CODE: Final = Capabilities(
+    agent_tags_listed=True,
     agents_optional=True,
     connects_providers=True,
     durable_pending_calls=False,
@@ -220,6 +227,7 @@ LETTA_CODE: Final = Capabilities(
 #: Letta Code over agents that live on a Letta API: ``Local(api=...)``, or such an App Server.
 LETTA_CODE_ON_API: Final = replace(
     LETTA_CODE,
+    agent_tags_listed=False,
     exact_failures=False,
     failed_input_is_dropped=True,
     final_refusals=True,

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, Protocol
 
+from letta_adapters.backends.base import Backend
 from letta_adapters.errors import LettaError
 from letta_adapters.options import AgentOptions
 
@@ -27,6 +28,7 @@ MAKING_TAG: Final = "letta-adapters:default-making"
 # Seconds that makers without a common lock need to see each other's agents.
 RACE_SECONDS: Final = 0.3
 _POLL_SECONDS: Final = 0.1
+_PAGE: Final = 50
 # Seconds the maker of an older agent may need for its last step before the next one goes ahead.
 _PATIENCE_SECONDS: Final = 5.0
 
@@ -53,18 +55,77 @@ class Place(Protocol):
         """Delete an agent."""
 
 
-def options(
-    tag: str, model: str | None, *, persona: str | None = None, human: str | None = None
-) -> AgentOptions:
-    """Return the options that the default agent is made with."""
-    return AgentOptions(
-        name="default",
-        description="Used when no agent is named.",
-        model=model,
-        tags=(tag,),
-        persona=persona,
-        human=human,
-    )
+class Agents:
+    """The agents of a backend, as a :class:`Place`.
+
+    Args:
+        backend: The backend.
+        model: The model of an agent that is made; ``None`` means the backend's choice.
+        persona: The agent's block of this name, where the backend does not make one itself.
+        human: Its block about the user, likewise.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        model: str | None,
+        *,
+        persona: str | None = None,
+        human: str | None = None,
+    ) -> None:
+        self._backend = backend
+        self._model = model
+        self._persona = persona
+        self._human = human
+        # The tags of agents, as they were listed.
+        self._tags: dict[str, list[str]] = {}
+
+    @property
+    def promotes(self) -> bool:
+        """False where an agent's tags are not shown: those of its maker could not be kept."""
+        return self._backend.capabilities.agent_tags_listed
+
+    async def tagged(self, tag: str) -> Sequence[str]:
+        """Return the ids of the agents with that tag, oldest first."""
+        params = {
+            "tags": [tag],
+            "match_all_tags": True,
+            "limit": _PAGE,
+            "include": "agent.tags",
+        }
+        found = await self._backend.request("GET", "/v1/agents/", params=params)
+        agents = [a for a in found if not self.promotes or tag in (a.get("tags") or ())]
+        self._tags.update({str(a["id"]): list(a.get("tags") or ()) for a in agents})
+        # The oldest one counts, so that all who look choose the same.
+        agents.sort(key=lambda agent: (str(agent.get("created_at") or ""), str(agent["id"])))
+        return [str(agent["id"]) for agent in agents]
+
+    async def make(self, tag: str) -> str:
+        """Make an agent, its memory included, and return its id."""
+        made = AgentOptions(
+            name="default",
+            description="Used when no agent is named.",
+            model=self._model,
+            tags=(tag,),
+            persona=self._persona,
+            human=self._human,
+        )
+        return await self._backend.create_agent(made)
+
+    async def promote(self, agent_id: str, tag: str) -> None:
+        """Give it :data:`DEFAULT_AGENT_TAG` in place of that tag; raise NotFoundError if gone."""
+        path = f"/v1/agents/{agent_id}"
+        tags = self._tags.get(agent_id)
+        if tags is None:
+            found = await self._backend.request("GET", path, params={"include": "agent.tags"})
+            tags = list(found.get("tags") or ())
+        # An update replaces all tags, so the others (Letta Code has some) are sent along.
+        tags = [other for other in tags if other != tag]
+        await self._backend.request("PATCH", path, body={"tags": [*tags, DEFAULT_AGENT_TAG]})
+
+    async def remove(self, agent_id: str) -> None:
+        """Delete an agent."""
+        await self._backend.request("DELETE", f"/v1/agents/{agent_id}")
 
 
 async def find(place: Place, lock: Lock, *, shared: bool) -> str:

@@ -23,7 +23,6 @@ from letta_adapters.backends.app_server import (
     recovery,
 )
 from letta_adapters.backends.app_server import options as told
-from letta_adapters.backends.app_server.agents import ServerPlace
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.app_server.inherited import Inherited, MachineFiles
@@ -219,7 +218,8 @@ class AppServerBackend:
     @counted
     async def default_agent(self, model: str | None) -> str:
         """Return the agent used when none is named: found by its tag, made once."""
-        place = ServerPlace(await self.connection(), self.create_agent, model)
+        await self.connection()  # it tells where the agents live
+        place = default_agent.Agents(self, model)
         ours = self._setup.own_directory
         if self.name == "local" and ours is not None:
             lock = partial(locked, ours / "default-agent.lock", _FIRST_USE_SECONDS)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -130,8 +130,13 @@ class RestBackend:
 
     async def default_agent(self, model: str | None) -> str:
         """Return the agent used when none is named: found by its tag, made once."""
-        place = _Place(self._http, self.create_agent, model)
-        return await default_agent.find(place, lambda: self._first_use, shared=False)
+        agents = default_agent.Agents(
+            self,
+            model,
+            persona="I am a helpful assistant with a memory that lasts.",
+            human="Nothing is known about the user yet.",
+        )
+        return await default_agent.find(agents, lambda: self._first_use, shared=False)
 
     # -- conversations ----------------------------------------------------------------------
 
@@ -285,47 +290,6 @@ class RestBackend:
     async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
-
-
-class _Place:
-    """The home of default agents: :class:`~letta_adapters.backends.default_agent.Place`."""
-
-    promotes = True
-
-    def __init__(
-        self, http: Http, create: Callable[[AgentOptions], Awaitable[str]], model: str | None
-    ) -> None:
-        self._http = http
-        self._create = create
-        self._model = model
-
-    async def tagged(self, tag: str) -> Sequence[str]:
-        """Return the ids of the agents with that tag, oldest first."""
-        params = {"tags": tag, "match_all_tags": True, "limit": 50, "include": "agent.tags"}
-        agents = await self._http.read("/v1/agents/", params)
-        # The oldest one counts, so that all who look choose the same.
-        agents.sort(key=lambda agent: (agent.get("created_at") or "", agent["id"]))
-        return [str(agent["id"]) for agent in agents]
-
-    async def make(self, tag: str) -> str:
-        """Make an agent, with its blocks of memory."""
-        return await self._create(
-            default_agent.options(
-                tag,
-                self._model,
-                persona="I am a helpful assistant with a memory that lasts.",
-                human="Nothing is known about the user yet.",
-            )
-        )
-
-    async def promote(self, agent_id: str, tag: str) -> None:
-        """Make it the default agent; raise NotFoundError if it is gone."""
-        body = {"tags": [default_agent.DEFAULT_AGENT_TAG]}
-        await self._http.send("PATCH", f"/v1/agents/{agent_id}", body=body)
-
-    async def remove(self, agent_id: str) -> None:
-        """Delete an agent."""
-        await self._http.send("DELETE", f"/v1/agents/{agent_id}")
 
 
 def _id_of(found: Any, what: str) -> str:
