@@ -173,6 +173,7 @@ class _Scan:
                 if name.lower() not in allowed:
                     self.report(line, "header", name)
         host = urlsplit(item["request"]["uri"]).hostname or ""
+        # Names below `.test` are reserved: nobody can have such a host.
         if not host.endswith(".test"):
             self.report(line, "host", host)
         for body in (item["request"].get("body"), item["response"]["body"].get("string")):
@@ -194,6 +195,7 @@ class _Scan:
         readings = [body.decode("latin-1")]
         if body.count(0) * 5 > len(body):
             readings += [body.replace(b"\0", b"").decode("latin-1")]
+        # In zlib's numbers: gzip, zlib, and deflate without a header.
         for window in (31, 15, -15):
             with contextlib.suppress(zlib.error):
                 inflated = zlib.decompressobj(window).decompress(body, 10_000_000)
@@ -275,6 +277,7 @@ def scan_text(
         for name, value in variables.items()
         if _ENVIRONMENT.fullmatch(name) and not re.fullmatch(_ORDINARY, value)
     }
+    # A shorter value would be found in ordinary words.
     known = {value for value in {*values, *secrets} if len(value) >= 6}
     hunted = [value for value in known if not _MASKED.fullmatch(value)]
     scan = _Scan(source, hunted, allow, patterns or {})

@@ -136,6 +136,8 @@ class LettaCassette:
             given = os.environ.get(spec.base_url_env, "")
             self.base_url = given if alone else _read_variable(spec.base_url_env)
             self.api_key = os.environ.get("LETTA_API_KEY") or None
+        # With its path: of an address that is not known as the server's only the origin is
+        # replaced.
         self.rules = SanitizeRules(base_url=self.base_url or None)
         self._refused: list[CassetteMissError] = []
 
@@ -244,6 +246,7 @@ class LettaCassette:
         raise NotImplementedError
 
     def _client_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        # The test's own options win: it may wrap the transport, or talk to another path.
         return {"base_url": self.base_url, "transport": self.make_transport(), **options}
 
     def _save(self, cassette: Cassette) -> None:

@@ -241,6 +241,8 @@ def _pair_texts(ours: Sequence[str], theirs: Sequence[str]) -> dict[str, str]:
 
 def _by_type(texts: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
+    # Frames of one type have one shape. The order among types is chance: statuses come when they
+    # come.
     for text in texts:
         frame = _read(text)
         found.setdefault(str(frame.get("type")), []).append(frame)
@@ -259,6 +261,8 @@ def _pair(one: Any, two: Any, found: dict[str, str]) -> None:
 
 
 def _read_deltas(texts: Sequence[str]) -> list[Any]:
+    # What was said is compared, and not whole frames: ids and times differ in any two
+    # conversations.
     deltas = (_read(text).get("delta") for text in texts)
     fields = ("message_type", "content", "reasoning", "tool_return", "stop_reason")
     return [tuple(map(str, map(d.get, fields))) for d in deltas if isinstance(d, dict)]

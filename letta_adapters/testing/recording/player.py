@@ -277,6 +277,7 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
 
     def holds(self, request: httpx.Request) -> bool:
         """Return whether there is an answer left to ``request`` (whose body is read)."""
+        # Other threads may be played to meanwhile, and what they take is gone.
         with self._lock:
             return self._matcher.knows(self._key(to_recorded(request)))
 
@@ -348,6 +349,7 @@ class _ResponsePlayer:
         self.request = request
 
     def check_begun(self) -> None:
+        # Status 0 is how a recording says that no answer had begun.
         if self.response.status == 0:
             raise self.error()
 
@@ -450,6 +452,7 @@ class _PlayedStream(httpx.AsyncByteStream, httpx.SyncByteStream):
 
     def __iter__(self) -> Iterator[bytes]:
         player = self._player
+        # Most bodies are plain, and long ones have thousands of events: these need no look at each.
         if player.is_plain:
             yield from player.chunks()
             return
@@ -499,6 +502,7 @@ _checkpoint = anyio.lowlevel.checkpoint
 
 
 async def _wait_for_ever(closed: anyio.Event, request: httpx.Request) -> None:
+    # Without a read timeout it does wait for ever, as that client would have.
     timeout = request.extensions.get("timeout", {}).get("read")
     with anyio.move_on_after(timeout):
         await closed.wait()
@@ -511,6 +515,7 @@ def _answer_fault(fault: Fault, request: httpx.Request) -> httpx.Response:
         return httpx.Response(fault, json={"detail": f"scripted fault {fault}"}, request=request)
     if isinstance(fault, httpx.Response):
         return fault
+    # A class is raised as a new error each time; an object would gather the tracebacks of all.
     if isinstance(fault, type):
         raise fault("scripted fault")
     if isinstance(fault, Exception):

@@ -267,6 +267,7 @@ class RecordingTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
         An exchange that is still going on is stored as closed by the client at this point.
         """
         with self._lock:
+            # A copy: exchanges that begin meanwhile are in the next recording.
             takes = list(self._takes)
         return Cassette([take.interaction(self._timing) for take in takes])
 

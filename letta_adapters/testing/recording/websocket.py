@@ -340,8 +340,11 @@ class _PlayedConnection:
 
     def __init__(self, player: WebSocketPlayer, scene: deque[Interaction]) -> None:
         self._player, self._scene = player, scene
+        # Recorded texts that are new in every run, with those sent now in their place: the server's
+        # frames repeat them.
         self._fresh: dict[str, str] = {}
         self._coming: deque[tuple[float, str]] = deque()
+        # An event, and no queue: closing must wake the reader, too, without a frame to hand on.
         self._news = asyncio.Event()
         self._closed = self._broken = False
         self._differ = make_frame_comparison(player.clean)

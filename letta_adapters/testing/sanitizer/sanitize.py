@@ -157,6 +157,8 @@ def _learn_known(rules: SanitizeRules, secrets: Iterable[str]) -> Secrets:
 def _round(
     cassette: Cassette, rules: SanitizeRules, secrets: Secrets, times: frozenset[str]
 ) -> Cassette:
+    # Secrets are learnt first, from everything: one may be used long before the place that shows
+    # what it is.
     for interaction in cassette:
         _learn_request(secrets, interaction.request)
         secrets.learn_headers(interaction.response.headers)
