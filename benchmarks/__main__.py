@@ -9,7 +9,16 @@ import argparse
 import sys
 from importlib import import_module
 
-NAMES = ("imports", "streaming", "memory", "calls", "frameworks", "sessions", "replaying")
+NAMES = (
+    "imports",
+    "streaming",
+    "concurrency",
+    "memory",
+    "calls",
+    "frameworks",
+    "sessions",
+    "replaying",
+)
 
 
 def main() -> int:

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psutil
@@ -48,9 +49,9 @@ def run(*, quick: bool = False) -> bool:
     """Measure and print; return ``False`` if a session failed or lost anything."""
     sessions, starts = (20, 2) if quick else (SESSIONS, STARTS)
     print(f"\nSessions: {versions('letta', 'websockets')}, {os.cpu_count()} cores")
-    with _model() as url:
+    with model() as url:
         _show_starts(url, starts)
-        found = asyncio.run(_together(url, sessions))
+        found = asyncio.run(together(url, sessions))
         pss = _processes(url) / PROCESSES * sessions
     whole = found["failed"] == 0 and found["lost"] == 0
     share = found["pss"] / pss
@@ -124,7 +125,14 @@ async def _bare_start(url: str) -> float:
 # -- many sessions ------------------------------------------------------------------------------
 
 
-async def _together(url: str, sessions: int) -> dict[str, float]:
+async def together(url: str, sessions: int) -> dict[str, float]:
+    """Run a turn in each of many sessions at once.
+
+    Returns:
+        ``seconds`` of all turns and of ``cpu``, ``first`` (median seconds to the first token), the
+        numbers of ``events``, of ``failed`` turns and of those that ``lost`` a token, and ``pss``,
+        the memory of runtime and client in MB.
+    """
     with _home() as home:
         spec = Local(data_dir=home, openai_compatible={"base_url": url})
         async with AsyncLettaClient(spec) as client:
@@ -143,25 +151,31 @@ async def _together(url: str, sessions: int) -> dict[str, float]:
     return {
         "seconds": seconds,
         "cpu": cpu,
-        "events": float(sum(events for events, _, _ in turns)),
-        "failed": float(sum(not good for _, good, _ in turns)),
-        "lost": float(sum(not whole for _, _, whole in turns)),
+        "first": median(first for *_, first in turns),
+        "events": float(sum(events for events, *_ in turns)),
+        "failed": float(sum(not good for _, good, *_ in turns)),
+        "lost": float(sum(not whole for *_, whole, _ in turns)),
         "pss": pss,
     }
 
 
-async def _turn(session: Any, number: int) -> tuple[int, bool, bool]:
-    """Run a turn; return its number of events, and whether it succeeded with every token."""
+async def _turn(session: Any, number: int) -> tuple[int, bool, bool, float]:
+    """Run a turn; return its number of events, whether it succeeded and lost nothing, and when.
+
+    The last is the seconds to the first token.
+    """
     events, text, good = 0, "", False
+    started, first = time.monotonic(), 0.0
     await session.send(f"number {number}")
     async for message in session.stream():
         events += 1
         if isinstance(message, StreamEvent):
             delta = extract_stream_text_delta(message)
+            first = first or time.monotonic() - started
             text += delta.text if delta is not None else ""
         elif isinstance(message, ResultMessage):
             good = message.success
-    return events, good, text == f"number {number}: {_ANSWER}"
+    return events, good, text == f"number {number}: {_ANSWER}", first
 
 
 # -- one process for each session ---------------------------------------------------------------
@@ -230,7 +244,7 @@ def _home() -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _model() -> Iterator[str]:
+def model() -> Iterator[str]:
     """Yield the address of a model in a process of its own, so its CPU and memory do not count."""
     command = [sys.executable, "-m", "benchmarks.sessions"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True) as one:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 AGENT_ID = "agent-5d3b7c1e-90a4-4c52-8a41-4a9d2c7be010"
@@ -84,7 +84,18 @@ def _events(events: int) -> Iterator[dict[str, Any]]:
 @functools.lru_cache(maxsize=4)
 def chunks(events: int) -> tuple[bytes, ...]:
     """Yield the response body: one HTTP chunk per event, then the last, empty one."""
-    datas = [json.dumps(event, separators=(",", ":")) for event in _events(events)]
+    return _chunked(_events(events))
+
+
+@functools.lru_cache(maxsize=4)
+def whole(events: int) -> tuple[bytes, ...]:
+    """Return the body of the same answer where no tokens were asked for: one message has it all."""
+    ping, first, *_, stop, usage = _events(events)
+    return _chunked((ping, {**first, "content": answer(events)}, stop, usage))
+
+
+def _chunked(events: Iterable[dict[str, Any]]) -> tuple[bytes, ...]:
+    datas = [json.dumps(event, separators=(",", ":")) for event in events]
     lines = [f"data: {data}\n\n".encode() for data in (*datas, "[DONE]")]
     return (*(b"%x\r\n%b\r\n" % (len(line), line) for line in lines), b"0\r\n\r\n")
 
@@ -109,3 +120,20 @@ def openai_chunks(events: int) -> tuple[bytes, ...]:
     datas = [*(json.dumps(item) for item in made), "[DONE]"]
     bodies = [f"data: {data}\n\n".encode() for data in datas]
     return (*(b"%x\r\n%s\r\n" % (len(body), body) for body in bodies), b"0\r\n\r\n")
+
+
+def openai_whole(events: int) -> dict[str, Any]:
+    """Return the same answer as OpenAI's chat completions give it to one who wants no stream."""
+    message = {"role": "assistant", "content": answer(events)}
+    return {
+        "id": "chatcmpl-benchmark",
+        "object": "chat.completion",
+        "created": 1_700_000_000,
+        "model": "gpt-4.1",
+        "choices": [{"index": 0, "finish_reason": "stop", "logprobs": None, "message": message}],
+        "usage": {
+            "prompt_tokens": 100,
+            "completion_tokens": events,
+            "total_tokens": 100 + events,
+        },
+    }
