@@ -6,7 +6,7 @@ Internal: not part of the public API.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from letta_adapters._utils.checks import checked_id
@@ -81,7 +81,9 @@ class Marker:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the marker as JSON can hold it."""
-        made = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        # Not by `asdict`, which copies deeply: that was a thirtieth of the CPU of a short call.
+        given = {name: getattr(self, name) for name in _FIELDS}
+        made = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
         return {"v": VERSION, **made, "pending": [list(call) for call in self.pending]}
 
     @classmethod
@@ -102,9 +104,8 @@ class Marker:
         """
         if not isinstance(value, Mapping) or value.get("v") != VERSION:
             return None
-        known = {field.name for field in fields(cls)}
         given: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k in known
+            k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k in _FIELDS
         }
         try:
             # JSON has no tuples, so each pair comes back as a list.
@@ -120,3 +121,6 @@ class Marker:
         listed = all(isinstance(item, tuple) for item in lists)
         placed = all(isinstance(name, str) for name in (made.node, made.agent, made.within))
         return made if sound and listed and placed else None
+
+
+_FIELDS: Final = tuple(field.name for field in fields(Marker))
