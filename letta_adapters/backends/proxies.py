@@ -52,6 +52,14 @@ def proxy_of(url: str) -> str:
     return ""
 
 
+def any_proxy() -> bool:
+    """Return whether httpx has proxies to choose from, or addresses to keep from them."""
+    try:
+        return not {"http", "https", "all", "no"}.isdisjoint(urllib.request.getproxies())
+    except (OSError, ValueError):
+        return True
+
+
 def proxy_variables() -> str:
     """Return the proxy variables that are set, as in ``"ALL_PROXY and NO_PROXY"``."""
     schemes = ("http_proxy", "https_proxy", "socks_proxy", "all_proxy", "no_proxy")
