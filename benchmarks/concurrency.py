@@ -38,7 +38,7 @@ ROUNDS = 9
 SIZES = (10, 100, 1000)
 # A round of a thousand turns takes a pool of a hundred connections half a minute.
 GROWTH_ROUNDS = 7
-GROWTH_ROUNDS_OF_OTHERS = 3
+GROWTH_ROUNDS_OF_OTHERS = 1
 LETTA_CLIENT, OPENAI, OPENAI_THREADS = "letta-client", "ChatOpenAI.abatch", "ChatOpenAI, threads"
 OURS, CHAT_LETTA, OUR_THREADS = "letta-adapters", "ChatLetta.abatch", "LettaClient, threads"
 # Each against another: CPU, and wall where it is bounded too.
