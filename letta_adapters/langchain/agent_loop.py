@@ -11,7 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -37,10 +46,13 @@ from letta_adapters.errors import TurnFailedError
 from letta_adapters.langchain._compat import in_graph, passes_through, wants_events
 from letta_adapters.langchain.chunks import NOTES, QUESTIONS
 from letta_adapters.langchain.tools import (
-    ServerTools,
-    ToolCallbacks,
+    Effect,
+    Effects,
+    ServerToolRuns,
+    adrive,
     announce,
     build_refusals,
+    drive,
     to_decision_message,
     to_error_message,
     to_result_message,
@@ -138,20 +150,58 @@ class AgentLoop:
         return patch_config(self.config, callbacks=run_manager.get_child())
 
 
+def format_output(new: Sequence[BaseMessage], kind: str) -> Any:
+    """Return the run's result.
+
+    Args:
+        new: The messages that the run added.
+        kind: ``"messages"``, ``"message"`` or ``"text"``.
+    """
+    if kind == "messages":
+        return {"messages": list(new)}
+    return new[-1] if kind == "message" else str(new[-1].text)
+
+
+class OutputFormatter:
+    """Choose what a run yields while it is streamed.
+
+    Args:
+        kind: ``"messages"``, ``"message"`` or ``"text"``.
+    """
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+
+    def format(self, item: BaseMessage) -> Iterable[Any]:
+        """Return what the user gets for a chunk or a whole message."""
+        if isinstance(item, AIMessageChunk):
+            return [str(item.text)] if self._kind == "text" and item.text else ()
+        return [AddableDict(messages=[item])] if self._kind == "messages" else ()
+
+    def finish(self, new: Sequence[BaseMessage]) -> Iterator[Any]:
+        """Yield what the user gets at the run's end."""
+        if self._kind == "message":
+            yield new[-1]
+
+
 class LoopRunner:
     """Do what a loop decides. Iterating gives what is streamed meanwhile: chunks, then messages.
 
     Args:
         loop: The loop.
         run_manager: LangChain's manager of the run, whose children the steps are.
+
+    Attributes:
+        formatter: Makes the run's output of what is given.
     """
+
+    formatter: type[OutputFormatter] = OutputFormatter
 
     def __init__(self, loop: AgentLoop, run_manager: Any) -> None:
         self._loop = loop
         self._settings = loop.settings
         self._config = loop.child(run_manager)
-        self._shown = ServerTools()
-        self._fired = ToolCallbacks()
+        self._shown = ServerToolRuns()
         self._tools = {tool.name: tool for tool in self._settings.tools}
 
     # -- in both colours --------------------------------------------------------------------
@@ -214,12 +264,14 @@ class LoopRunner:
             # LangChain gives such a handler the protocol's events from `invoke`, and only chunks
             # from `stream`.
             whole: AIMessage = model.invoke(messages, self._config, **self._build_kwargs())
-            self._show(whole)
+            drive(self._show(whole.content, whole.response_metadata))
             yield AIMessageChunk(content=whole.content)
             return whole
         chunks: list[AIMessageChunk] = []
         for chunk in model.stream(messages, self._config, **self._build_kwargs()):
-            self._show(chunk)
+            # Most chunks are plain text, of which there is nothing to tell.
+            if _tells(chunk):
+                drive(self._show(chunk.content, chunk.response_metadata))
             chunks.append(chunk)
             yield chunk
         return _merge_chunks(chunks)
@@ -229,7 +281,7 @@ class LoopRunner:
         model = self._settings.model
         if wants_events(self._config):
             whole = await model.ainvoke(messages, self._config, **self._build_kwargs())
-            await self._ashow(whole)
+            await adrive(self._show(whole.content, whole.response_metadata))
             yield AIMessageChunk(content=whole.content)
             yield whole
             return
@@ -237,81 +289,58 @@ class LoopRunner:
         stream = model.astream(messages, self._config, **self._build_kwargs())
         async with aclosing(stream):  # left early, the agent is stopped at once
             async for chunk in stream:
-                await self._ashow(chunk)
+                if _tells(chunk):
+                    await adrive(self._show(chunk.content, chunk.response_metadata))
                 chunks.append(chunk)
                 yield chunk
         yield _merge_chunks(chunks)
-
-    def _show(self, message: BaseMessage) -> None:
-        """Tell the callbacks of tools that ran on the server and of notes about the run."""
-        if not isinstance(message.content, str):
-            self._show_blocks(message.content)
-        self._show_notes(message.response_metadata)
-
-    async def _ashow(self, message: BaseMessage) -> None:
-        if not isinstance(message.content, str):
-            await self._ashow_blocks(message.content)
-        await self._ashow_notes(message.response_metadata)
-
-    def _show_notes(self, metadata: dict[str, Any]) -> None:
-        for note in metadata.get(NOTES) or ():
-            dispatch_custom_event(note["type"], note, config=self._config)
-
-    async def _ashow_notes(self, metadata: dict[str, Any]) -> None:
-        for note in metadata.get(NOTES) or ():
-            await adispatch_custom_event(note["type"], note, config=self._config)
 
     @property
     def _callbacks(self) -> Any:
         return self._config["callbacks"]  # the child manager of this run, see AgentLoop.child
 
-    def _show_blocks(self, blocks: list[Any]) -> None:
-        """Start or end child runs for the agent's own tools; tell the rest as custom events."""
-        for event in self._shown.see(blocks):
-            self._fired.fire(self._callbacks, event)
-        for name, data in _list_custom_events(blocks):
-            dispatch_custom_event(name, data, config=self._config)
+    def _show(self, content: str | Iterable[Any], metadata: Mapping[str, Any]) -> Effects[None]:
+        """Tell callbacks of the agent's own tools, which become child runs, and of the rest.
 
-    async def _ashow_blocks(self, blocks: list[Any]) -> None:
-        for event in self._shown.see(blocks):
-            await self._fired.afire(self._callbacks, event)
-        for name, data in _list_custom_events(blocks):
-            await adispatch_custom_event(name, data, config=self._config)
+        Args:
+            content: The content of a message or chunk.
+            metadata: Its metadata, which holds notes about the run.
+        """
+        blocks = () if isinstance(content, str) else tuple(content)
+        yield from self._shown.show(self._callbacks, blocks)
+        notes = ((note["type"], note) for note in metadata.get(NOTES) or ())
+        for name, data in (*_list_custom_events(blocks), *notes):
+            yield Effect(
+                functools.partial(dispatch_custom_event, name, data, config=self._config),
+                functools.partial(adispatch_custom_event, name, data, config=self._config),
+            )
 
     # -- tools ------------------------------------------------------------------------------
 
     def _answer(self, calls: list[ToolCall]) -> list[ToolMessage]:
         """Return the results of these calls, in their order."""
         # All decisions first, one after the other: a person is asked before any tool has run.
-        decisions = [self._decide(call) for call in calls]
+        decisions = [drive(self._decide(call)) for call in calls]
         pairs = list(zip(calls, decisions, strict=True))
         # The tools then run side by side, in the executor's threads.
         with get_executor_for_config(self._config) as executor:
-            return list(executor.map(lambda pair: self._act(*pair), pairs))
+            return list(executor.map(lambda pair: drive(self._act(*pair)), pairs))
 
     async def _aanswer(self, calls: list[ToolCall]) -> list[ToolMessage]:
         """Return the results of these calls, in their order; the tools run side by side."""
-        decisions = [await self._adecide(call) for call in calls]
-        acts = (self._aact(call, d) for call, d in zip(calls, decisions, strict=True))
+        decisions = [await adrive(self._decide(call)) for call in calls]
+        acts = (adrive(self._act(call, d)) for call, d in zip(calls, decisions, strict=True))
         return list(await asyncio.gather(*acts))
 
-    def _decide(self, call: ToolCall) -> Allow | Deny:
+    def _decide(self, call: ToolCall) -> Effects[Allow | Deny]:
         """Return whether a call may run."""
         ask = self._settings.can_use_tool
         if ask is None:
             return self._decide_unasked(call)
-        if is_async_callable(ask):
-            with ThreadPoolExecutor(1) as thread:  # this thread may have a running loop
-                return thread.submit(asyncio.run, self._adecide(call)).result()
-        return normalise_decision(ask(*self._question(call)))
-
-    async def _adecide(self, call: ToolCall) -> Allow | Deny:
-        """Return whether a call may run, in asynchronous code."""
-        ask = self._settings.can_use_tool
-        if ask is None:
-            return self._decide_unasked(call)
-        question = functools.partial(ask, *self._question(call))
-        return normalise_decision(await invoke_callable(question, {}, in_thread_loop=False))
+        asked = functools.partial(ask, *self._question(call))
+        answer = functools.partial(invoke_callable, asked, {}, in_thread_loop=False)
+        here = functools.partial(_run_in_thread, answer) if is_async_callable(ask) else asked
+        return normalise_decision((yield Effect(here, answer)))
 
     def _question(self, call: ToolCall) -> tuple[str, dict[str, Any], PermissionContext]:
         """Return the arguments for the permission callback."""
@@ -346,33 +375,34 @@ class LoopRunner:
         }
         return normalise_decision(_read_words(interrupt(question)))
 
-    def _act(self, call: ToolCall, decision: Allow | Deny) -> ToolMessage:
+    def _act(self, call: ToolCall, decision: Allow | Deny) -> Effects[ToolMessage]:
         """Run a tool of yours, or pass the decision on for one of the agent's own."""
         tool = self._tools.get(call["name"])
         if tool is None or isinstance(decision, Deny):
             return to_decision_message(call, decision)
+        edited = _apply_edit(call, decision)
         try:
-            return to_result_message(
-                call, _invoke_tool(tool, _apply_edit(call, decision), self._config)
+            output = yield Effect(
+                functools.partial(_invoke_tool, tool, edited, self._config),
+                functools.partial(tool.ainvoke, edited, self._config),
             )
+            return to_result_message(call, output)
         except Exception as error:
+            # An interrupt or a command of LangGraph is no failure of the tool.
             if passes_through(error):
                 raise
             return to_error_message(call, error)
 
-    async def _aact(self, call: ToolCall, decision: Allow | Deny) -> ToolMessage:
-        """Run a tool of yours in asynchronous code, or pass the decision on."""
-        tool = self._tools.get(call["name"])
-        if tool is None or isinstance(decision, Deny):
-            return to_decision_message(call, decision)
-        try:
-            return to_result_message(
-                call, await tool.ainvoke(_apply_edit(call, decision), self._config)
-            )
-        except Exception as error:
-            if passes_through(error):
-                raise
-            return to_error_message(call, error)
+
+def _tells(chunk: BaseMessage) -> bool:
+    """Return whether there is anything in a chunk but text."""
+    return not isinstance(chunk.content, str) or NOTES in chunk.response_metadata
+
+
+def _run_in_thread(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    """Run a coroutine on an event loop of its own: this thread's may be running."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(work())).result()
 
 
 def _invoke_tool(tool: BaseTool, call: dict[str, Any], config: RunnableConfig) -> Any:
@@ -421,35 +451,3 @@ def _list_custom_events(content: Iterable[Any]) -> Iterator[tuple[str, Any]]:
             value = block["value"]
             kind = str(value.get("type") or value.get("message_type") or "event")
             yield (kind if kind.startswith("letta_") else f"letta_{kind}"), value
-
-
-class OutputFormatter:
-    """Choose what a run yields while it is streamed."""
-
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
-
-    def format(self, item: BaseMessage) -> Iterator[Any]:
-        """Yield what the user gets for a chunk or a whole message."""
-        if isinstance(item, AIMessageChunk):
-            if self._kind == "text" and item.text:
-                yield str(item.text)
-        elif self._kind == "messages":
-            yield AddableDict(messages=[item])
-
-    def finish(self, new: Sequence[BaseMessage]) -> Iterator[Any]:
-        """Yield what the user gets at the run's end."""
-        if self._kind == "message":
-            yield new[-1]
-
-
-def format_output(new: Sequence[BaseMessage], kind: str) -> Any:
-    """Return the run's result.
-
-    Args:
-        new: The messages that the run added.
-        kind: ``"messages"``, ``"message"`` or ``"text"``.
-    """
-    if kind == "messages":
-        return {"messages": list(new)}
-    return new[-1] if kind == "message" else str(new[-1].text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Literal
 
 from langchain_core.callbacks import (
@@ -20,11 +21,10 @@ from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain._compat import find_task, in_graph
 from letta_adapters.langchain.agent_loop import (
     AgentLoop,
+    LoopRunner,
     LoopSettings,
-    OutputFormatter,
     format_output,
 )
-from letta_adapters.langchain.agent_loop import LoopRunner as LoopRunner
 from letta_adapters.langchain.chat_model import ChatLetta
 from letta_adapters.langchain.errors import langchain_errors
 from letta_adapters.langchain.tools import as_base_tools
@@ -32,7 +32,6 @@ from letta_adapters.langchain.turn_stream import (
     AsyncTurnStream,
     EventLoopRunner,
     TurnStream,
-    list_events,
 )
 
 OutputKind = Literal["messages", "message", "text"]
@@ -140,7 +139,7 @@ class LettaRunnable(Runnable[Any, Any]):
     ) -> Iterator[Any]:
         """Yield messages as they are complete; with ``output="text"``, text as it comes."""
         yield from self._transform_stream_with_config(
-            iter([input]), self._stream_all, ensure_config(config), **kwargs
+            iter([input]), partial(self._stream_run, LoopRunner), ensure_config(config), **kwargs
         )
 
     async def astream(
@@ -153,7 +152,7 @@ class LettaRunnable(Runnable[Any, Any]):
 
         # LangChain's helper takes a stream of inputs; here there is one.
         async for item in self._atransform_stream_with_config(
-            once(), self._astream_all, ensure_config(config), **kwargs
+            once(), partial(self._astream_run, LoopRunner), ensure_config(config), **kwargs
         ):
             yield item
 
@@ -195,24 +194,34 @@ class LettaRunnable(Runnable[Any, Any]):
                 pass
             return format_output(loop.new, self.output)
 
-    def _stream_all(
+    def _stream_run(
         self,
+        runner: type[LoopRunner],
         inputs: Iterator[Any],
         run_manager: CallbackManagerForChainRun,
         config: RunnableConfig,
         **kwargs: Any,
     ) -> Iterator[Any]:
-        """Yield the output of a turn while it runs, as one of LangChain's streaming runs."""
+        """Yield what a turn gives while it runs, as one of LangChain's streaming runs.
+
+        Args:
+            runner: Decides what is given: chunks and messages, or events.
+            inputs: The input, which LangChain passes on as a stream.
+            run_manager: LangChain's manager of the run.
+            config: The run's configuration.
+            kwargs: Settings for this run's calls of the model.
+        """
         with langchain_errors():
             for input in inputs:
                 loop = self._loop(input, config, kwargs)
-                out = OutputFormatter(self.output)
-                for item in LoopRunner(loop, run_manager).run():
+                out = runner.formatter(self.output)
+                for item in runner(loop, run_manager).run():
                     yield from out.format(item)
                 yield from out.finish(loop.new)
 
-    async def _astream_all(
+    async def _astream_run(
         self,
+        runner: type[LoopRunner],
         inputs: AsyncIterator[Any],
         run_manager: AsyncCallbackManagerForChainRun,
         config: RunnableConfig,
@@ -222,8 +231,9 @@ class LettaRunnable(Runnable[Any, Any]):
         with langchain_errors():
             async for input in inputs:
                 loop = self._loop(input, config, kwargs)
-                out = OutputFormatter(self.output)
-                async with aclosing(LoopRunner(loop, run_manager).arun()) as run:
+                out = runner.formatter(self.output)
+                # Left early, the block stops the agent at once.
+                async with aclosing(runner(loop, run_manager).arun()) as run:
                     async for item in run:
                         for made in out.format(item):
                             yield made
@@ -257,7 +267,10 @@ class LettaRunnable(Runnable[Any, Any]):
         if version != "v3":
             raise NotImplementedError('stream_events has only version="v3"; see astream_events.')
         items = self._transform_stream_with_config(
-            iter([input]), self._all_events, ensure_config(config), **kwargs
+            iter([input]),
+            partial(self._stream_run, EventLoopRunner),
+            ensure_config(config),
+            **kwargs,
         )
         return TurnStream(items)
 
@@ -295,7 +308,7 @@ class LettaRunnable(Runnable[Any, Any]):
 
         async def items() -> AsyncGenerator[Any, None]:
             run: Any = self._atransform_stream_with_config(
-                once(), self._aall_events, ensure_config(config), **kwargs
+                once(), partial(self._astream_run, EventLoopRunner), ensure_config(config), **kwargs
             )
             # Closed when the consumer leaves early, which stops the agent at once.
             async with aclosing(run):
@@ -303,38 +316,6 @@ class LettaRunnable(Runnable[Any, Any]):
                     yield item
 
         return AsyncTurnStream(items())
-
-    def _all_events(
-        self,
-        inputs: Iterator[Any],
-        run_manager: CallbackManagerForChainRun,
-        config: RunnableConfig,
-        **kwargs: Any,
-    ) -> Iterator[Any]:
-        """Yield the protocol's events of a turn, and at last the run's result."""
-        with langchain_errors():
-            for input in inputs:
-                loop = self._loop(input, config, kwargs)
-                for item in EventLoopRunner(loop, run_manager).run():
-                    yield from list_events(item)
-                yield format_output(loop.new, self.output)
-
-    async def _aall_events(
-        self,
-        inputs: AsyncIterator[Any],
-        run_manager: AsyncCallbackManagerForChainRun,
-        config: RunnableConfig,
-        **kwargs: Any,
-    ) -> AsyncIterator[Any]:
-        """Yield the same asynchronously."""
-        with langchain_errors():
-            async for input in inputs:
-                loop = self._loop(input, config, kwargs)
-                async with aclosing(EventLoopRunner(loop, run_manager).arun()) as run:
-                    async for item in run:
-                        for event in list_events(item):
-                            yield event
-                yield format_output(loop.new, self.output)
 
     # -- as a tool of another agent ---------------------------------------------------------
 

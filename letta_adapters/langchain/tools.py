@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Sequence
-from typing import Any
-from uuid import UUID, uuid4
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
+from uuid import uuid4
 
-from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
 from langchain_core.messages import AIMessage, InvalidToolCall, ToolCall, ToolMessage
 from langchain_core.tools import BaseTool
 from langchain_core.tools import tool as make_tool
@@ -24,6 +25,8 @@ from letta_adapters.langchain.errors import langchain_errors
 from letta_adapters.langchain.messages import DECISION_KEY, raw_arguments
 from letta_adapters.messages import broken_arguments
 from letta_adapters.permissions import Allow, Deny, denials, encode_decision, normalise_decision
+
+T = TypeVar("T")
 
 
 def as_base_tools(tools: Any) -> list[BaseTool]:
@@ -134,74 +137,89 @@ def announce(manager: Any, messages: Sequence[ToolMessage]) -> None:
         handler.on_chain_end({"messages": list(messages)}, run_id=run_id)
 
 
-class ServerTools:
-    """Turn what is seen of the tools that the agent runs itself into callbacks to make.
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """Name one thing to do, in both colours; a manager of callbacks has the same for both.
 
-    Each callback is a kind (``"start"``, ``"end"`` or ``"error"``), the id of the child run, and
-    the arguments. Nothing is run here.
+    Attributes:
+        run: Does it.
+        arun: Returns an awaitable that does it; ``None``: ``run`` does.
     """
 
-    def __init__(self) -> None:
-        self._open: dict[str, UUID] = {}
-
-    def see(self, content: Any) -> list[tuple[str, UUID, dict[str, Any]]]:
-        """Return the callbacks to make for the content of a chunk."""
-        if isinstance(content, str):
-            return []
-        return [
-            event
-            for block in content
-            if isinstance(block, dict)
-            for event in self._read_block(block)
-        ]
-
-    def _read_block(self, block: dict[str, Any]) -> list[tuple[str, UUID, dict[str, Any]]]:
-        if block.get("type") == "server_tool_call":
-            run_id = self._open[str(block.get("id"))] = uuid4()
-            return [("start", run_id, {"name": block.get("name"), "args": block.get("args") or {}})]
-        if block.get("type") == "server_tool_result":
-            # A result without a call gets an id that no run has, so it is passed over.
-            run_id = self._open.pop(str(block.get("tool_call_id")), uuid4())
-            kind = "error" if block.get("status") == "error" else "end"
-            return [(kind, run_id, {"output": block.get("output")})]
-        return []
+    run: Callable[[], Any]
+    arun: Callable[[], Any] | None = None
 
 
-class ToolCallbacks:
-    """Fire the callbacks of :class:`ServerTools` on a run's children."""
+# Work that is written once for sync and async: it yields what is to be done, and is sent what came
+# of it.
+Effects: TypeAlias = Generator[Effect, Any, T]
 
-    def __init__(self) -> None:
-        self._runs: dict[UUID, Any] = {}
 
-    def fire(self, manager: CallbackManager, event: tuple[str, UUID, dict[str, Any]]) -> None:
-        """Fire one callback on a synchronous manager."""
-        kind, run_id, data = event
-        if kind == "start":
-            self._runs[run_id] = manager.on_tool_start(
-                {"name": data["name"]}, json.dumps(data["args"]), run_id=run_id, inputs=data["args"]
-            )
-        elif run_id in self._runs:
-            run = self._runs.pop(run_id)
-            if kind == "error":
-                run.on_tool_error(ServerToolError(str(data["output"])))
+def drive(work: Effects[T]) -> T:
+    """Do what the work yields, one after the other, and return its result."""
+    try:
+        effect = next(work)
+        while True:
+            do = effect.run
+            try:
+                done = do()
+            except BaseException as error:
+                # The work may have an answer to a failure.
+                effect = work.throw(error)
             else:
-                run.on_tool_end(data["output"])
+                effect = work.send(done)
+    except StopIteration as end:
+        result: T = end.value
+        return result
 
-    async def afire(
-        self, manager: AsyncCallbackManager, event: tuple[str, UUID, dict[str, Any]]
-    ) -> None:
-        """Fire one callback on an asynchronous manager."""
-        kind, run_id, data = event
-        if kind == "start":
-            self._runs[run_id] = await manager.on_tool_start(
-                {"name": data["name"]}, json.dumps(data["args"]), run_id=run_id, inputs=data["args"]
-            )
-        elif run_id in self._runs:
-            run = self._runs.pop(run_id)
-            if kind == "error":
-                await run.on_tool_error(ServerToolError(str(data["output"])))
+
+async def adrive(work: Effects[T]) -> T:
+    """Do the same in asynchronous code; see :func:`drive`."""
+    try:
+        effect = next(work)
+        while True:
+            do = effect.arun or effect.run
+            try:
+                done = await do()
+            except BaseException as error:
+                effect = work.throw(error)
             else:
-                await run.on_tool_end(data["output"])
+                effect = work.send(done)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+class ServerToolRuns:
+    """Show the tools that the agent runs itself as child runs."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, Any] = {}
+
+    def show(self, manager: Any, blocks: Iterable[Any]) -> Effects[None]:
+        """Start and end the child runs for the blocks of a chunk.
+
+        Args:
+            manager: The callback manager of the run, synchronous or asynchronous.
+            blocks: Content blocks, of which only calls and results of such tools count.
+        """
+        for block in blocks:
+            kind = block.get("type") if isinstance(block, dict) else None
+            if kind == "server_tool_call":
+                args = block.get("args") or {}
+                told = ({"name": block.get("name")}, json.dumps(args))
+                start = partial(manager.on_tool_start, *told, run_id=uuid4(), inputs=args)
+                self._open[str(block.get("id"))] = yield Effect(start)
+            elif kind == "server_tool_result":
+                run = self._open.pop(str(block.get("tool_call_id")), None)
+                # A result whose call was never shown has no run that could end.
+                if run is None:
+                    continue
+                output = block.get("output")
+                if block.get("status") == "error":
+                    yield Effect(partial(run.on_tool_error, ServerToolError(str(output))))
+                else:
+                    yield Effect(partial(run.on_tool_end, output))
 
 
 def build_refusals(message: AIMessage) -> list[ToolMessage]:

@@ -10,60 +10,23 @@ Internal: not part of the public API.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
 from typing import Any, Final
 
 from langchain_core.language_models.chat_model_stream import AsyncChatModelStream, ChatModelStream
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
-from letta_adapters.langchain.agent_loop import LoopRunner
+from letta_adapters.langchain.agent_loop import LoopRunner, OutputFormatter, format_output
 from letta_adapters.langchain.messages import raw_arguments
+from letta_adapters.langchain.tools import adrive, drive
 
 Event = dict[str, Any]
 # Stands for the result until there is one; ``None`` could be a result.
 _PENDING: Final[Any] = object()
 
 
-class EventLoopRunner(LoopRunner):
-    """Do what a loop decides, and give protocol events instead of chunks."""
-
-    def _ask(self, messages: list[BaseMessage]) -> Generator[Any, None, AIMessage]:
-        """Yield the protocol events of an answer, and return it whole."""
-        model = self._settings.model
-        stream = model.stream_events(messages, self._config, version="v3", **self._loop.kwargs)
-        try:
-            for event in stream:
-                if event["event"] == "content-block-finish":
-                    self._show_blocks([event["content"]])
-                elif event["event"] == "message-finish":
-                    self._show_notes(event["metadata"])
-                yield event
-            output: AIMessage = stream.output
-            return output
-        finally:
-            # The stream and its pump hold each other: without this, a stream that is left early
-            # would keep the agent working until the next garbage collection.
-            stream.set_start(None)
-            stream.set_request_more(None)
-
-    async def _aask(self, messages: list[BaseMessage]) -> AsyncGenerator[Any, None]:
-        """Yield the protocol events of an answer, and at last the answer itself."""
-        model = self._settings.model
-        # Left early, the block closes the model's stream, which stops the agent.
-        async with await model.astream_events(
-            messages, self._config, version="v3", **self._loop.kwargs
-        ) as stream:
-            async for event in stream:
-                if event["event"] == "content-block-finish":
-                    await self._ashow_blocks([event["content"]])
-                elif event["event"] == "message-finish":
-                    await self._ashow_notes(event["metadata"])
-                yield event
-            yield await stream
-
-
 def list_events(item: Any) -> list[Event]:
-    """Return the protocol events for an item that :class:`EventLoopRunner` gave."""
+    """Return the protocol events for an item that :class:`EventLoopRunner` gives."""
     if isinstance(item, ToolMessage):
         failed = item.status == "error"
         return [_make_end(str(item.tool_call_id), item.content, failed=failed)]
@@ -91,6 +54,58 @@ def _make_end(id_: str, output: Any, *, failed: bool) -> Event:
     if failed:
         return {"event": "tool-error", "tool_call_id": id_, "message": str(output)}
     return {"event": "tool-finished", "tool_call_id": id_, "output": output}
+
+
+class EventFormatter(OutputFormatter):
+    """Give protocol events while a run is streamed, and at last its result."""
+
+    def format(self, item: Any) -> list[Event]:
+        """Return the events of an item."""
+        return list_events(item)
+
+    def finish(self, new: Sequence[BaseMessage]) -> Iterator[Any]:
+        """Yield the result of the run, which is no event."""
+        yield format_output(new, self._kind)
+
+
+class EventLoopRunner(LoopRunner):
+    """Do what a loop decides, and give protocol events instead of chunks."""
+
+    formatter = EventFormatter
+
+    def _ask(self, messages: list[BaseMessage]) -> Generator[Any, None, AIMessage]:
+        """Yield the protocol events of an answer, and return it whole."""
+        model = self._settings.model
+        stream = model.stream_events(messages, self._config, version="v3", **self._loop.kwargs)
+        try:
+            for event in stream:
+                if event["event"] == "content-block-finish":
+                    drive(self._show([event["content"]], {}))
+                elif event["event"] == "message-finish":
+                    drive(self._show("", event["metadata"]))
+                yield event
+            output: AIMessage = stream.output
+            return output
+        finally:
+            # The stream and its pump hold each other: without this, a stream that is left early
+            # would keep the agent working until the next garbage collection.
+            stream.set_start(None)
+            stream.set_request_more(None)
+
+    async def _aask(self, messages: list[BaseMessage]) -> AsyncGenerator[Any, None]:
+        """Yield the protocol events of an answer, and at last the answer itself."""
+        model = self._settings.model
+        # Left early, the block closes the model's stream, which stops the agent.
+        async with await model.astream_events(
+            messages, self._config, version="v3", **self._loop.kwargs
+        ) as stream:
+            async for event in stream:
+                if event["event"] == "content-block-finish":
+                    await adrive(self._show([event["content"]], {}))
+                elif event["event"] == "message-finish":
+                    await adrive(self._show("", event["metadata"]))
+                yield event
+            yield await stream
 
 
 def is_event(item: Any) -> bool:
