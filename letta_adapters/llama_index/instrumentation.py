@@ -13,7 +13,15 @@ from __future__ import annotations
 import inspect
 import uuid
 import weakref
-from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextvars import copy_context
 from typing import Any, TypeVar
 
@@ -269,6 +277,20 @@ class CallInstrumentation:
         """
         try:
             response = work()
+        except BaseException as error:
+            self.fail(error)
+            raise
+        self.end(response)
+        return response
+
+    async def acall(self, work: Awaitable[T]) -> T:
+        """Await a call that gives a whole answer, and report its end.
+
+        Args:
+            work: Makes the call.
+        """
+        try:
+            response = await work
         except BaseException as error:
             self.fail(error)
             raise

@@ -257,6 +257,18 @@ class LettaLLM(FunctionCallingLLM):
         chosen = {name: own[name] if given[name] is None else given[name] for name in _SETTINGS}
         return {name: value for name, value in chosen.items() if value is not None}
 
+    def _respond(self, constrained: ConstrainedRequest, kwargs: Mapping[str, Any]) -> ChatResponse:
+        """Make a call that is not streamed, and return its whole answer."""
+        return _build_response(constrained, self._runner.answer(constrained), kwargs.get("shape"))
+
+    async def _arespond(
+        self, constrained: ConstrainedRequest, kwargs: Mapping[str, Any]
+    ) -> ChatResponse:
+        """Make the same call asynchronously."""
+        return _build_response(
+            constrained, await self._runner.aanswer(constrained), kwargs.get("shape")
+        )
+
     def chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Return one answer to a history.
 
@@ -269,22 +281,14 @@ class LettaLLM(FunctionCallingLLM):
             LettaError: The call failed.
         """
         constrained = self._build_request(messages, kwargs)
-        seen, shape = CallInstrumentation(self, messages, kwargs), kwargs.get("shape")
-        return seen.call(
-            lambda: _build_response(constrained, self._runner.answer(constrained), shape)
-        )
+        seen = CallInstrumentation(self, messages, kwargs)
+        return seen.call(lambda: self._respond(constrained, kwargs))
 
     async def achat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatResponse:
         """Return one answer to a history; see :meth:`chat`."""
         constrained = await self._abuild_request(messages, kwargs)
-        seen, shape = CallInstrumentation(self, messages, kwargs), kwargs.get("shape")
-        try:
-            response = _build_response(constrained, await self._runner.aanswer(constrained), shape)
-        except BaseException as error:
-            seen.fail(error)
-            raise
-        seen.end(response)
-        return response
+        seen = CallInstrumentation(self, messages, kwargs)
+        return await seen.acall(self._arespond(constrained, kwargs))
 
     @manages_own_span
     def stream_chat(self, messages: Sequence[ChatMessage], **kwargs: Any) -> ChatGen:
@@ -316,28 +320,21 @@ class LettaLLM(FunctionCallingLLM):
             LettaError: The call failed.
         """
         constrained = self._build_request(_to_messages(prompt), kwargs)
-        seen, shape = CallInstrumentation(self, prompt, kwargs), kwargs.get("shape")
-        return seen.call(
-            lambda: as_completion(
-                _build_response(constrained, self._runner.answer(constrained), shape)
-            )
-        )
+        seen = CallInstrumentation(self, prompt, kwargs)
+        return seen.call(lambda: as_completion(self._respond(constrained, kwargs)))
 
     async def acomplete(
         self, prompt: str, formatted: bool = False, **kwargs: Any
     ) -> CompletionResponse:
         """Return one answer to a prompt; see :meth:`complete`."""
         constrained = self._build_request(_to_messages(prompt), kwargs)
-        seen, shape = CallInstrumentation(self, prompt, kwargs), kwargs.get("shape")
-        try:
-            response = as_completion(
-                _build_response(constrained, await self._runner.aanswer(constrained), shape)
-            )
-        except BaseException as error:
-            seen.fail(error)
-            raise
-        seen.end(response)
-        return response
+        seen = CallInstrumentation(self, prompt, kwargs)
+
+        # The completion, and not the chat's response, is what the call ends with.
+        async def respond() -> CompletionResponse:
+            return as_completion(await self._arespond(constrained, kwargs))
+
+        return await seen.acall(respond())
 
     @manages_own_span
     def stream_complete(
