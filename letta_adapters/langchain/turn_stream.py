@@ -76,7 +76,7 @@ class EventLoopRunner(LoopRunner):
     def _ask(self, messages: list[BaseMessage]) -> Generator[Any, None, AIMessage]:
         """Yield the protocol events of an answer, and return it whole."""
         model = self._settings.model
-        stream = model.stream_events(messages, self._config, version="v3", **self._loop.kwargs)
+        stream = model.stream_events(messages, self._config, version="v3", **self._build_kwargs())
         try:
             for event in stream:
                 if event["event"] == "content-block-finish":
@@ -97,7 +97,7 @@ class EventLoopRunner(LoopRunner):
         model = self._settings.model
         # Left early, the block closes the model's stream, which stops the agent.
         async with await model.astream_events(
-            messages, self._config, version="v3", **self._loop.kwargs
+            messages, self._config, version="v3", **self._build_kwargs()
         ) as stream:
             async for event in stream:
                 if event["event"] == "content-block-finish":

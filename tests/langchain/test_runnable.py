@@ -302,7 +302,23 @@ def test_a_callback_decides_elsewhere(make: Make, script: Any, tmp_path: Path) -
     assert file.exists()
 
 
-def test_a_callback_is_asked_about_reads_too(make: Make, script: Any, tmp_path: Path) -> None:
+def _run_in_events(agent: LettaRunnable, text: str) -> Any:
+    return agent.stream_events(text, version="v3").output
+
+
+def _run_in_asynchronous_events(agent: LettaRunnable, text: str) -> Any:
+    async def run() -> Any:
+        async with await agent.astream_events(text, version="v3") as turn:
+            return await turn.output
+
+    return asyncio.run(run())
+
+
+@pytest.mark.filterwarnings("ignore:.*in beta")
+@pytest.mark.parametrize("run", [LettaRunnable.invoke, _run_in_events, _run_in_asynchronous_events])
+def test_a_callback_is_asked_about_reads_too(
+    make: Make, script: Any, tmp_path: Path, run: Callable[[LettaRunnable, str], Any]
+) -> None:
     (tmp_path / "plain.txt").write_text("read me")
     read = ToolUse("Read", {"file_path": str(tmp_path / "plain.txt")}, id="r1")
     asked: list[Any] = []
@@ -314,7 +330,7 @@ def test_a_callback_is_asked_about_reads_too(make: Make, script: Any, tmp_path: 
     for mode in ("standard", "unrestricted"):
         script(Reply(tool_calls=[read]), "Done.")
         options = {"cwd": tmp_path, "permission_mode": mode}
-        make(can_use_tool=can_use_tool, session_options=options).invoke(f"go {mode}")
+        run(make(can_use_tool=can_use_tool, session_options=options), f"go {mode}")
     assert asked == [("Read", "reads_cwd", Allow())] * 2
 
 
