@@ -124,7 +124,7 @@ class AgentLoop:
         self.new: list[BaseMessage] = []
         self._given = messages
 
-    def steps(self) -> Generator[_Ask | _Answer, Any, None]:
+    def decide_steps(self) -> Generator[_Ask | _Answer, Any, None]:
         """Yield what is to be done next, and take its outcome.
 
         Raises:
@@ -145,7 +145,7 @@ class AgentLoop:
             hint="Raise max_rounds, or abandon the call.",
         )
 
-    def child(self, run_manager: Any) -> RunnableConfig:
+    def make_child_config(self, run_manager: Any) -> RunnableConfig:
         """Return the configuration of a child run."""
         return patch_config(self.config, callbacks=run_manager.get_child())
 
@@ -157,6 +157,7 @@ def format_output(new: Sequence[BaseMessage], kind: str) -> Any:
         new: The messages that the run added.
         kind: ``"messages"``, ``"message"`` or ``"text"``.
     """
+    # The caller has the history, so only what the run added is given.
     if kind == "messages":
         return {"messages": list(new)}
     return new[-1] if kind == "message" else str(new[-1].text)
@@ -200,7 +201,7 @@ class LoopRunner:
     def __init__(self, loop: AgentLoop, run_manager: Any) -> None:
         self._loop = loop
         self._settings = loop.settings
-        self._config = loop.child(run_manager)
+        self._config = loop.make_child_config(run_manager)
         self._shown = ServerToolRuns()
         self._tools = {tool.name: tool for tool in self._settings.tools}
 
@@ -208,7 +209,7 @@ class LoopRunner:
 
     def run(self) -> Iterator[BaseMessage]:
         """Yield chunks and messages until the loop ends, synchronously."""
-        steps = self._loop.steps()
+        steps = self._loop.decide_steps()
         todo: Any = next(steps)
         while True:
             if isinstance(todo, _Ask):
@@ -218,6 +219,7 @@ class LoopRunner:
                 result = [*self._answer(todo.calls), *todo.refused]
                 announce(self._callbacks, result)
                 yield from result
+            # The loop decides only when it knows what came of its last step.
             try:
                 todo = steps.send(result)
             except StopIteration:
@@ -225,7 +227,7 @@ class LoopRunner:
 
     async def arun(self) -> AsyncGenerator[BaseMessage, None]:
         """Yield chunks and messages until the loop ends, asynchronously."""
-        steps = self._loop.steps()
+        steps = self._loop.decide_steps()
         todo: Any = next(steps)
         while True:
             result: Any = None
@@ -337,12 +339,12 @@ class LoopRunner:
         ask = self._settings.can_use_tool
         if ask is None:
             return self._decide_unasked(call)
-        asked = functools.partial(ask, *self._question(call))
+        asked = functools.partial(ask, *self._build_question(call))
         answer = functools.partial(invoke_callable, asked, {}, in_thread_loop=False)
         here = functools.partial(_run_in_thread, answer) if is_async_callable(ask) else asked
         return normalise_decision((yield Effect(here, answer)))
 
-    def _question(self, call: ToolCall) -> tuple[str, dict[str, Any], PermissionContext]:
+    def _build_question(self, call: ToolCall) -> tuple[str, dict[str, Any], PermissionContext]:
         """Return the arguments for the permission callback."""
         asked = question(call["name"] in self._tools, self._find_question_data(call))
         context = PermissionContext(tool_call_id=str(call["id"]), **asked)
@@ -445,6 +447,7 @@ def _list_custom_events(content: Iterable[Any]) -> Iterator[tuple[str, Any]]:
     for block in content:
         if not isinstance(block, dict):
             continue
+        # A runnable's output has no place for these; handlers of events are who sees them.
         if block.get("type") == "reasoning":
             yield "letta_reasoning", {"reasoning": block.get("reasoning")}
         elif block.get("type") == "non_standard" and isinstance(block.get("value"), dict):

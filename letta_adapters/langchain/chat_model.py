@@ -118,7 +118,7 @@ class ChatLetta(BackedChatModel):
 
     @field_validator("agent_id", "conversation_id", "thread_id", "model")
     @classmethod
-    def _names_something(cls, value: str | None) -> str | None:
+    def _refuse_empty(cls, value: str | None) -> str | None:
         if value is not None and not value.strip():
             # An unset variable often arrives as "": the default agent must not answer in its place.
             raise ValueError("is empty: it names nothing (is a variable not set?)")
@@ -126,7 +126,7 @@ class ChatLetta(BackedChatModel):
 
     @field_validator("stop", mode="before")
     @classmethod
-    def _one_or_several(cls, value: Any) -> Any:
+    def _read_stop(cls, value: Any) -> Any:
         return read_stop(value)
 
     # -- what LangChain asks of a model -----------------------------------------------------
@@ -204,6 +204,7 @@ class ChatLetta(BackedChatModel):
         _, handle, window = about
         if handle is not None:
             self._runner.models[self.agent_id] = handle
+        # A window that is not known stays as it was: the application may have named one.
         told = {} if window is None else {"max_input_tokens": window}
         self.profile = cast("Any", {**(self.profile or {}), **told})
         return self.profile or {}
@@ -232,6 +233,7 @@ class ChatLetta(BackedChatModel):
         if self.custom_get_token_ids is not None:
             return super().get_num_tokens_from_messages(messages, tools)
         wire = to_wire_tools(tools or ())
+        # Tools are told to a model as JSON, so they count as such a text.
         extra = count_tokens_approximately([HumanMessage(json.dumps(wire))]) if wire else 0
         return count_tokens_approximately(messages) + extra
 
@@ -296,6 +298,7 @@ class ChatLetta(BackedChatModel):
         **kwargs: Any,
     ) -> Iterator[ChatGenerationChunk]:
         with langchain_errors():
+            # `yield from` passes on that the consumer leaves, which stops the agent.
             yield from self._runner.run(
                 self._build_request(messages, stop, kwargs, run_manager), ChunkMaker
             )

@@ -120,19 +120,20 @@ class ChunkMaker:
     def feed(self, event: ChatEvent) -> list[ChatGenerationChunk]:
         """Return the chunks that an event of the call adds."""
         return [
-            ChatGenerationChunk(message=self.chunk(piece)) for piece in self._reader.read(event)
+            ChatGenerationChunk(message=self.make_chunk(piece))
+            for piece in self._reader.read(event)
         ]
 
     def finish(self) -> list[ChatGenerationChunk]:
         """Return the chunk that ends the message."""
-        return [ChatGenerationChunk(message=self.last())]
+        return [ChatGenerationChunk(message=self.make_last())]
 
     def replay(self, pieces: Iterable[Part]) -> list[ChatGenerationChunk]:
         """Return all chunks of a whole answer."""
-        made = [ChatGenerationChunk(message=self.chunk(piece)) for piece in pieces]
+        made = [ChatGenerationChunk(message=self.make_chunk(piece)) for piece in pieces]
         return made + self.finish()
 
-    def chunk(self, piece: Part) -> AIMessageChunk:
+    def make_chunk(self, piece: Part) -> AIMessageChunk:
         """Return the chunk of one piece.
 
         Blocks of one kind that follow each other get one index, so LangChain merges them into one
@@ -156,7 +157,7 @@ class ChunkMaker:
             response_metadata={"model_provider": PROVIDER},
         )
 
-    def last(self) -> AIMessageChunk:
+    def make_last(self) -> AIMessageChunk:
         """Return the chunk that ends the message: tool calls, usage, metadata."""
         reader = self._reader
         calls = [
@@ -210,9 +211,9 @@ def _encode_arguments(call: ToolCallMessage) -> str:
     """Return a call's arguments so that LangChain's streaming parser reads them as they are.
 
     That parser repairs JSON that was cut off, and a tool would run with the defaults of all that is
-    missing. A JSON string it leaves alone, and calls the call invalid
-    (:func:`~letta_adapters.langchain.messages.raw_arguments` reads it again). And ``null`` means no
-    arguments to some models.
+    missing. A JSON string it leaves alone, and calls the call invalid; it is read again by
+    :func:`~letta_adapters.langchain.messages.read_raw_arguments`. And ``null`` means no arguments
+    to some models.
     """
     if call.problem:
         return json.dumps(call.raw_arguments)

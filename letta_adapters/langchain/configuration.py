@@ -91,7 +91,7 @@ class BackedChatModel(BaseChatModel):
             # LangChain's loader passes a key it was given on as a field, so it is moved into the
             # backend.
             key = fields.pop("letta_api_key", None) or fields.pop("api_key", None)
-            given = {} if key is None else {_KEY: SecretStr.get_secret_value(_secret(key))}
+            given = {} if key is None else {_KEY: SecretStr.get_secret_value(_to_secret(key))}
             fields["backend"] = spec_from_data(fields["backend"], given)
         if fields.get("backend") is not None or fields.get("client") is not None:
             # The loader fills these fields from the environment too. Equal to that, they were not
@@ -178,7 +178,7 @@ class BackedChatModel(BaseChatModel):
         """Return the module that the class is loaded from."""
         return ["letta_adapters", "langchain"]
 
-    def _place(self) -> dict[str, Any] | None:
+    def _dump_backend(self) -> dict[str, Any] | None:
         """Return the backend as data; ``None`` if the environment decides."""
         clients = self._runner.clients
         return spec_to_data(clients.spec) if clients.named else None
@@ -186,7 +186,7 @@ class BackedChatModel(BaseChatModel):
     def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
         """Return the model as ``langchain_core.load.dumps`` writes it."""
         try:
-            place = self._place()
+            place = self._dump_backend()
         except InvalidInputError:  # a secret that nothing stands for: it can be traced, not loaded
             return self.to_json_not_implemented()
         made = cast("SerializedConstructor", super().to_json())
@@ -200,12 +200,12 @@ class BackedChatModel(BaseChatModel):
         return made
 
     @model_serializer(mode="wrap")
-    def _with_place(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _dump_with_backend(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Write the backend as data, without secrets, in the place of the fields that name it."""
         values: dict[str, Any] = handler(self)
         if "backend" in values:
             values = {k: v for k, v in values.items() if k not in _ABOUT_THE_PLACE}
-            values["backend"] = self._place()
+            values["backend"] = self._dump_backend()
         return values
 
     def __getstate__(self) -> dict[Any, Any]:
@@ -245,5 +245,5 @@ def check_fields(cls: type[BaseChatModel], fields: Mapping[str, Any]) -> None:
             )
 
 
-def _secret(value: Any) -> SecretStr:
+def _to_secret(value: Any) -> SecretStr:
     return value if isinstance(value, SecretStr) else SecretStr(str(value))

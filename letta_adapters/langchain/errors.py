@@ -76,6 +76,7 @@ def as_langchain(error: errors.LettaError) -> errors.LettaError:
     if isinstance(error, exceptions.ModelError):
         return error
     made: errors.LettaError = error.as_class(_find_class(error))
+    # On the instance, because it depends on what became of this one request.
     vars(made)["is_retryable"] = errors.is_retryable(error)
     return made
 

@@ -42,7 +42,7 @@ class EventMaker:
         # The message can start only after the first event was read, which names the answer.
         made = [] if self._begun else self._begin()
         for piece in self._reader.read(event):
-            made += self.events(piece)
+            made += self.list_events(piece)
         if not self._begun:
             made = self._begin() + made
         return made
@@ -51,7 +51,7 @@ class EventMaker:
         """Return all protocol events of a whole answer."""
         made = self._begin()
         for piece in pieces:
-            made += self.events(piece)
+            made += self.list_events(piece)
         return made + self.finish()
 
     def _begin(self) -> list[Event]:
@@ -66,7 +66,7 @@ class EventMaker:
         id_ = self._reader.id or ""
         return [{"event": "message-start", "role": "ai", "id": id_, "metadata": metadata}]
 
-    def events(self, piece: Part) -> Iterator[Event]:
+    def list_events(self, piece: Part) -> Iterator[Event]:
         """Yield the protocol events of one piece."""
         kind, value = piece
         if kind == "note":
@@ -115,6 +115,7 @@ class EventMaker:
 
     def _list_end(self) -> Iterator[Event]:
         yield from self._close()
+        # Which calls wait for the caller is known only now that the turn is over.
         for call in self._reader.tool_calls:
             yield from self._announce_call(call)
         metadata = build_metadata(self._reader) | ({NOTES: self._notes} if self._notes else {})

@@ -187,10 +187,10 @@ def _read_calls(message: AIMessage) -> Iterable[PendingToolCall]:
     for call in message.tool_calls:
         yield encode_call(call["id"], call["name"], call["args"])
     for broken in message.invalid_tool_calls:
-        yield encode_call(broken["id"], broken["name"] or "", raw_arguments(broken))
+        yield encode_call(broken["id"], broken["name"] or "", read_raw_arguments(broken))
 
 
-def raw_arguments(broken: InvalidToolCall) -> str:
+def read_raw_arguments(broken: InvalidToolCall) -> str:
     """Return the arguments of a call that cannot be run, as the model wrote them.
 
     A message that was put together from chunks has no error text, and the arguments are a JSON

@@ -116,6 +116,7 @@ def build_request(
     if shape is not None:
         validate = kwargs["letta_validate"]
         constraints = with_schema(constraints, shape["schema"], validate, tool=shape["tool"])
+    # Agents of LangChain bind this one by themselves (`ProviderStrategy`).
     wanted = kwargs.get("response_format")
     if wanted is not None and shape is None:
         constraints = _add_format(constraints, wanted, beside=bool(tools))
@@ -159,6 +160,7 @@ def _find_place(
         seen = locate_run(run_manager, scope)
     made: dict[str, Any] = {"scope": scope, "place": seen.place}
     for name in PLACES:
+        # An argument of the call is the application's latest word; the configuration comes next.
         given = seen.named.get(name) if kwargs.get(name) is None else kwargs[name]
         made[name] = getattr(defaults, name) if given is None else str(given)
     # A node that asks for structured output asks a question on the side, with a history of its own;

@@ -156,7 +156,7 @@ class LettaRunnable(Runnable[Any, Any]):
         ):
             yield item
 
-    def _loop(self, input: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> AgentLoop:
+    def _make_loop(self, input: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> AgentLoop:
         """Return the loop of a run with this input."""
         messages = as_messages(input, config)
         settings = LoopSettings(
@@ -176,7 +176,7 @@ class LettaRunnable(Runnable[Any, Any]):
         **kwargs: Any,
     ) -> Any:
         with langchain_errors():
-            loop = self._loop(input, config, kwargs)
+            loop = self._make_loop(input, config, kwargs)
             for _ in LoopRunner(loop, run_manager).run():
                 pass
             return format_output(loop.new, self.output)
@@ -189,7 +189,7 @@ class LettaRunnable(Runnable[Any, Any]):
         **kwargs: Any,
     ) -> Any:
         with langchain_errors():
-            loop = self._loop(input, config, kwargs)
+            loop = self._make_loop(input, config, kwargs)
             async for _ in LoopRunner(loop, run_manager).arun():
                 pass
             return format_output(loop.new, self.output)
@@ -213,7 +213,7 @@ class LettaRunnable(Runnable[Any, Any]):
         """
         with langchain_errors():
             for input in inputs:
-                loop = self._loop(input, config, kwargs)
+                loop = self._make_loop(input, config, kwargs)
                 out = runner.formatter(self.output)
                 for item in runner(loop, run_manager).run():
                     yield from out.format(item)
@@ -230,7 +230,7 @@ class LettaRunnable(Runnable[Any, Any]):
         """Yield the same asynchronously."""
         with langchain_errors():
             async for input in inputs:
-                loop = self._loop(input, config, kwargs)
+                loop = self._make_loop(input, config, kwargs)
                 out = runner.formatter(self.output)
                 # Left early, the block stops the agent at once.
                 async with aclosing(runner(loop, run_manager).arun()) as run:
@@ -388,6 +388,7 @@ def _check(output: str, max_rounds: int, model: object, fields: dict[str, Any]) 
             f"model must be a ChatLetta, not {model!r}.",
             hint="A model's handle is model_name=, an agent's id agent_id=.",
         )
+    # Which of the two would win, the model or a field, could only be guessed.
     if model is not None and fields:
         raise InvalidInputError(
             f"model= is a whole ChatLetta; {sorted(fields)[0]!r} belongs to it."

@@ -119,6 +119,7 @@ def _to_tool(schema: Any) -> Any:
             hint='Add one, or use method="json_schema".',
         )
     about = {"name": schema["title"], "description": schema.get("description") or ""}
+    # All the rest of the schema is kept (`$defs`, `additionalProperties`, ...).
     rest = {k: v for k, v in schema.items() if k not in ("title", "description")}
     return {**about, "parameters": {"type": "object", **rest}}
 
@@ -184,6 +185,7 @@ def make_validator(schema: Any) -> Callable[[Any], Any]:
         model: Any = schema  # of pydantic 2, or of its version 1
         validate: Callable[[Any], Any] = getattr(model, "model_validate", None) or model.parse_obj
         return validate
+    # A typed dict has no method that validates.
     if is_typeddict(schema):
         return TypeAdapter(schema).validate_python
     if isinstance(schema, Mapping):
@@ -210,6 +212,7 @@ def _make_json_schema_validator(schema: Mapping[str, Any]) -> Callable[[Any], An
         Draft202012Validator.check_schema(schema)
     except SchemaError as error:
         raise InvalidInputError(f"Not a JSON schema: {error.message}.") from error
+    # Made once: a chain is called many times.
     checker = Draft202012Validator(schema)
 
     def validate(data: Any) -> Any:

@@ -22,7 +22,7 @@ from letta_adapters.chat.response import ServerToolError as ServerToolError
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain._compat import NODE, list_message_handlers
 from letta_adapters.langchain.errors import langchain_errors
-from letta_adapters.langchain.messages import DECISION_KEY, raw_arguments
+from letta_adapters.langchain.messages import DECISION_KEY, read_raw_arguments
 from letta_adapters.messages import broken_arguments
 from letta_adapters.permissions import Allow, Deny, denials, encode_decision, normalise_decision
 
@@ -231,6 +231,6 @@ def build_refusals(message: AIMessage) -> list[ToolMessage]:
 
 
 def _build_refusal(call: InvalidToolCall) -> ToolMessage:
-    name, raw = call["name"] or "", raw_arguments(call)
+    name, raw = call["name"] or "", read_raw_arguments(call)
     text = broken_arguments(name, raw) or f"{name} was not run: {call.get('error') or raw}"
     return ToolMessage(text, tool_call_id=call["id"] or "", name=name, status="error")

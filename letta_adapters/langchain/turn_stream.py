@@ -17,7 +17,7 @@ from langchain_core.language_models.chat_model_stream import AsyncChatModelStrea
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
 from letta_adapters.langchain.agent_loop import LoopRunner, OutputFormatter, format_output
-from letta_adapters.langchain.messages import raw_arguments
+from letta_adapters.langchain.messages import read_raw_arguments
 from letta_adapters.langchain.tools import adrive, drive
 
 Event = dict[str, Any]
@@ -32,7 +32,7 @@ def list_events(item: Any) -> list[Event]:
         return [_make_end(str(item.tool_call_id), item.content, failed=failed)]
     if isinstance(item, AIMessage):
         # Broken calls are announced as well: their refusals are told as results.
-        broken = [(c["id"], c["name"], raw_arguments(c)) for c in item.invalid_tool_calls]
+        broken = [(c["id"], c["name"], read_raw_arguments(c)) for c in item.invalid_tool_calls]
         calls = [*((c["id"], c["name"], c["args"]) for c in item.tool_calls), *broken]
         return [_make_start(str(id_), name or "", given) for id_, name, given in calls]
     # A tool of the agent's own is a finished block of the answer; its tool event follows that
@@ -210,6 +210,7 @@ class TurnStream(_Turn):
             while place < len(seen):
                 yield seen[place]
                 place += 1
+            # Another reader may have pulled the last items meanwhile.
             if not self._pull():
                 if place < len(seen):
                     continue
@@ -288,6 +289,7 @@ class AsyncTurnStream(_Turn):
             while place < len(seen):
                 yield seen[place]
                 place += 1
+            # Another task may have pulled the last items meanwhile.
             if not await self._pull():
                 if place < len(seen):
                     continue

@@ -129,6 +129,7 @@ def make_clients(backend: Any, client: Any, api_key: Any, base_url: str | None) 
     """
     if not isinstance(backend, Mapping):
         return ChatClients(backend=backend, client=client, api_key=api_key, base_url=base_url)
+    # An address beside a dump is that of a copy which is to ask elsewhere.
     if base_url is not None and base_url != backend.get("base_url"):
         return ChatClients(api_key=api_key, base_url=base_url)  # the dump's was replaced
     # A dump has no key; one that is passed beside it fills the gap.

@@ -157,6 +157,7 @@ class LettaLLM(FunctionCallingLLM):
         There is no I/O: the model's name is the agent's model once an answer told it.
         """
         handle = self._runner.models.get(self.agent_id)
+        # A model that was chosen for all calls is the one that answers.
         if self.model or not handle:
             return self._metadata
         return self._metadata.model_copy(update={"model_name": handle})
@@ -512,6 +513,7 @@ class LettaLLM(FunctionCallingLLM):
             TurnFailedError: The arguments of a call are no JSON object, also after it was to be
                 mended.
         """
+        # No result goes back to the agent, so the turn must not wait for one.
         return super().predict_and_call(tools, *args, **{"final": True, **kwargs})
 
     async def apredict_and_call(self, tools: Sequence[BaseTool], *args: Any, **kwargs: Any) -> Any:

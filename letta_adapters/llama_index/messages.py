@@ -205,6 +205,7 @@ def build_assistant_message(
         calls: The tool calls that wait for the caller.
         marker: Where the answer was given.
     """
+    # Thinking stands first: that is the order in which a model says things.
     blocks: list[Any] = [ThinkingBlock(content=thinking)] if thinking else []
     blocks.append(TextBlock(text=text))
     blocks += [

@@ -61,6 +61,7 @@ class ResponseMaker:
 
     def add(self, pieces: Iterable[Part]) -> ResponseMaker:
         """Add pieces without a response for each; return this object."""
+        # Nobody looks at the responses in between, each of which would copy the text so far.
         for piece in pieces:
             self._so_far.add(piece)
         return self

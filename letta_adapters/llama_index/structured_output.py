@@ -173,6 +173,7 @@ class Draft:
         """Return the responses that new pieces add."""
         text = "".join(value for kind, value in pieces if kind == "text")
         self._text += text
+        # Models like to say something before the object.
         start = self._text.find("{")
         if not text or start < 0:
             return []
@@ -200,6 +201,7 @@ class ObjectMaker(ResponseMaker):
     """Make the responses of an answer that is an object; it is shown when it is valid."""
 
     def __init__(self, constrained: ConstrainedRequest, reader: Any, *, ephemeral: bool) -> None:
+        # Only a whole answer can be checked, so this maker replays and never feeds.
         super().__init__(reader, ephemeral=ephemeral)
         self._constrained = constrained
 
