@@ -1,4 +1,4 @@
-"""Look for the private parts of a framework that an adapter depends on."""
+"""Look for the private parts of a framework, or of Letta Code, that the package depends on."""
 
 from __future__ import annotations
 
@@ -6,14 +6,66 @@ import ast
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
+
 from letta_adapters._utils.private_parts import PrivateMethod, PrivatePart
 
 _MARKS = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+
+
+def make_checks(
+    package: ModuleType,
+    probes: Mapping[str, Callable[[], bool]],
+    *frameworks: str,
+    common: Iterable[str] = (),
+) -> type:
+    """Return a class of tests for the lists in the package's module ``_compat``.
+
+    Args:
+        package: The package.
+        probes: For each part's name, a function that returns whether the part is there.
+        frameworks: The packages whose private parts these are.
+        common: Names of parts that other things are called as well.
+    """
+    compat = importlib.import_module(f"{package.__name__}._compat")
+    replaced: tuple[PrivateMethod, ...] = getattr(compat, "OVERRIDDEN", ())
+    methods = (*replaced, *getattr(compat, "CALLED", ()))
+
+    class Checks:
+        @pytest.mark.parametrize("part", compat.PARTS, ids=lambda part: part.name.strip())
+        def test_a_private_part_is_where_the_package_looks(self, part: PrivatePart) -> None:
+            try:
+                there = probes[part.name]()
+            except (KeyError, ValueError, IndexError, AttributeError, ImportError):
+                there = False
+            assert there, explain(part)
+
+        # Letta Code is no Python package, and has no methods.
+        if methods:
+
+            @pytest.mark.parametrize(
+                "method", methods, ids=lambda m: f"{m.owner.partition(':')[2]}.{m.name}"
+            )
+            def test_a_private_method_takes_what_it_took(self, method: PrivateMethod) -> None:
+                assert find_parameters(method) == method.parameters, explain(method)
+
+        def test_every_private_part_has_a_probe(self) -> None:
+            assert {part.name for part in compat.PARTS} == set(probes)
+
+        def test_every_private_method_that_is_replaced_is_listed(self) -> None:
+            listed = {(method.owner, method.name) for method in replaced}
+            assert list_overridden(package, *frameworks) == listed
+
+        def test_private_parts_are_named_in_one_module(self) -> None:
+            words = {part.name for part in compat.PARTS} - set(common)
+            assert list_strays(package, words, *frameworks) == []
+
+    return Checks
 
 
 def explain(part: PrivatePart | PrivateMethod) -> str:

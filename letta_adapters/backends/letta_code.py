@@ -33,6 +33,7 @@ from letta_adapters.backends.config import (
     app_server_address,
 )
 from letta_adapters.backends.connector import Connector, check_connector
+from letta_adapters.backends.runtime._compat import LETTA
 from letta_adapters.backends.runtime.damage import StateFiles, corrupt, find_damage
 from letta_adapters.backends.runtime.environment import (
     Places,
@@ -43,7 +44,6 @@ from letta_adapters.backends.runtime.environment import (
 from letta_adapters.backends.runtime.errors import RuntimeCrashedError, RuntimeStartError
 from letta_adapters.backends.runtime.manager import RuntimeHandle, acquire
 from letta_adapters.errors import ConfigurationError, DiskFullError, LettaError
-from letta_adapters.permissions.policy import Machine
 
 
 def remote_backend(spec: Remote, connector: Connector | None = None) -> AppServerBackend:
@@ -81,7 +81,7 @@ def own_directory(spec: Local | Remote) -> Path | None:
     url = _socket_url(app_server_address(spec)[0])
     name = hashlib.sha256(url.encode()).hexdigest()[:16]
     try:
-        return Path.home() / ".letta" / "letta-adapters" / name
+        return Path.home() / LETTA / "letta-adapters" / name
     except RuntimeError:  # a user without a home directory
         return None
 
@@ -127,7 +127,7 @@ def local_backend(spec: Local, connector: Connector | None = None) -> AppServerB
         memory_in_git=config.remote_memory is not False,
         state=None if spec.api is not None else StateFiles(places.state),
         own_directory=places.meet,
-        machine=_machine(places),
+        machine=places.machine,
     )
     told = None if places.on_api else places.images_told
     return AppServerBackend(
@@ -141,17 +141,6 @@ def local_backend(spec: Local, connector: Connector | None = None) -> AppServerB
 
 def _nothing() -> None:
     """Do nothing."""
-
-
-def _machine(places: Places) -> Machine:
-    """Return the places of agents' memories, and those that nobody may read unasked."""
-    # These are the places that Letta Code chooses for itself (0.34).
-    letta = places.home / ".letta"
-    memory = letta / "agents/{agent}/memory"
-    if not places.on_api:
-        memory = places.state / "memfs/{agent}/memory"
-    homes = (places.home, Path.home())
-    return Machine(str(memory), (letta, places.state, places.meet), homes)
 
 
 def _places(config: RuntimeConfig) -> Places:

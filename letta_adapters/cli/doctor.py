@@ -26,6 +26,7 @@ from letta_adapters import __version__
 from letta_adapters.backends.app_server.inherited import MachineFiles
 from letta_adapters.backends.config import CLOUD_URL, Local, Remote, Rest
 from letta_adapters.backends.letta_code import own_directory
+from letta_adapters.backends.runtime._compat import STATE_DIR
 from letta_adapters.backends.runtime.damage import Damage, find_damage, set_aside
 from letta_adapters.backends.runtime.environment import (
     RuntimeConfig,
@@ -175,7 +176,7 @@ def check_settings(spec: Rest | Local | Remote) -> Iterator[Check]:
         yield _setting("LETTA_APP_SERVER_TOKEN", "a server without a token does without")
     else:
         yield Check("ok", "Backend", "Letta Code on this machine")
-        home = spec.data_dir or os.environ.get("LETTA_LOCAL_BACKEND_DIR") or "~/.letta"
+        home = spec.data_dir or os.environ.get(STATE_DIR) or "~/.letta"
         yield Check("ok", "State", str(home))
         for folder in open_to_others(find_places(RuntimeConfig(data_dir=spec.data_dir))):
             text = f"other users of this machine can look into {folder}"

@@ -19,9 +19,12 @@ from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send, interrupt
 
 import letta_adapters.langchain as package
-from letta_adapters._utils.private_parts import PrivateMethod, PrivatePart
 from letta_adapters.langchain import _compat
-from tests._private_parts import explain, find_parameters, list_overridden, list_strays
+from tests._private_parts import make_checks
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:The v3 streaming protocol on Pregel is experimental"
+)
 
 
 class _State(TypedDict):
@@ -130,38 +133,8 @@ _PROBES: Final[dict[str, Callable[[], bool]]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:The v3 streaming protocol on Pregel is experimental")
-@pytest.mark.parametrize("part", _compat.PARTS, ids=lambda part: part.name)
-def test_a_private_part_is_where_the_adapter_looks(part: PrivatePart) -> None:
-    try:
-        there = _PROBES[part.name]()
-    except (KeyError, IndexError, AttributeError, ImportError):
-        there = False
-    assert there, explain(part)
-
-
-@pytest.mark.parametrize(
-    "method",
-    [*_compat.OVERRIDDEN, *_compat.CALLED],
-    ids=lambda method: f"{method.owner.partition(':')[2]}.{method.name}",
-)
-def test_a_private_method_takes_what_it_took(method: PrivateMethod) -> None:
-    assert find_parameters(method) == method.parameters, explain(method)
-
-
-def test_every_private_part_has_a_probe() -> None:
-    assert {part.name for part in _compat.PARTS} == set(_PROBES)
-
-
-def test_every_private_method_that_is_replaced_is_listed() -> None:
-    listed = {(method.owner, method.name) for method in _compat.OVERRIDDEN}
-    assert list_overridden(package, "langchain_core") == listed
-
-
-def test_private_parts_are_named_in_one_module() -> None:
-    words = {part.name for part in _compat.PARTS}
-    strays = list_strays(package, words, "langchain", "langchain_core", "langgraph")
-    assert strays == []
+class TestPrivateParts(make_checks(package, _PROBES, "langchain", "langchain_core", "langgraph")):
+    """The private parts of LangChain and LangGraph are listed, and are there."""
 
 
 def test_a_handler_is_known_by_the_name_of_a_class_it_derives_from() -> None:

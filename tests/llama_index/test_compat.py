@@ -19,9 +19,8 @@ from llama_index_instrumentation import get_dispatcher
 from pydantic import BaseModel
 
 import letta_adapters.llama_index as package
-from letta_adapters._utils.private_parts import PrivateMethod, PrivatePart
 from letta_adapters.llama_index import _compat
-from tests._private_parts import explain, find_parameters, list_overridden, list_strays
+from tests._private_parts import make_checks
 
 # LlamaIndex reads deprecated attributes of its own classes.
 pytestmark = pytest.mark.filterwarnings(
@@ -124,38 +123,17 @@ _PROBES: Final[dict[str, Callable[[], bool]]] = {
 }
 
 
-@pytest.mark.parametrize("part", _compat.PARTS, ids=lambda part: part.name)
-def test_a_private_part_is_where_the_adapter_looks(part: PrivatePart) -> None:
-    try:
-        there = _PROBES[part.name]()
-    except (KeyError, ValueError, AttributeError, ImportError):
-        there = False
-    assert there, explain(part)
-
-
-@pytest.mark.parametrize(
-    "method",
-    _compat.OVERRIDDEN,
-    ids=lambda method: f"{method.owner.partition(':')[2]}.{method.name}",
-)
-def test_a_private_method_takes_what_it_took(method: PrivateMethod) -> None:
-    assert find_parameters(method) == method.parameters, explain(method)
-
-
-def test_every_private_part_has_a_probe() -> None:
-    assert {part.name for part in _compat.PARTS} == set(_PROBES)
-
-
-def test_every_private_method_that_is_replaced_is_listed() -> None:
-    listed = {(method.owner, method.name) for method in _compat.OVERRIDDEN}
-    assert list_overridden(package, "llama_index", "workflows") == listed
-
-
-def test_private_parts_are_named_in_one_module() -> None:
-    # Words that other things are called as well.
-    words = {part.name for part in _compat.PARTS} - {_compat.MEMORY, *_compat.STORE}
-    strays = list_strays(package, words, "llama_index", "llama_index_instrumentation", "workflows")
-    assert strays == []
+class TestPrivateParts(
+    make_checks(
+        package,
+        _PROBES,
+        "llama_index",
+        "llama_index_instrumentation",
+        "workflows",
+        common=(_compat.MEMORY, *_compat.STORE),
+    )
+):
+    """The private parts of LlamaIndex are listed, and are there."""
 
 
 def test_forgetting_a_run_keeps_what_the_context_stores() -> None:

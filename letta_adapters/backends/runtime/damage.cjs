@@ -6,10 +6,11 @@ const fs = require("node:fs");
 const os = require("node:os");
 const path = require("node:path");
 const { syncBuiltinESMExports } = require("node:module");
+const compat = require("./_compat.cjs");
 
 const home = process.env.HOME || os.homedir();
-const state = process.env.LETTA_LOCAL_BACKEND_DIR || path.join(home, ".letta", "lc-local-backend");
-const agents = path.join(state, "agents");
+const state = process.env[compat.STATE_DIR] || path.join(home, compat.LETTA, compat.STATE);
+const agents = path.join(state, compat.AGENTS);
 const readdirSync = fs.readdirSync;
 
 const whole = (name) => {

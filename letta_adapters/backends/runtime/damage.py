@@ -1,15 +1,13 @@
 """Find, name and move aside damaged state files of Letta Code.
 
-Nothing is deleted. Layout of ``letta`` 0.34.12: ``agents/<id>.json`` and
-``conversations/<id>/*.json`` with ``messages.jsonl`` in the state directory, ids as unpadded
-base64; ``state/*/input-dispositions-v2.json`` (the ledger of accepted messages) in ``~/.letta``.
+Nothing is deleted. The state directory has a file for each agent and a folder for each
+conversation; the ledger of accepted messages is in the runtime's home (``_compat.py``).
 
 Internal: not part of the public API.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import time
@@ -19,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from letta_adapters.backends.runtime import _compat
 from letta_adapters.errors import CorruptStateError
 
 Kind = Literal["agent", "conversation", "messages", "ledger", "settings"]
@@ -54,19 +53,13 @@ def find_damage(state: Path, ledgers: Iterable[Path] = ()) -> Iterator[Damage]:
     """
     for path in ledgers:
         yield from _whole(path, "ledger", "")
-    for path in sorted((state / "agents").glob("*.json")):
-        yield from _whole(path, "agent", _decoded(path.stem))
-    for folder in sorted((state / "conversations").glob("*")):
+    for path in sorted((state / _compat.AGENTS).glob("*.json")):
+        yield from _whole(path, "agent", _compat.decode_name(path.stem))
+    for folder in sorted((state / _compat.CONVERSATIONS).glob("*")):
         for path in sorted(folder.glob("*.json")):
-            yield from _whole(path, "conversation", _decoded(folder.name))
-        for path in folder.glob("messages.jsonl"):
-            yield from _lines(path, _decoded(folder.name))
-
-
-def agent_file(state: Path, agent_id: str) -> Path:
-    """Return the file in which an agent is kept."""
-    name = base64.urlsafe_b64encode(agent_id.encode()).decode().rstrip("=")
-    return state / "agents" / f"{name}.json"
+            yield from _whole(path, "conversation", _compat.decode_name(folder.name))
+        for path in folder.glob(_compat.MESSAGES):
+            yield from _lines(path, _compat.decode_name(folder.name))
 
 
 def corrupt(found: Iterable[Damage]) -> CorruptStateError:
@@ -95,7 +88,7 @@ class StateFiles:
 
     def find_memory(self, agent_id: str) -> Path:
         """Return the directory of an agent's memory repository, which need not exist."""
-        return self.folder / "memfs" / agent_id / "memory"
+        return _compat.find_memory(self.folder, agent_id)
 
 
 def set_aside(damage: Damage, state: Path) -> Path:
@@ -165,9 +158,3 @@ def _reason(path: Path, error: Exception) -> str:
         if path.stat().st_size == 0:
             return "it is empty"
     return "it is torn"
-
-
-def _decoded(name: str) -> str:
-    with suppress(ValueError):
-        return base64.urlsafe_b64decode(name + "=" * (-len(name) % 4)).decode()
-    return name

@@ -27,9 +27,10 @@ from pathlib import Path
 from typing import IO
 
 from letta_adapters.backends.config import CLOUD_URL
-from letta_adapters.backends.runtime import passed_variables
+from letta_adapters.backends.runtime import _compat, passed_variables
 from letta_adapters.backends.runtime.find import Installation
 from letta_adapters.backends.runtime.git import GitFiles
+from letta_adapters.permissions.policy import Machine
 
 # Marks every process that the runtime starts, so that none of them outlives it.
 MARKER = "LETTA_ADAPTERS_RUNTIME_ID"
@@ -42,21 +43,8 @@ GUARD = Path(__file__).with_name("guard.cjs")
 DAMAGE = Path(__file__).with_name("damage.cjs")
 VISION = Path(__file__).with_name("vision.cjs")
 
-# Letta Code as an application reports usage, updates itself, runs timers and asks for a keychain;
-# embedded in another application it must not.
-_QUIET = {
-    "LETTA_CODE_TELEM": "0",
-    "DO_NOT_TRACK": "1",
-    "DISABLE_AUTOUPDATER": "1",
-    "LETTA_DISABLE_CRON_SCHEDULER": "1",
-    "LETTA_DISABLE_MODS": "1",
-    "LETTA_DISABLE_SESSION_PERSIST": "1",
-    "LETTA_SKIP_KEYCHAIN_CHECK": "1",
-}
 # These variables would lead out of an isolated home again.
 _HOME_LIKE = {"XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"}
-_MEMORY_URL = "LETTA_MEMFS_BASE_URL"
-_STATE_DIR = passed_variables.STATE_DIR
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +80,7 @@ class RuntimeConfig:
         """
         if self.api is None:
             return None
-        return self.api[0].rstrip("/") == CLOUD_URL or _MEMORY_URL in self.env
+        return self.api[0].rstrip("/") == CLOUD_URL or _compat.MEMORY_URL in self.env
 
     def fingerprint(self, token: str) -> str:
         """Return the settings that a shared server must have, as digests keyed with its token.
@@ -143,8 +131,18 @@ class Places:
     @property
     def memories(self) -> list[Path]:
         """The directories below which agents' memory repositories are."""
-        letta = self.home / ".letta"
-        return list(dict.fromkeys([self.state / "memfs", letta / "agents"]))
+        of_apis = self.home / _compat.LETTA / _compat.AGENTS
+        return list(dict.fromkeys([self.state / _compat.MEMORIES, of_apis]))
+
+    @property
+    def machine(self) -> Machine:
+        """The places of agents' memories, and those that nobody may read unasked."""
+        letta = self.home / _compat.LETTA
+        agent = "{agent}"  # filled in for each
+        memory = _compat.find_memory(self.state, agent)
+        if self.on_api:
+            memory = letta / _compat.AGENTS / agent / _compat.MEMORY
+        return Machine(str(memory), (letta, self.state, self.meet), (self.home, Path.home()))
 
     @property
     def images_told(self) -> Path:
@@ -159,7 +157,7 @@ class Places:
     @property
     def ledgers(self) -> list[Path]:
         """The files in which the runtime notes accepted inputs (one per API server URL)."""
-        return sorted((self.home / ".letta" / "state").glob("*/input-dispositions-v2.json"))
+        return _compat.find_ledgers(self.home)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,11 +189,11 @@ def find_places(config: RuntimeConfig) -> Places:
     """Return the directories, without making any."""
     env = runtime_environment(config)
     home = Path(env["HOME"])
-    state = Path(env.get(_STATE_DIR) or home / ".letta" / "lc-local-backend")
+    state = Path(env.get(_compat.STATE_DIR) or home / _compat.LETTA / _compat.STATE)
     meet = state / "letta-adapters"
     if config.api is not None:
         name = hashlib.sha256(config.api[0].encode()).hexdigest()[:16]
-        meet = home / ".letta" / "letta-adapters" / name
+        meet = home / _compat.LETTA / "letta-adapters" / name
     isolated = config.data_dir is not None
     return Places(home, state, meet, isolated, on_api=config.api is not None)
 
@@ -206,7 +204,7 @@ def build_launch(
     """Return the command line and the environment of one start."""
     env = runtime_environment(config)
     env["PATH"] = os.pathsep.join([str(found.node.parent), env.get("PATH", os.defpath)])
-    env["LETTA_CODE_DISTRIBUTION"] = "pypi"
+    env[_compat.INSTALLED_BY] = "pypi"
     env[MARKER] = runtime_id
     env["GIT_CONFIG_GLOBAL"] = str(places.git.shared)
     env["LETTA_ADAPTERS_GRACE_MS"] = str(int(GRACE_SECONDS * 1000))
@@ -247,8 +245,8 @@ def build_launch(
 def model_server(config: RuntimeConfig) -> tuple[str, str]:
     """Return the base URL and the key of the runtime's model server, or ``""`` for each."""
     env = runtime_environment(config)
-    key = env.get("LMSTUDIO_API_KEY", "")
-    return env.get("LMSTUDIO_BASE_URL", ""), "" if key == "none" else key
+    key = env.get(_compat.MODEL_SERVER_KEY, "")
+    return env.get(_compat.MODEL_SERVER, ""), "" if key == "none" else key
 
 
 def runtime_environment(config: RuntimeConfig) -> dict[str, str]:
@@ -261,28 +259,19 @@ def runtime_environment(config: RuntimeConfig) -> dict[str, str]:
     if config.data_dir is not None:
         home = str(config.data_dir.expanduser().resolve())
         env = {name: value for name, value in env.items() if name not in _HOME_LIKE}
-        env.pop(_STATE_DIR, None)
+        env.pop(_compat.STATE_DIR, None)
         env |= {"HOME": home, "USERPROFILE": home}
-    env |= _QUIET
+    env |= _compat.QUIET
     if config.openai_compatible is not None:
-        env["LMSTUDIO_BASE_URL"] = config.openai_compatible["base_url"]
-        env["LMSTUDIO_API_KEY"] = config.openai_compatible.get("api_key") or "none"
+        env[_compat.MODEL_SERVER] = config.openai_compatible["base_url"]
+        env[_compat.MODEL_SERVER_KEY] = config.openai_compatible.get("api_key") or "none"
     if config.api is not None:
         env["LETTA_BASE_URL"], env["LETTA_API_KEY"] = config.api
         # Without it memory is looked for on Letta Cloud, wherever the agents live.
-        env[_MEMORY_URL] = config.api[0]
+        env[_compat.MEMORY_URL] = config.api[0]
     # Last, so that the user has the final word.
     env |= config.env
     return env
-
-
-# The folders of Letta Code 0.34 in its two directories; each is closed by itself where those are
-# open already.
-_IN_LETTA: tuple[str, ...] = (
-    *("agents", "artifacts", "cache", "listener-state", "listener-terminal-state", "logs"),
-    *("state", "transcripts", "worktrees"),
-)
-_IN_STATE: tuple[str, ...] = ("agents", "conversations", "memfs", "providers", "secrets")
 
 
 def make_private(folder: Path) -> None:
@@ -303,13 +292,13 @@ def prepare(places: Places) -> None:
     Raises:
         OSError: One cannot be made.
     """
-    letta = places.home / ".letta"
+    letta = places.home / _compat.LETTA
     make_private(letta)
     make_private(places.meet)
-    inside: dict[Path, tuple[str, ...]] = {letta: _IN_LETTA}
+    inside: dict[Path, tuple[str, ...]] = {letta: _compat.IN_LETTA}
     if not places.on_api:
         make_private(places.state)
-        inside[places.state] = _IN_STATE
+        inside[places.state] = _compat.IN_STATE
     for folder, names in inside.items():
         # Below a closed directory nobody can look, whatever the modes inside.
         if _is_open(folder):
@@ -325,7 +314,7 @@ def open_to_others(places: Places) -> list[Path]:
     """
     if os.name == "nt":
         return []
-    letta = places.home / ".letta"
+    letta = places.home / _compat.LETTA
     found = [folder for folder in (letta, places.state) if _is_open(folder)]
     return [folder for folder in found if all(_is_open(p) for p in _above(folder, places.home))]
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from letta_adapters.backends.runtime import _compat
 from letta_adapters.backends.runtime.errors import (
     INSTALL,
     UPGRADE,
@@ -47,13 +48,13 @@ def find_installation() -> Installation:
         RuntimeUnavailableError: There is no wheel, or half of one.
         RuntimeVersionError: It is too old.
     """
-    spec = importlib.util.find_spec("letta_code")
+    spec = importlib.util.find_spec(_compat.PACKAGE)
     roots = list(spec.submodule_search_locations or ()) if spec else []
     if not roots:
         raise _no_wheel()
-    payload = Path(roots[0]) / "_payload"
-    node = payload / "bin" / ("node.exe" if sys.platform == "win32" else "node")
-    app = payload / "app" / "letta.js"
+    payload = Path(roots[0]) / _compat.PAYLOAD
+    node = payload / (f"{_compat.NODE}.exe" if sys.platform == "win32" else _compat.NODE)
+    app = payload / _compat.APP
     if not node.is_file() or not app.is_file():
         raise RuntimeUnavailableError(
             "The installed 'letta' package is incomplete.",
@@ -97,7 +98,7 @@ def check_git(env: Mapping[str, str]) -> None:
 
 def _manifest_version(payload: Path) -> str:
     try:
-        return str(json.loads((payload / "manifest.json").read_text("utf-8"))["version"])
+        return str(json.loads((payload / _compat.MANIFEST).read_text("utf-8"))["version"])
     except (OSError, ValueError, KeyError, TypeError):
         return importlib.metadata.version("letta")
 

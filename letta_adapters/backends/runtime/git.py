@@ -19,7 +19,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_HOOKS = ("pre-commit", "post-commit")  # the ones Letta Code installs
+from letta_adapters.backends.runtime import _compat
+
 # Runs the hooks of the memory alone, also in its linked worktrees.
 _HOOK = """#!/bin/sh
 hook="$(git rev-parse --git-common-dir)/hooks/{name}"
@@ -51,7 +52,7 @@ class GitFiles:
         """
         hooks = self.folder / "hooks"
         hooks.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name in _HOOKS:
+        for name in _compat.HOOKS:
             _put(hooks / name, _HOOK.format(name=name), mode=0o700)
         settings = _of_memory(hooks)
         memory = "".join(_section(key, value) for key, value in settings)

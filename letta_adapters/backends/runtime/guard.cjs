@@ -13,19 +13,20 @@ const path = require("node:path");
 const promises = require("node:fs/promises");
 const { registerHooks, syncBuiltinESMExports } = require("node:module");
 const { promisify } = require("node:util");
+const compat = require("./_compat.cjs");
 
 const home = process.env.HOME || os.homedir();
-const letta = path.join(home, ".letta");
-const state = process.env.LETTA_LOCAL_BACKEND_DIR || path.join(letta, "lc-local-backend");
+const letta = path.join(home, compat.LETTA);
+const state = process.env[compat.STATE_DIR] || path.join(letta, compat.STATE);
 
 // -- settings ------------------------------------------------------------------------------------
 
-const own = path.join(letta, "settings.json");
+const own = path.join(letta, compat.SETTINGS[0]);
 // A second place for the user's settings, which only permissions are read from.
-const asking = path.join(process.env.XDG_CONFIG_HOME || path.join(home, ".config"), "letta", "settings.json");
+const asking = path.join(process.env.XDG_CONFIG_HOME || path.join(home, ".config"), "letta", compat.SETTINGS[0]);
 // Rules for tools with paths or commands are told apart by their names; `*` is for the others.
 const everything = ["*", "Bash", "Read", "Write", "Edit", "Glob", "Grep", "ListDir"];
-const child = process.env.LETTA_CODE_AGENT_ROLE === "subagent";
+const child = process.env[compat.ROLE] === compat.SUB_AGENT;
 
 const { existsSync, readFileSync, writeFileSync } = fs;
 const isRecord = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
@@ -40,8 +41,8 @@ function parsed(file) {
 }
 
 function isProject(file) {
-  if (typeof file !== "string" || !/^settings(\.local)?\.json$/.test(path.basename(file))) return false;
-  return path.basename(path.dirname(file)) === ".letta" && path.resolve(file) !== own;
+  if (typeof file !== "string" || !compat.SETTINGS.includes(path.basename(file))) return false;
+  return path.basename(path.dirname(file)) === compat.LETTA && path.resolve(file) !== own;
 }
 
 const isAsking = (file) => !child && typeof file === "string" && path.resolve(file) === asking;
@@ -50,8 +51,8 @@ function shown(file) {
   const { permissions } = parsed(file);
   if (isProject(file)) return Array.isArray(permissions?.deny) ? { permissions: { deny: permissions.deny } } : {};
   const given = isRecord(permissions) ? permissions : {};
-  const rules = Array.isArray(given.alwaysAsk) ? given.alwaysAsk : [];
-  return { permissions: { ...given, alwaysAsk: [...rules, ...everything] } };
+  const rules = Array.isArray(given[compat.ALWAYS_ASK]) ? given[compat.ALWAYS_ASK] : [];
+  return { permissions: { ...given, [compat.ALWAYS_ASK]: [...rules, ...everything] } };
 }
 
 fs.readFileSync = function (file, ...rest) {
@@ -116,7 +117,7 @@ function hardened(options) {
 
 function guarded(file, args, options) {
   if (file !== "git" || !Array.isArray(args) || !isElsewhere(options?.cwd)) return [file, args, options];
-  if (args.join(" ") === "status --short") return ["git", ["--no-such-option"], options];
+  if (args.join(" ") === compat.STATUS.join(" ")) return ["git", ["--no-such-option"], options];
   return [file, args, hardened(options)];
 }
 
@@ -143,13 +144,13 @@ const present = path.join(folder, "present");
 const named = (agent) => crypto.createHash("sha256").update(String(agent)).digest("hex");
 
 function wanted(agent, cwd) {
-  const off = { trigger: "off", stepCount: 25, merge: "auto", mergeInstructions: "" };
+  const off = { ...compat.NO_REFLECTION };
   if (!agent || fs.existsSync(path.join(folder, named(cwd)))) return off;
   const { trigger, step_count: stepCount } = parsed(path.join(folder, named(agent)));
   return typeof trigger === "string" && stepCount > 0 ? { ...off, trigger, stepCount } : off;
 }
 
-const asks = "function getReflectionSettings(agentId, workingDirectory = process.cwd()) {\n";
+const asks = compat.REFLECTION;
 const answered = `${asks}  return globalThis[Symbol.for("letta-adapters.reflection")](agentId, workingDirectory);\n`;
 if (!child) {
   globalThis[Symbol.for("letta-adapters.reflection")] = wanted;
@@ -171,10 +172,11 @@ if (!child) {
 }
 
 const { spawn } = childProcess;
+const reflection = new RegExp(`^${compat.TYPE}${compat.REFLECTS}\\b`);
 childProcess.spawn = function (command, args, options) {
   const env = Array.isArray(args) ? options?.env : undefined;
-  const reflects = env?.LETTA_CODE_AGENT_ROLE === "subagent" && args.some((arg) => /^type:reflection\b/.test(arg));
-  if (!reflects || wanted(env.LETTA_PARENT_AGENT_ID, options.cwd).trigger !== "off") {
+  const reflects = env?.[compat.ROLE] === compat.SUB_AGENT && args.some((arg) => reflection.test(arg));
+  if (!reflects || wanted(env[compat.PARENT], options.cwd).trigger !== "off") {
     return spawn.apply(this, arguments);
   }
   const refused = "process.stderr.write('reflection was not asked for\\n'); process.exit(1)";

@@ -11,7 +11,6 @@ Internal: not part of the public API.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import logging
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from letta_adapters.backends.runtime import _compat
 from letta_adapters.backends.runtime.environment import Places
 from letta_adapters.backends.runtime.process import is_alive
 
@@ -83,8 +83,8 @@ def _clear(ledger: Path, places: Places, since: int | None, *, write: bool) -> l
         ours = write and _is_ours(entry, places, since)
         found.append(_describe(key, entry, neutralised=ours))
         if ours:
-            del entry["queuedInput"]
-            entry |= {"disposition": "started", "replayCompleted": True}
+            del entry[_compat.QUEUED]
+            entry |= _compat.COMPLETED
             changed = True
     if changed:
         _replace(ledger, store)
@@ -96,23 +96,20 @@ def _clear(ledger: Path, places: Places, since: int | None, *, write: bool) -> l
 def _is_ours(entry: dict[str, Any], places: Places, since: int | None) -> bool:
     if places.isolated:
         return True
-    incoming = entry["queuedInput"].get("incoming") or {}
-    connection = str(incoming.get("connectionId") or "app-server-")
-    if since is None or entry.get("acceptedAt", 0) < since:
+    if since is None or entry.get(_compat.ACCEPTED_AT, 0) < since:
         return False
     # It came from another program of Letta Code's, and not over an App Server.
-    if not connection.startswith("app-server-"):
+    if not _compat.find_connection(entry).startswith(_compat.CONNECTIONS):
         return False
     # Servers of several state directories may share a home: the agent must be one of this one's.
-    agent = (entry["queuedInput"].get("scope") or {}).get("agentId")
+    agent, _ = _compat.find_scope(entry)
     if not agent or places.on_api:
         return True
-    name = base64.urlsafe_b64encode(agent.encode()).decode().rstrip("=")
-    return (places.state / "agents" / f"{name}.json").exists()
+    return _compat.find_agent_file(places.state, agent).exists()
 
 
 def _describe(key: str, entry: dict[str, Any], *, neutralised: bool) -> Leftover:
-    scope = entry["queuedInput"].get("scope") or {}
+    agent, conversation = _compat.find_scope(entry)
     try:
         # The key is a list as JSON, with the message's id in the third place.
         message_id = str(json.loads(key)[2])
@@ -120,21 +117,21 @@ def _describe(key: str, entry: dict[str, Any], *, neutralised: bool) -> Leftover
         message_id = key
     return Leftover(
         client_message_id=message_id,
-        agent_id=scope.get("agentId"),
-        conversation_id=str(scope.get("conversationId") or ""),
-        accepted_at=int(entry.get("acceptedAt") or 0),
+        agent_id=agent,
+        conversation_id=conversation,
+        accepted_at=int(entry.get(_compat.ACCEPTED_AT) or 0),
         neutralised=neutralised,
     )
 
 
 def _open_entries(store: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    entries = store.get("entries")
+    entries = store.get(_compat.ENTRIES)
     if not isinstance(entries, dict):
         return {}
     return {
         key: entry
         for key, entry in entries.items()
-        if isinstance(entry, dict) and isinstance(entry.get("queuedInput"), dict)
+        if isinstance(entry, dict) and isinstance(entry.get(_compat.QUEUED), dict)
     }
 
 
@@ -164,11 +161,11 @@ def _locked(ledger: Path) -> Iterator[bool]:
     Yields:
         False if somebody else keeps it; a dead holder's lock is broken.
     """
-    lock = ledger.with_name(f"{ledger.name}.lock")
+    lock = ledger.with_name(f"{ledger.name}{_compat.LOCK}")
     token = str(uuid.uuid4())
-    candidate = lock.with_name(f"{lock.name}.candidate-{os.getpid()}-{token}")
+    candidate = lock.with_name(f"{lock.name}.{_compat.CANDIDATE}-{os.getpid()}-{token}")
     candidate.mkdir(mode=0o700)
-    owner = {"token": token, "pid": os.getpid(), "processStart": None}
+    owner = _compat.describe_owner(token, os.getpid())
     (candidate / f"{os.getpid()}-{token}.json").write_text(json.dumps(owner), "utf-8")
     deadline = time.monotonic() + _LOCK_SECONDS
     held = False

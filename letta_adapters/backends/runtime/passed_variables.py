@@ -15,6 +15,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from letta_adapters.backends.runtime._compat import STATE_DIR
+
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
@@ -70,7 +72,6 @@ PROVIDER_PLACES: Final = _names(
     GOOGLE_CLOUD_LOCATION GOOGLE_CLOUD_PROJECT GOOGLE_CLOUD_QUOTA_PROJECT
     """
 )
-STATE_DIR: Final = "LETTA_LOCAL_BACKEND_DIR"
 
 # The damage that a name in `env` or `inherit_env` would do, and the option to use instead.
 _DATA_DIR: Final = "say data_dir=... instead"

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from letta_adapters.backends.runtime import _compat
 from letta_adapters.backends.runtime.environment import GRACE_SECONDS, MARKER, Launch
 from letta_adapters.backends.runtime.errors import RuntimeStartError
 
@@ -34,7 +35,6 @@ _TAIL_LINES: Final = 40
 _TAIL_CHARS: Final = 4000
 _POLL_SECONDS: Final = 0.02
 _STOP_SECONDS: Final = GRACE_SECONDS + 3.0
-_SOCKET: Final = "WebSocket: "
 _DOOR: Final = "letta-adapters door: "
 
 # Servers whose start is under way in this process; a forked child drops its copies of their pipes.
@@ -181,8 +181,10 @@ def _listening(log: Path) -> Listening | None:
         lines = log.read_text("utf-8", "replace").split("\n")[:-1]
     except OSError:
         return None
-    url = [line.removeprefix(_SOCKET).strip() for line in lines if line.startswith(_SOCKET)]
-    door = [line.removeprefix(_DOOR).strip() for line in lines if line.startswith(_DOOR)]
+    url, door = (
+        [line.removeprefix(begin).strip() for line in lines if line.startswith(begin)]
+        for begin in (_compat.SOCKET_LINE, _DOOR)
+    )
     if not url or not door or not door[0].isdecimal():
         return None
     return Listening(url[0], int(door[0]))

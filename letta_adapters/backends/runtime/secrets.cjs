@@ -8,11 +8,12 @@
 const childProcess = require("node:child_process");
 const fs = require("node:fs");
 const path = require("node:path");
+const compat = require("./_compat.cjs");
 
 const HANDED_ON = "LETTA_ADAPTERS_SECRETS";
 const BEFORE = "LETTA_ADAPTERS_NODE_OPTIONS";
 const LETTA = "LETTA_API_KEY";
-const SUB_AGENT = "LETTA_SUBAGENT_LAUNCH=1";
+const SUB_AGENT = `${compat.LAUNCH}=1`;
 
 function firstLine() {
   const parts = [];
@@ -56,7 +57,8 @@ const isHidden = (pair) => {
 };
 
 // Letta Code puts variables into the paths that a model asks for, and tells it the path.
-const forAPath = () => /\bexpandFilePath\b/.test(new Error().stack);
+const expand = new RegExp(`\\b${compat.EXPAND}\\b`);
+const forAPath = () => expand.test(new Error().stack);
 process.env = new Proxy(listed, {
   get: (target, name) =>
     secrets.has(name) && !(name in target) && !forAPath() ? secrets.get(name) : target[name],

@@ -9,6 +9,7 @@ const os = require("node:os");
 const path = require("node:path");
 const crypto = require("node:crypto");
 const diagnostics = require("node:diagnostics_channel");
+const compat = require("./_compat.cjs");
 const Leases = require("./leases.cjs");
 const Memory = require("./memory.cjs");
 
@@ -16,8 +17,8 @@ const id = process.env.LETTA_ADAPTERS_RUNTIME_ID;
 const grace = Number(process.env.LETTA_ADAPTERS_GRACE_MS) || 3000;
 delete process.env.LETTA_ADAPTERS_GRACE_MS;
 const startedAt = Date.now();
-const letta = path.join(os.homedir(), ".letta");
-const stateDir = process.env.LETTA_LOCAL_BACKEND_DIR || path.join(letta, "lc-local-backend");
+const letta = path.join(os.homedir(), compat.LETTA);
+const stateDir = process.env[compat.STATE_DIR] || path.join(letta, compat.STATE);
 const parent = process.ppid;
 const meet = process.cwd();
 const LOG_BYTES = 1 << 20;
@@ -36,29 +37,30 @@ const quietly = (action, otherwise) => {
 // -- the runtime's record of accepted inputs (the same rules are in ledger.py) ---------------
 
 function ledgers() {
-  const root = path.join(letta, "state");
+  const root = path.join(letta, compat.LEDGERS);
   const files = quietly(() => fs.readdirSync(root), []);
-  return files.map((name) => path.join(root, name, "input-dispositions-v2.json"));
+  return files.map((name) => path.join(root, name, compat.LEDGER));
 }
 
 function isOurs(entry) {
-  const input = entry.queuedInput;
-  if (!input || entry.acceptedAt < startedAt) return false;
-  if (!String(input.incoming?.connectionId ?? "app-server-").startsWith("app-server-")) return false;
+  const input = entry[compat.QUEUED];
+  if (!input || entry[compat.ACCEPTED_AT] < startedAt) return false;
+  const connection = String(input.incoming?.connectionId ?? compat.CONNECTIONS);
+  if (!connection.startsWith(compat.CONNECTIONS)) return false;
   const agent = input.scope?.agentId;
   if (!agent || process.env.LETTA_BASE_URL) return true;
   const name = Buffer.from(agent).toString("base64url");
-  return fs.existsSync(path.join(stateDir, "agents", `${name}.json`));
+  return fs.existsSync(path.join(stateDir, compat.AGENTS, `${name}.json`));
 }
 
 const read = (file) => quietly(() => JSON.parse(fs.readFileSync(file, "utf8")), null);
-const openIn = (store) => Object.values(store?.entries ?? {}).filter(isOurs);
+const openIn = (store) => Object.values(store?.[compat.ENTRIES] ?? {}).filter(isOurs);
 const anyOpen = () => ledgers().some((file) => openIn(read(file)).length > 0);
 
 function locked(file, action) {
-  const lock = `${file}.lock`;
+  const lock = `${file}${compat.LOCK}`;
   const token = crypto.randomUUID();
-  const candidate = `${lock}.candidate-${process.pid}-${token}`;
+  const candidate = `${lock}.${compat.CANDIDATE}-${process.pid}-${token}`;
   const name = `${process.pid}-${token}.json`;
   const owner = JSON.stringify({ token, pid: process.pid, processStart: null });
   fs.mkdirSync(candidate, { mode: 0o700 });
@@ -83,9 +85,8 @@ function neutralise(file) {
   const open = openIn(store);
   if (open.length === 0) return;
   for (const entry of open) {
-    delete entry.queuedInput;
-    entry.disposition = "started";
-    entry.replayCompleted = true;
+    delete entry[compat.QUEUED];
+    Object.assign(entry, compat.COMPLETED);
   }
   const temporary = `${file}.${process.pid}.${crypto.randomUUID()}.tmp`;
   fs.writeFileSync(temporary, JSON.stringify(store), { mode: 0o600, flag: "wx" });

@@ -9,10 +9,11 @@ const crypto = require("node:crypto");
 const fs = require("node:fs");
 const path = require("node:path");
 const { registerHooks } = require("node:module");
+const compat = require("./_compat.cjs");
 
 const folder = path.join(process.cwd(), "no-system-info");
-const before = "state: params.state,\n    systemInfoReminderEnabled: ";
-const switched = Buffer.from(`${before}true,`);
+const before = compat.SYSTEM_INFO;
+const switched = Buffer.from(`${before}${compat.TOLD}`);
 const asked = Buffer.from(`${before}globalThis[Symbol.for("letta-adapters.system-info")](params),`);
 
 fs.rmSync(folder, { recursive: true, force: true });

@@ -7,11 +7,10 @@
 const fs = require("node:fs");
 const path = require("node:path");
 const { registerHooks } = require("node:module");
+const compat = require("./_compat.cjs");
 
 const told = path.join(process.cwd(), "images-told");
-const begins = "const result = this.runStream(";
-// What stands before it, in the same class.
-const needed = ["async* streamOnce(input) {", "yield providerLettaChunk({", "toPiMessages(input.uiMessages)"];
+const begins = compat.STREAM;
 const WINDOW = 12000;
 
 const shows = (message) =>
@@ -44,7 +43,7 @@ const hooks = registerHooks?.({
     if (at < 0 || source.indexOf(begins, at + 1) >= 0) return loaded;
     const call = /^\((\w+)\.model, /.exec(source.toString("latin1", at + begins.length - 1, at + begins.length + 80));
     const ahead = source.toString("latin1", Math.max(0, at - WINDOW), at);
-    if (!call || needed.some((text) => !ahead.includes(text))) return loaded;
+    if (!call || compat.AROUND.some((text) => !ahead.includes(text))) return loaded;
     const event = 'message_type: "event_message", event_type: "letta_adapters_images_omitted"';
     const telling =
       `const omittedImages = globalThis[Symbol.for("letta-adapters.images")](${call[1]}.model, input.uiMessages); ` +

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from letta_adapters import AsyncLettaClient, Local
-from letta_adapters.backends.runtime.damage import agent_file
+from letta_adapters.backends.runtime._compat import find_agent_file
 from letta_adapters.cli import main
 from letta_adapters.errors import CorruptStateError, error_for_code
 from letta_adapters.testing.scripted_model import ScriptedModel
@@ -40,7 +40,7 @@ def state_of(home: Path) -> Path:
 
 
 def agents_file(home: Path, agent: str) -> Path:
-    return agent_file(state_of(home), agent)
+    return find_agent_file(state_of(home), agent)
 
 
 def messages_of(home: Path, agent: str) -> Path:
