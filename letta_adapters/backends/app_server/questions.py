@@ -72,7 +72,7 @@ class Permits:
 
     def __init__(self, machine: Machine | None) -> None:
         self._machine = machine
-        self._remembered: dict[tuple[Conversation, str, str], None] = {}
+        self._remembered: Bounded[tuple[Conversation, str, str], None] = Bounded(_REMEMBERED)
         self._warned: set[str] = set()
 
     def verdict(
@@ -100,8 +100,6 @@ class Permits:
     def remember(self, conversation: Conversation, call: ToolCallMessage) -> None:
         """Ask no more about this very call in this conversation."""
         self._remembered[self._key(conversation, call.tool_name, call.tool_input)] = None
-        while len(self._remembered) > _REMEMBERED:
-            del self._remembered[next(iter(self._remembered))]
 
     def _key(
         self, conversation: Conversation, name: str, tool_input: Mapping[str, Any]
