@@ -73,10 +73,12 @@ if TYPE_CHECKING:
     from letta_adapters.errors import TimeoutAfterAcceptanceError as TimeoutAfterAcceptanceError
     from letta_adapters.errors import TimeoutBeforeAcceptanceError as TimeoutBeforeAcceptanceError
     from letta_adapters.errors import TurnCancelledError as TurnCancelledError
+    from letta_adapters.errors import TurnDetachedError as TurnDetachedError
     from letta_adapters.errors import TurnFailedError as TurnFailedError
     from letta_adapters.errors import UnsupportedOptionError as UnsupportedOptionError
     from letta_adapters.errors import WaitsForItselfError as WaitsForItselfError
     from letta_adapters.errors import WrongEventLoopError as WrongEventLoopError
+    from letta_adapters.errors import WrongToolCallsError as WrongToolCallsError
     from letta_adapters.messages import AssistantMessage as AssistantMessage
     from letta_adapters.messages import BootstrapState as BootstrapState
     from letta_adapters.messages import ErrorMessage as ErrorMessage
@@ -87,6 +89,7 @@ if TYPE_CHECKING:
     from letta_adapters.messages import PendingToolCall as PendingToolCall
     from letta_adapters.messages import QueueUpdateMessage as QueueUpdateMessage
     from letta_adapters.messages import ReasoningMessage as ReasoningMessage
+    from letta_adapters.messages import RecoveredCall as RecoveredCall
     from letta_adapters.messages import RecoveryResult as RecoveryResult
     from letta_adapters.messages import ResultMessage as ResultMessage
     from letta_adapters.messages import RetryMessage as RetryMessage
@@ -105,6 +108,7 @@ if TYPE_CHECKING:
     from letta_adapters.permissions import Allow as Allow
     from letta_adapters.permissions import Deny as Deny
     from letta_adapters.permissions import PermissionContext as PermissionContext
+    from letta_adapters.permissions import Postpone as Postpone
     from letta_adapters.sync.client import LettaClient as LettaClient
     from letta_adapters.sync.client import Session as Session
     from letta_adapters.sync.client import create_agent as create_agent
@@ -124,17 +128,18 @@ _HOMES = {
     "ModelProviderError NotFoundError PendingApprovalError ProtocolError "
     "ProviderAuthenticationError ProviderRateLimitError RateLimitError ServerError "
     "SessionClosedError StreamTruncatedError "
-    "TimeoutAfterAcceptanceError TimeoutBeforeAcceptanceError TurnCancelledError TurnFailedError "
-    "UnsupportedOptionError WaitsForItselfError WrongEventLoopError",
+    "TimeoutAfterAcceptanceError TimeoutBeforeAcceptanceError TurnCancelledError "
+    "TurnDetachedError TurnFailedError UnsupportedOptionError WaitsForItselfError "
+    "WrongEventLoopError WrongToolCallsError",
     "messages": "AssistantMessage BootstrapState ErrorMessage InitMessage LoopStatusMessage "
-    "Message MessagePage PendingToolCall QueueUpdateMessage ReasoningMessage RecoveryResult "
-    "ResultMessage RetryMessage StreamEvent StreamTextDelta SystemMessage ToolCallMessage "
-    "ToolResultMessage UnknownMessage Usage UserMessage extract_stream_text_delta "
-    "message_from_dict",
+    "Message MessagePage PendingToolCall QueueUpdateMessage ReasoningMessage RecoveredCall "
+    "RecoveryResult ResultMessage RetryMessage StreamEvent StreamTextDelta SystemMessage "
+    "ToolCallMessage ToolResultMessage UnknownMessage Usage UserMessage "
+    "extract_stream_text_delta message_from_dict",
     "options": "MemoryBlock Sleeptime",
     "backends.config": "Local Remote Rest RuntimeStatus",
     "backends.connector": "Connector",
-    "permissions": "Allow Deny PermissionContext",
+    "permissions": "Allow Deny PermissionContext Postpone",
     "client.session": "AsyncSession",
     "sync.client": "LettaClient Session create_agent create_session prompt resume_session",
     "tools.client_side": "Tool tool",
@@ -172,12 +177,14 @@ __all__ = [
     "PendingApprovalError",
     "PendingToolCall",
     "PermissionContext",
+    "Postpone",
     "ProtocolError",
     "ProviderAuthenticationError",
     "ProviderRateLimitError",
     "QueueUpdateMessage",
     "RateLimitError",
     "ReasoningMessage",
+    "RecoveredCall",
     "RecoveryResult",
     "Remote",
     "Rest",
@@ -201,6 +208,7 @@ __all__ = [
     "ToolResultMessage",
     "Transcript",
     "TurnCancelledError",
+    "TurnDetachedError",
     "TurnFailedError",
     "UnknownMessage",
     "UnsupportedOptionError",
@@ -208,6 +216,7 @@ __all__ = [
     "UserMessage",
     "WaitsForItselfError",
     "WrongEventLoopError",
+    "WrongToolCallsError",
     "__version__",
     "aprompt",
     "create_agent",

@@ -5,6 +5,7 @@
     LettaError
     ├── InvalidInputError             (also a ValueError)   code "invalid_input"
     │   ├── UnsupportedOptionError                          code "unsupported_option"
+    │   ├── WrongToolCallsError       not the calls that wait code "wrong_tool_calls"
     │   └── UnsupportedImageError     a model without vision code "unsupported_image"
     ├── ConfigurationError            nothing to talk to    code "configuration"
     ├── AuthenticationError           the Letta API key     code "authentication"
@@ -26,6 +27,7 @@
     ├── ProtocolError                 not what the protocol allows  code "protocol_error"
     ├── TurnFailedError               an accepted turn ended badly  its stop reason as code
     │   ├── TurnCancelledError                              code "cancelled"
+    │   ├── TurnDetachedError         left as it is         code "detached"
     │   └── ModelProviderError        the model behind the agent    code "provider_error"
     │       ├── ProviderRefusedError  it will again             code "provider_refused"
     │       ├── ProviderAuthenticationError                 code "provider_authentication"
@@ -136,6 +138,31 @@ class UnsupportedOptionError(InvalidInputError):
         return error
 
 
+class WrongToolCallsError(InvalidInputError):
+    """The answers are not those to the calls that wait, all of them and no others.
+
+    ``missing`` are the ids of the calls without an answer, ``unknown`` those of the answers that
+    nobody waits for.
+    """
+
+    default_code = "wrong_tool_calls"
+    default_hint = "Read session.pending_approvals() and answer all of them together."
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        missing: Sequence[str] = (),
+        unknown: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        told = [f"No answer is given for: {', '.join(missing)}."] if missing else []
+        told += [f"No call waits that is called: {', '.join(unknown)}."] if unknown else []
+        super().__init__(message or " ".join(told), **{"accepted": False, **kwargs})
+        self.missing = tuple(missing)
+        self.unknown = tuple(unknown)
+
+
 class UnsupportedImageError(InvalidInputError):
     """The message shows an image, and its model cannot see one.
 
@@ -190,7 +217,10 @@ class PendingApprovalError(ConflictError):
     """A tool call of an earlier turn waits for an answer; ``tool_call_ids`` names it if known."""
 
     default_code = "pending_approval"
-    default_hint = "Call session.recover_pending_approvals(), which denies it at no model cost."
+    default_hint = (
+        "Answer it with session.respond(), or end it with session.recover_pending_approvals(), "
+        "which calls no model."
+    )
 
     def __init__(self, message: str, *, tool_call_ids: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(message, **kwargs)
@@ -295,6 +325,13 @@ class TurnCancelledError(TurnFailedError):
     default_code = "cancelled"
 
 
+class TurnDetachedError(TurnFailedError):
+    """The turn was left as it is, for somebody else to go on with."""
+
+    default_code = "detached"
+    default_hint = "Read session.pending_approvals(), and answer with session.respond()."
+
+
 class ModelProviderError(TurnFailedError):
     """The model behind the agent failed."""
 
@@ -357,6 +394,8 @@ _BY_CODE: dict[str, type[LettaError]] = {
         ServerError,
         ProtocolError,
         TurnCancelledError,
+        TurnDetachedError,
+        WrongToolCallsError,
         ModelProviderError,
         ProviderRefusedError,
         ProviderAuthenticationError,

@@ -287,6 +287,40 @@ class RetryMessage(Plain):
     run_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PendingToolCall(Plain):
+    """A tool call that waits; the Letta API tells the stored message that asks, and its run."""
+
+    tool_call_id: str
+    tool_name: str
+    raw_arguments: str = ""
+    message_id: str | None = field(default=None, compare=False)
+    run_id: str | None = field(default=None, compare=False)
+
+    @property
+    def tool_input(self) -> Mapping[str, Any]:
+        """The arguments, parsed; ``{}`` if they are no JSON object (see :attr:`problem`)."""
+        return arguments_in(self.raw_arguments) or {}
+
+    @property
+    def problem(self) -> str:
+        """A text for the agent if the arguments are no JSON object; ``""`` if they are one."""
+        return broken_arguments(self.tool_name, self.raw_arguments)
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveredCall(Plain):
+    """A call that an earlier turn left open, and its fate when ``run_turn`` met it.
+
+    If nobody could be ``asked`` it was ended without a decision, and was not run. ``allowed`` says
+    whether it was.
+    """
+
+    call: PendingToolCall
+    asked: bool
+    allowed: bool
+
+
 @dataclass(frozen=True)
 class ResultMessage(Plain):
     """The end of a turn; it is the last message of every stream.
@@ -294,7 +328,8 @@ class ResultMessage(Plain):
     ``result`` is the final answer's text (``None`` when the turn failed). ``usage`` is summed over
     all steps of the turn. ``input_stored`` says, for a failed turn, whether the conversation holds
     this turn's message: ``False`` means it is safe to send again, ``None`` that it could not be
-    found out::
+    found out. ``recovered`` are the calls of an earlier turn that ``run_turn`` had to answer
+    first::
 
         answer = session.run_turn("Hello!").raise_for_status().result
     """
@@ -311,6 +346,7 @@ class ResultMessage(Plain):
     error_code: str | None = None
     error_detail: str | None = None
     input_stored: bool | None = None
+    recovered: tuple[RecoveredCall, ...] = ()
 
     def raise_for_status(self) -> ResultMessage:
         """Return self, or raise the typed :class:`LettaError` of a failed turn."""
@@ -534,17 +570,8 @@ class MessagePage(Plain):
 
 
 @dataclass(frozen=True, slots=True)
-class PendingToolCall(Plain):
-    """A tool call that waits for this client's answer."""
-
-    tool_call_id: str
-    tool_name: str
-    raw_arguments: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class RecoveryResult(Plain):
-    """The calls that ``recover_pending_approvals()`` denied; empty if none waited."""
+    """The calls that ``recover_pending_approvals()`` has ended; empty if none waited."""
 
     denied: tuple[PendingToolCall, ...] = ()
 

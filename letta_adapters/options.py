@@ -16,7 +16,13 @@ from typing_extensions import Self, TypedDict
 
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.options_base import Options, checked_directory, checked_sequence
-from letta_adapters.permissions import checked_callback
+from letta_adapters.permissions import (
+    Allow,
+    Deny,
+    Postpone,
+    checked_callback,
+    normalise_decision,
+)
 from letta_adapters.tools.mcp.config import parse_servers
 
 # Two vocabularies in one table: the keys are the names of the TypeScript SDK 0.1.14 and of today's
@@ -255,6 +261,8 @@ class SessionKwargs(TypedDict, total=False):
     tools: Sequence[Any]
     mcp_servers: Mapping[str, Any]
     can_use_tool: Callable[..., Any]
+    ask_timeout: float
+    ask_timeout_answer: Allow | Deny | Postpone | bool
     model: str
     max_steps: int
     max_denied_rounds: int
@@ -288,6 +296,10 @@ class SessionOptions(Options):
             "headers"}``; see :mod:`letta_adapters.tools.mcp`.
         can_use_tool: ``(name, input, context) -> Allow | Deny | bool``, sync or async, asked before
             a tool runs.
+        ask_timeout: Seconds that ``can_use_tool`` has for each question. There is no limit unless
+            it is given, together with ``ask_timeout_answer``.
+        ask_timeout_answer: The answer that is given when that time is up: ``Deny("...")``,
+            ``Allow()``, or ``Postpone()`` (Letta API only).
         model: The model of the conversation, where it differs from the agent's.
         max_steps: The greatest number of model calls in one turn.
         max_denied_rounds: The number of steps in a row that may consist of denied tool calls only,
@@ -322,6 +334,8 @@ class SessionOptions(Options):
     tools: tuple[Any, ...] = ()
     mcp_servers: Mapping[str, Any] = Field(default_factory=dict)
     can_use_tool: Callable[..., Any] | None = None
+    ask_timeout: float | None = Field(default=None, gt=0)
+    ask_timeout_answer: Allow | Deny | Postpone | None = None
     model: str | None = Field(default=None, min_length=1)
     max_steps: int | None = Field(default=None, gt=0)
     max_denied_rounds: int = Field(default=20, ge=0)
@@ -375,6 +389,20 @@ class SessionOptions(Options):
     @classmethod
     def _callable_with_the_question(cls, value: Callable[..., Any] | None) -> Any:
         return None if value is None else checked_callback(value)
+
+    @field_validator("ask_timeout_answer", mode="before")
+    @classmethod
+    def _decision(cls, value: Any) -> Any:
+        return value if value is None or isinstance(value, Postpone) else normalise_decision(value)
+
+    @model_validator(mode="after")
+    def _answer_in_time(self) -> Self:
+        # Neither answer is a safe guess: one runs the tool, the other speaks for the user.
+        if (self.ask_timeout is None) != (self.ask_timeout_answer is None):
+            raise ValueError("ask_timeout: it goes together with ask_timeout_answer, the answer")
+        if self.ask_timeout is not None and self.can_use_tool is None:
+            raise ValueError("ask_timeout: it needs can_use_tool, which is asked")
+        return self
 
     @field_validator("mcp_servers", mode="before")
     @classmethod

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from letta_adapters import AsyncLettaClient, MemoryBlock, Rest, UnsupportedOptionError
+from letta_adapters import AsyncLettaClient, MemoryBlock, Postpone, Rest, UnsupportedOptionError
 from letta_adapters.backends.app_server.agents import _check_blocks
 from letta_adapters.backends.app_server.options import refuse
 from letta_adapters.backends.capabilities import (
@@ -29,6 +29,9 @@ DOC = Path(__file__).parents[1] / "docs" / "options.md"
 
 REFUSED: dict[str, AgentOptions | SessionOptions] = {
     "allowed_tools": SessionOptions(allowed_tools=("Bash(rm:*)",)),
+    "ask_timeout_answer": SessionOptions(
+        can_use_tool=lambda *_: True, ask_timeout=1, ask_timeout_answer=Postpone()
+    ),
     "base_tools": AgentOptions(base_tools=False),
     "disallowed_tools": SessionOptions(disallowed_tools=("mcp__*",)),
     "memfs": SessionOptions(memfs=False),

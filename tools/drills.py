@@ -7,6 +7,7 @@ process is left, no message was run again, and the conversation can be used.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections import Counter
@@ -65,11 +66,22 @@ DRILLS = {
     "callback that raises": (
         "tests/backends/app_server/test_stopping.py::test_a_callback_that_gives_no_answer[raises]",
     ),
+    # python -m tools.rig run -- python -m tools.drills --only "on the Letta API"
+    "SIGKILL of Python while an approval waits, on the Letta API": (
+        "tests/live/test_restart.py::test_an_approval_outlives_the_process_that_asked",
+    ),
+    "SIGKILL of Python in a client-side tool, on the Letta API": (
+        "tests/live/test_restart.py::test_a_tool_that_had_begun_is_asked_about_again",
+    ),
     "callback that never returns": (
         "tests/backends/app_server/test_stopping.py::"
         "test_a_callback_that_gives_no_answer[never returns]",
     ),
 }
+
+
+# The end of the names of drills that need a Letta API server with a scripted model.
+_ON_API = ", on the Letta API"
 
 
 class _Repeated:
@@ -121,7 +133,9 @@ def main() -> int:
     options = parser.parse_args()
     rows, bad = [], []
     for name, tests in DRILLS.items():
-        if options.only.lower() in name.lower():
+        if name.endswith(_ON_API) and "LETTA_RIG_MODEL" not in os.environ:
+            rows.append(f"| {name} | not run: needs `python -m tools.rig run` | |")
+        elif options.only.lower() in name.lower():
             passed, failed, seconds, counted = run(tests, options.times)
             told = "".join(f"; {what}: {number}" for what, number in counted.items())
             wanted = len(tests) * options.times

@@ -17,8 +17,9 @@ from letta_adapters.backends.capabilities import Capabilities
 from letta_adapters.backends.config import RuntimeStatus
 from letta_adapters.engine.turn_state import TurnState
 from letta_adapters.errors import InvalidInputError, TurnFailedError
-from letta_adapters.messages import Message, MessagePage, PendingToolCall
+from letta_adapters.messages import Message, MessagePage, PendingToolCall, ToolCallMessage
 from letta_adapters.options import AgentOptions, SessionOptions
+from letta_adapters.permissions import denials
 
 # True while the running code is a tool or a callback of a turn, which waits for it to return.
 inside_a_turn: ContextVar[bool] = ContextVar("letta_inside_a_turn", default=False)
@@ -145,6 +146,20 @@ class ToolCallResponse:
     updated_input: Mapping[str, Any] | None = None
     suggestion_ids: Sequence[str] = ()
     traceback: str | None = field(default=None, compare=False, repr=False)
+
+    @classmethod
+    def make_unanswered(cls, call: PendingToolCall | ToolCallMessage, why: str) -> ToolCallResponse:
+        """Return the answer to a call that nobody decides about any more.
+
+        It is the failed result of a tool and no denial: the Letta API tells a denial to the agent
+        as the user's ("User reason: ...").
+
+        Args:
+            call: The call.
+            why: The reason, as a sentence.
+        """
+        text = denials.explain_unanswered(why)
+        return cls(call.tool_call_id, call.tool_name, returned=text, is_error=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,10 +333,16 @@ class BackendTurn(Protocol):
     async def cancel(self) -> None:
         """Ask the agent to stop; :meth:`batches` then ends by itself."""
 
-    async def stop(self) -> None:
+    async def stop(self, why: str | None = None, answers: Sequence[ToolCallResponse] = ()) -> None:
         """Make the agent stop, wait (for a bounded time) until it has, release the connection.
 
         This must not be called while :meth:`batches` waits in another task.
+
+        Args:
+            why: The reason for which calls that wait get no answer any more; their results tell it
+                as a fact, since nobody has decided about them. ``None`` leaves them as they are
+                where conversations keep them (``durable_pending_calls``).
+            answers: Decisions that were taken about some of them all the same.
         """
 
     async def release(self) -> None:
@@ -356,9 +377,25 @@ class Backend(Protocol):
         limit: int,
     ) -> MessagePage: ...
     async def pending_calls(self, conversation: Conversation) -> tuple[PendingToolCall, ...]: ...
-    async def deny(
-        self, conversation: Conversation, calls: Sequence[PendingToolCall], reason: str
-    ) -> None: ...
+    async def clear(
+        self,
+        conversation: Conversation,
+        calls: Sequence[PendingToolCall],
+        why: str,
+        answers: Sequence[ToolCallResponse] = (),
+    ) -> None:
+        """End calls that wait, without a model call and without a decision in anybody's name.
+
+        Args:
+            conversation: The conversation.
+            calls: All calls that wait in it.
+            why: The reason for which nobody answers them, which the agent reads.
+            answers: Decisions that were taken about some of them all the same.
+
+        Raises:
+            LettaError: The server refused.
+        """
+
     async def abort(self, conversation: Conversation) -> bool: ...
     async def wait_until_idle(self, conversation: Conversation, sent: Sent) -> bool | None:
         """Wait, before a message is sent (again), for a run of it that somebody else began.

@@ -46,6 +46,7 @@ OPTION_SUPPORT: Mapping[str, tuple[str, ...]] = {
 # Limits of an option on a backend that has it, each refused by name. Every entry is held by a test.
 LETTA_CODE_LIMITS: Final[Mapping[str, str]] = {
     "allowed_tools": "names of tools, no patterns",
+    "ask_timeout_answer": "not `Postpone()`",
     "base_tools": "not `False`",
     "disallowed_tools": "names of tools, no patterns",
     "memfs": "not `False` for a session",
@@ -88,9 +89,11 @@ class Capabilities:
     Refused: the providers are configured where the server runs.
     """
     durable_pending_calls: bool
-    """A tool call that waits for its caller survives a lost connection and a new process.
+    """A tool call that waits for its caller survives a lost connection, the end of its session and
+    a new process: `respond()`, `detach()`, `Postpone()`.
 
-    It lives as long as its connection, 300 s at most; a later result goes in as a labelled message.
+    It lives as long as its connection, 300 s at most, and closing interrupts its turn: those three
+    are refused. To an adapter a later result goes in as a labelled message.
     """
     editable_server_tools: bool
     """`can_use_tool` may change the input of a tool that the server runs.

@@ -226,7 +226,7 @@ async def _abandon(
     elif end.pending:
         waiting = await client.backend.pending_calls(where)
         if waiting:
-            await client.backend.deny(where, waiting, denials.GIVEN_UP)
+            await client.backend.clear(where, waiting, denials.GIVEN_UP)
     if remove:
         await conversations.remove(client, where)
         return replace(end, pending=(), marker=replace(end.marker, pending=()))

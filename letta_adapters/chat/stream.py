@@ -32,7 +32,8 @@ from letta_adapters.chat.request import (
 from letta_adapters.chat.routing import make_context, resolve_mismatch, retell
 from letta_adapters.chat.tracker import ResponseTracker
 from letta_adapters.client.client import get_slots
-from letta_adapters.client.turn import MessageStream, Turn, TurnOptions
+from letta_adapters.client.message_stream import MessageStream
+from letta_adapters.client.turn import Turn, TurnOptions
 from letta_adapters.client.turn_slots import OutgoingMessage, TurnSlot
 from letta_adapters.engine.otids import make_otid
 from letta_adapters.errors import (

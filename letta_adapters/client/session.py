@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,14 +25,15 @@ from letta_adapters.backends.base import (
     check_page,
 )
 from letta_adapters.backends.capabilities import check_supported
+from letta_adapters.client.approvals import AsyncApprovals
+from letta_adapters.client.message_stream import MessageStream
 from letta_adapters.client.tool_calls import ToolCallHandler
-from letta_adapters.client.turn import MessageStream, Turn, TurnOptions
+from letta_adapters.client.turn import Turn, TurnOptions
 from letta_adapters.client.turn_slots import Outbox, OutgoingMessage, TurnSlots, withdraw
 from letta_adapters.content import to_wire
 from letta_adapters.errors import (
     InvalidInputError,
     LettaError,
-    PendingApprovalError,
     ServerError,
     SessionClosedError,
 )
@@ -40,11 +41,8 @@ from letta_adapters.messages import (
     BootstrapState,
     InitMessage,
     MessagePage,
-    RecoveryResult,
-    ResultMessage,
 )
 from letta_adapters.options import PermissionMode, SessionOptions, Toolset
-from letta_adapters.permissions import denials
 from letta_adapters.tools.client_side import Tool, as_runnable_tools
 
 if TYPE_CHECKING:
@@ -53,7 +51,7 @@ if TYPE_CHECKING:
 _CLOSED = "The session was closed."
 
 
-class AsyncSession:
+class AsyncSession(AsyncApprovals):
     """A conversation with a Letta agent.
 
     ``create_session`` and ``resume_session`` make it without any I/O. It opens on ``async with`` or
@@ -209,7 +207,7 @@ class AsyncSession:
             self._outbox.check_room()
             self._stand_in_line(place, outgoing, owner)
         else:
-            await self._send_now(opened, outgoing, owner)
+            await self._start(self._begin(opened, outgoing, owner))
 
     async def _prepare(self, message: Any, otid: str | None) -> tuple[Opened, OutgoingMessage]:
         self._check_usable()
@@ -218,8 +216,7 @@ class AsyncSession:
             raise InvalidInputError("otid must not be empty.")
         return await self._open(), OutgoingMessage(otid or str(uuid.uuid4()), content)
 
-    async def _send_now(self, opened: Opened, message: OutgoingMessage, owner: object) -> Turn:
-        beginning = self._begin(opened, message, owner)
+    async def _start(self, beginning: Coroutine[Any, Any, Turn]) -> Turn:
         self._sending += 1
         try:
             turn = await self._slots.works.run(self, beginning, _undo)
@@ -255,8 +252,11 @@ class AsyncSession:
         async with self._slots.reserve(place, owner) as slot:
             # The wait for the conversation may have been long: the session may be closed by now.
             self._check_usable()
-            init = self._init_message(opened) if self._init_pending else None
-            return await slot.start(message, self._turn_options(place, init))
+            return await slot.start(message, self._make_turn_options(opened))
+
+    def _make_turn_options(self, opened: Opened) -> TurnOptions:
+        init = self._init_message(opened) if self._init_pending else None
+        return self._turn_options(opened.conversation, init)
 
     def _turn_options(self, place: Conversation, init: InitMessage | None = None) -> TurnOptions:
         return TurnOptions(
@@ -278,13 +278,19 @@ class AsyncSession:
         )
 
     def _make_handler(self, conversation: Conversation) -> ToolCallHandler:
+        backend, chosen = self._slots.backend, self._options
+        patience = None
+        if chosen.ask_timeout is not None and chosen.ask_timeout_answer is not None:
+            patience = (chosen.ask_timeout, chosen.ask_timeout_answer)
         return ToolCallHandler(
             self._tools,
-            self._options.can_use_tool,
-            self._slots.backend.name,
+            chosen.can_use_tool,
+            backend.name,
             conversation,
             self._off_loop,
-            DeniedRounds(self._options.max_denied_rounds),
+            DeniedRounds(chosen.max_denied_rounds),
+            backend.capabilities.durable_pending_calls,
+            patience,
         )
 
     def stream(self) -> MessageStream:
@@ -319,63 +325,6 @@ class AsyncSession:
         nobody has read that in their stream.
         """
         return self._outbox.unsent
-
-    async def run_turn(self, message: Any, *, otid: str | None = None) -> ResultMessage:
-        """Send a message, wait for the turn's end, and return its result.
-
-        A tool call that an earlier, abandoned turn left pending blocks the message. It is denied
-        and the message sent again, at most ``recovery_attempts`` times; as the message was refused,
-        nothing is sent twice.
-
-        Raises:
-            ConversationBusyError: This task has sent messages before whose streams nobody has read.
-            LettaError: The server refused the message. A turn that failed later is *returned* as a
-                result with ``success=False``.
-        """
-        return await self._run_turn(message, otid, running_task())
-
-    async def _run_turn(self, message: Any, otid: str | None, owner: object) -> ResultMessage:
-        attempts = self._options.recovery_attempts
-        while True:
-            try:
-                result = await self._one_turn(message, otid, owner)
-            except LettaError as error:
-                # A server tells of a call left pending in one of two ways: it refuses the message,
-                # or it accepts the message and ends the turn with that error.
-                if error.code != "pending_approval":
-                    raise
-                if attempts <= 0:
-                    ids, named = await self._waiting_calls()
-                    text = f"{error.message} {named}".strip()
-                    raise PendingApprovalError(text, tool_call_ids=ids, accepted=False) from error
-            else:
-                if result.error_code != "pending_approval":
-                    return result
-                if attempts <= 0:
-                    _, named = await self._waiting_calls()
-                    return replace(result, error_detail=f"{result.error_detail} {named}".strip())
-            attempts -= 1
-            await self._recover(owner)
-
-    async def _waiting_calls(self) -> tuple[tuple[str, ...], str]:
-        """Return the ids of the calls that wait and a sentence that names them, or nothing."""
-        opened = await self._open()
-        try:
-            waiting = await self._slots.backend.pending_calls(opened.conversation)
-        except LettaError:
-            waiting = ()
-        names = ", ".join(f"{call.tool_name} ({call.tool_call_id})" for call in waiting)
-        return tuple(c.tool_call_id for c in waiting), f"It waits for: {names}." if names else ""
-
-    async def _one_turn(self, message: Any, otid: str | None, owner: object) -> ResultMessage:
-        opened, outgoing = await self._prepare(message, otid)
-        self._outbox.check_read(owner)
-        turn = await self._send_now(opened, outgoing, owner)
-        async with turn.stream(owner) as stream:
-            async for item in stream:
-                if isinstance(item, ResultMessage):
-                    return item
-        raise AssertionError("a turn always ends with a result")
 
     async def abort(self) -> None:
         """Stop the agent's current turn, whose stream then ends with a ``cancelled`` result.
@@ -424,25 +373,6 @@ class AsyncSession:
         return BootstrapState(
             init.agent_id, init.conversation_id, init.model, init.tools, page, pending
         )
-
-    async def recover_pending_approvals(self) -> RecoveryResult:
-        """Deny the tool calls that an abandoned turn left waiting; no model is called for it.
-
-        Raises:
-            LettaError: The server refused.
-        """
-        return await self._recover(running_task())
-
-    async def _recover(self, owner: object) -> RecoveryResult:
-        opened = await self._open()
-        backend = self._slots.backend
-        # Without the conversation to itself it might deny calls that a running turn answers just
-        # now.
-        async with self._slots.reserve(opened.conversation, owner):
-            pending = await backend.pending_calls(opened.conversation)
-            if pending:
-                await backend.deny(opened.conversation, pending, denials.ABANDONED)
-        return RecoveryResult(pending)
 
     # -- model, toolset and queue -----------------------------------------------------------
 

@@ -7,20 +7,83 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Coroutine, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeAlias, TypeVar
 
-from letta_adapters._utils.invoke import invoke_callable, report_raised
-from letta_adapters.backends.base import Conversation, DeniedRounds, ToolCallResponse
-from letta_adapters.errors import TurnCancelledError, UnsupportedOptionError
-from letta_adapters.messages import ToolCallMessage, ToolResultMessage
-from letta_adapters.permissions import Allow, Deny, PermissionContext, denials, normalise_decision
+from letta_adapters._utils.invoke import UNWIND_SECONDS, invoke_callable, report_raised
+from letta_adapters._utils.tasks import ended
+from letta_adapters.backends.base import (
+    Conversation,
+    DeniedRounds,
+    ToolCallResponse,
+    inside_a_turn,
+)
+from letta_adapters.errors import LettaError, TurnCancelledError, UnsupportedOptionError
+from letta_adapters.messages import PendingToolCall, ToolCallMessage, ToolResultMessage
+from letta_adapters.permissions import (
+    Allow,
+    Deny,
+    PermissionContext,
+    Postpone,
+    denials,
+    normalise_decision,
+)
 from letta_adapters.permissions.policy import question
 from letta_adapters.tools.client_side import Tool
 
+_T = TypeVar("_T")
+# A call that waits, as the stream showed it or as the conversation has stored it.
+Call: TypeAlias = ToolCallMessage | PendingToolCall
+Decision: TypeAlias = Allow | Deny | Postpone
 # The backends whose server runs its tools with the input that it is told.
 _EDITING_BACKENDS = ("local", "remote")
+
+
+class Asker(Protocol):
+    """A turn, or something else that waits for tools and callbacks of its conversation."""
+
+    @property
+    def conversation(self) -> Conversation:
+        """The conversation."""
+
+
+# Those whose tools and callbacks the running code is part of.
+_answering: ContextVar[tuple[Asker, ...]] = ContextVar("letta_answering", default=())
+
+
+def let_answer(asker: Asker, answering: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+    """Start tools and callbacks as a task, whose code can tell that ``asker`` waits for it."""
+    # Both are set only while the task copies its context: tools see them, the reader's code does
+    # not.
+    token = _answering.set((*_answering.get(), asker))
+    inside = inside_a_turn.set(True)
+    task = asyncio.ensure_future(answering)
+    inside_a_turn.reset(inside)
+    _answering.reset(token)
+    return task
+
+
+def serves(conversation: Conversation) -> bool:
+    """Return whether the caller is a tool or a callback of a turn of that conversation."""
+    return any(asker.conversation == conversation for asker in _answering.get())
+
+
+class EndsTurnError(Exception):
+    """The turn ends at its pending calls, for the reason that ``error`` tells.
+
+    ``answers`` are the decisions that were taken about some of them before.
+    """
+
+    def __init__(self, error: LettaError, answers: Sequence[ToolCallResponse]) -> None:
+        super().__init__(error)
+        self.error = error
+        self.answers = answers
+
+
+class PostponedError(Exception):
+    """The callback leaves the calls to be answered later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +94,34 @@ class _Failed(Deny):
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """The answers to all pending calls.
+
+    ``results`` are those that this side can already report. ``allowed`` are the ids of the calls
+    that were allowed.
+    """
+
+    answers: tuple[ToolCallResponse, ...] = ()
+    results: tuple[ToolResultMessage, ...] = ()
+    allowed: frozenset[str] = frozenset()
+
+    def __add__(self, other: Answered) -> Answered:
+        return Answered(
+            self.answers + other.answers,
+            self.results + other.results,
+            self.allowed | other.allowed,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ToolCallHandler:
     """The way one session answers tool calls.
 
     ``off_loop``: run asynchronous callbacks on a loop of their own in a worker thread (the sync
     client's loop thread must never run user code). ``rounds`` counts the denied steps of this turn
-    and ends it when there are too many.
+    and ends it when there are too many. ``keeps_calls``: the conversation keeps its calls, so the
+    callback may postpone them. ``patience``: the seconds that the callback has, and the answer that
+    is given then.
     """
 
     tools: Mapping[str, Tool]
@@ -45,11 +130,17 @@ class ToolCallHandler:
     conversation: Conversation
     off_loop: bool
     rounds: DeniedRounds
+    keeps_calls: bool = False
+    patience: tuple[float, Decision] | None = None
 
     async def answer(
-        self, calls: Sequence[ToolCallMessage], details: Mapping[str, Mapping[str, Any]]
-    ) -> tuple[list[ToolCallResponse], list[ToolResultMessage]]:
-        """Return answers to all pending calls, and the results this side can already report.
+        self,
+        calls: Sequence[Call],
+        details: Mapping[str, Mapping[str, Any]],
+        *,
+        recovered: bool = False,
+    ) -> Answered:
+        """Return answers to all pending calls.
 
         The callback is asked one call at a time (a person may be behind it); then all allowed
         tools run at once.
@@ -57,63 +148,147 @@ class ToolCallHandler:
         Args:
             calls: The calls that wait.
             details: The server's own details of its questions, by tool call id.
+            recovered: True if an earlier turn has left them open.
 
         Raises:
-            TurnCancelledError: The callback denied with ``interrupt=True``.
-            TurnFailedError: Too many steps in a row were denied.
-            UnsupportedOptionError: The callback edited the input of a tool that the server runs.
+            EndsTurnError: The callback denied with ``interrupt=True``, too many steps in a row were
+                denied, or the callback wants what the backend cannot do.
+            PostponedError: The callback leaves them for later.
         """
-        # One after the other: a person may be asked, and sees one question at a time.
-        decisions = [
-            Deny(call.problem)
-            if call.problem  # there is nothing that could be allowed
-            else await self._decide(call, details.get(call.tool_call_id) or {})
-            for call in calls
-        ]
+        decisions: list[Allow | Deny] = []
+        for call in calls:
+            # One after the other: a person may be asked, and sees one question at a time.
+            if call.problem:  # there is nothing that could be allowed
+                decisions.append(Deny(call.problem))
+                continue
+            try:
+                decided = await self._decide(
+                    call, details.get(call.tool_call_id) or {}, recovered=recovered
+                )
+                decisions.append(self.check_decision(call, decided))
+            except LettaError as error:
+                raise EndsTurnError(error, self._collect_denials(calls, decisions)) from error
+        return await self.carry_out(calls, decisions)
+
+    async def carry_out(self, calls: Sequence[Call], decisions: Sequence[Allow | Deny]) -> Answered:
+        """Run the client-side tools that were allowed, and return the answers to all calls.
+
+        Args:
+            calls: The calls that wait.
+            decisions: A decision for each of them.
+
+        Raises:
+            EndsTurnError: A denial interrupts the turn, or too many steps in a row were denied.
+        """
         # Before anything runs: an interrupted turn must not have done half of its calls.
         for decision in decisions:
             if isinstance(decision, Deny) and decision.interrupt:
                 text = decision.message or "The permission callback interrupted the turn."
-                raise TurnCancelledError(text)
+                error = TurnCancelledError(text)
+                raise EndsTurnError(error, self._collect_denials(calls, decisions))
         denied = all(isinstance(decision, Deny) for decision in decisions)
-        self.rounds.see(calls[0].run_id, denied=denied)
+        try:
+            self.rounds.see(calls[0].run_id, denied=denied)
+        except LettaError as error:
+            raise EndsTurnError(error, self._collect_denials(calls, decisions)) from error
         # Tools take seconds and do not depend on each other.
         answers = await asyncio.gather(
             *(self._act(call, d) for call, d in zip(calls, decisions, strict=True))
         )
-        results = [
+        results = tuple(
             _make_result(call, answer)
             for call, answer in zip(calls, answers, strict=True)
             if not answer.approve
-        ]
-        return list(answers), results
+        )
+        pairs = zip(calls, decisions, strict=True)
+        allowed = frozenset(c.tool_call_id for c, d in pairs if isinstance(d, Allow))
+        return Answered(tuple(answers), results, allowed)
 
-    async def _decide(self, call: ToolCallMessage, details: Mapping[str, Any]) -> Allow | Deny:
+    def leave_unanswered(self, calls: Sequence[Call], why: str) -> Answered:
+        """Return answers that say that nobody decides about these calls."""
+        answers = tuple(ToolCallResponse.make_unanswered(call, why) for call in calls)
+        pairs = zip(calls, answers, strict=True)
+        return Answered(answers, tuple(_make_result(call, answer) for call, answer in pairs))
+
+    def _collect_denials(
+        self, calls: Sequence[Call], decisions: Sequence[Allow | Deny]
+    ) -> tuple[ToolCallResponse, ...]:
+        """Return the answers to the calls that were denied; others may not have been asked about.
+
+        Args:
+            calls: The calls that wait.
+            decisions: The decisions about the first of them.
+        """
+        pairs = zip(calls, decisions, strict=False)
+        return tuple(_make_denial(call, made) for call, made in pairs if isinstance(made, Deny))
+
+    async def _decide(
+        self, call: Call, details: Mapping[str, Any], *, recovered: bool
+    ) -> Allow | Deny:
         tool = self.tools.get(call.tool_name)
         context = PermissionContext(
             tool_call_id=call.tool_call_id,
             agent_id=self.conversation.agent_id,
             conversation_id=self.conversation.conversation_id,
+            recovered=recovered,
             **question(tool is not None, details),
         )
         if self.can_use_tool is None:
             return context.default
         ask = functools.partial(self.can_use_tool, call.tool_name, dict(call.tool_input), context)
         try:
-            decision = normalise_decision(
-                await invoke_callable(ask, {}, in_thread_loop=self.off_loop)
-            )
+            value = await self._ask_in_time(invoke_callable(ask, {}, in_thread_loop=self.off_loop))
+            if not isinstance(value, Postpone):
+                return normalise_decision(value)
         except Exception as error:
             # Any fault of the callback's code denies the call; raising would leave the call
             # waiting.
             shown = report_raised(f"can_use_tool, asked about {call.tool_name!r},", error)
             return _Failed(denials.explain_failed_callback(error), traceback=shown)
+        if self.keeps_calls:
+            raise PostponedError
+        raise UnsupportedOptionError(
+            "Postpone()",
+            backend=self.backend,
+            supported_by=("rest",),
+            reason="a call that waits ends with the connection of its turn.",
+        )
+
+    async def _ask_in_time(self, asking: Awaitable[Any]) -> Any:
+        """Return the callback's answer, or the one that was chosen for when it takes too long."""
+        if self.patience is None:
+            return await asking
+        seconds, otherwise = self.patience
+        task = asyncio.ensure_future(asking)
+        # Not `within`: a TimeoutError that the callback itself raises is no time-out of ours.
+        try:
+            await asyncio.wait({task}, timeout=seconds)
+        except asyncio.CancelledError:
+            await ended(task)
+            raise
+        if task.done():
+            return task.result()
+        # One that does not heed its cancellation must not hold the turn all the same.
+        task.cancel()
+        await asyncio.wait({task}, timeout=UNWIND_SECONDS)
+        if isinstance(otherwise, Deny) and not otherwise.message:
+            # The agent is not to take it for a refusal by the user.
+            return replace(otherwise, message=denials.explain_silence(seconds))
+        return otherwise
+
+    def check_decision(self, call: Call, decision: Allow | Deny) -> Allow | Deny:
+        """Return the decision, if the backend can carry it out.
+
+        Raises:
+            UnsupportedOptionError: It edits the input of a tool that the server runs.
+        """
         # The Letta API runs a server tool with the model's own input, whatever it is told.
         edited = isinstance(decision, Allow) and decision.updated_input not in (
             None,
             call.tool_input,
         )
-        if edited and tool is None and self.backend not in _EDITING_BACKENDS:
+        ours = call.tool_name in self.tools
+        if edited and not ours and self.backend not in _EDITING_BACKENDS:
             raise UnsupportedOptionError(
                 "updated_input",
                 backend=self.backend,
@@ -123,7 +298,7 @@ class ToolCallHandler:
             )
         return decision
 
-    async def _act(self, call: ToolCallMessage, decision: Allow | Deny) -> ToolCallResponse:
+    async def _act(self, call: Call, decision: Allow | Deny) -> ToolCallResponse:
         answer = ToolCallResponse(call.tool_call_id, call.tool_name)
         tool = self.tools.get(call.tool_name)
         # A tool of ours can tell the model itself why its arguments are no use; no denial is
@@ -131,11 +306,7 @@ class ToolCallHandler:
         if call.problem and tool is not None:
             return _replace(answer, returned=call.problem, is_error=True)
         if isinstance(decision, Deny):
-            return _replace(
-                answer,
-                reason=decision.message or denials.BY_CALLBACK,
-                traceback=decision.traceback if isinstance(decision, _Failed) else None,
-            )
+            return _make_denial(call, decision)
         if tool is None:
             edited = decision.updated_input
             return _replace(
@@ -157,12 +328,21 @@ class ToolCallHandler:
         )
 
 
+def _make_denial(call: Call, decision: Deny) -> ToolCallResponse:
+    return ToolCallResponse(
+        call.tool_call_id,
+        call.tool_name,
+        reason=decision.message or denials.BY_CALLBACK,
+        traceback=decision.traceback if isinstance(decision, _Failed) else None,
+    )
+
+
 def _replace(answer: ToolCallResponse, **changes: Any) -> ToolCallResponse:
     fields = {"tool_call_id": answer.tool_call_id, "tool_name": answer.tool_name}
     return ToolCallResponse(**(fields | changes))
 
 
-def _make_result(call: ToolCallMessage, answer: ToolCallResponse) -> ToolResultMessage:
+def _make_result(call: Call, answer: ToolCallResponse) -> ToolResultMessage:
     """Return the result as the model will see it, which only some servers repeat.
 
     The text of a denial is the server's own.

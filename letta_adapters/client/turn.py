@@ -10,14 +10,12 @@ import math
 import time
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterator,
     Awaitable,
     Callable,
     Mapping,
     Sequence,
 )
 from contextlib import suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
 from threading import Thread
 from typing import Any, Final, Protocol
@@ -29,9 +27,15 @@ from letta_adapters.backends.base import (
     Conversation,
     ToolCallResponse,
     TurnSettings,
-    inside_a_turn,
 )
-from letta_adapters.client.tool_calls import ToolCallHandler
+from letta_adapters.client.message_stream import MessageStream
+from letta_adapters.client.tool_calls import (
+    Answered,
+    EndsTurnError,
+    PostponedError,
+    ToolCallHandler,
+    let_answer,
+)
 from letta_adapters.engine.stop_reasons import Failure
 from letta_adapters.errors import LettaError
 from letta_adapters.messages import (
@@ -41,60 +45,12 @@ from letta_adapters.messages import (
     ToolResultMessage,
     Usage,
 )
+from letta_adapters.permissions import denials
 
 # Seconds that another reader of the stream gets to see the end of a turn that was stopped.
 _END_SECONDS: Final = 10.0
 # Seconds between two looks of a turn that waits in line whether the turn in its way can ever end.
 _LOOK_SECONDS: Final = 1.0
-
-# The turns whose tools and callbacks the running code is part of.
-_answering: ContextVar[tuple[Turn, ...]] = ContextVar("letta_answering", default=())
-
-
-def serves(conversation: Conversation) -> bool:
-    """Return whether the caller is a tool or a callback of a turn of that conversation."""
-    return any(turn.conversation == conversation for turn in _answering.get())
-
-
-class MessageStream(AsyncIterator[Message]):
-    """The messages of one turn, in order, ending with its ``ResultMessage``.
-
-    Leaving the loop early stops the agent: at once when the stream is closed (``aclose()``, ``async
-    with``) or no longer referenced, at the latest when its reader reads another turn of the
-    conversation.
-    """
-
-    __slots__ = ("__weakref__", "_messages", "_next", "_stop")
-
-    def __init__(
-        self, messages: AsyncGenerator[Message, None], stop: Callable[[], Awaitable[None]]
-    ) -> None:
-        self._messages = messages
-        self._stop = stop
-        self._next = messages.__anext__
-
-    def __aiter__(self) -> MessageStream:
-        return self
-
-    # Not a coroutine function: that would cost one more coroutine per message.
-    def __anext__(self) -> Awaitable[Message]:
-        return self._next()
-
-    async def aclose(self) -> None:
-        """Stop the agent if the turn is not over; this can be called at any time, more than once.
-
-        Another task that waits for the next message then gets the end of the stream.
-        """
-        await self._stop()
-        # A generator that another task is in cannot be closed; that task ends it by itself.
-        if not getattr(self._messages, "ag_running", False):
-            await self._messages.aclose()
-
-    async def __aenter__(self) -> MessageStream:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.aclose()
 
 
 class Keeper(Protocol):
@@ -114,12 +70,15 @@ class TurnOptions:
         handler: Answers the turn's tool calls; without it the turn pauses at them.
         init: The first message of the turn's stream, if it is the session's first.
         timeout: Seconds the turn may take; ``None`` for no limit.
+        results: Results that this side has sent with the turn's message, for calls of an earlier
+            turn.
     """
 
     settings: TurnSettings
     handler: ToolCallHandler | None = None
     init: InitMessage | None = None
     timeout: float | None = None
+    results: Sequence[ToolResultMessage] = ()
 
 
 class Turn:
@@ -146,6 +105,7 @@ class Turn:
         self.conversation = conversation
         self._handler = options.handler
         self._init = options.init
+        self._results = options.results
         # True once it was sent and accepted. Before that it holds nothing that could be released.
         self.begun = release is not None
         self._release = release
@@ -252,10 +212,6 @@ class Turn:
     def left_behind(self, sender: object) -> bool:
         """Return whether nobody but the sender has an interest in the turn."""
         return self.owner is sender or self.owner is None or self._owner_ended()
-
-    def waits_for_caller(self) -> bool:
-        """Return whether the caller is a tool or a callback of this turn, which waits for it."""
-        return self in _answering.get()
 
     def stream(self, owner: object) -> MessageStream:
         """Return the stream of the turn's messages; there is only one.
@@ -403,9 +359,12 @@ class Turn:
         if answers is not None:
             return await self._answer(answers)
         await self._wait_in_line()
-        return () if self._init is None else (self._init,)
+        first: list[Message] = [] if self._init is None else [self._init]
+        # The server may repeat such a result; each is shown once.
+        first += (result for result in self._results if self._state.tool_result(result))
+        return first
 
-    async def _respond(self) -> list[ToolResultMessage] | None:
+    async def _respond(self) -> Sequence[ToolResultMessage] | None:
         """Answer the calls that wait; return ``None`` if the turn is over, or pauses here."""
         if not self._state.pending or self._state.failure is not None:
             return None
@@ -439,13 +398,14 @@ class Turn:
 
     async def _answer(
         self, answers: Sequence[ToolCallResponse] | None = None
-    ) -> list[ToolResultMessage]:
+    ) -> Sequence[ToolResultMessage]:
         """Answer the pending calls, and return the results that this side can report."""
-        results: list[ToolResultMessage] = []
+        results: Sequence[ToolResultMessage] = ()
         try:
             self._deadline.enter()
             if answers is None:
-                answers, results = await self._ask()
+                answered = await self._ask()
+                answers, results = answered.answers, answered.results
             self._idle.clear()
             await self._turn.answer(answers)
         except asyncio.CancelledError:
@@ -457,6 +417,11 @@ class Turn:
                 self._state.fail(Failure("cancelled", self._stop_reason))
             else:
                 raise
+        except EndsTurnError as end:
+            await self._fail_and_stop(end.error, denials.TURN_ENDED, end.answers)
+        except PostponedError:
+            self._fail_as_detached()
+            await self._turn.release()
         except LettaError as error:
             await self._fail_and_stop(error)
         finally:
@@ -466,27 +431,47 @@ class Turn:
         # The server may have reported a result already; each is shown once.
         return [result for result in results if self._state.tool_result(result)]
 
-    async def _ask(self) -> tuple[list[ToolCallResponse], list[ToolResultMessage]]:
+    async def _ask(self) -> Answered:
         """Let the permission callback and the tools answer."""
         assert self._handler is not None
-        # Both are set only while the task copies its context: tools see them, the reader's code
-        # does not.
-        token = _answering.set((*_answering.get(), self))
-        inside = inside_a_turn.set(True)
-        answering = asyncio.ensure_future(
-            self._handler.answer(self._state.pending, self._state.details)
-        )
-        inside_a_turn.reset(inside)
-        _answering.reset(token)
+        answering = let_answer(self, self._handler.answer(self._state.pending, self._state.details))
         self._answering = answering
         answered = await answering
         self._answering = None
         return answered
 
-    async def _fail_and_stop(self, error: LettaError) -> None:
+    async def _fail_and_stop(
+        self, error: LettaError, why: str | None = None, answers: Sequence[ToolCallResponse] = ()
+    ) -> None:
+        """End the turn with an error.
+
+        Args:
+            error: The error.
+            why: The reason for which this ends calls that wait; ``None`` leaves them as they are,
+                unless the turn's time is up.
+            answers: Decisions about some of them.
+        """
         self._deadline.leave()
         self._state.fail_with(error)
-        await self._turn.stop()
+        if why is None and self._deadline.expired:
+            why = self._deadline.error().message
+        await self._turn.stop(why, answers)
+
+    def _fail_as_detached(self) -> None:
+        """Note that the turn goes on, or waits, without anybody of this process."""
+        pending = self._state.pending
+        named = ", ".join(f"{call.tool_name} ({call.tool_call_id})" for call in pending)
+        told = f"Calls wait for session.respond(): {named}." if named else "It may go on."
+        self._state.fail(
+            Failure(
+                "detached",
+                f"The turn was left as it is. {told}",
+                stop_reason="requires_approval" if pending else "detached",
+            )
+        )
+        # A step that asks is stored, and with it the message.
+        self._state.input_stored = True if pending else None
+        self._turn.wanted = False
 
     async def _close(self) -> list[Message]:
         if self.paused:
@@ -495,6 +480,9 @@ class Turn:
             # A server that is asked to stop may send a normal end all the same.
             self._state.fail(Failure("cancelled", self._stop_reason))
             await asyncio.shield(self._stopping)
+        elif self.aborted:
+            # The step that was cancelled may have asked before.
+            await self._turn.stop(self._stop_reason)
         self._over()
         return self._state.finish(
             duration_ms=math.ceil((time.monotonic() - self._started) * 1000),
@@ -515,20 +503,27 @@ class Turn:
             self._stop_reason = reason
             self._beginning.cancel()
 
-    async def stop(self, reason: str = "The turn was aborted.") -> None:
+    async def stop(
+        self, reason: str = "The turn was aborted.", *, ends_calls: bool = False
+    ) -> None:
         """Stop the agent, wait until it has stopped, and free the conversation.
 
         It runs to its end even if the caller is cancelled. A stream that is still read afterwards
         ends with a result that says ``cancelled``.
+
+        Args:
+            reason: The reason, for the result.
+            ends_calls: End the calls that wait, as the application has given the turn up. Otherwise
+                they stay where conversations keep them: nobody has decided about them.
         """
         if self.finished:
             return
         if self._stopping is None:
             self._stop_reason = reason
-            self._stopping = asyncio.ensure_future(self._stop())
+            self._stopping = asyncio.ensure_future(self._stop(reason if ends_calls else None))
         await asyncio.shield(self._stopping)
 
-    async def _stop(self) -> None:
+    async def _stop(self, why: str | None) -> None:
         # It may be accepted while it is taken back; then it runs and has to be stopped like any
         # other.
         if self._beginning is not None and not self.begun:
@@ -551,7 +546,7 @@ class Turn:
                     await self._idle.wait()
             if self._answering is not None:
                 await ended(self._answering)
-            await self._turn.stop()
+            await self._turn.stop(why)
         except LettaError:
             pass  # stopping is best effort: what is gone cannot be stopped
         finally:
@@ -563,6 +558,30 @@ class Turn:
             return
         self.aborted = True
         if self._state.pending:  # it waits for us, so no run is active that could be cancelled
-            await self.stop()
+            await self.stop(ends_calls=True)
         else:
             await self._turn.cancel()
+
+    async def detach(self) -> None:
+        """Leave the turn and its calls as they are, and free the conversation on this side.
+
+        The agent goes on, if it is at work. The stream ends with a result that says ``detached``.
+        Only where conversations keep their calls (``durable_pending_calls``).
+        """
+        if self.finished:
+            return
+        if self._stopping is None:
+            self._stopping = asyncio.ensure_future(self._detach())
+        await asyncio.shield(self._stopping)
+
+    async def _detach(self) -> None:
+        self._fail_as_detached()
+        try:
+            if self._answering is not None:
+                await ended(self._answering)
+            await self._turn.release()
+            # Answers that are on their way arrive, and their stream is given up as well.
+            await self._idle.wait()
+            await self._turn.release()
+        finally:
+            self._over()

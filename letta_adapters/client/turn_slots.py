@@ -24,7 +24,8 @@ from letta_adapters.backends.base import (
     ToolCallResponse,
     TurnSettings,
 )
-from letta_adapters.client.turn import Turn, TurnOptions, serves
+from letta_adapters.client.tool_calls import serves
+from letta_adapters.client.turn import Turn, TurnOptions
 from letta_adapters.errors import (
     ConversationBusyError,
     SessionClosedError,
@@ -208,8 +209,7 @@ class TurnSlots:
 
     def check_outside(self, conversation: Conversation) -> None:
         """Raise if the caller is a tool of the conversation's turn, which waits for that tool."""
-        turn = self.turns.get(conversation)
-        if (turn is not None and turn.waits_for_caller()) or serves(conversation):
+        if serves(conversation):
             raise WaitsForItselfError(
                 "The conversation's turn waits for the tool that wants to use it.", accepted=False
             )

@@ -80,6 +80,14 @@ class TurnState:
                 self._answered.discard(message.tool_call_id)
         return out
 
+    def recall(self, tool_names: Mapping[str, str]) -> None:
+        """Note calls of an earlier turn, whose results come in this one.
+
+        Args:
+            tool_names: The tools, by tool call id.
+        """
+        self._tool_names.update(tool_names)
+
     def fragment(self, event: Mapping[str, Any]) -> StreamEvent:
         """Return the event as the next fragment of this turn."""
         self._fragments += 1

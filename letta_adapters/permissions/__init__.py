@@ -7,7 +7,8 @@
             return Deny("Nothing is deleted here.")
         return Allow()
 
-An answer is :class:`Allow`, :class:`Deny`, a bool, or the dict of the TypeScript SDK.
+An answer is :class:`Allow`, :class:`Deny`, :class:`Postpone`, a bool, or the dict of the TypeScript
+SDK.
 """
 
 from __future__ import annotations
@@ -52,6 +53,15 @@ class Deny:
     interrupt: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Postpone:
+    """Decide later: leave the turn and its pending calls as they are, and end its stream here.
+
+    The turn ends with the error ``detached``; ``session.respond()`` goes on with it, from any
+    process (Letta API only).
+    """
+
+
 # The effect of a call; docs/permissions.md has the table of what follows from it.
 CallKind: TypeAlias = Literal[
     "client_tool",
@@ -86,6 +96,10 @@ class PermissionContext:
     ``suggestions`` (``{"id", "text"}``: see :class:`Allow`) are there for a tool that Letta Code
     runs. ``blocked_path`` and ``diffs`` come from Letta Code (App Server protocol of ``letta``
     0.34); the Letta API has none of them.
+
+    ``recovered`` is true for a call that an earlier turn left open (its process has ended, say). A
+    ``client_tool`` may have begun then, and may have done all or a part of its work; a tool that
+    the agent's side runs has not.
     """
 
     tool_call_id: str
@@ -97,6 +111,7 @@ class PermissionContext:
     client_tool: bool = False
     kind: CallKind = "executes"
     default: Allow | Deny = field(default_factory=Deny)
+    recovered: bool = False
 
 
 def checked_callback(callback: Callable[..., Any]) -> Callable[..., Any]:

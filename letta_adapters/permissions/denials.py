@@ -37,12 +37,42 @@ NO_TURN_ASKED: Final = (
 # No question is asked: the session rules the tool out (`disallowed_tools`).
 DISALLOWED: Final = "This tool is not allowed in this session, so it was not run."
 
-# Nobody waits for the call any more, and it would block its conversation: its turn was stopped,
+# Nobody answers the call any more, and it would block its conversation (see `explain_unanswered`):
+# its turn was stopped (Letta Code, where a turn takes its calls with it),
 TURN_STOPPED: Final = "The turn was stopped."
-# an earlier turn, perhaps of another process, left it behind,
+# a decision about another call has ended the turn,
+TURN_ENDED: Final = "The turn was ended at this step."
+# the application has given its turn up,
 ABANDONED: Final = "The call was abandoned."
+# nobody can be asked about what an earlier turn, perhaps of another process, has left open,
+LEFT_OPEN: Final = "The turn that made it has ended, and nobody can be asked about it here."
+# or there is no such tool now,
+NOT_HERE: Final = "The turn that made it has ended, and its tool is not here any more."
 # or the answer that ends with the call is the whole answer (a forced tool, structured output).
 GIVEN_UP: Final = "The application gave the call up."
+
+
+def explain_unanswered(why: str) -> str:
+    """Return the text for a call that nobody decides about any more.
+
+    It is the result of a tool that failed, and no denial: a server tells a denial as the user's.
+
+    Args:
+        why: The reason, as a sentence.
+    """
+    return (
+        f"This call has no result: {why} The user has not refused it. If it had begun, what it did "
+        "is not known."
+    )
+
+
+def explain_silence(seconds: float) -> str:
+    """Return the text for a call that is denied because the callback took too long.
+
+    Args:
+        seconds: The time that it had.
+    """
+    return f"Nobody has answered within {seconds:g} seconds."
 
 
 def explain_unasked(effect: str) -> str:

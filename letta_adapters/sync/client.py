@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from letta_adapters.backends.connector import Connector
-    from letta_adapters.client.turn import MessageStream
+    from letta_adapters.client.message_stream import MessageStream
     from letta_adapters.options import AgentKwargs, SessionKwargs
+    from letta_adapters.permissions import Allow, Deny
 
 
 class LettaClient(Bridged[AsyncLettaClient]):
@@ -217,15 +218,29 @@ class Session(Bridged[AsyncSession]):
         return self._core._stream(owner)
 
     def run_turn(self, message: Any, *, otid: str | None = None) -> ResultMessage:
-        """Send a message and return the turn's result; clear an abandoned approval first."""
+        """Send a message and return the turn's result; ask about a call left open before."""
         return self._run(self._core._run_turn(message, otid, threading.current_thread()))
 
     abort = blocking(AsyncSession.abort)
     list_messages = blocking(AsyncSession.list_messages)
     bootstrap_state = blocking(AsyncSession.bootstrap_state)
 
+    # -- calls that wait -------------------------------------------------------------------------
+
+    pending_approvals = blocking(AsyncSession.pending_approvals)
+
+    def respond(self, decisions: Mapping[str, Allow | Deny | bool]) -> None:
+        """Answer all calls that wait, and go on with their turn; then read :meth:`stream`."""
+        self._run(self._core._respond(decisions, threading.current_thread()))
+
+    def respond_turn(self, decisions: Mapping[str, Allow | Deny | bool]) -> ResultMessage:
+        """Answer all calls that wait as :meth:`respond` does, and return the turn's result."""
+        return self._run(self._core._respond_turn(decisions, threading.current_thread()))
+
+    detach = blocking(AsyncSession.detach)
+
     def recover_pending_approvals(self) -> RecoveryResult:
-        """Deny the tool calls that an abandoned turn left waiting; no model is called for it."""
+        """End the tool calls that an abandoned turn left waiting; no model is called for it."""
         return self._run(self._core._recover(threading.current_thread()))
 
     # -- model, toolset and queue ----------------------------------------------------------------

@@ -193,10 +193,10 @@ class Server:
         wire.run = Run(len(self.runs) + 1, conversation)
         self.runs.append(wire.run)
         number = wire.run.number
-        if wire.request.text is not None:
+        given = [a["tool_call_id"] for a in wire.request.approvals]
+        if not given:
             refusal = ev.PENDING if waiting else None
         else:
-            given = [a["tool_call_id"] for a in wire.request.messages[0]["approvals"]]
             refusal = f"Invalid tool call IDs. Expected '{waiting}', but received '{given}'."
             refusal = (
                 None
@@ -208,7 +208,7 @@ class Server:
         if refusal is not None:
             return stream(ev.ping(number), ev.internal_error(refusal, run=number), keep=False)
         for message in wire.request.messages:
-            kind = "user_message" if wire.request.text is not None else "approval_response_message"
+            kind = "approval_response_message" if message.get("approvals") else "user_message"
             row = ev.base(
                 kind, number, number, otid=message.get("otid"), content=message.get("content")
             )

@@ -13,6 +13,11 @@ def answers(server: Server, at: int = 1) -> list[dict[str, Any]]:
     return approvals
 
 
+def answered(server: Server) -> list[dict[str, Any]]:
+    """The last answers to tool calls, alone or with a message."""
+    return next(r.approvals for r in reversed(server.sent()) if r.approvals)
+
+
 def get_weather(city: str) -> str:
     """The weather."""
     return f"sunny in {city}"

@@ -50,9 +50,14 @@ class Request:
 
     @property
     def text(self) -> str | None:
-        """The user's text, ``None`` for answers to tool calls."""
-        first = self.messages[0]
-        return first["content"] if first.get("role") == "user" else None
+        """The user's text, ``None`` for answers to tool calls alone."""
+        said = (m["content"] for m in self.messages if m.get("role") == "user")
+        return next(said, None)
+
+    @property
+    def approvals(self) -> list[dict[str, Any]]:
+        """The answers to tool calls, if there are any."""
+        return [answer for m in self.messages for answer in m.get("approvals") or ()]
 
 
 @dataclass

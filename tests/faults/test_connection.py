@@ -234,19 +234,23 @@ async def test_lost_connection_after_the_stop_reason_is_a_complete_answer(
         await usable(session, server, "hello")
 
 
-async def test_lost_connection_leaves_no_approval_behind(server: Server, rest: MakeRest) -> None:
-    """The run ended in a tool call we did not see: it must not block the conversation."""
+async def test_a_call_behind_a_lost_connection_waits_for_the_next_turn(
+    server: Server, rest: MakeRest
+) -> None:
+    """The run ended in a tool call we did not see: nobody has decided about it."""
     request = ev.approval(ev.call())
     server.script(stream(ev.ping(), ev.frame(request)[:90], broken(stored=[request])))
     async with AsyncLettaClient(rest()) as client:
-        session = resume(client, recovery_attempts=0)
+        session = resume(client)
         result = await session.run_turn("hello")
         assert result.error_code == "stream_truncated"
-        assert server.pending() == []
-        await usable(session, server, "hello")
+        assert server.pending() == ["call_1"]
+        again = await session.run_turn("again")
+        assert again.success
+        assert [r.call.tool_call_id for r in again.recovered] == ["call_1"]
 
 
-async def test_silence_before_the_answer_leaves_no_approval_behind(
+async def test_a_call_behind_silence_waits_for_the_next_turn(
     server: Server, rest: MakeRest
 ) -> None:
     def asks_without_a_word(wire: Wire) -> None:
@@ -257,11 +261,13 @@ async def test_silence_before_the_answer_leaves_no_approval_behind(
 
     server.script(asks_without_a_word)
     async with AsyncLettaClient(rest(idle_timeout=0.2)) as client:
-        session = resume(client, recovery_attempts=0)
+        session = resume(client)
         with pytest.raises(TimeoutAfterAcceptanceError):
             await session.send("hello")
-        assert server.pending() == []
-        await usable(session, server, "hello")
+        assert server.pending() == ["call_1"]
+        again = await session.run_turn("again")
+        assert again.success
+        assert [r.call.tool_call_id for r in again.recovered] == ["call_1"]
 
 
 @pytest.mark.parametrize("start", [(ev.ping(),), ()], ids=["after the ping", "after the headers"])

@@ -94,7 +94,8 @@ async def test_editing_the_input_of_a_server_tool_is_a_typed_error(
             messages[-1].raise_for_status()
         assert caught.value.code == "unsupported_option"
         assert server.pending() == []
-        assert all(a["approve"] is False for a in answers(server))
+        # The user has allowed it, in another form: that is no refusal.
+        assert [(a["type"], a["status"]) for a in answers(server)] == [("tool", "error")]
         assert (await resume(client).run_turn("again")).success
 
 
@@ -115,6 +116,7 @@ async def test_deny_with_interrupt_ends_the_turn(server: Server, rest: MakeRest,
             messages[-1].raise_for_status()
         assert server.pending() == []
         assert server.sent()[1].body["max_steps"] == 1
+        assert answers(server)[0]["reason"] == "stop it"
         assert (await resume(client).run_turn("again")).success
 
 

@@ -233,9 +233,9 @@ async def test_run_turn_clears_a_pending_approval_that_the_status_reports(
         result = await resume(client).run_turn("hello")
     assert result.result == "You said: hello"
     assert server.pending() == []
-    denial = server.sent()[1].body
-    assert denial["max_steps"] == 1
-    assert denial["messages"][0]["approvals"][0]["approve"] is False
+    (ended,) = server.sent()[1].body["messages"][0]["approvals"]
+    assert (ended["type"], ended["status"]) == ("tool", "error")
+    assert [r.asked for r in result.recovered] == [False]
 
 
 async def test_a_5xx_whose_message_was_kept_is_looked_up(server: Server, rest: MakeRest) -> None:

@@ -288,10 +288,14 @@ async def test_run_turn_recovers_once(server: Server, rest: MakeRest, face: Any)
     async with face(rest()) as client:
         result = await resume(client).run_turn("hello")
     assert result.result == "You said: hello"
-    refused, denial, again = server.sent()
+    refused, again = server.sent()
     assert refused.text == again.text == "hello"
-    answered = [a["tool_call_id"] for a in denial.messages[0]["approvals"]]
-    assert answered == ["call_1", "call_2"]
+    answered = [(a["tool_call_id"], a["status"]) for a in again.messages[0]["approvals"]]
+    assert answered == [("call_1", "error"), ("call_2", "error")]
+    assert [(r.call.tool_call_id, r.asked, r.allowed) for r in result.recovered] == [
+        ("call_1", False, False),
+        ("call_2", False, False),
+    ]
     stored = [m for m in server.stored[ev.CONV] if m["message_type"] == "user_message"]
     assert len(stored) == 1
 

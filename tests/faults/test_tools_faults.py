@@ -18,7 +18,7 @@ from letta_adapters.errors import (
 from letta_adapters.tools.client_side import tool
 from tests.faults import _events as ev
 from tests.faults._server import Server
-from tests.faults._tools import answers, get_weather, read
+from tests.faults._tools import answered, answers, get_weather, read
 from tests.faults._turns import until
 from tests.faults._wire import (
     Wire,
@@ -138,7 +138,8 @@ async def test_a_tool_that_hangs_meets_the_turn_limit(
         assert [m.type for m in messages][-2:] == ["error", "result"]
         assert messages[-1].error_code == "timeout_after_acceptance"
         assert server.pending() == []
-        assert answers(server)[0]["approve"] is False
+        assert answers(server)[0]["status"] == "error"
+        assert "longer than 0.3 seconds" in answers(server)[0]["tool_return"]
         assert (await resume(client).run_turn("again")).success
     never.set()
     assert cleaned_up == (["yes"] if kind == "coroutine" else [])
@@ -210,10 +211,15 @@ async def test_stopping_while_a_client_tool_runs(
         with pytest.raises(TurnCancelledError):
             result.raise_for_status()
     assert ended == ["cleaned up"]
-    assert server.pending() == []
-    assert server.sent()[1].body["max_steps"] == 1
+    if way == "abort":
+        assert server.pending() == []
+        assert server.sent()[1].body["max_steps"] == 1
+    else:
+        assert server.pending() == ["call_1"]
+        assert len(server.sent()) == 1
     assert (await resume(client).run_turn("again")).success
-    assert server.texts() == ["hello", "again"]
+    # Never as a denial, which the agent would read as its user's.
+    assert [(a["type"], a["status"]) for a in answered(server)] == [("tool", "error")]
 
 
 async def test_abort_from_inside_a_tool(server: Server, client: AsyncLettaClient) -> None:
@@ -291,14 +297,14 @@ async def test_cancel_while_the_answers_are_on_their_way(
     server: Server, client: AsyncLettaClient
 ) -> None:
     server.script(asks(ev.call()), deaf)
-    session = resume(client, tools=[get_weather], recovery_attempts=0)
+    session = resume(client, tools=[get_weather])
     turn = asyncio.create_task(session.run_turn("hello"))
     await until(lambda: len(server.runs) == 2)
     turn.cancel()
     with pytest.raises(asyncio.CancelledError):
         await turn
     assert server.active == []
-    assert server.pending() == []
+    assert server.pending() == ["call_1"]
     assert (await session.run_turn("again")).success
 
 
@@ -326,19 +332,19 @@ CODES = {
 
 @pytest.mark.parametrize("how", REFUSALS)
 async def test_refused_answers(server: Server, rest: MakeRest, face: Any, how: str) -> None:
-    """A failed result and no exception; the answers are sent once; no call stays pending."""
+    """A failed result and no exception; the answers are sent once; the call waits on."""
     server.script(asks(ev.call()))
     async with face(rest()) as client:
-        session = resume(client, tools=[get_weather], recovery_attempts=0)
+        session = resume(client, tools=[get_weather])
         server.script(REFUSALS[how])
         messages = await read(session)
         assert [m.type for m in messages][-2:] == ["error", "result"]
         assert messages[-1].error_code == CODES[how]
-        assert server.pending() == []
-        given = [r for r in server.sent() if r.text is None and "max_steps" not in r.body]
+        given = [r for r in server.sent() if r.text is None]
         assert len(given) == 1
+        waits = server.pending()
         assert (await session.run_turn("again")).success
-    assert server.texts() == ["hello", "again"]
+    assert server.texts() == ["hello", *["again"] * (1 + len(waits))]
 
 
 @pytest.mark.parametrize("stored", [True, False], ids=["kept", "not kept"])
@@ -346,13 +352,13 @@ async def test_connection_lost_while_answering(
     server: Server, client: AsyncLettaClient, stored: bool
 ) -> None:
     server.script(asks(ev.call()), broken(keep=stored, run="completed" if stored else "failed"))
-    session = resume(client, tools=[get_weather], recovery_attempts=0)
+    session = resume(client, tools=[get_weather])
     result = await session.run_turn("hello")
     assert result.error_code == "connection_failed"
     with pytest.raises(ConnectionFailedError):
         result.raise_for_status()
-    assert server.pending() == []
-    given = [r for r in server.sent() if r.text is None and "max_steps" not in r.body]
+    assert server.pending() == ([] if stored else ["call_1"])
+    given = [r for r in server.sent() if r.text is None]
     assert len(given) == 1
     assert (await session.run_turn("again")).success
 

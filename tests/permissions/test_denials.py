@@ -42,6 +42,18 @@ OTHERS: Final = ("testing", "cli")
         ),
         (denials.DISALLOWED, "This tool is not allowed in this session, so it was not run."),
         (denials.TURN_STOPPED, "The turn was stopped."),
+        (denials.TURN_ENDED, "The turn was ended at this step."),
+        (
+            denials.LEFT_OPEN,
+            "The turn that made it has ended, and nobody can be asked about it here.",
+        ),
+        (denials.NOT_HERE, "The turn that made it has ended, and its tool is not here any more."),
+        (denials.explain_silence(2.5), "Nobody has answered within 2.5 seconds."),
+        (
+            denials.explain_unanswered("The turn was aborted."),
+            "This call has no result: The turn was aborted. The user has not refused it. If it had "
+            "begun, what it did is not known.",
+        ),
         (denials.ABANDONED, "The call was abandoned."),
         (denials.GIVEN_UP, "The application gave the call up."),
         (

@@ -14,8 +14,8 @@ import letta_adapters
 from letta_adapters import aio
 from letta_adapters.client import resources
 from letta_adapters.client.client import AsyncLettaClient
+from letta_adapters.client.message_stream import MessageStream
 from letta_adapters.client.session import AsyncSession
-from letta_adapters.client.turn import MessageStream
 from letta_adapters.sync import client
 
 PAIRS = [

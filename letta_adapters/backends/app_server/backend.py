@@ -43,6 +43,7 @@ from letta_adapters.backends.base import (
     Order,
     Sent,
     Target,
+    ToolCallResponse,
     TurnSettings,
 )
 from letta_adapters.backends.capabilities import (
@@ -455,8 +456,12 @@ class AppServerBackend:
         )
 
     @counted
-    async def deny(
-        self, conversation: Conversation, calls: Sequence[PendingToolCall], reason: str
+    async def clear(
+        self,
+        conversation: Conversation,
+        calls: Sequence[PendingToolCall],
+        why: str,
+        answers: Sequence[ToolCallResponse] = (),
     ) -> None:
         """Clear pending calls without a model call: the turn that waits for them is aborted."""
         connection = await self._known(conversation)

@@ -15,6 +15,7 @@ from typing import Any, Final
 from letta_adapters.backends.app_server import frames
 from letta_adapters.errors import InvalidInputError, UnsupportedOptionError
 from letta_adapters.options import AgentOptions, SessionOptions, Sleeptime
+from letta_adapters.permissions import Postpone
 
 _DEFAULT_STEPS: Final = 25
 _SHOWN: Final = 5
@@ -74,6 +75,14 @@ def refuse(options: AgentOptions | SessionOptions, backend: str, *, on_api: bool
                 if option == "memfs"
                 else _PROTOCOL,
             )
+    if isinstance(options, SessionOptions) and isinstance(options.ask_timeout_answer, Postpone):
+        raise UnsupportedOptionError(
+            "ask_timeout_answer",
+            backend=backend,
+            supported_by=("rest",),
+            reason="a call that waits ends with the connection of its turn: choose Allow() or "
+            "Deny(...).",
+        )
     if options.sleeptime is not None and options.sleeptime.behavior == "reminder":
         raise UnsupportedOptionError(
             "sleeptime.behavior",

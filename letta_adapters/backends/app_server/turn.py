@@ -454,8 +454,12 @@ class AppServerTurn:
             _, request_id = external.popitem()
             await connection.send(frames.tool_failure(request_id, denials.TURN_STOPPED))
 
-    async def stop(self) -> None:
-        """Abort, wait until the turn has ended (for a bounded time), give the inbox back."""
+    async def stop(self, why: str | None = None, answers: Sequence[ToolCallResponse] = ()) -> None:
+        """Abort, wait until the turn has ended (for a bounded time), give the inbox back.
+
+        Calls that wait end with the turn here, whatever the reason: the server says that the user
+        interrupted it.
+        """
         with suppress(LettaError):
             await self.cancel()
         state = self.state

@@ -23,6 +23,7 @@ from letta_adapters.backends.base import (
     Order,
     Sent,
     Target,
+    ToolCallResponse,
     TurnSettings,
 )
 from letta_adapters.backends.capabilities import REST, check_supported
@@ -216,11 +217,15 @@ class RestBackend:
         """Return the tool calls that wait for an answer."""
         return await conversations.pending_calls(self._http, conversation)
 
-    async def deny(
-        self, conversation: Conversation, calls: Sequence[PendingToolCall], reason: str
+    async def clear(
+        self,
+        conversation: Conversation,
+        calls: Sequence[PendingToolCall],
+        why: str,
+        answers: Sequence[ToolCallResponse] = (),
     ) -> None:
-        """Deny pending calls without a model call."""
-        await conversations.deny(self._http, conversation, calls, reason)
+        """End pending calls without a model call, each with a result that tells why."""
+        await conversations.clear(self._http, conversation, calls, why, answers)
 
     async def abort(self, conversation: Conversation) -> bool:
         """Cancel the active run; return ``False`` if there was none."""

@@ -8,7 +8,7 @@ Internal: not part of the public API.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from letta_adapters._utils.checks import checked_id
@@ -90,28 +90,44 @@ async def pending_calls(http: Http, conversation: Conversation) -> tuple[Pending
     """Return the calls that wait: those of the newest stored message, if it asks for approval."""
     params = {"order": "desc", "limit": 1, **agent_param(conversation)}
     newest = await http.read(conversation_path(conversation, "/messages"), params)
-    calls: list[Mapping[str, Any]] = []
-    for message in newest:
-        if message.get("message_type") == "approval_request_message":
-            calls += list_calls(message)
     return tuple(
-        PendingToolCall(c["tool_call_id"], c.get("name") or "", c.get("arguments") or "")
-        for c in calls
-        if c.get("tool_call_id")
+        PendingToolCall(
+            call["tool_call_id"],
+            call.get("name") or "",
+            call.get("arguments") or "",
+            message.get("id"),
+            message.get("run_id"),
+        )
+        for message in newest
+        if message.get("message_type") == "approval_request_message"
+        for call in list_calls(message)
+        if call.get("tool_call_id")
     )
 
 
-async def deny(
-    http: Http, conversation: Conversation, calls: Sequence[PendingToolCall], reason: str
+async def clear(
+    http: Http,
+    conversation: Conversation,
+    calls: Sequence[PendingToolCall],
+    why: str,
+    answers: Sequence[ToolCallResponse],
 ) -> None:
-    """Deny pending calls at no model cost: with ``max_steps: 1`` the turn ends at the denial.
+    """Answer all pending calls at no model cost: with ``max_steps: 1`` the turn ends there.
+
+    Args:
+        http: The server.
+        conversation: The conversation.
+        calls: The calls that wait in it.
+        why: The reason for which those get no answer that nobody has decided about.
+        answers: The decisions about the others.
 
     Raises:
-        LettaError: The server refused the denial.
+        LettaError: The server refused the answers.
     """
-    answers = [ToolCallResponse(c.tool_call_id, c.tool_name, reason=reason) for c in calls]
+    given = {answer.tool_call_id: answer for answer in answers}
+    last = [given.get(c.tool_call_id) or ToolCallResponse.make_unanswered(c, why) for c in calls]
     body = {
-        "messages": [{"type": "approval", "approvals": [approval_of(a) for a in answers]}],
+        "messages": [{"type": "approval", "approvals": [approval_of(a) for a in last]}],
         "streaming": True,
         "max_steps": 1,
         **agent_param(conversation),
@@ -128,7 +144,7 @@ async def deny(
         raise stream.error(cause) from cause
     finally:
         await stream.aclose()
-    # The end of the steps is expected, and a call that nobody waits for any more needs no denial.
+    # The end of the steps is expected, and a call that nobody waits for any more needs no answer.
     state.end_segment()
     failure = state.failure
     if failure is not None and failure.code not in ("max_steps", "no_pending_approval"):

@@ -18,8 +18,8 @@ from letta_adapters.backends.rest import recovery
 from letta_adapters.backends.rest.conversations import (
     agent_param,
     approval_of,
+    clear,
     conversation_path,
-    deny,
     pending_calls,
 )
 from letta_adapters.backends.rest.http import STREAM_ERRORS, ByteStream, Http
@@ -32,7 +32,6 @@ from letta_adapters.errors import (
     TimeoutBeforeAcceptanceError,
 )
 from letta_adapters.messages import Message
-from letta_adapters.permissions import denials
 
 RESUME_ATTEMPTS: Final = 3
 _RESUME_PAUSE: Final = 0.2
@@ -93,6 +92,7 @@ class RestBackendTurn:
         messages: list[dict[str, Any]] = []
         if answers:
             self._answered = True
+            self.state.recall({answer.tool_call_id: answer.tool_name for answer in answers})
             messages.append({"type": "approval", "approvals": [approval_of(a) for a in answers]})
         messages += ({"type": "message", **message} for message in history)
         if content is not None:
@@ -185,9 +185,6 @@ class RestBackendTurn:
     async def _explain(self, error: LettaError) -> None:
         """Find out whether a message without a reply was accepted, and put it into the error."""
         delivery = await self._quiet_down(None, self._settle_timeout)
-        # Nobody will read that turn, so nobody would answer the calls it waits for.
-        if delivery.stored:
-            await self._clear_pending()
         error.accepted = delivery.stored
         error.hint = recovery.explain(delivery)
         error.args = (f"{error.message} {error.hint}",)
@@ -279,7 +276,7 @@ class RestBackendTurn:
     async def _resume(self) -> bool:
         """Go on with a background run after the last event seen; ``False`` if impossible."""
         state = self.state
-        if state.segment_over or state.stop.value is not None:
+        if state.segment_over or state.stop.value is not None or not self.wanted:
             return False
         if not self._background.on or state.run_id is None or state.last_seq_id is None:
             return False
@@ -315,20 +312,18 @@ class RestBackendTurn:
         else:
             with suppress(LettaError):
                 state.input_stored = await self._is_stored()
-        if state.input_stored and self._calls_may_wait():
-            await self._clear_pending()
 
     def _calls_may_wait(self) -> bool:
         """Return whether the server may wait for answers that this turn will not give."""
         stop_reason = self.state.stop.value
         return stop_reason in (None, "requires_approval") or self._answered
 
-    async def _clear_pending(self) -> None:
-        """Deny the calls that wait: nobody will answer them, and they block the conversation."""
+    async def _clear_pending(self, why: str, answers: Sequence[ToolCallResponse]) -> None:
+        """Answer the calls that wait, those that nobody has decided about with ``why``."""
         with suppress(LettaError):
             waiting = await pending_calls(self._http, self._conversation)
             if waiting:
-                await deny(self._http, self._conversation, waiting, denials.TURN_STOPPED)
+                await clear(self._http, self._conversation, waiting, why, answers)
 
     async def cancel(self) -> None:
         """Ask the server to cancel the run; one that was just accepted may not exist yet."""
@@ -340,14 +335,18 @@ class RestBackendTurn:
                 return
             await asyncio.sleep(_CANCEL_PAUSE)
 
-    async def stop(self) -> None:
-        """Cancel the run, wait until it is over, clear pending calls, release the connection."""
+    async def stop(self, why: str | None = None, answers: Sequence[ToolCallResponse] = ()) -> None:
+        """Cancel the run, wait until it is over, release the connection.
+
+        Calls that wait stay as they are without ``why``: the conversation keeps them, and any
+        process can answer them.
+        """
         # If the server is gone or hangs there is nothing left that could be stopped.
         with suppress(LettaError, asyncio.TimeoutError):
-            await within(2 * _STOP_SECONDS, self._end_run())
+            await within(2 * _STOP_SECONDS, self._end_run(why, answers))
         await self.release()
 
-    async def _end_run(self) -> None:
+    async def _end_run(self, why: str | None, answers: Sequence[ToolCallResponse]) -> None:
         if self._active:
             if self._stream is None:
                 await self._cancel_unborn()
@@ -359,8 +358,8 @@ class RestBackendTurn:
             if self._stream is None or self.state.stop.value is None:
                 await recovery.finish_run(self._http, self._conversation, self.state.run_id, 0.0)
             self._active = False
-        if self._calls_may_wait():
-            await self._clear_pending()
+        if why is not None and self._calls_may_wait():
+            await self._clear_pending(why, answers)
 
     async def _cancel_unborn(self) -> None:
         """Cancel the run of a request that got no answer yet and may begin at any moment."""

@@ -1,0 +1,400 @@
+"""The part of a session that is about tool calls which wait for an answer.
+
+A Letta API keeps such calls with the conversation, so they outlive the request, the process and the
+connection that met them. The rules: docs/protocol.md ("Approvals and client-side tools").
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from letta_adapters._utils.tasks import running_task, within
+from letta_adapters.backends.base import Conversation, Opened
+from letta_adapters.client.tool_calls import (
+    Answered,
+    EndsTurnError,
+    PostponedError,
+    ToolCallHandler,
+    let_answer,
+)
+from letta_adapters.client.turn import Turn, TurnOptions
+from letta_adapters.client.turn_slots import OutgoingMessage, TurnSlots
+from letta_adapters.errors import (
+    ConversationBusyError,
+    InvalidInputError,
+    LettaError,
+    PendingApprovalError,
+    TimeoutBeforeAcceptanceError,
+    UnsupportedOptionError,
+    WrongToolCallsError,
+)
+from letta_adapters.messages import (
+    PendingToolCall,
+    RecoveredCall,
+    RecoveryResult,
+    ResultMessage,
+)
+from letta_adapters.permissions import Allow, Deny, denials, normalise_decision
+
+if TYPE_CHECKING:
+    from letta_adapters.client.turn_slots import Outbox
+    from letta_adapters.options import SessionOptions
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """Somebody who answers the open calls of a conversation, which wait for nothing else."""
+
+    conversation: Conversation
+
+
+class AsyncApprovals:
+    """Calls that wait for an answer, and the turns that go on with one.
+
+    :class:`~letta_adapters.AsyncSession` is one.
+    """
+
+    _slots: TurnSlots
+    _options: SessionOptions
+    _outbox: Outbox
+
+    def _check_usable(self) -> None:
+        raise NotImplementedError
+
+    async def _open(self) -> Opened:
+        raise NotImplementedError
+
+    async def _prepare(self, message: Any, otid: str | None) -> tuple[Opened, OutgoingMessage]:
+        raise NotImplementedError
+
+    async def _begin(self, opened: Opened, message: OutgoingMessage, owner: object) -> Turn:
+        raise NotImplementedError
+
+    async def _start(self, beginning: Coroutine[Any, Any, Turn]) -> Turn:
+        raise NotImplementedError
+
+    def _make_turn_options(self, opened: Opened) -> TurnOptions:
+        raise NotImplementedError
+
+    def _make_handler(self, conversation: Conversation) -> ToolCallHandler:
+        raise NotImplementedError
+
+    # -- look, answer, leave ----------------------------------------------------------------
+
+    async def pending_approvals(self) -> tuple[PendingToolCall, ...]:
+        """Return the tool calls that wait for an answer in this conversation, in their order.
+
+        Calls for approval and calls of client-side tools are among them. On a Letta API they wait
+        for as long as it takes, whoever has met them; in Letta Code only while their turn runs.
+        """
+        opened = await self._open()
+        return await self._slots.backend.pending_calls(opened.conversation)
+
+    async def respond(self, decisions: Mapping[str, Allow | Deny | bool]) -> None:
+        """Answer all calls that wait, and go on with their turn; then read :meth:`stream`.
+
+        Another session, request or process may have met them. A client-side tool that is allowed is
+        run here, by the ``tools`` of this session. Letta API only::
+
+            waiting = await session.pending_approvals()
+            await session.respond({call.tool_call_id: Allow() for call in waiting})
+            async for message in session.stream():
+                print(message)
+
+        Args:
+            decisions: An answer to each of the calls, by tool call id. The server takes no part of
+                them.
+
+        Raises:
+            WrongToolCallsError: An answer is missing, or is for a call that does not wait; nothing
+                was sent.
+            InvalidInputError: An answer is none, or allows a client-side tool that this session
+                does not have; nothing was sent.
+            ConversationBusyError: A turn of this client is at work on the calls.
+            TurnCancelledError: A denial had ``interrupt=True``: it is stored, and the turn is over.
+            UnsupportedOptionError: The backend keeps no calls (Letta Code), or an answer changes
+                the input of a tool that the server runs; nothing was sent.
+            LettaError: The server refused the answers, or could not be reached.
+        """
+        await self._respond(decisions, running_task())
+
+    async def respond_turn(self, decisions: Mapping[str, Allow | Deny | bool]) -> ResultMessage:
+        """Answer all calls that wait as :meth:`respond` does, and return the turn's result."""
+        return await self._respond_turn(decisions, running_task())
+
+    async def _respond_turn(
+        self, decisions: Mapping[str, Allow | Deny | bool], owner: object
+    ) -> ResultMessage:
+        self._outbox.check_read(owner)
+        return await _read_result(await self._respond(decisions, owner), owner)
+
+    async def _respond(self, decisions: Mapping[str, Allow | Deny | bool], owner: object) -> Turn:
+        self._check_usable()
+        self._check_durable("respond")
+        given = _check_decisions(decisions)
+        opened = await self._open()
+        place = opened.conversation
+        self._slots.check_outside(place)
+        turn = self._slots.turns.get(place)
+        if turn is not None and not turn.given_up(owner):
+            raise ConversationBusyError(
+                "A turn of this client runs in the conversation, and answers its calls itself.",
+                hint="Answer in its can_use_tool, or detach() it first.",
+                accepted=False,
+            )
+
+        async def answer(waiting: Sequence[PendingToolCall]) -> Answered:
+            _check_complete(waiting, given)
+            handler = self._make_handler(place)
+            made = [handler.check_decision(call, given[call.tool_call_id]) for call in waiting]
+            await self._check_tools(opened, handler, waiting, given)
+            return await handler.carry_out(waiting, made)
+
+        message = OutgoingMessage(str(uuid.uuid4()), None)
+        return await self._start(self._begin_answering(opened, message, owner, answer))
+
+    async def _check_tools(
+        self,
+        opened: Opened,
+        handler: ToolCallHandler,
+        waiting: Sequence[PendingToolCall],
+        given: Mapping[str, Allow | Deny],
+    ) -> None:
+        """Refuse to allow a client-side tool that nobody here could run."""
+        allowed = {c.tool_name for c in waiting if isinstance(given[c.tool_call_id], Allow)}
+        foreign = allowed - {*handler.tools, *opened.tools}
+        if not foreign:
+            return
+        # What the server does not know it would call "not found", and the agent would read that.
+        path = f"/v1/agents/{opened.conversation.agent_id}"
+        agent = await self._slots.backend.request("GET", path, params={"include": "agent.tools"})
+        foreign -= {str(tool.get("name")) for tool in agent.get("tools") or ()}
+        if foreign:
+            raise InvalidInputError(
+                f"Neither this session nor the agent has the tool {', '.join(sorted(foreign))}.",
+                hint="Give it to the session (tools=[...]), or deny the call.",
+            )
+
+    async def detach(self) -> None:
+        """Leave the session's turn and its pending calls as they are, on the server.
+
+        An agent at work goes on, and stops at its next question. Calls that wait are there for
+        :meth:`pending_approvals` and :meth:`respond`, from any process; a ``can_use_tool`` or a
+        client-side tool that is at work on them is cancelled. The turn's stream ends with a result
+        whose error code is ``detached``. It is no error if no turn runs. Letta API only.
+
+        Raises:
+            UnsupportedOptionError: The backend keeps no calls (Letta Code): there closing the
+                session interrupts the turn, and ends its calls.
+        """
+        self._check_usable()
+        self._check_durable("detach")
+        turn = self._outbox.current
+        if turn is not None:
+            await turn.detach()
+
+    def _check_durable(self, what: str) -> None:
+        backend = self._slots.backend
+        if not backend.capabilities.durable_pending_calls:
+            raise UnsupportedOptionError(
+                what,
+                backend=backend.name,
+                supported_by=("rest",),
+                reason="Letta Code keeps no call over the end of its connection: closing the "
+                "session interrupts the turn. Answer in can_use_tool while the turn runs.",
+            )
+
+    # -- turns that meet calls left open ----------------------------------------------------
+
+    async def run_turn(self, message: Any, *, otid: str | None = None) -> ResultMessage:
+        """Send a message, wait for the turn's end, and return its result.
+
+        A tool call that an earlier turn left open blocks the message. It is put to ``can_use_tool``
+        (with ``context.recovered``), and the answer goes out together with the message. Where
+        nobody can be asked the call is ended without being run, and its agent is told so.
+        ``result.recovered`` names such calls and their fate. This is done at most
+        ``recovery_attempts`` times; as the message was refused, nothing is sent twice.
+
+        Raises:
+            ConversationBusyError: This task has sent messages before whose streams nobody has read.
+            PendingApprovalError: A call left open was postponed, or ``recovery_attempts`` is 0.
+            LettaError: The server refused the message. A turn that failed later is *returned* as a
+                result with ``success=False``.
+        """
+        return await self._run_turn(message, otid, running_task())
+
+    async def _run_turn(self, message: Any, otid: str | None, owner: object) -> ResultMessage:
+        attempts = self._options.recovery_attempts
+        opened, outgoing = await self._prepare(message, otid)
+        recovered: list[RecoveredCall] = []
+        beginning = self._begin(opened, outgoing, owner)
+        while True:
+            try:
+                result = await self._one_turn(beginning, owner)
+            except PostponedError as error:
+                raise await self._describe_block("The calls that wait were postponed.") from error
+            except LettaError as error:
+                # A server tells of a call left pending in one of two ways: it refuses the message,
+                # or it accepts the message and ends the turn with that error.
+                if error.code != "pending_approval":
+                    raise
+                if attempts <= 0:
+                    raise await self._describe_block(error.message) from error
+            else:
+                if result.error_code != "pending_approval":
+                    return replace(result, recovered=tuple(recovered))
+                if attempts <= 0:
+                    named = (await self._describe_block(str(result.error_detail))).message
+                    return replace(result, error_detail=named, recovered=tuple(recovered))
+            attempts -= 1
+            opened, outgoing = await self._prepare(message, otid)
+            beginning = self._begin_again(opened, outgoing, owner, recovered)
+
+    async def _one_turn(self, beginning: Coroutine[Any, Any, Turn], owner: object) -> ResultMessage:
+        try:
+            self._outbox.check_read(owner)
+        except LettaError:
+            beginning.close()
+            raise
+        return await _read_result(await self._start(beginning), owner)
+
+    async def _describe_block(self, text: str) -> PendingApprovalError:
+        """Return the error of a message that calls block, with their names."""
+        try:
+            waiting = await self.pending_approvals()
+        except LettaError:
+            waiting = ()
+        names = ", ".join(f"{call.tool_name} ({call.tool_call_id})" for call in waiting)
+        ids = tuple(call.tool_call_id for call in waiting)
+        named = f"{text} It waits for: {names}." if names else text
+        return PendingApprovalError(named.strip(), tool_call_ids=ids, accepted=False)
+
+    async def _begin_again(
+        self,
+        opened: Opened,
+        message: OutgoingMessage,
+        owner: object,
+        recovered: list[RecoveredCall],
+    ) -> Turn:
+        """Begin a turn whose message was refused, together with answers to the calls that wait.
+
+        Args:
+            opened: The conversation.
+            message: The message.
+            owner: The task or thread that reads the turn.
+            recovered: Calls that were met, to which these are added.
+        """
+        handler = self._make_handler(opened.conversation)
+        here = {*handler.tools, *opened.tools}
+
+        async def answer(waiting: Sequence[PendingToolCall]) -> Answered:
+            recovered.clear()
+            ask = [c for c in waiting if handler.can_use_tool is not None and c.tool_name in here]
+            asked = {call.tool_call_id for call in ask}
+            made = Answered()
+            if ask:
+                made = await handler.answer(ask, {}, recovered=True)
+            for call in waiting:
+                allowed = call.tool_call_id in made.allowed
+                recovered.append(RecoveredCall(call, call.tool_call_id in asked, allowed))
+            why = denials.LEFT_OPEN if handler.can_use_tool is None else denials.NOT_HERE
+            others = [call for call in waiting if call.tool_call_id not in asked]
+            return made + handler.leave_unanswered(others, why)
+
+        return await self._begin_answering(opened, message, owner, answer)
+
+    async def _begin_answering(
+        self, opened: Opened, message: OutgoingMessage, owner: object, answer: Any
+    ) -> Turn:
+        """Answer the calls that wait, with the conversation held, and begin the turn.
+
+        Args:
+            opened: The conversation.
+            message: The message that goes with the answers.
+            owner: The task or thread that reads the turn.
+            answer: Called with the calls that wait; returns their answers.
+        """
+        place, backend = opened.conversation, self._slots.backend
+        async with self._slots.reserve(place, owner) as slot:
+            self._check_usable()
+            waiting = await backend.pending_calls(place)
+            options = self._make_turn_options(opened)
+            if not backend.capabilities.durable_pending_calls:
+                # There the call belongs to a turn that only its own connection can go on with.
+                await backend.clear(place, waiting, denials.LEFT_OPEN)
+                return await slot.start(message, options)
+            try:
+                work = let_answer(_Asking(place), answer(waiting))
+                answered: Answered = await (
+                    work if options.timeout is None else within(options.timeout, work)
+                )
+            except EndsTurnError as end:
+                await backend.clear(place, waiting, denials.TURN_ENDED, end.answers)
+                raise end.error from end
+            except asyncio.TimeoutError as error:
+                raise TimeoutBeforeAcceptanceError(
+                    f"The calls that wait were not answered within {options.timeout:g} seconds.",
+                    accepted=False,
+                ) from error
+            return await slot.start(
+                replace(message, answers=answered.answers),
+                replace(options, results=answered.results),
+            )
+
+    async def recover_pending_approvals(self) -> RecoveryResult:
+        """End the tool calls that an abandoned turn left waiting; no model is called for it.
+
+        None of them is run, and nobody is asked: the agent reads that they have no result.
+
+        Raises:
+            LettaError: The server refused.
+        """
+        return await self._recover(running_task())
+
+    async def _recover(self, owner: object) -> RecoveryResult:
+        opened = await self._open()
+        backend = self._slots.backend
+        # Without the conversation to itself it might end calls that a running turn answers just
+        # now.
+        async with self._slots.reserve(opened.conversation, owner):
+            pending = await backend.pending_calls(opened.conversation)
+            if pending:
+                await backend.clear(opened.conversation, pending, denials.ABANDONED)
+        return RecoveryResult(pending)
+
+
+async def _read_result(turn: Turn, owner: object) -> ResultMessage:
+    """Read a turn to its end, and return its result."""
+    async with turn.stream(owner) as stream:
+        async for item in stream:
+            if isinstance(item, ResultMessage):
+                return item
+    raise AssertionError("a turn always ends with a result")
+
+
+def _check_decisions(decisions: object) -> dict[str, Allow | Deny]:
+    if not isinstance(decisions, Mapping) or not decisions:
+        raise InvalidInputError(
+            "respond() takes a decision for each tool call id.",
+            hint="respond({call.tool_call_id: Allow() for call in await pending_approvals()})",
+        )
+    return {str(id_): normalise_decision(decision) for id_, decision in decisions.items()}
+
+
+def _check_complete(waiting: Sequence[PendingToolCall], given: Mapping[str, Allow | Deny]) -> None:
+    """Refuse a part of the answers, which the server would not take either.
+
+    Raises:
+        WrongToolCallsError: An answer is missing, or nobody waits for it.
+    """
+    ids = [call.tool_call_id for call in waiting]
+    missing = tuple(id_ for id_ in ids if id_ not in given)
+    unknown = tuple(id_ for id_ in given if id_ not in ids)
+    if missing or unknown:
+        raise WrongToolCallsError(missing=missing, unknown=unknown)

@@ -1,0 +1,51 @@
+"""The stream of one turn's messages, as its reader holds it.
+
+Internal: not part of the public API.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+
+from letta_adapters.messages import Message
+
+
+class MessageStream(AsyncIterator[Message]):
+    """The messages of one turn, in order, ending with its ``ResultMessage``.
+
+    Leaving the loop early stops the agent: at once when the stream is closed (``aclose()``, ``async
+    with``) or no longer referenced, at the latest when its reader reads another turn of the
+    conversation.
+    """
+
+    __slots__ = ("__weakref__", "_messages", "_next", "_stop")
+
+    def __init__(
+        self, messages: AsyncGenerator[Message, None], stop: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._messages = messages
+        self._stop = stop
+        self._next = messages.__anext__
+
+    def __aiter__(self) -> MessageStream:
+        return self
+
+    # Not a coroutine function: that would cost one more coroutine per message.
+    def __anext__(self) -> Awaitable[Message]:
+        return self._next()
+
+    async def aclose(self) -> None:
+        """Stop the agent if the turn is not over; this can be called at any time, more than once.
+
+        Another task that waits for the next message then gets the end of the stream.
+        """
+        await self._stop()
+        # A generator that another task is in cannot be closed; that task ends it by itself.
+        if not getattr(self._messages, "ag_running", False):
+            await self._messages.aclose()
+
+    async def __aenter__(self) -> MessageStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
