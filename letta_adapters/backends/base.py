@@ -16,7 +16,14 @@ from letta_adapters._utils.checks import AGENT, CONVERSATION, checked_id
 from letta_adapters.backends.capabilities import Capabilities
 from letta_adapters.backends.config import RuntimeStatus
 from letta_adapters.engine.turn_state import TurnState
-from letta_adapters.errors import InvalidInputError, TurnFailedError
+from letta_adapters.errors import (
+    InvalidInputError,
+    LettaError,
+    TimeoutAfterAcceptanceError,
+    TimeoutBeforeAcceptanceError,
+    TurnFailedError,
+    UnsupportedOptionError,
+)
 from letta_adapters.messages import Message, MessagePage, PendingToolCall, ToolCallMessage
 from letta_adapters.options import AgentOptions, SessionOptions
 from letta_adapters.permissions import denials
@@ -59,6 +66,20 @@ class Conversation:
     def as_runtime(self) -> dict[str, str | None]:
         """Return the form in which Letta Code's commands name it; ``null`` stands for no agent."""
         return {"agent_id": self.agent_id or None, "conversation_id": self.conversation_id}
+
+
+def refuse_model(backend: str) -> UnsupportedOptionError:
+    """Return the refusal of a model of its own for the default conversation.
+
+    Args:
+        backend: The name of the backend.
+    """
+    return UnsupportedOptionError(
+        "model",
+        backend=backend,
+        reason="the default conversation always uses its agent's model; change it with "
+        "client.agents.update(agent_id, model=...), or use create_session(model=...).",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +196,42 @@ class Delivery:
     stored: bool | None
     answered: bool = False
     aborted: bool = False
+
+    def explain(self) -> str:
+        """Return sentences for the caller: what became of the message, and what to do."""
+        if self.stored is None:
+            return (
+                "Whether the server kept the message could not be found out: look with "
+                "list_messages() before you send it again."
+            )
+        if not self.stored:
+            return "The message is not stored in the conversation: it is safe to send it again."
+        if self.aborted:
+            return (
+                "The message is stored; its turn was about to go on and was stopped: do not send "
+                "it again."
+            )
+        if self.answered:
+            return (
+                "The message is stored, and so is the agent's answer, as far as it came: read it "
+                "with list_messages(); do not send the message again."
+            )
+        return "The message is stored in the conversation: do not send it again."
+
+    def put_into(self, error: LettaError) -> None:
+        """Complete the error of a message that nobody knew the fate of.
+
+        Raises:
+            TimeoutAfterAcceptanceError: The error says that the time was up before the message was
+                accepted, and it was.
+        """
+        error.accepted = self.stored
+        error.hint = self.explain()
+        error.args = (f"{error.message} {error.hint}",)
+        if self.stored and isinstance(error, TimeoutBeforeAcceptanceError):
+            raise TimeoutAfterAcceptanceError(
+                error.message, hint=error.hint, accepted=True
+            ) from error
 
 
 class DeniedRounds:

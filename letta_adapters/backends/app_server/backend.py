@@ -45,6 +45,7 @@ from letta_adapters.backends.base import (
     Target,
     ToolCallResponse,
     TurnSettings,
+    refuse_model,
 )
 from letta_adapters.backends.capabilities import (
     LETTA_CODE,
@@ -236,7 +237,7 @@ class AppServerBackend:
         if options.model:
             await agents.require_model(connection, options.model)
             if not target.new and target.conversation_id in (None, DEFAULT):
-                raise conversations.agents_model(self.name)
+                raise refuse_model(self.name)
         where = await conversations.runtime_of(connection, target, options, self.default_agent)
         agent_id = str(where.get("agent_id") or "")
         options = await self._inherited.session(connection, agent_id, options, fresh=True)

@@ -21,7 +21,6 @@ from letta_adapters.errors import (
     ConfigurationError,
     InvalidInputError,
     ProtocolError,
-    UnsupportedOptionError,
 )
 from letta_adapters.messages import MessagePage
 from letta_adapters.options import SessionOptions
@@ -147,16 +146,6 @@ def no_directory(asked: str, used: str) -> InvalidInputError:
     """Return the error for a server that works somewhere else than it was told to."""
     return InvalidInputError(
         f"cwd={asked!r} is not a directory on the server, which would use {used!r}."
-    )
-
-
-def agents_model(backend: str) -> UnsupportedOptionError:
-    """Return the refusal of a model of its own for the default conversation."""
-    return UnsupportedOptionError(
-        "model",
-        backend=backend,
-        reason="the default conversation always uses its agent's model; change it with "
-        "client.agents.update(agent_id, model=...), or use create_session(model=...).",
     )
 
 

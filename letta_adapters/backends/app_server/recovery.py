@@ -28,19 +28,6 @@ _QUEUED: Final = 256
 IDLE: Final = "WAITING_ON_INPUT"
 
 
-def explain(delivery: Delivery) -> str:
-    """Return a sentence for the error's text: what became of the message."""
-    if delivery.stored is None:
-        return "What became of the message could not be found out."
-    if not delivery.stored:
-        return "The conversation does not hold the message: it is safe to send it again."
-    if delivery.aborted:
-        return "The message is stored; its turn was about to go on and was stopped."
-    if delivery.answered:
-        return "The message is stored, and so is what the agent had answered by then."
-    return "The message is stored, but the turn was cancelled before an answer."
-
-
 class ConversationStatus:
     """The server's latest account of a conversation (its loop, questions and settings)."""
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from letta_adapters._utils.files import is_full
-from letta_adapters.backends.app_server import conversations, frames, recovery
+from letta_adapters.backends.app_server import conversations, frames
 from letta_adapters.backends.app_server.connection import Connection, Inbox
 from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.app_server.link import Traffic
@@ -31,8 +31,6 @@ from letta_adapters.errors import (
     LettaError,
     ProtocolError,
     StreamTruncatedError,
-    TimeoutAfterAcceptanceError,
-    TimeoutBeforeAcceptanceError,
     TurnFailedError,
     UnsupportedImageError,
 )
@@ -184,17 +182,12 @@ class AppServerTurn:
 
     async def _explain(self, error: LettaError) -> None:
         """Find out whether a message without an answer was accepted, and put it into the error."""
+        delivery = Delivery(None)
         with suppress(LettaError):
             delivery = await self._home.settle(
                 self._conversation, self._otid, self._home.settle_timeout
             )
-            error.accepted = delivery.stored
-            error.hint = recovery.explain(delivery)
-            error.args = (f"{error.message} {error.hint}",)
-        if error.accepted and isinstance(error, TimeoutBeforeAcceptanceError):
-            raise TimeoutAfterAcceptanceError(
-                error.message, hint=error.hint, accepted=True
-            ) from error
+        delivery.put_into(error)
 
     # -- the answer -------------------------------------------------------------------------
 
@@ -404,7 +397,7 @@ class AppServerTurn:
                     self._conversation, self._otid, self._home.settle_timeout
                 )
                 state.input_stored = delivery.stored
-                state.explain(recovery.explain(delivery))
+                state.explain(delivery.explain())
         elif state.on_api and state.input_stored and self._connection is not None:
             # A Letta API keeps nothing of a turn whose first step failed.
             with suppress(LettaError):

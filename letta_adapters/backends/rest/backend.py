@@ -25,6 +25,7 @@ from letta_adapters.backends.base import (
     Target,
     ToolCallResponse,
     TurnSettings,
+    refuse_model,
 )
 from letta_adapters.backends.capabilities import REST, check_supported
 from letta_adapters.backends.config import Rest, RuntimeStatus
@@ -173,25 +174,13 @@ class RestBackend:
             )
             conversation_id, model = _id_of(found, "conv"), found.get("model")
         elif options.model:
-            model = await self._set_model(conversation_id or DEFAULT, options.model)
+            model = options.model
+            await self.set_model(Conversation(agent_id, conversation_id or DEFAULT), model)
         return Opened(
             Conversation(agent_id, conversation_id or DEFAULT),
             model or agent.get("model"),
             tuple(tool["name"] for tool in agent.get("tools") or ()),
         )
-
-    async def _set_model(self, conversation_id: str, model: str) -> str:
-        if conversation_id == DEFAULT:
-            raise UnsupportedOptionError(
-                "model",
-                backend=self.name,
-                reason="the default conversation always uses its agent's model; change it with "
-                "client.agents.update(agent_id, model=...), or use create_session(model=...).",
-            )
-        await self._http.send(
-            "PATCH", f"/v1/conversations/{conversation_id}", body={"model": model}
-        )
-        return model
 
     def turn(self, conversation: Conversation, settings: TurnSettings) -> RestBackendTurn:
         """Return a turn that is not started yet."""
@@ -246,11 +235,7 @@ class RestBackend:
     async def set_model(self, conversation: Conversation, model: str) -> None:
         """Give a conversation a model of its own."""
         if conversation.conversation_id == DEFAULT:
-            raise UnsupportedOptionError(
-                "model",
-                backend=self.name,
-                reason="the default conversation always uses its agent's model.",
-            )
+            raise refuse_model(self.name)
         await self._http.send(
             "PATCH", conversations.conversation_path(conversation), body={"model": model}
         )

@@ -122,23 +122,6 @@ async def wait_until_idle(
     return run_id is None or await wait_for_run(http, run_id, seconds) not in _ACTIVE
 
 
-def explain(delivery: Delivery) -> str:
-    """Return sentences for the caller: what became of the message, and what to do."""
-    if delivery.stored is None:
-        return (
-            "Whether the server kept the message could not be found out: look with "
-            "list_messages() before you send it again."
-        )
-    if not delivery.stored:
-        return "The message is not stored in the conversation: it is safe to send it again."
-    if delivery.answered:
-        return (
-            "The server finished the turn and stored it: read the answer with "
-            "list_messages(); do not send the message again."
-        )
-    return "The message is stored in the conversation: do not send it again."
-
-
 async def finish_run(
     http: Http, conversation: Conversation, run_id: str | None, seconds: float
 ) -> str | None:

@@ -28,8 +28,6 @@ from letta_adapters.engine.stop_reasons import Failure
 from letta_adapters.errors import (
     LettaError,
     ServerError,
-    TimeoutAfterAcceptanceError,
-    TimeoutBeforeAcceptanceError,
 )
 from letta_adapters.messages import Message
 
@@ -185,13 +183,7 @@ class RestBackendTurn:
     async def _explain(self, error: LettaError) -> None:
         """Find out whether a message without a reply was accepted, and put it into the error."""
         delivery = await self._quiet_down(None, self._settle_timeout)
-        error.accepted = delivery.stored
-        error.hint = recovery.explain(delivery)
-        error.args = (f"{error.message} {error.hint}",)
-        if delivery.stored and isinstance(error, TimeoutBeforeAcceptanceError):
-            raise TimeoutAfterAcceptanceError(
-                error.message, hint=error.hint, accepted=True
-            ) from error
+        delivery.put_into(error)
 
     async def batches(self) -> AsyncIterator[list[Message]]:
         """Yield messages as they come; see :class:`~letta_adapters.backends.base.BackendTurn`."""
@@ -306,7 +298,7 @@ class RestBackendTurn:
             seconds = self._settle_timeout if code == "stream_truncated" else 0.0
             delivery = await self._quiet_down(state.run_id, seconds)
             state.input_stored = delivery.stored
-            state.explain(recovery.explain(delivery))
+            state.explain(delivery.explain())
         elif code in ("pending_approval", "conversation_busy"):
             state.input_stored = False
         else:
