@@ -18,7 +18,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Final
 
 from letta_adapters.engine.app_server_errors import find_failure
 from letta_adapters.engine.assembler import Assembler, join_text, list_dicts
@@ -38,6 +38,8 @@ from letta_adapters.messages import (
     content_text,
 )
 
+#: The version of the protocol that this package speaks, as ``app_server_info`` names it.
+PROTOCOL_VERSION: Final = 1
 _TAKEN_OUT = "The message was taken out of the queue before its turn began."
 # The failure of a turn that stopped without saying how it ended.
 _UNSAID = Failure("protocol_error", "The server stopped and did not say how the turn ended.")

@@ -25,9 +25,11 @@ from letta_adapters.engine.assembler import (
     read_results,
 )
 from letta_adapters.engine.shapes import find_misshapen
+from letta_adapters.errors import InvalidInputError, ProtocolError
 from letta_adapters.messages import (
     AssistantMessage,
     Message,
+    MessagePage,
     ReasoningMessage,
     SystemMessage,
     ToolCallMessage,
@@ -93,6 +95,40 @@ def _input_comes_first(items: list[_ItemT]) -> bool | None:
         if run is not None and earlier != item.get("message_type"):
             return bool(earlier == "user_message")
     return None
+
+
+def check_cursor(cursor: str | None, ids: Sequence[str]) -> None:
+    """Check that a page does not begin again with the message that it was to follow.
+
+    Args:
+        cursor: The id of that message, if one was named.
+        ids: The ids of the page's messages.
+
+    Raises:
+        ProtocolError: It holds that message, so that whoever pages on would never come to an end.
+    """
+    if cursor in ids:
+        raise ProtocolError("The server returned the page's own cursor: paging would loop.")
+
+
+def refuse_cursor(cursor: str) -> InvalidInputError:
+    """Return the refusal of a cursor that a server answers with the first page, again and again."""
+    return InvalidInputError(f"{cursor!r} is no message of this conversation.")
+
+
+def make_page(
+    raw: list[dict[str, Any]], order: Literal["asc", "desc"], *, last: str | None, more: bool
+) -> MessagePage:
+    """Return a page, with the cursor that leads on in its direction.
+
+    Args:
+        raw: The stored messages that are shown.
+        order: The order that they are in.
+        last: The id of the last one that was fetched, whether or not it is shown.
+        more: True if there are others behind it.
+    """
+    before, after = (last, None) if order == "desc" else (None, last)
+    return MessagePage(read_page(raw, order), raw, before, more, after, order)
 
 
 # -- what the agent said and did ------------------------------------------------------------------

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from letta_adapters.engine.rest import RestTurn
-from letta_adapters.engine.stored import read_item, read_page
+from letta_adapters.engine.stored import check_cursor, make_page, read_item, read_page
+from letta_adapters.errors import ProtocolError
 from letta_adapters.messages import (
     AssistantMessage,
     ReasoningMessage,
@@ -139,3 +140,20 @@ def test_a_users_message_in_a_stream_is_the_users() -> None:
     alert = echo | {"content": ALERT}
     lines = b"".join(b"data: " + json.dumps(e).encode() + b"\n\n" for e in (echo, alert))
     assert turn.feed(lines) == [UserMessage("Hi", (), **IDS), UnknownMessage(alert)]
+
+
+@pytest.mark.parametrize(
+    ("order", "before", "after"), [("desc", "message-2", None), ("asc", None, "message-2")]
+)
+def test_a_page_leads_on_in_its_own_direction(
+    order: Literal["asc", "desc"], before: str | None, after: str | None
+) -> None:
+    page = make_page([{"id": "message-1"}], order, last="message-2", more=True)
+    assert (page.next_before, page.next_after, page.has_more) == (before, after, True)
+
+
+def test_a_page_that_begins_again_with_its_cursor_is_an_error() -> None:
+    check_cursor("message-1", ["message-2"])
+    check_cursor(None, ["message-1"])
+    with pytest.raises(ProtocolError, match="loop"):
+        check_cursor("message-1", ["message-1", "message-2"])

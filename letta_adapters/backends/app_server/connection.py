@@ -34,6 +34,7 @@ from letta_adapters.backends.connector import Connector, Socket, current_connect
 from letta_adapters.backends.http_errors import error_from_response
 from letta_adapters.backends.proxies import is_loopback, proxy_of, proxy_variables
 from letta_adapters.backends.replies import check_answer
+from letta_adapters.engine.app_server import PROTOCOL_VERSION
 from letta_adapters.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -50,7 +51,6 @@ from letta_adapters.errors import (
     TimeoutBeforeAcceptanceError,
 )
 
-PROTOCOL_VERSION: Final = 1
 # The server is one thread, and under load it can take a while to answer a ping.
 _PING_SECONDS: Final = 20.0
 _PONG_SECONDS: Final = 60.0

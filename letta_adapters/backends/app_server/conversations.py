@@ -16,7 +16,13 @@ from letta_adapters.backends.app_server import agents, frames
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.base import DEFAULT, Conversation, Order, Target
 from letta_adapters.engine.otids import is_same_call
-from letta_adapters.engine.stored import newest_first, read_page, without_reminders
+from letta_adapters.engine.stored import (
+    check_cursor,
+    make_page,
+    newest_first,
+    refuse_cursor,
+    without_reminders,
+)
 from letta_adapters.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -176,28 +182,19 @@ async def fetch_page(
         given |= {"before": None, "after": before}
     messages = await _list(connection, conversation, given)
     ids = [str(message.get("id")) for message in messages]
-    if (before or after) in ids:
-        raise ProtocolError("The server returned the page's own cursor: paging would loop.")
+    check_cursor(before or after, ids)
     cursor = before if order == "desc" else after
     if cursor is not None and ids:
-        # The server answers an unknown cursor with the first page, and paging would never end.
+        # An unknown cursor is answered with the first page.
         first = await _list(connection, conversation, {"order": order, "limit": 1})
         if first and first[0].get("id") == ids[0]:
-            raise InvalidInputError(f"{cursor!r} is no message of this conversation.")
+            raise refuse_cursor(cursor)
     # One more than wanted was asked for, which tells whether there is another page.
     more = len(ids) > limit
     shown = messages[:limit]
     last = ids[len(shown) - 1] if shown else None
-    forward = order == "asc"
     raw = [cleaned for cleaned in map(without_reminders, shown) if cleaned is not None]
-    return MessagePage(
-        read_page(raw, order),
-        raw,
-        None if forward else last,
-        more,
-        last if forward else None,
-        order,
-    )
+    return make_page(raw, order, last=last, more=more)
 
 
 async def _list(

@@ -15,8 +15,13 @@ from letta_adapters._utils.checks import checked_id
 from letta_adapters.backends.base import DEFAULT, Conversation, Order, ToolCallResponse
 from letta_adapters.backends.rest.http import STREAM_ERRORS, Http
 from letta_adapters.engine.rest import RestTurn
-from letta_adapters.engine.stored import list_calls, newest_first, read_page
-from letta_adapters.errors import InvalidInputError, ProtocolError
+from letta_adapters.engine.stored import (
+    check_cursor,
+    list_calls,
+    make_page,
+    newest_first,
+    refuse_cursor,
+)
 from letta_adapters.messages import MessagePage, PendingToolCall
 
 
@@ -41,30 +46,26 @@ async def fetch_page(
     limit: int,
 ) -> MessagePage:
     """Return one page; ``limit`` counts stored messages, each of which can be several items."""
-    cursors = {"before": before, "after": after}
-    for name, cursor in cursors.items():
-        # The server answers an unknown cursor with the first page, and paging would never end.
+    for cursor in (before, after):
         if cursor is not None and not cursor.startswith("message-"):
-            raise InvalidInputError(f"{name}={cursor!r} is not a message id.")
-    params = {"order": order, "limit": limit, **cursors, **agent_param(conversation)}
+            raise refuse_cursor(cursor)
+    where = agent_param(conversation)
+    params = {"order": order, "limit": limit, "before": before, "after": after, **where}
     path = conversation_path(conversation, "/messages")
     messages = await http.read(path, params)
     if order == "desc":
         messages = newest_first(messages)
     ids = [message["id"] for message in messages]
-    if (before or after) in ids:
-        raise ProtocolError("The server returned the page's own cursor: paging would loop.")
+    check_cursor(before or after, ids)
     last = ids[-1] if ids else None
-    forward = order == "asc"
     more = False
     # The API does not say whether there is more. A full page may be the last, so one more is asked
     # for.
     if len(set(ids)) >= limit:
-        cursor = "after" if forward else "before"
-        probe = params | {"limit": 1, "before": None, "after": None, cursor: last}
+        onward = "after" if order == "asc" else "before"
+        probe = params | {"limit": 1, "before": None, "after": None, onward: last}
         more = bool(await http.read(path, probe))
-    cursors_on = (None if forward else last, more, last if forward else None, order)
-    return MessagePage(read_page(messages, order), messages, *cursors_on)
+    return make_page(messages, order, last=last, more=more)
 
 
 def approval_of(answer: ToolCallResponse) -> dict[str, Any]:

@@ -22,9 +22,9 @@ from letta_adapters.backends.runtime.errors import (
     RuntimeUnavailableError,
     RuntimeVersionError,
 )
+from letta_adapters.engine.app_server import PROTOCOL_VERSION
 
 MINIMUM_VERSION = (0, 34)
-PROTOCOL_VERSION = 1
 _GIT_HINTS = {
     "linux": "Install it: apt-get install git (or your system's equivalent)",
     "darwin": "Install it: xcode-select --install",
