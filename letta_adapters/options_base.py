@@ -10,13 +10,42 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from letta_adapters.errors import InvalidInputError
 
 _M = TypeVar("_M", bound="Options")
+_ReadT = TypeVar("_ReadT", covariant=True)
+_GivenT = TypeVar("_GivenT", contravariant=True)
+
+#: The default of a field whose declared type is :class:`Accepts`.
+NOT_GIVEN: Any = None
+
+if TYPE_CHECKING:
+
+    class Accepts(Generic[_ReadT, _GivenT]):
+        """A field that is read as the first type and may be given as the second.
+
+        Pydantic turns a key into a ``SecretStr`` and a path's text into a ``Path``. Type checkers
+        know such a thing of descriptors only, so for them the field is one.
+        """
+
+        @overload
+        def __get__(self, instance: None, owner: Any = None) -> Accepts[_ReadT, _GivenT]: ...
+        @overload
+        def __get__(self, instance: object, owner: Any = None) -> _ReadT: ...
+        def __get__(self, instance: object, owner: Any = None) -> Any: ...
+        def __set__(self, instance: object, value: _GivenT) -> None: ...
+
+else:
+
+    class Accepts:
+        """The first of two types: the one a field is read as."""
+
+        def __class_getitem__(cls, types: tuple[Any, Any]) -> Any:
+            return types[0]
 
 
 class Options(BaseModel):

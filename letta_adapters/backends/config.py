@@ -9,11 +9,11 @@ with the environment variable that stands for it, from which it is read when the
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, cast
 
 from pydantic import Field, SecretStr, field_serializer, field_validator
 
@@ -26,7 +26,7 @@ from letta_adapters._utils.checks import (
 )
 from letta_adapters.backends.runtime.passed_variables import check_name
 from letta_adapters.errors import ConfigurationError, InvalidInputError
-from letta_adapters.options_base import Options, checked_directory
+from letta_adapters.options_base import NOT_GIVEN, Accepts, Options, checked_directory
 
 CLOUD_URL = "https://api.letta.com"
 
@@ -106,7 +106,7 @@ class Rest(Place):
     """
 
     base_url: str | None = None
-    api_key: SecretStr | None = None
+    api_key: Accepts[SecretStr | None, SecretStr | str | None] = NOT_GIVEN
     project: str | None = None
     headers: Mapping[str, str] = Field(default_factory=dict, repr=False)
     connect_timeout: float = Field(default=10.0, gt=0)
@@ -193,11 +193,11 @@ class Local(Place):
         turn_timeout: Seconds a whole turn may take; ``None`` is no limit.
     """
 
-    data_dir: Path | None = None
+    data_dir: Accepts[Path | None, str | os.PathLike[str] | None] = NOT_GIVEN
     api: Rest | None = None
     openai_compatible: Mapping[str, str] | None = Field(default=None, repr=False)
     env: Mapping[str, str] = Field(default_factory=dict, repr=False)
-    inherit_env: tuple[str, ...] = ()
+    inherit_env: Accepts[tuple[str, ...], Sequence[str]] = Field(default=cast(Any, ()))
     max_memory_mb: int = Field(default=1024, ge=128)
     start_timeout: float = Field(default=30.0, gt=0)
     recycle_at: float = Field(default=0.75, gt=0, le=1)
@@ -272,7 +272,7 @@ class Remote(Place):
     """
 
     url: str | None = None
-    auth_token: SecretStr | None = None
+    auth_token: Accepts[SecretStr | None, SecretStr | str | None] = NOT_GIVEN
     connect_timeout: float = Field(default=10.0, gt=0)
     request_timeout: float = Field(default=60.0, gt=0)
     turn_timeout: float | None = Field(default=None, gt=0)

@@ -91,7 +91,7 @@ class ChatLetta(BackedChatModel):
     It is the one of the whole `"thread"`, the one of its `"node"`, or a `"fresh"` one. Default: the
     place in the graph decides.
     """
-    model: str | None = Field(default=None, alias="model_name")
+    model: str | None = Field(default=None, validation_alias="model_name")
     """Another model than the agent's, for the calls of this object."""
     timeout: float | None = Field(default=None, gt=0)
     """The seconds that a call may take."""
@@ -101,7 +101,7 @@ class ChatLetta(BackedChatModel):
     """Set for the conversations that are created (the Letta API only)."""
     max_tokens: int | None = Field(default=None, gt=0)
     """Set for the conversations that are created (the Letta API only)."""
-    stop: list[str] | None = Field(default=None, alias="stop_sequences")
+    stop: list[str] | None = Field(default=None, validation_alias="stop_sequences")
     """Texts that end the answer. The agent's turn goes on to its end all the same."""
     max_steps: int | None = Field(default=None, gt=0)
     """Limit of model calls in one turn (the Letta API only)."""

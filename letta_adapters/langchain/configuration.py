@@ -29,7 +29,7 @@ from letta_adapters.chat.runner import ChatRunner
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain.errors import langchain_errors
 from letta_adapters.options import SessionOptions
-from letta_adapters.options_base import did_you_mean, invalid_options
+from letta_adapters.options_base import Accepts, did_you_mean, invalid_options
 
 _KEY: Final = "LETTA_API_KEY"
 # The two fields that name a Letta API for short; a stored model has its backend instead.
@@ -49,8 +49,8 @@ class BackedChatModel(BaseChatModel):
     """The backend as `LettaClient` takes it: `Rest(...)`, `Local(...)`, `Remote(...)` or a name."""
     client: Any = Field(default=None, exclude=True)
     """A `LettaClient` (or, for asynchronous use on its own loop, an `AsyncLettaClient`)."""
-    letta_api_key: SecretStr | None = Field(
-        alias="api_key", default_factory=secret_from_env(_KEY, default=None)
+    letta_api_key: Accepts[SecretStr | None, SecretStr | str | None] = Field(
+        alias="api_key", default_factory=cast(Any, secret_from_env(_KEY, default=None))
     )
     """Key of the Letta API. Default: `LETTA_API_KEY`."""
     letta_base_url: str | None = Field(
@@ -68,7 +68,13 @@ class BackedChatModel(BaseChatModel):
 
     _made: tuple[tuple[Any, ...], ChatRunner] | None = PrivateAttr(default=None)
 
-    model_config = ConfigDict(populate_by_name=True, arbitrary_types_allowed=True, extra="forbid")
+    model_config = ConfigDict(
+        populate_by_name=True,
+        arbitrary_types_allowed=True,
+        extra="forbid",
+        # The texts below the fields are their descriptions in schemas and forms.
+        use_attribute_docstrings=True,
+    )
 
     def __init__(self, **fields: Any) -> None:
         with langchain_errors():
@@ -236,8 +242,9 @@ def check_fields(cls: type[BaseChatModel], fields: Mapping[str, Any]) -> None:
     Raises:
         InvalidInputError: The error names the field, and the one that may be meant.
     """
-    known = {name for name, about in cls.model_fields.items() if about.alias != name}
-    known |= {about.alias for about in cls.model_fields.values() if about.alias}
+    known = set(cls.model_fields)
+    for about in cls.model_fields.values():
+        known |= {name for name in (about.alias, about.validation_alias) if isinstance(name, str)}
     for name in fields:
         if name not in known:
             raise InvalidInputError(

@@ -22,7 +22,7 @@ from llama_index.core.agent.workflow.workflow_events import (
     ToolCallResult,
 )
 from llama_index.core.base.llms.types import ChatMessage
-from llama_index.core.bridge.pydantic import Field, PrivateAttr, field_serializer
+from llama_index.core.bridge.pydantic import ConfigDict, Field, PrivateAttr, field_serializer
 from llama_index.core.memory import BaseMemory
 from llama_index.core.tools import AsyncBaseTool
 from llama_index.core.workflow import Context, StopEvent
@@ -101,17 +101,33 @@ class LettaAgent(BaseWorkflowAgent):
         InvalidInputError: Nothing takes an argument.
     """
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     agent_id: str | None = None
+    """The agent. Default: the backend's default agent."""
     conversation_id: str | None = None
+    """Always this conversation."""
     model: str | None = None
+    """Another model than the agent's."""
     on_mismatch: Literal["fork", "continue", "error"] = "fork"
+    """Decides about a history that is not the one the conversation has.
+
+    ``"fork"`` tells it in a fresh conversation, ``"continue"`` sends what is new all the same,
+    ``"error"`` raises ``HistoryMismatchError``.
+    """
     coalesce: bool = False
+    """Put tokens that are there already into one ``AgentStream`` event."""
     max_steps: int | None = Field(default=None, gt=0)
+    """Limit of model calls in one turn (the Letta API only)."""
     temperature: float | None = Field(default=None, ge=0)
+    """A setting of the model, for the conversations used here (the Letta API only)."""
     max_tokens: int | None = Field(default=None, gt=0)
+    """A setting of the model, for the conversations used here (the Letta API only)."""
     session_options: dict[str, Any] = Field(default_factory=dict)
+    """Further options of ``create_session``."""
 
     backend: Any = Field(default=None, repr=False)
+    """The backend as ``LettaClient`` takes it: an object or a name."""
 
     _letta: LettaLLM = PrivateAttr()
     _where: dict[str, Any] = PrivateAttr(default_factory=dict)

@@ -14,7 +14,13 @@ from llama_index.core.base.llms.types import (
     MessageRole,
     ToolCallBlock,
 )
-from llama_index.core.bridge.pydantic import Field, PrivateAttr, SecretStr, field_serializer
+from llama_index.core.bridge.pydantic import (
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    field_serializer,
+)
 from llama_index.core.llms.function_calling import FunctionCallingLLM
 from llama_index.core.llms.llm import ToolSelection
 from llama_index.core.tools import BaseTool
@@ -103,24 +109,47 @@ class LettaLLM(FunctionCallingLLM):
         InvalidInputError: A field is unknown, or two arguments name a backend.
     """
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     agent_id: str | None = None
+    """The agent. Default: the backend's default agent."""
     conversation_id: str | None = None
+    """Always this conversation."""
     model: str | None = None
+    """Another model than the agent's."""
     api_key: SecretStr | None = Field(default=None, exclude=True)
+    """Key of a Letta API. Default: ``LETTA_API_KEY``."""
     base_url: str | None = None
+    """Address of a Letta API. Default: ``LETTA_BASE_URL``."""
     timeout: float | None = Field(default=None, gt=0)
+    """Seconds a call may take."""
     max_retries: int = Field(default=2, ge=0)
+    """The number of times a call is made again that was surely not accepted."""
     max_steps: int | None = Field(default=None, gt=0)
+    """Limit of model calls in one turn (the Letta API only)."""
     temperature: float | None = Field(default=None, ge=0)
+    """A setting of the model, for the conversations used here (the Letta API only)."""
     max_tokens: int | None = Field(default=None, gt=0)
+    """A setting of the model, for the conversations used here (the Letta API only)."""
     context_window: int = Field(default=128_000, gt=0)
+    """In tokens, for LlamaIndex' prompt helpers."""
     num_output: int = Field(default=4096, gt=0)
+    """In tokens, for LlamaIndex' prompt helpers."""
     agent_free: bool = False
+    """A plain model without agent and memory (Letta Code only)."""
     on_mismatch: Literal["fork", "continue", "error"] = "fork"
+    """Decides about a history that is not the one the conversation has.
+
+    ``"fork"`` tells it in a fresh conversation, ``"continue"`` sends what is new all the same,
+    ``"error"`` raises ``HistoryMismatchError``.
+    """
     session_options: dict[str, Any] = Field(default_factory=dict)
+    """Further options of ``create_session``."""
     pydantic_program_mode: PydanticProgramMode = PydanticProgramMode.LLM
+    """The way LlamaIndex makes structured output of this LLM."""
 
     backend: Any = Field(default=None, repr=False)
+    """The backend as ``LettaClient`` takes it: an object or a name."""
 
     _runner: ChatRunner = PrivateAttr()
     _where: dict[str, Any] = PrivateAttr(default_factory=dict)
