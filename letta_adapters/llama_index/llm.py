@@ -88,22 +88,8 @@ class LettaLLM(FunctionCallingLLM):
     With no backend named and no ``LETTA_*`` variable set, the agent runs on this machine.
 
     Args:
-        agent_id: The agent. Default: the backend's default agent.
-        conversation_id: Always this conversation.
-        model: Another model than the agent's.
-        backend, client: The backend as ``LettaClient`` takes it; or a client to use.
-        api_key, base_url: A Letta API. Default: ``LETTA_API_KEY``, ``LETTA_BASE_URL``.
-        timeout: Seconds a call may take.
-        max_retries: The number of times a call is made again that was surely not accepted.
-        max_steps: Limit of model calls in one turn (the Letta API only).
-        temperature, max_tokens: Settings of the model, for the conversations this LLM uses (the
-            Letta API only; Letta Code takes them from the agent).
-        context_window, num_output: In tokens, for LlamaIndex' prompt helpers.
-        agent_free: A plain model without agent and memory (Letta Code only).
-        on_mismatch: Decides about a history that is not the one the conversation has: ``"fork"``
-            tells it in a fresh conversation, ``"continue"`` sends what is new all the same,
-            ``"error"`` raises.
-        session_options: Further options of ``create_session``.
+        client: A client to use, instead of ``backend``.
+        fields: The fields below, by name.
 
     Raises:
         InvalidInputError: A field is unknown, or two arguments name a backend.
