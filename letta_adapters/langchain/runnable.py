@@ -142,19 +142,32 @@ class LettaRunnable(Runnable[Any, Any]):
             iter([input]), partial(self._stream_run, LoopRunner), ensure_config(config), **kwargs
         )
 
-    async def astream(
+    def astream(
         self, input: Any, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[Any]:
         """Yield messages as they are complete; with ``output="text"``, text as it comes."""
+        return self._astream_items(LoopRunner, input, config, kwargs)
 
+    async def _astream_items(
+        self,
+        runner: type[LoopRunner],
+        input: Any,
+        config: RunnableConfig | None,
+        kwargs: dict[str, Any],
+    ) -> AsyncGenerator[Any, None]:
+        """Yield what the runner gives of a turn, as one of LangChain's streaming runs."""
+
+        # LangChain's helper takes a stream of inputs; here there is one.
         async def once() -> AsyncIterator[Any]:
             yield input
 
-        # LangChain's helper takes a stream of inputs; here there is one.
-        async for item in self._atransform_stream_with_config(
-            once(), partial(self._astream_run, LoopRunner), ensure_config(config), **kwargs
-        ):
-            yield item
+        run: Any = self._atransform_stream_with_config(
+            once(), partial(self._astream_run, runner), ensure_config(config), **kwargs
+        )
+        # Closed when the consumer leaves early, which stops the agent at once.
+        async with aclosing(run):
+            async for item in run:
+                yield item
 
     def _make_loop(self, input: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> AgentLoop:
         """Return the loop of a run with this input."""
@@ -301,21 +314,8 @@ class LettaRunnable(Runnable[Any, Any]):
     async def _aturn_stream(
         self, input: Any, config: RunnableConfig | None, kwargs: dict[str, Any]
     ) -> AsyncTurnStream:
-        """Return the stream of a turn's events as one of LangChain's streaming runs."""
-
-        async def once() -> AsyncIterator[Any]:
-            yield input
-
-        async def items() -> AsyncGenerator[Any, None]:
-            run: Any = self._atransform_stream_with_config(
-                once(), partial(self._astream_run, EventLoopRunner), ensure_config(config), **kwargs
-            )
-            # Closed when the consumer leaves early, which stops the agent at once.
-            async with aclosing(run):
-                async for item in run:
-                    yield item
-
-        return AsyncTurnStream(items())
+        """Return the stream of a turn's events."""
+        return AsyncTurnStream(self._astream_items(EventLoopRunner, input, config, kwargs))
 
     # -- as a tool of another agent ---------------------------------------------------------
 
