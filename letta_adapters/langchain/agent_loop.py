@@ -185,6 +185,24 @@ class OutputFormatter:
             yield new[-1]
 
 
+def _advance(steps: Generator[_Ask | _Answer, Any, None], outcome: Any) -> _Ask | _Answer | None:
+    """Tell a loop what came of its last step; return the next one, ``None`` at the end."""
+    try:
+        return steps.send(outcome)
+    except StopIteration:
+        return None
+
+
+def _find_failure(error: BaseException) -> BaseException | None:
+    """Return what ended a run early if it is a failure.
+
+    A consumer who leaves, and an interrupt or a command of LangGraph, are none.
+    """
+    if isinstance(error, GeneratorExit):
+        return None
+    return None if isinstance(error, Exception) and passes_through(error) else error
+
+
 class LoopRunner:
     """Do what a loop decides. Iterating gives what is streamed meanwhile: chunks, then messages.
 
@@ -210,41 +228,45 @@ class LoopRunner:
     def run(self) -> Iterator[BaseMessage]:
         """Yield chunks and messages until the loop ends, synchronously."""
         steps = self._loop.decide_steps()
-        todo: Any = next(steps)
-        while True:
-            if isinstance(todo, _Ask):
-                result: Any = self._sign((yield from self._ask(todo.messages)))
-                yield result
-            else:
-                result = [*self._answer(todo.calls), *todo.refused]
-                announce(self._callbacks, result)
-                yield from result
-            # The loop decides only when it knows what came of its last step.
-            try:
-                todo = steps.send(result)
-            except StopIteration:
-                return
+        try:
+            todo = _advance(steps, None)
+            while todo is not None:
+                if isinstance(todo, _Ask):
+                    result: Any = self._sign((yield from self._ask(todo.messages)))
+                    yield result
+                else:
+                    result = [*self._answer(todo.calls), *todo.refused]
+                    announce(self._callbacks, result)
+                    yield from result
+                # The loop decides only when it knows what came of its last step.
+                todo = _advance(steps, result)
+            drive(self._shown.close())
+        except BaseException as error:
+            drive(self._shown.close(_find_failure(error)))
+            raise
 
     async def arun(self) -> AsyncGenerator[BaseMessage, None]:
         """Yield chunks and messages until the loop ends, asynchronously."""
         steps = self._loop.decide_steps()
-        todo: Any = next(steps)
-        while True:
-            result: Any = None
-            if isinstance(todo, _Ask):
-                async with aclosing(self._aask(todo.messages)) as answer:
-                    async for item in answer:
-                        result = self._sign(item)
-                        yield result
-            else:
-                result = [*await self._aanswer(todo.calls), *todo.refused]
-                announce(self._callbacks, result)
-                for item in result:
-                    yield item
-            try:
-                todo = steps.send(result)
-            except StopIteration:
-                return
+        try:
+            todo = _advance(steps, None)
+            while todo is not None:
+                result: Any = None
+                if isinstance(todo, _Ask):
+                    async with aclosing(self._aask(todo.messages)) as answer:
+                        async for item in answer:
+                            result = self._sign(item)
+                            yield result
+                else:
+                    result = [*await self._aanswer(todo.calls), *todo.refused]
+                    announce(self._callbacks, result)
+                    for item in result:
+                        yield item
+                todo = _advance(steps, result)
+            await adrive(self._shown.close())
+        except BaseException as error:
+            await adrive(self._shown.close(_find_failure(error)))
+            raise
 
     # -- the model --------------------------------------------------------------------------
 

@@ -221,6 +221,19 @@ class ServerToolRuns:
                 else:
                     yield Effect(partial(run.on_tool_end, output))
 
+    def close(self, error: BaseException | None = None) -> Effects[None]:
+        """End the runs of tools whose results never came, so that no trace shows them at work.
+
+        Args:
+            error: The failure of the turn, if it failed.
+        """
+        while self._open:
+            _, run = self._open.popitem()
+            if error is None:
+                yield Effect(partial(run.on_tool_end, None))
+            else:
+                yield Effect(partial(run.on_tool_error, error))
+
 
 def build_refusals(message: AIMessage) -> list[ToolMessage]:
     """Return the answers to the calls of a message whose arguments are no JSON object.

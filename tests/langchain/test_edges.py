@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import json
 import pickle
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from langchain_core.exceptions import OutputParserException
 from langchain_core.language_models.chat_model_stream import ChatModelStream
 from langchain_core.messages import (
     AIMessage,
+    AIMessageChunk,
     ChatMessage,
     FunctionMessage,
     HumanMessage,
@@ -21,6 +24,7 @@ from langchain_core.messages import (
     ToolMessage,
 )
 from langchain_core.messages.tool import invalid_tool_call
+from langchain_core.outputs import ChatGenerationChunk
 from langchain_core.runnables import RunnableLambda
 from langchain_core.tools import tool
 from langchain_tests.utils.stream_lifecycle import assert_valid_event_stream
@@ -336,3 +340,74 @@ def test_a_failed_tool_of_the_agents_is_one_error_for_both_frameworks() -> None:
         raise ServerToolError("no such file")
     assert ServerToolError is step.ServerToolError
     assert pickle.loads(pickle.dumps(ServerToolError("no"))).args == ("no",)
+
+
+class _ToolRuns(BaseCallbackHandler):
+    """Note how the runs of tools begin and end."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def on_tool_start(self, *args: Any, **kwargs: Any) -> None:
+        self.seen.append("start")
+
+    def on_tool_end(self, output: Any, **kwargs: Any) -> None:
+        self.seen.append(f"end: {output}")
+
+    def on_tool_error(self, error: BaseException, **kwargs: Any) -> None:
+        self.seen.append(f"error: {error}")
+
+
+def _agent_whose_tool_never_ends(
+    letta_fake: FakeLetta, monkeypatch: pytest.MonkeyPatch, failure: Exception | None
+) -> LettaRunnable:
+    """An agent whose answer begins with a call of a tool of its own, and has no result of it."""
+    call = {"type": "server_tool_call", "id": "call-1", "name": "Bash", "args": {}, "index": 0}
+
+    def answer(*args: Any, **kwargs: Any) -> Iterator[ChatGenerationChunk]:
+        yield ChatGenerationChunk(message=AIMessageChunk(content=[call]))
+        if failure is not None:
+            raise failure
+        yield ChatGenerationChunk(message=AIMessageChunk(content="Do"))
+        yield ChatGenerationChunk(message=AIMessageChunk(content="ne.", chunk_position="last"))
+
+    async def aanswer(*args: Any, **kwargs: Any) -> AsyncIterator[ChatGenerationChunk]:
+        for chunk in answer():
+            yield chunk
+
+    monkeypatch.setattr(ChatLetta, "_stream", answer)
+    monkeypatch.setattr(ChatLetta, "_astream", aanswer)
+    return LettaRunnable(client=letta_fake.client())
+
+
+@pytest.mark.parametrize(
+    ("failure", "told"),
+    [(None, ["start", "end: None"]), (RuntimeError("torn"), ["start", "error: torn"])],
+    ids=["the turn ends", "the turn fails"],
+)
+async def test_no_tool_of_the_agents_stays_at_work_in_a_trace(
+    letta_fake: FakeLetta,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception | None,
+    told: list[str],
+) -> None:
+    agent = _agent_whose_tool_never_ends(letta_fake, monkeypatch, failure)
+    here, there = _ToolRuns(), _ToolRuns()
+    with suppress(RuntimeError):
+        agent.invoke("go", {"callbacks": [here]})
+    with suppress(RuntimeError):
+        await agent.ainvoke("go", {"callbacks": [there]})
+    assert (here.seen, there.seen) == (told, told)
+
+
+async def test_a_consumer_who_leaves_ends_the_agents_tools_without_an_error(
+    letta_fake: FakeLetta, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = _agent_whose_tool_never_ends(letta_fake, monkeypatch, None)
+    agent.output = "text"
+    here, there = _ToolRuns(), _ToolRuns()
+    with closing(agent.stream("go", {"callbacks": [here]})) as texts:
+        assert next(texts) == "Do"
+    async with aclosing(agent.astream("go", {"callbacks": [there]})) as later:
+        assert await anext(later) == "Do"
+    assert (here.seen, there.seen) == (["start", "end: None"],) * 2
