@@ -171,6 +171,7 @@ def locate_call(config: RunnableConfig | None, scope: Scope | None) -> CallSite:
     own = (config or {}).get("configurable") or {}
     ambient = (var_child_runnable_config.get() or {}).get("configurable") or {}
     whole = ensure_config(config)
+    # The manager of a surrounding run has metadata that the configuration itself lacks.
     manager = whole.get("callbacks")
     metadata = {**(getattr(manager, "metadata", None) or {}), **(whole.get("metadata") or {})}
     parent = getattr(manager, "parent_run_id", None)
@@ -210,6 +211,7 @@ def _locate(
     """
     task = str(metadata.get(NAMESPACE) or "")
     run = _runs.find(parent)
+    # LangGraph puts the thread into a run's metadata too, which gets where no configuration does.
     thread = configurable.get("thread_id", metadata.get("thread_id"))
     conversation = configurable.get("conversation_id")
     place = _describe_place(metadata, task, run, _to_text(thread), scope)

@@ -207,6 +207,7 @@ def read_stop(value: Any) -> list[str] | None:
 def _choose_settings(defaults: RequestDefaults, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the model settings of a call: its own, or else the model's."""
     names = ("temperature", "max_tokens")
+    # An explicit `None` leaves a setting to the agent, whatever the model's is.
     given = {name: kwargs.get(name, getattr(defaults, name)) for name in names}
     return {name: value for name, value in given.items() if value is not None}
 

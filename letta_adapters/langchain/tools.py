@@ -104,6 +104,7 @@ def decide(call: ToolCall, decision: Any) -> ToolMessage:
 
 def to_decision_message(call: ToolCall, decision: Allow | Deny) -> ToolMessage:
     """Return a decision as the message that answers the call."""
+    # The text is for whoever reads the history; the agent is told the decision behind it.
     text, status = "allowed", "success"
     if isinstance(decision, Deny):
         text, status = decision.message or denials.BY_USER, "error"

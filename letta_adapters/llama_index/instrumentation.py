@@ -292,6 +292,7 @@ class CallInstrumentation:
         try:
             response = await work
         except BaseException as error:
+            # A task that is cancelled ends its call too.
             self.fail(error)
             raise
         self.end(response)

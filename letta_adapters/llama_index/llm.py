@@ -148,6 +148,7 @@ class LettaLLM(FunctionCallingLLM):
         clients = make_clients(backend, client, self.api_key, self.base_url)
         self._where = {"backend": backend, "client": client}
         self._runner = ChatRunner(clients, self.max_retries)
+        # What the arguments came to, so that a dump or a copy names the same backend.
         self.backend = clients.spec
         self._session = SessionOptions(**self.session_options)
         # Made once: LlamaIndex reads it with every prompt.
@@ -268,6 +269,7 @@ class LettaLLM(FunctionCallingLLM):
 
     def _choose_settings(self, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the model settings of a call: its own, or else this LLM's."""
+        # A setting of 0 counts; `None` means that there is none.
         given = {name: kwargs.get(name) for name in _SETTINGS}
         own = {name: getattr(self, name) for name in _SETTINGS}
         chosen = {name: own[name] if given[name] is None else given[name] for name in _SETTINGS}

@@ -154,6 +154,7 @@ def _read_image(block: ImageBlock) -> ImageContent:
         # A URL is passed on as it is: the image need not be loaded here.
         return image_from_url(str(block.url))
     try:
+        # LlamaIndex knows all the forms of an image: bytes, base64, and a path.
         data = block.resolve_image().read()
     except (ValueError, OSError) as error:
         raise InvalidInputError(f"The image cannot be read: {error}") from error
