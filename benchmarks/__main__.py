@@ -12,6 +12,8 @@ from importlib import import_module
 NAMES = (
     "imports",
     "streaming",
+    "app_server",
+    "turns",
     "concurrency",
     "memory",
     "calls",

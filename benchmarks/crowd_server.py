@@ -2,7 +2,8 @@
 
 Every message is answered in the same way: the head at once, then ``DELAY`` seconds of a thinking
 model, then 20 tokens, each in an HTTP chunk of its own, or one whole message if no tokens were
-asked for. It counts the connections that were opened. With a certificate it speaks TLS.
+asked for. It counts the connections that were opened. With a certificate it speaks TLS. In the
+conversation of an agent that is called so, it does not think and says one token.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from benchmarks import wire
 
 DELAY = 0.5  # seconds
 EVENTS = 23
+# The name of the agent (its conversations, OpenAI's model) that says one token at once.
+AT_ONCE, ONE = "at-once", 4
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _HEAD = (
     b"HTTP/1.1 200 OK\r\ndate: Sun, 22 Nov 2026 21:53:02 GMT\r\nserver: uvicorn\r\n"
@@ -83,22 +86,29 @@ class _Connection(asyncio.Protocol):
         # A client sends its next request when it has the answer to the last.
         self._received = b""
         method, target, _ = head.decode("latin-1").split(" ", 2)
-        self._answer(method, target.partition("?")[0].strip("/").split("/"), rest)
+        where, _, query = target.partition("?")
+        self._answer(method, where.strip("/").split("/"), query, rest)
 
-    def _answer(self, method: str, path: list[str], data: bytes) -> None:
+    def _answer(self, method: str, path: list[str], query: str, data: bytes) -> None:
         body = json.loads(data) if data else {}
         if path[0] == "opened":
             self._json(_Connection.opened)
+        elif method == "POST" and path[1] == "chat" and body["model"] == AT_ONCE:
+            self._json(wire.openai_whole(ONE))
         elif method == "POST" and path[1] == "chat" and not body.get("stream"):
             asyncio.get_running_loop().call_later(DELAY, self._json, wire.openai_whole(EVENTS))
         elif method == "POST" and path[1] == "chat":
             self._stream(wire.openai_chunks(EVENTS))
+        elif method == "POST" and path[-1] == "messages" and AT_ONCE in path[2]:
+            self._transport.write(_HEAD)
+            self._send(wire.chunks(ONE) if body.get("stream_tokens") else wire.whole(ONE))
         elif method == "POST" and path[-1] == "messages":
             self._stream(wire.chunks(EVENTS) if body.get("stream_tokens") else wire.whole(EVENTS))
         elif path[1] == "agents":
             self._json({"id": wire.AGENT_ID, "model": "openai/gpt-4.1", "tools": []})
         elif path[1] == "conversations" and path[-1] != "messages":
-            made = path[2] if len(path) > 2 else f"conv-new-{next(_Connection.made)}"
+            kind = AT_ONCE if AT_ONCE in query else "new"
+            made = path[2] if len(path) > 2 else f"conv-{kind}-{next(_Connection.made)}"
             self._json({"id": made, "agent_id": wire.AGENT_ID, "model": None})
         else:
             self._json([])
