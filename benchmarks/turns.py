@@ -212,7 +212,7 @@ def _letta_client(client: Letta) -> None:
 
 def _session(session: Any) -> None:
     session.send(_TEXT)
-    _same([message for message in session.stream()][-1].result)
+    _same(list(session.stream())[-1].result)
 
 
 async def _async_session(session: Any) -> None:

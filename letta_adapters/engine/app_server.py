@@ -540,7 +540,7 @@ _FRAMES: dict[str, _Handler] = {
     "stream_delta": AppTurn._on_delta,
     "update_loop_status": AppTurn._on_loop,
     "update_queue": AppTurn._on_queue,
-    # There are two a turn, of 13 kB each, about the state of the machine and not the conversation.
+    # Three a turn, of 13 kB each, about the state of the machine and not the conversation.
     "update_device_status": AppTurn._on_nothing,
     "control_request": AppTurn._on_control,
     "external_tool_call_request": AppTurn._on_external,

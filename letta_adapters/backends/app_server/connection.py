@@ -59,6 +59,10 @@ _log = logging.getLogger("letta_adapters")
 _NOT_STORED: Final = "rejected by the queue"
 # Frames with a part of an answer, or its end, which must name their conversation.
 _OF_A_TURN: Final = ("stream_delta", "turn_finished")
+# How a frame about the state of the device begins, what follows the state, and what else it holds.
+_STATE: Final = '{"type":"update_device_status","device_status":'
+_AFTER_STATE: Final = ',"runtime":{'
+_BESIDE_STATE: Final = {"runtime", "event_seq", "emitted_at", "idempotency_key"}
 # Histories and images come in one frame each.
 _MAX_FRAME_BYTES: Final = 256 << 20
 _LOST: Final = "The connection to the App Server was lost"
@@ -286,7 +290,7 @@ class Connection:
         try:
             async for text in self._socket:
                 frame = None
-                frame = _parse(text)
+                frame = _parse_state(text) or _parse(text)
                 self._route(frame)
             self._lose(None)
         except _CONNECT_ERRORS as error:
@@ -387,6 +391,57 @@ async def _open_socket(endpoint: Endpoint, connect_timeout: float) -> Socket:
         raise (_no_proxy(error) if isinstance(error, ImportError) else _no_url(url)) from error
 
 
+class Unread:
+    """A part of a frame that is parsed when somebody reads it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def read(self) -> dict[str, Any]:
+        """Return what it says.
+
+        Raises:
+            ProtocolError: It is no JSON object.
+        """
+        with suppress(ValueError):
+            value = _from_text(self._text)
+            if value is None or isinstance(value, dict):
+                return value or {}
+        raise ProtocolError(
+            "The App Server sent a state of the device that this package cannot take.",
+            hint="Install matching versions of letta-adapters and letta.",
+        )
+
+
+def _parse_state(text: str | bytes) -> Frame | None:
+    """Return a frame about the device whose state, of 13 kB, is parsed when it is read.
+
+    Each turn has three of them, and few are ever read. ``None`` for any other frame, and for one
+    that is not written as letta 0.34.12 writes it: the state first, then the conversation.
+    """
+    if not isinstance(text, str) or not text.startswith(_STATE):
+        return None
+    end = text.rfind(_AFTER_STATE)
+    try:
+        # If the conversation came earlier, this is cut out of the state, and no JSON.
+        frame = _from_text("{" + text[end + 1 :])
+    except ValueError:
+        return None
+    if end < 0 or not frame.keys() <= _BESIDE_STATE or not _is_runtime(frame["runtime"]):
+        return None
+    state = Unread(text[len(_STATE) : end])
+    return {"type": "update_device_status", "device_status": state, **frame}
+
+
+def _from_text(text: str | bytes) -> Any:
+    try:
+        return from_json(text)
+    except ValueError:
+        return json.loads(text)  # accepts lone surrogates, which from_json does not
+
+
 def _parse(text: str | bytes) -> Frame:
     """Return the frame.
 
@@ -394,10 +449,7 @@ def _parse(text: str | bytes) -> Frame:
         ValueError: It is none, or does not tell its type and its conversation. It may be a torn
             one, whose content would be missing from an answer.
     """
-    try:
-        value = from_json(text)
-    except ValueError:
-        value = json.loads(text)  # accepts lone surrogates, which from_json does not
+    value = _from_text(text)
     if not isinstance(value, dict) or not isinstance(value.get("type"), str):
         raise ValueError("no frame")
     runtime = value.get("runtime")

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from letta_adapters._utils.bounded import Bounded
 from letta_adapters.backends.app_server import conversations
-from letta_adapters.backends.app_server.connection import Connection
+from letta_adapters.backends.app_server.connection import Connection, Unread
 from letta_adapters.backends.app_server.frames import runtime_of
 from letta_adapters.backends.base import Conversation, Delivery
 from letta_adapters.errors import ServerError
@@ -34,7 +34,7 @@ class ConversationStatus:
     def __init__(self) -> None:
         self.loop = ""
         self.queue: list[dict[str, Any]] = []
-        self.device: dict[str, Any] = {}
+        self._device: dict[str, Any] | Unread = {}
         # The messages whose turn runs.
         self.messages: tuple[str, ...] = ()
         # The messages that were seen to wait there, since this connection was made.
@@ -47,6 +47,17 @@ class ConversationStatus:
     def idle(self) -> bool:
         """True if nothing runs or waits there."""
         return self.loop in ("", IDLE) and not self.queue
+
+    @property
+    def device(self) -> dict[str, Any]:
+        """The state of the device and the settings there.
+
+        Raises:
+            ProtocolError: What the server sent cannot be read.
+        """
+        if isinstance(self._device, Unread):
+            self._device = self._device.read()
+        return self._device
 
     @property
     def mode(self) -> str:
@@ -87,9 +98,9 @@ class ConversationStatus:
                 self._together.update(dict.fromkeys(ids))
         elif kind == "update_device_status":
             device = frame.get("device_status") or {}
-            if not isinstance(device, dict):
+            if not isinstance(device, dict | Unread):
                 raise TypeError("device_status")
-            self.device = device
+            self._device = device
         self._news.set()
 
     def shared(self, client_message_id: str) -> bool:
