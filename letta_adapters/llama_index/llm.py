@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from functools import partial
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from typing import Any, Literal, cast
 
 from llama_index.core.base.llms.types import (
@@ -29,9 +28,7 @@ from typing_extensions import Self
 
 from letta_adapters.chat import ChatRequest
 from letta_adapters.chat.constraints import ConstrainedRequest, from_tool_choice
-from letta_adapters.chat.response import Answer, ResponseReader
 from letta_adapters.chat.runner import ChatRunner
-from letta_adapters.engine.assembler import parse_arguments
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.llama_index.configuration import (
     WHERE,
@@ -40,22 +37,22 @@ from letta_adapters.llama_index.configuration import (
     refuse_unknown,
 )
 from letta_adapters.llama_index.instrumentation import CallInstrumentation, manages_own_span
-from letta_adapters.llama_index.messages import to_entries, to_wire_tools
-from letta_adapters.llama_index.responses import ResponseMaker, as_completion, build_response
+from letta_adapters.llama_index.messages import to_entries, to_selection, to_wire_tools
+from letta_adapters.llama_index.responses import (
+    as_completion,
+    to_acompletions,
+    to_completions,
+)
 from letta_adapters.llama_index.structured_output import (
-    Draft,
-    ObjectMaker,
     Shape,
     add_shape,
     aend_with_valid,
+    build_checked_response,
+    choose_makers,
     end_with_valid,
     find_output_class,
     forbid_broken_calls,
-    keep_json,
-    require_object,
-    require_runnable,
 )
-from letta_adapters.messages import broken_arguments
 from letta_adapters.options import SessionOptions
 
 ChatGen = Generator[ChatResponse, None, None]
@@ -277,13 +274,15 @@ class LettaLLM(FunctionCallingLLM):
 
     def _respond(self, constrained: ConstrainedRequest, kwargs: Mapping[str, Any]) -> ChatResponse:
         """Make a call that is not streamed, and return its whole answer."""
-        return _build_response(constrained, self._runner.answer(constrained), kwargs.get("shape"))
+        return build_checked_response(
+            constrained, self._runner.answer(constrained), kwargs.get("shape")
+        )
 
     async def _arespond(
         self, constrained: ConstrainedRequest, kwargs: Mapping[str, Any]
     ) -> ChatResponse:
         """Make the same call asynchronously."""
-        return _build_response(
+        return build_checked_response(
             constrained, await self._runner.aanswer(constrained), kwargs.get("shape")
         )
 
@@ -314,7 +313,7 @@ class LettaLLM(FunctionCallingLLM):
         constrained = self._build_request(messages, kwargs)
         seen = CallInstrumentation(self, messages, kwargs, self.stream_chat)
         return seen.stream(
-            self._runner.run(constrained, *_choose_makers(constrained, kwargs.get("shape")))
+            self._runner.run(constrained, *choose_makers(constrained, kwargs.get("shape")))
         )
 
     @manages_own_span
@@ -323,7 +322,7 @@ class LettaLLM(FunctionCallingLLM):
         constrained = await self._abuild_request(messages, kwargs)
         seen = CallInstrumentation(self, messages, kwargs, self.astream_chat)
         return seen.astream(
-            self._runner.arun(constrained, *_choose_makers(constrained, kwargs.get("shape")))
+            self._runner.arun(constrained, *choose_makers(constrained, kwargs.get("shape")))
         )
 
     def complete(self, prompt: str, formatted: bool = False, **kwargs: Any) -> CompletionResponse:
@@ -361,8 +360,8 @@ class LettaLLM(FunctionCallingLLM):
         """Return one answer to a prompt, token by token; see :meth:`complete`."""
         constrained = self._build_request(_to_messages(prompt), kwargs)
         seen = CallInstrumentation(self, prompt, kwargs, self.stream_complete)
-        responses = self._runner.run(constrained, *_choose_makers(constrained, kwargs.get("shape")))
-        return seen.stream(_to_completions(responses))
+        responses = self._runner.run(constrained, *choose_makers(constrained, kwargs.get("shape")))
+        return seen.stream(to_completions(responses))
 
     @manages_own_span
     async def astream_complete(
@@ -371,10 +370,8 @@ class LettaLLM(FunctionCallingLLM):
         """Return one answer to a prompt, token by token; see :meth:`complete`."""
         constrained = self._build_request(_to_messages(prompt), kwargs)
         seen = CallInstrumentation(self, prompt, kwargs, self.astream_complete)
-        responses = self._runner.arun(
-            constrained, *_choose_makers(constrained, kwargs.get("shape"))
-        )
-        return seen.astream(_to_acompletions(responses))
+        responses = self._runner.arun(constrained, *choose_makers(constrained, kwargs.get("shape")))
+        return seen.astream(to_acompletions(responses))
 
     # -- tools ------------------------------------------------------------------------------
 
@@ -430,7 +427,7 @@ class LettaLLM(FunctionCallingLLM):
         calls = [b for b in response.message.blocks if isinstance(b, ToolCallBlock)]
         if not calls and error_on_no_tool_call:
             raise ValueError(f"Expected at least one tool call, but got {len(calls)} tool calls.")
-        return [_to_selection(call) for call in calls]
+        return [to_selection(call) for call in calls]
 
     # -- structured output ------------------------------------------------------------------
 
@@ -538,63 +535,5 @@ class LettaLLM(FunctionCallingLLM):
         return await super().apredict_and_call(tools, *args, **{"final": True, **kwargs})
 
 
-def _to_selection(call: ToolCallBlock) -> ToolSelection:
-    """Return a call as it is to be run; one whose arguments are no JSON object names no tool."""
-    name, given = call.tool_name, call.tool_kwargs
-    # LlamaIndex' error about an unknown tool names it, and so tells the fault.
-    problem = broken_arguments(name, given) if isinstance(given, str) else ""
-    return ToolSelection(
-        tool_id=call.tool_call_id or "",
-        tool_name=f"{name} ({problem})" if problem else name,
-        tool_kwargs=parse_arguments(given) if isinstance(given, str) else given,
-    )
-
-
-def _choose_makers(
-    constrained: ConstrainedRequest, shape: Shape | None
-) -> tuple[Callable[[ResponseReader], ResponseMaker], Draft | None]:
-    """Return the function that makes a stream's responses, and a draft for an object."""
-    ephemeral = constrained.request.ephemeral
-    if shape is None:
-        return partial(ResponseMaker, ephemeral=ephemeral), None
-    # The arguments of a tool's call are known only at its end: there is nothing to show before.
-    draft = None if constrained.request.tools else Draft()
-    return partial(ObjectMaker, constrained, ephemeral=ephemeral), draft
-
-
-def _build_response(
-    constrained: ConstrainedRequest, answer: Answer, shape: Any = None
-) -> ChatResponse:
-    """Return the whole answer, checked against the call's constraints.
-
-    Raises:
-        TurnFailedError: A call cannot be run, or the answer is not the object that was asked for.
-    """
-    if constrained.constraints.final:
-        require_runnable(answer)
-    pieces = (
-        answer.pieces if shape is None else keep_json(require_object(constrained, answer).pieces)
-    )
-    return build_response(answer.reader, pieces, ephemeral=constrained.request.ephemeral)
-
-
 def _to_messages(prompt: str) -> list[ChatMessage]:
     return [ChatMessage(role=MessageRole.USER, content=prompt)]
-
-
-def _to_completions(responses: ChatGen) -> Generator[CompletionResponse, None, None]:
-    """Yield the same responses for callers who asked with a prompt."""
-    try:
-        for response in responses:
-            yield as_completion(response)
-    finally:
-        responses.close()
-
-
-async def _to_acompletions(responses: AsyncChatGen) -> AsyncGenerator[CompletionResponse, None]:
-    """Yield the same responses for callers who asked with a prompt."""
-    try:
-        async for response in responses:
-            yield as_completion(response)
-    finally:
-        await responses.aclose()

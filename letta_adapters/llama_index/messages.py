@@ -17,15 +17,16 @@ from llama_index.core.base.llms.types import (
     ThinkingBlock,
     ToolCallBlock,
 )
-from llama_index.core.tools import BaseTool, ToolOutput
+from llama_index.core.tools import BaseTool, ToolOutput, ToolSelection
 
 from letta_adapters.chat import HistoryMessage, Marker
 from letta_adapters.chat.history import encode_call
 from letta_adapters.chat.marker import MARKER_KEY
 from letta_adapters.content import ImageContent, TextContent, image_from_bytes, image_from_url
 from letta_adapters.content import to_wire as content_to_wire
+from letta_adapters.engine.assembler import parse_arguments
 from letta_adapters.errors import InvalidInputError
-from letta_adapters.messages import PendingToolCall
+from letta_adapters.messages import PendingToolCall, broken_arguments
 from letta_adapters.permissions import Allow, Deny, normalise_decision
 
 _ROLES: Final[Mapping[str, Any]] = {
@@ -221,3 +222,15 @@ def build_assistant_message(
     ]
     extra = {} if marker is None else {MARKER_KEY: marker.to_dict()}
     return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks, additional_kwargs=extra)
+
+
+def to_selection(call: ToolCallBlock) -> ToolSelection:
+    """Return a call as it is to be run; one whose arguments are no JSON object names no tool."""
+    name, given = call.tool_name, call.tool_kwargs
+    # LlamaIndex' error about an unknown tool names it, and so tells the fault.
+    problem = broken_arguments(name, given) if isinstance(given, str) else ""
+    return ToolSelection(
+        tool_id=call.tool_call_id or "",
+        tool_name=f"{name} ({problem})" if problem else name,
+        tool_kwargs=parse_arguments(given) if isinstance(given, str) else given,
+    )

@@ -7,7 +7,7 @@ Internal: not part of the public API.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Generator, Iterable
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse, CompletionResponse
@@ -158,3 +158,25 @@ def as_completion(response: ChatResponse) -> CompletionResponse:
         raw=response.raw,
         additional_kwargs=response.additional_kwargs,
     )
+
+
+def to_completions(
+    responses: Generator[ChatResponse, None, None],
+) -> Generator[CompletionResponse, None, None]:
+    """Yield the same responses for callers who asked with a prompt."""
+    try:
+        for response in responses:
+            yield as_completion(response)
+    finally:
+        responses.close()
+
+
+async def to_acompletions(
+    responses: AsyncGenerator[ChatResponse, None],
+) -> AsyncGenerator[CompletionResponse, None]:
+    """Yield the same responses for callers who asked with a prompt."""
+    try:
+        async for response in responses:
+            yield as_completion(response)
+    finally:
+        await responses.aclose()

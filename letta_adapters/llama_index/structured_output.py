@@ -6,9 +6,10 @@ Internal: not part of the public API.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Generator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import aclosing, closing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from llama_index.core.base.llms.types import ChatResponse
@@ -17,11 +18,11 @@ from llama_index.core.tools import BaseTool, FunctionTool
 from pydantic import BaseModel
 
 from letta_adapters.chat.constraints import ConstrainedRequest, Constraints, find_json, with_schema
-from letta_adapters.chat.response import Answer, Part
+from letta_adapters.chat.response import Answer, Part, ResponseReader
 from letta_adapters.errors import TurnFailedError
 from letta_adapters.llama_index._compat import OBJECT_TOOL
 from letta_adapters.llama_index.messages import build_assistant_message
-from letta_adapters.llama_index.responses import ResponseMaker
+from letta_adapters.llama_index.responses import ResponseMaker, build_response
 
 
 class StructuredOutputError(TurnFailedError, ValueError):
@@ -213,3 +214,31 @@ class ObjectMaker(ResponseMaker):
         """
         answer = require_object(self._constrained, Answer(self._reader, tuple(pieces)))
         return super().replay(keep_json(answer.pieces))
+
+
+def choose_makers(
+    constrained: ConstrainedRequest, shape: Shape | None
+) -> tuple[Callable[[ResponseReader], ResponseMaker], Draft | None]:
+    """Return the function that makes a stream's responses, and a draft for an object."""
+    ephemeral = constrained.request.ephemeral
+    if shape is None:
+        return partial(ResponseMaker, ephemeral=ephemeral), None
+    # The arguments of a tool's call are known only at its end: there is nothing to show before.
+    draft = None if constrained.request.tools else Draft()
+    return partial(ObjectMaker, constrained, ephemeral=ephemeral), draft
+
+
+def build_checked_response(
+    constrained: ConstrainedRequest, answer: Answer, shape: Any = None
+) -> ChatResponse:
+    """Return the whole answer, checked against the call's constraints.
+
+    Raises:
+        TurnFailedError: A call cannot be run, or the answer is not the object that was asked for.
+    """
+    if constrained.constraints.final:
+        require_runnable(answer)
+    pieces = (
+        answer.pieces if shape is None else keep_json(require_object(constrained, answer).pieces)
+    )
+    return build_response(answer.reader, pieces, ephemeral=constrained.request.ephemeral)
