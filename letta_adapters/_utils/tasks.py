@@ -6,7 +6,8 @@ No wait here ever loses a cancellation of its caller.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from letta_adapters.errors import TimeoutAfterAcceptanceError, WrongEventLoopError
@@ -96,6 +97,27 @@ class Deadline:
         """Stop the clock, because the turn is over."""
         if self._handle is not None:
             self._handle.cancel()
+
+
+@asynccontextmanager
+async def limit(seconds: float, late: Callable[[str], Exception]) -> AsyncIterator[None]:
+    """Raise an error if something takes longer than some seconds in all.
+
+    Args:
+        seconds: The time limit.
+        late: Makes the error, of a text.
+    """
+    deadline = Deadline(seconds)
+    deadline.enter()
+    try:
+        yield
+    except asyncio.CancelledError:
+        if not deadline.absorbs_cancel():
+            raise
+        raise late(f"not complete after {seconds:g} seconds") from None
+    finally:
+        deadline.leave()
+        deadline.stop()
 
 
 async def within(seconds: float, work: Awaitable[_T]) -> _T:

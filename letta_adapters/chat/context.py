@@ -103,11 +103,6 @@ class ChatContext:
     split: HistorySplit
     route: Route
 
-    @property
-    def capabilities(self) -> Capabilities:
-        """Return what the backend can do, as far as it is known by now."""
-        return self.backend.capabilities
-
     def take(self, route: Route) -> ChatContext:
         """Return the context of the same call on another route."""
         return replace(self, route=route)

@@ -80,7 +80,7 @@ def build_payload(
     if route.lost:
         return Payload(GO_ON, answer_calls(waiting, (), context.own_tools))
     system = context.instructions(told)
-    if not context.capabilities.messages_of_any_role:
+    if not context.backend.capabilities.messages_of_any_role:
         return as_message(route.send, system).with_note(note).with_content()
     # Take the calls from the history where it has them, with the arguments the model wrote.
     written = {c.tool_call_id: c for entry in context.split.whole for c in entry.tool_calls}

@@ -135,7 +135,7 @@ async def find_answer(client: AsyncLettaClient, context: ChatContext) -> Finding
     if not bound and route.key is None:
         return Finding()
     # The Letta API lists what a run was sent when its step is stored, Letta Code at once.
-    listed_late = context.capabilities.whole_answers_only
+    listed_late = context.backend.capabilities.whole_answers_only
     try:
         asks = listed_late and not recent.knows(where)
         if asks and not await _has_run(client, context):
@@ -209,7 +209,7 @@ async def _has_run(client: AsyncLettaClient, context: ChatContext) -> bool:
 
 def _is_a_part(context: ChatContext, found: StoredAnswer) -> bool:
     """Return whether the stored answer is only the beginning that was cut off."""
-    if context.capabilities.whole_answers_only or found.pending:
+    if context.backend.capabilities.whole_answers_only or found.pending:
         return False
     return recent.was_cut_off(context.agent_id, context.route.key)
 
@@ -219,7 +219,7 @@ def _are_our_results(context: ChatContext) -> bool:
 
     A call that an App Server gave up has a result too, which is not the caller's.
     """
-    if context.capabilities.durable_pending_calls:
+    if context.backend.capabilities.durable_pending_calls:
         return True
     return recent.get(context.agent_id, context.route.key) == context.route.conversation
 

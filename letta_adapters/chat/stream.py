@@ -236,7 +236,7 @@ class ChatStream(AsyncIterator[ChatEvent]):
         if not self._call.ask_server_tools and own.isdisjoint(c.tool_name for c in turn.pending):
             return turn.resume(answer_calls(turn.pending, (), own), self._owner)
         tracker.waits(turn.pending, turn.details, turn.usage)
-        if context.capabilities.durable_pending_calls:
+        if context.backend.capabilities.durable_pending_calls:
             # The Letta API stores calls that wait, so any process can answer them later. On an App
             # Server only this connection can, so the turn itself is kept.
             turn.let_go()
@@ -312,7 +312,7 @@ class ChatStream(AsyncIterator[ChatEvent]):
             max_steps=call.max_steps,
             session=call.session,
             asks=call.asks,
-            model=call.model if context.capabilities.model_per_message else None,
+            model=call.model if context.backend.capabilities.model_per_message else None,
         )
         timeout = call.timeout or client.backend.turn_timeout
         otid = _make_otid(tracker.key, tracker.conversation)
@@ -340,7 +340,7 @@ class ChatStream(AsyncIterator[ChatEvent]):
             LettaError: The failure itself, where nothing helps or the message may have been
                 accepted.
         """
-        context, able = tracker.context, tracker.context.capabilities
+        context, able = tracker.context, tracker.context.backend.capabilities
         if failure.accepted is None:
             recent.lost(tracker.key, tracker.conversation)
         if not self._can_mend:

@@ -8,14 +8,12 @@ Internal: not part of the public API.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 import os
 import platform
 import ssl
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from functools import partial
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
@@ -23,8 +21,8 @@ from typing import Any, Final
 import httpx
 import tenacity
 
-from letta_adapters._utils.checks import checked_method, checked_path
-from letta_adapters._utils.tasks import Deadline
+from letta_adapters._utils.checks import checked_path
+from letta_adapters._utils.tasks import limit
 from letta_adapters._version import __version__
 from letta_adapters.backends.config import CLOUD_URL, Rest, api_address
 from letta_adapters.backends.http_errors import error_from_response
@@ -146,7 +144,7 @@ class ByteStream:
         """Read to the response's end if it comes at once, else give the connection up."""
 
         try:
-            async with _limit(_DRAIN_SECONDS):
+            async with limit(_DRAIN_SECONDS, _LATE):
                 async for _ in self._chunks:
                     pass
         except STREAM_ERRORS:
@@ -160,6 +158,8 @@ class ByteStream:
             return
 
 
+# The error of an exchange that takes too long in all.
+_LATE: Final = httpx.ReadTimeout
 # The exceptions of sending a request or reading a body.
 STREAM_ERRORS: Final = (httpx.RequestError, httpx.StreamError, httpx.InvalidURL, OSError)
 
@@ -225,7 +225,8 @@ class Http:
         request = self._request(method, path, params, body, self._timeout)
         try:
             lease = await self._lease(self._rest.request_timeout)
-            async with _limit(self._rest.request_timeout + self._rest.connect_timeout):
+            # The time limits of httpx begin anew with every byte, this one does not.
+            async with limit(self._rest.request_timeout + self._rest.connect_timeout, _LATE):
                 response = await self._open(request, lease)
                 data = await _body(response)
         except STREAM_ERRORS as cause:
@@ -245,7 +246,8 @@ class Http:
         request = self._request("POST", path, None, body, self._stream_timeout)
         try:
             lease = await self._lease(self._rest.idle_timeout, for_turn=True)
-            async with _limit(self._rest.idle_timeout + self._rest.connect_timeout):
+            # The time limits of httpx begin anew with every byte, this one does not.
+            async with limit(self._rest.idle_timeout + self._rest.connect_timeout, _LATE):
                 response = await self._open(request, lease)
         except STREAM_ERRORS as cause:
             raise _error_before_answer(cause, self.base_url, self._via) from cause
@@ -271,7 +273,7 @@ class Http:
     ) -> httpx.Request:
         # httpx would send None as an empty value.
         known = {k: v for k, v in (params or {}).items() if v is not None} or None
-        method, url = checked_method(method), self.base_url + checked_path(path)
+        url = self.base_url + checked_path(path)
         if self._injected is not None:  # it may have headers of its own
             return self._injected.build_request(
                 method, url, params=known, json=body, headers=self._headers, timeout=timeout
@@ -287,7 +289,7 @@ class Http:
             return None
         if self._rest.max_connections is None:
             return await self._connections.take()
-        async with _limit(seconds, httpx.PoolTimeout):
+        async with limit(seconds, httpx.PoolTimeout):
             return await self._connections.take(for_turn=for_turn)
 
     async def _open(self, request: httpx.Request, lease: _Lease | None) -> httpx.Response:
@@ -358,27 +360,6 @@ async def _answer(connection: _Client | _Direct, request: httpx.Request) -> http
         # The status alone still tells enough; a body that breaks off must not hide it.
         data = b""
     raise error_from_response(response.status_code, response.headers, data)
-
-
-@asynccontextmanager
-async def _limit(
-    seconds: float, late: type[httpx.TimeoutException] = httpx.ReadTimeout
-) -> AsyncIterator[None]:
-    """Raise ``late``, an error of httpx, if something takes longer than ``seconds`` in all.
-
-    The time limits of httpx begin anew with every byte.
-    """
-    deadline = Deadline(seconds)
-    deadline.enter()
-    try:
-        yield
-    except asyncio.CancelledError:
-        if not deadline.absorbs_cancel():
-            raise
-        raise late(f"not complete after {seconds:g} seconds") from None
-    finally:
-        deadline.leave()
-        deadline.stop()
 
 
 async def _body(response: httpx.Response) -> bytes:
