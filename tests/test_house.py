@@ -129,3 +129,13 @@ async def test_a_call_is_followed_until_its_message_is_sent() -> None:
     assert answer.text == "Hello."
     assert changes.count >= len(changes.modules) > 10
     assert {"letta_adapters.chat.stream", "letta_adapters.backends.rest.http"} <= changes.modules
+
+
+async def test_a_call_is_followed_beyond_what_it_reads_first() -> None:
+    async with FakeLetta("Hello.", "Hello again.").async_client() as client:
+        model = ChatLetta(client=client)
+        answer = await model.ainvoke([("user", "Hi.")])
+        changes, _ = await follow(model, [("user", "Hi."), answer, ("user", "Hi again.")])
+    # It lists messages at the address that it sends its own to.
+    assert "letta_adapters.backends.rest.turn" in changes.modules
+    assert not any(name.startswith("letta_adapters.testing") for name in changes.modules)

@@ -43,7 +43,8 @@ class Changes:
         if self._state != "inside":
             return
         if frame.f_code is _SEND:
-            if frame.f_locals["request"].url.path.endswith("/messages"):
+            request = frame.f_locals["request"]
+            if request.method == "POST" and request.url.path.endswith("/messages"):
                 self._state = "after"
             return
         module = _module_of(frame)
