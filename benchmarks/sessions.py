@@ -32,7 +32,7 @@ from letta_adapters import (
     StreamEvent,
     extract_stream_text_delta,
 )
-from letta_adapters.backends.runtime.environment import RuntimeConfig, runtime_environment
+from letta_adapters.backends.runtime.environment import runtime_environment
 from letta_adapters.backends.runtime.find import find_installation
 
 SESSIONS = 100
@@ -221,7 +221,7 @@ def _letta(*arguments: str) -> list[str]:
 
 
 def _environment(home: Path, url: str) -> dict[str, str]:
-    config = RuntimeConfig(data_dir=home, openai_compatible={"base_url": url})
+    config = Local(data_dir=home, openai_compatible={"base_url": url})
     env = runtime_environment(config) | {"LETTA_CODE_DISTRIBUTION": "pypi"}
     return env | {"PATH": os.pathsep.join([str(find_installation().node.parent), env["PATH"]])}
 

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
+from pydantic import SecretStr
+
 from letta_adapters._utils.files import disk_error
 from letta_adapters.backends.app_server.backend import AppServerBackend
 from letta_adapters.backends.app_server.connection import Endpoint, no_space
@@ -37,8 +39,8 @@ from letta_adapters.backends.runtime._compat import LETTA
 from letta_adapters.backends.runtime.damage import StateFiles, corrupt, find_damage
 from letta_adapters.backends.runtime.environment import (
     Places,
-    RuntimeConfig,
     find_places,
+    may_sync_memory,
     model_server,
 )
 from letta_adapters.backends.runtime.errors import RuntimeCrashedError, RuntimeStartError
@@ -76,7 +78,7 @@ def own_directory(spec: Local | Remote) -> Path | None:
         ConfigurationError: A server elsewhere is not named, or there is no home directory here.
     """
     if isinstance(spec, Local):
-        return _places(_config(spec)).meet
+        return _places(spec).meet
     # One directory for each server: the same agent id may stand for another agent elsewhere.
     url = _socket_url(app_server_address(spec)[0])
     name = hashlib.sha256(url.encode()).hexdigest()[:16]
@@ -92,18 +94,16 @@ def _socket_url(url: str) -> str:
     return urlunsplit(parts._replace(path="/ws")) if parts.path in ("", "/") else url
 
 
-def _config(spec: Local) -> RuntimeConfig:
-    return RuntimeConfig(
-        data_dir=spec.data_dir,
-        env=spec.env,
-        inherit_env=spec.inherit_env,
-        openai_compatible=spec.openai_compatible,
-        max_memory_mb=spec.max_memory_mb,
-        start_timeout=spec.start_timeout,
-        api=None if spec.api is None else api_address(spec.api),
-        keep_running=spec.keep_running,
-        recycle_at=spec.recycle_at,
-    )
+def resolve_api(spec: Local) -> Local:
+    """Return the settings with the API's address and key filled in from the environment.
+
+    It counts as it is when the client is made: the directories are named by the address.
+    """
+    if spec.api is None:
+        return spec
+    url, key = api_address(spec.api)
+    api = spec.api.model_copy(update={"base_url": url, "api_key": SecretStr(key)})
+    return spec.model_copy(update={"api": api})
 
 
 def local_backend(spec: Local, connector: Connector | None = None) -> AppServerBackend:
@@ -118,13 +118,13 @@ def local_backend(spec: Local, connector: Connector | None = None) -> AppServerB
     Raises:
         InvalidInputError: The connector cannot be called.
     """
-    config = _config(spec)
+    config = resolve_api(spec)
     places = _places(config)
     setup = Setup(
         "local",
         Timeouts(request=spec.request_timeout, turn=spec.turn_timeout),
         on_api=spec.api is not None,
-        memory_in_git=config.remote_memory is not False,
+        memory_in_git=may_sync_memory(config) is not False,
         state=None if spec.api is not None else StateFiles(places.state),
         own_directory=places.meet,
         machine=places.machine,
@@ -143,7 +143,7 @@ def _nothing() -> None:
     """Do nothing."""
 
 
-def _places(config: RuntimeConfig) -> Places:
+def _places(config: Local) -> Places:
     try:
         return find_places(config)
     except RuntimeError as error:  # neither HOME nor the user database names a directory
@@ -160,7 +160,7 @@ _NO_STATE: Final = Path(os.devnull)
 class _Runtime:
     """One client's share in the runtime."""
 
-    def __init__(self, config: RuntimeConfig, places: Places, connector: Connector | None) -> None:
+    def __init__(self, config: Local, places: Places, connector: Connector | None) -> None:
         self._config = config
         self._connector = connector
         self._places = places

@@ -29,7 +29,6 @@ from letta_adapters.backends.letta_code import own_directory
 from letta_adapters.backends.runtime._compat import STATE_DIR
 from letta_adapters.backends.runtime.damage import Damage, find_damage, set_aside
 from letta_adapters.backends.runtime.environment import (
-    RuntimeConfig,
     find_places,
     open_to_others,
     runtime_environment,
@@ -128,7 +127,7 @@ def check_installed(*, local: bool) -> Iterator[Check]:
     except LettaError as error:
         yield Check(missing, "Letta Code", error.message, error.hint)
     try:
-        env = runtime_environment(RuntimeConfig())
+        env = runtime_environment(Local())
         check_git(env)
         yield Check("ok", "git", str(shutil.which("git", path=env.get("PATH", ""))))
     except LettaError as error:
@@ -178,7 +177,7 @@ def check_settings(spec: Rest | Local | Remote) -> Iterator[Check]:
         yield Check("ok", "Backend", "Letta Code on this machine")
         home = spec.data_dir or os.environ.get(STATE_DIR) or "~/.letta"
         yield Check("ok", "State", str(home))
-        for folder in open_to_others(find_places(RuntimeConfig(data_dir=spec.data_dir))):
+        for folder in open_to_others(find_places(Local(data_dir=spec.data_dir))):
             text = f"other users of this machine can look into {folder}"
             yield Check(
                 "note", "Privacy", text, f"Close it: chmod -R go= {shlex.quote(str(folder))}"
@@ -221,7 +220,7 @@ def check_state(spec: Local | Remote, *, aside: bool) -> Iterator[Check]:
     state = ours.parents[1] if ours is not None else None
     meeting = None
     if isinstance(spec, Local):
-        places = find_places(RuntimeConfig(data_dir=spec.data_dir, inherit_env=spec.inherit_env))
+        places = find_places(Local(data_dir=spec.data_dir, inherit_env=spec.inherit_env))
         meeting = Meeting(places.meet)
         if spec.api is None:
             state = places.state

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from letta_adapters.backends.config import CLOUD_URL
+from letta_adapters.backends.config import CLOUD_URL, Local, api_address
 from letta_adapters.backends.runtime import _compat, passed_variables
 from letta_adapters.backends.runtime.find import Installation
 from letta_adapters.backends.runtime.git import GitFiles
@@ -47,60 +47,38 @@ VISION = Path(__file__).with_name("vision.cjs")
 _HOME_LIKE = {"XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME"}
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeConfig:
-    """The settings of the embedded server.
+def may_sync_memory(config: Local) -> bool | None:
+    """Return whether git may take memory from and to a server; ``None`` if memory is local.
 
-    ``data_dir`` is a home of its own; ``None`` shares the user's Letta state. ``env`` is added to
-    the environment, after everything else. ``inherit_env`` names the caller's variables which the
-    runtime gets besides those that ``passed_variables.py`` lists. ``openai_compatible`` is
-    ``{"base_url": ..., "api_key": ...}`` of a model server, whose models are then
-    ``lmstudio/<id>``. ``max_memory_mb`` is the limit of the JavaScript heap. ``start_timeout`` is
-    in seconds. ``api`` is URL and key of a Letta API server which then keeps the state.
-    ``keep_running`` is the number of seconds it stays without a user. ``recycle_at`` is the share
-    of its heap that conversations may fill before it is exchanged.
+    Only Letta Cloud keeps memory in git (``letta`` 0.34); for a server of one's own the address has
+    to be named.
     """
+    if config.api is None:
+        return None
+    url, _ = api_address(config.api)
+    return url.rstrip("/") == CLOUD_URL or _compat.MEMORY_URL in config.env
 
-    data_dir: Path | None = None
-    env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    inherit_env: tuple[str, ...] = ()
-    openai_compatible: Mapping[str, str] | None = field(default=None, repr=False)
-    max_memory_mb: int = 1024
-    start_timeout: float = 30.0
-    api: tuple[str, str] | None = field(default=None, repr=False)
-    keep_running: float = 0.0
-    recycle_at: float = 0.75
 
-    @property
-    def remote_memory(self) -> bool | None:
-        """True if git may take memory from and to a server; ``None`` if memory is local.
+def make_fingerprint(config: Local, token: str) -> str:
+    """Return the settings that a shared server must have, as digests keyed with its token.
 
-        Only Letta Cloud keeps memory in git (``letta`` 0.34); for a server of one's own the address
-        has to be named.
-        """
-        if self.api is None:
-            return None
-        return self.api[0].rstrip("/") == CLOUD_URL or _compat.MEMORY_URL in self.env
+    It has ``NAME=digest`` for each variable that decides whose account is used, and where, so a
+    second process with another key does not spend the first one's. The places of programs and the
+    language may differ. As it stands in a file, no value is in it.
+    """
+    settings = {
+        name: value
+        for name, value in runtime_environment(config).items()
+        if name in config.env or not passed_variables.is_place(name)
+    }
+    return " ".join(f"{name}={_digest(token, settings[name])}" for name in sorted(settings))
 
-    def fingerprint(self, token: str) -> str:
-        """Return the settings that a shared server must have, as digests keyed with its token.
 
-        It has ``NAME=digest`` for each variable that decides whose account is used, and where, so a
-        second process with another key does not spend the first one's. The places of programs and
-        the language may differ. As it stands in a file, no value is in it.
-        """
-        settings = {
-            name: value
-            for name, value in runtime_environment(self).items()
-            if name in self.env or not passed_variables.is_place(name)
-        }
-        return " ".join(f"{name}={_digest(token, settings[name])}" for name in sorted(settings))
-
-    def differences(self, fingerprint: str, token: str) -> list[str]:
-        """Return the names of the variables in which a server with this fingerprint differs."""
-        theirs = dict(pair.rpartition("=")[::2] for pair in fingerprint.split())
-        ours = dict(pair.rpartition("=")[::2] for pair in self.fingerprint(token).split())
-        return sorted(name for name in theirs | ours if theirs.get(name) != ours.get(name))
+def find_differences(config: Local, fingerprint: str, token: str) -> list[str]:
+    """Return the names of the variables in which a server with this fingerprint differs."""
+    theirs = dict(pair.rpartition("=")[::2] for pair in fingerprint.split())
+    ours = dict(pair.rpartition("=")[::2] for pair in make_fingerprint(config, token).split())
+    return sorted(name for name in theirs | ours if theirs.get(name) != ours.get(name))
 
 
 def _digest(token: str, value: str) -> str:
@@ -185,21 +163,22 @@ class Launch:
             stdin.flush()
 
 
-def find_places(config: RuntimeConfig) -> Places:
+def find_places(config: Local) -> Places:
     """Return the directories, without making any."""
     env = runtime_environment(config)
     home = Path(env["HOME"])
     state = Path(env.get(_compat.STATE_DIR) or home / _compat.LETTA / _compat.STATE)
     meet = state / "letta-adapters"
     if config.api is not None:
-        name = hashlib.sha256(config.api[0].encode()).hexdigest()[:16]
+        url, _ = api_address(config.api)
+        name = hashlib.sha256(url.encode()).hexdigest()[:16]
         meet = home / _compat.LETTA / "letta-adapters" / name
     isolated = config.data_dir is not None
     return Places(home, state, meet, isolated, on_api=config.api is not None)
 
 
 def build_launch(
-    config: RuntimeConfig, places: Places, found: Installation, *, token: str, runtime_id: str
+    config: Local, places: Places, found: Installation, *, token: str, runtime_id: str
 ) -> Launch:
     """Return the command line and the environment of one start."""
     env = runtime_environment(config)
@@ -242,14 +221,14 @@ def build_launch(
     return Launch(argv, env, places.meet, token, runtime_id, secrets)
 
 
-def model_server(config: RuntimeConfig) -> tuple[str, str]:
+def model_server(config: Local) -> tuple[str, str]:
     """Return the base URL and the key of the runtime's model server, or ``""`` for each."""
     env = runtime_environment(config)
     key = env.get(_compat.MODEL_SERVER_KEY, "")
     return env.get(_compat.MODEL_SERVER, ""), "" if key == "none" else key
 
 
-def runtime_environment(config: RuntimeConfig) -> dict[str, str]:
+def runtime_environment(config: Local) -> dict[str, str]:
     """Return the runtime's environment: the caller's variables that are listed or named."""
     env = passed_variables.taken_over(
         os.environ, named=config.inherit_env, providers=config.api is None
@@ -266,9 +245,9 @@ def runtime_environment(config: RuntimeConfig) -> dict[str, str]:
         env[_compat.MODEL_SERVER] = config.openai_compatible["base_url"]
         env[_compat.MODEL_SERVER_KEY] = config.openai_compatible.get("api_key") or "none"
     if config.api is not None:
-        env["LETTA_BASE_URL"], env["LETTA_API_KEY"] = config.api
-        # Without it memory is looked for on Letta Cloud, wherever the agents live.
-        env[_compat.MEMORY_URL] = config.api[0]
+        url, env["LETTA_API_KEY"] = api_address(config.api)
+        # Without the second one memory is looked for on Letta Cloud, wherever the agents live.
+        env["LETTA_BASE_URL"] = env[_compat.MEMORY_URL] = url
     # Last, so that the user has the final word.
     env |= config.env
     return env

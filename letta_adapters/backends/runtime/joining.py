@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from letta_adapters._version import __version__
+from letta_adapters.backends.config import Local
 from letta_adapters.backends.runtime.environment import (
     Places,
-    RuntimeConfig,
     build_launch,
+    find_differences,
+    make_fingerprint,
+    may_sync_memory,
     prepare,
     runtime_environment,
 )
@@ -52,7 +55,7 @@ class RecyclingError(Exception):
     """The server takes nobody new and ends when those who use it have left; try again then."""
 
 
-def open_server(config: RuntimeConfig, places: Places, *, insist: bool = False) -> Server:
+def open_server(config: Local, places: Places, *, insist: bool = False) -> Server:
     """Join the server of this state directory, or start it.
 
     Args:
@@ -88,7 +91,7 @@ def open_server(config: RuntimeConfig, places: Places, *, insist: bool = False) 
 class _Search:
     """One call of :func:`open_server`."""
 
-    config: RuntimeConfig
+    config: Local
     places: Places
     meeting: Meeting
     installed: Installation
@@ -176,7 +179,7 @@ class _Search:
         return self._start(cleared + tuple(left))
 
     def _lay_out(self) -> None:
-        remote = self.config.remote_memory
+        remote = may_sync_memory(self.config)
         try:
             prepare(self.places)
             self.places.git.write(self.places.memories, os.environ, remote=remote)
@@ -213,7 +216,7 @@ class _Search:
                 started_at=started_at,
                 version=info["letta_code_version"],
                 protocol=info["protocol_version"],
-                fingerprint=self.config.fingerprint(token),
+                fingerprint=make_fingerprint(self.config, token),
             )
             lease = take_lease(record.where, keep=self.config.keep_running)
             if not isinstance(lease, Lease):
@@ -251,14 +254,14 @@ class _Search:
         return info
 
 
-def check_shareable(server: Server, config: RuntimeConfig) -> None:
+def check_shareable(server: Server, config: Local) -> None:
     """Raise the error of :func:`open_server` if ``server`` cannot serve that configuration."""
     refusal = _refusal(server.record, config, [os.getpid()])
     if refusal is not None:
         raise refusal
 
 
-def _refusal(record: ServerRecord, config: RuntimeConfig, users: list[int]) -> LettaError | None:
+def _refusal(record: ServerRecord, config: Local, users: list[int]) -> LettaError | None:
     """Return the reason why a server that is in use cannot be shared; ``None`` if it can."""
     by = f"in use by process {', '.join(map(str, users))}" if users else "in use"
     if not record.understood:
@@ -267,7 +270,7 @@ def _refusal(record: ServerRecord, config: RuntimeConfig, users: list[int]) -> L
         check_version(record.version, record.protocol)
     except RuntimeVersionError as error:
         return error
-    names = config.differences(record.fingerprint, record.token)
+    names = find_differences(config, record.fingerprint, record.token)
     if not names:
         return None
     return RuntimeOccupiedError(

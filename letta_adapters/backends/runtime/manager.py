@@ -2,7 +2,7 @@
 
 ::
 
-    handle = await acquire(RuntimeConfig(data_dir=Path("state")))
+    handle = await acquire(Local(data_dir=Path("state")))
     ...  # connect to handle.url with "Authorization: Bearer <handle.token>"
     await handle.release()  # the last one of the last process stops the server
 
@@ -24,7 +24,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from letta_adapters.backends.runtime.environment import Places, RuntimeConfig, find_places
+from letta_adapters.backends.config import Local
+from letta_adapters.backends.runtime.environment import Places, find_places
 from letta_adapters.backends.runtime.errors import RuntimeCrashedError
 from letta_adapters.backends.runtime.joining import RecyclingError, check_shareable, open_server
 from letta_adapters.backends.runtime.ledger import Leftover
@@ -131,7 +132,7 @@ class _Slot:
         # The number of handles, and of calls that want one; guarded by _slots_lock.
         self.wanted = 0
 
-    def acquire(self, config: RuntimeConfig, *, insist: bool) -> Server:
+    def acquire(self, config: Local, *, insist: bool) -> Server:
         with self._lock:
             # Under the lock, so that of several threads one starts the server and the others share
             # it.
@@ -198,7 +199,7 @@ def _give_back(slot: _Slot, server: Server) -> None:
         _unwant(slot)
 
 
-async def acquire(config: RuntimeConfig, *, insist: bool = False) -> RuntimeHandle:
+async def acquire(config: Local, *, insist: bool = False) -> RuntimeHandle:
     """Return a share in the server of ``config``'s state directory, which is joined or started.
 
     A server that is being recycled is waited for, 60 s at most; then it is joined after all.
@@ -232,7 +233,7 @@ class _Claim:
         self._share: tuple[_Slot, Server] | None = None
         self._abandoned = False
 
-    def make(self, config: RuntimeConfig, *, insist: bool) -> RuntimeHandle:
+    def make(self, config: Local, *, insist: bool) -> RuntimeHandle:
         slot = _want(find_places(config))
         try:
             server = slot.acquire(config, insist=insist)

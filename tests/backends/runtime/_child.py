@@ -16,13 +16,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from letta_adapters.backends.runtime.environment import RuntimeConfig
+from letta_adapters import Local
 from letta_adapters.backends.runtime.manager import acquire
 
 
 async def main(order: dict[str, Any]) -> None:
     url = order.get("model_url")
-    config = RuntimeConfig(
+    config = Local(
         data_dir=Path(order["data_dir"]),
         openai_compatible={"base_url": url} if url else None,
         keep_running=order.get("keep_running", 0),

@@ -14,7 +14,8 @@ from typing import Any
 import psutil
 import pytest
 
-from letta_adapters.backends.runtime.environment import MARKER, RuntimeConfig
+from letta_adapters import Local
+from letta_adapters.backends.runtime.environment import MARKER
 from letta_adapters.backends.runtime.manager import RuntimeHandle, acquire
 from letta_adapters.testing.scripted_model import ScriptedModel
 from tests._processes import ask, commands
@@ -81,7 +82,7 @@ async def start(home: Path) -> AsyncIterator[Callable[..., Any]]:
     handles: list[RuntimeHandle] = []
 
     async def _start(**options: Any) -> RuntimeHandle:
-        handle = await acquire(RuntimeConfig(**({"data_dir": home} | options)))
+        handle = await acquire(Local(**({"data_dir": home} | options)))
         handles.append(handle)
         return handle
 

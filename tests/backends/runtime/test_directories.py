@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from letta_adapters import LettaClient, Local
+from letta_adapters import LettaClient, Local, Rest
+from letta_adapters.backends.letta_code import resolve_api
 from letta_adapters.backends.runtime.environment import (
-    RuntimeConfig,
     find_places,
     open_to_others,
     prepare,
+    runtime_environment,
 )
 from letta_adapters.testing.scripted_model import Reply, ToolUse
 
@@ -69,7 +70,7 @@ async def test_a_directory_that_is_made_is_closed_from_the_top(usual_umask, home
 def test_an_open_directory_of_the_user_is_told_and_not_changed(usual_umask, home):
     letta = home / ".letta"
     letta.mkdir(parents=True)
-    places = find_places(RuntimeConfig(data_dir=home))
+    places = find_places(Local(data_dir=home))
     prepare(places)
     assert mode(letta) == 0o755
     assert open_to_others(places) == [letta]
@@ -81,3 +82,17 @@ def test_an_open_directory_of_the_user_is_told_and_not_changed(usual_umask, home
     home.chmod(0o755)
     letta.chmod(0o700)
     assert open_to_others(places) == []
+
+
+def test_the_api_is_the_one_that_the_environment_named_when_the_client_was_made(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LETTA_BASE_URL", "http://one.example")
+    monkeypatch.setenv("LETTA_API_KEY", "key-one")
+    config = resolve_api(Local(data_dir=home, api=Rest()))
+    before = find_places(config)
+    monkeypatch.setenv("LETTA_BASE_URL", "http://two.example")
+    monkeypatch.setenv("LETTA_API_KEY", "key-two")
+    env = runtime_environment(config)
+    assert (env["LETTA_BASE_URL"], env["LETTA_API_KEY"]) == ("http://one.example", "key-one")
+    assert find_places(config) == before

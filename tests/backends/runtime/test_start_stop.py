@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from letta_adapters.backends.runtime.environment import RuntimeConfig
+from letta_adapters import Local
 from letta_adapters.backends.runtime.errors import RuntimeCrashedError, RuntimeStartError
 from letta_adapters.backends.runtime.manager import acquire
 from tests.backends.runtime._wire import connected
@@ -81,7 +81,7 @@ async def test_nothing_is_written_outside_data_dir(start, home, model, tmp_path,
 
 async def test_by_default_the_users_own_state_is_used(home, monkeypatch):
     monkeypatch.setenv("HOME", str(home))
-    handle = await acquire(RuntimeConfig())
+    handle = await acquire(Local())
     try:
         assert psutil.Process(handle.pid).environ()["HOME"] == str(home)
         assert (home / ".letta" / "lc-local-backend" / "letta-adapters" / "server.json").exists()
@@ -132,7 +132,7 @@ async def test_several_event_loops_share_it(start, home):
     pids = []
 
     async def elsewhere() -> None:
-        other = await acquire(RuntimeConfig(data_dir=home))
+        other = await acquire(Local(data_dir=home))
         pids.append(other.pid)
         await other.release()
 
