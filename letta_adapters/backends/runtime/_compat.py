@@ -133,9 +133,9 @@ _OPEN: Final = "Letta Code makes the directory as the umask says, and others may
 _LOST: Final = "A damaged file is not named: the runtime fails, or its agent is missing."
 _RERUN: Final = "A message whose server was killed is run again by the next one."
 _NO_LOCK: Final = "The ledger may be written by two processes at once, and lose an entry."
-_NO_REFLECTION: Final = (
-    "Reflecting.decides is false: agents reflect as the settings of Letta Code say, with a shell "
-    "that nobody is asked about."
+_REFLECTS: Final = (
+    "Nothing, as long as the settings of reflection are answered from here; else agents reflect as "
+    "those of Letta Code say, with a shell that nobody is asked about."
 )
 _UNTOLD: Final = (
     "The file images-told is missing: that a model does not see an image is only logged, once."
@@ -229,12 +229,15 @@ PARTS: Final = (
         "subagent",
     ),
     *_parts("sub-agents", _KEYS, "LETTA_SUBAGENT_LAUNCH"),
-    *_parts("sub-agents", _NO_REFLECTION, "LETTA_PARENT_AGENT_ID", "type:", "reflection"),
+    *_parts("sub-agents", _REFLECTS, "LETTA_PARENT_AGENT_ID", "type:", "reflection"),
     *_parts(
         "getReflectionSettings",
-        _NO_REFLECTION,
+        "sleeptime= is written to the settings of Letta Code; that a child is not started for an "
+        "agent without one is still decided here.",
         "function getReflectionSettings(agentId, workingDirectory = process.cwd()) {\n",
-        "mergeInstructions",
+    ),
+    *_parts(
+        "getReflectionSettings", "An agent may not reflect when it should.", "mergeInstructions"
     ),
     *_parts(
         "the tools Read and Edit",
