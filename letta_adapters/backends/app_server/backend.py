@@ -129,7 +129,7 @@ class AppServerBackend:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do, which depends on where its agents live."""
+        """The capabilities of the server, which depend on where its agents live."""
         return LETTA_CODE_ON_API if self._on_api else LETTA_CODE
 
     # -- connection -------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What a server does by itself, and whether that is ours to decide: reflection and system info.
+"""Decide what a server does by itself, where that is ours to decide: reflection and system info.
 
 The App Server's protocol has no setting for either. A runtime that was started by us looks for
 files of ours: one per conversation that is not told about the device, the directory and its agent's
