@@ -185,7 +185,7 @@ class ToolCallResponse:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What became of a message whose turn lost its connection.
+    """The fate of a message whose turn lost its connection.
 
     Attributes:
         stored: Whether the conversation holds it; ``None`` if that could not be found out.
@@ -414,7 +414,7 @@ class Backend(Protocol):
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do; of an App Server that is known for sure once it is connected."""
+        """The capabilities; of an App Server that is known for sure once it is connected."""
 
     async def create_agent(self, options: AgentOptions) -> str: ...
     async def update_agent(

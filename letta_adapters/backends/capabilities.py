@@ -113,7 +113,7 @@ class Capabilities:
     Its message stays in the conversation (`result.input_stored` says so).
     """
     final_refusals: bool
-    """What a model provider refuses (a wrong key, a bad request) ends the turn at once.
+    """A refusal of the model provider (a wrong key, a bad request) ends the turn at once.
 
     It is asked again, for about 35 s.
     """
