@@ -33,6 +33,7 @@
     │       ├── ProviderAuthenticationError                 code "provider_authentication"
     │       └── ProviderRateLimitError  (also a RateLimitError)     code "provider_rate_limit"
     ├── SessionClosedError                                  code "session_closed"
+    ├── NotPermittedError         who asks may not (web)    code "not_permitted"
     └── WrongEventLoopError                                 code "wrong_event_loop"
 
 Every instance has a ``code``, which is stable and meant for programs, and a ``message`` and a
@@ -363,6 +364,12 @@ class SessionClosedError(LettaError):
 
     default_code = "session_closed"
     default_hint = "Open a new one with resume_session(agent_id=..., conversation_id=...)."
+
+
+class NotPermittedError(LettaError):
+    """Whoever asks may not do that (:mod:`letta_adapters.web`)."""
+
+    default_code = "not_permitted"
 
 
 class WrongEventLoopError(LettaError):

@@ -27,7 +27,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("sync", "chat"),
     ("langchain", "llama_index"),
     ("testing",),
-    ("cli", "aio", "__main__"),
+    ("cli", "web", "aio", "__main__"),
 )
 TREE: Final = Tree(ROOT / PACKAGE)
 

@@ -70,6 +70,8 @@ class FakeLetta:
         self._agents: dict[str, dict[str, Any]] = {}
         self._conversations: dict[str, dict[str, Any]] = {}
         self._messages: dict[str, list[dict[str, Any]]] = {}
+        # The streams that are being sent, by conversation; true once one is cancelled.
+        self._sending: dict[str, list[bool]] = {}
         self._count = 0
         # Every fake has ids of its own: what a process remembers of another one must not match.
         self._number = next(_numbers) % 0x10000
@@ -181,6 +183,13 @@ class FakeLetta:
             listed = listed[[item["id"] for item in listed].index(cursor) + 1 :]
         return 200, listed[: int(query.get("limit", "100"))]
 
+    def _cancel(self, ids: Sequence[str], query: Mapping[str, str], _: Any) -> _Answer:
+        flag = self._sending.get(_place(ids[0], query))
+        if flag is None:
+            return 409, {"detail": "No active runs to cancel"}
+        flag[0] = True
+        return 200, {}
+
     def _list_runs(self, _: Any, __: Any, ___: Any) -> _Answer:
         return 200, []  # none is ever active: a turn is over before it is answered
 
@@ -218,8 +227,25 @@ class FakeLetta:
                 reply = self._choose_reply(" ".join(self.said[-1:]))
                 events += self._answer(items, reply, run, stream=bool(body.get("stream_tokens")))
         return httpx.Response(
-            200, headers={"content-type": "text/event-stream"}, content=_send_events(events, reply)
+            200,
+            headers={"content-type": "text/event-stream"},
+            content=self._send(place, events, reply),
         )
+
+    async def _send(
+        self, place: str, events: Sequence[Mapping[str, Any]], reply: Reply
+    ) -> AsyncIterator[bytes]:
+        """Yield a turn's events; a turn that is cancelled ends at its next one."""
+        flag = self._sending[place] = [False]
+        try:
+            async for piece in _send_events(events, reply):
+                if flag[0]:
+                    yield _CANCELLED
+                    return
+                yield piece
+        finally:
+            if self._sending.get(place) is flag:
+                del self._sending[place]
 
     def _choose_reply(self, text: str) -> Reply:
         # The first that fits, not the first: parallel conversations ask in an order that is chance.
@@ -307,6 +333,9 @@ _NOTHING: Final[dict[str, Any]] = {
     "is_err": None,
     "seq_id": None,
 }
+_CANCELLED: Final = (
+    b'data: {"message_type": "stop_reason", "stop_reason": "cancelled"}\n\ndata: [DONE]\n\n'
+)
 _PENDING: Final = {
     "detail": {
         "code": "PENDING_APPROVAL",
@@ -326,6 +355,7 @@ _ROUTES: Final[tuple[tuple[str, str, _Handler], ...]] = (
     ("PATCH", _CONVERSATION, FakeLetta._conversation),
     ("DELETE", _CONVERSATION, FakeLetta._delete_conversation),
     ("GET", rf"{_CONVERSATION}/messages", FakeLetta._list_messages),
+    ("POST", rf"{_CONVERSATION}/cancel", FakeLetta._cancel),
     ("GET", r"/v1/models", FakeLetta._list_models),
     ("GET", r"/v1/runs", FakeLetta._list_runs),
 )

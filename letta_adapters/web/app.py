@@ -1,0 +1,268 @@
+"""The routes: events, messages, stop, approvals, and one WebSocket for all of them."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Final, TypeAlias
+
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from letta_adapters.errors import InvalidInputError, LettaError
+from letta_adapters.web.access import Authorize, Gate, Viewer
+from letta_adapters.web.approvals import read_decision
+from letta_adapters.web.hub import Watch
+from letta_adapters.web.replies import describe_error, find_status
+from letta_adapters.web.rooms import Hubs
+
+_log: Final = logging.getLogger(__name__)
+# Seconds between two signs of life, which also find a client that has gone in silence.
+_PING: Final = 15
+# Seconds that a client may take to receive one piece.
+_SEND_TIMEOUT: Final = 30.0
+_Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+Lifespan: TypeAlias = Callable[[Starlette], AbstractAsyncContextManager[None]]
+
+
+class _TooLargeError(InvalidInputError):
+    """The body is longer than the limit."""
+
+
+class _Routes:
+    """The endpoints over the rooms."""
+
+    def __init__(self, hubs: Hubs, gate: Gate, max_body: int) -> None:
+        self._hubs = hubs
+        self._gate = gate
+        self._max_body = max_body
+
+    async def events(self, request: Request) -> Response:
+        """Send the events of the viewer's room, as server-sent events."""
+        viewer = await self._gate.admit(request)
+        # A browser that comes back names the last event by itself; a page that was reloaded may do
+        # so in the address.
+        after = request.headers.get("last-event-id") or request.query_params.get("after")
+        if request.method == "HEAD":
+            return Response()
+        return _EventStream(await self._hubs.get(viewer.room).watch(viewer, after=after))
+
+    async def messages(self, request: Request) -> Response:
+        """Take a message: ``{"text": "...", "key": "..."}``."""
+        viewer = await self._gate.admit(request)
+        data = await self._read(request, {"text", "key"})
+        hub = self._hubs.get(viewer.room)
+        taken = await hub.send(viewer, data.get("text", ""), key=data.get("key"))
+        return JSONResponse(taken, 202)
+
+    async def stop(self, request: Request) -> Response:
+        """Stop the turn that runs, or the message ``{"id": "..."}``."""
+        viewer = await self._gate.admit(request)
+        id_ = _check_id((await self._read(request, {"id"})).get("id"))
+        hub = self._hubs.get(viewer.room)
+        return JSONResponse({"stopped": await hub.stop(viewer, message_id=id_)})
+
+    async def approvals(self, request: Request) -> Response:
+        """Take the answer to a call: ``{"tool_call_id": "...", "allow": true}``."""
+        viewer = await self._gate.admit(request)
+        data = await self._read(request, {"tool_call_id", "allow", "message"})
+        await answer_call(self._hubs, viewer, data)
+        return JSONResponse({"answered": True})
+
+    async def _read(self, request: Request, names: set[str]) -> dict[str, Any]:
+        """Return the JSON object that was sent.
+
+        Raises:
+            InvalidInputError: It is too long, no JSON object, or has a field that nobody knows.
+        """
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        # A form of another page can send anything else without asking the browser first.
+        if kind != "application/json":
+            raise InvalidInputError("The body must be JSON.", hint="Content-Type: application/json")
+        too_large = _TooLargeError(
+            f"The body is longer than {self._max_body} bytes.", code="too_large"
+        )
+        length = request.headers.get("content-length", "0")
+        if length.isdigit() and int(length[:20]) > self._max_body:
+            raise too_large
+        body = bytearray()
+        async for piece in request.stream():
+            body += piece
+            if len(body) > self._max_body:
+                raise too_large
+        return parse_object(bytes(body) or b"{}", names)
+
+
+def parse_object(text: str | bytes, names: set[str]) -> dict[str, Any]:
+    """Return a JSON object of a client's.
+
+    Args:
+        text: What was sent.
+        names: The fields that it may have.
+
+    Raises:
+        InvalidInputError: It is no JSON object, or has other fields: nothing is ignored.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidInputError("The body is no JSON.") from None
+    if not isinstance(data, dict):
+        raise InvalidInputError("The body must be a JSON object.")
+    unknown = sorted(data.keys() - names)
+    if unknown:
+        raise InvalidInputError(
+            f"{unknown[0][:100]!r} is not known.", hint=f"Known are: {', '.join(sorted(names))}."
+        )
+    return data
+
+
+async def answer_call(hubs: Hubs, viewer: Viewer, data: Mapping[str, Any]) -> None:
+    """Give a client's answer to the call that it names.
+
+    Args:
+        hubs: The rooms.
+        viewer: The viewer.
+        data: ``tool_call_id``, ``allow`` and perhaps ``message``.
+    """
+    id_ = _check_id(data.get("tool_call_id"))
+    if id_ is None:
+        raise InvalidInputError("`tool_call_id` is missing.")
+    decision = read_decision(data, hubs.options.max_message_characters)
+    await hubs.get(viewer.room).answer(viewer, id_, decision)
+
+
+def _check_id(id_: object) -> str | None:
+    if id_ is not None and (not isinstance(id_, str) or len(id_) > 500):
+        raise InvalidInputError("An id must be a short text.")
+    return id_
+
+
+class _EventStream(EventSourceResponse):
+    """A viewer's events; the viewer leaves with the connection, however that ends."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__(_write_events(watch), ping=_PING, send_timeout=_SEND_TIMEOUT, sep="\n")
+        self._watch = watch
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        except TimeoutError:
+            # Of one send: a client that takes nothing. It may come back with its last id.
+            _log.info("A viewer was dropped: it took nothing for %g seconds.", _SEND_TIMEOUT)
+        finally:
+            # Not in the generator above: it may never have begun.
+            self._watch.close()
+
+
+async def _write_events(watch: Watch) -> AsyncIterator[ServerSentEvent]:
+    async for event in watch:
+        text = event.write(may_approve=watch.viewer.may_approve)
+        yield ServerSentEvent(text, event=event.kind, id=event.id or None, sep="\n")
+
+
+def _guard(endpoint: _Endpoint) -> _Endpoint:
+    """Turn what an endpoint raises into JSON: a code, a message and a hint, and nothing else."""
+
+    @functools.wraps(endpoint)
+    async def guarded(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
+        except Exception as error:
+            if not isinstance(error, LettaError):
+                _log.error("A request failed.", exc_info=error)
+            status = 413 if isinstance(error, _TooLargeError) else find_status(error)
+            return JSONResponse({"error": describe_error(error)}, status)
+
+    return guarded
+
+
+def routes(
+    hubs: Hubs,
+    *,
+    authorize: Authorize,
+    allowed_origins: Sequence[str] = (),
+    max_body: int = 256 * 1024,
+) -> list[BaseRoute]:
+    """Return the routes for an application of your own.
+
+    Close ``hubs`` when the application ends (``await hubs.aclose()``). :func:`create_app` does so
+    by itself.
+
+    Args:
+        hubs: The rooms.
+        authorize: Returns the :class:`Viewer` who asks, or ``None``; it gets the request or the
+            WebSocket, and may be asynchronous. What it raises counts as ``None``.
+        allowed_origins: The origins of other hosts' pages that may ask.
+        max_body: The length of a request's body in bytes.
+
+    Raises:
+        InvalidInputError: One of ``allowed_origins`` is no origin.
+    """
+    gate = Gate(authorize, allowed_origins)
+    if max_body < 1:
+        raise InvalidInputError("max_body must be positive.")
+    ends = _Routes(hubs, gate, max_body)
+    return [
+        Route("/events", _guard(ends.events), methods=["GET"]),
+        Route("/messages", _guard(ends.messages), methods=["POST"]),
+        Route("/stop", _guard(ends.stop), methods=["POST"]),
+        Route("/approvals", _guard(ends.approvals), methods=["POST"]),
+    ]
+
+
+def create_app(
+    hubs: Hubs,
+    *,
+    authorize: Authorize,
+    allowed_origins: Sequence[str] = (),
+    max_body: int = 256 * 1024,
+    pages: Sequence[BaseRoute] = (),
+    lifespan: Lifespan | None = None,
+) -> Starlette:
+    """Return an ASGI application with the routes of :func:`routes`.
+
+    Args:
+        hubs: The rooms; they are closed when the application ends.
+        authorize: Returns the :class:`Viewer` who asks, or ``None``.
+        allowed_origins: The origins of other hosts' pages that may ask.
+        max_body: The length of a request's body in bytes.
+        pages: Routes of your own, which nobody guards.
+        lifespan: A context of your own around the application, as Starlette takes it. The client
+            that ``open_session`` uses belongs there: the rooms are closed before it.
+
+    Raises:
+        InvalidInputError: One of ``allowed_origins`` is no origin.
+    """
+
+    @asynccontextmanager
+    async def whole(app: Starlette) -> AsyncIterator[None]:
+        if lifespan is None:
+            async with hubs:
+                yield
+            return
+        async with lifespan(app), hubs:
+            yield
+
+    made = routes(hubs, authorize=authorize, allowed_origins=allowed_origins, max_body=max_body)
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=list(allowed_origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["authorization", "content-type", "last-event-id"],
+        allow_credentials=True,
+    )
+    middleware = [cors] if allowed_origins else []
+    return Starlette(routes=[*made, *pages], middleware=middleware, lifespan=whole)
