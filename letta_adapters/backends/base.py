@@ -46,16 +46,6 @@ _COMMANDS: Final[Mapping[str, tuple[str, bool]]] = {
 }
 
 
-def check_page(before: str | None, after: str | None, order: str, limit: int) -> None:
-    """Refuse a page that cannot exist, before any I/O."""
-    if order not in ("asc", "desc"):
-        raise InvalidInputError(f"order must be 'asc' or 'desc', not {order!r}.")
-    if not 1 <= limit <= _MAX_PAGE:
-        raise InvalidInputError(f"limit must be between 1 and {_MAX_PAGE}, not {limit}.")
-    if before is not None and after is not None:
-        raise InvalidInputError("Give either before or after, not both.")
-
-
 @dataclass(frozen=True, slots=True)
 class Conversation:
     """The place of a turn; ``conversation_id`` may be ``"default"``, the agent's own one."""
@@ -66,6 +56,33 @@ class Conversation:
     def as_runtime(self) -> dict[str, str | None]:
         """Return the form in which Letta Code's commands name it; ``null`` stands for no agent."""
         return {"agent_id": self.agent_id or None, "conversation_id": self.conversation_id}
+
+
+@dataclass(frozen=True, slots=True)
+class PageQuery:
+    """The page of stored messages that is wanted: see ``session.list_messages``.
+
+    Raises:
+        InvalidInputError: There can be no such page.
+    """
+
+    limit: int
+    before: str | None = None
+    after: str | None = None
+    order: Order = "desc"
+
+    def __post_init__(self) -> None:
+        if self.order not in ("asc", "desc"):
+            raise InvalidInputError(f"order must be 'asc' or 'desc', not {self.order!r}.")
+        if not 1 <= self.limit <= _MAX_PAGE:
+            raise InvalidInputError(f"limit must be between 1 and {_MAX_PAGE}, not {self.limit}.")
+        if self.before is not None and self.after is not None:
+            raise InvalidInputError("Give either before or after, not both.")
+
+    @property
+    def cursor(self) -> str | None:
+        """The id of the message that the page does not reach, or begins behind."""
+        return self.before or self.after
 
 
 def refuse_model(backend: str) -> UnsupportedOptionError:
@@ -424,15 +441,7 @@ class Backend(Protocol):
     async def default_agent(self, model: str | None) -> str: ...
     async def open(self, target: Target, options: SessionOptions) -> Opened: ...
     def turn(self, conversation: Conversation, settings: TurnSettings) -> BackendTurn: ...
-    async def list_messages(
-        self,
-        conversation: Conversation,
-        *,
-        before: str | None,
-        after: str | None,
-        order: Order,
-        limit: int,
-    ) -> MessagePage: ...
+    async def list_messages(self, conversation: Conversation, query: PageQuery) -> MessagePage: ...
     async def pending_calls(self, conversation: Conversation) -> tuple[PendingToolCall, ...]: ...
     async def clear(
         self,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from letta_adapters.backends.base import Conversation, Sent
+from letta_adapters.backends.base import Conversation, PageQuery, Sent
 from letta_adapters.chat.cache import recent
 from letta_adapters.chat.context import ChatContext
 from letta_adapters.chat.marker import Marker
@@ -50,9 +50,7 @@ async def read_newest(
     client: AsyncLettaClient, conversation: Conversation, limit: int
 ) -> list[dict[str, Any]]:
     """Return the newest stored messages, oldest first."""
-    page = await client.backend.list_messages(
-        conversation, before=None, after=None, order="desc", limit=limit
-    )
+    page = await client.backend.list_messages(conversation, PageQuery(limit))
     return [dict(item) for item in turn_round(page.raw)]
 
 

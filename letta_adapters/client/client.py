@@ -13,8 +13,8 @@ from letta_adapters.backends.base import (
     Backend,
     Conversation,
     Order,
+    PageQuery,
     Target,
-    check_page,
 )
 from letta_adapters.backends.config import BackendSpec, Local, Remote, Rest, RuntimeStatus
 from letta_adapters.client.resources import (
@@ -227,12 +227,10 @@ class AsyncLettaClient:
             limit: The number of stored messages on a page, 1 to 1000.
         """
         target = resume_target(None, agent_id, conversation_id)
-        check_page(before, after, order, limit)
+        query = PageQuery(limit, before, after, order)
         self._slots.check_usable()
         where = Conversation(target.agent_id or "", target.conversation_id or DEFAULT)
-        return await self.backend.list_messages(
-            where, before=before, after=after, order=order, limit=limit
-        )
+        return await self.backend.list_messages(where, query)
 
     async def connect_provider(
         self,

@@ -20,9 +20,9 @@ from letta_adapters.backends.base import (
     DeniedRounds,
     Opened,
     Order,
+    PageQuery,
     Target,
     TurnSettings,
-    check_page,
 )
 from letta_adapters.backends.capabilities import check_supported
 from letta_adapters.client.approvals import AsyncApprovals
@@ -356,11 +356,9 @@ class AsyncSession(AsyncApprovals):
             order: ``"desc"`` (newest first) or ``"asc"``.
             limit: The number of stored messages on a page, 1 to 1000.
         """
-        check_page(before, after, order, limit)
+        query = PageQuery(limit, before, after, order)
         opened = await self._open()
-        return await self._slots.backend.list_messages(
-            opened.conversation, before=before, after=after, order=order, limit=limit
-        )
+        return await self._slots.backend.list_messages(opened.conversation, query)
 
     async def bootstrap_state(self, limit: int = PAGE_SIZE) -> BootstrapState:
         """Return ids, model, tools, the newest messages and the calls that wait for an answer."""

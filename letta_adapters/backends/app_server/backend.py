@@ -40,7 +40,7 @@ from letta_adapters.backends.base import (
     Delivery,
     LiveState,
     Opened,
-    Order,
+    PageQuery,
     Sent,
     Target,
     ToolCallResponse,
@@ -427,20 +427,10 @@ class AppServerBackend:
         return connection
 
     @counted
-    async def list_messages(
-        self,
-        conversation: Conversation,
-        *,
-        before: str | None,
-        after: str | None,
-        order: Order,
-        limit: int,
-    ) -> MessagePage:
+    async def list_messages(self, conversation: Conversation, query: PageQuery) -> MessagePage:
         """Return one page of stored messages."""
         link = await self.connection()
-        return await conversations.fetch_page(
-            link, conversation, before=before, after=after, order=order, limit=limit
-        )
+        return await conversations.fetch_page(link, conversation, query)
 
     @counted
     async def pending_calls(self, conversation: Conversation) -> tuple[PendingToolCall, ...]:

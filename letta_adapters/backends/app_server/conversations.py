@@ -9,12 +9,13 @@ Internal: not part of the public API.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from letta_adapters.backends.app_server import agents, frames
 from letta_adapters.backends.app_server.connection import Connection
-from letta_adapters.backends.base import DEFAULT, Conversation, Order, Target
+from letta_adapters.backends.base import DEFAULT, Conversation, PageQuery, Target
 from letta_adapters.engine.otids import is_same_call
 from letta_adapters.engine.stored import (
     check_cursor,
@@ -159,13 +160,7 @@ _NEWEST: Final = 50
 
 
 async def fetch_page(
-    connection: Connection,
-    conversation: Conversation,
-    *,
-    before: str | None,
-    after: str | None,
-    order: Order,
-    limit: int,
+    connection: Connection, conversation: Conversation, query: PageQuery
 ) -> MessagePage:
     """Return one page; ``limit`` counts stored messages, each of which can be several items.
 
@@ -176,22 +171,23 @@ async def fetch_page(
     if not conversation.agent_id:
         id_ = conversation.conversation_id
         await connection.request({"type": "conversation_retrieve", "conversation_id": id_})
-    given = {"before": before, "after": after, "order": order, "limit": limit + 1}
+    order = query.order
+    given = asdict(query) | {"limit": query.limit + 1}
     if connection.on_api and order == "desc":
         # Over the Letta API the server means "after" in the order of the list, whatever that is.
-        given |= {"before": None, "after": before}
+        given |= {"before": None, "after": query.before}
     messages = await _list(connection, conversation, given)
     ids = [str(message.get("id")) for message in messages]
-    check_cursor(before or after, ids)
-    cursor = before if order == "desc" else after
+    check_cursor(query.cursor, ids)
+    cursor = query.before if order == "desc" else query.after
     if cursor is not None and ids:
         # An unknown cursor is answered with the first page.
         first = await _list(connection, conversation, {"order": order, "limit": 1})
         if first and first[0].get("id") == ids[0]:
             raise refuse_cursor(cursor)
     # One more than wanted was asked for, which tells whether there is another page.
-    more = len(ids) > limit
-    shown = messages[:limit]
+    more = len(ids) > query.limit
+    shown = messages[: query.limit]
     last = ids[len(shown) - 1] if shown else None
     raw = [cleaned for cleaned in map(without_reminders, shown) if cleaned is not None]
     return make_page(raw, order, last=last, more=more)

@@ -20,7 +20,7 @@ from letta_adapters.backends.base import (
     Conversation,
     LiveState,
     Opened,
-    Order,
+    PageQuery,
     Sent,
     Target,
     ToolCallResponse,
@@ -188,19 +188,9 @@ class RestBackend:
             self._http, conversation, settings, self._background, self._rest.settle_timeout
         )
 
-    async def list_messages(
-        self,
-        conversation: Conversation,
-        *,
-        before: str | None,
-        after: str | None,
-        order: Order,
-        limit: int,
-    ) -> MessagePage:
+    async def list_messages(self, conversation: Conversation, query: PageQuery) -> MessagePage:
         """Return one page of stored messages."""
-        return await conversations.fetch_page(
-            self._http, conversation, before=before, after=after, order=order, limit=limit
-        )
+        return await conversations.fetch_page(self._http, conversation, query)
 
     async def pending_calls(self, conversation: Conversation) -> tuple[PendingToolCall, ...]:
         """Return the tool calls that wait for an answer."""

@@ -9,10 +9,11 @@ Internal: not part of the public API.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from letta_adapters._utils.checks import checked_id
-from letta_adapters.backends.base import DEFAULT, Conversation, Order, ToolCallResponse
+from letta_adapters.backends.base import DEFAULT, Conversation, PageQuery, ToolCallResponse
 from letta_adapters.backends.rest.http import STREAM_ERRORS, Http
 from letta_adapters.engine.rest import RestTurn
 from letta_adapters.engine.stored import (
@@ -36,36 +37,26 @@ def agent_param(conversation: Conversation) -> dict[str, str]:
     return {"agent_id": conversation.agent_id} if conversation.conversation_id == DEFAULT else {}
 
 
-async def fetch_page(
-    http: Http,
-    conversation: Conversation,
-    *,
-    before: str | None,
-    after: str | None,
-    order: Order,
-    limit: int,
-) -> MessagePage:
+async def fetch_page(http: Http, conversation: Conversation, query: PageQuery) -> MessagePage:
     """Return one page; ``limit`` counts stored messages, each of which can be several items."""
-    for cursor in (before, after):
-        if cursor is not None and not cursor.startswith("message-"):
-            raise refuse_cursor(cursor)
-    where = agent_param(conversation)
-    params = {"order": order, "limit": limit, "before": before, "after": after, **where}
+    if query.cursor is not None and not query.cursor.startswith("message-"):
+        raise refuse_cursor(query.cursor)
+    params = {**asdict(query), **agent_param(conversation)}
     path = conversation_path(conversation, "/messages")
     messages = await http.read(path, params)
-    if order == "desc":
+    if query.order == "desc":
         messages = newest_first(messages)
     ids = [message["id"] for message in messages]
-    check_cursor(before or after, ids)
+    check_cursor(query.cursor, ids)
     last = ids[-1] if ids else None
     more = False
     # The API does not say whether there is more. A full page may be the last, so one more is asked
     # for.
-    if len(set(ids)) >= limit:
-        onward = "after" if order == "asc" else "before"
+    if len(set(ids)) >= query.limit:
+        onward = "after" if query.order == "asc" else "before"
         probe = params | {"limit": 1, "before": None, "after": None, onward: last}
         more = bool(await http.read(path, probe))
-    return make_page(messages, order, last=last, more=more)
+    return make_page(messages, query.order, last=last, more=more)
 
 
 def approval_of(answer: ToolCallResponse) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from letta_adapters import (
     UnsupportedOptionError,
 )
 from letta_adapters.backends.app_server import conversations
-from letta_adapters.backends.base import Conversation
+from letta_adapters.backends.base import Conversation, PageQuery
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 
 
@@ -169,13 +169,6 @@ async def test_pages_over_the_letta_api_ask_for_what_follows_in_the_list() -> No
 
     asked = Asked()
     where = Conversation("agent-1", "conv-1")
-    page = await conversations.fetch_page(
-        asked,
-        where,
-        before="message-9",
-        after=None,
-        order="desc",
-        limit=1,
-    )
+    page = await conversations.fetch_page(asked, where, PageQuery(1, before="message-9"))
     assert asked.query == {"order": "desc", "limit": 2, "after": "message-9", "agent_id": "agent-1"}
     assert (page.next_before, page.has_more) == ("message-2", True)
