@@ -130,6 +130,15 @@ class ChatClients:
         client = self._sync_client()
         return get_bridge().iterate(ChatStream(client, call, threading.current_thread()))
 
+    def collect(self, call: ChatRequest) -> list[ChatEvent]:
+        """Return all events of a call, in this thread. Interrupting the wait stops the agent.
+
+        The thread is woken once, which costs less than once for each event.
+        """
+        client = self._sync_client()
+        stream = ChatStream(client, call, threading.current_thread())
+        return get_bridge().call(_collect(stream))
+
     def astream(self, call: ChatRequest) -> Closable[ChatEvent]:
         """Return the events of a call, in this task; its ``aclose()`` stops the agent."""
         if self._here():
@@ -211,6 +220,13 @@ def _drop_none(**values: Any) -> dict[str, Any]:
 
 async def _do(work: Callable[[AsyncLettaClient], Awaitable[T]], client: AsyncLettaClient) -> T:
     return await work(client)
+
+
+async def _collect(stream: ChatStream) -> list[ChatEvent]:
+    try:
+        return [event async for event in stream]
+    finally:
+        await stream.aclose()
 
 
 async def _abandon(

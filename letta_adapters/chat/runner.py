@@ -76,6 +76,10 @@ class ChatRunner:
                 yield from events
                 return
 
+    def _collect(self, call: ChatRequest) -> list[ChatEvent]:
+        """Return all of these events at once, for an answer that is not shown while it comes."""
+        return Retrying(**self._retries)(self.clients.collect, call)
+
     async def _aevents(self, call: ChatRequest) -> AsyncGenerator[ChatEvent, None]:
         """Yield the same events asynchronously."""
         async for attempt in AsyncRetrying(**self._retries):
@@ -111,10 +115,13 @@ class ChatRunner:
             reader, pieces = constrained.reader(call), list[Part]()
             if draft is not None:
                 draft.begin()
-            with closing(self._events(call)) as events:
-                for event in events:
-                    pieces += (new := reader.read(event))
-                    if draft is not None:
+            if draft is None:
+                for event in self._collect(call):
+                    pieces += reader.read(event)
+            else:
+                with closing(self._events(call)) as events:
+                    for event in events:
+                        pieces += (new := reader.read(event))
                         yield from draft.feed(new)
             try:
                 call = attempts.send(Answer(reader, tuple(pieces)))
