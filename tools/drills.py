@@ -117,6 +117,8 @@ def run(tests: tuple[str, ...], times: int) -> tuple[int, list[str], float, Coun
         repeated = _Repeated(times)
         select = wanted if not case else f"{wanted} and ({' and '.join(case[:-1].split())})"
         arguments = ["-q", "-p", "no:cacheprovider", "--no-header", "-k", select, path]
+        if path.startswith("tests/live/"):
+            arguments += ["-m", "live"]  # else they are left out
         pytest.main(arguments, plugins=[repeated])
         passed += repeated.passed
         failed += repeated.failed
