@@ -29,7 +29,7 @@ from letta_adapters.cli import FAILED, OK, make_backend, open_session
 from letta_adapters.cli.render import (
     Renderer,
     clean,
-    deny_leftovers,
+    end_leftovers,
     make_console,
     one_line,
     progress,
@@ -175,7 +175,7 @@ class Chat:
             self._renderer.wait()
             if self._args.conversation and not self._turns:
                 # Tool calls that an earlier run left waiting block the conversation.
-                deny_leftovers(self._session, self._errors)
+                end_leftovers(self._session, self._errors)
             self._turns += 1
             self._session.send(text)
             job = (self._session.stream(), self._events)

@@ -31,7 +31,7 @@ from letta_adapters.cli import FAILED, OK, demo_frameworks
 from letta_adapters.cli.render import (
     Renderer,
     clean,
-    deny_leftovers,
+    end_leftovers,
     make_console,
     progress,
     show_error,
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
             tools=[installed_version],
             cwd=data_dir,  # a real model has no business in the user's directory
         ) as session:
-            deny_leftovers(session, errors)
+            end_leftovers(session, errors)
             # A second run greets the agent again, to show that it remembers the first one.
             known = bool(session.list_messages(limit=1).raw)
             for text in (AGAIN if known else FIRST, SECOND):

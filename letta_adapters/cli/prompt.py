@@ -13,7 +13,7 @@ from letta_adapters.cli import FAILED, OK, make_backend, open_session
 from letta_adapters.cli.render import (
     Renderer,
     clean,
-    deny_leftovers,
+    end_leftovers,
     make_console,
     progress,
     show_error,
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
                 session.initialize()
             # Tool calls that an earlier run left waiting block the conversation.
             if args.conversation:
-                deny_leftovers(session, notes)
+                end_leftovers(session, notes)
             if watched:
                 result = Renderer(make_console()).run_turn(session, text)
             else:

@@ -133,12 +133,12 @@ def progress(console: Console, text: str, *, plain: bool = False) -> Iterator[No
         yield
 
 
-def deny_leftovers(session: Session, console: Console) -> None:
-    """Deny tool calls that an abandoned turn left waiting: they block the conversation."""
-    denied = session.recover_pending_approvals().denied
-    if denied:
-        names = ", ".join(call.tool_name for call in denied)
-        console.print(f"Denied what an earlier turn had left waiting: {clean(names)}.")
+def end_leftovers(session: Session, console: Console) -> None:
+    """End tool calls that an abandoned turn left waiting: they block the conversation."""
+    ended = session.recover_pending_approvals().denied
+    if ended:
+        names = ", ".join(call.tool_name for call in ended)
+        console.print(f"Not run, left waiting by an earlier turn: {clean(names)}.")
 
 
 def used(result: ResultMessage) -> str:

@@ -96,12 +96,12 @@ def test_a_script_learns_of_failures(cli: Cli, server: Server) -> None:
     assert server.texts() == ["one", "two"]
 
 
-def test_what_was_left_waiting_is_denied(cli: Cli, server: Server) -> None:
+def test_what_was_left_waiting_is_not_run(cli: Cli, server: Server) -> None:
     server.leave_pending(ev.call("send_mail"))
     done = cli(*CHAT, stdin="one\n")
     assert (done.code, done.err) == (
         0,
-        "Denied what an earlier turn had left waiting: send_mail.\n",
+        "Not run, left waiting by an earlier turn: send_mail.\n",
     )
 
 

@@ -79,7 +79,7 @@ def test_a_conversation_goes_on(cli: Cli, server: Server) -> None:
     server.leave_pending(ev.call("send_mail"))
     done = cli("prompt", "hello", "--conversation", ev.CONV, "--agent", ev.AGENT)
     assert (done.code, done.out) == (0, "You said: hello\n")
-    assert done.err == "Denied what an earlier turn had left waiting: send_mail.\n"
+    assert done.err == "Not run, left waiting by an earlier turn: send_mail.\n"
 
 
 def test_the_model_of_the_conversation(cli: Cli, server: Server) -> None:
