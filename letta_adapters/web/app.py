@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, TypeAlias
 
@@ -15,21 +14,29 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from letta_adapters.errors import InvalidInputError, LettaError
-from letta_adapters.web.access import Authorize, Gate, Viewer
-from letta_adapters.web.approvals import read_decision
+from letta_adapters.web.access import Authorize, Gate
+from letta_adapters.web.commands import (
+    ANSWER,
+    MESSAGE,
+    STOP,
+    answer_call,
+    parse_object,
+    send_message,
+    stop_turn,
+)
 from letta_adapters.web.hub import Watch
 from letta_adapters.web.replies import describe_error, find_status
 from letta_adapters.web.rooms import Hubs
+from letta_adapters.web.socket import SEND_TIMEOUT, SocketTalk
 
 _log: Final = logging.getLogger(__name__)
 # Seconds between two signs of life, which also find a client that has gone in silence.
 _PING: Final = 15
-# Seconds that a client may take to receive one piece.
-_SEND_TIMEOUT: Final = 30.0
 _Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 Lifespan: TypeAlias = Callable[[Starlette], AbstractAsyncContextManager[None]]
 
@@ -59,26 +66,38 @@ class _Routes:
     async def messages(self, request: Request) -> Response:
         """Take a message: ``{"text": "...", "key": "..."}``."""
         viewer = await self._gate.admit(request)
-        data = await self._read(request, {"text", "key"})
-        hub = self._hubs.get(viewer.room)
-        taken = await hub.send(viewer, data.get("text", ""), key=data.get("key"))
-        return JSONResponse(taken, 202)
+        data = await self._read(request, MESSAGE)
+        return JSONResponse(await send_message(self._hubs, viewer, data), 202)
 
     async def stop(self, request: Request) -> Response:
         """Stop the turn that runs, or the message ``{"id": "..."}``."""
         viewer = await self._gate.admit(request)
-        id_ = _check_id((await self._read(request, {"id"})).get("id"))
-        hub = self._hubs.get(viewer.room)
-        return JSONResponse({"stopped": await hub.stop(viewer, message_id=id_)})
+        data = await self._read(request, STOP)
+        return JSONResponse(await stop_turn(self._hubs, viewer, data))
 
     async def approvals(self, request: Request) -> Response:
         """Take the answer to a call: ``{"tool_call_id": "...", "allow": true}``."""
         viewer = await self._gate.admit(request)
-        data = await self._read(request, {"tool_call_id", "allow", "message"})
-        await answer_call(self._hubs, viewer, data)
-        return JSONResponse({"answered": True})
+        data = await self._read(request, ANSWER)
+        return JSONResponse(await answer_call(self._hubs, viewer, data))
 
-    async def _read(self, request: Request, names: set[str]) -> dict[str, Any]:
+    async def socket(self, socket: WebSocket) -> None:
+        """Send the events, and take what the client asks for, over one WebSocket."""
+        watch: Watch | None = None
+        try:
+            viewer = await self._gate.admit(socket)
+            after = socket.query_params.get("after")
+            watch = await self._hubs.get(viewer.room).watch(viewer, after=after)
+        except Exception as error:
+            await _deny(socket, error)
+            return
+        try:
+            await socket.accept()
+            await SocketTalk(socket, self._hubs, watch, self._max_body).run()
+        finally:
+            watch.close()
+
+    async def _read(self, request: Request, names: frozenset[str]) -> dict[str, Any]:
         """Return the JSON object that was sent.
 
         Raises:
@@ -102,56 +121,11 @@ class _Routes:
         return parse_object(bytes(body) or b"{}", names)
 
 
-def parse_object(text: str | bytes, names: set[str]) -> dict[str, Any]:
-    """Return a JSON object of a client's.
-
-    Args:
-        text: What was sent.
-        names: The fields that it may have.
-
-    Raises:
-        InvalidInputError: It is no JSON object, or has other fields: nothing is ignored.
-    """
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InvalidInputError("The body is no JSON.") from None
-    if not isinstance(data, dict):
-        raise InvalidInputError("The body must be a JSON object.")
-    unknown = sorted(data.keys() - names)
-    if unknown:
-        raise InvalidInputError(
-            f"{unknown[0][:100]!r} is not known.", hint=f"Known are: {', '.join(sorted(names))}."
-        )
-    return data
-
-
-async def answer_call(hubs: Hubs, viewer: Viewer, data: Mapping[str, Any]) -> None:
-    """Give a client's answer to the call that it names.
-
-    Args:
-        hubs: The rooms.
-        viewer: The viewer.
-        data: ``tool_call_id``, ``allow`` and perhaps ``message``.
-    """
-    id_ = _check_id(data.get("tool_call_id"))
-    if id_ is None:
-        raise InvalidInputError("`tool_call_id` is missing.")
-    decision = read_decision(data, hubs.options.max_message_characters)
-    await hubs.get(viewer.room).answer(viewer, id_, decision)
-
-
-def _check_id(id_: object) -> str | None:
-    if id_ is not None and (not isinstance(id_, str) or len(id_) > 500):
-        raise InvalidInputError("An id must be a short text.")
-    return id_
-
-
 class _EventStream(EventSourceResponse):
     """A viewer's events; the viewer leaves with the connection, however that ends."""
 
     def __init__(self, watch: Watch) -> None:
-        super().__init__(_write_events(watch), ping=_PING, send_timeout=_SEND_TIMEOUT, sep="\n")
+        super().__init__(_write_events(watch), ping=_PING, send_timeout=SEND_TIMEOUT, sep="\n")
         self._watch = watch
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -159,7 +133,7 @@ class _EventStream(EventSourceResponse):
             await super().__call__(scope, receive, send)
         except TimeoutError:
             # Of one send: a client that takes nothing. It may come back with its last id.
-            _log.info("A viewer was dropped: it took nothing for %g seconds.", _SEND_TIMEOUT)
+            _log.info("A viewer was dropped: it took nothing for %g seconds.", SEND_TIMEOUT)
         finally:
             # Not in the generator above: it may never have begun.
             self._watch.close()
@@ -169,6 +143,18 @@ async def _write_events(watch: Watch) -> AsyncIterator[ServerSentEvent]:
     async for event in watch:
         text = event.write(may_approve=watch.viewer.may_approve)
         yield ServerSentEvent(text, event=event.kind, id=event.id or None, sep="\n")
+
+
+async def _deny(socket: WebSocket, error: Exception) -> None:
+    """Refuse a WebSocket, with the reason where the server can send one."""
+    status = find_status(error)
+    if status == 500:
+        _log.error("A request failed.", exc_info=error)
+    if "websocket.http.response" in socket.scope.get("extensions", {}):
+        denial = JSONResponse({"error": describe_error(error)}, status)
+        await socket.send_denial_response(denial)
+    else:
+        await socket.close()
 
 
 def _guard(endpoint: _Endpoint) -> _Endpoint:
@@ -220,6 +206,7 @@ def routes(
         Route("/messages", _guard(ends.messages), methods=["POST"]),
         Route("/stop", _guard(ends.stop), methods=["POST"]),
         Route("/approvals", _guard(ends.approvals), methods=["POST"]),
+        WebSocketRoute("/socket", ends.socket),
     ]
 
 

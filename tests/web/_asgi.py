@@ -149,6 +149,54 @@ class Browser:
         return stream.status, json.loads(text) if text else None
 
 
+class Socket:
+    """An open WebSocket."""
+
+    def __init__(self) -> None:
+        self.inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.outbox: asyncio.Queue[Mapping[str, Any]] = asyncio.Queue()
+        self.all: list[dict[str, Any]] = []
+        self.inbox.put_nowait({"type": "websocket.connect"})
+
+    def say(self, **data: Any) -> None:
+        self.inbox.put_nowait({"type": "websocket.receive", "text": json.dumps(data)})
+
+    async def next(self) -> dict[str, Any]:
+        """Return the next thing that was sent; ``close`` if it was closed."""
+        message = await self.outbox.get()
+        if message["type"] != "websocket.send":
+            return {"event": "close", "code": message.get("code")}
+        self.all.append(json.loads(message["text"]))
+        return self.all[-1]
+
+    async def until(self, event: str, **wanted: Any) -> Any:
+        while True:
+            found = await self.next()
+            data = found.get("data") or {}
+            if found["event"] == event and all(data.get(k) == v for k, v in wanted.items()):
+                return found
+
+
+@asynccontextmanager
+async def open_socket(browser: Browser, path: str = "/socket", **headers: str) -> Any:
+    """Open a WebSocket, which is accepted or not; leave at the end."""
+    scope = browser.scope(path, "GET", **headers)
+    scope |= {"type": "websocket", "scheme": "ws", "subprotocols": []}
+    scope["extensions"] = {"websocket.http.response": {}}
+    del scope["method"]
+    socket = Socket()
+
+    async def send(message: Mapping[str, Any]) -> None:
+        socket.outbox.put_nowait(message)
+
+    serving = asyncio.ensure_future(browser.app(scope, socket.inbox.get, send))
+    try:
+        yield socket, await socket.outbox.get()
+    finally:
+        socket.inbox.put_nowait({"type": "websocket.disconnect", "code": 1001})
+        await serving
+
+
 @asynccontextmanager
 async def running(app: Any) -> AsyncIterator[None]:
     """Run the application's lifespan, as a server does around its requests."""
