@@ -28,14 +28,22 @@ Respond = Callable[[ModelRequest, str], Reply]
 
 @contextmanager
 def connected(respond: Respond, data_dir: Path | None = None) -> Iterator[LettaClient]:
-    """Yield a client: live if the environment says how, else the embedded runtime with a stand-in.
+    """Yield a client of :func:`backend`."""
+    with backend(respond, data_dir) as spec, LettaClient(spec) as client:
+        yield client
 
-    ``respond`` plays the model: it gets the request and the user's last text. ``data_dir`` keeps
-    the stand-in's agents for a later run.
+
+@contextmanager
+def backend(respond: Respond, data_dir: Path | None = None) -> Iterator[Local | None]:
+    """Yield a client's backend.
+
+    It is ``None``, the live one, if the environment says how, else the embedded runtime with a
+    stand-in. ``respond`` plays the model: it gets the request and the user's last text.
+    ``data_dir`` keeps the stand-in's agents for a later run.
     """
     with ExitStack() as stack:
         if any(os.environ.get(name) for name in LIVE):
-            yield stack.enter_context(LettaClient())
+            yield None
             return
         print("(No key in the environment: a scripted stand-in plays the model.)")
         home = data_dir or Path(stack.enter_context(_directory()))
@@ -45,8 +53,7 @@ def connected(respond: Respond, data_dir: Path | None = None) -> Iterator[LettaC
 
         model = stack.enter_context(ScriptedModel(respond=play))
         where = {"base_url": model.base_url}
-        spec = Local(data_dir=home, openai_compatible=where)
-        yield stack.enter_context(LettaClient(spec))
+        yield Local(data_dir=home, openai_compatible=where)
 
 
 def _directory() -> tempfile.TemporaryDirectory[str]:

@@ -19,6 +19,7 @@ SAYS = {
     "langgraph_agent": (["sunny in Paris", "May it run Bash", "wrote the note"], ["--yes"]),
     "llama_index_query_engine": (["closed on Mondays [", "museum.txt"], []),
     "llama_index_agent": (["2 + 3 is 5, and 4 * 5 is 20.", "It was 20."], []),
+    "web_chat": (["May read_thermometer run", "assistant: I read: 16 degrees"], ["--visit"]),
     "llama_index_workflow": (["* handoff", "May clerk run Bash", "letter is written"], ["--yes"]),
 }
 
