@@ -167,7 +167,7 @@ def _opened(url: str) -> int:
 
 
 def _show_growth(url: str, sizes: tuple[int, ...], rounds: int) -> None:
-    makers = {**_on_loops(), OUR_THREADS: crowds.our_threads}
+    makers = _on_loops()
     samples: dict[str, dict[int, _Samples]] = {
         name: {size: _Samples() for size in sizes} for name in makers
     }
