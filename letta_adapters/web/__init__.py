@@ -26,9 +26,10 @@ except ImportError as error:
 from letta_adapters.web.access import Authorize, Viewer
 from letta_adapters.web.app import create_app, routes
 from letta_adapters.web.events import Event
-from letta_adapters.web.hub import AskViewers, Hub, OpenSession, Watch
+from letta_adapters.web.hub import AskViewers, Hub, OpenSession
 from letta_adapters.web.limits import HubOptions
 from letta_adapters.web.rooms import Hubs
+from letta_adapters.web.watch import Watch
 
 __all__ = [
     "AskViewers",

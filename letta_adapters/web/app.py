@@ -29,10 +29,10 @@ from letta_adapters.web.commands import (
     send_message,
     stop_turn,
 )
-from letta_adapters.web.hub import Watch
 from letta_adapters.web.replies import describe_error, find_status
 from letta_adapters.web.rooms import Hubs
 from letta_adapters.web.socket import SEND_TIMEOUT, SocketTalk
+from letta_adapters.web.watch import Watch
 
 _log: Final = logging.getLogger(__name__)
 # Seconds between two signs of life, which also find a client that has gone in silence.
@@ -111,7 +111,7 @@ class _Routes:
             f"The body is longer than {self._max_body} bytes.", code="too_large"
         )
         length = request.headers.get("content-length", "0")
-        if length.isdigit() and int(length[:20]) > self._max_body:
+        if length.isascii() and length.isdigit() and int(length[:20]) > self._max_body:
             raise too_large
         body = bytearray()
         async for piece in request.stream():

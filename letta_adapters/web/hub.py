@@ -6,7 +6,7 @@ import asyncio
 import logging
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -18,6 +18,7 @@ from letta_adapters.errors import (
     InvalidInputError,
     LettaError,
     NotPermittedError,
+    PendingApprovalError,
     SessionClosedError,
 )
 from letta_adapters.messages import Message, UserMessage
@@ -26,12 +27,16 @@ from letta_adapters.web.access import Viewer
 from letta_adapters.web.approvals import ApprovalDesk
 from letta_adapters.web.events import Event, EventKind, EventLog, make_event, show_message
 from letta_adapters.web.limits import HubOptions
+from letta_adapters.web.watch import Watch
 
 _log: Final = logging.getLogger(__name__)
 
 # Seconds that a turn which was stopped has to say so.
 _LAST_WORDS: Final = 5.0
 _MAX_KEY: Final = 200
+# Seconds that a room is kept which nobody could be let into.
+_UNOPENED: Final = 60.0
+_BLOCKED: Final = PendingApprovalError.default_code
 
 AskViewers: TypeAlias = Callable[
     [str, Mapping[str, Any], PermissionContext], Awaitable[Allow | Deny | Postpone]
@@ -128,7 +133,7 @@ class Hub:
             raise ConversationBusyError(
                 "Too many viewers watch this conversation.", hint="Try again later."
             )
-        watch = Watch(self, viewer)
+        watch = Watch(viewer, self._log, self.options.viewer_lag, self._leave)
         # Counted from now on: the room must not close while this viewer comes in.
         self._enter(watch)
         try:
@@ -146,7 +151,12 @@ class Hub:
                 await self._refresh()
         # From here on nothing waits: nothing can happen between the snapshot and what follows it.
         self._check_open()
-        watch.start(self._log.find(after))
+        place = self._log.find(after)
+        if place is None:
+            snapshot = self._make_snapshot(watch.viewer)
+            watch.start(snapshot.number, snapshot)
+        else:
+            watch.start(place, None)
 
     async def _refresh(self) -> None:
         """Read the stored messages, if no turn runs: others may talk to the agent as well."""
@@ -163,21 +173,12 @@ class Hub:
         messages = page.messages if page.order == "asc" else tuple(reversed(page.messages))
         self._log.restart(messages)
 
-    def make_snapshot(self, viewer: Viewer) -> Event:
-        """Return the transcript, and what goes on, for a viewer who comes new.
-
-        Args:
-            viewer: The viewer.
-        """
+    def _make_snapshot(self, viewer: Viewer) -> Event:
+        """Return the transcript, and what goes on, for a viewer who comes new."""
         place = self._log.base_number
         approvals = self._desk.show(place, may_approve=viewer.may_approve)
         data = {"messages": list(self._log.base), "approvals": approvals, **self._show_queue()}
         return make_event("snapshot", data, id=self._log.name(place), number=place)
-
-    @property
-    def log(self) -> EventLog:
-        """The events so far."""
-        return self._log
 
     @property
     def viewers(self) -> int:
@@ -195,20 +196,21 @@ class Hub:
             self._leaving.cancel()
             self._leaving = None
 
-    def leave(self, watch: Watch) -> None:
-        """Forget a viewer; the last one may close the room.
-
-        Args:
-            watch: What the viewer reads.
-        """
+    def _leave(self, watch: Watch) -> None:
         if watch not in self._watches:
             return
         self._watches.discard(watch)
         self._maybe_leave()
 
+    def _restart_leaving(self) -> None:
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
+        self._maybe_leave()
+
     def _maybe_leave(self) -> None:
         # One that was never opened has nothing to go on with.
-        wait = self.options.close_after if self._opening is not None else 60.0
+        wait = self.options.close_after if self._opening is not None else _UNOPENED
         if self._watches or self.closed or wait is None or self._leaving is not None:
             return
         self._leaving = asyncio.get_running_loop().call_later(wait, self._all_left)
@@ -240,8 +242,8 @@ class Hub:
             LettaError: The conversation cannot be opened.
         """
         self._check_open()
-        # Somebody may send and never watch.
-        self._maybe_leave()
+        # Somebody may send and never watch: that counts as having been here just now.
+        self._restart_leaving()
         if not viewer.may_send:
             raise NotPermittedError("You may not send messages here.")
         self._check_text(text)
@@ -339,8 +341,13 @@ class Hub:
         if self._opening is None:
             self._opening = asyncio.ensure_future(self._open_once())
             self._opening.add_done_callback(_look_at)
+            # The wait for somebody is another one now.
+            self._restart_leaving()
         # Whoever waits for it may go away; the others still want it.
-        await asyncio.shield(self._opening)
+        await asyncio.wait({self._opening})
+        if self._opening.cancelled():
+            self._check_open()
+        self._opening.result()
 
     async def _open_once(self) -> None:
         try:
@@ -402,11 +409,31 @@ class Hub:
     async def _run_turn(self, item: _Item) -> None:
         session = self._session
         assert session is not None  # nothing is taken before it is open
+        try:
+            blocked = await self._say(session, item)
+        except PendingApprovalError as error:
+            if error.accepted:
+                raise
+            blocked = True
+        if blocked:
+            # A room before this one was closed while a call waited, and its message may be the one
+            # that asked. Nobody is asked again: the policy of whoever made the session decides
+            # about calls of its own turns only. None of them runs.
+            await session.recover_pending_approvals()
+            await self._say(session, item, last=True)
+
+    async def _say(self, session: AsyncSession, item: _Item, *, last: bool = False) -> bool:
+        """Send a message and tell its answer; return whether a call left open has blocked it."""
+        item.sent = False
         await session.send(item.text, otid=item.id)
         item.sent = True
         async with session.stream() as stream:
             async for message in stream:
+                # A server tells of such a call by refusing the message, or by ending its turn.
+                if not last and message.type == "result" and message.error_code == _BLOCKED:
+                    return True
                 self._tell(message, item)
+        return False
 
     def _tell(self, message: Message, item: _Item) -> None:
         # Letta Code repeats what was sent, and viewers have it already.
@@ -489,81 +516,3 @@ def _check_key(key: object) -> None:
 
 def _code(error: BaseException) -> str:
     return error.code if isinstance(error, LettaError) else "internal"
-
-
-class Watch(AsyncIterator[Event]):
-    """The events of a room as one viewer reads them; made by :meth:`Hub.watch`."""
-
-    def __init__(self, hub: Hub, viewer: Viewer) -> None:
-        self.viewer = viewer
-        self._hub = hub
-        self._woken = asyncio.Event()
-        self._first: Event | None = None
-        self._place = 0
-        self._caught_up_at = 0
-        self._over = False
-
-    def start(self, place: int | None) -> None:
-        """Begin after a place in the log, or with a snapshot.
-
-        Args:
-            place: The place.
-        """
-        if place is None:
-            self._first = self._hub.make_snapshot(self.viewer)
-            place = self._first.number
-        self._place = place
-        self._caught_up_at = self._hub.log.last
-
-    def wake(self) -> None:
-        """Tell that there is an event."""
-        self._woken.set()
-
-    def __aiter__(self) -> Watch:
-        return self
-
-    async def __anext__(self) -> Event:
-        if self._first is not None:
-            first, self._first = self._first, None
-            return first
-        while not self._over:
-            if self._is_too_slow():
-                return self._drop()
-            event = self._hub.log.after(self._place)
-            if event is not None:
-                self._place = event.number
-                self._over = event.kind == "closed"
-                return event
-            self._woken.clear()
-            await self._woken.wait()
-        self.close()
-        raise StopAsyncIteration
-
-    def _is_too_slow(self) -> bool:
-        log = self._hub.log
-        if self._place < log.first - 1:
-            return True
-        # What was there when the viewer came it may read at its own speed.
-        lag = log.last - max(self._place, self._caught_up_at)
-        return lag > self._hub.options.viewer_lag
-
-    def _drop(self) -> Event:
-        self._over = True
-        told = {
-            "code": "too_slow",
-            "message": "This viewer did not keep up.",
-            "hint": "Come back with the id of the last event.",
-        }
-        return make_event("dropped", told, id=self._hub.log.name(self._place), number=self._place)
-
-    def close(self) -> None:
-        """Leave the room; it can be called more than once."""
-        self._over = True
-        self._woken.set()
-        self._hub.leave(self)
-
-    async def __aenter__(self) -> Watch:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()

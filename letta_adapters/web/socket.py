@@ -22,9 +22,9 @@ from letta_adapters.web.commands import (
     stop_turn,
 )
 from letta_adapters.web.events import write_json
-from letta_adapters.web.hub import Watch
 from letta_adapters.web.replies import describe_error
 from letta_adapters.web.rooms import Hubs
+from letta_adapters.web.watch import Watch
 
 _log: Final = logging.getLogger(__name__)
 #: Seconds that a client may take to receive one piece.
