@@ -35,7 +35,7 @@ DEFAULT = "default"
 Order = Literal["asc", "desc"]
 # The number of stored messages on a page, if the caller names none, and the most that it may have.
 PAGE_SIZE: Final = 50
-_MAX_PAGE: Final = 1000
+MAX_PAGE: Final = 1000
 
 _ITEM: Final = re.compile(r"/v1/(agents|conversations)/([^/]+)/?")
 # The commands of Letta Code that change one of them: its kind, and whether it is gone then.
@@ -62,6 +62,9 @@ class Conversation:
 class PageQuery:
     """The page of stored messages that is wanted: see ``session.list_messages``.
 
+    ``count_on`` is false if nobody reads the page's ``has_more``, which may be false then although
+    there is more.
+
     Raises:
         InvalidInputError: There can be no such page.
     """
@@ -70,12 +73,13 @@ class PageQuery:
     before: str | None = None
     after: str | None = None
     order: Order = "desc"
+    count_on: bool = True
 
     def __post_init__(self) -> None:
         if self.order not in ("asc", "desc"):
             raise InvalidInputError(f"order must be 'asc' or 'desc', not {self.order!r}.")
-        if not 1 <= self.limit <= _MAX_PAGE:
-            raise InvalidInputError(f"limit must be between 1 and {_MAX_PAGE}, not {self.limit}.")
+        if not 1 <= self.limit <= MAX_PAGE:
+            raise InvalidInputError(f"limit must be between 1 and {MAX_PAGE}, not {self.limit}.")
         if self.before is not None and self.after is not None:
             raise InvalidInputError("Give either before or after, not both.")
 
@@ -83,6 +87,11 @@ class PageQuery:
     def cursor(self) -> str | None:
         """The id of the message that the page does not reach, or begins behind."""
         return self.before or self.after
+
+    def ask_for(self, limit: int) -> dict[str, Any]:
+        """Return the query as the servers take it, for another number of messages."""
+        where = {"before": self.before, "after": self.after}
+        return {"order": self.order, "limit": limit, **where}
 
 
 def refuse_model(backend: str) -> UnsupportedOptionError:

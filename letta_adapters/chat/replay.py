@@ -50,7 +50,7 @@ async def read_newest(
     client: AsyncLettaClient, conversation: Conversation, limit: int
 ) -> list[dict[str, Any]]:
     """Return the newest stored messages, oldest first."""
-    page = await client.backend.list_messages(conversation, PageQuery(limit))
+    page = await client.backend.list_messages(conversation, PageQuery(limit, count_on=False))
     return [dict(item) for item in turn_round(page.raw)]
 
 

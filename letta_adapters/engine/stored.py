@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from letta_adapters.engine.assembler import (
@@ -67,6 +67,18 @@ def turn_round(items: Iterable[_ItemT]) -> list[_ItemT]:
 def newest_first(items: list[_ItemT]) -> list[_ItemT]:
     """Return a page that was asked for newest first in that order, whatever order it came in."""
     return turn_round(items) if _is_oldest_first(items) else items
+
+
+def shows_its_order(items: list[_ItemT]) -> bool:
+    """Return whether a page has anything that tells :func:`newest_first` its order for sure."""
+    ends = {str(items[at].get("date")) for at in (0, -1)} if items else ()
+    return len(ends) > 1 or _input_comes_first(items) is not None
+
+
+def keep_first(items: list[_ItemT], count: int) -> list[_ItemT]:
+    """Return the items of the first ``count`` stored messages of a page."""
+    kept = set(islice(dict.fromkeys(item["id"] for item in items), count))
+    return [item for item in items if item["id"] in kept]
 
 
 def _is_oldest_first(items: list[_ItemT]) -> bool:

@@ -9,7 +9,6 @@ Internal: not part of the public API.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -172,7 +171,7 @@ async def fetch_page(
         id_ = conversation.conversation_id
         await connection.request({"type": "conversation_retrieve", "conversation_id": id_})
     order = query.order
-    given = asdict(query) | {"limit": query.limit + 1}
+    given = query.ask_for(query.limit + 1)
     if connection.on_api and order == "desc":
         # Over the Letta API the server means "after" in the order of the list, whatever that is.
         given |= {"before": None, "after": query.before}

@@ -9,19 +9,26 @@ Internal: not part of the public API.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 from letta_adapters._utils.checks import checked_id
-from letta_adapters.backends.base import DEFAULT, Conversation, PageQuery, ToolCallResponse
+from letta_adapters.backends.base import (
+    DEFAULT,
+    MAX_PAGE,
+    Conversation,
+    PageQuery,
+    ToolCallResponse,
+)
 from letta_adapters.backends.rest.http import STREAM_ERRORS, Http
 from letta_adapters.engine.rest import RestTurn
 from letta_adapters.engine.stored import (
     check_cursor,
+    keep_first,
     list_calls,
     make_page,
     newest_first,
     refuse_cursor,
+    shows_its_order,
 )
 from letta_adapters.messages import MessagePage, PendingToolCall
 
@@ -41,22 +48,51 @@ async def fetch_page(http: Http, conversation: Conversation, query: PageQuery) -
     """Return one page; ``limit`` counts stored messages, each of which can be several items."""
     if query.cursor is not None and not query.cursor.startswith("message-"):
         raise refuse_cursor(query.cursor)
-    params = {**asdict(query), **agent_param(conversation)}
-    path = conversation_path(conversation, "/messages")
-    messages = await http.read(path, params)
-    if query.order == "desc":
-        messages = newest_first(messages)
-    ids = [message["id"] for message in messages]
+    items, more = await _fetch_items(http, conversation, query)
+    ids = [item["id"] for item in items]
     check_cursor(query.cursor, ids)
     last = ids[-1] if ids else None
-    more = False
-    # The API does not say whether there is more. A full page may be the last, so one more is asked
-    # for.
-    if len(set(ids)) >= query.limit:
-        onward = "after" if query.order == "asc" else "before"
-        probe = params | {"limit": 1, "before": None, "after": None, onward: last}
-        more = bool(await http.read(path, probe))
-    return make_page(messages, query.order, last=last, more=more)
+    # The longest page leaves no room for one message more, so that one is asked for by itself.
+    if more is None:
+        on = PageQuery(1, after=last, order="asc") if query.order == "asc" else PageQuery(1, last)
+        more = bool(await _read(http, conversation, on.ask_for(1)))
+    return make_page(items, query.order, last=last, more=more)
+
+
+async def _fetch_items(
+    http: Http, conversation: Conversation, query: PageQuery
+) -> tuple[list[dict[str, Any]], bool | None]:
+    """Return the items of a page in its order, and whether there is more (``None``: unknown).
+
+    The API does not say whether there is more: one message more than is wanted tells it, and costs
+    no request of its own.
+    """
+    limit = query.limit
+    asked = min(limit + query.count_on, MAX_PAGE)
+    listed = await _read(http, conversation, query.ask_for(asked))
+    found = len({item["id"] for item in listed})
+    if found <= limit:
+        full = query.count_on and asked == limit == found
+        return _sort(listed, query), None if full else False
+    if query.order == "asc" or conversation.conversation_id != DEFAULT:
+        return _sort(keep_first(listed, limit), query), True
+    # A page of the default conversation comes the wrong way round, so the message too many stands
+    # in front. Where the page does not show that, leaving one out might lose the newest message.
+    if shows_its_order(listed):
+        return keep_first(newest_first(listed), limit), True
+    return _sort(await _read(http, conversation, query.ask_for(limit)), query), True
+
+
+def _sort(items: list[dict[str, Any]], query: PageQuery) -> list[dict[str, Any]]:
+    return newest_first(items) if query.order == "desc" else items
+
+
+async def _read(
+    http: Http, conversation: Conversation, params: dict[str, Any]
+) -> list[dict[str, Any]]:
+    path = conversation_path(conversation, "/messages")
+    found: list[dict[str, Any]] = await http.read(path, params | agent_param(conversation))
+    return found
 
 
 def approval_of(answer: ToolCallResponse) -> dict[str, Any]:
