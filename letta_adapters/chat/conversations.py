@@ -5,17 +5,25 @@ Internal: not part of the public API.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from letta_adapters._utils.tasks import within
 from letta_adapters.backends.base import Conversation, Opened, Target
 from letta_adapters.backends.capabilities import check_supported
 from letta_adapters.chat.cache import get_cache
 from letta_adapters.chat.context import ChatContext
 from letta_adapters.chat.request import ChatRequest
-from letta_adapters.errors import InvalidInputError, LettaError, UnsupportedOptionError
+from letta_adapters.client.client import get_requests, get_slots
+from letta_adapters.errors import (
+    InvalidInputError,
+    LettaError,
+    NotFoundError,
+    UnsupportedOptionError,
+)
 from letta_adapters.options import SessionOptions
 
 if TYPE_CHECKING:
@@ -24,11 +32,14 @@ if TYPE_CHECKING:
 # The summary of a thread's conversation begins with this, so that it is found again.
 THREAD_PREFIX: Final = "thread:"
 _PAGE: Final = 100
+# The longest time, in seconds, that a removal may take.
+_REMOVE_SECONDS: Final = 5.0
 # The frameworks' names of model settings, and the Letta API's.
 _SETTINGS: Final[Mapping[str, str]] = {
     "temperature": "temperature",
     "max_tokens": "max_output_tokens",
 }
+_log = logging.getLogger("letta_adapters.chat")
 
 
 def check_call(client: AsyncLettaClient, call: ChatRequest) -> None:
@@ -307,10 +318,36 @@ async def move_to_fork(client: AsyncLettaClient, where: Conversation) -> Convers
 
 
 async def remove(client: AsyncLettaClient, where: Conversation) -> None:
-    """Remove a conversation that was for one call; Letta Code can only archive it."""
-    # The call has its answer: that a server cannot clean up must not turn it into a failure.
-    with suppress(LettaError):
-        if client.backend.capabilities.removable_conversations:
-            await client.conversations.delete(where.conversation_id)
-        else:
-            await client.conversations.update(where.conversation_id, archived=True)
+    """Remove a conversation that was for one call; Letta Code can only archive it.
+
+    Its time is limited, and a failure is logged: the call has its answer, and that a server cannot
+    clean up must not turn it into a failure.
+    """
+    try:
+        await within(_REMOVE_SECONDS, _remove(client, where))
+    except NotFoundError:
+        pass  # somebody else has removed it
+    except (LettaError, asyncio.TimeoutError) as error:
+        _log.warning("The conversation %s was not removed: %r", where.conversation_id, error)
+
+
+async def _remove(client: AsyncLettaClient, where: Conversation) -> None:
+    requests, path = get_requests(client), f"/v1/conversations/{where.conversation_id}"
+    if client.backend.capabilities.removable_conversations:
+        await requests.make_last("DELETE", path)
+    else:
+        await requests.make_last("PATCH", path, body={"archived": True})
+
+
+def remove_later(client: AsyncLettaClient, where: Conversation) -> None:
+    """Remove a conversation in the background; the client's ``close`` waits for it."""
+
+    async def surely() -> None:
+        try:
+            await remove(client, where)
+        except asyncio.CancelledError:
+            # An event loop that ends cancels all tasks and waits for them. Nobody else will remove
+            # the conversation, and to ask for it twice does no harm.
+            await remove(client, where)
+
+    get_slots(client).finish_later(surely())

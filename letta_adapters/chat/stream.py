@@ -115,9 +115,8 @@ class ChatStream(AsyncIterator[ChatEvent]):
             if asked is not None and not asked.done():
                 await ended(asked)
             if self._call.ephemeral and not tracker.pending:
-                # Cleaning up is handed to the client, so that a cancelled caller does not cut it
-                # off.
-                await self._slots.finish(conversations.remove(self._client, tracker.conversation))
+                # Handed to the client: the caller has the answer and need not wait for a request.
+                conversations.remove_later(self._client, tracker.conversation)
 
     def _ask_for_model(self, tracker: ResponseTracker) -> asyncio.Future[None] | None:
         """Ask, beside the turn, for the model's handle, by which callbacks count and price.
@@ -199,7 +198,7 @@ class ChatStream(AsyncIterator[ChatEvent]):
         where = paused.turn.conversation
         get_cache(self._client).held.pop(where, None)
         await paused.turn.stop("The application goes on elsewhere.")
-        await self._slots.finish(conversations.remove(self._client, where))
+        conversations.remove_later(self._client, where)
         return context.take(retell(context.request, context.split))
 
     def _resume(self, context: ChatContext, paused: PausedTurn) -> ResponseTracker:

@@ -89,6 +89,17 @@ class Requests:
         verb = checked_method(method)
         if verb == "COMMAND":
             return await self.command(path, **{**(params or {}), **(body or {})})
+        return await self.make_last(verb, path, params=params, body=body)
+
+    async def make_last(
+        self,
+        verb: str,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Make a call of a clean-up, which a client that is closing waits for."""
         answer = await self.backend.request(verb, path, params=params, body=body)
         # A call made by hand may change or delete an agent or a conversation that something here
         # has cached, so it counts like a call of ours.

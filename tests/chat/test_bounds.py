@@ -73,7 +73,8 @@ async def test_many_calls_leave_every_cache_at_its_bound(
         assert len(recent._unended) <= BOUND
         assert len(recent._seen) <= BOUND
         assert not get_slots(client).turns
-        assert not is_busy(client)
+        while is_busy(client):  # the last conversations are being removed
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("away", [False, True])
