@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from letta_adapters.content import image_from_bytes as image_from_bytes
     from letta_adapters.content import image_from_file as image_from_file
     from letta_adapters.content import image_from_url as image_from_url
+    from letta_adapters.deltas import StreamTextDelta as StreamTextDelta
+    from letta_adapters.deltas import extract_stream_text_delta as extract_stream_text_delta
     from letta_adapters.engine.transcript import Row as Row
     from letta_adapters.engine.transcript import Transcript as Transcript
     from letta_adapters.errors import AuthenticationError as AuthenticationError
@@ -94,14 +96,12 @@ if TYPE_CHECKING:
     from letta_adapters.messages import ResultMessage as ResultMessage
     from letta_adapters.messages import RetryMessage as RetryMessage
     from letta_adapters.messages import StreamEvent as StreamEvent
-    from letta_adapters.messages import StreamTextDelta as StreamTextDelta
     from letta_adapters.messages import SystemMessage as SystemMessage
     from letta_adapters.messages import ToolCallMessage as ToolCallMessage
     from letta_adapters.messages import ToolResultMessage as ToolResultMessage
     from letta_adapters.messages import UnknownMessage as UnknownMessage
     from letta_adapters.messages import Usage as Usage
     from letta_adapters.messages import UserMessage as UserMessage
-    from letta_adapters.messages import extract_stream_text_delta as extract_stream_text_delta
     from letta_adapters.messages import message_from_dict as message_from_dict
     from letta_adapters.options import MemoryBlock as MemoryBlock
     from letta_adapters.options import Sleeptime as Sleeptime
@@ -122,6 +122,7 @@ _HOMES = {
     "client.client": "AsyncLettaClient",
     "content": "ImageContent TextContent image_from_base64 image_from_bytes image_from_file "
     "image_from_url",
+    "deltas": "StreamTextDelta extract_stream_text_delta",
     "engine.transcript": "Row Transcript",
     "errors": "AuthenticationError ConfigurationError ConflictError ConnectionFailedError "
     "ConversationBusyError HistoryMismatchError InvalidInputError LettaError LettaTimeoutError "
@@ -133,9 +134,9 @@ _HOMES = {
     "WrongEventLoopError WrongToolCallsError",
     "messages": "AssistantMessage BootstrapState ErrorMessage InitMessage LoopStatusMessage "
     "Message MessagePage PendingToolCall QueueUpdateMessage ReasoningMessage RecoveredCall "
-    "RecoveryResult ResultMessage RetryMessage StreamEvent StreamTextDelta SystemMessage "
+    "RecoveryResult ResultMessage RetryMessage StreamEvent SystemMessage "
     "ToolCallMessage ToolResultMessage UnknownMessage Usage UserMessage "
-    "extract_stream_text_delta message_from_dict",
+    "message_from_dict",
     "options": "MemoryBlock Sleeptime",
     "backends.config": "Local Remote Rest RuntimeStatus",
     "backends.connector": "Connector",

@@ -478,46 +478,17 @@ def _readers() -> dict[str, tuple[type, Any]]:
     return {cls.type: (cls, TypeAdapter(cls)) for cls in get_args(Message)}
 
 
-@dataclass(frozen=True, slots=True)
-class StreamTextDelta(Plain):
-    """New text in a fragment: of the answer (``assistant``) or of a thought (``reasoning``)."""
-
-    kind: Literal["assistant", "reasoning"]
-    text: str
-
-
-def extract_stream_text_delta(message: object) -> StreamTextDelta | None:
-    """Return the text that a :class:`StreamEvent` adds; ``None`` for anything without such text.
-
-    ::
-
-        for message in session.stream():
-            delta = extract_stream_text_delta(message)
-            if delta and delta.kind == "assistant":
-                print(delta.text, end="", flush=True)
-    """
-    if type(message) is not StreamEvent:
-        return None
-    event = message.event
-    kind = event.get("message_type")
-    if kind == "assistant_message":
-        text = content_text(event.get("content"))
-        return StreamTextDelta("assistant", text) if text else None
-    if kind == "reasoning_message":
-        text = event.get("reasoning") or ""
-        return StreamTextDelta("reasoning", text) if text else None
-    return None
-
-
 def content_text(content: Any) -> str:
-    """Return the text of Letta's ``content``, which is a string or a list of parts.
+    """Return the text of Letta's ``content``: a string, a list of parts, or one part.
 
     Text parts are joined; parts of other types are left out.
     """
     if isinstance(content, str):
         return content
+    if isinstance(content, Mapping):
+        content = [content]
     if isinstance(content, list):
-        return "".join(p.get("text") or "" for p in content if isinstance(p, dict))
+        return "".join(p.get("text") or "" for p in content if isinstance(p, Mapping))
     return ""
 
 

@@ -31,7 +31,7 @@ from typing import Any, overload
 from letta_adapters._utils.invoke import UNWIND_SECONDS, invoke_callable, report_raised
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.tools import frameworks
-from letta_adapters.tools.result import ToolResult, clean_text, format_error, format_result
+from letta_adapters.tools.result import ToolResult, clean_text, format_error, read_result
 from letta_adapters.tools.schema import (
     Arguments,
     normalise_parameters,
@@ -180,11 +180,7 @@ class Tool:
         error = task.exception()
         if error is not None:
             return self._report(error)
-        value = task.result()
-        # Formatted like any other value, since what it holds may not be fit to be sent.
-        if isinstance(value, ToolResult):
-            return ToolResult(format_result(value.content), value.is_error, value.traceback)
-        return ToolResult(format_result(value))
+        return read_result(task.result())
 
     def _report(self, error: BaseException) -> ToolResult:
         shown = report_raised(f"The tool {self.name!r}", error)

@@ -147,6 +147,15 @@ def from_mapping(obj: Mapping[Any, Any]) -> dict[str, Any]:
             f"{inner['name']!r} is a provider's own tool of type {obj['type']!r}, not a function.",
             hint="Attach such tools to the agent.",
         )
+    # The TypeScript SDK's tools have their function in the object (`execute`). Here a dict only
+    # declares a tool, so the function would never be called.
+    runs = [key for key, value in inner.items() if callable(value) and not isinstance(value, type)]
+    if runs:
+        raise InvalidInputError(
+            f"{inner['name']!r} is a dict with a function ({str(runs[0])!r}), which is not called.",
+            hint="Use tool(fn, name=..., description=..., parameters=...): the function gets the "
+            "arguments as keyword arguments.",
+        )
     return {
         "name": inner["name"],
         "description": inner.get("description") or inner["name"],

@@ -17,6 +17,9 @@ from letta_adapters.errors import InvalidInputError
 from letta_adapters.tools.schema import short_error
 
 _MAX_ERROR_CHARS: Final = 4000
+# The keys of a result as the TypeScript SDK and MCP write it.
+_FAILED: Final = ("isError", "is_error")
+_WRITTEN: Final = frozenset({"content", "details", *_FAILED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,36 @@ class ToolResult:
     content: str | list[dict[str, Any]]
     is_error: bool = False
     traceback: str | None = field(default=None, compare=False, repr=False)
+
+
+def read_result(value: object) -> ToolResult:
+    """Return what a tool returned as a result; never raise.
+
+    A dict of the form that the TypeScript SDK and MCP have for results (``content``, ``isError``)
+    is one: its content is what the model reads, and a failure stays a failure. ``details`` are for
+    the program, and are left out.
+    """
+    if isinstance(value, ToolResult):
+        # Formatted like any other value, since what it holds may not be fit to be sent.
+        return ToolResult(format_result(value.content), value.is_error, value.traceback)
+    read = _read_written(value) if isinstance(value, Mapping) else None
+    return ToolResult(format_result(value)) if read is None else read
+
+
+def _read_written(value: Mapping[Any, Any]) -> ToolResult | None:
+    """Return the result that a dict of that form says; ``None`` if it is data of another kind."""
+    given = {key: item for key, item in value.items() if item is not None}
+    flags = [given[key] for key in _FAILED if key in given]
+    if not given.keys() <= _WRITTEN or "content" not in given or len(flags) > 1:
+        return None
+    content = given["content"]
+    if not all(isinstance(flag, bool) for flag in flags):
+        return None
+    # Without the flag only parts tell such a result from other data that has a "content".
+    if flags and (isinstance(content, str) or content in ([], ())):
+        return ToolResult(format_result(content or ""), flags[0])
+    parts = _as_parts(content) if isinstance(content, (list, tuple)) else None
+    return None if parts is None else ToolResult(parts, any(flags))
 
 
 def format_result(value: object) -> str | list[dict[str, Any]]:
@@ -59,18 +92,43 @@ def _as_parts(value: object) -> str | list[dict[str, Any]] | None:
     if not any(map(_is_part, items)) or not all(_is_part(i) or isinstance(i, str) for i in items):
         return None
     # Providers refuse an empty text part, and a model needs none.
-    texts = [TextContent(clean_text(item)) if isinstance(item, str) else item for item in items]
-    filled = [item for item in texts if not isinstance(item, TextContent) or item.text.strip()]
     try:
+        texts = [_as_part(item) for item in items]
+        filled = [item for item in texts if not isinstance(item, TextContent) or item.text.strip()]
         return to_wire(filled) if filled else ""
     except InvalidInputError:  # a dict that only looked like a part
         return None
 
 
+def _as_part(item: Any) -> Any:
+    if isinstance(item, str):
+        return TextContent(clean_text(item))
+    if _is_written_image(item):
+        return ImageContent(data=item["data"], media_type=item["mimeType"])
+    # A dict becomes an object of ours, so that an empty text is left out however it was written.
+    if (
+        isinstance(item, Mapping)
+        and item.keys() == {"type", "text"}
+        and isinstance(item["text"], str)
+    ):
+        return TextContent(clean_text(item["text"]))
+    return item
+
+
+def _is_written_image(item: object) -> bool:
+    """Return whether it is an image as the TypeScript SDK and MCP write it."""
+    return (
+        isinstance(item, Mapping)
+        and item.get("type") == "image"
+        and {"data", "mimeType"} <= {*item}
+    )
+
+
 def _is_part(item: object) -> bool:
     if isinstance(item, Mapping):
         kind = item.get("type")
-        return (kind == "text" and "text" in item) or (kind == "image" and "source" in item)
+        shown = (kind == "text" and "text" in item) or (kind == "image" and "source" in item)
+        return shown or _is_written_image(item)
     return isinstance(item, (TextContent, ImageContent))
 
 
