@@ -85,6 +85,7 @@ def test_the_engine_does_no_io_and_knows_messages_and_errors_only() -> None:
     [
         ("httpx", {"backends.rest.http", "client.client", "sync.client"}),
         ("websockets", {"backends.app_server.connection"}),
+        ("starlette", {"web.access", "web.app", "web.socket"}),
     ],
 )
 def test_a_wire_stays_in_its_room(library: str, rooms: set[str]) -> None:

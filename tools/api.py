@@ -1,9 +1,9 @@
 """Print how the public API differs from that of a git reference: ``python -m tools.api OLD_REF``.
 
-Compared are the names that ``letta_adapters`` and its packages ``langchain``, ``llama_index`` and
-``testing`` export, wherever they are defined: a class that only moved is the same. The source is
-read by griffe (in the ``dev`` extra); nothing is imported or run. A line begins with ``-``
-(removed), ``~`` (changed) or ``+`` (added); what griffe takes for a break is said below it.
+Compared are the names that ``letta_adapters`` and its packages ``langchain``, ``llama_index``,
+``testing`` and ``web`` export, wherever they are defined: a class that only moved is the same. The
+source is read by griffe (in the ``dev`` extra); nothing is imported or run. A line begins with
+``-`` (removed), ``~`` (changed) or ``+`` (added); what griffe takes for a break is said below it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import griffe
 
 ROOT: Final = Path(__file__).parents[1]
 PACKAGE: Final = "letta_adapters"
-FACES: Final = ("", "langchain", "llama_index", "testing")
+FACES: Final = ("", "langchain", "llama_index", "testing", "web")
 
 
 @dataclass(frozen=True, slots=True)
