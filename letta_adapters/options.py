@@ -67,7 +67,7 @@ def literal_prompt(value: Any) -> Any:
     Raises:
         ValueError: It is the name of a preset, or the TypeScript SDK's object.
     """
-    if isinstance(value, Mapping) and value.get("type") == "preset":
+    if isinstance(value, Mapping):
         raise ValueError(
             "a preset is no object here: leave system_prompt out for Letta's own prompt, and write "
             "what is to be added to it as append_system_prompt"

@@ -5,7 +5,6 @@ Internal: not part of the public API.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from letta_adapters.errors import InvalidInputError
+from letta_adapters.spelling import did_you_mean
 
 _M = TypeVar("_M", bound="Options")
 _ReadT = TypeVar("_ReadT", covariant=True)
@@ -66,12 +66,6 @@ class Options(BaseModel):
             raise invalid_options(type(self).__name__, error, known) from None
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a sentence that suggests known names like ``name``; ``""`` if no name is like it."""
-    near = difflib.get_close_matches(name, list(known), n=2, cutoff=0.6)
-    return f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
-
-
 def invalid_options(
     what: str, error: ValidationError, known: Iterable[str] = ()
 ) -> InvalidInputError:
@@ -86,6 +80,8 @@ def invalid_options(
     for item in error.errors(include_url=False, include_input=False, include_context=False):
         where = ".".join(str(part) for part in item["loc"])
         text = "is not an option" if item["type"] == "extra_forbidden" else item["msg"]
+        if item["type"] == "extra_forbidden" and len(item["loc"]) > 1:
+            text = f"{text}. {did_you_mean(str(item['loc'][-1]))}".rstrip()
         # An option inside this one has put its own words around the message already.
         text = re.sub(r"^Value error, (Invalid \w+: )?", "", text).rstrip(".")
         problems.append(f"{where}: {text}" if where else text)

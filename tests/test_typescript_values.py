@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Any
 
 import pytest
 
 from letta_adapters import (
+    Allow,
     AssistantMessage,
     InvalidInputError,
+    Local,
+    Remote,
+    Rest,
     StreamEvent,
     StreamTextDelta,
     extract_stream_text_delta,
     tool,
 )
+from letta_adapters.langchain import ChatLetta
+from letta_adapters.llama_index import LettaLLM
+from letta_adapters.options import AgentOptions, SessionOptions
+from letta_adapters.permissions import normalise_decision
 from letta_adapters.testing.fakes import FakeLetta
 from letta_adapters.testing.model_protocol import Reply, ToolUse
+from tools.typescript import load, read_rows
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
 IMAGE = {
@@ -131,3 +141,71 @@ def test_a_tool_as_an_object_with_its_function_is_refused() -> None:
     given = {"name": "weather", "label": "Weather", "parameters": {}, "execute": lambda _, a: a}
     with pytest.raises(InvalidInputError, match=r"'execute'.*tool\(fn, name="):
         tool(given)
+
+
+# -- options ------------------------------------------------------------------------------------
+
+GIVEN = {
+    "CreateAgentOptions": AgentOptions,
+    "CreateSessionOptions": SessionOptions,
+    "LettaCodeClientSessionOptions": SessionOptions,
+    "LettaCodeLocalAppServerOptions": Local,
+    "LettaCodeRemoteClientOptions": Remote,
+    "LettaCodeCloudClientOptions": Rest,
+}
+
+
+def _spelled_otherwise() -> list[tuple[Any, str, str]]:
+    """Return options class, its name in TypeScript, and the word that an error has to hold."""
+    found = []
+    for row in read_rows(load()):
+        owner, _, name = row.name.partition(".")
+        cls = GIVEN.get(owner)
+        if cls is None or not name or not row.ours or name in cls.model_fields or name == "backend":
+            continue
+        found.append((cls, name, re.findall(r"\w+", row.ours)[-1]))
+    return found
+
+
+@pytest.mark.parametrize(("cls", "name", "ours"), _spelled_otherwise())
+def test_an_option_in_the_sdk_s_spelling_is_refused_with_ours(
+    cls: Any, name: str, ours: str
+) -> None:
+    # `base_tools` is there as well; its own error says that it takes no list.
+    wanted = "base_tools" if name == "baseTools" else ours
+    with pytest.raises(InvalidInputError, match=rf"{name}: is not an option.*\b{wanted}\b"):
+        cls(**{name: 1}, **({"url": "ws://127.0.0.1:1"} if cls is Remote else {}))
+
+
+@pytest.mark.parametrize("cls", [ChatLetta, LettaLLM])
+@pytest.mark.parametrize(
+    ("name", "ours"), [("agentId", "agent_id"), ("sessionOptions", "session_options")]
+)
+def test_the_adapters_say_the_same(cls: Any, name: str, ours: str) -> None:
+    with pytest.raises(InvalidInputError, match=rf"'{name}'.*'{ours}'"):
+        cls(**{name: "x"})
+
+
+@pytest.mark.parametrize("prompt", [{"preset": "default"}, {"type": "custom", "text": "Hi"}])
+def test_no_object_is_a_prompt(prompt: Any) -> None:
+    with pytest.raises(InvalidInputError, match="append_system_prompt"):
+        AgentOptions(system_prompt=prompt)
+
+
+def test_a_reference_to_a_block_says_where_it_goes() -> None:
+    with pytest.raises(InvalidInputError, match=r"blockId: is not an option.*block_ids"):
+        AgentOptions(memory=[{"blockId": "block-1"}])
+
+
+# -- permissions --------------------------------------------------------------------------------
+
+
+def test_chosen_suggestions_are_saved() -> None:
+    answer = {"behavior": "allow", "updatedInput": None, "updatedPermissions": ["save-default"]}
+    assert normalise_decision(answer) == Allow(save=("save-default",))
+
+
+@pytest.mark.parametrize("rules", ["save-default", [{"tool": "Bash"}], ["a", 1], {"a": 1}])
+def test_rules_are_refused_by_name(rules: Any) -> None:
+    with pytest.raises(InvalidInputError, match="updatedPermissions"):
+        normalise_decision({"behavior": "allow", "updatedPermissions": rules})

@@ -29,7 +29,8 @@ from letta_adapters.chat.runner import ChatRunner
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain.errors import langchain_errors
 from letta_adapters.options import SessionOptions
-from letta_adapters.options_base import Accepts, did_you_mean, invalid_options
+from letta_adapters.options_base import Accepts, invalid_options
+from letta_adapters.spelling import did_you_mean
 
 _KEY: Final = "LETTA_API_KEY"
 # The two fields that name a Letta API for short; a stored model has its backend instead.

@@ -226,24 +226,31 @@ def _from_mapping(value: Mapping[Any, Any]) -> Allow | Deny:
         message = value.get("message")
         interrupt = value.get("interrupt")
         return _deny("" if message is None else message, False if interrupt is None else interrupt)
-    # Ignored in silence, rules that the callback believes to be set would not hold.
-    if value.get("updatedPermissions"):
-        raise InvalidInputError(
-            "can_use_tool returned 'updatedPermissions', which is not supported.",
-            hint="Use allowed_tools= / disallowed_tools= of the session.",
-        )
     # Both spellings are in use; two different inputs would leave open which one runs.
     given = [value[key] for key in ("updatedInput", "updated_input") if value.get(key) is not None]
     if len(given) > 1:
         raise InvalidInputError(
             "can_use_tool returned both 'updatedInput' and 'updated_input'.", hint="Keep one."
         )
-    save = value.get("save") or ()
+    save = value.get("save") or _read_permissions(value.get("updatedPermissions"))
     message = value.get("message")
     return _allow(
         given[0] if given else None,
         tuple(save) if isinstance(save, list) else save,  # JSON has lists only
         "" if message is None else message,
+    )
+
+
+def _read_permissions(given: object) -> tuple[str, ...]:
+    """Return the ids of suggestions that a callback of the TypeScript SDK chose."""
+    if not given:
+        return ()
+    if isinstance(given, (list, tuple)) and all(isinstance(item, str) for item in given):
+        return tuple(given)
+    # Ignored in silence, rules that the callback believes to be set would not hold.
+    raise InvalidInputError(
+        "can_use_tool returned 'updatedPermissions' that are no ids of suggestions.",
+        hint="Return ids of context.suggestions, or use allowed_tools= / disallowed_tools=.",
     )
 
 
