@@ -295,6 +295,7 @@ class Hub:
         Raises:
             NotPermittedError: The viewer may not send, and so may not stop.
         """
+        self._maybe_leave()
         if not viewer.may_send:
             raise NotPermittedError("You may not stop the agent here.")
         running = self._running
@@ -330,6 +331,7 @@ class Hub:
             ConflictError: It has an answer already (``already_answered``).
             NotFoundError: No such call waits here.
         """
+        self._maybe_leave()
         if not viewer.may_approve:
             raise NotPermittedError("You may not answer the agent's questions here.")
         self._desk.answer(tool_call_id, decision, viewer.name)

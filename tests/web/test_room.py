@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from letta_adapters.testing.scripted_model import Reply
-from tests.web._asgi import Stream
+from tests.web._asgi import Browser, Stream
 from tests.web.conftest import Room
 
 pytestmark = pytest.mark.timeout(30)
@@ -46,6 +48,18 @@ async def test_two_viewers_see_the_same_turn(room: Room) -> None:
             assert texts(first.all) == texts(second.all) == seen
     assert room.letta.said == ["I am Ada."]
     assert room.asked_for == ["lobby"]
+
+
+@asynccontextmanager
+async def after_the_turn(browser: Browser) -> AsyncIterator[Stream]:
+    """Come in when no turn runs; the snapshot is read."""
+    while True:
+        async with browser.events() as page:
+            _, shown = await page.next()
+            if shown["running"] is None and not shown["queue"]:
+                yield page
+                return
+        await asyncio.sleep(0.02)
 
 
 async def start_long_turn(room: Room, page: Stream) -> None:
@@ -267,9 +281,7 @@ async def test_a_turn_goes_on_without_viewers_where_that_is_chosen(room: Room) -
         async with ada.events() as page:
             await ada.post("/messages", {"text": "go"})
             await page.until("message", type="user")
-        await asyncio.sleep(0.4)
-        async with ada.events() as page:
-            await page.next()
+        async with after_the_turn(ada) as page:
             assert texts(page.all) == [("user", "go"), ("assistant", "Done.")]
 
 
