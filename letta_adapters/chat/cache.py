@@ -96,6 +96,9 @@ class ConversationCache:
         self.threads: Bounded[tuple[str, str], str] = Bounded()
         # The default agent's id, and the monotonic time at which the server named it.
         self.default_agent: tuple[str, float] | None = None
+        # The provider and the model of agents, by which their conversations get settings, and the
+        # monotonic time at which the server told them.
+        self.models: Bounded[str, tuple[str, str | None, float]] = Bounded()
         # Digests of the system text and the standing instructions that conversations were told
         # last.
         self.told: Bounded[Conversation, tuple[str | None, str | None]] = Bounded()
@@ -108,6 +111,13 @@ class ConversationCache:
             return None
         agent_id, asked_at = self.default_agent
         return agent_id if time.monotonic() - asked_at < _DEFAULT_SECONDS else None
+
+    def known_model(self, agent_id: str) -> tuple[str, str | None] | None:
+        """Return an agent's provider and model if they were told just now: others may change it."""
+        told = self.models.get(agent_id)
+        if told is None or time.monotonic() - told[2] >= _DEFAULT_SECONDS:
+            return None
+        return told[:2]
 
     def hold(self, held: PausedTurn) -> list[Turn]:
         """Keep a turn that waits, and return the turns that are to be stopped instead.
@@ -129,6 +139,7 @@ class ConversationCache:
 
     def notice(self, change: Change) -> None:
         """Forget what is no longer true after a change of an agent or a conversation."""
+        self.models.pop(change.agent_id, None)
         if change.conversation_id or change.gone:
             known = self.threads
             gone = [key for key in known if change.concerns(key[0], known[key])]

@@ -158,12 +158,17 @@ async def _model_settings(
 
     The Letta API takes them only together with a model, and in the form of that model's provider.
     """
-    agent = await client.agents.retrieve(agent_id)
-    provider = (agent.get("model_settings") or {}).get("provider_type")
-    model = call.model or agent.get("model")
-    made = {"provider_type": provider or "openai"}
+    cache = get_cache(client)
+    known = cache.known_model(agent_id)
+    if known is None:
+        agent = await client.agents.retrieve(agent_id)
+        named = (agent.get("model_settings") or {}).get("provider_type")
+        known = (named or "openai", agent.get("model"))
+        cache.models[agent_id] = (*known, time.monotonic())
+    provider, model = known
+    made = {"provider_type": provider}
     made |= {_SETTINGS[name]: value for name, value in call.settings.items()}
-    return {"model": model, "model_settings": made}
+    return {"model": call.model or model, "model_settings": made}
 
 
 async def make_named(

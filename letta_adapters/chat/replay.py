@@ -132,6 +132,8 @@ async def find_answer(client: AsyncLettaClient, context: ChatContext) -> Finding
     bound = marker is not None and not route.forced
     if not bound and route.key is None:
         return Finding()
+    if bound and _goes_on_anyway(context):
+        return Finding()
     # The Letta API lists what a run was sent when its step is stored, Letta Code at once.
     listed_late = context.backend.capabilities.whole_answers_only
     try:
@@ -152,6 +154,17 @@ async def find_answer(client: AsyncLettaClient, context: ChatContext) -> Finding
         return Finding(mismatch=_GONE_ON if bound else "")
     whole = found.complete and not _is_a_part(context, found)
     return Finding(answer=found) if whole else Finding(stored=True)
+
+
+def _goes_on_anyway(context: ChatContext) -> bool:
+    """Return whether nothing that the conversation holds would change what is sent.
+
+    That takes an ``on_mismatch`` which continues whatever the conversation holds, a process that
+    knows all that happened there, and a call that it has not made before.
+    """
+    if context.request.on_mismatch != "continue" or not recent.knows(context.conversation):
+        return False
+    return recent.get(context.agent_id, context.route.key) is None
 
 
 async def _find_stored(client: AsyncLettaClient, context: ChatContext) -> StoredAnswer | None:
