@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from letta_adapters.content import image_from_bytes as image_from_bytes
     from letta_adapters.content import image_from_file as image_from_file
     from letta_adapters.content import image_from_url as image_from_url
-    from letta_adapters.deltas import StreamTextDelta as StreamTextDelta
-    from letta_adapters.deltas import extract_stream_text_delta as extract_stream_text_delta
+    from letta_adapters.engine.deltas import StreamTextDelta as StreamTextDelta
+    from letta_adapters.engine.deltas import extract_stream_text_delta as extract_stream_text_delta
     from letta_adapters.engine.transcript import Row as Row
     from letta_adapters.engine.transcript import Transcript as Transcript
     from letta_adapters.errors import AuthenticationError as AuthenticationError
@@ -122,7 +122,7 @@ _HOMES = {
     "client.client": "AsyncLettaClient",
     "content": "ImageContent TextContent image_from_base64 image_from_bytes image_from_file "
     "image_from_url",
-    "deltas": "StreamTextDelta extract_stream_text_delta",
+    "engine.deltas": "StreamTextDelta extract_stream_text_delta",
     "engine.transcript": "Row Transcript",
     "errors": "AuthenticationError ConfigurationError ConflictError ConnectionFailedError "
     "ConversationBusyError HistoryMismatchError InvalidInputError LettaError LettaTimeoutError "

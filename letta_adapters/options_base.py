@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from letta_adapters._utils.spelling import did_you_mean
 from letta_adapters.errors import InvalidInputError
-from letta_adapters.spelling import did_you_mean
 
 _M = TypeVar("_M", bound="Options")
 _ReadT = TypeVar("_ReadT", covariant=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from letta_adapters.deltas import extract_stream_text_delta
+from letta_adapters.engine.deltas import extract_stream_text_delta
 from letta_adapters.errors import LettaError
 from letta_adapters.messages import (
     AssistantMessage,
