@@ -40,7 +40,7 @@ class TextContent:
         Raises:
             InvalidInputError: The text is empty.
         """
-        return {"type": "text", "text": _checked_text(self.text)}
+        return {"type": "text", "text": _check_text(self.text)}
 
 
 @dataclass(frozen=True, repr=False)
@@ -78,7 +78,7 @@ class ImageContent:
             return
         # Decoded and encoded anew, so that white space inside does not reach the server.
         raw = _decode_base64(self.data)
-        object.__setattr__(self, "media_type", _checked_media_type(raw, self.media_type))
+        object.__setattr__(self, "media_type", _check_media_type(raw, self.media_type))
         object.__setattr__(self, "data", base64.b64encode(raw).decode("ascii"))
 
     def _check_url(self) -> None:
@@ -87,7 +87,7 @@ class ImageContent:
                 "An image URL takes neither detail nor media_type: the server fetches it.",
                 hint="Download it and use image_from_bytes(), or leave them out.",
             )
-        _checked_url(self.url)
+        _check_url(self.url)
 
     def __repr__(self) -> str:
         detail = "" if self.detail is None else f", detail={self.detail!r}"
@@ -251,7 +251,7 @@ def to_wire(message: MessageContent) -> str | list[dict[str, Any]]:
         InvalidInputError: The content is empty or unknown.
     """
     if isinstance(message, str):
-        return _checked_text(message)
+        return _check_text(message)
     if isinstance(message, (TextContent, ImageContent, Mapping)):
         return [_part(message)]
     if isinstance(message, (list, tuple)):
@@ -283,7 +283,7 @@ def _part(item: object) -> dict[str, Any]:
     kind = item.get("type")
     if kind == "text":
         # Fields that a newer API knows and this version does not are passed on.
-        return {**item, "text": _checked_text(item.get("text"))}
+        return {**item, "text": _check_text(item.get("text"))}
     if kind == "image":
         return _image_part(item)
     # Copied from OpenAI's API it looks right, so the error says what to write instead.
@@ -315,7 +315,7 @@ def _image_part(item: Mapping[Any, Any]) -> dict[str, Any]:
     ).to_wire()
 
 
-def _checked_text(text: object) -> str:
+def _check_text(text: object) -> str:
     if not isinstance(text, str):
         raise InvalidInputError(f"The text of a message is {type(text).__name__}, not a string.")
     if not text.strip():
@@ -371,7 +371,7 @@ def _sniff(raw: bytes) -> str | None:
     return None
 
 
-def _checked_media_type(raw: bytes, declared: str | None) -> str:
+def _check_media_type(raw: bytes, declared: str | None) -> str:
     found = _sniff(raw)
     if found is None:
         what = "No bytes: this" if not raw else "This"
@@ -422,7 +422,7 @@ def _decode_data_url(url: str) -> tuple[str | None, bytes]:
     return media_type.strip() or None, raw
 
 
-def _checked_url(url: object) -> None:
+def _check_url(url: object) -> None:
     if not isinstance(url, str):
         raise InvalidInputError(f"The image URL is {type(url).__name__}, not a string.")
     try:

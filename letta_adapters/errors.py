@@ -56,7 +56,7 @@ from typing import Any, ClassVar, TypeVar
 _E = TypeVar("_E", bound="LettaError")
 
 
-def joined(message: str, hint: str) -> str:
+def join_sentences(message: str, hint: str) -> str:
     """Return a message and a hint as sentences, with a full stop between them if there is none."""
     if not message or not hint:
         return message or hint
@@ -86,7 +86,7 @@ class LettaError(Exception):
         self.status_code = status_code
         self.run_id = run_id
         self.accepted = accepted
-        super().__init__(joined(message, self.hint))
+        super().__init__(join_sentences(message, self.hint))
 
     def as_class(self, cls: type[_E]) -> _E:
         """Return the same error as an instance of another class of this tree."""

@@ -53,7 +53,7 @@ def fetch_image(url: str, *, allow_private: bool = False, seconds: float = SECON
             return image_from_bytes(found)
         url = urljoin(url, found)
         image_from_url(url)  # http(s) again, and well-formed
-    raise _failed(url, f"it redirects more than {_REDIRECTS} times")
+    raise _explain_failure(url, f"it redirects more than {_REDIRECTS} times")
 
 
 def has_images(content: Any) -> bool:
@@ -80,7 +80,7 @@ async def _with_bytes(part: dict[str, Any]) -> dict[str, Any]:
     return (await asyncio.to_thread(fetch_image, str(source.get("url")))).to_wire()
 
 
-def _failed(url: str, why: str) -> InvalidInputError:
+def _explain_failure(url: str, why: str) -> InvalidInputError:
     # Without the query, which may hold a key, as signed URLs do.
     parts = urlsplit(url)
     return InvalidInputError(
@@ -94,7 +94,7 @@ def _get(url: str, allow_private: bool, until: float) -> bytes | str:
     """Return the body, or the address that it redirects to."""
     parts = urlsplit(url)
     if parts.scheme not in _PORTS or parts.username is not None:
-        raise _failed(url, "only http and https without a password are fetched")
+        raise _explain_failure(url, "only http and https without a password are fetched")
     try:
         port = parts.port or _PORTS[parts.scheme]
         connection = _connect(url, port, allow_private, until)
@@ -113,7 +113,7 @@ def _get(url: str, allow_private: bool, until: float) -> bytes | str:
     except (OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, InvalidInputError):
             raise
-        raise _failed(url, f"{type(error).__name__}: {error}".rstrip(". ")) from error
+        raise _explain_failure(url, f"{type(error).__name__}: {error}".rstrip(". ")) from error
 
 
 def _connect(url: str, port: int, allow_private: bool, until: float) -> http.client.HTTPConnection:
@@ -124,7 +124,7 @@ def _connect(url: str, port: int, allow_private: bool, until: float) -> http.cli
     for *_, where in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         address = ipaddress.ip_address(str(where[0]).partition("%")[0])
         if not allow_private and not _is_public(address):
-            raise _failed(url, f"{address} is not a public address")
+            raise _explain_failure(url, f"{address} is not a public address")
         # To the checked number, not to the name: that might lead elsewhere when it is looked up
         # again.
         raw = socket.create_connection((str(where[0]), port), timeout=_left(url, until))
@@ -138,7 +138,7 @@ def _connect(url: str, port: int, allow_private: bool, until: float) -> http.cli
                 raw.close()
                 raise
         return connection
-    raise _failed(url, "its host has no address")
+    raise _explain_failure(url, "its host has no address")
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
@@ -150,7 +150,7 @@ def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
 def _left(url: str, until: float) -> float:
     left = until - time.monotonic()
     if left <= 0:
-        raise _failed(url, "it takes too long")
+        raise _explain_failure(url, "it takes too long")
     return left
 
 
@@ -163,11 +163,11 @@ def _read(
     if response.status in (301, 302, 303, 307, 308) and response.headers.get("Location"):
         return str(response.headers["Location"])
     if response.status != 200:
-        raise _failed(url, f"the server answered {response.status}")
+        raise _explain_failure(url, f"the server answered {response.status}")
     kind = response.headers.get_content_type()
     # An error page with status 200 is no image; some stores declare images as plain bytes.
     if not kind.startswith("image/") and kind != "application/octet-stream":
-        raise _failed(url, f"it is {kind}, not an image")
+        raise _explain_failure(url, f"it is {kind}, not an image")
     body = b""
     while True:
         # Before every read: a server that sends one byte now and then must not hold this up.
@@ -178,4 +178,4 @@ def _read(
         _left(url, until)
         body += chunk
         if len(body) > MAX_IMAGE_BYTES:
-            raise _failed(url, f"it is larger than {MAX_IMAGE_BYTES // 2**20} MB")
+            raise _explain_failure(url, f"it is larger than {MAX_IMAGE_BYTES // 2**20} MB")

@@ -15,12 +15,12 @@ from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self, TypedDict
 
 from letta_adapters.errors import InvalidInputError
-from letta_adapters.options_base import Options, checked_directory, checked_sequence
+from letta_adapters.options_base import Options, check_directory, check_sequence
 from letta_adapters.permissions import (
     Allow,
     Deny,
     Postpone,
-    checked_callback,
+    check_callback,
     normalise_decision,
 )
 from letta_adapters.tools.mcp.config import parse_servers
@@ -215,7 +215,7 @@ class AgentOptions(Options):
     @field_validator("cwd")
     @classmethod
     def _directory(cls, value: Path | None) -> Path | None:
-        return checked_directory(value)
+        return check_directory(value)
 
     @field_validator("system_prompt", mode="before")
     @classmethod
@@ -233,7 +233,7 @@ class AgentOptions(Options):
     )
     @classmethod
     def _not_a_string(cls, value: Any) -> Any:
-        return checked_sequence(value)
+        return check_sequence(value)
 
     def blocks(self) -> list[MemoryBlock]:
         """Return all memory blocks, ``persona`` and ``human`` first.
@@ -358,7 +358,7 @@ class SessionOptions(Options):
     @field_validator("cwd")
     @classmethod
     def _directory(cls, value: Path | None) -> Path | None:
-        return checked_directory(value)
+        return check_directory(value)
 
     @field_validator("system_prompt", mode="before")
     @classmethod
@@ -388,7 +388,7 @@ class SessionOptions(Options):
     @field_validator("can_use_tool")
     @classmethod
     def _callable_with_the_question(cls, value: Callable[..., Any] | None) -> Any:
-        return None if value is None else checked_callback(value)
+        return None if value is None else check_callback(value)
 
     @field_validator("ask_timeout_answer", mode="before")
     @classmethod
@@ -412,4 +412,4 @@ class SessionOptions(Options):
     @field_validator("allowed_tools", "disallowed_tools", "skill_sources", mode="before")
     @classmethod
     def _not_a_string(cls, value: Any) -> Any:
-        return checked_sequence(value)
+        return check_sequence(value)

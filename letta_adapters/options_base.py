@@ -100,7 +100,7 @@ def build(cls: type[_M], **kwargs: Any) -> _M:
     return cls(**{k: v for k, v in kwargs.items() if v is not None})
 
 
-def checked_directory(value: Path | None) -> Path | None:
+def check_directory(value: Path | None) -> Path | None:
     """Return the path unchanged if it can be a directory.
 
     Raises:
@@ -117,7 +117,7 @@ def checked_directory(value: Path | None) -> Path | None:
     return value
 
 
-def checked_sequence(value: Any) -> Any:
+def check_sequence(value: Any) -> Any:
     """Refuse one string where several are meant: ``"abc"`` would count as three letters."""
     if isinstance(value, str):
         raise ValueError("must be a list of strings, not one string")

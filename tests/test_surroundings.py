@@ -11,7 +11,7 @@ import pytest
 
 from letta_adapters import AsyncLettaClient, LettaClient, Local, Remote, Rest, image_from_file
 from letta_adapters.backends.app_server import conversations
-from letta_adapters.backends.proxies import is_loopback, proxy_of
+from letta_adapters.backends.proxies import find_proxy, is_loopback
 from letta_adapters.backends.rest import http
 from letta_adapters.errors import (
     ConfigurationError,
@@ -148,7 +148,7 @@ def test_which_addresses_are_this_machines(
     monkeypatch.setenv("all_proxy", "http://proxy:3128")
     monkeypatch.setenv("no_proxy", "localhost.example")
     direct = loopback or "localhost.example" in url or url == "http://[::1"
-    assert proxy_of(url) == ("" if direct else "all_proxy (http://proxy:3128)")
+    assert find_proxy(url) == ("" if direct else "all_proxy (http://proxy:3128)")
 
 
 # -- directories -----------------------------------------------------------------------------------

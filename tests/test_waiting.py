@@ -10,11 +10,11 @@ import httpx
 import pytest
 
 from letta_adapters import AsyncLettaClient, Rest
-from letta_adapters._utils.tasks import ended, within
+from letta_adapters._utils.tasks import end_task, run_within
 
 
 async def test_what_comes_in_time_is_returned() -> None:
-    assert await within(5, asyncio.sleep(0, "here")) == "here"
+    assert await run_within(5, asyncio.sleep(0, "here")) == "here"
 
 
 async def test_what_is_late_is_cancelled_and_has_ended() -> None:
@@ -28,7 +28,7 @@ async def test_what_is_late_is_cancelled_and_has_ended() -> None:
             ends.append("ended")
 
     with pytest.raises(asyncio.TimeoutError):
-        await within(0.01, slow())
+        await run_within(0.01, slow())
     assert ends == ["ended"]
 
 
@@ -37,7 +37,7 @@ async def test_what_it_raises_is_raised() -> None:
         raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
-        await within(5, broken())
+        await run_within(5, broken())
 
 
 @pytest.mark.parametrize("steps", range(6))
@@ -45,7 +45,7 @@ async def test_a_cancellation_at_any_step_ends_the_caller(steps: int) -> None:
     over = asyncio.Event()
 
     async def caller() -> str:
-        await within(5, over.wait())
+        await run_within(5, over.wait())
         return "went on"
 
     task = asyncio.create_task(caller())
@@ -69,7 +69,7 @@ async def test_a_cancellation_while_something_else_is_being_ended_is_not_lost() 
 
     work = asyncio.create_task(stubborn())
     await asyncio.sleep(0)
-    task = asyncio.create_task(ended(work))
+    task = asyncio.create_task(end_task(work))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

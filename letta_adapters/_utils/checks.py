@@ -30,7 +30,7 @@ _SECRET_NAME: Final = re.compile(
 )
 
 
-def checked_id(value: object, what: str = "an id", prefixes: tuple[str, ...] = ()) -> str:
+def check_id(value: object, what: str = "an id", prefixes: tuple[str, ...] = ()) -> str:
     """Return ``value`` if it can be an id of Letta's, so that it names one thing and nothing else.
 
     Args:
@@ -50,7 +50,7 @@ def checked_id(value: object, what: str = "an id", prefixes: tuple[str, ...] = (
     raise InvalidInputError(f"{shown} is not {what}{example}.")
 
 
-def checked_path(path: object) -> str:
+def check_path(path: object) -> str:
     """Return ``path`` if a request for it stays below the address it is appended to.
 
     Raises:
@@ -73,14 +73,14 @@ def checked_path(path: object) -> str:
     return path
 
 
-def checked_method(method: object) -> str:
+def check_method(method: object) -> str:
     """Return an HTTP method in capitals; raise InvalidInputError if it is none."""
     if not isinstance(method, str) or not re.fullmatch(r"[A-Za-z]{1,20}", method):
         raise InvalidInputError(f"{method!r} is not an HTTP method.")
     return method.upper()
 
 
-def checked_key(key: str, name: str) -> str:
+def check_key(key: str, name: str) -> str:
     """Return a key or token without the white space around it.
 
     Raises:
@@ -102,7 +102,7 @@ def checked_key(key: str, name: str) -> str:
     return key
 
 
-def checked_headers(headers: Mapping[str, str], what: str = "headers") -> Mapping[str, str]:
+def check_headers(headers: Mapping[str, str], what: str = "headers") -> Mapping[str, str]:
     """Return ``headers`` if each can be sent; raise InvalidInputError naming one that cannot.
 
     A value is never shown.
@@ -121,7 +121,7 @@ def checked_headers(headers: Mapping[str, str], what: str = "headers") -> Mappin
     return headers
 
 
-def checked_url(url: str, schemes: tuple[str, ...], secret: str) -> str:
+def check_url(url: str, schemes: tuple[str, ...], secret: str) -> str:
     """Return ``url`` if it is an address and nothing else: no key, password or query in it.
 
     Args:

@@ -79,7 +79,7 @@ def is_ours_alone(path: Path) -> bool:
 
 
 @asynccontextmanager
-async def locked(path: Path, seconds: float) -> AsyncIterator[None]:
+async def hold_lock(path: Path, seconds: float) -> AsyncIterator[None]:
     """Hold a lock against other processes, threads and tasks; the system frees it at the end.
 
     Args:
@@ -162,7 +162,7 @@ def disk_error(error: OSError, where: Path) -> LettaError:
 
 
 @contextmanager
-def writing(where: Path) -> Iterator[None]:
+def explain_write_errors(where: Path) -> Iterator[None]:
     """Turn an OSError of a write in the directory ``where`` into a typed error."""
     try:
         yield

@@ -120,7 +120,7 @@ async def limit(seconds: float, late: Callable[[str], Exception]) -> AsyncIterat
         deadline.stop()
 
 
-async def within(seconds: float, work: Awaitable[_T]) -> _T:
+async def run_within(seconds: float, work: Awaitable[_T]) -> _T:
     """Return the result of ``work`` if it ends in time; otherwise cancel it.
 
     In Python 3.10 and 3.11 ``asyncio.wait_for`` drops the cancellation of its caller when that
@@ -138,10 +138,10 @@ async def within(seconds: float, work: Awaitable[_T]) -> _T:
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
         if not done:
-            await ended(task)
+            await end_task(task)
     except asyncio.CancelledError:
         # The caller was told to stop, so the work is stopped too, and its end waited for.
-        await ended(task)
+        await end_task(task)
         raise
     # By the time limit, since a cancellation of the caller has left this function above.
     if task.cancelled():
@@ -149,7 +149,7 @@ async def within(seconds: float, work: Awaitable[_T]) -> _T:
     return task.result()
 
 
-async def ended(task: asyncio.Future[_T]) -> None:
+async def end_task(task: asyncio.Future[_T]) -> None:
     """Cancel a task and wait until it has ended, however it ends.
 
     Unlike ``suppress(CancelledError)`` around an ``await``, this does not swallow a cancellation of

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
-from letta_adapters._utils.checks import AGENT, CONVERSATION, checked_id
+from letta_adapters._utils.checks import AGENT, CONVERSATION, check_id
 from letta_adapters.backends.capabilities import Capabilities
 from letta_adapters.backends.config import RuntimeStatus
 from letta_adapters.engine.turn_state import TurnState
@@ -149,9 +149,9 @@ class Target:
         # Every way to a conversation passes here, whoever named it, so that nothing but an id
         # becomes a part of a path.
         if self.agent_id is not None:
-            checked_id(self.agent_id, "an agent id", AGENT)
+            check_id(self.agent_id, "an agent id", AGENT)
         if self.conversation_id not in (None, DEFAULT):
-            checked_id(self.conversation_id, "a conversation id", CONVERSATION)
+            check_id(self.conversation_id, "a conversation id", CONVERSATION)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,14 +19,14 @@ from pydantic import Field, SecretStr, field_serializer, field_validator
 
 from letta_adapters._utils.checks import (
     MASKED,
-    checked_headers,
-    checked_key,
-    checked_url,
+    check_headers,
+    check_key,
+    check_url,
     names_secret,
 )
 from letta_adapters.backends.runtime.passed_variables import check_name
 from letta_adapters.errors import ConfigurationError, InvalidInputError
-from letta_adapters.options_base import NOT_GIVEN, Accepts, Options, checked_directory
+from letta_adapters.options_base import NOT_GIVEN, Accepts, Options, check_directory
 
 CLOUD_URL = "https://api.letta.com"
 
@@ -124,26 +124,26 @@ class Rest(Place):
     def _http_url(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        url = checked_url(value, ("http", "https"), "api_key= or in headers=")
+        url = check_url(value, ("http", "https"), "api_key= or in headers=")
         # With or without the version: the paths of requests begin with "/v1" themselves.
         return url.rstrip("/").removesuffix("/v1")
 
     @field_validator("api_key")
     @classmethod
     def _one_word(cls, value: SecretStr | None) -> SecretStr | None:
-        return None if value is None else SecretStr(checked_key(value.get_secret_value(), "it"))
+        return None if value is None else SecretStr(check_key(value.get_secret_value(), "it"))
 
     @field_validator("project")
     @classmethod
     def _project(cls, value: str | None) -> str | None:
         # It travels as a header, and so must be possible as one.
-        checked_headers({"X-Project-Id": value or ""}, "sent")
+        check_headers({"X-Project-Id": value or ""}, "sent")
         return value
 
     @field_validator("headers")
     @classmethod
     def _sendable(cls, value: Mapping[str, str]) -> Mapping[str, str]:
-        return checked_headers(value, "sent")
+        return check_headers(value, "sent")
 
     @field_serializer("headers", when_used="json")
     def _without_secrets(self, value: Mapping[str, str]) -> dict[str, str]:
@@ -228,7 +228,7 @@ class Local(Place):
     @field_validator("data_dir")
     @classmethod
     def _directory(cls, value: Path | None) -> Path | None:
-        return checked_directory(value)
+        return check_directory(value)
 
     @field_validator("openai_compatible")
     @classmethod
@@ -238,8 +238,8 @@ class Local(Place):
         ):
             raise ValueError("needs 'base_url', may have 'api_key', and nothing else")
         if value is not None:
-            checked_url(value["base_url"], ("http", "https"), "openai_compatible['api_key']")
-            checked_key(value.get("api_key", ""), "api_key")
+            check_url(value["base_url"], ("http", "https"), "openai_compatible['api_key']")
+            check_key(value.get("api_key", ""), "api_key")
         return value
 
     @field_serializer("env", "openai_compatible", when_used="json")
@@ -281,12 +281,12 @@ class Remote(Place):
     @field_validator("url")
     @classmethod
     def _ws_url(cls, value: str | None) -> str | None:
-        return None if value is None else checked_url(value, ("ws", "wss"), "auth_token=")
+        return None if value is None else check_url(value, ("ws", "wss"), "auth_token=")
 
     @field_validator("auth_token")
     @classmethod
     def _one_word(cls, value: SecretStr | None) -> SecretStr | None:
-        return None if value is None else SecretStr(checked_key(value.get_secret_value(), "it"))
+        return None if value is None else SecretStr(check_key(value.get_secret_value(), "it"))
 
     def _secrets(self) -> Iterator[tuple[tuple[str, ...], str]]:
         if self.auth_token is not None and self.auth_token.get_secret_value():
@@ -306,7 +306,7 @@ def api_address(rest: Rest) -> tuple[str, str]:
     # An empty key that was given wins over the environment: it says that no key is wanted.
     if rest.api_key is not None:
         return url or CLOUD_URL, rest.api_key.get_secret_value()
-    key = _variable("LETTA_API_KEY", lambda text: checked_key(text, "It"))
+    key = _variable("LETTA_API_KEY", lambda text: check_key(text, "It"))
     return url or CLOUD_URL, key or ""
 
 
@@ -325,7 +325,7 @@ def app_server_address(remote: Remote) -> tuple[str, str]:
         )
     if remote.auth_token is not None:
         return url, remote.auth_token.get_secret_value()
-    return url, _variable("LETTA_APP_SERVER_TOKEN", lambda text: checked_key(text, "It")) or ""
+    return url, _variable("LETTA_APP_SERVER_TOKEN", lambda text: check_key(text, "It")) or ""
 
 
 def _variable(name: str, check: Callable[[str], _T]) -> _T | None:

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from inspect import isawaitable
 from typing import Any, Protocol, runtime_checkable
 
-from letta_adapters._utils.tasks import within
+from letta_adapters._utils.tasks import run_within
 from letta_adapters.errors import ConfigurationError, InvalidInputError
 
 
@@ -90,7 +90,7 @@ async def dial(connector: Connector, url: str, *, open_timeout: float, **options
         )
     task = asyncio.ensure_future(opening)
     try:
-        socket = await within(open_timeout, task)
+        socket = await run_within(open_timeout, task)
     except BaseException:
         # It may have opened one in the moment in which it was told to stop.
         if task.done() and not task.cancelled() and task.exception() is None:

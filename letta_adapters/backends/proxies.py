@@ -29,7 +29,7 @@ def is_loopback(url: str) -> bool:
         return False
 
 
-def proxy_of(url: str) -> str:
+def find_proxy(url: str) -> str:
     """Return ``"HTTPS_PROXY (http://proxy:3128)"``; ``""`` where no proxy is used.
 
     The variable of the environment is named, and the proxy's address without its password. Without

@@ -138,7 +138,7 @@ def _adapter(shape: Any) -> TypeAdapter[Any]:
 
 
 @cache
-def _shape_of(method: str, path: str) -> Any:
+def _find_shape(method: str, path: str) -> Any:
     for verb, pattern, shape in _ROUTES:
         if verb == method and re.fullmatch(pattern, path):
             return shape
@@ -158,7 +158,7 @@ def check_api(method: str, path: str, reply: Any) -> Any:
     """
     plain = path.partition("?")[0].rstrip("/")
     # There are as many paths as conversations, so ids are taken out before the cache is asked.
-    shape = _shape_of(method, re.sub(r"(?<=/v1/)(\w+)/[^/]+", r"\1/x", plain))
+    shape = _find_shape(method, re.sub(r"(?<=/v1/)(\w+)/[^/]+", r"\1/x", plain))
     if shape is not None:
         _check(shape, reply, f"{method} {plain}")
     return reply
@@ -179,7 +179,7 @@ def check_answer(request: str, answer: Mapping[str, Any]) -> None:
             _check(_FIELDS[name], answer[name], f"a {request} request ({name})")
 
 
-def needed(request: str, answer: Mapping[str, Any], field: str) -> Any:
+def require_field(request: str, answer: Mapping[str, Any], field: str) -> Any:
     """Return a field that the answer must have; raise ProtocolError if it is missing."""
     if answer.get(field) is None:
         raise ProtocolError(f"The answer to a {request} request holds no {field}.")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from letta_adapters._utils.tasks import within
+from letta_adapters._utils.tasks import run_within
 from letta_adapters.backends.base import Conversation, Opened, Target
 from letta_adapters.backends.capabilities import check_supported
 from letta_adapters.chat.cache import get_cache
@@ -329,7 +329,7 @@ async def remove(client: AsyncLettaClient, where: Conversation) -> None:
     clean up must not turn it into a failure.
     """
     try:
-        await within(_REMOVE_SECONDS, _remove(client, where))
+        await run_within(_REMOVE_SECONDS, _remove(client, where))
     except NotFoundError:
         pass  # somebody else has removed it
     except (LettaError, asyncio.TimeoutError) as error:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
-from letta_adapters._utils.checks import checked_id
+from letta_adapters._utils.checks import check_id
 
 VERSION: Final = 1
 # The key under which a framework's message carries the marker of its answer: in LangChain's
@@ -112,8 +112,8 @@ class Marker:
             given["pending"] = tuple((str(i), str(n)) for i, n in given.get("pending") or ())
             made = cls(**given)
             # A history is anybody's text: what it names must be ids before anything is sent there.
-            checked_id(made.conversation_id)
-            sound = made.agent_id == "" or bool(checked_id(made.agent_id))
+            check_id(made.conversation_id)
+            sound = made.agent_id == "" or bool(check_id(made.agent_id))
         except (TypeError, ValueError):
             return None
         # Python does not check the fields' types, and a wrong one would fail far from here.

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
-from letta_adapters._utils.checks import AGENT, checked_id
+from letta_adapters._utils.checks import AGENT, check_id
 from letta_adapters.backends.base import Conversation
 from letta_adapters.chat.marker import Marker
 from letta_adapters.content import sendable_text
@@ -302,9 +302,9 @@ def check_request(call: ChatRequest) -> ChatRequest:
             sent.
     """
     if call.agent_id is not None:
-        checked_id(call.agent_id, "an agent id (agent_id)", AGENT)
+        check_id(call.agent_id, "an agent id (agent_id)", AGENT)
     if call.conversation_id is not None:
-        checked_id(call.conversation_id, "a conversation id (conversation_id)")
+        check_id(call.conversation_id, "a conversation id (conversation_id)")
     thread = _find_thread(call)
     if thread is not None and not thread.strip():
         raise InvalidInputError("thread_id is empty: it names no conversation.")

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from letta_adapters._utils.tasks import ended, running_task
+from letta_adapters._utils.tasks import end_task, running_task
 from letta_adapters.backends.base import Conversation, TurnSettings
 from letta_adapters.chat import conversations
 from letta_adapters.chat.cache import (
@@ -113,7 +113,7 @@ class ChatStream(AsyncIterator[ChatEvent]):
             yield tracker.end()
         finally:
             if asked is not None and not asked.done():
-                await ended(asked)
+                await end_task(asked)
             if self._call.ephemeral and not tracker.pending:
                 # Handed to the client: the caller has the answer and need not wait for a request.
                 conversations.remove_later(self._client, tracker.conversation)

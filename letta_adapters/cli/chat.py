@@ -30,12 +30,12 @@ from letta_adapters.cli.render import (
     Renderer,
     clean,
     end_leftovers,
+    format_usage,
     make_console,
     one_line,
     progress,
     show_error,
     unmask,
-    used,
 )
 from letta_adapters.errors import LettaError
 from letta_adapters.messages import InitMessage, Message, ResultMessage, ToolCallMessage
@@ -165,7 +165,7 @@ class Chat:
         elif not result.success:
             show_error(self._errors, result.to_error())
         else:
-            self._console.print(Text(used(result), style="dim"))
+            self._console.print(Text(format_usage(result), style="dim"))
         return result is not None and result.success
 
     def _turn(self, text: str) -> ResultMessage | None:

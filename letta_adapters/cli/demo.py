@@ -32,10 +32,10 @@ from letta_adapters.cli.render import (
     Renderer,
     clean,
     end_leftovers,
+    format_usage,
     make_console,
     progress,
     show_error,
-    used,
 )
 from letta_adapters.errors import ConfigurationError
 from letta_adapters.messages import ResultMessage
@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
             for text in (AGAIN if known else FIRST, SECOND):
                 result = _turn(console, session, text)
                 if result.success and model.real:
-                    console.print(Text(used(result), style="dim"))
+                    console.print(Text(format_usage(result), style="dim"))
                 elif not result.success:
                     show_error(errors, result.to_error())
                     if model.real:

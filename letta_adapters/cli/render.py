@@ -141,7 +141,7 @@ def end_leftovers(session: Session, console: Console) -> None:
         console.print(f"Not run, left waiting by an earlier turn: {clean(names)}.")
 
 
-def used(result: ResultMessage) -> str:
+def format_usage(result: ResultMessage) -> str:
     """Return the cost of a turn, in tokens and seconds."""
     usage = result.usage
     tokens = f"{usage.prompt_tokens} + {usage.completion_tokens} tokens"

@@ -14,7 +14,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from letta_adapters._utils.tasks import running_task, within
+from letta_adapters._utils.tasks import run_within, running_task
 from letta_adapters.backends.base import Conversation, Opened
 from letta_adapters.client.tool_calls import (
     Answered,
@@ -332,7 +332,7 @@ class AsyncApprovals:
             try:
                 work = let_answer(_Asking(place), answer(waiting))
                 answered: Answered = await (
-                    work if options.timeout is None else within(options.timeout, work)
+                    work if options.timeout is None else run_within(options.timeout, work)
                 )
             except EndsTurnError as end:
                 await backend.clear(place, waiting, denials.TURN_ENDED, end.answers)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from letta_adapters._utils.bounded import Bounded
-from letta_adapters._utils.checks import checked_id, checked_method
+from letta_adapters._utils.checks import check_id, check_method
 from letta_adapters.backends.agent_settings import SETTINGS, without_own
 from letta_adapters.backends.base import Backend, Change, find_change, find_command_change
 from letta_adapters.errors import InvalidInputError, NotFoundError, UnsupportedOptionError
@@ -86,7 +86,7 @@ class Requests:
     ) -> Any:
         """Make any call; see :meth:`~letta_adapters.AsyncLettaClient.request`."""
         self.check_usable()
-        verb = checked_method(method)
+        verb = check_method(method)
         if verb == "COMMAND":
             return await self.command(path, **{**(params or {}), **(body or {})})
         return await self.make_last(verb, path, params=params, body=body)
@@ -399,7 +399,7 @@ def _build_path(kind: str, id: str) -> str:
 
 
 def _check_id(id: str) -> str:
-    return checked_id(id, "an id")
+    return check_id(id, "an id")
 
 
 def _check_fields(fields: dict[str, Any]) -> dict[str, Any]:

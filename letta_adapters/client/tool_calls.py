@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from letta_adapters._utils.invoke import UNWIND_SECONDS, invoke_callable, report_raised
-from letta_adapters._utils.tasks import ended
+from letta_adapters._utils.tasks import end_task
 from letta_adapters.backends.base import (
     Conversation,
     DeniedRounds,
@@ -260,11 +260,11 @@ class ToolCallHandler:
             return await asking
         seconds, otherwise = self.patience
         task = asyncio.ensure_future(asking)
-        # Not `within`: a TimeoutError that the callback itself raises is no time-out of ours.
+        # Not `run_within`: a TimeoutError that the callback itself raises is no time-out of ours.
         try:
             await asyncio.wait({task}, timeout=seconds)
         except asyncio.CancelledError:
-            await ended(task)
+            await end_task(task)
             raise
         if task.done():
             return task.result()

@@ -21,7 +21,7 @@ from threading import Thread
 from typing import Any, Final, Protocol
 from weakref import ReferenceType, ref
 
-from letta_adapters._utils.tasks import Deadline, ended, running_task, within
+from letta_adapters._utils.tasks import Deadline, end_task, run_within, running_task
 from letta_adapters.backends.base import (
     BackendTurn,
     Conversation,
@@ -283,7 +283,7 @@ class Turn:
         # The reader may give up the turn in the way at any moment, and nothing tells of that.
         while not beginning.done():
             if await self._in_vain(make_way):
-                await ended(beginning)
+                await end_task(beginning)
             else:
                 await asyncio.wait({beginning}, timeout=_LOOK_SECONDS)
         self._began(beginning)
@@ -527,7 +527,7 @@ class Turn:
         # It may be accepted while it is taken back; then it runs and has to be stopped like any
         # other.
         if self._beginning is not None and not self.begun:
-            await ended(self._beginning)
+            await end_task(self._beginning)
             if not self.begun:
                 self._began(self._beginning)
                 return
@@ -537,7 +537,7 @@ class Turn:
                 # Another task reads: let it get what comes next instead of reading beside it.
                 await self._turn.cancel()
                 with suppress(TimeoutError, asyncio.TimeoutError):
-                    await within(_END_SECONDS, self._idle.wait())
+                    await run_within(_END_SECONDS, self._idle.wait())
                 # The server did not end the turn in time: cut the connection, which ends the
                 # reader's wait.
                 if not self._idle.is_set():
@@ -545,7 +545,7 @@ class Turn:
                     await self._turn.release()
                     await self._idle.wait()
             if self._answering is not None:
-                await ended(self._answering)
+                await end_task(self._answering)
             await self._turn.stop(why)
         except LettaError:
             pass  # stopping is best effort: what is gone cannot be stopped
@@ -578,7 +578,7 @@ class Turn:
         self._fail_as_detached()
         try:
             if self._answering is not None:
-                await ended(self._answering)
+                await end_task(self._answering)
             await self._turn.release()
             # Answers that are on their way arrive, and their stream is given up as well.
             await self._idle.wait()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from letta_adapters._utils.locks import NeverFreeError, take
-from letta_adapters._utils.tasks import await_all, ended, running_loop, running_task
+from letta_adapters._utils.tasks import await_all, end_task, running_loop, running_task
 from letta_adapters.backends.base import (
     Backend,
     BackendTurn,
@@ -538,6 +538,6 @@ class Works:
 
 
 async def _clean_up(task: asyncio.Task[T], undo: Callable[[T], Awaitable[None]] | None) -> None:
-    await ended(task)
+    await end_task(task)
     if undo is not None and not task.cancelled() and task.exception() is None:
         await undo(task.result())

@@ -114,7 +114,7 @@ class PermissionContext:
     recovered: bool = False
 
 
-def checked_callback(callback: Callable[..., Any]) -> Callable[..., Any]:
+def check_callback(callback: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``callback`` as a function of a tool's name, its input and the context.
 
     A callback with two parameters, as in the TypeScript SDK, is called without the context.

@@ -27,7 +27,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar
 from weakref import WeakSet
 
-from letta_adapters._utils.tasks import within
+from letta_adapters._utils.tasks import run_within
 from letta_adapters.errors import SessionClosedError
 
 T = TypeVar("T")
@@ -299,7 +299,7 @@ class Bridge:
         # running.
         closing = asyncio.gather(*(c.close() for c in self.clients), return_exceptions=True)
         with suppress(asyncio.TimeoutError):
-            await within(_EXIT_SECONDS, closing)
+            await run_within(_EXIT_SECONDS, closing)
         me = asyncio.current_task()
         tasks = [task for task in asyncio.all_tasks() if task is not me]
         for task in tasks:

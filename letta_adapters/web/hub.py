@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from letta_adapters._utils.bounded import Bounded
-from letta_adapters._utils.tasks import ended
+from letta_adapters._utils.tasks import end_task
 from letta_adapters.client.session import AsyncSession
 from letta_adapters.errors import (
     ConversationBusyError,
@@ -384,7 +384,7 @@ class Hub:
                     # Not awaited itself: whoever stops it means the turn, and not this task.
                     await asyncio.wait({self._turn})
                 except asyncio.CancelledError:
-                    await ended(self._turn)
+                    await end_task(self._turn)
                     raise
                 self._finish(item, self._turn)
         finally:
@@ -497,11 +497,11 @@ class Hub:
             _log.warning("The session of a room did not close well.", exc_info=True)
         finally:
             if self._opening is not None:
-                await ended(self._opening)
+                await end_task(self._opening)
             if self._turns is not None:
                 await asyncio.wait({self._turns}, timeout=_LAST_WORDS)
             if self._turns is not None:
-                await ended(self._turns)
+                await end_task(self._turns)
             self._publish("closed", {"reason": reason})
 
 

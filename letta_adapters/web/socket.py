@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from letta_adapters._utils.tasks import await_all, within
+from letta_adapters._utils.tasks import await_all, run_within
 from letta_adapters.errors import InvalidInputError, LettaError
 from letta_adapters.web.access import Viewer
 from letta_adapters.web.commands import (
@@ -86,7 +86,7 @@ class SocketTalk:
         shown = write_json(data)
         whole = shown if text is None else f'{shown[:-1]}, "data": {text}}}'
         async with self._sending:
-            await within(SEND_TIMEOUT, self._socket.send_text(whole))
+            await run_within(SEND_TIMEOUT, self._socket.send_text(whole))
 
     async def _write(self) -> None:
         may_approve = self._watch.viewer.may_approve

@@ -21,7 +21,7 @@ from letta_adapters.backends.app_server.options import (
     reflection_settings,
 )
 from letta_adapters.backends.base import DEFAULT, Conversation
-from letta_adapters.backends.replies import needed
+from letta_adapters.backends.replies import require_field
 from letta_adapters.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -72,7 +72,7 @@ async def find_model(connection: Connection, handle: str | None) -> None:
     await require_model(connection, str(handle), "The agent's model")
 
 
-async def chosen_model(connection: Connection, asked: str | None) -> str:
+async def choose_model(connection: Connection, asked: str | None) -> str:
     """Return the model asked for, ``LETTA_MODEL``, or the server's first; refuse an unknown one."""
     asked = asked or os.environ.get("LETTA_MODEL")
     if asked:
@@ -114,7 +114,7 @@ async def create_agent(connection: Connection, options: AgentOptions, backend: s
     _check_prompt(options)
     if options.memfs and not connection.memory_in_git:
         raise no_memory_in_git("memfs", backend)
-    model = await chosen_model(connection, options.model)
+    model = await choose_model(connection, options.model)
     made: list[str] = []
     try:
         await _make(connection, options, model, blocks, made)
@@ -136,7 +136,7 @@ async def _make(
 ) -> None:
     """Append the agent to ``made``, after those that were needed to make it and exist still."""
     if options.system_prompt is not None:
-        system = _joined(options.system_prompt, options.append_system_prompt)
+        system = _join_prompts(options.system_prompt, options.append_system_prompt)
         body = _body(options, model, system, blocks)
         made.append(await _create(connection, body, options.memfs))
         return
@@ -147,14 +147,14 @@ async def _make(
         if options.memfs is not False:
             return
     # It is made anew, as whether an agent has a memory filesystem is decided at its creation.
-    first = await _retrieved(connection, made[0])
+    first = await _retrieve(connection, made[0])
     changes: dict[str, Any] = {"memfs": False}
     if connection.memory_in_git:
-        blocks = await _listed_blocks(connection, made[0])
+        blocks = await _list_blocks(connection, made[0])
         system = str(first.get("system"))
     else:
         blocks = [*blocks, *_other_blocks(first, blocks)]
-        system = _joined(str(first.get("system")), options.append_system_prompt)
+        system = _join_prompts(str(first.get("system")), options.append_system_prompt)
     for field in ("name", "description"):
         changes[field] = getattr(options, field) or first.get(field)
     body = _body(options.model_copy(update=changes), str(first.get("model")), system, blocks)
@@ -178,7 +178,7 @@ def _check_prompt(options: AgentOptions) -> None:
     secrets_change("", options.secrets or {})
 
 
-def _joined(system: str, more: str | None) -> str:
+def _join_prompts(system: str, more: str | None) -> str:
     return f"{system}\n\n{more}" if more else system
 
 
@@ -227,7 +227,7 @@ async def _create(connection: Connection, body: Mapping[str, Any], memfs: bool |
             "mode": "strict",
         }
     )
-    return str(needed("runtime_start", answer, "agent")["id"])
+    return str(require_field("runtime_start", answer, "agent")["id"])
 
 
 async def _by_the_server(connection: Connection, options: AgentOptions, model: str) -> str:
@@ -240,7 +240,7 @@ async def _by_the_server(connection: Connection, options: AgentOptions, model: s
             "pin_global": False,
         }
     )
-    return str(needed("create_agent", answer, "agent_id"))
+    return str(require_field("create_agent", answer, "agent_id"))
 
 
 async def _furnish(
@@ -253,8 +253,8 @@ async def _furnish(
         "hidden": options.hidden,
     }
     if options.append_system_prompt:
-        system = str((await _retrieved(connection, agent_id)).get("system") or "")
-        changes["system"] = _joined(system, options.append_system_prompt)
+        system = str((await _retrieve(connection, agent_id)).get("system") or "")
+        changes["system"] = _join_prompts(system, options.append_system_prompt)
     given = {k: v for k, v in changes.items() if v is not None}
     if given:
         await connection.request({"type": "agent_update", "agent_id": agent_id, "body": given})
@@ -262,9 +262,9 @@ async def _furnish(
         await _write_block(connection, agent_id, block)
 
 
-async def _retrieved(connection: Connection, agent_id: str) -> dict[str, Any]:
+async def _retrieve(connection: Connection, agent_id: str) -> dict[str, Any]:
     answer = await connection.request({"type": "agent_retrieve", "agent_id": agent_id})
-    found: dict[str, Any] = needed("agent_retrieve", answer, "agent")
+    found: dict[str, Any] = require_field("agent_retrieve", answer, "agent")
     return found
 
 
@@ -282,7 +282,7 @@ def _other_blocks(agent: Mapping[str, Any], blocks: Sequence[MemoryBlock]) -> li
     ]
 
 
-async def _listed_blocks(connection: Connection, agent_id: str) -> list[MemoryBlock]:
+async def _list_blocks(connection: Connection, agent_id: str) -> list[MemoryBlock]:
     """Return the content of its memory repository as blocks."""
     listed = await connection.request({"type": "list_memory", "agent_id": agent_id})
     return [
@@ -362,7 +362,7 @@ async def set_sleeptime(
 
 async def _reflection(connection: Connection, conversation: Conversation) -> dict[str, Any]:
     answer = await connection.request(
-        {"type": "get_reflection_settings", "runtime": frames.runtime_of(conversation)}
+        {"type": "get_reflection_settings", "runtime": frames.encode_runtime(conversation)}
     )
     found = answer.get("reflection_settings")
     if not isinstance(found, dict):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from letta_adapters._utils.bounded import Bounded
-from letta_adapters._utils.files import locked
+from letta_adapters._utils.files import hold_lock
 from letta_adapters.backends import agent_settings, default_agent
 from letta_adapters.backends.app_server import (
     agents,
@@ -26,7 +26,7 @@ from letta_adapters.backends.app_server import options as told
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.app_server.inherited import Inherited, MachineFiles
-from letta_adapters.backends.app_server.link import Link, counted
+from letta_adapters.backends.app_server.link import Link, count_use
 from letta_adapters.backends.app_server.questions import Permits, Session, Strays
 from letta_adapters.backends.app_server.recovery import ConversationStatus
 from letta_adapters.backends.app_server.server import Host, Setup
@@ -165,7 +165,7 @@ class AppServerBackend:
 
     # -- conversations ----------------------------------------------------------------------
 
-    @counted
+    @count_use
     async def create_agent(self, options: AgentOptions) -> str:
         """Create an agent and return its id; its prompt is Letta's own unless one is given.
 
@@ -200,7 +200,7 @@ class AppServerBackend:
         if not self._reflecting.decides:
             await agents.set_sleeptime(connection, conversation, sleeptime)
 
-    @counted
+    @count_use
     async def update_agent(
         self, agent_id: str, fields: Mapping[str, Any], settings: Mapping[str, Any]
     ) -> dict[str, Any]:
@@ -211,24 +211,24 @@ class AppServerBackend:
         connection = await self.connection()
         return await self._inherited.update(connection, agent_id, fields, settings)
 
-    @counted
+    @count_use
     async def agent_settings(self, agent_id: str) -> dict[str, Any]:
         """Return the settings that the agent's sessions inherit, under the options' names."""
         found = await self._inherited.of(await self.connection(), agent_id, fresh=True)
         return found.shown()
 
-    @counted
+    @count_use
     async def default_agent(self, model: str | None) -> str:
         """Return the agent used when none is named: found by its tag, made once."""
         await self.connection()  # it tells where the agents live
         place = default_agent.Agents(self, model)
         ours = self._setup.own_directory
         if self.name == "local" and ours is not None:
-            lock = partial(locked, ours / "default-agent.lock", _FIRST_USE_SECONDS)
+            lock = partial(hold_lock, ours / "default-agent.lock", _FIRST_USE_SECONDS)
             return await default_agent.find(place, lock, shared=True)
         return await default_agent.find(place, lambda: self._first_use, shared=False)
 
-    @counted
+    @count_use
     async def open(self, target: Target, options: SessionOptions) -> Opened:
         """Find or create the conversation, with the session's settings."""
         told.refuse(options, self.name, on_api=self._on_api)
@@ -238,19 +238,19 @@ class AppServerBackend:
             await agents.require_model(connection, options.model)
             if not target.new and target.conversation_id in (None, DEFAULT):
                 raise refuse_model(self.name)
-        where = await conversations.runtime_of(connection, target, options, self.default_agent)
+        where = await conversations.name_runtime(connection, target, options, self.default_agent)
         agent_id = str(where.get("agent_id") or "")
         options = await self._inherited.session(connection, agent_id, options, fresh=True)
         self._reflecting.check(options.sleeptime, options.permission_mode)
         settings = self._settings(agent_id, options)
         answer = await self._start(connection, where, settings, (), options)
-        conversation = conversations.conversation_of(answer)
+        conversation = conversations.read_conversation(answer)
         if options.model and not target.new:
             await connection.request(conversations.model_update(conversation, options.model))
         await conversations.use_toolset(connection, conversation, options)
         if options.sleeptime is not None:
             await self._reflect(connection, conversation, options.sleeptime)
-        model = options.model or conversations.model_of(answer)
+        model = options.model or conversations.read_model(answer)
         if model and not options.model:
             await agents.require_model(connection, model, "The agent's model")
         tools = () if options.stateless else self._loaded(conversation, options)
@@ -272,7 +272,7 @@ class AppServerBackend:
         groups = [{"tools": frames.external_tools(tools)}] if tools else []
         about = {"external_tools": groups, "system_info_reminder": None, "permission_mode": None}
         answer = await connection.request(frames.runtime_start({**settings, **where, **about}))
-        conversation = conversations.conversation_of(answer)
+        conversation = conversations.read_conversation(answer)
         self._system_info.choose(conversation, settings["system_info_reminder"])
         used = self._live.setdefault(conversation, ConversationStatus()).directory
         asked = settings.get("cwd")
@@ -310,11 +310,11 @@ class AppServerBackend:
         prepared = self._prepared.get(conversation)
         tools = list(settings.client_tools)
         if prepared is None or prepared.settings != wanted:
-            where = frames.runtime_of(conversation)
+            where = frames.encode_runtime(conversation)
             answer = await self._start(connection, where, wanted, tools, options)
             await conversations.use_toolset(connection, conversation, options)
             if prepared is None and self._connections > 1:
-                await agents.find_model(connection, conversations.model_of(answer))
+                await agents.find_model(connection, conversations.read_model(answer))
             return connection
         prepared.options = options
         if prepared.tools != tools:
@@ -395,14 +395,14 @@ class AppServerBackend:
         """Return whether the message is said in one turn with somebody else's."""
         return self._live.setdefault(conversation, ConversationStatus()).shared(client_message_id)
 
-    @counted
+    @count_use
     async def unqueue(self, conversation: Conversation, client_message_id: str) -> bool:
         """Take a message that waits out of the queue; ``True`` if its turn has begun instead."""
         connection = await self._up_to_date(conversation)
         live = self._live.setdefault(conversation, ConversationStatus())
         return not await recovery.unqueue(connection, conversation, client_message_id, live)
 
-    @counted
+    @count_use
     async def settle(
         self, conversation: Conversation, client_message_id: str, seconds: float
     ) -> Delivery:
@@ -426,13 +426,13 @@ class AppServerBackend:
         await connection.request({"type": "app_server_info"})
         return connection
 
-    @counted
+    @count_use
     async def list_messages(self, conversation: Conversation, query: PageQuery) -> MessagePage:
         """Return one page of stored messages."""
         link = await self.connection()
         return await conversations.fetch_page(link, conversation, query)
 
-    @counted
+    @count_use
     async def pending_calls(self, conversation: Conversation) -> tuple[PendingToolCall, ...]:
         """Return the tool calls that wait for an answer."""
         await self._up_to_date(conversation)
@@ -446,7 +446,7 @@ class AppServerBackend:
             for q in questions
         )
 
-    @counted
+    @count_use
     async def clear(
         self,
         conversation: Conversation,
@@ -459,12 +459,12 @@ class AppServerBackend:
         live = self._live.setdefault(conversation, ConversationStatus())
         await recovery.quiet_down(connection, conversation, live, 0.0)
 
-    @counted
+    @count_use
     async def abort(self, conversation: Conversation) -> bool:
         """Cancel the active turn; return ``False`` if there was none."""
         return await recovery.abort(await self._known(conversation), conversation)
 
-    @counted
+    @count_use
     async def wait_until_idle(self, conversation: Conversation, sent: Sent) -> bool | None:
         """Wait for this message's turn alone; see :meth:`Backend.wait_until_idle`."""
         await self._up_to_date(conversation)
@@ -472,7 +472,7 @@ class AppServerBackend:
             sent.otid, sent.seconds
         )
 
-    @counted
+    @count_use
     async def live(self, conversation: Conversation) -> LiveState:
         """Return the server's own account of the conversation now."""
         await self._up_to_date(conversation)
@@ -484,14 +484,14 @@ class AppServerBackend:
             device["current_permission_mode"] = public
         return LiveState(device, tuple(live.queue), live.loop)
 
-    @counted
+    @count_use
     async def set_model(self, conversation: Conversation, model: str) -> None:
         """Give a conversation a model of its own."""
         connection = await self.connection()
         await agents.require_model(connection, model)
         await connection.request(conversations.model_update(conversation, model))
 
-    @counted
+    @count_use
     async def change_state(self, conversation: Conversation, options: SessionOptions) -> None:
         """Use these options from now on, in a running turn too."""
         told.refuse(options, self.name, on_api=self._on_api)
@@ -503,7 +503,7 @@ class AppServerBackend:
         settings = self._settings(conversation.agent_id, options)
         prepared = self._prepared[conversation]
         live = self._live.setdefault(conversation, ConversationStatus())
-        news = conversations.changed(settings, prepared.settings, live.directory)
+        news = conversations.drop_unchanged(settings, prepared.settings, live.directory)
         await connection.send(frames.device_state(conversation, news))
         await self._taken(conversation, settings)
         await conversations.use_toolset(connection, conversation, options)
@@ -523,7 +523,7 @@ class AppServerBackend:
             raise conversations.no_directory(str(asked), live.directory)
         raise LettaTimeoutError("The server did not change the conversation's permission mode.")
 
-    @counted
+    @count_use
     async def request(
         self,
         method: str,
@@ -542,7 +542,7 @@ class AppServerBackend:
         """Return the directory of an agent's memory, if it is on this machine."""
         return None if self.state is None else self.state.find_memory(agent_id)
 
-    @counted
+    @count_use
     async def command(self, name: str, /, **fields: Any) -> dict[str, Any]:
         """Send a command and return its answer."""
         return await management.command(await self.connection(), self.name, name, fields)
@@ -562,7 +562,7 @@ class AppServerBackend:
         self._prepared.drop(concerned)
         self._live.drop(concerned)
 
-    @counted
+    @count_use
     async def runtime_status(self) -> RuntimeStatus:
         """Return the embedded runtime's status; it is started if it does not run."""
         if self._status is None:

@@ -27,12 +27,12 @@ from pydantic_core import from_json
 from websockets.asyncio.client import connect
 
 from letta_adapters._utils.files import is_full
-from letta_adapters._utils.tasks import ended, within
+from letta_adapters._utils.tasks import end_task, run_within
 from letta_adapters.backends.app_server.frames import Frame, encode
 from letta_adapters.backends.base import Conversation
 from letta_adapters.backends.connector import Connector, Socket, current_connector, dial
 from letta_adapters.backends.http_errors import error_from_response
-from letta_adapters.backends.proxies import is_loopback, proxy_of, proxy_variables
+from letta_adapters.backends.proxies import find_proxy, is_loopback, proxy_variables
 from letta_adapters.backends.replies import check_answer
 from letta_adapters.engine.app_server import PROTOCOL_VERSION
 from letta_adapters.errors import (
@@ -231,7 +231,7 @@ class Connection:
         seconds = self._timeout if timeout is None else timeout
         try:
             await self.send({**frame, "request_id": request_id})
-            answer = await within(seconds, future)
+            answer = await run_within(seconds, future)
         except (TimeoutError, asyncio.TimeoutError) as error:
             raise _no_answer(frame, seconds) from error
         finally:
@@ -352,7 +352,7 @@ class Connection:
         with suppress(*_CONNECT_ERRORS):
             await self._socket.close()
         if self._reader is not None:
-            await ended(self._reader)
+            await end_task(self._reader)
 
 
 async def _open_socket(endpoint: Endpoint, connect_timeout: float) -> Socket:
@@ -378,7 +378,7 @@ async def _open_socket(endpoint: Endpoint, connect_timeout: float) -> Socket:
     except LettaError:
         raise  # some of them are OSErrors as well
     except websockets.InvalidStatus as error:
-        raise _refused(error.response.status_code, url) from error
+        raise _explain_refusal(error.response.status_code, url) from error
     except websockets.InvalidURI as error:
         raise _no_url(url) from error
     except websockets.InvalidProxy as error:
@@ -468,7 +468,7 @@ def _is_runtime(value: Any) -> bool:
     return all(id_ is None or isinstance(id_, str) for id_ in ids)
 
 
-def _refused(status: int, url: str) -> LettaError:
+def _explain_refusal(status: int, url: str) -> LettaError:
     if status in (401, 403):
         return AuthenticationError(
             "The App Server refused the token.",
@@ -496,7 +496,7 @@ def _no_proxy(error: Exception) -> LettaError:
 
 
 def _no_server(url: str, error: Exception) -> LettaError:
-    via = proxy_of(url)
+    via = find_proxy(url)
     through = f" through the proxy of {via}" if via else ""
     return ConnectionFailedError(
         f"No App Server answers at {url}{through} ({type(error).__name__}).",

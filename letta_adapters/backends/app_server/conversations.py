@@ -32,7 +32,7 @@ from letta_adapters.messages import MessagePage
 from letta_adapters.options import SessionOptions
 
 
-async def runtime_of(
+async def name_runtime(
     connection: Connection,
     target: Target,
     options: SessionOptions,
@@ -65,7 +65,7 @@ async def _without_agent(
 
     It has no memory, no skills and no reminders.
     """
-    model = await agents.chosen_model(connection, options.model)
+    model = await agents.choose_model(connection, options.model)
     return {**target.fields, "model": model, "system": options.system_prompt or ""}
 
 
@@ -82,7 +82,7 @@ def model_update(conversation: Conversation, model: str) -> dict[str, Any]:
     """Return the frame that gives a conversation a model of its own."""
     return {
         "type": "update_model",
-        "runtime": frames.runtime_of(conversation),
+        "runtime": frames.encode_runtime(conversation),
         "payload": {"model_handle": model},
     }
 
@@ -95,13 +95,13 @@ async def use_toolset(
         await connection.request(
             {
                 "type": "update_toolset",
-                "runtime": frames.runtime_of(conversation),
+                "runtime": frames.encode_runtime(conversation),
                 "toolset_preference": options.toolset,
             }
         )
 
 
-def conversation_of(answer: Mapping[str, Any]) -> Conversation:
+def read_conversation(answer: Mapping[str, Any]) -> Conversation:
     """Return the conversation that a ``runtime_start`` opened."""
     runtime = answer.get("runtime")
     if not isinstance(runtime, dict) or not runtime.get("conversation_id"):
@@ -109,7 +109,7 @@ def conversation_of(answer: Mapping[str, Any]) -> Conversation:
     return Conversation(str(runtime.get("agent_id") or ""), str(runtime["conversation_id"]))
 
 
-def model_of(answer: Mapping[str, Any]) -> str | None:
+def read_model(answer: Mapping[str, Any]) -> str | None:
     """Return the conversation's model, as far as the server names it."""
     # A conversation's own model comes before its agent's.
     for part in ("conversation", "agent"):
@@ -124,7 +124,7 @@ def same_directory(asked: str, used: str) -> bool:
     return asked == used or Path(asked).resolve() == Path(used)
 
 
-def changed(
+def drop_unchanged(
     settings: Mapping[str, Any], before: Mapping[str, Any], directory: str
 ) -> Mapping[str, Any]:
     """Leave out a directory that is not changed.

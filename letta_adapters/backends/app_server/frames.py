@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from letta_adapters._utils.checks import checked_id
+from letta_adapters._utils.checks import check_id
 from letta_adapters.backends.base import Conversation, ToolCallResponse
 from letta_adapters.errors import InvalidInputError, UnsupportedOptionError
 from letta_adapters.options import PERMISSION_MODES
@@ -43,7 +43,7 @@ def encode(frame: Mapping[str, Any]) -> str:
         raise InvalidInputError(f"The {kind} request cannot be written as JSON: {error}.") from None
 
 
-def runtime_of(conversation: Conversation) -> dict[str, str | None]:
+def encode_runtime(conversation: Conversation) -> dict[str, str | None]:
     """Return the protocol's name of a conversation; one without an agent has ``null`` for it.
 
     Raises:
@@ -59,14 +59,14 @@ def runtime_of(conversation: Conversation) -> dict[str, str | None]:
         if not isinstance(value, str) or not (value or may_be_empty):
             raise InvalidInputError(f"{name} must be a non-empty string, not {value!r}.")
         if value:
-            checked_id(value, f"an id ({name})")
+            check_id(value, f"an id ({name})")
     return conversation.as_runtime()
 
 
 def device_state(conversation: Conversation, settings: Mapping[str, Any]) -> Frame:
     """Return the change to another mode or directory, at once; the server does not answer it."""
     payload = {name: settings[name] for name in ("mode", "cwd") if settings.get(name)}
-    runtime = runtime_of(conversation)
+    runtime = encode_runtime(conversation)
     return {"type": "change_device_state", "runtime": runtime, "payload": payload}
 
 
@@ -113,7 +113,7 @@ def external_tools(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def tools_update(conversation: Conversation, tools: Sequence[Mapping[str, Any]]) -> Frame:
     """Replace the conversation's client-side tools."""
     groups = [{"tools": external_tools(tools)}] if tools else []
-    update = {"runtimes": [runtime_of(conversation)], "external_tools": groups}
+    update = {"runtimes": [encode_runtime(conversation)], "external_tools": groups}
     return {"type": "runtime_external_tools_update", "updates": [update]}
 
 
@@ -147,7 +147,7 @@ def user_message(
     message = {"role": "user", "content": content, "client_message_id": client_message_id}
     return {
         "type": "input",
-        "runtime": runtime_of(conversation),
+        "runtime": encode_runtime(conversation),
         "payload": {
             "kind": "create_message",
             "messages": [message],
@@ -170,7 +170,7 @@ def approval(conversation: Conversation, request_id: str, answer: ToolCallRespon
             decision["message"] = answer.reason
     return {
         "type": "input",
-        "runtime": runtime_of(conversation),
+        "runtime": encode_runtime(conversation),
         "payload": {
             "kind": "approval_response",
             "request_id": request_id,
@@ -218,7 +218,7 @@ def reflection(conversation: Conversation, settings: Mapping[str, Any], scope: s
         raise InvalidInputError(f"Not reflection settings: {dict(settings)!r}.")
     return {
         "type": "set_reflection_settings",
-        "runtime": runtime_of(conversation),
+        "runtime": encode_runtime(conversation),
         "settings": dict(settings),
         "scope": scope,
     }

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from letta_adapters._utils.bounded import Bounded
-from letta_adapters._utils.files import is_ours_alone, locked, make_private_folder, write_private
+from letta_adapters._utils.files import hold_lock, is_ours_alone, make_private_folder, write_private
 from letta_adapters.backends.agent_settings import (
     AgentSettings,
     MachineSettings,
@@ -31,7 +31,7 @@ from letta_adapters.backends.agent_settings import (
 )
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.app_server.switches import SystemInfo
-from letta_adapters.backends.replies import needed
+from letta_adapters.backends.replies import require_field
 from letta_adapters.errors import ConfigurationError, InvalidInputError, LettaError
 from letta_adapters.options import SessionOptions
 
@@ -235,17 +235,17 @@ class Inherited:
         """Return a lock, as two processes that change one agent must not undo each other."""
         if self._files is None:
             return nullcontext()
-        return locked(self._files.lock, _LOCK_SECONDS)
+        return hold_lock(self._files.lock, _LOCK_SECONDS)
 
 
 async def _agent(connection: Connection, agent_id: str) -> dict[str, Any]:
     answer = await connection.request({"type": "agent_retrieve", "agent_id": agent_id})
-    return dict(needed("agent_retrieve", answer, "agent"))
+    return dict(require_field("agent_retrieve", answer, "agent"))
 
 
 async def _update(connection: Connection, agent_id: str, body: Mapping[str, Any]) -> dict[str, Any]:
     frame = {"type": "agent_update", "agent_id": agent_id, "body": dict(body)}
-    return dict(needed("agent_update", await connection.request(frame), "agent"))
+    return dict(require_field("agent_update", await connection.request(frame), "agent"))
 
 
 def _restricting(

@@ -124,7 +124,7 @@ class HasTraffic(Protocol):
 _Home = TypeVar("_Home", bound=HasTraffic)
 
 
-def counted(
+def count_use(
     method: Callable[Concatenate[_Home, _P], Coroutine[Any, Any, _T]],
 ) -> Callable[Concatenate[_Home, _P], Coroutine[Any, Any, _T]]:
     """Decorate a method of a backend that may talk to the server."""

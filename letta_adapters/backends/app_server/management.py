@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 from urllib.parse import unquote
 
-from letta_adapters._utils.checks import checked_id
+from letta_adapters._utils.checks import check_id
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.app_server.options import no_memory_in_git
-from letta_adapters.backends.replies import needed
+from letta_adapters.backends.replies import require_field
 from letta_adapters.errors import InvalidInputError, UnsupportedOptionError
 
 Call = tuple[dict[str, Any], str]
@@ -33,12 +33,12 @@ _IN_GIT: Final = (
 _RESERVED: Final = ("type", "request_id")
 
 
-def _given(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+def _pick_given(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: values[name] for name in names if values.get(name) is not None}
 
 
 def _list_agents(_: str, params: Mapping[str, Any], __: Mapping[str, Any]) -> Call:
-    query = _given(params, "tags", "query_text", "limit", "after", "before", "order")
+    query = _pick_given(params, "tags", "query_text", "limit", "after", "before", "order")
     return {"type": "agent_list", "query": query}, "agents"
 
 
@@ -59,12 +59,12 @@ def _delete_agent(id_: str, _: Mapping[str, Any], __: Mapping[str, Any]) -> Call
 
 
 def _list_conversations(_: str, params: Mapping[str, Any], __: Mapping[str, Any]) -> Call:
-    query = _given(params, "agent_id", "limit", "after", "before", "order")
+    query = _pick_given(params, "agent_id", "limit", "after", "before", "order")
     return {"type": "conversation_list", "query": query}, "conversations"
 
 
 def _create_conversation(_: str, params: Mapping[str, Any], body: Mapping[str, Any]) -> Call:
-    made = {**body, **_given(params, "agent_id")}
+    made = {**body, **_pick_given(params, "agent_id")}
     return {"type": "conversation_create", "body": made}, "conversation"
 
 
@@ -78,13 +78,13 @@ def _update_conversation(id_: str, _: Mapping[str, Any], body: Mapping[str, Any]
 
 
 def _fork(id_: str, params: Mapping[str, Any], body: Mapping[str, Any]) -> Call:
-    made = {**body, **_given(params, "agent_id")}
+    made = {**body, **_pick_given(params, "agent_id")}
     frame: dict[str, Any] = {"type": "conversation_fork", "conversation_id": id_}
     return frame | ({"body": made} if made else {}), "conversation"
 
 
 def _compact(id_: str, params: Mapping[str, Any], body: Mapping[str, Any]) -> Call:
-    made = {**body, **_given(params, "agent_id")}
+    made = {**body, **_pick_given(params, "agent_id")}
     frame: dict[str, Any] = {"type": "conversation_compact", "conversation_id": id_}
     return frame | ({"body": made} if made else {}), "compaction"
 
@@ -128,10 +128,10 @@ async def perform(
         found = re.fullmatch(pattern, path.rstrip("/"))
         if verb == method and found:
             # The path was quoted for HTTP; a frame takes the id itself.
-            id_ = checked_id(unquote(found[1])) if found.groups() else ""
+            id_ = check_id(unquote(found[1])) if found.groups() else ""
             frame, field = make(id_, params, body)
             answer = await connection.request(frame)
-            return needed(str(frame["type"]), answer, field) if field else None
+            return require_field(str(frame["type"]), answer, field) if field else None
     raise UnsupportedOptionError(
         f"{method} {path}",
         backend=backend,

@@ -16,7 +16,7 @@ from typing import Any, Final
 from letta_adapters._utils.bounded import Bounded
 from letta_adapters.backends.app_server import conversations
 from letta_adapters.backends.app_server.connection import Connection, Unread
-from letta_adapters.backends.app_server.frames import runtime_of
+from letta_adapters.backends.app_server.frames import encode_runtime
 from letta_adapters.backends.base import Conversation, Delivery
 from letta_adapters.errors import ServerError
 
@@ -168,7 +168,7 @@ async def quiet_down(
 async def abort(connection: Connection, conversation: Conversation) -> bool:
     """Abort the turn that runs there; return ``False`` if none did."""
     answer = await connection.request(
-        {"type": "abort_message", "runtime": runtime_of(conversation)}
+        {"type": "abort_message", "runtime": encode_runtime(conversation)}
     )
     return answer.get("aborted") is True
 
@@ -220,7 +220,7 @@ async def unqueue(
             continue
         frame = {
             "type": "remove_queue_item",
-            "runtime": runtime_of(conversation),
+            "runtime": encode_runtime(conversation),
             "item_id": str(item.get("id")),
         }
         with suppress(ServerError):  # it has just started

@@ -23,7 +23,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Final
 
-from letta_adapters._utils.files import writing
+from letta_adapters._utils.files import explain_write_errors
 from letta_adapters.backends.app_server import frames
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.app_server.options import reflection_settings
@@ -54,7 +54,7 @@ class SystemInfo:
         """
         if self.works:
             mark = self._mark(conversation)
-            with writing(mark.parent):
+            with explain_write_errors(mark.parent):
                 if told is False:
                     mark.touch(mode=0o600)
                 else:
@@ -156,7 +156,7 @@ class Stateless:
     def directory(self) -> Path:
         """The working directory of stateless conversations."""
         if self._made is None:
-            with writing(Path(gettempdir())):
+            with explain_write_errors(Path(gettempdir())):
                 self._made = TemporaryDirectory(
                     prefix="letta-stateless-", ignore_cleanup_errors=True
                 )

@@ -435,7 +435,7 @@ class AppServerTurn:
             self._inbox.poke()
         if not runs:
             return
-        runtime = frames.runtime_of(self._conversation)
+        runtime = frames.encode_runtime(self._conversation)
         if alone:
             # Frames are handled in order: the answers below must not start another model call.
             await connection.send({"type": "abort_message", "runtime": runtime})

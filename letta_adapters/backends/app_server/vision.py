@@ -90,10 +90,10 @@ async def _model(connection: Connection, conversation: Conversation) -> str:
         frame = {"type": "conversation_retrieve", "conversation_id": conversation.conversation_id}
         answer.update(await connection.request(frame))
     # A conversation without a model of its own uses its agent's.
-    if conversations.model_of(answer) is None and conversation.agent_id:
+    if conversations.read_model(answer) is None and conversation.agent_id:
         frame = {"type": "agent_retrieve", "agent_id": conversation.agent_id}
         answer.update(await connection.request(frame))
-    return conversations.model_of(answer) or ""
+    return conversations.read_model(answer) or ""
 
 
 def sees(base_url: str, key: str, model: str) -> bool | None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from letta_adapters._utils.checks import checked_id
+from letta_adapters._utils.checks import check_id
 from letta_adapters.backends import default_agent
 from letta_adapters.backends.agent_settings import keep_own
 from letta_adapters.backends.base import (
@@ -71,7 +71,7 @@ class RestBackend:
         check_supported(options, self.name)
         body = await self._agent_body(options)
         agent = await self._http.send("POST", "/v1/agents/", body=body)
-        return _id_of(agent, "agent")
+        return _read_id(agent, "agent")
 
     async def update_agent(
         self, agent_id: str, fields: Mapping[str, Any], settings: Mapping[str, Any]
@@ -172,7 +172,7 @@ class RestBackend:
                 params={"agent_id": agent_id},
                 body={**target.fields, **body},
             )
-            conversation_id, model = _id_of(found, "conv"), found.get("model")
+            conversation_id, model = _read_id(found, "conv"), found.get("model")
         elif options.model:
             model = options.model
             await self.set_model(Conversation(agent_id, conversation_id or DEFAULT), model)
@@ -272,10 +272,10 @@ class RestBackend:
         await self._http.aclose()
 
 
-def _id_of(found: Any, what: str) -> str:
+def _read_id(found: Any, what: str) -> str:
     try:
         # An id goes into later paths, so even the server's own is checked.
-        return checked_id(found["id"] if isinstance(found, dict) else None, "", (f"{what}-",))
+        return check_id(found["id"] if isinstance(found, dict) else None, "", (f"{what}-",))
     except (KeyError, InvalidInputError):
         raise ProtocolError(f"The server's answer holds no {what} id.") from None
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from letta_adapters._utils.checks import checked_id
+from letta_adapters._utils.checks import check_id
 from letta_adapters.backends.base import (
     DEFAULT,
     MAX_PAGE,
@@ -35,7 +35,7 @@ from letta_adapters.messages import MessagePage, PendingToolCall
 
 def conversation_path(conversation: Conversation, tail: str = "") -> str:
     """Return ``/v1/conversations/{id}{tail}``; raise InvalidInputError if the id is none."""
-    id_ = checked_id(conversation.conversation_id, "a conversation id")
+    id_ = check_id(conversation.conversation_id, "a conversation id")
     return f"/v1/conversations/{id_}{tail}"
 
 
@@ -95,7 +95,7 @@ async def _read(
     return found
 
 
-def approval_of(answer: ToolCallResponse) -> dict[str, Any]:
+def encode_approval(answer: ToolCallResponse) -> dict[str, Any]:
     """Return one answer as the API takes it."""
     if answer.returned is not None:
         return {
@@ -155,7 +155,7 @@ async def clear(
     given = {answer.tool_call_id: answer for answer in answers}
     last = [given.get(c.tool_call_id) or ToolCallResponse.make_unanswered(c, why) for c in calls]
     body = {
-        "messages": [{"type": "approval", "approvals": [approval_of(a) for a in last]}],
+        "messages": [{"type": "approval", "approvals": [encode_approval(a) for a in last]}],
         "streaming": True,
         "max_steps": 1,
         **agent_param(conversation),

@@ -21,12 +21,12 @@ from typing import Any, Final
 import httpx
 import tenacity
 
-from letta_adapters._utils.checks import checked_path
+from letta_adapters._utils.checks import check_path
 from letta_adapters._utils.tasks import limit
 from letta_adapters._version import __version__
 from letta_adapters.backends.config import CLOUD_URL, Rest, api_address
 from letta_adapters.backends.http_errors import error_from_response
-from letta_adapters.backends.proxies import any_proxy, is_loopback, proxy_of, proxy_variables
+from letta_adapters.backends.proxies import any_proxy, find_proxy, is_loopback, proxy_variables
 from letta_adapters.backends.replies import check_api
 from letta_adapters.backends.rest.connections import Connections, Lease
 from letta_adapters.errors import (
@@ -199,7 +199,7 @@ class Http:
             # For settings of the environment that cannot be used to be refused at once.
             _connection(rest, self.base_url)
         # The user of a client of his own has told it about proxies.
-        self._via = "" if http_client is not None else proxy_of(self.base_url)
+        self._via = "" if http_client is not None else find_proxy(self.base_url)
         self._timeout = httpx.Timeout(rest.request_timeout, connect=rest.connect_timeout)
         self._stream_timeout = httpx.Timeout(rest.idle_timeout, connect=rest.connect_timeout)
 
@@ -273,7 +273,7 @@ class Http:
     ) -> httpx.Request:
         # httpx would send None as an empty value.
         known = {k: v for k, v in (params or {}).items() if v is not None} or None
-        url = self.base_url + checked_path(path)
+        url = self.base_url + check_path(path)
         if self._injected is not None:  # it may have headers of its own
             return self._injected.build_request(
                 method, url, params=known, json=body, headers=self._headers, timeout=timeout
@@ -347,7 +347,7 @@ async def _answer(connection: _Client | _Direct, request: httpx.Request) -> http
         if not response.has_redirect_location:
             break
         await response.aclose()
-        request = _followed(request, response)
+        request = _follow(request, response)
     else:
         raise ProtocolError(
             f"The server redirects in a circle (more than {_REDIRECTS} times).", accepted=False
@@ -398,7 +398,7 @@ def _headers(rest: Rest, key: str) -> dict[str, str]:
     return headers
 
 
-def _followed(request: httpx.Request, response: httpx.Response) -> httpx.Request:
+def _follow(request: httpx.Request, response: httpx.Response) -> httpx.Request:
     """Return the request that follows a redirect; raise ProtocolError where it must not."""
     old, where = request.url, httpx.URL(response.headers["location"])
     new = where if where.scheme else old.join(where)

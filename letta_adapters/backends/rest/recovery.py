@@ -17,8 +17,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from letta_adapters._utils.checks import checked_id
-from letta_adapters._utils.tasks import within
+from letta_adapters._utils.checks import check_id
+from letta_adapters._utils.tasks import run_within
 from letta_adapters.backends.base import DEFAULT, Conversation, Delivery
 from letta_adapters.backends.http_errors import NO_ACTIVE_RUN
 from letta_adapters.backends.rest.conversations import agent_param, conversation_path
@@ -42,7 +42,7 @@ _RECENT: Final = 20
 def run_path(run_id: object, tail: str = "") -> str:
     """Return ``/v1/runs/{id}{tail}``; raise ProtocolError if the server's id is none."""
     try:
-        return f"/v1/runs/{checked_id(run_id, 'a run id')}{tail}"
+        return f"/v1/runs/{check_id(run_id, 'a run id')}{tail}"
     except InvalidInputError as error:
         raise ProtocolError(f"The server named a run whose id is none: {error.message}") from None
 
@@ -157,6 +157,6 @@ async def settle(
     try:
         # Each read of a silent server has its own time limit and attempts, far more than this in
         # all.
-        return await within(seconds + 2 * _CANCEL_SECONDS, find_out())
+        return await run_within(seconds + 2 * _CANCEL_SECONDS, find_out())
     except (LettaError, asyncio.TimeoutError):
         return Delivery(None)

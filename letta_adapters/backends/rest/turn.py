@@ -11,15 +11,15 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
-from letta_adapters._utils.tasks import within
+from letta_adapters._utils.tasks import run_within
 from letta_adapters.backends.base import Conversation, Delivery, ToolCallResponse, TurnSettings
 from letta_adapters.backends.http_errors import BACKGROUND_UNAVAILABLE
 from letta_adapters.backends.rest import recovery
 from letta_adapters.backends.rest.conversations import (
     agent_param,
-    approval_of,
     clear,
     conversation_path,
+    encode_approval,
     pending_calls,
 )
 from letta_adapters.backends.rest.http import STREAM_ERRORS, ByteStream, Http
@@ -91,7 +91,9 @@ class RestBackendTurn:
         if answers:
             self._answered = True
             self.state.recall({answer.tool_call_id: answer.tool_name for answer in answers})
-            messages.append({"type": "approval", "approvals": [approval_of(a) for a in answers]})
+            messages.append(
+                {"type": "approval", "approvals": [encode_approval(a) for a in answers]}
+            )
         messages += ({"type": "message", **message} for message in history)
         if content is not None:
             self._otid = otid
@@ -108,7 +110,7 @@ class RestBackendTurn:
 
     async def answer(self, answers: Sequence[ToolCallResponse]) -> None:
         """Answer all pending calls in one request, as the server demands."""
-        approvals = [approval_of(answer) for answer in answers]
+        approvals = [encode_approval(answer) for answer in answers]
         self._answered = True
         await self.release()
         try:
@@ -335,7 +337,7 @@ class RestBackendTurn:
         """
         # If the server is gone or hangs there is nothing left that could be stopped.
         with suppress(LettaError, asyncio.TimeoutError):
-            await within(2 * _STOP_SECONDS, self._end_run(why, answers))
+            await run_within(2 * _STOP_SECONDS, self._end_run(why, answers))
         await self.release()
 
     async def _end_run(self, why: str | None, answers: Sequence[ToolCallResponse]) -> None:
@@ -345,7 +347,7 @@ class RestBackendTurn:
             else:
                 if not self._cancelled:
                     await recovery.cancel(self._http, self._conversation)
-                await within(_STOP_SECONDS, self._exhaust())
+                await run_within(_STOP_SECONDS, self._exhaust())
             # The run may go on without its stream, and has to be ended by its id.
             if self._stream is None or self.state.stop.value is None:
                 await recovery.finish_run(self._http, self._conversation, self.state.run_id, 0.0)

@@ -230,7 +230,7 @@ def model_server(config: Local) -> tuple[str, str]:
 
 def runtime_environment(config: Local) -> dict[str, str]:
     """Return the runtime's environment: the caller's variables that are listed or named."""
-    env = passed_variables.taken_over(
+    env = passed_variables.select_inherited(
         os.environ, named=config.inherit_env, providers=config.api is None
     )
     # It need not be set (on Windows it is not), and the directories are derived from it.

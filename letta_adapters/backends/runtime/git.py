@@ -53,21 +53,21 @@ class GitFiles:
         hooks = self.folder / "hooks"
         hooks.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name in _compat.HOOKS:
-            _put(hooks / name, _HOOK.format(name=name), mode=0o700)
+            _write_file(hooks / name, _HOOK.format(name=name), mode=0o700)
         settings = _of_memory(hooks)
         memory = "".join(_section(key, value) for key, value in settings)
-        _put(self.folder / "memory.gitconfig", memory)
+        _write_file(self.folder / "memory.gitconfig", memory)
         lines = [_setting("include", path) for path in users_files(environ)]
         # A container or a volume may belong to another user than the one who runs in it.
         own = memory + "[safe]\n\tdirectory = *\n"
-        _put(self.folder / "own.gitconfig", own if remote is None else "".join(lines) + own)
+        _write_file(self.folder / "own.gitconfig", own if remote is None else "".join(lines) + own)
         for root in memories:
             # git compares the path as it is written and as it is resolved, so both forms are
             # listed.
             for form in dict.fromkeys([root, root.resolve()]):
                 where = f"gitdir{'/i' if os.name == 'nt' else ''}:{_literal(form)}/"
                 lines.append(_setting(f'includeIf "{where}"', self.folder / "memory.gitconfig"))
-        _put(self.shared, "".join(lines))
+        _write_file(self.shared, "".join(lines))
         rules = {
             "memories": [str(root.resolve()) for root in memories],
             "local": remote is None,
@@ -76,7 +76,7 @@ class GitFiles:
             # file of ours.
             "settings": [f"{key}={value}" for key, value in settings],
         }
-        _put(self.folder / "rules.json", json.dumps(rules))
+        _write_file(self.folder / "rules.json", json.dumps(rules))
 
 
 def _of_memory(hooks: Path) -> list[tuple[str, str]]:
@@ -103,15 +103,15 @@ def users_files(environ: Mapping[str, str]) -> list[Path]:
 
 
 def _setting(section: str, path: Path) -> str:
-    return f"[{section}]\n\tpath = {_quoted(path.as_posix())}\n"
+    return f"[{section}]\n\tpath = {_quote(path.as_posix())}\n"
 
 
 def _section(key: str, value: str) -> str:
     section, _, name = key.partition(".")
-    return f"[{section}]\n\t{name} = {_quoted(value)}\n"
+    return f"[{section}]\n\t{name} = {_quote(value)}\n"
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
@@ -121,7 +121,7 @@ def _literal(path: Path) -> str:
     return pattern.replace("\\", "\\\\").replace('"', '\\"')
 
 
-def _put(file: Path, text: str, mode: int = 0o600) -> None:
+def _write_file(file: Path, text: str, mode: int = 0o600) -> None:
     # The new file replaces the old one as a whole, so that a reader sees one of the two.
     temporary = file.with_name(f"{file.name}.new")
     temporary.unlink(missing_ok=True)

@@ -36,7 +36,7 @@ from letta_adapters.backends.runtime.find import (
 )
 from letta_adapters.backends.runtime.lease import Lease, ask, take_lease
 from letta_adapters.backends.runtime.ledger import Leftover, clear_leftovers, report
-from letta_adapters.backends.runtime.process import ServerProcess, end_marked, tail_of
+from letta_adapters.backends.runtime.process import ServerProcess, end_marked, read_tail
 from letta_adapters.backends.runtime.server import (
     POLL_SECONDS,
     WIND_DOWN_SECONDS,
@@ -222,7 +222,7 @@ class _Search:
             if not isinstance(lease, Lease):
                 raise RuntimeStartError(
                     "The embedded Letta runtime listens and grants no lease.",
-                    stderr_tail=tail_of(self.meeting.log),
+                    stderr_tail=read_tail(self.meeting.log),
                 )
             self.meeting.publish(record)
         except BaseException:
@@ -241,7 +241,7 @@ class _Search:
         if info is None:
             raise RuntimeStartError(
                 "The embedded Letta runtime listens but does not answer.",
-                stderr_tail=tail_of(self.meeting.log),
+                stderr_tail=read_tail(self.meeting.log),
             )
         version, protocol = info.get("letta_code_version"), info.get("protocol_version")
         check_version(str(version or "0"), protocol if isinstance(protocol, int) else -1)

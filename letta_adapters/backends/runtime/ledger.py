@@ -58,7 +58,7 @@ def clear_leftovers(places: Places, *, since: int | None) -> list[Leftover]:
     for ledger in places.ledgers:
         # Without the lock at first: usually there is nothing to do, and the runtime may hold it.
         if _open_entries(_read(ledger)):
-            with _locked(ledger) as locked:
+            with _hold_lock(ledger) as locked:
                 found += _clear(ledger, places, since, write=locked)
     return found
 
@@ -155,7 +155,7 @@ def _replace(ledger: Path, store: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _locked(ledger: Path) -> Iterator[bool]:
+def _hold_lock(ledger: Path) -> Iterator[bool]:
     """Hold the runtime's own lock: a directory with one owner file, put in place by a rename.
 
     Yields:

@@ -129,7 +129,7 @@ def is_place(name: str) -> bool:
     return name in PLACES or name.startswith(_LOCALE)
 
 
-def taken_over(
+def select_inherited(
     environ: Mapping[str, str], *, named: Iterable[str] = (), providers: bool = True
 ) -> dict[str, str]:
     """Return the part of ``environ`` that the runtime inherits.

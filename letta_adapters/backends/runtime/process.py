@@ -93,7 +93,7 @@ class ServerProcess:
         )
         raise RuntimeStartError(
             f"The embedded Letta runtime {how}.",
-            stderr_tail=tail_of(self._log),
+            stderr_tail=read_tail(self._log),
             returncode=self.returncode,
         )
 
@@ -164,7 +164,7 @@ def forget_starts() -> None:
     _starting.clear()
 
 
-def tail_of(log: Path) -> str:
+def read_tail(log: Path) -> str:
     """Return the last lines a server wrote, for error messages; empty if they are gone."""
     try:
         with log.open("rb") as file:
@@ -200,7 +200,7 @@ def is_marked(pid: int, runtime_id: str) -> bool | None:
     return False
 
 
-def marked(runtime_id: str) -> list[int]:
+def list_marked(runtime_id: str) -> list[int]:
     """Return all processes of this runtime that are alive (a zombie has no environment)."""
     if not sys.platform.startswith("linux"):
         return []
@@ -210,19 +210,19 @@ def marked(runtime_id: str) -> list[int]:
 
 def end_marked(runtime_id: str, patience: float = 0.3) -> None:
     """Terminate the runtime's processes, and kill those left after ``patience`` seconds."""
-    if not marked(runtime_id):
+    if not list_marked(runtime_id):
         return
     # Politely first, as a shell may have children of its own to end.
     _signal_all(runtime_id, signal.SIGTERM)
     deadline = time.monotonic() + patience
-    while time.monotonic() < deadline and marked(runtime_id):
+    while time.monotonic() < deadline and list_marked(runtime_id):
         time.sleep(_POLL_SECONDS)
     if sys.platform != "win32":
         _signal_all(runtime_id, signal.SIGKILL)
 
 
 def _signal_all(runtime_id: str, number: int) -> None:
-    for pid in marked(runtime_id):
+    for pid in list_marked(runtime_id):
         with contextlib.suppress(OSError):
             os.kill(pid, number)
 

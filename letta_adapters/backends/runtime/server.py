@@ -23,7 +23,7 @@ from letta_adapters.backends.runtime.environment import GRACE_SECONDS, Places
 from letta_adapters.backends.runtime.errors import RuntimeCrashedError
 from letta_adapters.backends.runtime.lease import Lease, Said, ask
 from letta_adapters.backends.runtime.ledger import Leftover, clear_leftovers, report
-from letta_adapters.backends.runtime.process import ServerProcess, tail_of
+from letta_adapters.backends.runtime.process import ServerProcess, read_tail
 from letta_adapters.backends.runtime.state_directory import Meeting, ServerRecord, probe
 
 _NOTICE_SECONDS: Final = 1.0
@@ -93,7 +93,7 @@ class Server:
 
     def stderr_tail(self) -> str:
         """Return the last lines it wrote."""
-        return self._tail or tail_of(self._meeting.log)
+        return self._tail or read_tail(self._meeting.log)
 
     def failure(self) -> RuntimeCrashedError:
         """Return the error for a connection that was lost because the server is gone."""
@@ -178,7 +178,7 @@ class Server:
             self._settled.set()
             return
         # Read now, as the log is removed when its leftovers are cleared up.
-        self._tail = tail_of(self._meeting.log)
+        self._tail = read_tail(self._meeting.log)
         self._meeting.exit()
         self._gone.set()
         try:

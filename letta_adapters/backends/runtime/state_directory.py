@@ -137,7 +137,7 @@ class Meeting:
             raw = json.loads(self._record.read_text("utf-8"))
         except (OSError, ValueError):
             return None
-        return _record_of(raw) if isinstance(raw, dict) else None
+        return _read_record(raw) if isinstance(raw, dict) else None
 
     def publish(self, record: ServerRecord) -> None:
         """Write the record as a whole, readable by this user only."""
@@ -159,7 +159,7 @@ class Meeting:
                     file.unlink()
 
 
-def _record_of(raw: dict[str, Any]) -> ServerRecord | None:
+def _read_record(raw: dict[str, Any]) -> ServerRecord | None:
     """Return a record of the fields with the right type; ``None`` if no process is named."""
     known: dict[str, Any] = {"schema": 0}
     for one in fields(ServerRecord):

@@ -180,7 +180,7 @@ class Lanes:
             if not lane.live:
                 continue
             # A response to a server's request names no conversation, only the request.
-            if place == lane.live or (not place and _asked(lane, request_id)):
+            if place == lane.live or (not place and _has_asked(lane, request_id)):
                 return lane if self._fits(lane, text) else self._try_exchange(lane, text)
         return None
 
@@ -223,7 +223,7 @@ def _name_live(lane: Lane) -> dict[str, str]:
     return {} if not lane.live else {lane.live.rpartition(" ")[2]: lane.live.rpartition(" ")[2]}
 
 
-def _asked(lane: Lane, request_id: Any) -> bool:
+def _has_asked(lane: Lane, request_id: Any) -> bool:
     return any(
         _read(text).get("request_id") == request_id and "runtime" in _read(text)
         for text in lane.given

@@ -24,15 +24,15 @@ def test_what_json_has_no_form_for(value: Any) -> None:
 
 def test_ids_are_not_empty() -> None:
     with pytest.raises(InvalidInputError, match="agent_id"):
-        frames.runtime_of(Conversation("", "default"))
+        frames.encode_runtime(Conversation("", "default"))
     with pytest.raises(InvalidInputError, match="conversation_id"):
-        frames.runtime_of(Conversation("agent-1", ""))
+        frames.encode_runtime(Conversation("agent-1", ""))
     with pytest.raises(InvalidInputError, match="needs an id"):
         frames.user_message(HERE, "hi", "", {})
 
 
 def test_a_conversation_without_an_agent() -> None:
-    assert frames.runtime_of(Conversation("", "conv-1")) == {
+    assert frames.encode_runtime(Conversation("", "conv-1")) == {
         "agent_id": None,
         "conversation_id": "conv-1",
     }
