@@ -146,7 +146,7 @@ async def test_resuming_gives_up_and_says_what_became_of_the_turn(
     assert [m.type for m in messages] == ["init", "error", "result"]
     assert messages[-1].error_code == "stream_truncated"
     assert messages[-1].input_stored is True
-    assert "read the answer with list_messages()" in messages[-1].error_detail
+    assert "read it with list_messages(); do not send" in str(messages[-1].error_detail)
     assert resumed_at(server) == [(ev.run_id(1), 2)] * 3
     assert (await session.run_turn("again")).success
     assert server.texts() == ["hello", "again"]
