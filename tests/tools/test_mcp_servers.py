@@ -32,7 +32,7 @@ from letta_adapters.tools.mcp.config import McpHttp, McpStdio, parse_servers
 from letta_adapters.tools.mcp.connection import to_result
 from letta_adapters.tools.mcp.host import McpHost, tool_names
 
-HERE = Path(__file__).parent / "mcp_fixtures"
+HERE = Path(__file__).parents[1] / "mcp_fixtures"
 EVERYTHING = str(HERE / "everything.py")
 ODD = str(HERE / "odd.py")
 # 1.x of the mcp package drops streams of failed HTTP connections without closing them.

@@ -25,7 +25,7 @@ from letta_adapters.backends.capabilities import (
 )
 from letta_adapters.options import AgentOptions, SessionOptions
 
-DOC = Path(__file__).parents[1] / "docs" / "options.md"
+DOC = Path(__file__).parents[2] / "docs" / "options.md"
 
 REFUSED: dict[str, AgentOptions | SessionOptions] = {
     "allowed_tools": SessionOptions(allowed_tools=("Bash(rm:*)",)),

@@ -35,7 +35,7 @@ class OneTurn:
             raise self._error
         await self._accepted.wait()
 
-    async def stop(self) -> None:
+    async def stop(self, *_: Any) -> None:
         await asyncio.sleep(0)
         self.stopped += 1
 
