@@ -1,7 +1,4 @@
-"""Entry point of ``python -m letta_adapters``, the same as the ``letta-adapters`` command.
-
-Internal: not part of the public API.
-"""
+"""Internal: entry point of ``python -m letta_adapters``, the command ``letta-adapters``."""
 
 from __future__ import annotations
 

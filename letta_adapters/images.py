@@ -5,8 +5,6 @@ are fetched here, within limits: http and https only, no more than ``MAX_IMAGE_B
 over all, and, as the URL may come from anywhere, public addresses only. Every redirect is checked
 again, and the connection goes to the very address that was checked (a name that changes its address
 in between gains nothing). Nothing of this process's is sent along: no key, no cookie, no proxy.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

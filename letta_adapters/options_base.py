@@ -1,7 +1,4 @@
-"""The base of all options, and checks that several of them share.
-
-Internal: not part of the public API.
-"""
+"""Internal: the base of all options, and checks that several of them share."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import importlib
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -166,3 +167,35 @@ def test_messages_carry_the_reference_tags() -> None:
 def test_a_name_of_earlier_versions_is_the_one_of_today(path: str, name: str, home: str) -> None:
     found = getattr(importlib.import_module(path), name)
     assert f"{found.__module__}.{found.__qualname__}" == home
+
+
+# Modules whose paths applications may use; all others say "Internal" in their first line.
+PUBLIC_MODULES = {
+    "letta_adapters": "aio content errors images messages options session specs",
+    "letta_adapters.backends": "config connector",
+    "letta_adapters.cli": "",
+    "letta_adapters.client": "client session",
+    "letta_adapters.langchain": "chat_model errors runnable",
+    "letta_adapters.llama_index": "agent llm",
+    "letta_adapters.permissions": "",
+    "letta_adapters.sync": "client",
+    "letta_adapters.testing": "cassette fakes leaks local plugin scripted_model websocket",
+    "letta_adapters.testing.live": "contracts test_contracts",
+    "letta_adapters.testing.llama_index": "agents llms watching",
+    "letta_adapters.tools": "client_side",
+    "letta_adapters.tools.mcp": "config",
+    "letta_adapters.web": "",
+}
+
+
+def test_a_module_that_is_not_public_says_so_in_its_first_line() -> None:
+    root = Path(letta_adapters.__file__).parent
+    unmarked = set()
+    for file in root.rglob("*.py"):
+        doc = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+        name = ".".join(("letta_adapters", *file.relative_to(root).with_suffix("").parts))
+        if not doc.startswith("Internal: "):
+            unmarked.add(name.removesuffix(".__init__"))
+    packages = set(PUBLIC_MODULES) - {"letta_adapters.backends"}
+    modules = {f"{package}.{m}" for package, ms in PUBLIC_MODULES.items() for m in ms.split()}
+    assert unmarked - {"letta_adapters._version"} == packages | modules

@@ -1,4 +1,1 @@
-"""Helpers that know nothing of Letta: bounded caches, locks, files, waiting.
-
-Internal: not part of the public API.
-"""
+"""Internal: helpers that know nothing of Letta: bounded caches, locks, files, waiting."""

@@ -1,4 +1,4 @@
-"""A dict of bounded size, which every cache of this package uses unless it cannot grow."""
+"""Internal: a dict of bounded size, used by every cache that can grow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check ids, keys, header values and URLs before they become part of an address.
+"""Internal: check ids, keys, header values and URLs before they become part of an address.
 
 No error shows a key or another secret value: it names the field only.
 """

@@ -1,4 +1,4 @@
-"""Files of this package on this machine, each written whole and readable by this user alone.
+"""Internal: files of this package on this machine, each written whole and for this user alone.
 
 Several processes may read and write them at once. A write that fails is a typed error, which says
 whether the disk is full.

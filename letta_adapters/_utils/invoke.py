@@ -1,4 +1,4 @@
-"""Run the user's code (tools, permission callbacks) without ever blocking the event loop.
+"""Internal: run the user's code (tools, permission callbacks) without ever blocking the event loop.
 
 What it raises is shown to the developer: the model reads one sentence of it, and the line that
 failed is for whoever wrote the code.

@@ -1,4 +1,4 @@
-"""A lock that tasks of several event loops share."""
+"""Internal: a lock that tasks of several event loops share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Describe the parts of a framework that an adapter uses although they are not public.
+"""Internal: describe the parts of a framework that an adapter uses although they are not public.
 
 Each adapter keeps its own in a module ``_compat``, and a test finds each of them in the installed
 framework. A framework may change such a part in any release.

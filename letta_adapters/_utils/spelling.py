@@ -1,7 +1,4 @@
-"""What a name that does not exist may mean: one of the TypeScript SDKs, or one misspelt.
-
-Internal: not part of the public API.
-"""
+"""Internal: find the name that an unknown one may mean: a TypeScript one, or one misspelt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Event loops and tasks of asyncio: the loop that runs, time limits, and waits.
+"""Internal: event loops and tasks of asyncio: the loop that runs, time limits, and waits.
 
 No wait here ever loses a cancellation of its caller.
 """

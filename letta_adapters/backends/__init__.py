@@ -1,4 +1,1 @@
-"""The places where agents live, behind one protocol (:mod:`letta_adapters.backends.base`).
-
-Internal: not part of the public API.
-"""
+"""Internal: the places where agents live, behind one protocol (``backends.base``)."""

@@ -1,12 +1,10 @@
-"""The settings that an agent's sessions inherit, kept with the agent or on this machine.
+"""Internal: the settings that an agent's sessions inherit, kept with the agent or on this machine.
 
 A setting that *restricts* is kept with the agent, so that whoever opens it, from wherever, gets it:
 as tags (Letta Code keeps them across a restart, and drops ``metadata``), or in the agent's
 ``metadata`` (a Letta API shows that, and not the tags). A setting that *loosens*, or that means a
 machine's own directories, is kept on the machine where it was given (:class:`MachineSettings`):
 whoever can edit or import an agent gains nothing on the machines of others. Nothing here does I/O.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The protocols that a backend fulfils, and the values that it takes and gives.
-
-Internal: not part of the public API.
-"""
+"""Internal: the protocols that a backend fulfils, and the values that it takes and gives."""
 
 from __future__ import annotations
 

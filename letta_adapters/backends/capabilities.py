@@ -1,8 +1,6 @@
-"""The options and the capabilities of each kind of backend.
+"""Internal: the options and the capabilities of each kind of backend.
 
 Run as a module, it prints their tables for ``docs/options.md``.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""Find the agent used when none is named by its tag, or make it, but only once.
+"""Internal: find the agent used when none is named by its tag, or make it, but only once.
 
 This holds whoever comes at the same time. An agent is the default one from the moment it has
 :data:`DEFAULT_AGENT_TAG`, which is the last thing that its maker does. Until then it has another
 tag and nobody uses it, so that its maker can take it back. An agent that has the tag is never
 deleted here: somebody may use it.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""Turn an HTTP status and body into a typed error.
+"""Internal: turn an HTTP status and body into a typed error.
 
 Letta's error bodies have four forms (observed on 0.16.8): ``{"detail": "text"}``, ``{"detail":
 {"code", "message", ...}}``, ``{"error": {"type", "message", "detail"}}`` for failures of the model
 provider, and for 422 a Python repr of the validation errors inside ``detail``. A 401 is about the
 Letta API key or about the provider's; a 409 has four meanings.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""Letta Code as a backend: the embedded runtime (``Local``), or a server elsewhere (``Remote``).
+"""Internal: Letta Code as a backend: the embedded runtime (``Local``) or a server (``Remote``).
 
 Both speak the App Server protocol; this module only decides where to connect, and who starts the
 server.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

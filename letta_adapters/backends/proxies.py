@@ -1,7 +1,4 @@
-"""The proxy of the environment that a connection goes through, for errors that name it.
-
-Internal: not part of the public API.
-"""
+"""Internal: the proxy of the environment of a connection, for errors that name it."""
 
 from __future__ import annotations
 

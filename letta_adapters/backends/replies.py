@@ -1,10 +1,8 @@
-"""The check of replies' shapes, once, where they come in.
+"""Internal: the check of replies' shapes, once, where they come in.
 
 Behind it a list is a list, and an id is text. Only fields that this package reads are looked at:
 unknown fields, kinds of message and values pass, because a newer server has more of them. Shapes:
 letta 0.16.8 (the API) and letta 0.34.12 (the App Server).
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

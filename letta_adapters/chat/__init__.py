@@ -1,4 +1,4 @@
-"""Emulate a chat model over a stateful agent: take a whole message history, return one response.
+"""Internal: emulate a chat model over a stateful agent: a whole history in, one response out.
 
 LangChain and LlamaIndex send the history with every call; a Letta agent already has it. So a call
 passes these stages: ``split_history`` (:mod:`~letta_adapters.chat.history`), ``choose_route``
@@ -7,8 +7,6 @@ passes these stages: ``split_history`` (:mod:`~letta_adapters.chat.history`), ``
 (:mod:`~letta_adapters.chat.payload`), and the stream that sends and yields the response
 (:mod:`~letta_adapters.chat.stream`). Between them travels a
 :class:`~letta_adapters.chat.context.ChatContext`. No class of either framework occurs here.
-
-Internal: not part of the public API.
 """
 
 from letta_adapters.chat.clients import ChatClients

@@ -1,8 +1,6 @@
-"""Remember between calls of a process: turns that wait, calls made, answers given, tools at work.
+"""Internal: remember between calls: turns that wait, calls made, answers given, tools at work.
 
 None of it outlives the process: without it a call asks the server, or tells the history anew.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Make calls of an agent from any thread and any event loop, over clients that are shared.
-
-Internal: not part of the public API.
-"""
+"""Internal: make calls of an agent from any thread and event loop, over shared clients."""
 
 from __future__ import annotations
 

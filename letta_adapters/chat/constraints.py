@@ -1,10 +1,8 @@
-"""Constrain an answer: it calls a certain tool, or is JSON that fits a schema.
+"""Internal: constrain an answer: it calls a certain tool, or is JSON that fits a schema.
 
 Neither the Letta API nor Letta Code has a ``tool_choice`` or a response format per request. So the
 agent is told with the call what is wanted, the answer is checked, and an answer that does not meet
 the constraints gets one chance to be mended in the same conversation.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

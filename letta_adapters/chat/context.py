@@ -1,9 +1,7 @@
-"""Hold what one call knows before it is sent: the request, its history, and where it goes.
+"""Internal: hold what one call knows before it is sent: request, history, and where it goes.
 
 Each stage of a call takes a :class:`ChatContext` and returns what it finds, or the context with
 another route. Nothing here does any I/O, so a stage that takes nothing else is a pure one.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Find, create, configure and remove the conversations that calls go to.
-
-Internal: not part of the public API.
-"""
+"""Internal: find, create, configure and remove the conversations that calls go to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Split a history into what the agent has seen and what is new. No I/O.
+"""Internal: split a history into what the agent has seen and what is new. No I/O.
 
 An assistant message of ours carries a :class:`~letta_adapters.chat.marker.Marker`. The messages
 before the newest one must be a suffix of the input of that turn (a history may be trimmed at its
@@ -7,8 +7,6 @@ must not start a conversation anew with every call.
 
 What becomes of a history that does not fit (it forks, continues or fails) is decided by
 :mod:`~letta_adapters.chat.routing`.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Define the marker that an answer carries, by which the next call knows where it was given.
-
-Internal: not part of the public API.
-"""
+"""Internal: define the marker of an answer, by which the next call knows where it was given."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Put new entries into the form they are sent in: answers, messages, labelled text.
-
-Internal: not part of the public API.
-"""
+"""Internal: put new entries into the form they are sent in: answers, messages, labelled text."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Read what a conversation holds already: its newest messages, and answers to repeated calls.
-
-Internal: not part of the public API.
-"""
+"""Internal: read what a conversation holds already: newest messages, answers to repeated calls."""
 
 from __future__ import annotations
 

@@ -1,10 +1,8 @@
-"""Define a call of an agent: its history, its place, the check it has to pass, and its events.
+"""Internal: define a call of an agent: its history, its place, its checks, and its events.
 
 No class of a framework occurs here.
 
 A call that cannot be made is refused before any I/O, whichever framework makes it.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""Turn the events of a call into the pieces of one answer, without naming a framework.
+"""Internal: turn the events of a call into the pieces of one answer, without naming a framework.
 
 A tool that runs on the agent's side becomes a ``server_call`` and a ``server_result``, never a tool
 call of the message: a framework's tool loop would run it again. Only a call that waits for the
 caller becomes a ``tool_call``.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

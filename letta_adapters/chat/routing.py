@@ -1,11 +1,9 @@
-"""Choose the conversation that a call goes to, and the messages it takes there.
+"""Internal: choose the conversation that a call goes to, and the messages it takes there.
 
 Here a history that does not fit its conversation forks, continues or fails, as ``on_mismatch``
 says; that it does not fit is found by :mod:`~letta_adapters.chat.history`. A conversation belongs
 to the place that keeps its history: a name that a call merely inherits (the ``thread_id`` of a
 graph, inside one of its tools) names no conversation.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

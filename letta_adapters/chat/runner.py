@@ -1,7 +1,4 @@
-"""Run calls, sync and async, repeat them where that is safe, and have bad answers mended.
-
-Internal: not part of the public API.
-"""
+"""Internal: run calls, sync and async, repeat them where safe, and have bad answers mended."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Carry out one call: send the new part of a history and yield the agent's messages.
-
-Internal: not part of the public API.
-"""
+"""Internal: carry out one call: send the new part of a history and yield the agent's messages."""
 
 from __future__ import annotations
 

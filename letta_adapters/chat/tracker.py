@@ -1,7 +1,4 @@
-"""Collect, while a call runs, what its first and its last event report.
-
-Internal: not part of the public API.
-"""
+"""Internal: collect, while a call runs, what its first and its last event report."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Implement ``letta-adapters cassette scan | clean | diff``: recordings, outside of pytest.
-
-Internal: not part of the public API.
-"""
+"""Internal: implement ``letta-adapters cassette scan | clean | diff``, without pytest."""
 
 from __future__ import annotations
 

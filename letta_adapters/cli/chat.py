@@ -1,9 +1,7 @@
-"""Implement ``letta-adapters chat``: a conversation, with approvals, and Ctrl-C to stop an answer.
+"""Internal: implement ``letta-adapters chat``: a conversation with approvals; Ctrl-C stops.
 
 The terminal belongs to the main thread: it alone prints, asks and gets Ctrl-C. Another thread reads
 the turn, and the questions of tools come from a third one; both put everything into one queue.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""Implement ``letta-adapters demo``: two turns with a persistent agent, on this machine.
+"""Internal: implement ``letta-adapters demo``: two turns with a persistent agent, on this machine.
 
 The runtime, the agent and its history on disk, the streaming and the tool call are real. So is the
 model if the environment has the key of one; else a scripted stand-in on loopback plays it.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

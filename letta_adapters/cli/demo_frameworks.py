@@ -1,7 +1,4 @@
-"""Show the demo's agent inside the installed frameworks: a LangChain chain, a query engine.
-
-Internal: not part of the public API.
-"""
+"""Internal: show the demo's agent in the installed frameworks: a chain, a query engine."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""Implement ``letta-adapters doctor``: check what is installed, configured and reachable.
+"""Internal: implement ``letta-adapters doctor``: check what is installed, configured and reachable.
 
 Everything that is missing comes with a hint what to do.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Implement ``letta-adapters prompt TEXT``: one question, one answer.
-
-Internal: not part of the public API.
-"""
+"""Internal: implement ``letta-adapters prompt TEXT``: one question, one answer."""
 
 from __future__ import annotations
 

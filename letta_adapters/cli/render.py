@@ -1,7 +1,4 @@
-"""Print for the commands: in colour and with progress on a terminal, else as plain text.
-
-Internal: not part of the public API.
-"""
+"""Internal: print for the commands: with colour and progress on a terminal, else plain text."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""The part of a session that is about tool calls which wait for an answer.
+"""Internal: the part of a session that is about tool calls which wait for an answer.
 
 A Letta API keeps such calls with the conversation, so they outlive the request, the process and the
 connection that met them. The rules: docs/protocol.md ("Approvals and client-side tools").
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The stream of one turn's messages, as its reader holds it.
-
-Internal: not part of the public API.
-"""
+"""Internal: the stream of one turn's messages, as its reader holds it."""
 
 from __future__ import annotations
 

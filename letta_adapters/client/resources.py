@@ -1,10 +1,8 @@
-"""The requests of a client that begin no turn: its agents, conversations, models and providers.
+"""Internal: the requests of a client that begin no turn: agents, conversations, models, providers.
 
 They take and return the API's own objects (dicts). Only calls that are needed next to sessions are
 here; ``client.request`` reaches everything else. All go through :class:`Requests`, which tells of
 the changes they make.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

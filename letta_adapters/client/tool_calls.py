@@ -1,7 +1,4 @@
-"""Answer pending tool calls by asking the permission callback and running client-side tools.
-
-Internal: not part of the public API.
-"""
+"""Internal: answer pending tool calls: ask the permission callback, run client-side tools."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""One turn as its reader sees it, where requests, tool calls and time limits come together.
-
-Internal: not part of the public API.
-"""
+"""Internal: one turn as its reader sees it: requests, tool calls and time limits come together."""
 
 from __future__ import annotations
 

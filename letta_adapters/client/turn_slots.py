@@ -1,9 +1,7 @@
-"""Let one turn at a time run in each conversation, and end all turns with their client.
+"""Internal: let one turn at a time run in each conversation, and end all turns with their client.
 
 :class:`TurnSlots` are the turns of a client and :class:`Outbox` those of a session; the tasks that
 begin them are :class:`Works`, which end with whoever has started them.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

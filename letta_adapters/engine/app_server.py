@@ -1,4 +1,4 @@
-"""Turn App Server frames into messages, from a turn's accepted input to ``turn_finished``.
+"""Internal: turn App Server frames into messages, from an accepted input to ``turn_finished``.
 
 The wire: JSON frames over a WebSocket (``letta`` 0.34.12). ``stream_delta`` carries Letta's own
 events, ``control_request`` asks whether a tool may run, ``external_tool_call_request`` asks for a
@@ -8,8 +8,6 @@ rule for every protocol. Feed one frame at a time and stop while calls are pendi
 
 The rules: docs/protocol.md ("What ends a turn")
 and docs/protocol.md ("Approvals and client-side tools").
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

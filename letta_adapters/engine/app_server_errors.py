@@ -1,9 +1,7 @@
-"""Turn the stop reason and error texts of a failed App Server turn into a machine code.
+"""Internal: turn the stop reason and error texts of a failed App Server turn into a machine code.
 
 Letta Code passes on the model provider's words, as ``"401: {...json...}"``, inside up to two more
 layers of JSON (observed on ``letta`` 0.34.12).
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

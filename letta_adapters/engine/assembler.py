@@ -1,4 +1,4 @@
-"""Assemble fragments into complete messages, one for each otid or tool call.
+"""Internal: assemble fragments into complete messages, one for each otid or tool call.
 
 Text and reasoning are keyed by ``otid`` (one ``id`` is shared by all parts of a step, and the
 streamed ``id`` can differ from the stored one), tool calls by ``tool_call_id`` (parallel calls
@@ -8,8 +8,6 @@ A message that was handed out is final: should more text come under its otid aft
 moved on, that is a second message with the rest. Nothing is dropped, nothing is said twice.
 
 The rules: docs/protocol.md ("Which ids are unique, and across what").
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The new text in a fragment of a message, whatever form the fragment is in."""
+"""Internal: the new text in a fragment of a message, whatever form the fragment is in."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""Names of messages (``otid``) that stay the same when a call is made again.
+"""Internal: names of messages (``otid``) that stay the same when a call is made again.
 
 The rules: docs/protocol.md ("Which ids are unique, and across what").
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Turn Letta API events into messages, for one turn over one or more requests (segments).
+"""Internal: turn Letta API events into messages, for one turn over one or more requests (segments).
 
 The wire: ``POST /v1/conversations/{id}/messages`` with ``streaming: true`` answers with server-sent
 events, one JSON object each. A segment ends at ``[DONE]``, an ``event: error`` or the connection's
@@ -7,8 +7,6 @@ and no stop reason was cut. All rules were observed on letta 0.16.8.
 
 The rules: docs/protocol.md ("What ends a turn")
 and docs/protocol.md ("The order of events").
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

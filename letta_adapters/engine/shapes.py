@@ -1,9 +1,7 @@
-"""Check that a known event can be read, as guessing would make a shorter answer of it.
+"""Internal: check that a known event can be read, as guessing would make a shorter answer of it.
 
 Unknown kinds of event and unknown fields are no fault. A field that is missing or null counts as
 not sent. Field types: letta 0.16.8 (the API) and letta 0.34.12 (the App Server), which share them.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

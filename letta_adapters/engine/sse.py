@@ -1,10 +1,8 @@
-"""Decode bytes into server-sent events, in time linear in the input, however it is cut.
+"""Internal: decode bytes into server-sent events, in time linear in the input, however it is cut.
 
 Lines end with LF, CRLF or CR and nothing else: Letta sends raw U+2028 and U+0085 inside its JSON,
 which ``str.splitlines`` (and ``httpx.Response.iter_lines``) would split at. Splitting bytes at
 LF / CR cannot cut a UTF-8 sequence, so decoding is left to the JSON parser.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tell by a stop reason or an error event whether a turn succeeded, or how it failed.
+"""Internal: tell by a stop reason or an error event whether a turn succeeded, or how it failed.
 
 Sources: the Letta API's ``stop_reason`` enum and ``error_message`` events, as observed on letta
 0.16.8. After anything was streamed the server calls every failure ``internal_error`` and only the
@@ -6,8 +6,6 @@ text tells them apart, so texts are matched (Letta's own clients do the same).
 
 The rules: docs/protocol.md ("Which stop reason counts")
 and docs/protocol.md ("What a failure means").
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

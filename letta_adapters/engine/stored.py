@@ -1,11 +1,9 @@
-"""Decode stored messages, once for whoever reads a conversation.
+"""Internal: decode stored messages, once for whoever reads a conversation.
 
 Shapes of stored messages: the Letta API's ``GET .../messages``, observed on letta 0.16.8; the App
 Server lists the same. One stored message can be several items of a page, which share its ``id``.
 
 The rules: docs/protocol.md ("Pages of stored messages").
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

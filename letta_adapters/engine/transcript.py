@@ -1,10 +1,8 @@
-"""Turn messages into the rows a user interface draws, and merge stored history into them.
+"""Internal: turn messages into the rows a user interface draws, and merge stored history into them.
 
 The same thing arrives several times in different forms: fragments, then the complete message, then
 the stored one, whose ``id`` may differ. It is identified by the ``otid`` for text and the
 ``tool_call_id`` for a tool, so these are what rows are joined on.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The state of a turn that all protocols share, from its messages to its end.
-
-Internal: not part of the public API.
-"""
+"""Internal: the state of a turn that all protocols share, from its messages to its end."""
 
 from __future__ import annotations
 

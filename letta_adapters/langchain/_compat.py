@@ -1,9 +1,7 @@
-"""Keep all that depends on parts of LangChain and LangGraph that are not public.
+"""Internal: keep all that depends on parts of LangChain and LangGraph that are not public.
 
 The lists at the end name each of them, the version it was seen in, and what happens without it.
 LangGraph need not be installed, so its classes are known by their names.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""Run the agent's loop around a model: answers, tools, approvals.
+"""Internal: run the agent's loop around a model: answers, tools, approvals.
 
 The loop is written once for sync and async: :class:`AgentLoop` yields what is to be done next and
 is sent the outcome; :class:`LoopRunner` does it, in either colour, and passes on what is streamed
 meanwhile.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""Find out where a call of the model is made, from LangChain and LangGraph.
+"""Internal: find out where a call of the model is made, from LangChain and LangGraph.
 
 The run's own metadata tells it, and the runs it is nested in; the ambient configuration is only
 inherited, and is empty in some places (a chain as a node of a graph).
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

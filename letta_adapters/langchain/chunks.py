@@ -1,9 +1,7 @@
-"""Build an ``AIMessage`` or its chunks from the pieces of an answer, with the metadata of both.
+"""Internal: build an ``AIMessage`` or its chunks from the pieces of an answer, with metadata.
 
 Plain text is plain ``str`` content, which costs least; everything else is a list of content blocks
 in LangChain's standard form (``output_version="v1"`` then has nothing left to translate).
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

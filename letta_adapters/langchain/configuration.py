@@ -1,7 +1,4 @@
-"""Give a chat model its backend, and keep it through LangChain's copies, dumps and loads.
-
-Internal: not part of the public API.
-"""
+"""Internal: give a chat model its backend, and keep it through copies, dumps and loads."""
 
 from __future__ import annotations
 

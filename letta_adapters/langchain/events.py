@@ -1,9 +1,7 @@
-"""Build the events of LangChain's v3 streaming protocol from the pieces of an answer.
+"""Internal: build the events of LangChain's v3 streaming protocol from the pieces of an answer.
 
 The order is ``message-start``, then for each block ``content-block-start``, ``-delta`` and
 ``-finish``, then ``message-finish``. Going through chunks instead costs seven times as much.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Translate LangChain messages into entries of a history, and LangChain tools into Letta's.
-
-Internal: not part of the public API.
-"""
+"""Internal: translate LangChain messages into entries of a history, and tools into Letta's."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Translate one call of the chat model from LangChain's arguments to the shared layer's.
-
-Internal: not part of the public API.
-"""
+"""Internal: translate one call from LangChain's arguments to those of the shared layer."""
 
 from __future__ import annotations
 

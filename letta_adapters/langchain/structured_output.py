@@ -1,7 +1,4 @@
-"""Build the chain of ``with_structured_output``: schema, validation, the object.
-
-Internal: not part of the public API.
-"""
+"""Internal: build the chain of ``with_structured_output``: schema, validation, the object."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Run your tools around an agent, and show the agent's own as child runs.
-
-Internal: not part of the public API.
-"""
+"""Internal: run your tools around an agent, and show the agent's own as child runs."""
 
 from __future__ import annotations
 

@@ -1,11 +1,9 @@
-"""Stream a whole turn of an agent as events of LangChain's v3 streaming protocol.
+"""Internal: stream a whole turn of an agent as events of LangChain's v3 streaming protocol.
 
 Each answer is a message of the protocol (``message-start`` ... ``message-finish``). Between the
 answers, and around the agent's own tools, stand the protocol's tool events: ``tool-started``,
 ``tool-finished``, ``tool-error``. A plain Runnable has no v3 of its own, so the two objects that a
 user holds are defined here; each answer in them is LangChain's own ``ChatModelStream``.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""Keep all that depends on parts of LlamaIndex that are not public.
+"""Internal: keep all that depends on parts of LlamaIndex that are not public.
 
 The lists at the end name each of them, the version it was seen in, and what happens without it.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Let a person decide whether a tool of the agent's own may run.
-
-Internal: not part of the public API.
-"""
+"""Internal: let a person decide whether a tool of the agent's own may run."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""Check the arguments of an LLM or an agent, and keep its backend in dumps, pickles and copies.
+"""Internal: check the arguments of an LLM or an agent, and keep its backend in every copy.
 
 LlamaIndex' own dumps know fields only: without this module, whatever they make would ask the
 environment for a backend, and might talk to another one. A key never is in a dump.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

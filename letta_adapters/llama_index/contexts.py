@@ -1,4 +1,4 @@
-"""Tell one run on a workflow's context from the next, and let a new one begin.
+"""Internal: tell one run on a workflow's context from the next, and let a new one begin.
 
 LlamaIndex keeps the state of a run that was cancelled or ran out of time, and goes on with it
 beside whatever ``run()`` is asked for next: a step is taken again with the old message, a tool is
@@ -12,8 +12,6 @@ and in an ``AgentWorkflow``, sets ``num_iterations`` to 0; from then on LlamaInd
 and compares it with a whole number (``_init_context`` and ``parse_agent_output`` of
 llama-index-core 0.14). So half an iteration is added by the first of our agents that a run asks,
 which changes no comparison, stays there as long as the run does, and goes with it.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

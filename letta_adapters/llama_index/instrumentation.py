@@ -1,11 +1,9 @@
-"""Report LLM calls, and the agent's own tools, to LlamaIndex' instrumentation.
+"""Internal: report LLM calls, and the agent's own tools, to LlamaIndex' instrumentation.
 
 A span stays open for as long as the work it stands for. LlamaIndex' own decorators build an event
 for every token whether or not anybody listens, report a consumer that stops early as an error,
 leave the inner stream to the garbage collector, and close a stream's span before its first token:
 nothing that is known later gets into a trace.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

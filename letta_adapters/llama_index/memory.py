@@ -1,10 +1,8 @@
-"""Keep the memory of a LettaAgent's run, and read the history that a step is given beside it.
+"""Internal: keep the memory of a LettaAgent's run, and read the history of a step.
 
 The memory holds plain messages, which every serializer can store: LlamaIndex' default memory is
 lost between two runs on one ``Context`` with pydantic 2.14 and newer, because its chat store can no
 longer be serialized, and is dropped with a warning.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Translate LlamaIndex messages into entries of a history, and LlamaIndex tools into Letta's.
-
-Internal: not part of the public API.
-"""
+"""Internal: translate LlamaIndex messages into entries of a history, and tools into Letta's."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""Build LlamaIndex responses from the pieces of an answer.
+"""Internal: build LlamaIndex responses from the pieces of an answer.
 
 The message of each response has all text so far; its delta is the new text.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

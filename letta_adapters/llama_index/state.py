@@ -1,7 +1,4 @@
-"""Keep the state of a LettaAgent's run in the workflow's context: JSON, under the agent's name.
-
-Internal: not part of the public API.
-"""
+"""Internal: keep the state of a LettaAgent's run in the workflow's context, as JSON."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Write a turn's events to the workflow's stream, in LlamaIndex' terms.
-
-Internal: not part of the public API.
-"""
+"""Internal: write a turn's events to the workflow's stream, in LlamaIndex' terms."""
 
 from __future__ import annotations
 

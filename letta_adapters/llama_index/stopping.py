@@ -1,10 +1,8 @@
-"""Get the last word of a run out of steps (``early_stopping_method="generate"``).
+"""Internal: get the last word of a run out of steps (``early_stopping_method="generate"``).
 
 LlamaIndex asks the agent's LLM then, with the memory's messages and an instruction. A ``LettaLLM``
 would ask in a conversation of its own, where nothing of the run is known. So the agent's own one
 says it in the agent's conversation: the calls that wait are answered, and the next run goes on.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

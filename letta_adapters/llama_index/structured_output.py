@@ -1,7 +1,4 @@
-"""Ask for structured output, and check an answer that should be an object.
-
-Internal: not part of the public API.
-"""
+"""Internal: ask for structured output, and check an answer that should be an object."""
 
 from __future__ import annotations
 

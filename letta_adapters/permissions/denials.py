@@ -1,4 +1,4 @@
-"""Hold the text of every denied tool call: what the model reads in place of a result.
+"""Internal: hold the text of every denied tool call: what the model reads in place of a result.
 
 A denied call gets one answer, and the model goes on by its words. So the texts differ by what is
 true: a person said no, nobody could be asked, the session forbids the tool, or nobody waits for the
@@ -8,8 +8,6 @@ call again. Where ``can_use_tool`` or a person gives a reason, the model reads t
 Some texts say the same in other words. Recordings hold each of them, and applications compare them,
 so none is changed for looks. A result that is no denial, as that of a tool which failed or was
 never begun, stands where it is made.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Judge the effect of a tool call, and whether it runs when nobody is asked.
+"""Internal: judge the effect of a tool call, and whether it runs when nobody is asked.
 
 Letta Code has an opinion of its own (it calls many shell commands "read-only"), and files in the
 working directory may change it. Here that opinion counts for nothing: a call is judged by the
@@ -7,8 +7,6 @@ is not understood counts as the worst it could be: an unknown tool executes, an 
 
 The tools are those of all toolsets of ``letta`` 0.34.12, and the names older versions and other
 harnesses give them.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

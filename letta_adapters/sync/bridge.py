@@ -1,11 +1,9 @@
-"""The one bridge between threads and the event loop that the sync client runs on.
+"""Internal: the one bridge between threads and the event loop that the sync client runs on.
 
 One daemon thread per process runs one loop, started on first use. Single calls wait for a result.
 The items of a stream are *pushed* by a task on the loop into a bounded queue, because pulling each
 message through the loop costs fifty times as much. A full queue stops the task, and with it the
 socket, so nothing is dropped.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""A scripted model that does what it is asked, for suites with prompts written for real models.
+"""Internal: a scripted model that does what it is asked, for suites written for real models.
 
 Give it as ``ScriptedModel(respond=comply)``. It calls a tool that it is told to call (or whose name
 the question uses), with arguments made to fit the tool's schema. It answers with JSON where JSON is
 asked for, it says what a tool returned, and else it repeats the question.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""Turn the scripted model's script into its wire format, without any sockets.
+"""Internal: turn the scripted model's script into its wire format, without any sockets.
 
 The input is a :class:`Reply` (the answer that a test wants) and a :class:`ModelRequest` (what was
 asked). The output is JSON objects of OpenAI's chat-completions protocol, either one body
 (:func:`make_completion_body`) or the stream of chunks that spells it
 (:func:`make_completion_chunks`).
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

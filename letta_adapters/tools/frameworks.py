@@ -1,10 +1,8 @@
-"""Make tools from those of LangChain and LlamaIndex, and from dicts.
+"""Internal: make tools from those of LangChain and LlamaIndex, and from dicts.
 
 Neither framework is imported: an object with the attributes of a framework's tool is one. Each
 function returns the keyword arguments of :class:`letta_adapters.tools.Tool`. Arguments are
 validated by the framework's own tool, with its own rules.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

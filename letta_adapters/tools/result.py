@@ -1,7 +1,4 @@
-"""The result of a tool as the model reads it, and how values and exceptions become one.
-
-Internal: not part of the public API.
-"""
+"""Internal: the result of a tool as the model reads it, made of values and exceptions."""
 
 from __future__ import annotations
 

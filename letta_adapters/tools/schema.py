@@ -1,9 +1,7 @@
-"""A function's signature and docstring as a JSON schema, by which arguments are checked.
+"""Internal: a function's signature and docstring as a JSON schema, by which arguments are checked.
 
 pydantic handles the types. A model class is built whose fields are called ``p0``, ``p1``, ... with
 the real names as aliases, so that parameters may have any name (``json``, ``schema``, ``_x``).
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Decide who may come in: the ``authorize`` callback, and the page that a request comes from."""
+"""Internal: decide who may come in: the ``authorize`` callback, and the page that asks."""
 
 from __future__ import annotations
 

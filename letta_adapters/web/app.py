@@ -1,4 +1,4 @@
-"""The routes: events, messages, stop, approvals, and one WebSocket for all of them."""
+"""Internal: the routes: events, messages, stop, approvals, and one WebSocket for all of them."""
 
 from __future__ import annotations
 

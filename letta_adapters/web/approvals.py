@@ -1,4 +1,4 @@
-"""Let viewers answer the tool calls that wait: the first answer wins."""
+"""Internal: let viewers answer the tool calls that wait: the first answer wins."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client may ask for, read from what it has sent; nothing of it is trusted."""
+"""Internal: what a client may ask for, read from what it has sent; nothing of it is trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The events that viewers get, and the log that they are read from.
+"""Internal: the events that viewers get, and the log that they are read from.
 
 Nothing is kept for each viewer but a number: all read the same log, which is bounded. So a viewer
 that is slow, or has gone, takes no memory.

@@ -1,4 +1,4 @@
-"""One agent's conversation for many viewers."""
+"""Internal: one agent's conversation for many viewers."""
 
 from __future__ import annotations
 

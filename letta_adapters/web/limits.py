@@ -1,4 +1,4 @@
-"""The limits of a room."""
+"""Internal: the limits of a room."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client is told when something fails."""
+"""Internal: what a client is told when something fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rooms of an application."""
+"""Internal: the rooms of an application."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A viewer on a WebSocket: events go out, requests come in, each with its reply."""
+"""Internal: a viewer on a WebSocket: events go out, requests come in, each with its reply."""
 
 from __future__ import annotations
 

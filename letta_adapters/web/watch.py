@@ -1,4 +1,4 @@
-"""What one viewer reads: a place in the log of its room."""
+"""Internal: what one viewer reads: a place in the log of its room."""
 
 from __future__ import annotations
 

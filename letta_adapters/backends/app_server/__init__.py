@@ -1,4 +1,1 @@
-"""The App Server of Letta Code, over one WebSocket.
-
-Internal: not part of the public API.
-"""
+"""Internal: the App Server of Letta Code, over one WebSocket."""

@@ -1,7 +1,4 @@
-"""Make agents, by default with Letta's own prompt and with memory blocks as files in git.
-
-Internal: not part of the public API.
-"""
+"""Internal: make agents, by default with Letta's own prompt and memory blocks as files in git."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""A Letta Code App Server as a :class:`~letta_adapters.backends.base.Backend`.
-
-Internal: not part of the public API.
-"""
+"""Internal: a Letta Code App Server as a :class:`~letta_adapters.backends.base.Backend`."""
 
 from __future__ import annotations
 

@@ -1,11 +1,9 @@
-"""The WebSocket to an App Server, which carries frames both ways and raises typed errors.
+"""Internal: the WebSocket to an App Server, which carries frames both ways and raises typed errors.
 
 This is the only module that knows ``websockets``. One connection carries every conversation of a
 client. Requests are matched by ``request_id`` and all have a time limit, because the server answers
 nothing at all to a frame it does not understand; every other frame goes to the conversation it
 names.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

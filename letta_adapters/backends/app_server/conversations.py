@@ -1,9 +1,7 @@
-"""The conversations of a server: which one a session means, and the messages stored in it.
+"""Internal: the conversations of a server: the one a session means, and what is stored in it.
 
 A conversation is opened with or without an agent. Pages of stored messages leave out the text that
 Letta Code wrote into them itself; the rules are in docs/protocol.md ("Pages of stored messages").
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

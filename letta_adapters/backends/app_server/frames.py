@@ -1,11 +1,9 @@
-"""The frames this side sends, checked first, as the server silently drops those it dislikes.
+"""Internal: the frames this side sends, checked first: the server drops bad ones without a word.
 
 Shapes and limits: the validators of ``letta`` 0.34.12. The frames that the server sends in a turn
 are read by :mod:`letta_adapters.engine.app_server`.
 
 The rules: docs/protocol.md ("What the App Server drops without a word").
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

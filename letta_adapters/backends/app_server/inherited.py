@@ -1,10 +1,8 @@
-"""The settings that sessions inherit from their agent, read from the server and this machine.
+"""Internal: the settings that sessions inherit from their agent, from the server and from here.
 
 Their meaning is in :mod:`letta_adapters.backends.agent_settings`; this module has the I/O. One
 file per agent (``agents/<id>.json``, mode 0600) holds the settings that are kept per machine; it is
 replaced as a whole, so that many processes can use it.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""The one connection of a backend, and the turns and calls on it.
+"""Internal: the one connection of a backend, and the turns and calls on it.
 
 The connection is made when it is needed, exchanged only while no turn or call is on it, and closed.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

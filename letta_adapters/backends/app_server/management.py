@@ -1,10 +1,8 @@
-"""Carry out management calls, which name routes of the Letta API, by App Server commands.
+"""Internal: carry out management calls, which name routes of the Letta API, by App Server commands.
 
 ``client.agents``, ``client.conversations`` and ``client.models`` speak of REST routes; the ones
 that have a counterpart work here with the same arguments and the same kind of objects.
 All that has none there is reached by its command.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""Turn agent and session options into the settings that the App Server is told.
+"""Internal: turn agent and session options into the settings that the App Server is told.
 
 Nothing here does I/O.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Answer the server's questions: may this tool run, and what of a call that no turn takes.
+"""Internal: answer the server's questions: may a tool run, and what of a call of no turn.
 
 The server is told to ask about every tool (mode ``strict``). A call that needs nobody's word is
 answered at once, by this package's own rules; the others go to whoever reads the turn, with their
@@ -7,8 +7,6 @@ kind and the answer that would be given by default.
 A server tells every connection that watches a conversation of all its questions. One of a turn that
 this client gave up must be answered, or that turn would wait for ever; one of a turn that another
 client or process is at is not ours to answer: a denial would speak for its user.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

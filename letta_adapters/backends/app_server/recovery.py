@@ -1,8 +1,6 @@
-"""Find out what became of a message whose turn was lost with the connection.
+"""Internal: find out what became of a message whose turn was lost with the connection.
 
 The rules: docs/protocol.md ("What a lost connection means").
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

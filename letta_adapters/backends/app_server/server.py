@@ -1,8 +1,6 @@
-"""The server of a backend: who runs it, and what is known of it before it is connected to.
+"""Internal: the server of a backend: who runs it, and what is known before it is connected to.
 
 The embedded runtime (``local``) and somebody else's server (``remote``) differ only in this.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

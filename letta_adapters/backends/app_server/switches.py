@@ -1,4 +1,4 @@
-"""Decide what a server does by itself, where that is ours to decide: reflection and system info.
+"""Internal: decide about a server's own habits that are ours to decide (reflection, system info).
 
 The App Server's protocol has no setting for either. A runtime that was started by us looks for
 files of ours: one per conversation that is not told about the device, the directory and its agent's
@@ -10,8 +10,6 @@ A stateless session leaves its agent's memory as it is. It is shown none of the 
 and works in a directory of ours in which its agent never reflects: those settings belong to an
 agent in a working directory (``.letta/settings.local.json``; ``letta`` 0.34.12), so its other
 conversations keep theirs.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

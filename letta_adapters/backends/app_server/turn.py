@@ -1,7 +1,4 @@
-"""One turn over the App Server, from its message to its end.
-
-Internal: not part of the public API.
-"""
+"""Internal: one turn over the App Server, from its message to its end."""
 
 from __future__ import annotations
 

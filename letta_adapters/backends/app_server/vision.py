@@ -1,4 +1,4 @@
-"""Check whether a conversation's model can see images, which Letta Code does not tell.
+"""Internal: check whether a conversation's model can see images, which Letta Code does not tell.
 
 It replaces an image that a model cannot see by a line of text; no frame, no list of models and no
 stored message says so (``letta`` 0.34.12). For models of ``Local(openai_compatible=...)`` it
@@ -7,8 +7,6 @@ a server without that route has no model with vision (``parseLmStudioModels``). 
 of the embedded runtime an event tells in the turn itself which images were left out
 (``runtime/vision.cjs``). For an App Server elsewhere, and for models of a Letta API, nothing can be
 known here.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

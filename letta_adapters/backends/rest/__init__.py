@@ -1,4 +1,1 @@
-"""The Letta API over HTTP; only ``http.py`` touches httpx.
-
-Internal: not part of the public API.
-"""
+"""Internal: the Letta API over HTTP; only ``http.py`` touches httpx."""

@@ -1,7 +1,4 @@
-"""The Letta API as a :class:`~letta_adapters.backends.base.Backend`.
-
-Internal: not part of the public API.
-"""
+"""Internal: the Letta API as a :class:`~letta_adapters.backends.base.Backend`."""
 
 from __future__ import annotations
 

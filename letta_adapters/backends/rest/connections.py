@@ -1,10 +1,8 @@
-"""Keep connections to one server: hand out the one used last, close those unused for too long.
+"""Internal: keep connections to one server; hand out the one used last, and close old ones.
 
 httpx keeps all connections in one list and asks each of them whether it still lives, at every
 request and again at the end of every response; with a hundred of them that costs more than the
 requests. Here each is kept by itself, so taking one costs the same however many there are.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""The conversations of the Letta API: pages of stored messages, and the tool calls that wait.
+"""Internal: the conversations of the Letta API: pages of stored messages, and calls that wait.
 
 The odd behaviour of the API's pages is evened out here. The rules: docs/protocol.md ("Pages of
 stored messages", and "Approvals and client-side tools").
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""Send HTTP requests to the Letta API, and return JSON, byte streams or typed errors.
+"""Internal: send HTTP requests to the Letta API, and return JSON, byte streams or typed errors.
 
 This is the only module that knows httpx. Reads are retried (by tenacity); nothing else is, because
 a POST whose answer was lost may have been accepted.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

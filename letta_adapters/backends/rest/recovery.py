@@ -1,4 +1,4 @@
-"""Find out what became of a message or a run whose connection broke before the stream told it.
+"""Internal: find out what became of a message or a run whose connection broke too early to tell.
 
 Letta (0.16.8) lists a turn's input only once its step is stored, and finishes a run whose client
 went away. So the way is to wait until no run is active, then to look for our ``otid`` among the
@@ -6,8 +6,6 @@ stored messages.
 
 The rules: docs/protocol.md ("What may be sent again")
 and docs/protocol.md ("What a lost connection means").
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""One turn over the Letta API, with its requests, their event streams and lost connections.
-
-Internal: not part of the public API.
-"""
+"""Internal: one turn over the Letta API: its requests, event streams and lost connections."""
 
 from __future__ import annotations
 

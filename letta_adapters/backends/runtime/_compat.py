@@ -1,12 +1,10 @@
-"""Keep all that depends on parts of Letta Code that are not public: files, variables, source code.
+"""Internal: keep all that depends on parts of Letta Code that are not public.
 
 The list at the end names each of them, the version it was seen in, and what happens without it.
 What the preloads (``*.cjs``) need of it stands in ``_compat.cjs`` as well, because Node reads that.
 Public, and so not here, are the command line (``letta server --help``), the variables that name an
 API or a provider's key, and the App Server's frames, whose types the wheel publishes
 (``@letta-ai/letta-code/app-server-protocol``).
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""Find, name and move aside damaged state files of Letta Code.
+"""Internal: find, name and move aside damaged state files of Letta Code.
 
 Nothing is deleted. The state directory has a file for each agent and a folder for each
 conversation; the ledger of accepted messages is in the runtime's home (``_compat.py``).
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

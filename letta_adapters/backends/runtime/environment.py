@@ -1,4 +1,4 @@
-"""The command line, the environment and the directories of the runtime; nothing here starts it.
+"""Internal: the command line, the environment and the directories of the runtime.
 
 By default it shares the user's normal Letta state (``~/.letta``). With ``data_dir`` that directory
 is the runtime's home, so settings, transcripts and logs are inside it as well as agents. Of the
@@ -9,8 +9,6 @@ The runtime creates its directories and files as the umask says (usually 0755 an
 included. The umask stays the user's, since the agent's shell writes the user's own files with it;
 so the directories are made first, closed to others. A directory that exists already is the user's
 and is not changed.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Errors of the embedded runtime; each carries the command that fixes it.
+"""Internal: errors of the embedded runtime; each carries the command that fixes it.
 
 ::
 
@@ -10,8 +10,6 @@
     ├── RuntimeStartError         it did not come up        code "runtime_start_failed"
     └── ConnectionFailedError
         └── RuntimeCrashedError   it ended while in use     code "runtime_crashed"
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

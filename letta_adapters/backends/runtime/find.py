@@ -1,7 +1,4 @@
-"""Find the runtime (node and the app inside the ``letta`` wheel) and ``git``.
-
-Internal: not part of the public API.
-"""
+"""Internal: find the runtime (node and the app inside the ``letta`` wheel) and ``git``."""
 
 from __future__ import annotations
 

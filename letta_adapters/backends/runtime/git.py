@@ -1,4 +1,4 @@
-"""Configure git inside the runtime as the user has it, except in the memories of agents.
+"""Internal: configure git inside the runtime as the user has it, except in the memories of agents.
 
 An agent's memory is a git repository. The user's settings for all repositories (a hooks directory,
 a template, signing, ignored files, attributes) would run or fail there, so git gets a global
@@ -6,8 +6,6 @@ configuration of ours, which includes the user's and takes these back below the 
 directories. Decisions of git before it knows the repository (a template) only the preload
 ``git.cjs`` can change; it reads ``rules.json``. Git before 2.32 (2021) ignores the file; the
 effects of the preload hold there too.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

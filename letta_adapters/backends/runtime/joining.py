@@ -1,7 +1,4 @@
-"""Join the server of a state directory, or start one; all of this blocks.
-
-Internal: not part of the public API.
-"""
+"""Internal: join the server of a state directory, or start one; all of this blocks."""
 
 from __future__ import annotations
 

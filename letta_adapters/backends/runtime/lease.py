@@ -1,10 +1,8 @@
-"""Leases, which are connections to a shared server that keep it running.
+"""Internal: leases, which are connections to a shared server that keep it running.
 
 The system closes one however its process ends; the server ends when the last lease is gone
 (``leases.cjs`` has the protocol, lines of JSON on loopback). The code blocks. A lease that is held
 has one daemon thread, which waits for messages of the server and for its end.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

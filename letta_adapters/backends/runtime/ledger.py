@@ -1,12 +1,10 @@
-"""Inputs a dead server had accepted and not finished, which its next start would run again.
+"""Internal: inputs a dead server had accepted and not finished, which its next start would run.
 
 The runtime notes every accepted input in ``~/.letta/state/<hash of the API URL>/
 input-dispositions-v2.json`` (measured with 0.34.12); an entry with ``queuedInput`` is run at the
 next ``runtime_start`` of its conversation. Here such entries are marked as completed, which keeps
 the message in the history and its id known as used. The file may be shared with servers that are
 not ours (same home): their entries are only reported. ``shim.cjs`` has the same rules.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

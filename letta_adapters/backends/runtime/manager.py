@@ -1,4 +1,4 @@
-"""One server per state directory, started when first needed, shared by all who need it.
+"""Internal: one server per state directory, started when first needed, shared by all who need it.
 
 ::
 
@@ -9,8 +9,6 @@
 The user of a handle aborts its turns and closes its connections *before* it releases the handle.
 Nothing is left behind when it cannot: at exit this process's leases are given back, in a forked
 child they are forgotten, and with a process that is killed its leases go (see ``lease.py``).
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""The list of environment variables that reach the embedded runtime, and no others do.
+"""Internal: the list of environment variables that reach the embedded runtime, and no others do.
 
 The runtime runs git, shells and Node, and each of them is steered by variables that its caller may
 hold for another reason: a git hook exports ``GIT_DIR``, a tool sets ``NODE_OPTIONS``,
 ``LD_PRELOAD`` or ``BASH_ENV``. So its environment is built from the names here and from those that
 the user names. Nothing here does I/O.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

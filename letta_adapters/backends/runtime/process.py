@@ -1,4 +1,4 @@
-"""The processes of the runtime: the server, and what it has started (shells, sub-agents).
+"""Internal: the processes of the runtime: the server, and what it has started (shells, sub-agents).
 
 Starting one, finding out its address and noticing its end blocks and has one daemon thread; there
 is no event loop. The server is this process's child and yet does not end with it: whoever uses it
@@ -10,8 +10,6 @@ What the server has started is found by a mark, a variable in its environment. T
 commands have sessions of their own, so no process group holds them together, and they outlive a
 killed server. Only Linux lets us look into an environment; elsewhere the lists are empty, and the
 server ends its foreground children by itself when it stops in order.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

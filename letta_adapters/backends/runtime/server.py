@@ -1,10 +1,8 @@
-"""The server of one state directory, as seen by a process that holds a lease on it.
+"""Internal: the server of one state directory, as seen by a process that holds a lease on it.
 
 Whoever finds no server starts one; everybody else joins. Afterwards both are the same: the server
 belongs to all who use it, and ends when the last of them leaves. Everything here blocks;
 ``manager.py`` calls it on worker threads.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

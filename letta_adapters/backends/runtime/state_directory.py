@@ -1,11 +1,9 @@
-"""The files by which the processes on one state directory find their common server.
+"""Internal: the files by which the processes on one state directory find their common server.
 
 There are three: ``owner.lock``, locked by whoever starts a server or clears up after one (the
 system unlocks it, whatever ends that process); ``server.json`` (mode 0600) with the URL and the
 tokens of the server that runs; ``users.lock``, locked by all who use it, together. The last one
 tells whether a server that answers nobody may be killed.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Put the sync client behind the async client's signatures, so that one test proves both.
+"""Internal: put the sync client behind the async client's signatures, so that one test proves both.
 
 Every asyncio task gets a thread of its own and makes its calls there, exactly as a caller of the
 sync API would.

@@ -1,4 +1,4 @@
-"""Record exchanges with a real Letta, and play them back.
+"""Internal: record exchanges with a real Letta, and play them back.
 
 Internal: its public names are those of :mod:`letta_adapters.testing`.
 """

@@ -1,4 +1,4 @@
-"""Match live requests to recorded exchanges whose answers hand out ids.
+"""Internal: match live requests to recorded exchanges whose answers hand out ids.
 
 Sessions that run in parallel create their conversations with equal requests, and in another order
 in every run. So an id from a recorded answer is not tied to one live request in advance: it is
@@ -7,8 +7,6 @@ renamed. When a request fits no recorded exchange that is left, all exchanges so
 again: each to a recorded one whose request equals its own but for ids, and whose answer equals the
 answer given but for ids (and numbers), with one renaming of ids for all of them. Later answers are
 given in the ids which the client knows.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""Implement the object that the ``letta_cassette`` fixture gives to a test.
+"""Internal: implement the object that the ``letta_cassette`` fixture gives to a test.
 
 While it is played, the network is blocked: a test that reaches a server during a replay tests
 something else than the recording.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

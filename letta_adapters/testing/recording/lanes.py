@@ -1,12 +1,10 @@
-"""Play several conversations that were recorded on one connection, each independently.
+"""Internal: play several conversations that were recorded on one connection, each independently.
 
 Parallel sessions send in another order in every run, but the order within a conversation stays the
 same. So each recorded conversation is a *lane* that is played by itself: a server's frame comes
 when the frame of ours before it, in its own conversation, was sent. A live conversation is known to
 be one of the recorded ones with the first frame in which these differ. Until then, those that are
 equal so far are assigned in order, and they change places when a frame does not fit.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Decide when a request is the recorded one, by method, path, query and a normalised body.
+"""Internal: decide when a request is the recorded one: method, path, query, normalised body.
 
 A recording is sanitized and the client makes fresh ids in every run, so both sides are brought to
 one form first: the text is cleaned exactly as the sanitizer cleans it, and ids that the client made
@@ -8,8 +8,6 @@ answers the wrong tool call must not match.
 A recording does not say what was taken out of it, and that differs by the machine and the day. So
 where the recorded side has one of the sanitizer's placeholders, whatever is sent in its place
 matches; all else must be equal. Frames of a WebSocket are compared by the same rules.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""Answer requests from a cassette: as the stream it was, cut at any place, or broken.
+"""Internal: answer requests from a cassette: as the stream it was, cut at any place, or broken.
 
 vcrpy's player hands on each body in one piece and at once, and cannot express a cut, a timeout or a
 429 before the answer. This one plays the same file. It has no global state, so any number can be in
 use at once. It does not exercise httpcore (pools, connect timeouts, HTTP framing).
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""Keep one pytest run's knowledge of its cassettes: the file of each test, and what became of it.
+"""Internal: keep one pytest run's knowledge of its cassettes, and what became of each.
 
 This module is loaded in every test run of an environment that has the package, so it imports
 little.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

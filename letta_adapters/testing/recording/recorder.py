@@ -1,4 +1,4 @@
-"""Record HTTP traffic as it passes through a transport, without delaying it.
+"""Internal: record HTTP traffic as it passes through a transport, without delaying it.
 
 vcrpy reads a whole response before it hands on the first byte: a stream's first token comes last, a
 stream that breaks is not recorded at all, and cancelling one cannot be recorded. Here every chunk
@@ -11,8 +11,6 @@ same scenario twice stores the same bytes.
 
 A recording can also be extended: then the requests it contains are played, and the others are sent
 to the server and added.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

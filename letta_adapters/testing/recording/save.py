@@ -1,4 +1,4 @@
-"""Write cassettes, in the only way there is: sanitize, scan independently, rehearse, write.
+"""Internal: write cassettes in the only way there is: sanitize, scan, rehearse, write.
 
 A file is complete or as it was before: the text is written beside it first, and then moved.
 
@@ -7,8 +7,6 @@ could not replay is found where it is made, and not in CI. Requests whose order 
 overlapped, as those of parallel sessions do) are played the other way round as well. An order that
 something enforced is kept: an id must have been handed out before it is used, and requests that are
 equal, or name one conversation, follow each other as they did.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
-"""Play the same cassettes through plain vcrpy, for code that cannot be given a transport.
+"""Internal: play the same cassettes through plain vcrpy, for code that cannot be given a transport.
 
 Only parts that vcrpy 8.5 and later versions share are used. Known limits of that player (a response
 comes in one piece; patching is global to the process, so there is one cassette at a time) are not
 repaired here: use :class:`letta_adapters.testing.CassetteTransport` wherever a client can be given
 a transport.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

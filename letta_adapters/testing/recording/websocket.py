@@ -1,11 +1,9 @@
-"""Record and replay the App Server's WebSocket, frame by frame.
+"""Internal: record and replay the App Server's WebSocket, frame by frame.
 
 A recording is a cassette like any other. Each frame of ours is an interaction (``SEND``), and the
 frames that came until our next one are its response, as an event stream; a new connection is an
 interaction of its own (``WEBSOCKET``). So the sanitizer and the leak scanner look at frames as they
 look at HTTP, and vcrpy can read the file.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

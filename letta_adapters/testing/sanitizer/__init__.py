@@ -1,4 +1,4 @@
-"""Take everything private and everything volatile out of a recording.
+"""Internal: take everything private and everything volatile out of a recording.
 
 Internal: its public names are those of :mod:`letta_adapters.testing`.
 """

@@ -1,4 +1,4 @@
-"""Find the replacements in one body: JSON, event streams, text or binary data.
+"""Internal: find the replacements in one body: JSON, event streams, text or binary data.
 
 JSON is read key by key. The events of a stream are also read as one text, joined across their
 deltas, since a secret may be split over several of them. Everything else is searched as plain text.
@@ -6,8 +6,6 @@ deltas, since a secret may be split over several of them. Everything else is sea
 A body may be text in another form: compressed, or in UTF-16 or UTF-32. A search that reads UTF-8
 alone would miss everything in it, so it is decoded. Wide encodings are written back as they were; a
 compressed body is stored uncompressed, since nobody could read it in a diff.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Replace points in time by one constant, in the notation that each was written in.
-
-Internal: not part of the public API.
-"""
+"""Internal: replace points in time by one constant, in the notation that each was written in."""
 
 from __future__ import annotations
 

@@ -1,10 +1,8 @@
-"""Replace spans of a text, and map findings in a decoded form of it back to the original.
+"""Internal: replace spans of a text, and map findings in a decoded form of it back to the original.
 
 Nothing is ever rewritten in its decoded form: a finding is a span, and a span found in a decoded,
 joined or unwrapped text is carried back to the place it came from. So everything that is not
 replaced stays the same, byte for byte.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,9 +1,7 @@
-"""Find everything that must be replaced in one text, in any of its encodings.
+"""Internal: find everything that must be replaced in one text, in any of its encodings.
 
 A :class:`Finder` turns a text into edits. It searches the text as it stands, then the text with
 JSON escapes, percent-encoding or base64 undone, and maps what it finds there back.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
-"""Renumber ids, so that every recording of one scenario has the same ones.
+"""Internal: renumber ids, so that every recording of one scenario has the same ones.
 
 A new id is ``prefix-00000000-<crc of the prefix>-4000-a000-<number><part>``, numbered per prefix in
 order of appearance; different ids stay different. Letta derives the ``otid`` of a part of a message
 from the message's uuid, by putting the part's index into the last seven bits. So uuids that differ
 in the last byte only are one family and stay one: its message ends in ``7f`` (the next one, should
 ids of one family differ, in ``7e``), its otids in their index.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

@@ -1,10 +1,8 @@
-"""Read JSON as text: where each string and number stands, and under which keys.
+"""Internal: read JSON as text: where each string and number stands, and under which keys.
 
 Bodies are edited in place, so formatting, escapes and number notation stay as the server wrote
 them. The reader is tolerant: of a body that is cut off (even within a string) it yields all there
 is.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

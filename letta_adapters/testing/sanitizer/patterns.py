@@ -1,4 +1,4 @@
-"""Define the forms of volatile and private texts, shared by the sanitizer and the players.
+"""Internal: define the forms of volatile and private texts, for the sanitizer and the players.
 
 Keys that services hand out are known by their published forms, taken from the rule sets of gitleaks
 and the services' own documentation: each is the beginning that identifies it and the letters that
@@ -8,8 +8,6 @@ change between small letters, capitals and digits where one word ends; random le
 over. Runs shorter than twenty letters are in every text, so they do not count.
 
 The leak scanner has its own patterns on purpose: a mistake here must not hide there.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

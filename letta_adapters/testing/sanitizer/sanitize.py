@@ -1,4 +1,4 @@
-"""Remove everything private and everything volatile from a recording, and keep it playable.
+"""Internal: remove what is private and what is volatile from a recording; it stays playable.
 
 There are two passes over the whole cassette: the first learns (secrets, ids, the days of the
 recording), the second rewrites. Both are repeated until nothing changes, so that the result is a
@@ -12,8 +12,6 @@ numbered ids, ``2026-01-01T00:00:00``.
 
 A secret that cannot be recognised is not removed: an opaque one that is neither in the environment,
 nor in an authentication header, nor under a sensitive key. Pass such values as ``secrets``.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations

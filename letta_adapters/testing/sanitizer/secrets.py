@@ -1,7 +1,4 @@
-"""Learn known secrets from the environment and a recording, and find them in texts.
-
-Internal: not part of the public API.
-"""
+"""Internal: learn known secrets from the environment and a recording, and find them in texts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""One connection to one MCP server: its configuration, its task, and its results.
-
-Internal: not part of the public API.
-"""
+"""Internal: one connection to one MCP server: its configuration, its task, and its results."""
 
 from __future__ import annotations
 

@@ -1,10 +1,8 @@
-"""MCP servers as client-side tools, hosted by this process and called by the agent.
+"""Internal: MCP servers as client-side tools, hosted by this process and called by the agent.
 
 A tool is called ``mcp__<server>__<tool>``. The official ``mcp`` package speaks the protocol (1.30
 to 2.x; as they decode results differently, these are read in the shape of the wire). Only tools
 are used: not resources, prompts, sampling or elicitation, and no changes of the list of tools.
-
-Internal: not part of the public API.
 """
 
 from __future__ import annotations
