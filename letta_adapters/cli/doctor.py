@@ -32,7 +32,7 @@ from letta_adapters.backends.runtime.environment import (
     runtime_environment,
 )
 from letta_adapters.backends.runtime.find import check_git, find_installation
-from letta_adapters.backends.runtime.state_directory import Meeting
+from letta_adapters.backends.runtime.state_directory import StateDirectory
 from letta_adapters.cli import FAILED, OK, make_backend
 from letta_adapters.cli.render import clean, make_console, progress, show_hint
 from letta_adapters.errors import LettaError
@@ -216,10 +216,10 @@ def check_state(spec: Local | Remote, *, aside: bool) -> Iterator[Check]:
         settings = MachineFiles(ours).damaged()
         found += [Damage(path, "settings", path.stem, why) for path, why in settings]
     state = ours.parents[1] if ours is not None else None
-    meeting = None
+    state_dir = None
     if isinstance(spec, Local):
         places = find_places(Local(data_dir=spec.data_dir, inherit_env=spec.inherit_env))
-        meeting = Meeting(places.meet)
+        state_dir = StateDirectory(places.meet)
         if spec.api is None:
             state = places.state
             found += find_damage(places.state, places.ledgers)
@@ -227,7 +227,7 @@ def check_state(spec: Local | Remote, *, aside: bool) -> Iterator[Check]:
         yield Check("ok", "Files", f"whole, in {state}")
         return
     # A running runtime may write to these files, so nothing is moved under it.
-    if aside and meeting is not None and not (meeting.alone() and meeting.try_own()):
+    if aside and state_dir is not None and not (state_dir.alone() and state_dir.try_own()):
         yield Check("problem", "Files", "torn, and in use", "End what uses the runtime first.")
         return
     try:
@@ -235,8 +235,8 @@ def check_state(spec: Local | Remote, *, aside: bool) -> Iterator[Check]:
     except OSError as error:
         yield Check("problem", "Set aside", f"it failed: {error}")
     finally:
-        if aside and meeting is not None:
-            meeting.disown()
+        if aside and state_dir is not None:
+            state_dir.release()
 
 
 def _torn(damage: Damage) -> Check:

@@ -112,7 +112,7 @@ class AsyncSession(AsyncApprovals):
     @property
     def mcp_problems(self) -> Mapping[str, LettaError]:
         """The servers of ``mcp_servers`` that are not connected, each with the reason."""
-        return {} if self._mcp is None else dict(self._mcp.problems)
+        return {} if self._mcp is None else dict(self._mcp.errors)
 
     async def initialize(self) -> InitMessage:
         """Open the session now, if it is not open, and return the first message of its stream.

@@ -61,7 +61,7 @@ async def test_closing_the_session_or_the_client_ends_the_servers(
         owners = []
         for session in sessions:
             await session.initialize()
-            owners.append(session._mcp._links["e"].owner)
+            owners.append(session._mcp._connections["e"].owner)
         await sessions[0].close()
         assert [owner.done() for owner in owners] == [True, False]
     assert owners[1].done()

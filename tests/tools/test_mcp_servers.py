@@ -256,7 +256,7 @@ def test_results(result: dict[str, Any], content: str) -> None:
 async def test_a_stdio_server(host: McpHost, stdio: Any, tmp_path: Path, pids: Any) -> None:
     tools = as_tools(await host.start({"every": stdio(cwd=tmp_path, env={"TOKEN": SECRET})}))
     named = by_name(tools)
-    assert host.problems == {}
+    assert host.errors == {}
     add = named["mcp__every__add"]
     assert add.description == "Add two numbers."
     assert add.parameters["required"] == ["a"]
@@ -325,7 +325,7 @@ async def test_a_tool_whose_schema_is_wrong_is_left_out(
 
 async def test_a_server_without_tools(host: McpHost, stdio: Any) -> None:
     assert await host.start({"odd": stdio(ODD, "toolless")}) == ()
-    assert host.problems == {}
+    assert host.errors == {}
 
 
 async def test_a_server_that_prints_other_things(host: McpHost, stdio: Any) -> None:
@@ -337,7 +337,7 @@ async def test_a_talkative_server_does_not_fill_the_disk(
     host: McpHost, stdio: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tools = by_name(await host.start({"e": stdio()}))
-    file = host._links["e"]._stderr
+    file = host._connections["e"]._stderr
     file.write(b"x" * 5000)
     file.flush()
     monkeypatch.setattr(connection, "_MAX_STDERR", 1000)
@@ -371,19 +371,19 @@ async def test_broken_servers_do_not_stop_the_others(
         tools = await host.start(servers)
     assert {tool.name.split("__")[1] for tool in tools} == {"good"}
     assert (await by_name(tools)["mcp__good__add"].run({"a": 1})).content == "2"
-    assert set(host.problems) == set(servers) - {"good"}
-    assert isinstance(host.problems["missing"], errors.ConnectionFailedError)
-    assert "No such file or directory: 'no-such-command-anywhere'" in str(host.problems["missing"])
-    assert isinstance(host.problems["crash"], errors.ConnectionFailedError)
-    assert "bad ***" in str(host.problems["crash"])
-    assert "no config" in str(host.problems["crash"])
-    assert isinstance(host.problems["silent"], errors.LettaTimeoutError)
-    assert "did not answer within 0.7 s" in str(host.problems["silent"])
+    assert set(host.errors) == set(servers) - {"good"}
+    assert isinstance(host.errors["missing"], errors.ConnectionFailedError)
+    assert "No such file or directory: 'no-such-command-anywhere'" in str(host.errors["missing"])
+    assert isinstance(host.errors["crash"], errors.ConnectionFailedError)
+    assert "bad ***" in str(host.errors["crash"])
+    assert "no config" in str(host.errors["crash"])
+    assert isinstance(host.errors["silent"], errors.LettaTimeoutError)
+    assert "did not answer within 0.7 s" in str(host.errors["silent"])
     for name in ("nobody", "nobody_sse"):
-        assert isinstance(host.problems[name], errors.ConnectionFailedError)
+        assert isinstance(host.errors[name], errors.ConnectionFailedError)
     ours = [record for record in caplog.records if record.name == "letta_adapters"]
     assert len(ours) == 5
-    assert SECRET not in "".join(str(problem) for problem in host.problems.values())
+    assert SECRET not in "".join(str(problem) for problem in host.errors.values())
     assert SECRET not in "".join(record.getMessage() for record in ours)
 
 
@@ -391,7 +391,7 @@ async def test_servers_connect_at_the_same_time(host: McpHost, stdio: Any) -> No
     started = time.monotonic()
     await host.start({f"s{i}": stdio(ODD, "mute", connect_timeout=3) for i in range(5)})
     assert time.monotonic() - started < 12  # one after the other: 15
-    assert len(host.problems) == 5
+    assert len(host.errors) == 5
 
 
 async def test_a_server_that_dies_is_started_again(host: McpHost, stdio: Any, pids: Any) -> None:
@@ -426,10 +426,10 @@ async def test_a_server_that_cannot_be_started_again(
         outcome = await tools["mcp__e__add"].run({"a": 1})
         assert outcome.is_error
         assert "The MCP server 'e' could not be connected" in str(outcome.content)
-    assert set(host.problems) == {"e"}
+    assert set(host.errors) == {"e"}
     (tmp_path / "gone.py").rename(script)
     assert (await tools["mcp__e__add"].run({"a": 1})).content == "2"
-    assert host.problems == {}
+    assert host.errors == {}
 
 
 async def test_a_slow_tool_times_out_and_the_server_goes_on(host: McpHost, stdio: Any) -> None:
@@ -471,7 +471,7 @@ async def test_closing_ends_everything(stdio: Any, pids: Any) -> None:
     outcome = await tools["mcp__a__add"].run({"a": 1})
     assert outcome.is_error
     assert "closed" in str(outcome.content)
-    assert host.problems == {}
+    assert host.errors == {}
 
 
 async def test_a_server_that_does_not_want_to_end(stdio: Any, pids: Any) -> None:
@@ -608,7 +608,7 @@ def served(request: pytest.FixtureRequest) -> Iterator[Served]:
 
 async def test_a_server_at_a_url(host: McpHost, served: Served) -> None:
     tools = by_name(await host.start({"e": served.spec}))
-    assert host.problems == {}
+    assert host.errors == {}
     assert (await tools["mcp__e__add"].run({"a": 1, "b": 2})).content == "3"
     assert (await tools["mcp__e__fail"].run({})).is_error
     picture = (await tools["mcp__e__picture"].run({})).content
@@ -659,6 +659,6 @@ async def test_a_refused_key(host: McpHost, transport: str) -> None:
     server.close()
     assert SECRET.encode() in heads[0]
     assert b"seven-7" in heads[0]
-    problem = str(host.problems["closed"])
+    problem = str(host.errors["closed"])
     assert "401" in problem
     assert SECRET not in problem

@@ -32,7 +32,7 @@ from letta_adapters.backends.runtime.find import (
     find_installation,
 )
 from letta_adapters.backends.runtime.lease import Lease, ask, take_lease
-from letta_adapters.backends.runtime.ledger import Leftover, clear_leftovers, report
+from letta_adapters.backends.runtime.ledger import UnfinishedInput, clear_leftovers, report
 from letta_adapters.backends.runtime.process import ServerProcess, end_marked, read_tail
 from letta_adapters.backends.runtime.server import (
     POLL_SECONDS,
@@ -42,7 +42,7 @@ from letta_adapters.backends.runtime.server import (
     signal_server,
     wait_gone,
 )
-from letta_adapters.backends.runtime.state_directory import Meeting, ServerRecord, probe
+from letta_adapters.backends.runtime.state_directory import ServerRecord, StateDirectory, probe
 from letta_adapters.errors import LettaError
 
 _ELSEWHERE: Final = "or another Local(data_dir=...)"
@@ -66,21 +66,21 @@ def open_server(config: Local, places: Places, *, insist: bool = False) -> Serve
     """
     found = find_installation()
     check_git(runtime_environment(config))
-    meeting = Meeting(places.meet)
-    search = _Search(config, places, meeting, found, insist)
+    state_dir = StateDirectory(places.meet)
+    search = _Search(config, places, state_dir, found, insist)
     deadline = time.monotonic() + config.start_timeout
     # Others may do the same at this moment: one of them starts the server, the others join it.
     while True:
         server = search.join()
-        if server is None and meeting.try_own():
+        if server is None and state_dir.try_own():
             try:
                 server = search.join_or_start()
             finally:
-                meeting.disown()
+                state_dir.release()
         if server is not None:
             return server
         if time.monotonic() > deadline:
-            raise _silent(meeting.read())
+            raise _silent(state_dir.read())
         time.sleep(POLL_SECONDS)
 
 
@@ -90,7 +90,7 @@ class _Search:
 
     config: Local
     places: Places
-    meeting: Meeting
+    state_dir: StateDirectory
     installed: Installation
     insist: bool
 
@@ -99,20 +99,20 @@ class _Search:
 
         A server that nobody uses must fit exactly, or it is ended.
         """
-        record = self.meeting.read()
+        record = self.state_dir.read()
         if record is None or (not self._fits(record) and self._retire(record)):
             return None
         # Counted as a user before the lease is asked for, so that nobody takes the server for
         # unused.
-        if not self.meeting.enter():
+        if not self.state_dir.enter():
             return None
         lease = None
         try:
             lease = self._lease(record)
         finally:
             if lease is None:
-                self.meeting.exit()
-        return None if lease is None else Server(self.places, self.meeting, record, lease)
+                self.state_dir.exit()
+        return None if lease is None else Server(self.places, self.state_dir, record, lease)
 
     def _lease(self, record: ServerRecord) -> Lease | None:
         answer = take_lease(record.where, keep=self.config.keep_running, insist=self.insist)
@@ -147,19 +147,19 @@ class _Search:
         return False
 
     def join_or_start(self) -> Server | None:
-        """Join or start a server as the owner of the meeting.
+        """Join or start a server as the owner of the state_dir.
 
         Returns:
             ``None`` if somebody uses a server that does not answer.
         """
         patience = time.monotonic() + WIND_DOWN_SECONDS
-        record = self.meeting.read()
+        record = self.state_dir.read()
         while record is not None and record.still_there():
             server = self.join()
             if server is not None:
                 return server
             if time.monotonic() > patience:
-                if not self.meeting.alone():
+                if not self.state_dir.alone():
                     return None
                 # It hangs, and there is nobody whom it serves.
                 end_marked(record.runtime_id)
@@ -167,10 +167,10 @@ class _Search:
                 if not wait_gone(record):
                     return None
             time.sleep(POLL_SECONDS)
-            record = self.meeting.read()
-        cleared: tuple[Leftover, ...] = ()
+            record = self.state_dir.read()
+        cleared: tuple[UnfinishedInput, ...] = ()
         if record is not None:
-            cleared = clear_up(self.places, self.meeting, record)
+            cleared = clear_up(self.places, self.state_dir, record)
         left = clear_leftovers(self.places, since=None)
         report(left)
         return self._start(cleared + tuple(left))
@@ -186,7 +186,7 @@ class _Search:
                 hint=f"Make it writable, {_ELSEWHERE}.",
             ) from error
 
-    def _start(self, leftovers: tuple[Leftover, ...]) -> Server:
+    def _start(self, leftovers: tuple[UnfinishedInput, ...]) -> Server:
         token, runtime_id = secrets.token_urlsafe(32), secrets.token_hex(8)
         self._lay_out()
         launch = build_launch(
@@ -196,11 +196,11 @@ class _Search:
         started_at = int(time.time() * 1000)
         # Counted as a user before the server runs, so that nobody takes it for one that hangs
         # unused.
-        if not self.meeting.enter():
+        if not self.state_dir.enter():
             raise RuntimeOccupiedError(
                 "The state directory is being cleared up by another process."
             )
-        process = ServerProcess(launch, self.meeting.log)
+        process = ServerProcess(launch, self.state_dir.log)
         try:
             where = process.wait_ready(self.config.start_timeout)
             info = self._check(probe(where.url, token))
@@ -219,26 +219,26 @@ class _Search:
             if not isinstance(lease, Lease):
                 raise RuntimeStartError(
                     "The embedded Letta runtime listens and grants no lease.",
-                    stderr_tail=read_tail(self.meeting.log),
+                    stderr_tail=read_tail(self.state_dir.log),
                 )
-            self.meeting.publish(record)
+            self.state_dir.publish(record)
         except BaseException:
             # A half-started server must leave nothing behind: no process, no lock, no input to run
             # again.
             process.stop()
-            self.meeting.exit()
+            self.state_dir.exit()
             clear_leftovers(self.places, since=started_at)
             raise
         process.let_go()
         return Server(
-            self.places, self.meeting, record, lease, process=process, leftovers=leftovers
+            self.places, self.state_dir, record, lease, process=process, leftovers=leftovers
         )
 
     def _check(self, info: dict[str, Any] | None) -> dict[str, Any]:
         if info is None:
             raise RuntimeStartError(
                 "The embedded Letta runtime listens but does not answer.",
-                stderr_tail=read_tail(self.meeting.log),
+                stderr_tail=read_tail(self.state_dir.log),
             )
         version, protocol = info.get("letta_code_version"), info.get("protocol_version")
         check_version(str(version or "0"), protocol if isinstance(protocol, int) else -1)

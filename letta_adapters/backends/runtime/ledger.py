@@ -32,7 +32,7 @@ log = logging.getLogger("letta_adapters.runtime")
 
 
 @dataclass(frozen=True, slots=True)
-class Leftover:
+class UnfinishedInput:
     """One input that was not finished; if ``neutralised``, it will not be run again."""
 
     client_message_id: str
@@ -42,7 +42,7 @@ class Leftover:
     neutralised: bool
 
 
-def clear_leftovers(places: Places, *, since: int | None) -> list[Leftover]:
+def clear_leftovers(places: Places, *, since: int | None) -> list[UnfinishedInput]:
     """Neutralise the inputs our last server left; only while no server of ours runs there.
 
     In an isolated home everything is ours.
@@ -52,7 +52,7 @@ def clear_leftovers(places: Places, *, since: int | None) -> list[Leftover]:
         since: When that server was started (milliseconds since the epoch), ``None`` if it is not
             known to have crashed.
     """
-    found: list[Leftover] = []
+    found: list[UnfinishedInput] = []
     for ledger in places.ledgers:
         # Without the lock at first: usually there is nothing to do, and the runtime may hold it.
         if _open_entries(_read(ledger)):
@@ -61,7 +61,7 @@ def clear_leftovers(places: Places, *, since: int | None) -> list[Leftover]:
     return found
 
 
-def report(leftovers: list[Leftover]) -> None:
+def report(leftovers: list[UnfinishedInput]) -> None:
     """Log the inputs that were found."""
     for item in leftovers:
         fate = "will not be run again" if item.neutralised else "is about to be run again by Letta"
@@ -73,9 +73,11 @@ def report(leftovers: list[Leftover]) -> None:
         )
 
 
-def _clear(ledger: Path, places: Places, since: int | None, *, write: bool) -> list[Leftover]:
+def _clear(
+    ledger: Path, places: Places, since: int | None, *, write: bool
+) -> list[UnfinishedInput]:
     store = _read(ledger)
-    found: list[Leftover] = []
+    found: list[UnfinishedInput] = []
     changed = False
     for key, entry in _open_entries(store).items():
         ours = write and _is_ours(entry, places, since)
@@ -106,14 +108,14 @@ def _is_ours(entry: dict[str, Any], places: Places, since: int | None) -> bool:
     return _compat.find_agent_file(places.state, agent).exists()
 
 
-def _describe(key: str, entry: dict[str, Any], *, neutralised: bool) -> Leftover:
+def _describe(key: str, entry: dict[str, Any], *, neutralised: bool) -> UnfinishedInput:
     agent, conversation = _compat.find_scope(entry)
     try:
         # The key is a list as JSON, with the message's id in the third place.
         message_id = str(json.loads(key)[2])
     except (ValueError, IndexError, TypeError):
         message_id = key
-    return Leftover(
+    return UnfinishedInput(
         client_message_id=message_id,
         agent_id=agent,
         conversation_id=conversation,

@@ -26,7 +26,7 @@ from letta_adapters.backends.config import Local
 from letta_adapters.backends.runtime.environment import Places, find_places
 from letta_adapters.backends.runtime.errors import RuntimeCrashedError
 from letta_adapters.backends.runtime.joining import RecyclingError, check_shareable, open_server
-from letta_adapters.backends.runtime.ledger import Leftover
+from letta_adapters.backends.runtime.ledger import UnfinishedInput
 from letta_adapters.backends.runtime.process import forget_starts
 from letta_adapters.backends.runtime.server import Server
 from letta_adapters.backends.runtime.state_directory import reset_after_fork
@@ -78,7 +78,7 @@ class RuntimeHandle:
         return self._server.owned
 
     @property
-    def leftovers(self) -> tuple[Leftover, ...]:
+    def leftovers(self) -> tuple[UnfinishedInput, ...]:
         """Inputs of an earlier, crashed server: neutralised, or about to be run again."""
         return self._server.leftovers
 

@@ -20,9 +20,9 @@ from typing import Final
 from letta_adapters.backends.runtime.environment import GRACE_SECONDS, Places
 from letta_adapters.backends.runtime.errors import RuntimeCrashedError
 from letta_adapters.backends.runtime.lease import Lease, Said, ask
-from letta_adapters.backends.runtime.ledger import Leftover, clear_leftovers, report
+from letta_adapters.backends.runtime.ledger import UnfinishedInput, clear_leftovers, report
 from letta_adapters.backends.runtime.process import ServerProcess, read_tail
-from letta_adapters.backends.runtime.state_directory import Meeting, ServerRecord, probe
+from letta_adapters.backends.runtime.state_directory import ServerRecord, StateDirectory, probe
 
 _NOTICE_SECONDS: Final = 1.0
 # Seconds that a server which ends in order may need.
@@ -38,7 +38,7 @@ class Server:
 
     Args:
         places: The directories.
-        meeting: The files by which it is found.
+        state_dir: The files by which it is found.
         record: The facts known of it.
         lease: This process's lease.
         process: The process, if this one has started it.
@@ -48,15 +48,15 @@ class Server:
     def __init__(
         self,
         places: Places,
-        meeting: Meeting,
+        state_dir: StateDirectory,
         record: ServerRecord,
         lease: Lease,
         *,
         process: ServerProcess | None = None,
-        leftovers: tuple[Leftover, ...] = (),
+        leftovers: tuple[UnfinishedInput, ...] = (),
     ) -> None:
         self._places = places
-        self._meeting = meeting
+        self._state_dir = state_dir
         self._lease = lease
         self._process = process
         self._tail = ""
@@ -91,7 +91,7 @@ class Server:
 
     def stderr_tail(self) -> str:
         """Return the last lines it wrote."""
-        return self._tail or read_tail(self._meeting.log)
+        return self._tail or read_tail(self._state_dir.log)
 
     def failure(self) -> RuntimeCrashedError:
         """Return the error for a connection that was lost because the server is gone."""
@@ -115,10 +115,10 @@ class Server:
         self._leaving = True
         gone = self._gone.is_set()
         ending = self._lease.leave(keep)
-        self._meeting.exit()
+        self._state_dir.exit()
         if gone:
             self._settled.wait(_SETTLE_SECONDS)
-        elif ending or (ending is None and self._meeting.alone()):
+        elif ending or (ending is None and self._state_dir.alone()):
             # Either the server says that it ends, or it is silent and nobody else is there to be
             # served.
             self._see_to_the_end()
@@ -176,8 +176,8 @@ class Server:
             self._settled.set()
             return
         # Read now, as the log is removed when its leftovers are cleared up.
-        self._tail = read_tail(self._meeting.log)
-        self._meeting.exit()
+        self._tail = read_tail(self._state_dir.log)
+        self._state_dir.exit()
         self._gone.set()
         try:
             if not self.retiring:
@@ -200,26 +200,28 @@ class Server:
     def _clear_up(self) -> None:
         """Clear up after a crash, before anybody starts it again; otherwise there is nothing."""
         deadline = time.monotonic() + WIND_DOWN_SECONDS
-        while _is_recorded(self._meeting, self.record):
-            if self._meeting.try_own():
+        while _is_recorded(self._state_dir, self.record):
+            if self._state_dir.try_own():
                 try:
                     # Whoever was faster may have started the next one.
-                    if _is_recorded(self._meeting, self.record):
-                        self.leftovers += clear_up(self._places, self._meeting, self.record)
+                    if _is_recorded(self._state_dir, self.record):
+                        self.leftovers += clear_up(self._places, self._state_dir, self.record)
                 finally:
-                    self._meeting.disown()
+                    self._state_dir.release()
             elif time.monotonic() > deadline:
                 break
             else:
                 time.sleep(POLL_SECONDS)
 
 
-def clear_up(places: Places, meeting: Meeting, record: ServerRecord) -> tuple[Leftover, ...]:
+def clear_up(
+    places: Places, state_dir: StateDirectory, record: ServerRecord
+) -> tuple[UnfinishedInput, ...]:
     """Clear up after a server that crashed: end its children, neutralise its open inputs.
 
-    Call it as the owner of the meeting, when the server has ended.
+    Call it as the owner of the state_dir, when the server has ended.
     """
-    meeting.bury(record)
+    state_dir.remove_record(record)
     left = clear_leftovers(places, since=record.started_at)
     report(left)
     return tuple(item for item in left if item.neutralised)
@@ -248,6 +250,6 @@ def _filling(status: object) -> str:
     return f"The embedded Letta runtime fills its heap ({heap:.0f} of {limit:.0f} MB)."
 
 
-def _is_recorded(meeting: Meeting, record: ServerRecord) -> bool:
-    found = meeting.read()
+def _is_recorded(state_dir: StateDirectory, record: ServerRecord) -> bool:
+    found = state_dir.read()
     return found is not None and found.runtime_id == record.runtime_id

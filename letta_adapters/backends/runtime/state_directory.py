@@ -74,7 +74,7 @@ class ServerRecord:
         return probe(self.url, self.token) is not None if known is None else known
 
 
-class Meeting:
+class StateDirectory:
     """The files of one state directory, in ``folder`` (which is made, mode 0700)."""
 
     def __init__(self, folder: Path) -> None:
@@ -88,7 +88,7 @@ class Meeting:
         """Become the one who starts a server or clears up, unless another is that just now."""
         return self._take(self._lock, shared=False)
 
-    def disown(self) -> None:
+    def release(self) -> None:
         """Let another process do it."""
         _give_up(self._lock)
 
@@ -146,7 +146,7 @@ class Meeting:
             json.dump(asdict(record), file)
         temporary.replace(self._record)
 
-    def bury(self, record: ServerRecord) -> None:
+    def remove_record(self, record: ServerRecord) -> None:
         """Remove the files of a server that has ended, before there is another one."""
         end_marked(record.runtime_id)
         found = self.read()

@@ -83,7 +83,7 @@ def _decode(text: str) -> Any:
         return text
 
 
-class Link:
+class McpConnection:
     """One connection to one server.
 
     Everything happens in the task ``owner``: the contexts of the mcp package are anyio cancel

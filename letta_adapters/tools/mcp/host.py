@@ -27,7 +27,7 @@ from letta_adapters.errors import (
 )
 from letta_adapters.tools.client_side import Tool
 from letta_adapters.tools.mcp.config import McpServer, parse_servers
-from letta_adapters.tools.mcp.connection import Link
+from letta_adapters.tools.mcp.connection import McpConnection
 from letta_adapters.tools.result import ToolResult
 
 _log = logging.getLogger("letta_adapters")
@@ -58,8 +58,8 @@ class McpHost:
 
     def __init__(self) -> None:
         #: The servers that have no connection, each with the reason (``str()`` of it is text).
-        self.problems: dict[str, LettaError] = {}
-        self._links: dict[str, Link] = {}
+        self.errors: dict[str, LettaError] = {}
+        self._connections: dict[str, McpConnection] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -131,28 +131,28 @@ class McpHost:
             return []
 
     async def _connect(self, name: str, spec: McpServer) -> list[dict[str, Any]]:
-        """Make a connection, note it in ``_links`` or ``problems``, and return the tools."""
+        """Make a connection, note it in ``_connections`` or ``errors``, and return the tools."""
         if self._closed:
             raise SessionClosedError("The session was closed.")
-        link = self._links[name] = Link(name, spec)
+        connection = self._connections[name] = McpConnection(name, spec)
         try:
             # The task that owns the connection may fail before it is ready; waiting for both tells
             # at once.
-            either: set[asyncio.Future[Any]] = {link.ready, link.owner}
+            either: set[asyncio.Future[Any]] = {connection.ready, connection.owner}
             done, _ = await asyncio.wait(
                 either, timeout=spec.connect_timeout, return_when=asyncio.FIRST_COMPLETED
             )
         finally:
-            if not (connected := link.ready.done() and not link.ready.cancelled()):
-                await link.end()
+            if not (connected := connection.ready.done() and not connection.ready.cancelled()):
+                await connection.end()
         if connected:
-            self.problems.pop(name, None)
-            return link.ready.result()
+            self.errors.pop(name, None)
+            return connection.ready.result()
         if self._closed:
             raise SessionClosedError("The session was closed.")
         text = f"The MCP server {name!r} did not answer within {spec.connect_timeout:g} s."
-        problem = link.problem() if done else LettaTimeoutError(text)
-        self.problems[name] = problem
+        problem = connection.problem() if done else LettaTimeoutError(text)
+        self.errors[name] = problem
         _log.warning("%s", problem)
         raise problem
 
@@ -160,16 +160,16 @@ class McpHost:
         try:
             # Two calls at once must not both connect a lost server again.
             async with self._locks[server]:
-                link = self._links[server]
+                connection = self._connections[server]
                 # A server that was restarted is connected again here, so that only one call is
                 # lost.
-                if link.lost():
-                    await link.end()
-                    await self._connect(server, link.spec)
-                    link = self._links[server]
+                if connection.lost():
+                    await connection.end()
+                    await self._connect(server, connection.spec)
+                    connection = self._connections[server]
         except LettaError as error:
             return ToolResult(str(error), is_error=True)
-        return await link.call(tool, arguments)
+        return await connection.call(tool, arguments)
 
     async def aclose(self) -> None:
         """End all connections and the processes started for them; it can be called more than once.
@@ -178,6 +178,6 @@ class McpHost:
         not end when it is asked to.
         """
         self._closed = True
-        ending = asyncio.gather(*(link.end() for link in self._links.values()))
+        ending = asyncio.gather(*(connection.end() for connection in self._connections.values()))
         await await_all({ending})
         ending.result()
