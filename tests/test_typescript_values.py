@@ -209,3 +209,18 @@ def test_chosen_suggestions_are_saved() -> None:
 def test_rules_are_refused_by_name(rules: Any) -> None:
     with pytest.raises(InvalidInputError, match="updatedPermissions"):
         normalise_decision({"behavior": "allow", "updatedPermissions": rules})
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.agents.update("agent-1", modelSettings={}),
+        lambda client: client.conversations.create("agent-1", modelSettings={}),
+        lambda client: client.conversations.update("conv-1", modelSettings={}),
+    ],
+)
+def test_a_field_of_the_api_in_typescripts_spelling_is_refused_and_not_ignored(call: Any) -> None:
+    fake = FakeLetta()
+    with fake.client() as client, pytest.raises(InvalidInputError, match="'modelSettings'") as said:
+        call(client)
+    assert "'model_settings'" in str(said.value.hint)

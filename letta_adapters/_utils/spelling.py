@@ -35,6 +35,11 @@ _OTHERS: Final[Mapping[str, str]] = {
 }
 
 
+def to_snake_case(name: str) -> str:
+    """Return a name of TypeScript's as Python, and the Letta API, spell it."""
+    return re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", name).lower()
+
+
 def did_you_mean(name: str, known: Iterable[str] = ()) -> str:
     """Return a sentence that says what an unknown name may mean; ``""`` if nothing is like it.
 
@@ -43,7 +48,7 @@ def did_you_mean(name: str, known: Iterable[str] = ()) -> str:
         known: The names that could have been given instead.
     """
     names = list(known)
-    snake = re.sub(r"(?<=[a-z0-9])([A-Z])", r"_\1", name).lower()
+    snake = to_snake_case(name)
     if snake != name and snake in names:
         return f"Did you mean {snake!r}?"
     # Times are milliseconds in TypeScript.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from letta_adapters._utils.bounded import Bounded
 from letta_adapters._utils.checks import check_id, check_method
+from letta_adapters._utils.spelling import to_snake_case
 from letta_adapters.backends.agent_settings import SETTINGS, without_own
 from letta_adapters.backends.base import Backend, Change, find_change, find_command_change
 from letta_adapters.errors import InvalidInputError, NotFoundError, UnsupportedOptionError
@@ -179,7 +180,7 @@ class AsyncAgents:
             UnsupportedOptionError: This backend does not have the setting.
         """
         self._requests.check_usable()
-        _check_fields(fields)
+        _check_change(fields)
         # The API would store the name of a preset as the prompt itself.
         try:
             literal_prompt(fields.get("system"))
@@ -283,7 +284,10 @@ class AsyncConversations:
     async def create(self, /, agent_id: str, **fields: Any) -> dict[str, Any]:
         """Create a conversation (``summary``, ``model``, ``model_settings``, ...) and return it."""
         found: dict[str, Any] = await self._requests.make(
-            "POST", "/v1/conversations/", params={"agent_id": _check_id(agent_id)}, body=fields
+            "POST",
+            "/v1/conversations/",
+            params={"agent_id": _check_id(agent_id)},
+            body=_check_fields(fields),
         )
         return found
 
@@ -306,7 +310,7 @@ class AsyncConversations:
     async def update(self, /, conversation_id: str, **fields: Any) -> dict[str, Any]:
         """Change ``summary``, ``model``, ``model_settings``; the API ignores ``None``."""
         path = _build_path("conversations", conversation_id)
-        found: dict[str, Any] = await self._requests.make("PATCH", path, body=_check_fields(fields))
+        found: dict[str, Any] = await self._requests.make("PATCH", path, body=_check_change(fields))
         return found
 
     async def delete(self, conversation_id: str) -> None:
@@ -400,9 +404,19 @@ def _check_id(id: str) -> str:
     return check_id(id, "an id")
 
 
-def _check_fields(fields: dict[str, Any]) -> dict[str, Any]:
+def _check_change(fields: dict[str, Any]) -> dict[str, Any]:
     if not fields:
         raise InvalidInputError("There is nothing to change: no field was given.")
+    return _check_fields(fields)
+
+
+def _check_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """Refuse names as TypeScript spells them, which the API does not have and would ignore."""
+    for name in fields:
+        if name != (snake := to_snake_case(name)):
+            raise InvalidInputError(
+                f"The Letta API has no field {name!r}.", hint=f"Did you mean {snake!r}?"
+            )
     return fields
 
 
