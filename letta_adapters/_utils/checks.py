@@ -5,6 +5,7 @@ No error shows a key or another secret value: it names the field only.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -159,3 +160,11 @@ def check_url(url: str, schemes: tuple[str, ...], secret: str) -> str:
 def names_secret(name: str) -> bool:
     """Return whether a header or a variable of that name holds a secret, judged by the name."""
     return _SECRET_NAME.search(name) is not None
+
+
+def is_duration(value: object) -> bool:
+    """Return whether ``value`` is a number of seconds that something may take."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    # NaN and infinity are floats too, and would make a wait that never ends.
+    return math.isfinite(value) and value > 0

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
-from letta_adapters._utils.checks import AGENT, check_id
+from letta_adapters._utils.checks import AGENT, check_id, is_duration
 from letta_adapters.backends.base import Conversation
 from letta_adapters.chat.marker import Marker
 from letta_adapters.content import sendable_text
@@ -306,8 +305,7 @@ def check_request(call: ChatRequest) -> ChatRequest:
     thread = _find_thread(call)
     if thread is not None and not thread.strip():
         raise InvalidInputError("thread_id is empty: it names no conversation.")
-    # NaN and infinity are floats too, and would make a wait that never ends.
-    if call.timeout is not None and not (math.isfinite(call.timeout) and call.timeout > 0):
+    if call.timeout is not None and not is_duration(call.timeout):
         raise InvalidInputError(f"timeout must be seconds greater than 0, not {call.timeout!r}.")
     if call.max_steps is not None and call.max_steps < 1:
         raise InvalidInputError(f"max_steps must be at least 1, not {call.max_steps!r}.")

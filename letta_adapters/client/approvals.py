@@ -68,7 +68,9 @@ class AsyncApprovals:
     async def _open(self) -> Opened:
         raise NotImplementedError
 
-    async def _prepare(self, message: Any, otid: str | None) -> tuple[Opened, OutgoingMessage]:
+    async def _prepare(
+        self, message: Any, otid: str | None, timeout: float | None = None
+    ) -> tuple[Opened, OutgoingMessage]:
         raise NotImplementedError
 
     async def _begin(self, opened: Opened, message: OutgoingMessage, owner: object) -> Turn:
@@ -77,7 +79,7 @@ class AsyncApprovals:
     async def _start(self, beginning: Coroutine[Any, Any, Turn]) -> Turn:
         raise NotImplementedError
 
-    def _make_turn_options(self, opened: Opened) -> TurnOptions:
+    def _make_turn_options(self, opened: Opened, timeout: float | None) -> TurnOptions:
         raise NotImplementedError
 
     def _make_handler(self, conversation: Conversation) -> ToolCallHandler:
@@ -210,7 +212,9 @@ class AsyncApprovals:
 
     # -- turns that meet calls left open ----------------------------------------------------
 
-    async def run_turn(self, message: Any, *, otid: str | None = None) -> ResultMessage:
+    async def run_turn(
+        self, message: Any, *, otid: str | None = None, timeout: float | None = None
+    ) -> ResultMessage:
         """Send a message, wait for the turn's end, and return its result.
 
         A tool call that an earlier turn left open blocks the message. It is put to ``can_use_tool``
@@ -219,17 +223,26 @@ class AsyncApprovals:
         ``result.recovered`` names such calls and their fate. This is done at most
         ``recovery_attempts`` times; as the message was refused, nothing is sent twice.
 
+        Args:
+            message: Text, an image, or a sequence of text and image parts.
+            otid: The message's id for the server; see :meth:`~letta_adapters.AsyncSession.send`.
+            timeout: Seconds the turn may take, instead of the session's ``turn_timeout``. A turn
+                that takes longer is stopped, and its result says so.
+
         Raises:
+            InvalidInputError: The message, ``otid`` or ``timeout`` is wrong; nothing was sent.
             ConversationBusyError: This task has sent messages before whose streams nobody has read.
             PendingApprovalError: A call left open was postponed, or ``recovery_attempts`` is 0.
             LettaError: The server refused the message. A turn that failed later is *returned* as a
                 result with ``success=False``.
         """
-        return await self._run_turn(message, otid, running_task())
+        return await self._run_turn(message, otid, timeout, running_task())
 
-    async def _run_turn(self, message: Any, otid: str | None, owner: object) -> ResultMessage:
+    async def _run_turn(
+        self, message: Any, otid: str | None, timeout: float | None, owner: object
+    ) -> ResultMessage:
         attempts = self._options.recovery_attempts
-        opened, outgoing = await self._prepare(message, otid)
+        opened, outgoing = await self._prepare(message, otid, timeout)
         recovered: list[RecoveredCall] = []
         beginning = self._begin(opened, outgoing, owner)
         while True:
@@ -251,7 +264,7 @@ class AsyncApprovals:
                     named = (await self._describe_block(str(result.error_detail))).message
                     return replace(result, error_detail=named, recovered=tuple(recovered))
             attempts -= 1
-            opened, outgoing = await self._prepare(message, otid)
+            opened, outgoing = await self._prepare(message, otid, timeout)
             beginning = self._begin_again(opened, outgoing, owner, recovered)
 
     async def _one_turn(self, beginning: Coroutine[Any, Any, Turn], owner: object) -> ResultMessage:
@@ -322,7 +335,7 @@ class AsyncApprovals:
         async with self._slots.reserve(place, owner) as slot:
             self._check_usable()
             waiting = await backend.pending_calls(place)
-            options = self._make_turn_options(opened)
+            options = self._make_turn_options(opened, message.timeout)
             if not backend.capabilities.durable_pending_calls:
                 # There the call belongs to a turn that only its own connection can go on with.
                 await backend.clear(place, waiting, denials.LEFT_OPEN)

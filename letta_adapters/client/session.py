@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
+from letta_adapters._utils.checks import is_duration
 from letta_adapters._utils.tasks import running_task
 from letta_adapters.backends.base import (
     PAGE_SIZE,
@@ -31,6 +32,7 @@ from letta_adapters.client.tool_calls import ToolCallHandler
 from letta_adapters.client.turn import Turn, TurnOptions
 from letta_adapters.client.turn_slots import Outbox, OutgoingMessage, TurnSlots, withdraw
 from letta_adapters.content import to_wire
+from letta_adapters.engine.deltas import TextReader
 from letta_adapters.errors import (
     InvalidInputError,
     LettaError,
@@ -209,12 +211,17 @@ class AsyncSession(AsyncApprovals):
         else:
             await self._start(self._begin(opened, outgoing, owner))
 
-    async def _prepare(self, message: Any, otid: str | None) -> tuple[Opened, OutgoingMessage]:
+    async def _prepare(
+        self, message: Any, otid: str | None, timeout: float | None = None
+    ) -> tuple[Opened, OutgoingMessage]:
         self._check_usable()
         content = to_wire(message)
         if otid is not None and not otid.strip():
             raise InvalidInputError("otid must not be empty.")
-        return await self._open(), OutgoingMessage(otid or str(uuid.uuid4()), content)
+        if timeout is not None and not is_duration(timeout):
+            raise InvalidInputError(f"timeout must be seconds greater than 0, not {timeout!r}.")
+        name = otid or str(uuid.uuid4())
+        return await self._open(), OutgoingMessage(name, content, timeout=timeout)
 
     async def _start(self, beginning: Coroutine[Any, Any, Turn]) -> Turn:
         self._sending += 1
@@ -252,18 +259,23 @@ class AsyncSession(AsyncApprovals):
         async with self._slots.reserve(place, owner) as slot:
             # The wait for the conversation may have been long: the session may be closed by now.
             self._check_usable()
-            return await slot.start(message, self._make_turn_options(opened))
+            return await slot.start(message, self._make_turn_options(opened, message.timeout))
 
-    def _make_turn_options(self, opened: Opened) -> TurnOptions:
+    def _make_turn_options(self, opened: Opened, timeout: float | None) -> TurnOptions:
         init = self._init_message(opened) if self._init_pending else None
-        return self._turn_options(opened.conversation, init)
+        return self._turn_options(opened.conversation, init, timeout)
 
-    def _turn_options(self, place: Conversation, init: InitMessage | None = None) -> TurnOptions:
+    def _turn_options(
+        self,
+        place: Conversation,
+        init: InitMessage | None = None,
+        timeout: float | None = None,
+    ) -> TurnOptions:
         return TurnOptions(
             self._turn_settings(),
             self._make_handler(place),
             init,
-            self._options.turn_timeout or self._slots.backend.turn_timeout,
+            timeout or self._options.turn_timeout or self._slots.backend.turn_timeout,
         )
 
     def _turn_settings(self) -> TurnSettings:
@@ -311,6 +323,23 @@ class AsyncSession(AsyncApprovals):
         if turn is None:
             raise InvalidInputError("There is no turn to stream: call send() first.")
         return turn.stream(owner)
+
+    def text_stream(self) -> AsyncGenerator[str, None]:
+        """Return the answer's text alone, of the turn that :meth:`stream` would return.
+
+        With ``include_partial_messages=True`` it comes as it is written, else message by message.
+        Thoughts, tool calls and their results are left out. Where the agent's runtime repeats a
+        model call, the text begins anew; :meth:`stream` tells so (``RetryMessage``)::
+
+            await session.send("Hello!")
+            async for text in session.text_stream():
+                print(text, end="", flush=True)
+
+        Raises:
+            InvalidInputError: Nothing was sent, or every message sent has its stream already.
+            LettaError: The turn failed; raised where its text ends.
+        """
+        return _read_text(self.stream())
 
     @property
     def closed(self) -> bool:
@@ -518,3 +547,11 @@ class AsyncSession(AsyncApprovals):
 async def _undo(turn: Turn) -> None:
     """Stop a turn whose sender was cancelled just as it was accepted."""
     await turn.stop("The message was given up as it was accepted.")
+
+
+async def _read_text(messages: MessageStream) -> AsyncGenerator[str, None]:
+    reader = TextReader()
+    async with messages:
+        async for message in messages:
+            if text := reader.read(message):
+                yield text

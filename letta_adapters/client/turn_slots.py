@@ -49,12 +49,14 @@ class OutgoingMessage:
         content: The message in the form of the wire; ``None`` if there are only answers.
         answers: Answers to the calls that wait in the conversation.
         history: Messages to store before it.
+        timeout: Seconds its turn may take; ``None`` for the limit of the session.
     """
 
     otid: str
     content: Any
     answers: Sequence[ToolCallResponse] = ()
     history: Sequence[Mapping[str, Any]] = ()
+    timeout: float | None = None
 
     @property
     def item(self) -> Mapping[str, Any]:

@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from letta_adapters.messages import Plain, StreamEvent, content_text
+from letta_adapters.messages import (
+    AssistantMessage,
+    Message,
+    Plain,
+    ResultMessage,
+    StreamEvent,
+    content_text,
+)
 
 _Kind = Literal["assistant", "reasoning"]
 # By the ``message_type`` of the wire: the kind of text, and the field that holds it.
@@ -54,6 +61,34 @@ def extract_stream_text_delta(message: object) -> StreamTextDelta | None:
         return None
     text = content_text(event.get(kind_and_field[1]))
     return StreamTextDelta(kind_and_field[0], text) if text else None
+
+
+class TextReader:
+    """Read the answer's text out of a turn's messages, each piece of it once."""
+
+    __slots__ = ("_streamed",)
+
+    def __init__(self) -> None:
+        # The messages whose text has come in fragments, and comes once more when it is complete.
+        self._streamed: set[str | None] = set()
+
+    def read(self, message: Message) -> str:
+        """Return the text that a message adds to the answer; ``""`` for one that adds none.
+
+        Raises:
+            LettaError: The message is the result of a turn that failed.
+        """
+        if isinstance(message, StreamEvent):
+            delta = extract_stream_text_delta(message)
+            if delta is None or delta.kind != "assistant":
+                return ""
+            self._streamed.add(message.otid or message.event.get("id"))
+            return delta.text
+        if isinstance(message, AssistantMessage):
+            return "" if (message.otid or message.id) in self._streamed else message.content
+        if isinstance(message, ResultMessage):
+            message.raise_for_status()
+        return ""
 
 
 def _find_event(message: object) -> Mapping[str, Any] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator, Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from letta_adapters.backends.base import Target
@@ -22,6 +23,7 @@ from letta_adapters.client.client import (
 )
 from letta_adapters.client.resources import AsyncAgents, AsyncConversations, AsyncModels
 from letta_adapters.client.session import AsyncSession
+from letta_adapters.engine.deltas import TextReader
 from letta_adapters.errors import InvalidInputError, LettaError
 from letta_adapters.messages import (
     Message,
@@ -217,9 +219,16 @@ class Session(Bridged[AsyncSession]):
         self._core._check_usable()
         return self._core._stream(owner)
 
-    def run_turn(self, message: Any, *, otid: str | None = None) -> ResultMessage:
+    def text_stream(self) -> Generator[str, None, None]:
+        """Return the answer's text alone, of the turn that :meth:`stream` would return."""
+        return _read_text(self.stream())
+
+    def run_turn(
+        self, message: Any, *, otid: str | None = None, timeout: float | None = None
+    ) -> ResultMessage:
         """Send a message and return the turn's result; ask about a call left open before."""
-        return self._run(self._core._run_turn(message, otid, threading.current_thread()))
+        thread = threading.current_thread()
+        return self._run(self._core._run_turn(message, otid, timeout, thread))
 
     abort = blocking(AsyncSession.abort)
     list_messages = blocking(AsyncSession.list_messages)
@@ -425,3 +434,11 @@ def _session(
     if client is not None:
         return Session(check_given(client, backend), target, options)
     return Session(LettaClient(backend), target, options, owns_client=True)
+
+
+def _read_text(messages: Generator[Message, None, None]) -> Generator[str, None, None]:
+    reader = TextReader()
+    with closing(messages):
+        for message in messages:
+            if text := reader.read(message):
+                yield text

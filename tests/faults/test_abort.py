@@ -287,7 +287,7 @@ async def test_cancel_while_finding_out_what_became_of_a_turn(
 # -- the turn limit -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["session", "backend"])
+@pytest.mark.parametrize("where", ["turn", "session", "backend"])
 async def test_turn_timeout(server: Server, rest: MakeRest, face: Any, where: str) -> None:
     """Pings reset the idle limit, not this one."""
 
@@ -299,9 +299,11 @@ async def test_turn_timeout(server: Server, rest: MakeRest, face: Any, where: st
     server.script(stream(ev.ping(), alive))
     backend = rest(turn_timeout=0.3 if where == "backend" else None)
     async with face(backend) as client:
-        options = {"turn_timeout": 0.3} if where == "session" else {}
+        # The limit of the one turn counts, where there are several.
+        options = {"turn": {"turn_timeout": 60}, "session": {"turn_timeout": 0.3}}.get(where, {})
         session = resume(client, **options)
-        result = await session.run_turn("hello")
+        limit = {"timeout": 0.3} if where == "turn" else {}
+        result = await session.run_turn("hello", **limit)
         assert result.error_code == "timeout_after_acceptance"
         assert "longer than 0.3 seconds" in (result.error_detail or "")
         with pytest.raises(TimeoutAfterAcceptanceError):

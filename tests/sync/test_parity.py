@@ -67,7 +67,8 @@ def test_same_constructor(asynchronous: type, synchronous: type) -> None:
 @pytest.mark.parametrize(("asynchronous", "synchronous"), PAIRS, ids=pair_id)
 def test_same_results(asynchronous: type, synchronous: type) -> None:
     for name, member in public(asynchronous).items():
-        if not callable(member) or name == "stream":
+        # Generators have one type parameter more than asynchronous ones.
+        if not callable(member) or name in ("stream", "text_stream"):
             continue
         returns = inspect.signature(member).return_annotation
         twin = inspect.signature(public(synchronous)[name]).return_annotation

@@ -92,7 +92,10 @@ def sync_program() -> None:
     with letta.LettaClient(BACKENDS[0]) as client:
         client.create_agent(tags=["a"], cwd=Path("src"))
         with client.resume_session(agent_id=agent, include_partial_messages=True) as again:
-            print(again.run_turn("Hi").raise_for_status().usage.step_count)
+            print(again.run_turn("Hi", timeout=60).raise_for_status().usage.step_count)
+            again.send("Hi")
+            texts: list[str] = list(again.text_stream())
+            print("".join(texts))
         print(
             client.agents.list(tags=["a"]), client.conversations.list(agent), client.models.list()
         )
