@@ -120,6 +120,18 @@ def helpers(
         return again.recover_pending_approvals()
 
 
+async def approvals(session: letta.AsyncSession, blocking: letta.Session) -> None:
+    """Answer calls that wait, at once, later, or from somewhere else."""
+    waiting: tuple[letta.PendingToolCall, ...] = await session.pending_approvals()
+    answers: dict[str, Allow | Deny | bool] = {call.tool_call_id: Allow() for call in waiting}
+    await session.respond(answers)
+    result: letta.ResultMessage = blocking.respond_turn({"call-1": Deny("No."), "call-2": True})
+    recovered: tuple[letta.RecoveredCall, ...] = result.recovered
+    print([call.allowed for call in recovered])
+    await session.detach()
+    letta.create_session("agent-1", ask_timeout=60.0, ask_timeout_answer=letta.Postpone())
+
+
 def connect(connector: letta.Connector) -> letta.LettaClient:
     """Give a client connections of one's own."""
     return letta.LettaClient(BACKENDS[-1], connector=connector)
