@@ -124,15 +124,26 @@ class _Text:
         self.signature: str | None = None
 
     def build(self) -> Complete:
-        event = self.first
-        ids = (event.get("id"), event.get("otid"), event.get("seq_id"), event.get("run_id"))
-        text = join_text(self.parts)
-        if self.kind == "assistant_message":
-            return AssistantMessage(text, *ids)
-        redacted = self.kind == "hidden_reasoning_message"
-        return ReasoningMessage(
-            text, *ids, signature=self.signature, source=event.get("source"), redacted=redacted
-        )
+        return build_text(self.kind, self.first, self.parts, self.signature)
+
+
+def build_text(
+    kind: str, first: Mapping[str, Any], parts: Iterable[str], signature: str | None
+) -> AssistantMessage | ReasoningMessage:
+    """Build a complete text or thought.
+
+    Args:
+        kind: One of :data:`TEXT_FIELD`.
+        first: The event it began with, which has its ids.
+        parts: The text, in pieces.
+        signature: The provider's signature of a thought.
+    """
+    ids = (first.get("id"), first.get("otid"), first.get("seq_id"), first.get("run_id"))
+    text = join_text(parts)
+    if kind == "assistant_message":
+        return AssistantMessage(text, *ids)
+    redacted = kind == "hidden_reasoning_message"
+    return ReasoningMessage(text, *ids, signature, first.get("source"), redacted)
 
 
 class JSONDepth:

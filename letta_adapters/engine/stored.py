@@ -16,6 +16,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar
 from letta_adapters.engine.assembler import (
     TEXT_FIELD,
     Assembler,
+    build_text,
     join_text,
     list_dicts,
     list_returns,
@@ -155,12 +156,14 @@ def read_messages(item: _Item, names: Mapping[str, str] | None = None) -> list[S
     kind = item.get("message_type")
     if kind == "tool_return_message":
         return [*read_results(item, names or {})]
-    # A stored message is one big fragment of itself, so what reads fragments reads it too.
+    if kind in TEXT_FIELD:
+        # Most of a page, so it takes no way round: a stored text is complete by itself.
+        parts = (content_text(item.get(TEXT_FIELD[str(kind)])),)
+        return [build_text(str(kind), item, parts, item.get("signature") or None)]
+    # Stored calls are one big fragment of themselves, so what reads fragments reads them too.
     out: list[Spoken] = []
     assembler = Assembler()
-    if kind in TEXT_FIELD:
-        assembler.text(item, out)
-    elif kind in CALLS:
+    if kind in CALLS:
         assembler.call(item, out, approval=kind == "approval_request_message")
     assembler.flush(out)
     return [*out, *assembler.open_calls()]
