@@ -301,7 +301,7 @@ def test_requests_are_recorded(model: ScriptedModel) -> None:
         [{"type": "function"}],
     )
     assert (second.last_user_text, second.stream, second.tools) == ("second", True, [])
-    assert second.raw == second.body["messages"]
+    assert second.messages == second.body["messages"]
     model.requests.clear()
     assert len(model.requests) == 2
     model.clear()
