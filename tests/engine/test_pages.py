@@ -8,7 +8,14 @@ from typing import Any, Literal
 import pytest
 
 from letta_adapters.engine.rest import RestTurn
-from letta_adapters.engine.stored import check_cursor, make_page, read_item, read_page
+from letta_adapters.engine.stored import (
+    check_cursor,
+    make_page,
+    read_item,
+    read_page,
+    without_reminders,
+)
+from letta_adapters.engine.transcript import Transcript
 from letta_adapters.errors import ProtocolError
 from letta_adapters.messages import (
     AssistantMessage,
@@ -157,3 +164,19 @@ def test_a_page_that_begins_again_with_its_cursor_is_an_error() -> None:
     check_cursor(None, ["message-1"])
     with pytest.raises(ProtocolError, match="loop"):
         check_cursor("message-1", ["message-1", "message-2"])
+
+
+def test_a_users_message_of_a_stream_is_a_row_of_the_users() -> None:
+    transcript = Transcript()
+    (row,) = transcript.apply(UserMessage("Hi", (), **IDS))
+    assert (row.kind, row.key, row.text) == ("user", "o-1", "Hi")
+    # What is stored under the same name is the same row.
+    transcript.rebase([stored("user_message", content="Hi")])
+    assert transcript.rows == (row,)
+
+
+def test_a_part_without_text_is_no_reminder() -> None:
+    parts = [{"type": "text", "text": None}, {"type": "text", "text": REMINDER}]
+    assert without_reminders(stored("user_message", content=parts)) == stored(
+        "user_message", content=parts[:1]
+    )

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from letta_adapters.llama_index import LettaLLM, LettaMemory
 from letta_adapters.testing import FakeLetta
 from letta_adapters.testing.scripted_model import Reply, ToolUse
+from tests.faults._turns import until
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 FENCED = 'Here it is:\n```json\n{"name": "Ada", "age": 36}\n```'
@@ -181,7 +182,8 @@ async def test_leaving_an_object_early_stops_the_agent(
     stream.close()
     letta_fake.script("Again.")
     assert llm.complete("again").text == "Again."
-    assert letta_fake._conversations == {}
+    # Conversations are removed in the background, so that nobody waits for it.
+    await until(lambda: not letta_fake._conversations)
 
 
 @by_tool
@@ -190,7 +192,8 @@ async def test_an_object_as_the_arguments_of_a_tool(
 ) -> None:
     letta_fake.script(called(name="Ada", age=36))
     assert await ask(llm) == ADA
-    assert letta_fake._conversations == {}
+    # Conversations are removed in the background, so that nobody waits for it.
+    await until(lambda: not letta_fake._conversations)
 
 
 @by_tool
@@ -202,7 +205,8 @@ async def test_arguments_that_do_not_fit_are_mended_once(
     letta_fake.script(called(name="Ada"), called(name="Ada"))
     with pytest.raises(ValueError, match=r"Person|object that was asked for"):
         await ask(llm)
-    assert letta_fake._conversations == {}
+    # Conversations are removed in the background, so that nobody waits for it.
+    await until(lambda: not letta_fake._conversations)
 
 
 async def test_a_tool_is_not_run_with_arguments_that_are_no_json(
