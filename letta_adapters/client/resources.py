@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from letta_adapters._utils.bounded import Bounded
 from letta_adapters._utils.checks import check_id, check_method
-from letta_adapters._utils.spelling import to_snake_case
 from letta_adapters.backends.agent_settings import SETTINGS, without_own
 from letta_adapters.backends.base import Backend, Change, find_change, find_command_change
 from letta_adapters.errors import InvalidInputError, NotFoundError, UnsupportedOptionError
 from letta_adapters.options import AgentOptions, literal_prompt
+from letta_adapters.options_base import to_snake_case
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -20,14 +20,13 @@ from pydantic import (
 )
 from typing_extensions import Self
 
-from letta_adapters._utils.spelling import did_you_mean
 from letta_adapters.backends.config import spec_from_data, spec_to_data
 from letta_adapters.chat import ChatClients
 from letta_adapters.chat.runner import ChatRunner
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain.errors import langchain_errors
 from letta_adapters.options import SessionOptions
-from letta_adapters.options_base import Accepts, invalid_options
+from letta_adapters.options_base import Accepts, did_you_mean, invalid_options
 
 _KEY: Final = "LETTA_API_KEY"
 # The two fields that name a Letta API for short; a stored model has its backend instead.

@@ -17,10 +17,10 @@ from llama_index.core.objects.base import ObjectRetriever
 from llama_index.core.prompts.base import BasePromptTemplate
 from llama_index.core.tools import BaseTool
 
-from letta_adapters._utils.spelling import did_you_mean
 from letta_adapters.backends.config import spec_from_data, spec_to_data
 from letta_adapters.chat import ChatClients
 from letta_adapters.errors import InvalidInputError
+from letta_adapters.options_base import did_you_mean
 
 F = TypeVar("F", bound=Callable[..., Any])
 # Fields and arguments that name the backend.
