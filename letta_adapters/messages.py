@@ -39,8 +39,8 @@ class Plain:
 
         A message keeps its ``type``, so that :func:`message_from_dict` reads it back.
         """
-        # The classes are dataclasses; this base is none, as it has no fields of its own.
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
+        plain: dict[str, Any] = _plain(self)
+        return plain
 
 
 def _plain(value: Any) -> Any:
@@ -459,20 +459,23 @@ def message_from_dict(data: Mapping[str, Any]) -> Message:
             f"A message of the type {found!r} has no {', '.join(unknown)}.",
             hint="It was written by another version, or is no message of this package.",
         )
+    # Pydantic is needed here only, and importing it takes longer than the rest of the package.
+    from pydantic import ValidationError
+
     try:
-        return reader.validate_python(dict(data))  # type: ignore[no-any-return]
-    except ValueError as error:
+        message: Message = reader.validate_python(dict(data))
+    except ValidationError as error:
         # Pydantic's own text repeats the values, which are the conversation.
-        places = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())  # type: ignore[attr-defined]
+        places = ", ".join(".".join(map(str, e["loc"])) for e in error.errors())
         raise InvalidInputError(
             f"A message of the type {found!r} cannot be read: {places} is missing or wrong.",
             hint="Pass what message.to_dict() returned.",
         ) from None
+    return message
 
 
 @cache
 def _readers() -> dict[str, tuple[type, Any]]:
-    # Pydantic is needed here only, and importing it takes longer than the rest of the package.
     from pydantic import TypeAdapter
 
     return {cls.type: (cls, TypeAdapter(cls)) for cls in get_args(Message)}
