@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 from pydantic import SecretStr
 
+from letta_adapters.backends.default_agent import DEFAULT_AGENT_TAG
 from letta_adapters.testing.model_protocol import Reply, Usage, split_tokens
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ _numbers: Final = itertools.count()
 
 class FakeLetta:
     """A Letta API in memory, whose agents answer with the given replies, in order.
+
+    It has one agent, the default one; others are made as in any Letta.
 
     ::
 
@@ -76,6 +79,9 @@ class FakeLetta:
         # Every fake has ids of its own: what a process remembers of another one must not match.
         self._number = next(_numbers) % 0x10000
         self._lock = threading.Lock()  # several event loops may talk to it
+        # As in a Letta that is in use: to make the first one takes a third of a second, in which
+        # other processes could show that they are making one too.
+        self._create_agent((), {}, {"tags": [DEFAULT_AGENT_TAG]})
         self.script(*replies)
 
     def script(self, *replies: str | Reply) -> None:

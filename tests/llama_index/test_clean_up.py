@@ -120,6 +120,7 @@ sync() if sys.argv[3] == "sync" else asyncio.run(once())
 
 
 @pytest.mark.parametrize("face", ["sync", "async"])
+@pytest.mark.slow
 def test_a_process_that_ends_leaves_no_conversation_behind(server: Server, face: str) -> None:
     arrived: list[str] = []
 

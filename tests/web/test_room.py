@@ -224,6 +224,7 @@ async def test_a_slow_viewer_is_dropped_and_comes_back_where_it_was(room: Room) 
         assert missed == [d for k, d in fast.all if k == "message" and d["type"] != "init"]
 
 
+@pytest.mark.slow
 async def test_a_very_long_turn_is_bounded_and_shown_once_all_the_same(room: Room) -> None:
     # Slow enough that a busy machine does not make a viewer lag, who would be dropped.
     room.options |= {"replay_events": 40, "viewer_lag": 40}
