@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, Protocol
 from letta_adapters._utils.checks import AGENT, CONVERSATION, check_id
 from letta_adapters.backends.capabilities import Capabilities
 from letta_adapters.backends.config import RuntimeStatus
+from letta_adapters.engine.stored import StoredPage
 from letta_adapters.engine.turn_state import TurnState
 from letta_adapters.errors import (
     InvalidInputError,
@@ -21,7 +22,7 @@ from letta_adapters.errors import (
     TurnFailedError,
     UnsupportedOptionError,
 )
-from letta_adapters.messages import Message, MessagePage, PendingToolCall, ToolCallMessage
+from letta_adapters.messages import Message, PendingToolCall, ToolCallMessage
 from letta_adapters.options import AgentOptions, SessionOptions
 from letta_adapters.permissions import denials
 
@@ -447,7 +448,7 @@ class Backend(Protocol):
     async def default_agent(self, model: str | None) -> str: ...
     async def open(self, target: Target, options: SessionOptions) -> Opened: ...
     def turn(self, conversation: Conversation, settings: TurnSettings) -> BackendTurn: ...
-    async def list_messages(self, conversation: Conversation, query: PageQuery) -> MessagePage: ...
+    async def list_messages(self, conversation: Conversation, query: PageQuery) -> StoredPage: ...
     async def pending_calls(self, conversation: Conversation) -> tuple[PendingToolCall, ...]: ...
     async def clear(
         self,

@@ -26,6 +26,7 @@ from letta_adapters.client.resources import (
 )
 from letta_adapters.client.session import AsyncSession
 from letta_adapters.client.turn_slots import TurnSlots
+from letta_adapters.engine.stored import make_page
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.messages import MessagePage, ResultMessage
 from letta_adapters.options import AgentKwargs, SessionKwargs, SessionOptions
@@ -230,7 +231,7 @@ class AsyncLettaClient:
         query = PageQuery(limit, before, after, order)
         self._slots.check_usable()
         where = Conversation(target.agent_id or "", target.conversation_id or DEFAULT)
-        return await self.backend.list_messages(where, query)
+        return make_page(await self.backend.list_messages(where, query))
 
     async def connect_provider(
         self,

@@ -33,6 +33,7 @@ from letta_adapters.client.turn import Turn, TurnOptions
 from letta_adapters.client.turn_slots import Outbox, OutgoingMessage, TurnSlots, withdraw
 from letta_adapters.content import to_wire
 from letta_adapters.engine.deltas import TextReader
+from letta_adapters.engine.stored import make_page
 from letta_adapters.errors import (
     InvalidInputError,
     LettaError,
@@ -387,7 +388,7 @@ class AsyncSession(AsyncApprovals):
         """
         query = PageQuery(limit, before, after, order)
         opened = await self._open()
-        return await self._slots.backend.list_messages(opened.conversation, query)
+        return make_page(await self._slots.backend.list_messages(opened.conversation, query))
 
     async def bootstrap_state(self, limit: int = PAGE_SIZE) -> BootstrapState:
         """Return ids, model, tools, the newest messages and the calls that wait for an answer."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
@@ -127,10 +128,9 @@ def refuse_cursor(cursor: str) -> InvalidInputError:
     return InvalidInputError(f"{cursor!r} is no message of this conversation.")
 
 
-def make_page(
-    raw: list[dict[str, Any]], order: Literal["asc", "desc"], *, last: str | None, more: bool
-) -> MessagePage:
-    """Return a page, with the cursor that leads on in its direction.
+@dataclass(frozen=True, slots=True)
+class StoredPage:
+    """A page as a server has it, for whoever reads the API's own objects.
 
     Args:
         raw: The stored messages that are shown.
@@ -138,8 +138,18 @@ def make_page(
         last: The id of the last one that was fetched, whether or not it is shown.
         more: True if there are others behind it.
     """
-    before, after = (last, None) if order == "desc" else (None, last)
-    return MessagePage(read_page(raw, order), raw, before, more, after, order)
+
+    raw: list[dict[str, Any]]
+    order: Literal["asc", "desc"]
+    last: str | None
+    more: bool
+
+
+def make_page(page: StoredPage) -> MessagePage:
+    """Return a page with typed messages, and the cursor that leads on in its direction."""
+    before, after = (page.last, None) if page.order == "desc" else (None, page.last)
+    typed = read_page(page.raw, page.order)
+    return MessagePage(typed, page.raw, before, page.more, after, page.order)
 
 
 # -- what the agent said and did ------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 
 from letta_adapters.engine.rest import RestTurn
 from letta_adapters.engine.stored import (
+    StoredPage,
     check_cursor,
     make_page,
     read_item,
@@ -155,7 +156,7 @@ def test_a_users_message_in_a_stream_is_the_users() -> None:
 def test_a_page_leads_on_in_its_own_direction(
     order: Literal["asc", "desc"], before: str | None, after: str | None
 ) -> None:
-    page = make_page([{"id": "message-1"}], order, last="message-2", more=True)
+    page = make_page(StoredPage([{"id": "message-1"}], order, "message-2", True))
     assert (page.next_before, page.next_after, page.has_more) == (before, after, True)
 
 

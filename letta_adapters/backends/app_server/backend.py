@@ -52,13 +52,14 @@ from letta_adapters.backends.capabilities import (
 )
 from letta_adapters.backends.config import RuntimeStatus
 from letta_adapters.engine.app_server import Verdict
+from letta_adapters.engine.stored import StoredPage
 from letta_adapters.errors import (
     InvalidInputError,
     LettaError,
     LettaTimeoutError,
     UnsupportedOptionError,
 )
-from letta_adapters.messages import MessagePage, PendingToolCall, ToolCallMessage
+from letta_adapters.messages import PendingToolCall, ToolCallMessage
 from letta_adapters.options import AgentOptions, SessionOptions, Sleeptime
 from letta_adapters.permissions.policy import MOVES, Rules
 
@@ -424,7 +425,7 @@ class AppServerBackend:
         return connection
 
     @count_use
-    async def list_messages(self, conversation: Conversation, query: PageQuery) -> MessagePage:
+    async def list_messages(self, conversation: Conversation, query: PageQuery) -> StoredPage:
         """Return one page of stored messages."""
         link = await self.connection()
         return await conversations.fetch_page(link, conversation, query)

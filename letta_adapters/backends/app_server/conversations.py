@@ -15,8 +15,8 @@ from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.base import DEFAULT, Conversation, PageQuery, Target
 from letta_adapters.engine.otids import is_same_call
 from letta_adapters.engine.stored import (
+    StoredPage,
     check_cursor,
-    make_page,
     newest_first,
     refuse_cursor,
     without_reminders,
@@ -26,7 +26,6 @@ from letta_adapters.errors import (
     InvalidInputError,
     ProtocolError,
 )
-from letta_adapters.messages import MessagePage
 from letta_adapters.options import SessionOptions
 
 
@@ -158,7 +157,7 @@ _NEWEST: Final = 50
 
 async def fetch_page(
     connection: Connection, conversation: Conversation, query: PageQuery
-) -> MessagePage:
+) -> StoredPage:
     """Return one page; ``limit`` counts stored messages, each of which can be several items.
 
     The server's own ``next_before`` and ``has_more`` are wrong in ascending order (``letta``
@@ -187,7 +186,7 @@ async def fetch_page(
     shown = messages[: query.limit]
     last = ids[len(shown) - 1] if shown else None
     raw = [cleaned for cleaned in map(without_reminders, shown) if cleaned is not None]
-    return make_page(raw, order, last=last, more=more)
+    return StoredPage(raw, order, last, more)
 
 
 async def _list(

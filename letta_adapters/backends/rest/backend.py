@@ -29,6 +29,7 @@ from letta_adapters.backends.config import Rest, RuntimeStatus
 from letta_adapters.backends.rest import conversations, recovery
 from letta_adapters.backends.rest.http import Http
 from letta_adapters.backends.rest.turn import BackgroundRuns, RestBackendTurn
+from letta_adapters.engine.stored import StoredPage
 from letta_adapters.errors import (
     ConfigurationError,
     InvalidInputError,
@@ -36,7 +37,7 @@ from letta_adapters.errors import (
     ProtocolError,
     UnsupportedOptionError,
 )
-from letta_adapters.messages import MessagePage, PendingToolCall
+from letta_adapters.messages import PendingToolCall
 from letta_adapters.options import AgentOptions, SessionOptions
 
 # Tools through which an agent edits its own memory and searches its own history. They are part of
@@ -185,7 +186,7 @@ class RestBackend:
             self._http, conversation, settings, self._background, self._rest.settle_timeout
         )
 
-    async def list_messages(self, conversation: Conversation, query: PageQuery) -> MessagePage:
+    async def list_messages(self, conversation: Conversation, query: PageQuery) -> StoredPage:
         """Return one page of stored messages."""
         return await conversations.fetch_page(self._http, conversation, query)
 

@@ -20,15 +20,15 @@ from letta_adapters.backends.base import (
 from letta_adapters.backends.rest.http import STREAM_ERRORS, Http
 from letta_adapters.engine.rest import RestTurn
 from letta_adapters.engine.stored import (
+    StoredPage,
     check_cursor,
     keep_first,
     list_calls,
-    make_page,
     newest_first,
     refuse_cursor,
     shows_its_order,
 )
-from letta_adapters.messages import MessagePage, PendingToolCall
+from letta_adapters.messages import PendingToolCall
 
 
 def conversation_path(conversation: Conversation, tail: str = "") -> str:
@@ -42,7 +42,7 @@ def agent_param(conversation: Conversation) -> dict[str, str]:
     return {"agent_id": conversation.agent_id} if conversation.conversation_id == DEFAULT else {}
 
 
-async def fetch_page(http: Http, conversation: Conversation, query: PageQuery) -> MessagePage:
+async def fetch_page(http: Http, conversation: Conversation, query: PageQuery) -> StoredPage:
     """Return one page; ``limit`` counts stored messages, each of which can be several items."""
     if query.cursor is not None and not query.cursor.startswith("message-"):
         raise refuse_cursor(query.cursor)
@@ -54,7 +54,7 @@ async def fetch_page(http: Http, conversation: Conversation, query: PageQuery) -
     if more is None:
         on = PageQuery(1, after=last, order="asc") if query.order == "asc" else PageQuery(1, last)
         more = bool(await _read(http, conversation, on.ask_for(1)))
-    return make_page(items, query.order, last=last, more=more)
+    return StoredPage(items, query.order, last, more)
 
 
 async def _fetch_items(

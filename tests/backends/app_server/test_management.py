@@ -171,4 +171,4 @@ async def test_pages_over_the_letta_api_ask_for_what_follows_in_the_list() -> No
     where = Conversation("agent-1", "conv-1")
     page = await conversations.fetch_page(asked, where, PageQuery(1, before="message-9"))
     assert asked.query == {"order": "desc", "limit": 2, "after": "message-9", "agent_id": "agent-1"}
-    assert (page.next_before, page.has_more) == ("message-2", True)
+    assert (page.last, page.more) == ("message-2", True)
