@@ -45,6 +45,19 @@ def knows_danger(server: Server) -> None:
     server.agents[ev.AGENT]["tool_rules"] = [{"type": "requires_approval", "tool_name": "danger"}]
 
 
+class Person:
+    """Somebody who is asked whether a tool may run, and does not answer before going away."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.gone = threading.Event()
+
+    def __call__(self, *_: Any) -> bool:
+        self.asked.set()
+        self.gone.wait()
+        return True
+
+
 # -- what ends a turn, and what it does to its calls ----------------------------------------------
 
 
@@ -53,24 +66,17 @@ async def test_closing_leaves_a_question_as_it_is(
     server: Server, rest: MakeRest, face: Any, what: str
 ) -> None:
     """The agent would read a denial as its user's, and nobody has refused anything."""
-    asked = threading.Event()
-    never = threading.Event()
-
-    def can_use_tool(*_: Any) -> bool:
-        asked.set()
-        never.wait()
-        return True
-
+    person = Person()
     server.script(asks(ev.call()))
     client = face(rest())
-    session = resume(client, can_use_tool=can_use_tool, tools=[get_weather])
+    session = resume(client, can_use_tool=person, tools=[get_weather])
     await session.initialize()
     turn = asyncio.ensure_future(session.run_turn("hello"))
-    await until(asked.is_set)
+    await until(person.asked.is_set)
     await (session if what == "session" else client).close()
     assert (await turn).error_code == "cancelled"
     await client.close()
-    never.set()
+    person.gone.set()
     assert server.pending() == ["call_1"]
     assert len(server.sent()) == 1
 
@@ -221,24 +227,17 @@ async def test_a_postponed_question_ends_the_stream_and_stays(
 async def test_detaching_in_the_middle_of_a_question(
     server: Server, rest: MakeRest, face: Any
 ) -> None:
-    asked = threading.Event()
-    never = threading.Event()
-
-    def can_use_tool(*_: Any) -> bool:
-        asked.set()
-        never.wait()
-        return True
-
+    person = Person()
     server.script(asks(ev.call()))
     async with face(rest()) as client:
-        session = resume(client, can_use_tool=can_use_tool, tools=[get_weather])
+        session = resume(client, can_use_tool=person, tools=[get_weather])
         await session.initialize()
         turn = asyncio.ensure_future(session.run_turn("hello"))
-        await until(asked.is_set)
+        await until(person.asked.is_set)
         await session.detach()
         assert (await turn).error_code == "detached"
         await session.detach()  # no turn runs: no error
-    never.set()
+    person.gone.set()
     assert server.pending() == ["call_1"]
     assert server.cancels == 0
     assert len(server.sent()) == 1
