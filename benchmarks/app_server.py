@@ -12,12 +12,10 @@ import gc
 import itertools
 import json
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -25,6 +23,7 @@ from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 
 from benchmarks.report import show, spread, versions
+from benchmarks.server import spawn
 from letta_adapters import AsyncLettaClient, Remote
 from letta_adapters.messages import ResultMessage, StreamEvent
 
@@ -207,20 +206,8 @@ async def _serve() -> None:
 
 @contextmanager
 def _server() -> Iterator[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.app_server"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parent.parent,
-        text=True,
-    )
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        yield f"ws://127.0.0.1:{int(process.stdout.readline())}/ws"
-    finally:
-        process.stdin.close()  # its end is the signal to stop
-        process.wait(10)
-        process.stdout.close()
+    with spawn("benchmarks.app_server") as port:
+        yield f"ws://127.0.0.1:{port}/ws"
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import json
 import re
 import resource
 import ssl
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import wire
+from benchmarks.server import spawn
 
 DELAY = 0.5  # seconds
 EVENTS = 23
@@ -42,21 +42,8 @@ def running(certificate: tuple[Path, Path] | None = None) -> Iterator[str]:
     Args:
         certificate: The files of a certificate and its key; ``None`` is plain HTTP.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.crowd_server", *map(str, certificate or ())],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parent.parent,
-        text=True,
-    )
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        port = int(process.stdout.readline())
+    with spawn("benchmarks.crowd_server", *map(str, certificate or ())) as port:
         yield f"https://localhost:{port}" if certificate else f"http://127.0.0.1:{port}"
-    finally:
-        process.stdin.close()  # its end is the signal to stop
-        process.wait(10)
-        process.stdout.close()
 
 
 def more_files() -> None:

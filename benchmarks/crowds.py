@@ -137,10 +137,8 @@ def letta_client_crowd(url: str) -> Made:
     return loop.crowd(turn), lambda: loop.close(client.close())
 
 
-def our_crowd(url: str) -> Made:
-    """Use ``AsyncLettaClient``, a session in a conversation of its own for each turn."""
-    loop = _Loop()
-    client = AsyncLettaClient(Rest(base_url=url, api_key=""))
+def _sessions(client: Any) -> Callable[[int], Any]:
+    """Return what opens a session in a conversation of its own for each turn, once."""
 
     @functools.cache
     def session(number: int) -> Any:
@@ -149,6 +147,16 @@ def our_crowd(url: str) -> Made:
             conversation_id=_conversation(number),
             include_partial_messages=True,
         )
+
+    return session
+
+
+def our_crowd(url: str) -> Made:
+    """Use ``AsyncLettaClient``, a session in a conversation of its own for each turn."""
+    loop = _Loop()
+    client = AsyncLettaClient(Rest(base_url=url, api_key=""))
+
+    session = _sessions(client)
 
     async def turn(number: int) -> float:
         timed = _Timed()
@@ -203,13 +211,7 @@ def our_threads(url: str) -> Made:
     """Use ``LettaClient`` in threads, a session in a conversation of its own for each turn."""
     client = LettaClient(Rest(base_url=url, api_key=""))
 
-    @functools.cache
-    def session(number: int) -> Any:
-        return client.resume_session(
-            agent_id=wire.AGENT_ID,
-            conversation_id=_conversation(number),
-            include_partial_messages=True,
-        )
+    session = _sessions(client)
 
     def turn(number: int) -> float:
         timed = _Timed()

@@ -38,10 +38,15 @@ _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
 @contextmanager
-def running() -> Iterator[str]:
-    """Run a server process, and yield its base URL."""
+def spawn(module: str, *arguments: str) -> Iterator[int]:
+    """Run a server in a process of its own, and yield its port.
+
+    Args:
+        module: Its module, which prints the port and serves until its stdin ends.
+        arguments: Given to it.
+    """
     process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.server"],
+        [sys.executable, "-m", module, *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=Path(__file__).parent.parent,
@@ -49,11 +54,18 @@ def running() -> Iterator[str]:
     )
     assert process.stdin is not None and process.stdout is not None
     try:
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+        yield int(process.stdout.readline())
     finally:
         process.stdin.close()  # its end is the signal to stop
         process.wait(10)
         process.stdout.close()
+
+
+@contextmanager
+def running() -> Iterator[str]:
+    """Run a server process, and yield its base URL."""
+    with spawn("benchmarks.server") as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def main() -> None:
