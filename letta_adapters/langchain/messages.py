@@ -27,6 +27,7 @@ from letta_adapters.langchain._compat import SOURCE, SUMMARY
 from letta_adapters.messages import PendingToolCall
 from letta_adapters.permissions import Allow, Deny
 from letta_adapters.tools.client_side import check_tool_names
+from letta_adapters.tools.frameworks import SCHEMA_NAMES, rename_schema
 
 # The key in ``additional_kwargs`` under which the answer to a permission question carries the
 # decision. Not in ``artifact``, which belongs to tools: a tool's output must not be able to allow
@@ -313,6 +314,8 @@ def _to_wire_tool(tool: Any, strict: bool | None) -> dict[str, Any]:
     """Return one tool as a client-side tool of Letta."""
     if isinstance(tool, Mapping):
         _refuse_foreign(tool)
+        # LangChain knows two of the names of a schema, and would drop it under the third.
+        tool = rename_schema(tool)
     try:
         function = convert_to_openai_tool(tool, strict=strict)["function"]
     except (ValueError, TypeError, KeyError) as error:
@@ -341,7 +344,7 @@ def _refuse_foreign(tool: Mapping[str, Any]) -> None:
     kind = tool.get("type")
     if kind in (None, "function", "custom", "object"):
         return
-    if not tool.keys() & {"function", "parameters", "input_schema"}:
+    if not tool.keys() & {"function", *SCHEMA_NAMES}:
         raise InvalidInputError(
             f"The tool {kind!r} is one that another provider runs; Letta knows nothing of it.",
             hint="Give the Letta agent a tool of its own for it, or a function of yours.",

@@ -8,7 +8,7 @@ validated by the framework's own tool, with its own rules.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from letta_adapters._utils.invoke import is_async_callable, report_raised
 from letta_adapters.errors import InvalidInputError
@@ -17,6 +17,9 @@ from letta_adapters.tools.schema import make_schema
 
 #: ``.args`` of LangChain's single-input ``Tool``.
 _SINGLE_INPUT = {"tool_input": {"type": "string"}}
+
+# The names under which dicts hold the JSON schema of a tool's arguments.
+SCHEMA_NAMES: Final = ("parameters", "input_schema", "inputSchema")
 
 
 def is_langchain_tool(obj: object) -> bool:
@@ -128,10 +131,29 @@ def _read_tool_output(output: Any) -> Any:
     return ToolResult(str(output.content), is_error=bool(output.is_error), traceback=shown)
 
 
+def rename_schema(tool: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """Return a dict that declares a tool with its schema under ``parameters``, as OpenAI calls it.
+
+    Anthropic says ``input_schema``, and a tool that an MCP server lists has an ``inputSchema``.
+
+    Raises:
+        InvalidInputError: It has two schemas, and nothing tells which one counts.
+    """
+    found = [name for name in SCHEMA_NAMES if tool.get(name) is not None]
+    if len(found) > 1:
+        raise InvalidInputError(
+            f"A tool given as a dict has {' and '.join(found)}.", hint="Leave one of them out."
+        )
+    if not found or found == ["parameters"]:
+        return tool
+    rest = {name: value for name, value in tool.items() if name not in SCHEMA_NAMES}
+    return {**rest, "parameters": tool[found[0]]}
+
+
 def from_mapping(obj: Mapping[Any, Any]) -> dict[str, Any]:
     """Return a tool declared by ``{"name", "description", "parameters"}``.
 
-    OpenAI's ``function`` wrapper around it is taken off.
+    OpenAI's ``function`` wrapper around it is taken off; see also :func:`rename_schema`.
     """
     inner = obj.get("function") if obj.get("type") == "function" and "function" in obj else obj
     if not isinstance(inner, Mapping) or not isinstance(inner.get("name"), str):
@@ -157,5 +179,5 @@ def from_mapping(obj: Mapping[Any, Any]) -> dict[str, Any]:
     return {
         "name": inner["name"],
         "description": inner.get("description") or inner["name"],
-        "parameters": inner.get("parameters"),
+        "parameters": rename_schema(inner).get("parameters"),
     }

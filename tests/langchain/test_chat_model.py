@@ -31,6 +31,7 @@ from letta_adapters import (
 )
 from letta_adapters.langchain import ChatLetta
 from letta_adapters.langchain.errors import as_langchain
+from letta_adapters.testing.fakes import FakeLetta
 from letta_adapters.testing.scripted_model import ModelError, Reply, ScriptedModel, ToolUse
 
 PIXEL = (
@@ -414,3 +415,15 @@ def test_two_ways_to_name_a_backend_are_refused() -> None:
         ChatLetta(backend="local", base_url="http://letta.test")
     with pytest.raises(ValueError, match="LettaClient"):
         ChatLetta(client=3)
+
+
+@pytest.mark.parametrize("name", ["parameters", "input_schema", "inputSchema"])
+def test_the_schema_of_a_tool_in_a_dict_counts_by_whatever_name(
+    letta_fake: FakeLetta, name: str
+) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    tool = {"name": "x", "description": "Do it.", name: schema}
+    letta_fake.script("Done.")
+    ChatLetta(client=letta_fake.client()).bind_tools([tool]).invoke("go")
+    (sent,) = letta_fake.requests[-1]["client_tools"]
+    assert sent == {"name": "x", "description": "Do it.", "parameters": schema}

@@ -208,6 +208,8 @@ def test_several_tools() -> None:
             "function": {"name": "look_up", "description": "Look.", "parameters": CITY},
         },
         {"type": "function", "name": "look_up", "description": "Look.", "parameters": CITY},
+        {"name": "look_up", "description": "Look.", "input_schema": CITY},
+        {"name": "look_up", "description": "Look.", "inputSchema": CITY, "parameters": None},
     ],
 )
 async def test_a_dict_declares_a_tool(obj: dict[str, Any]) -> None:
@@ -228,6 +230,8 @@ def test_sparse_and_wrong_dicts() -> None:
     assert "no name" in refused(as_tool, {"type": "function", "function": None})
     assert "'web_search'" in refused(as_tool, {"type": "web_search", "name": "web"})
     assert "JSON schema" in refused(as_tool, {"name": "a", "parameters": []})
+    two = {"name": "a", "parameters": CITY, "inputSchema": EMPTY}
+    assert "parameters and inputSchema" in refused(as_tool, two)
 
 
 # --- framework tools, by look-alikes ----------------------------------------
