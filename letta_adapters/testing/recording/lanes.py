@@ -4,7 +4,8 @@ Parallel sessions send in another order in every run, but the order within a con
 same. So each recorded conversation is a *lane* that is played by itself: a server's frame comes
 when the frame of ours before it, in its own conversation, was sent. A live conversation is known to
 be one of the recorded ones with the first frame in which these differ. Until then, those that are
-equal so far are assigned in order, and they change places when a frame does not fit.
+equal so far are assigned in order, and they change places when a frame does not fit, with one that
+has not begun as well.
 """
 
 from __future__ import annotations
@@ -55,6 +56,11 @@ class Lane:
             if self.at < len(self.steps)
             else None
         )
+
+    def frames_until(self, step: int) -> list[str]:
+        """Return the frames given to the client, and those that will be before a later step."""
+        coming = (frame for one in self.steps[self.at : step] for _, frame in one.came)
+        return self.given + [replace_names(frame, self.names) for frame in coming]
 
 
 def read_frames(interaction: Interaction) -> Iterator[Timed]:
@@ -183,11 +189,13 @@ class Lanes:
         return None
 
     def _try_exchange(self, lane: Lane, text: str) -> Lane | None:
-        """Let two lanes that were equal so far change places, if that makes the frame fit."""
+        """Let two lanes that are equal so far change places, if that makes the frame fit."""
         for other in self.lanes:
-            if other is lane or other.at != lane.at or not other.live:
+            if other is lane or not other.conversation:
                 continue
-            if not self._same_so_far(lane, other):
+            # The other one may not have begun, or come as far. If it has come further, what would
+            # be exchanged is spent.
+            if not other.at <= lane.at <= len(other.steps) or not self._same_so_far(lane, other):
                 continue
             self._exchange(lane, other)
             if self._fits(lane, text):
@@ -196,22 +204,21 @@ class Lanes:
         return None
 
     def _same_so_far(self, lane: Lane, other: Lane) -> bool:
-        pairs = zip(lane.steps[: lane.at], other.steps[: other.at], strict=True)
-        names = _pair_texts(other.given, lane.given)
+        pairs = zip(lane.steps[: lane.at], other.steps[: lane.at], strict=True)
+        theirs = other.frames_until(lane.at)
+        names = _pair_texts(theirs, lane.given)
         return all(
             not self._differ(one.sent, replace_names(two.sent, names)) for one, two in pairs
-        ) and _read_deltas(lane.given) == _read_deltas(other.given)
+        ) and _read_deltas(lane.given) == _read_deltas(theirs)
 
     def _exchange(self, lane: Lane, other: Lane) -> None:
         # Only the rest is exchanged: each lane keeps its live conversation, and the recorded texts
         # of its new rest get the names which the client knows it by.
+        at = lane.at
         ours = {**lane.names, **_name_live(lane)}
         theirs = {**other.names, **_name_live(other)}
-        to_ours, to_theirs = (
-            _pair_texts(other.given, lane.given),
-            _pair_texts(lane.given, other.given),
-        )
-        at = lane.at
+        came = other.frames_until(at)
+        to_ours, to_theirs = _pair_texts(came, lane.given), _pair_texts(lane.given, came)
         lane.steps[at:], other.steps[at:] = other.steps[at:], lane.steps[at:]
         lane.names = {was: to_ours.get(now, now) for was, now in theirs.items()} | to_ours
         other.names = {was: to_theirs.get(now, now) for was, now in ours.items()} | to_theirs

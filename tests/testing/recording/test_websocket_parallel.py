@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import json
 import random
 from collections.abc import Callable, Sequence
@@ -14,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from letta_adapters import AsyncLettaClient
+from letta_adapters import AsyncLettaClient, AsyncSession
 from letta_adapters.testing import Cassette, CassetteMissError, LettaCassette, Reply, save_cassette
 from letta_adapters.testing.recording.save import RehearsalError
 from letta_adapters.testing.recording.websocket import (
@@ -85,13 +87,44 @@ async def test_they_replay_in_any_order(
 
 
 @PARALLEL
+@pytest.mark.parametrize("order", [*itertools.permutations(QUESTIONS)], ids="-".join)
+@pytest.mark.parametrize("early", range(4))
+async def test_a_conversation_may_go_on_before_others_begin(
+    recording: Cassette, letta_cassette: LettaCassette, order: tuple[str, ...], early: int
+) -> None:
+    """Recorded, all three had begun before any of them sent a message.
+
+    ``early`` turns are made before the second session is opened, and before the third.
+    """
+    said: dict[str, list[str | None]] = {question: [] for question in order}
+    player = WebSocketPlayer(recording)
+    with player:
+        async with AsyncLettaClient(letta_cassette.app_server) as client:
+            agent = await make_agent(client)
+            async with contextlib.AsyncExitStack() as opened:
+                coming: list[tuple[str, str, AsyncSession]] = []
+                for question in order:
+                    session = await opened.enter_async_context(client.create_session(agent))
+                    texts = (question, f"another {question}")
+                    coming.extend((question, text, session) for text in texts)
+                    for _ in range(min(early, len(coming))):
+                        whose, text, asked = coming.pop(0)
+                        said[whose].append((await asked.run_turn(text)).result)
+                for whose, text, asked in coming:
+                    said[whose].append((await asked.run_turn(text)).result)
+    assert said == EXPECTED
+    player.assert_all_played()
+
+
+@PARALLEL
 async def test_what_was_not_recorded_is_no_answer(
     recording: Cassette, letta_cassette: LettaCassette
 ) -> None:
     with WebSocketPlayer(recording) as player:
-        async with AsyncLettaClient(letta_cassette.app_server) as client:
-            agent = await make_agent(client)
-            with pytest.raises(CassetteMissError, match="no recorded conversation"):
+        # Closing the client ends the other turn, which was not recorded either.
+        with pytest.raises(CassetteMissError, match="no recorded conversation"):
+            async with AsyncLettaClient(letta_cassette.app_server) as client:
+                agent = await make_agent(client)
                 await answers(client, agent, ("durian", "melon"), random.Random(0))
     with pytest.raises(CassetteMissError):
         player.assert_all_played()
