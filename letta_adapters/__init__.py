@@ -41,8 +41,17 @@ if TYPE_CHECKING:
     from letta_adapters.backends.config import Rest as Rest
     from letta_adapters.backends.config import RuntimeStatus as RuntimeStatus
     from letta_adapters.backends.connector import Connector as Connector
+    from letta_adapters.client.agent_file import inspect_agent_file as inspect_agent_file
     from letta_adapters.client.client import AsyncLettaClient as AsyncLettaClient
+    from letta_adapters.client.file_parts import AgentFile as AgentFile
+    from letta_adapters.client.records import MemoryCommit as MemoryCommit
+    from letta_adapters.client.records import MemoryItem as MemoryItem
+    from letta_adapters.client.records import Passage as Passage
+    from letta_adapters.client.records import Run as Run
+    from letta_adapters.client.records import RunStep as RunStep
+    from letta_adapters.client.records import ServerTool as ServerTool
     from letta_adapters.client.session import AsyncSession as AsyncSession
+    from letta_adapters.client.structured import StructuredResult as StructuredResult
     from letta_adapters.content import ImageContent as ImageContent
     from letta_adapters.content import TextContent as TextContent
     from letta_adapters.content import image_from_base64 as image_from_base64
@@ -72,6 +81,7 @@ if TYPE_CHECKING:
     from letta_adapters.errors import ServerError as ServerError
     from letta_adapters.errors import SessionClosedError as SessionClosedError
     from letta_adapters.errors import StreamTruncatedError as StreamTruncatedError
+    from letta_adapters.errors import StructuredOutputError as StructuredOutputError
     from letta_adapters.errors import TimeoutAfterAcceptanceError as TimeoutAfterAcceptanceError
     from letta_adapters.errors import TimeoutBeforeAcceptanceError as TimeoutBeforeAcceptanceError
     from letta_adapters.errors import TurnCancelledError as TurnCancelledError
@@ -98,6 +108,7 @@ if TYPE_CHECKING:
     from letta_adapters.messages import StreamEvent as StreamEvent
     from letta_adapters.messages import SystemMessage as SystemMessage
     from letta_adapters.messages import ToolCallMessage as ToolCallMessage
+    from letta_adapters.messages import ToolProgressMessage as ToolProgressMessage
     from letta_adapters.messages import ToolResultMessage as ToolResultMessage
     from letta_adapters.messages import UnknownMessage as UnknownMessage
     from letta_adapters.messages import Usage as Usage
@@ -117,9 +128,12 @@ if TYPE_CHECKING:
     from letta_adapters.sync.client import resume_session as resume_session
     from letta_adapters.tools.client_side import Tool as Tool
     from letta_adapters.tools.client_side import tool as tool
+    from letta_adapters.tools.context import ToolContext as ToolContext
 
 _HOMES = {
     "client.client": "AsyncLettaClient",
+    "client.agent_file": "inspect_agent_file",
+    "client.file_parts": "AgentFile",
     "content": "ImageContent TextContent image_from_base64 image_from_bytes image_from_file "
     "image_from_url",
     "engine.deltas": "StreamTextDelta extract_stream_text_delta",
@@ -128,26 +142,30 @@ _HOMES = {
     "ConversationBusyError HistoryMismatchError InvalidInputError LettaError LettaTimeoutError "
     "ModelProviderError NotFoundError PendingApprovalError ProtocolError "
     "ProviderAuthenticationError ProviderRateLimitError RateLimitError ServerError "
-    "SessionClosedError StreamTruncatedError "
+    "SessionClosedError StreamTruncatedError StructuredOutputError "
     "TimeoutAfterAcceptanceError TimeoutBeforeAcceptanceError TurnCancelledError "
     "TurnDetachedError TurnFailedError UnsupportedOptionError WaitsForItselfError "
     "WrongEventLoopError WrongToolCallsError",
     "messages": "AssistantMessage BootstrapState ErrorMessage InitMessage LoopStatusMessage "
     "Message MessagePage PendingToolCall QueueUpdateMessage ReasoningMessage RecoveredCall "
     "RecoveryResult ResultMessage RetryMessage StreamEvent SystemMessage "
-    "ToolCallMessage ToolResultMessage UnknownMessage Usage UserMessage "
+    "ToolCallMessage ToolProgressMessage ToolResultMessage UnknownMessage Usage UserMessage "
     "message_from_dict",
     "options": "MemoryBlock Sleeptime",
     "backends.config": "Local Remote Rest RuntimeStatus",
     "backends.connector": "Connector",
     "permissions": "Allow Deny PermissionContext Postpone",
+    "client.records": "MemoryCommit MemoryItem Passage Run RunStep ServerTool",
     "client.session": "AsyncSession",
+    "client.structured": "StructuredResult",
     "sync.client": "LettaClient Session create_agent create_session prompt resume_session",
     "tools.client_side": "Tool tool",
+    "tools.context": "ToolContext",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
+    "AgentFile",
     "Allow",
     "AssistantMessage",
     "AsyncLettaClient",
@@ -171,10 +189,13 @@ __all__ = [
     "Local",
     "LoopStatusMessage",
     "MemoryBlock",
+    "MemoryCommit",
+    "MemoryItem",
     "Message",
     "MessagePage",
     "ModelProviderError",
     "NotFoundError",
+    "Passage",
     "PendingApprovalError",
     "PendingToolCall",
     "PermissionContext",
@@ -192,20 +213,27 @@ __all__ = [
     "ResultMessage",
     "RetryMessage",
     "Row",
+    "Run",
+    "RunStep",
     "RuntimeStatus",
     "ServerError",
+    "ServerTool",
     "Session",
     "SessionClosedError",
     "Sleeptime",
     "StreamEvent",
     "StreamTextDelta",
     "StreamTruncatedError",
+    "StructuredOutputError",
+    "StructuredResult",
     "SystemMessage",
     "TextContent",
     "TimeoutAfterAcceptanceError",
     "TimeoutBeforeAcceptanceError",
     "Tool",
     "ToolCallMessage",
+    "ToolContext",
+    "ToolProgressMessage",
     "ToolResultMessage",
     "Transcript",
     "TurnCancelledError",
@@ -227,6 +255,7 @@ __all__ = [
     "image_from_bytes",
     "image_from_file",
     "image_from_url",
+    "inspect_agent_file",
     "message_from_dict",
     "prompt",
     "resume_session",

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from letta_adapters.backends.base import Target
 from letta_adapters.backends.config import BackendSpec
@@ -28,17 +28,55 @@ from letta_adapters.messages import ResultMessage
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from letta_adapters.client.structured import StructuredResult
     from letta_adapters.options import AgentKwargs, SessionKwargs
+
+T = TypeVar("T")
 
 __all__ = ["create_agent", "create_session", "prompt", "resume_session"]
 
 
+@overload
 async def prompt(
     message: Any,
     agent_id: str | None = None,
     *,
     client: AsyncLettaClient | None = None,
     backend: BackendSpec | None = None,
+    output_schema: None = None,
+    output_repairs: None = None,
+    **options: Unpack[SessionKwargs],
+) -> ResultMessage: ...
+@overload
+async def prompt(
+    message: Any,
+    agent_id: str | None = None,
+    *,
+    client: AsyncLettaClient | None = None,
+    backend: BackendSpec | None = None,
+    output_schema: type[T],
+    output_repairs: int | None = None,
+    **options: Unpack[SessionKwargs],
+) -> StructuredResult[T]: ...
+@overload
+async def prompt(
+    message: Any,
+    agent_id: str | None = None,
+    *,
+    client: AsyncLettaClient | None = None,
+    backend: BackendSpec | None = None,
+    output_schema: Mapping[str, Any],
+    output_repairs: int | None = None,
+    **options: Unpack[SessionKwargs],
+) -> StructuredResult[Any]: ...
+async def prompt(
+    message: Any,
+    agent_id: str | None = None,
+    *,
+    client: AsyncLettaClient | None = None,
+    backend: BackendSpec | None = None,
+    output_schema: Any = None,
+    output_repairs: int | None = None,
     **options: Unpack[SessionKwargs],
 ) -> ResultMessage:
     """Ask once, in a fresh conversation, and return the turn's result.
@@ -48,6 +86,8 @@ async def prompt(
         agent_id: The agent to ask. ``None`` means the default agent.
         client: Use this client; else one is made from ``backend`` and closed again.
         backend: ``Rest(...)``, ``"cloud"``, ...; ``None`` asks the environment.
+        output_schema: The data that the answer is to be; ``result.output`` is the object.
+        output_repairs: How often an answer that does not fit goes back to the agent.
         **options: See :class:`~letta_adapters.options.SessionOptions`.
 
     Raises:
@@ -55,7 +95,9 @@ async def prompt(
             ``success=False``.
     """
     async with create_session(agent_id, client=client, backend=backend, **options) as session:
-        return await session.run_turn(message)
+        return await session.run_turn(
+            message, output_schema=output_schema, output_repairs=output_repairs
+        )
 
 
 async def create_agent(

@@ -28,6 +28,7 @@
     ├── TurnFailedError               an accepted turn ended badly  its stop reason as code
     │   ├── TurnCancelledError                              code "cancelled"
     │   ├── TurnDetachedError         left as it is         code "detached"
+    │   ├── StructuredOutputError     no data of the shape  code "invalid_structured_output"
     │   └── ModelProviderError        the model behind the agent    code "provider_error"
     │       ├── ProviderRefusedError  it will again             code "provider_refused"
     │       ├── ProviderAuthenticationError                 code "provider_authentication"
@@ -333,6 +334,18 @@ class TurnDetachedError(TurnFailedError):
     default_hint = "Read session.pending_approvals(), and answer with session.respond()."
 
 
+class StructuredOutputError(TurnFailedError, ValueError):
+    """The agent's answer is not the data that was asked for, also after it could mend it.
+
+    ``text`` is its last answer, ``problem`` the reason, in words, why that does not fit.
+    """
+
+    default_code = "invalid_structured_output"
+    default_hint = "Ask again, simplify the schema, or give the agent another model."
+    text: str = ""
+    problem: str = ""
+
+
 class ModelProviderError(TurnFailedError):
     """The model behind the agent failed."""
 
@@ -402,6 +415,7 @@ _BY_CODE: dict[str, type[LettaError]] = {
         ProtocolError,
         TurnCancelledError,
         TurnDetachedError,
+        StructuredOutputError,
         WrongToolCallsError,
         ModelProviderError,
         ProviderRefusedError,

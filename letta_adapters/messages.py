@@ -14,16 +14,15 @@ The tags are those of the TypeScript SDK. ``AssistantMessage``, ``ReasoningMessa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
+from letta_adapters._utils.arguments import arguments_in as arguments_in
+from letta_adapters._utils.arguments import broken_arguments as broken_arguments
+from letta_adapters._utils.shown import cut_text, show_object
 from letta_adapters.errors import InvalidInputError, LettaError, error_for_code
-
-# The agent is shown this many characters of arguments that cannot be read.
-_SHOWN_ARGUMENTS: Final = 2000
 
 
 class Plain:
@@ -230,6 +229,24 @@ class ToolResultMessage(Plain):
 
 
 @dataclass(frozen=True)
+class ToolProgressMessage(Plain):
+    """A report of a tool of yours that is running (``ToolContext.report``, or an MCP server's).
+
+    It comes while the tool runs, before the tool's result. It is for people: the agent does not see
+    it, and no conversation stores it. ``content`` is a text, ``progress`` of ``total`` is done, in
+    any unit. ``number`` counts the reports of a call from 1; a gap is what a slow reader missed.
+    """
+
+    type: Literal["tool_progress"] = field(default="tool_progress", kw_only=True, repr=False)
+    tool_call_id: str
+    tool_name: str
+    content: str = ""
+    progress: float | None = None
+    total: float | None = None
+    number: int = 1
+
+
+@dataclass(frozen=True)
 class StreamEvent(Plain):
     """One fragment of a message; ``event`` is Letta's own object as it came over the wire.
 
@@ -329,7 +346,8 @@ class ResultMessage(Plain):
     all steps of the turn. ``input_stored`` says, for a failed turn, whether the conversation holds
     this turn's message: ``False`` means it is safe to send again, ``None`` that it could not be
     found out. ``recovered`` are the calls of an earlier turn that ``run_turn`` had to answer
-    first::
+    first. ``partial`` is the answer of a failed turn as far as it came, up to the token at which it
+    was stopped or lost; ``text`` is the one of the two that there is::
 
         answer = session.run_turn("Hello!").raise_for_status().result
     """
@@ -347,6 +365,24 @@ class ResultMessage(Plain):
     error_detail: str | None = None
     input_stored: bool | None = None
     recovered: tuple[RecoveredCall, ...] = ()
+    partial: str = field(default="", compare=False)
+
+    def __repr__(self) -> str:
+        # Results are printed and logged; an answer may have pages.
+        shown = {"success": self.success, "stop_reason": self.stop_reason}
+        facts = [f"{name}={value!r}" for name, value in shown.items()]
+        if self.result is not None:
+            facts.append(f"result={cut_text(self.result)}")
+        if not self.success:
+            facts.append(f"error_code={self.error_code!r}")
+            facts.append(f"error_detail={cut_text(self.error_detail or '')}")
+        facts.append(f"conversation_id={self.conversation_id!r}")
+        return f"ResultMessage({', '.join(facts)})"
+
+    @property
+    def text(self) -> str:
+        """The answer's text: whole, or of a failed turn as far as it came."""
+        return self.partial if self.result is None else self.result
 
     def raise_for_status(self) -> ResultMessage:
         """Return self, or raise the typed :class:`LettaError` of a failed turn."""
@@ -415,6 +451,7 @@ Message: TypeAlias = (
     | ReasoningMessage
     | ToolCallMessage
     | ToolResultMessage
+    | ToolProgressMessage
     | StreamEvent
     | ErrorMessage
     | RetryMessage
@@ -495,31 +532,6 @@ def content_text(content: Any) -> str:
     return ""
 
 
-def arguments_in(raw: str) -> dict[str, Any] | None:
-    """Return the arguments of a tool call, or ``None`` for text that is no JSON object.
-
-    An empty text and ``null`` count as no arguments: some models call a tool that way.
-    """
-    text = raw.strip()
-    if text in ("", "null"):
-        return {}
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        # Arguments nested by the thousand make the JSON reader recurse too deep: broken like any
-        # other.
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def broken_arguments(name: str, raw: str) -> str:
-    """Return a text that tells the agent its arguments are broken; ``""`` if they can be read."""
-    if arguments_in(raw) is not None:
-        return ""
-    shown = raw if len(raw) <= _SHOWN_ARGUMENTS else f"{raw[:_SHOWN_ARGUMENTS]}..."
-    return f"{name} was not run: its arguments are no JSON object: {shown}"
-
-
 @dataclass(frozen=True, slots=True)
 class MessagePage(Plain):
     """One page of stored messages.
@@ -541,6 +553,11 @@ class MessagePage(Plain):
     has_more: bool = False
     next_after: str | None = None
     order: Literal["asc", "desc"] = "desc"
+
+    def __repr__(self) -> str:
+        return show_object(
+            self, messages=len(self.messages), order=self.order, has_more=self.has_more
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,7 @@ SkillSource = Literal["bundled", "global", "agent", "project"]
 MemfsStartup = Literal["blocking", "background", "skip"]
 Personality = Literal["memo", "blank", "tutorial", "linus", "kawaii"]
 Toolset = Literal["auto", "letta", "default", "codex", "none"]
+ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 class AgentKwargs(TypedDict, total=False):
@@ -127,6 +128,7 @@ class AgentKwargs(TypedDict, total=False):
     name: str
     description: str
     model: str
+    reasoning_effort: ReasoningEffort
     embedding: str
     persona: str
     human: str
@@ -163,6 +165,8 @@ class AgentOptions(Options):
         name: The agent's name.
         description: A text for people.
         model: The handle of its model, such as ``"anthropic/claude-sonnet-4-5"``.
+        reasoning_effort: The effort that the model puts into its thoughts; without it the model's
+            own. A model that takes none is refused.
         embedding: The handle of its embedding model (Letta API only).
         persona: The value of a memory block with the label ``persona``.
         human: The value of a memory block with the label ``human``.
@@ -190,6 +194,7 @@ class AgentOptions(Options):
     name: str | None = Field(default=None, min_length=1)
     description: str | None = None
     model: str | None = Field(default=None, min_length=1)
+    reasoning_effort: ReasoningEffort | None = None
     embedding: str | None = Field(default=None, min_length=1)
     persona: str | None = None
     human: str | None = None
@@ -264,12 +269,14 @@ class SessionKwargs(TypedDict, total=False):
     ask_timeout: float
     ask_timeout_answer: Allow | Deny | Postpone | bool
     model: str
+    reasoning_effort: ReasoningEffort
     max_steps: int
     max_denied_rounds: int
     turn_timeout: float
     recovery_attempts: int
     permission_mode: PermissionMode
     toolset: Toolset
+    offered_tools: Sequence[str]
     allowed_tools: Sequence[str]
     disallowed_tools: Sequence[str]
     cwd: str | Path
@@ -301,6 +308,8 @@ class SessionOptions(Options):
         ask_timeout_answer: The answer that is given when that time is up: ``Deny("...")``,
             ``Allow()``, or ``Postpone()`` (Letta API only).
         model: The model of the conversation, where it differs from the agent's.
+        reasoning_effort: The effort of that model in this conversation, where it differs from the
+            agent's. A single turn has none of its own.
         max_steps: The greatest number of model calls in one turn.
         max_denied_rounds: The number of steps in a row that may consist of denied tool calls only,
             before the turn ends as failed (``denied_rounds``); a model may insist without end.
@@ -310,6 +319,9 @@ class SessionOptions(Options):
         permission_mode: The mode that decides which tool calls are allowed without a question
             (Letta Code only).
         toolset: The set of Letta Code's own tools that the agent is offered (Letta Code only).
+        offered_tools: The tools that the model is offered, and no others, whatever the ``toolset``:
+            names of Letta Code's tools and of those in ``tools``; an empty list for none (Letta
+            Code only). It allows nothing: see ``allowed_tools``.
         allowed_tools: The tools that are allowed without a question (Letta Code only).
         disallowed_tools: The tools that are never allowed (Letta Code only).
         cwd: The working directory of the agent's tools (Letta Code only).
@@ -337,12 +349,14 @@ class SessionOptions(Options):
     ask_timeout: float | None = Field(default=None, gt=0)
     ask_timeout_answer: Allow | Deny | Postpone | None = None
     model: str | None = Field(default=None, min_length=1)
+    reasoning_effort: ReasoningEffort | None = None
     max_steps: int | None = Field(default=None, gt=0)
     max_denied_rounds: int = Field(default=20, ge=0)
     turn_timeout: float | None = Field(default=None, gt=0)
     recovery_attempts: int = Field(default=1, ge=0)
     permission_mode: PermissionMode | None = None
     toolset: Toolset | None = None
+    offered_tools: tuple[str, ...] | None = None
     allowed_tools: tuple[str, ...] | None = None
     disallowed_tools: tuple[str, ...] | None = None
     cwd: Path | None = None
@@ -374,12 +388,18 @@ class SessionOptions(Options):
     def _prompt_of_no_agent(self) -> Self:
         if self.system_prompt is not None and not self.agent_free:
             raise ValueError("system_prompt: an agent has its own; it needs agent_free=True")
+        if self.offered_tools is not None and self.agent_free:
+            raise ValueError(
+                "offered_tools: with agent_free=True there are the session's own alone"
+            )
         return self
 
     @model_validator(mode="after")
     def _nothing_that_remembers(self) -> Self:
         # Each of these brings back tools or a memory that a stateless turn must not touch.
-        conflicts = ("agent_free", "toolset", "allowed_tools", "cwd", "sleeptime", "memfs")
+        conflicts = (
+            "agent_free", "toolset", "offered_tools", "allowed_tools", "cwd", "sleeptime", "memfs"
+        )  # fmt: skip
         given = [name for name in conflicts if getattr(self, name) is not None]
         if self.stateless and given:
             raise ValueError(f"stateless: it does not go together with {', '.join(given)}")
@@ -404,12 +424,21 @@ class SessionOptions(Options):
             raise ValueError("ask_timeout: it needs can_use_tool, which is asked")
         return self
 
+    @property
+    def patience(self) -> tuple[float, Allow | Deny | Postpone] | None:
+        """The seconds that ``can_use_tool`` has, and the answer that is given then."""
+        if self.ask_timeout is None or self.ask_timeout_answer is None:
+            return None
+        return self.ask_timeout, self.ask_timeout_answer
+
     @field_validator("mcp_servers", mode="before")
     @classmethod
     def _mcp_servers(cls, value: Any) -> Any:
         return parse_servers(value)
 
-    @field_validator("allowed_tools", "disallowed_tools", "skill_sources", mode="before")
+    @field_validator(
+        "offered_tools", "allowed_tools", "disallowed_tools", "skill_sources", mode="before"
+    )
     @classmethod
     def _not_a_string(cls, value: Any) -> Any:
         return check_sequence(value)

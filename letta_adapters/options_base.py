@@ -35,7 +35,9 @@ _OTHERS: Final[Mapping[str, str]] = {
     "filesystem_confinement": "Use permission_mode='strict' and can_use_tool.",
     "harness_backend": "It is called 'api' here: Local(api=...).",
     "max_approval_recovery_attempts": "It is called 'recovery_attempts' here.",
-    "reasoning_effort": "It belongs to the model_settings of the agent or the conversation.",
+    "output_format": "It belongs to the turn: session.run_turn(..., output_schema=...).",
+    "reasoning_effort": "It is an option of an agent and of a session, not of a single turn: "
+    "create_agent(reasoning_effort=...), create_session(...), session.update_model(...).",
     "resources": "Repositories of Letta's cloud are not supported.",
     "sandbox": "Sandboxes of Letta's cloud are not supported; use Remote(url=...).",
     "startup_timeout_ms": "It is called 'start_timeout' here, in seconds.",

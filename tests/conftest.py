@@ -127,3 +127,23 @@ def thread_s_event_loop(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     loop.close()
     asyncio.set_event_loop(None)
+
+
+_SENDERS = (
+    (httpx.HTTPTransport, "handle_request"),
+    (httpx.AsyncHTTPTransport, "handle_async_request"),
+)
+_UNPATCHED = [vars(owner)[name] for owner, name in _SENDERS]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Fail the test that leaves httpx patched: those after it would get streams in one piece."""
+    yield
+    left = []
+    for (owner, name), original in zip(_SENDERS, _UNPATCHED, strict=True):
+        if vars(owner)[name] is not original:
+            setattr(owner, name, original)
+            left.append(f"{owner.__name__}.{name}")
+    if left:
+        pytest.fail(f"{item.nodeid} left {' and '.join(left)} patched")

@@ -56,3 +56,13 @@ def app_server(shared_model: ScriptedModel) -> Iterator[AppServer]:
         server = AppServer(Path(home), shared_model.base_url).start()
         yield server
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def thinking_server(shared_model: ScriptedModel) -> Iterator[AppServer]:
+    """An App Server that has models that think; so many that others have one without."""
+    require_wheel()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
+        server = AppServer(Path(home), shared_model.base_url, thinking=True).start()
+        yield server
+        server.stop()

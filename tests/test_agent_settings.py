@@ -179,6 +179,7 @@ def test_a_session_counts_where_it_restricts(
         ({"permission_mode": "strict"}, {"permission_mode": "acceptEdits"}, "permission_mode"),
         ({"permission_mode": "strict"}, {"permission_mode": "default"}, "permission_mode"),
         ({"disallowed_tools": ["Bash"]}, {"allowed_tools": ["Read", "Bash"]}, "allowed_tools"),
+        ({"disallowed_tools": ["Bash"]}, {"offered_tools": ["Read", "Bash"]}, "offered_tools"),
         ({"skill_sources": []}, {"skill_sources": ["project"]}, "skill_sources"),
         ({"skill_sources": ["agent"]}, {"skill_sources": ["agent", "project"]}, "skill_sources"),
     ],

@@ -132,6 +132,7 @@ def test_messages_carry_the_reference_tags() -> None:
         "reasoning": letta_adapters.ReasoningMessage,
         "tool_call": letta_adapters.ToolCallMessage,
         "tool_result": letta_adapters.ToolResultMessage,
+        "tool_progress": letta_adapters.ToolProgressMessage,
         "stream_event": letta_adapters.StreamEvent,
         "error": letta_adapters.ErrorMessage,
         "retry": letta_adapters.RetryMessage,
@@ -155,6 +156,7 @@ def test_messages_carry_the_reference_tags() -> None:
         ("letta_adapters.sync", "create_agent", "letta_adapters.sync.client.create_agent"),
         ("letta_adapters.tools", "Tool", "letta_adapters.tools.client_side.Tool"),
         ("letta_adapters.tools", "tool", "letta_adapters.tools.client_side.tool"),
+        ("letta_adapters.tools", "ToolContext", "letta_adapters.tools.context.ToolContext"),
         ("letta_adapters.tools", "ToolOutcome", "letta_adapters.tools.result.ToolResult"),
         ("letta_adapters.permissions", "Allow", "letta_adapters.permissions.Allow"),
         (
@@ -171,10 +173,10 @@ def test_a_name_of_earlier_versions_is_the_one_of_today(path: str, name: str, ho
 
 # Modules whose paths applications may use; all others say "Internal" in their first line.
 PUBLIC_MODULES = {
-    "letta_adapters": "aio content errors images messages options session specs",
+    "letta_adapters": "aio content errors images messages options session specs tracing",
     "letta_adapters.backends": "config connector",
     "letta_adapters.cli": "",
-    "letta_adapters.client": "client session",
+    "letta_adapters.client": "client session structured",
     "letta_adapters.langchain": "chat_model errors runnable",
     "letta_adapters.llama_index": "agent llm",
     "letta_adapters.permissions": "",
@@ -185,6 +187,7 @@ PUBLIC_MODULES = {
     "letta_adapters.tools": "client_side",
     "letta_adapters.tools.mcp": "config",
     "letta_adapters.web": "",
+    "letta_adapters.web.agui": "",
 }
 
 

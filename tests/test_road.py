@@ -19,7 +19,7 @@ PACKAGE: Final = "letta_adapters"
 # `tools`. `engine` knows neither, so it comes first.
 FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     (),
-    ("engine",),
+    ("engine", "tracing"),
     ("tools",),
     ("options",),
     ("backends", "specs"),
@@ -83,9 +83,19 @@ def test_the_engine_does_no_io_and_knows_messages_and_errors_only() -> None:
     ("library", "rooms"),
     # The clients name the type of what a user may give them.
     [
-        ("httpx", {"backends.rest.http", "client.client", "sync.client"}),
+        (
+            "httpx",
+            {
+                "backends.rest.http",
+                "backends.rest.senders",
+                "backends.rest.wire",
+                "client.client",
+                "sync.client",
+            },
+        ),
+        ("httpcore", {"backends.rest.wire"}),
         ("websockets", {"backends.app_server.connection"}),
-        ("starlette", {"web.access", "web.app", "web.socket"}),
+        ("starlette", {"web.access", "web.agui.route", "web.app", "web.serving", "web.socket"}),
     ],
 )
 def test_a_wire_stays_in_its_room(library: str, rooms: set[str]) -> None:

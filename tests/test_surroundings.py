@@ -12,7 +12,7 @@ import pytest
 from letta_adapters import AsyncLettaClient, LettaClient, Local, Remote, Rest, image_from_file
 from letta_adapters.backends.app_server import conversations
 from letta_adapters.backends.proxies import find_proxy, is_loopback
-from letta_adapters.backends.rest import http
+from letta_adapters.backends.rest import senders
 from letta_adapters.errors import (
     ConfigurationError,
     ConnectionFailedError,
@@ -32,9 +32,9 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delenv(f"{name}_proxy", raising=False)
         monkeypatch.delenv(f"{name}_proxy".upper(), raising=False)
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
-    http._ssl_context.cache_clear()
+    senders._ssl_context.cache_clear()
     yield
-    http._ssl_context.cache_clear()
+    senders._ssl_context.cache_clear()
 
 
 @pytest.fixture

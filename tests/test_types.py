@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -31,7 +32,9 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_mypy_accepts_the_public_api_and_refuses_each_wrong_call(tmp_path: Path) -> None:
-    done = run("mypy", "--strict", "--no-pretty", "--cache-dir", str(tmp_path), *FILES)
+    # A run of everything has checked the package itself already.
+    cache = os.environ.get("MYPY_CACHE_DIR") or str(tmp_path)
+    done = run("mypy", "--strict", "--no-pretty", "--cache-dir", cache, *FILES)
     found = re.findall(r"(\w+\.py):(\d+): error", done.stdout)
     assert [(name, int(number)) for name, number in found] == EXPECTED, done.stdout + done.stderr
 

@@ -29,7 +29,9 @@ DRILLS = {
     "SIGTERM in a turn": (
         "tests/backends/runtime/test_processes.py::test_no_process_is_left_behind[SIGTERM-True]",
     ),
-    "Ctrl-C in `letta-adapters chat`": ("tests/cli/test_chat.py::test_at_a_pty",),
+    "Ctrl-C in `letta-adapters chat`": (
+        "tests/cli/test_terminal.py::test_ctrl_c_in_a_turn_stops_it_and_keeps_what_was_typed",
+    ),
     "hand-over while another process streams": (
         "tests/backends/runtime/test_sharing.py::"
         "test_a_stream_loses_nothing_when_the_process_that_started_the_server_ends[return]",

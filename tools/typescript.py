@@ -2,9 +2,9 @@
 
 ``docs/typescript.json`` is the table: the names that Letta's two TypeScript SDKs export, each with
 its options, fields and methods, and a row for each. A row begins with ``here:`` (the same name,
-spelled as Python does), ``other:`` (another name), ``refused:`` or ``not yet:`` (with the reason;
-``@name`` is one of the reasons that several rows share). :func:`resolve` finds what a row names in
-the package, so that a row cannot promise what is not there.
+spelled as Python does), ``other:`` (another name) or ``refused:`` (with the reason; ``@name`` is
+one of the reasons that several rows share). :func:`resolve` finds what a row names in the package,
+so that a row cannot promise what is not there.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from letta_adapters.client import resources
 from tools.typescript_examples import EXAMPLES, INTRODUCTION
 
 DATA: Final = Path(__file__).parents[1] / "docs" / "typescript.json"
-KINDS: Final = ("here", "other", "refused", "not yet")
+KINDS: Final = ("here", "other", "refused")
 # How rows name what has no name of its own at the top of the package.
 ROOTS: Final[Mapping[str, Any]] = {
     "client.agents": resources.AsyncAgents,
@@ -68,7 +68,7 @@ def read_rows(data: Mapping[str, Any], part: str = "rows") -> list[Row]:
     rows = []
     for name, text in data[part].items():
         kind, _, rest = text.partition(": ")
-        if kind in ("refused", "not yet"):
+        if kind == "refused":
             words = data["reasons"][rest[1:]] if rest.startswith("@") else rest
             rows.append(Row(name, kind, "", words))
         else:
@@ -160,8 +160,8 @@ def render() -> str:
         lines.append(f"- `{name}` {source['version']} (read from {source['read_from']})")
     counts = {kind: sum(row.kind == kind for row in rows) for kind in KINDS}
     lines.append(
-        f"\nOf {len(rows)} names {counts['here']} are here, {counts['other']} have another name, "
-        f"{counts['refused']} are refused and {counts['not yet']} are not there yet.\n"
+        f"\nOf {len(rows)} names {counts['here']} are here, {counts['other']} have another name "
+        f"and {counts['refused']} are refused.\n"
     )
     lines.append("## The ten things everybody does\n")
     for number, (title, theirs, ours) in enumerate(EXAMPLES, 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Final, TypeVar
 
@@ -26,20 +27,21 @@ class Bounded(MutableMapping[K, V]):
     def __init__(self, bound: int = BOUND, in_use: Callable[[K], bool] | None = None) -> None:
         self.bound = bound
         self._in_use = in_use
-        # In the order of their last use, the oldest first: a dict keeps the order of insertion.
-        self._entries: dict[K, V] = {}
+        # In the order of their last use, the oldest first. A plain dict keeps an order too, but to
+        # find its first entry takes the longer the more were taken from its front.
+        self._entries: OrderedDict[K, V] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"Bounded({len(self)} of {self.bound})"
 
     def __getitem__(self, key: K) -> V:
-        # Taken out and put back, which moves it to the end.
-        value = self._entries[key] = self._entries.pop(key)
+        value = self._entries[key]
+        self._entries.move_to_end(key)
         return value
 
     def __setitem__(self, key: K, value: V) -> None:
-        self._entries.pop(key, None)
         self._entries[key] = value
+        self._entries.move_to_end(key)
         if len(self._entries) > self.bound:
             self._shrink(key)
 
@@ -66,9 +68,13 @@ class Bounded(MutableMapping[K, V]):
 
     def _shrink(self, newest: K) -> None:
         in_use = self._in_use
-        for key in list(self._entries):
-            if len(self._entries) <= self.bound:
-                return
+        surplus, oldest = len(self._entries) - self.bound, list[K]()
+        # Looks at no more entries than it has to: a full cache comes here with every new one.
+        for key in self._entries:
             # The entry that was just written is the one its writer is about to use.
             if key != newest and (in_use is None or not in_use(key)):
-                del self._entries[key]
+                oldest.append(key)
+                if len(oldest) == surplus:
+                    break
+        for key in oldest:
+            del self._entries[key]

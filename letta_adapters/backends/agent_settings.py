@@ -228,9 +228,10 @@ def for_session(settings: AgentSettings, options: SessionOptions) -> SessionOpti
         allowed = f"skill_sources={list(limit)}"
         raise _refusal("skill_sources", list(sources), f"has no other skills than {allowed}")
     # To allow what the agent must not have is a mistake that should be seen, not dropped.
-    wanted = sorted(set(options.allowed_tools or ()) & ruled.disallowed_tools)
-    if wanted:
-        raise _refusal("allowed_tools", wanted, f"must not have the tool {wanted[0]!r}")
+    for option in ("allowed_tools", "offered_tools"):
+        wanted = sorted(set(getattr(options, option) or ()) & ruled.disallowed_tools)
+        if wanted:
+            raise _refusal(option, wanted, f"must not have the tool {wanted[0]!r}")
     # A tool that either of the two disallows is disallowed.
     hidden = frozenset(options.disallowed_tools or ()) | ruled.disallowed_tools
     own: dict[str, Any] = {

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import IO, Any, Final, Literal, Protocol, TypeAlias
 
 from letta_adapters._utils.checks import AGENT, CONVERSATION, check_id
 from letta_adapters.backends.capabilities import Capabilities
@@ -23,7 +23,7 @@ from letta_adapters.errors import (
     UnsupportedOptionError,
 )
 from letta_adapters.messages import Message, PendingToolCall, ToolCallMessage
-from letta_adapters.options import AgentOptions, SessionOptions
+from letta_adapters.options import AgentOptions, ReasoningEffort, SessionOptions
 from letta_adapters.permissions import denials
 
 # True while the running code is a tool or a callback of a turn, which waits for it to return.
@@ -31,6 +31,16 @@ inside_a_turn: ContextVar[bool] = ContextVar("letta_inside_a_turn", default=Fals
 
 DEFAULT = "default"
 Order = Literal["asc", "desc"]
+_Content: TypeAlias = IO[bytes] | bytes | str
+# A file to upload: its content, or with its name, its media type and headers of its own, as httpx
+# has it.
+File: TypeAlias = (
+    _Content
+    | tuple[str | None, _Content]
+    | tuple[str | None, _Content, str | None]
+    | tuple[str | None, _Content, str | None, Mapping[str, str]]
+)
+Files: TypeAlias = Mapping[str, File] | Sequence[tuple[str, File]]
 # The number of stored messages on a page, if the caller names none, and the most that it may have.
 PAGE_SIZE: Final = 50
 MAX_PAGE: Final = 1000
@@ -50,6 +60,13 @@ class Conversation:
 
     agent_id: str
     conversation_id: str
+
+    @property
+    def key(self) -> Conversation:
+        """The same for all who mean this conversation, also for those who do not know its agent."""
+        # The id of a conversation says which it is, but that of the default one: every agent has
+        # one.
+        return self if self.conversation_id == DEFAULT else Conversation("", self.conversation_id)
 
     def as_runtime(self) -> dict[str, str | None]:
         """Return the form in which Letta Code's commands name it; ``null`` stands for no agent."""
@@ -92,17 +109,18 @@ class PageQuery:
         return {"order": self.order, "limit": limit, **where}
 
 
-def refuse_model(backend: str) -> UnsupportedOptionError:
-    """Return the refusal of a model of its own for the default conversation.
+def refuse_model(backend: str, option: str = "model") -> UnsupportedOptionError:
+    """Return the refusal of a model, or an effort, of its own for the default conversation.
 
     Args:
         backend: The name of the backend.
+        option: The option that asks for it.
     """
     return UnsupportedOptionError(
-        "model",
+        option,
         backend=backend,
-        reason="the default conversation always uses its agent's model; change it with "
-        "client.agents.update(agent_id, model=...), or use create_session(model=...).",
+        reason=f"the default conversation always uses its agent's {option}; change it with "
+        f"client.agents.update(agent_id, {option}=...), or use create_session({option}=...).",
     )
 
 
@@ -121,11 +139,16 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A conversation that is open, and the properties of its agent that are known."""
+    """A conversation that is open, and the properties of its agent that are known.
+
+    ``look_up`` reads those that are not known yet (the model, the tools, and the agent's id, which
+    is ``""`` until then); a message can be sent before. ``None`` if there are none.
+    """
 
     conversation: Conversation
     model: str | None = None
     tools: tuple[str, ...] = ()
+    look_up: Callable[[], Awaitable[Opened]] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +226,16 @@ class ToolCallResponse:
             call: The call.
             why: The reason, as a sentence.
         """
-        text = denials.explain_unanswered(why)
+        return cls.make_failed(call, denials.explain_unanswered(why))
+
+    @classmethod
+    def make_failed(cls, call: PendingToolCall | ToolCallMessage, text: str) -> ToolCallResponse:
+        """Return the answer to a call that was not run, though nobody has refused it.
+
+        Args:
+            call: The call.
+            text: What the model reads as the result of a tool that failed.
+        """
         return cls(call.tool_call_id, call.tool_name, returned=text, is_error=True)
 
 
@@ -442,7 +474,11 @@ class Backend(Protocol):
 
     async def create_agent(self, options: AgentOptions) -> str: ...
     async def update_agent(
-        self, agent_id: str, fields: Mapping[str, Any], settings: Mapping[str, Any]
+        self,
+        agent_id: str,
+        fields: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        effort: ReasoningEffort | None = None,
     ) -> dict[str, Any]: ...
     async def agent_settings(self, agent_id: str) -> dict[str, Any]: ...
     async def default_agent(self, model: str | None) -> str: ...
@@ -478,8 +514,32 @@ class Backend(Protocol):
             active, and ``True`` if it has ended.
         """
 
+    async def was_cut(self, conversation: Conversation, message_id: str) -> bool:
+        """Return whether an answer is known to be only the beginning of one that was cut off.
+
+        Args:
+            conversation: The conversation; no turn of it is active.
+            message_id: The id by which the conversation lists the answer.
+        """
+
+    async def check_asks(self, agent_id: str | None, conversation_id: str | None) -> None:
+        """Refuse a callback that would not be asked about every tool.
+
+        Args:
+            agent_id: The agent; ``None`` if the conversation's id alone tells it.
+            conversation_id: The conversation; ``None`` if it is one of the agent's, whichever.
+
+        Raises:
+            UnsupportedOptionError: The server runs a tool of the agent's without asking.
+        """
+
     async def live(self, conversation: Conversation) -> LiveState: ...
-    async def set_model(self, conversation: Conversation, model: str) -> None: ...
+    async def set_model(
+        self,
+        conversation: Conversation,
+        model: str | None,
+        effort: ReasoningEffort | None = None,
+    ) -> None: ...
     async def change_state(self, conversation: Conversation, options: SessionOptions) -> None: ...
     async def request(
         self,
@@ -488,6 +548,7 @@ class Backend(Protocol):
         *,
         params: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
+        files: Files | None = None,
     ) -> Any: ...
     def find_memory(self, agent_id: str) -> Path | None:
         """Return the directory of an agent's memory; ``None`` where agents live elsewhere."""

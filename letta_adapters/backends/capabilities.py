@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from letta_adapters.errors import UnsupportedOptionError
 from letta_adapters.options import AgentOptions, SessionOptions
+from letta_adapters.permissions import Postpone
 
 # Options that not every backend has, each with the backends that do.
 _LETTA_CODE = ("local", "remote")
@@ -35,6 +36,7 @@ OPTION_SUPPORT: Mapping[str, tuple[str, ...]] = {
     "permission_mode": _LETTA_CODE,
     "allowed_tools": _LETTA_CODE,
     "disallowed_tools": _LETTA_CODE,
+    "offered_tools": _LETTA_CODE,
     "include_status_messages": _LETTA_CODE,
     "block_ids": ("rest",),
     "max_steps": ("rest",),
@@ -50,7 +52,10 @@ LETTA_CODE_LIMITS: Final[Mapping[str, str]] = {
     "memfs": "not `False` for a session",
     "memfs_startup": "`blocking` only",
     "memory": "without `limit` and `read_only`",
+    "offered_tools": "not over a Letta API",
     "permission_mode": "not `plan`",
+    "reasoning_effort": "not for models of LM Studio, Ollama, llama.cpp or `openai-compatible`; "
+    "for a session: not on the default conversation",
     "sleeptime": 'not `behavior="reminder"`; on this machine only `trigger="off"`, or with '
     '`permission_mode="unrestricted"`',
     "stateless": "`local` only",
@@ -60,6 +65,8 @@ LETTA_CODE_LIMITS: Final[Mapping[str, str]] = {
 REST_LIMITS: Final[Mapping[str, str]] = {
     "can_use_tool": "refused if the agent has a tool that the server runs without asking",
     "model": "for a session: not on the default conversation",
+    "reasoning_effort": "not for models whose provider has none; for a session: not on the default "
+    "conversation",
     "system_prompt": "for an agent only",
 }
 
@@ -71,6 +78,18 @@ class Capabilities:
     The first paragraph of each says what a backend that has it does, the second what others do.
     """
 
+    agent_bundles: bool
+    """`client.agents.export_file` and `import_file` carry agents in git bundles: their memory with
+    its history, and their settings.
+
+    On `rest` they carry agent files; else refused by name.
+    """
+    agent_files: bool
+    """`client.agents.export_file` and `import_file` carry agents in agent files (`.af`), and
+    `client.request` takes `files`.
+
+    On `local` they carry git bundles; else, and `files`, refused by name.
+    """
     agent_tags_listed: bool
     """An agent's tags are shown.
 
@@ -80,6 +99,11 @@ class Capabilities:
     """A conversation can be one between the user and a model, without an agent.
 
     `agent_free` is refused.
+    """
+    checked_efforts: bool
+    """A `reasoning_effort` that the model's provider does not know is refused by name.
+
+    The model gets the nearest that it has; one that does not think gets none.
     """
     connects_providers: bool
     """`client.connect_provider` gives the server the key of a model provider.
@@ -119,6 +143,19 @@ class Capabilities:
     """`list_messages` shows a turn while it runs.
 
     It shows each step once it is done.
+    """
+    memory_blocks: bool
+    """Memory is blocks with ids, limits and `read_only`, which agents can share: `client.blocks`,
+    `client.agents.memory.attach`, `detach`; beside them are `client.agents.passages`,
+    `client.tools` and `client.runs`.
+
+    Memory is files, each of one agent. All those are refused.
+    """
+    memory_history: bool
+    """Memory has a history: `client.agents.memory.history`, `diff`, `read(at=...)`.
+
+    Refused. `api` has it over Letta Cloud alone; over another API all of `client.agents.memory` is
+    refused.
     """
     messages_of_any_role: bool
     """A history of others is stored as the messages it is.
@@ -174,15 +211,18 @@ class Capabilities:
     whole_answers_only: bool
     """A stored answer is a whole one.
 
-    What was said before a connection was lost is stored like an answer; the same call, made again
-    in this process, asks the agent to go on.
+    What was said before a connection was lost is stored like an answer; the same call, made again,
+    asks the agent to go on: in this process, and on this machine also in another one.
     """
 
 
 #: The Letta API.
 REST: Final = Capabilities(
+    agent_bundles=False,
+    agent_files=True,
     agent_tags_listed=True,
     agents_optional=False,
+    checked_efforts=True,
     connects_providers=False,
     durable_pending_calls=True,
     editable_server_tools=False,
@@ -190,6 +230,8 @@ REST: Final = Capabilities(
     failed_input_is_dropped=True,
     final_refusals=True,
     live_history=False,
+    memory_blocks=True,
+    memory_history=False,
     messages_of_any_role=True,
     model_per_message=True,
     model_settings=True,
@@ -202,10 +244,13 @@ REST: Final = Capabilities(
     usable_after_a_cut=True,
     whole_answers_only=True,
 )
-#: Letta Code with its agents, on this machine or elsewhere.
+#: Letta Code with its agents, elsewhere.
 LETTA_CODE: Final = Capabilities(
+    agent_bundles=False,
+    agent_files=False,
     agent_tags_listed=True,
     agents_optional=True,
+    checked_efforts=False,
     connects_providers=True,
     durable_pending_calls=False,
     editable_server_tools=True,
@@ -213,6 +258,8 @@ LETTA_CODE: Final = Capabilities(
     failed_input_is_dropped=False,
     final_refusals=False,
     live_history=True,
+    memory_blocks=False,
+    memory_history=True,
     messages_of_any_role=False,
     model_per_message=False,
     model_settings=False,
@@ -225,14 +272,18 @@ LETTA_CODE: Final = Capabilities(
     usable_after_a_cut=False,
     whole_answers_only=False,
 )
+#: Letta Code with its agents on this machine, where their memory is.
+LETTA_CODE_HERE: Final = replace(LETTA_CODE, agent_bundles=True)
 #: Letta Code over agents that live on a Letta API: ``Local(api=...)``, or such an App Server.
 LETTA_CODE_ON_API: Final = replace(
     LETTA_CODE,
     agent_tags_listed=False,
+    checked_efforts=True,
     exact_failures=False,
     failed_input_is_dropped=True,
     final_refusals=True,
     live_history=False,
+    memory_history=False,
     system_message_listed=True,
     tool_errors_listed=True,
     tools_told=False,
@@ -242,10 +293,26 @@ LETTA_CODE_ON_API: Final = replace(
 # The columns of the table.
 _KINDS: Final[Mapping[str, Capabilities]] = {
     "rest": REST,
-    "local": LETTA_CODE,
+    "local": LETTA_CODE_HERE,
     "remote": LETTA_CODE,
     "api": LETTA_CODE_ON_API,
 }
+
+
+def of_kind(backend: str) -> Capabilities:
+    """Return what a kind of backend can do, as far as its name tells before it is connected.
+
+    Args:
+        backend: ``"rest"``, ``"local"`` or ``"remote"``.
+    """
+    return _KINDS.get(backend, LETTA_CODE)
+
+
+def of_letta_code(*, on_api: bool, here: bool) -> Capabilities:
+    """Return what Letta Code can do with agents of a Letta API, of this machine, or elsewhere."""
+    if on_api:
+        return LETTA_CODE_ON_API
+    return LETTA_CODE_HERE if here else LETTA_CODE
 
 
 def check_supported(options: BaseModel, backend: str) -> None:
@@ -253,8 +320,30 @@ def check_supported(options: BaseModel, backend: str) -> None:
     # Sorted, so that of several such options the same one is always named.
     for option in sorted(options.model_fields_set):
         supported = OPTION_SUPPORT.get(option)
-        if supported and backend not in supported and getattr(options, option) not in (None, ()):
+        # An empty list asks for nothing, but for the one that says what all the tools are.
+        unset = (None,) if option == "offered_tools" else (None, ())
+        if supported and backend not in supported and getattr(options, option) not in unset:
             raise UnsupportedOptionError(option, backend=backend, supported_by=supported)
+
+
+def check_ask_timeout(answer: object, backend: str) -> None:
+    """Refuse to postpone a question that nobody answers where no call outlives its connection.
+
+    Args:
+        answer: The ``ask_timeout_answer``.
+        backend: The backend's name.
+
+    Raises:
+        UnsupportedOptionError: The backend keeps no calls.
+    """
+    if isinstance(answer, Postpone) and not of_kind(backend).durable_pending_calls:
+        raise UnsupportedOptionError(
+            "ask_timeout_answer",
+            backend=backend,
+            supported_by=("rest",),
+            reason="a call that waits ends with the connection of its turn: choose Allow() or "
+            "Deny(...).",
+        )
 
 
 def capability_table() -> str:

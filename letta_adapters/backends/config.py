@@ -100,9 +100,10 @@ class Rest(Place):
         max_connections: Connections in use at once, at least 2; ``None`` is no limit. One is kept
             from the turns, so that they can be aborted. What finds none free waits: a turn for
             ``idle_timeout`` seconds, another request for ``request_timeout`` seconds.
-        max_keepalive_connections: Connections that are kept open while nobody uses them.
-        keepalive_expiry: Seconds that one is kept; ``None`` is no limit. Servers close them too,
-            often after 5 seconds.
+        max_keepalive_connections: Connections that are kept open while nobody uses them; ``None``
+            is as many as were in use during the last ``keepalive_expiry`` seconds.
+        keepalive_expiry: Seconds that an unused one is kept; then it is closed. ``None`` is no
+            limit. Servers close them too, often after 5 seconds.
     """
 
     base_url: str | None = None
@@ -116,7 +117,7 @@ class Rest(Place):
     background: bool | None = None
     settle_timeout: float = Field(default=15.0, ge=0)
     max_connections: int | None = Field(default=None, ge=2)
-    max_keepalive_connections: int = Field(default=100, ge=0)
+    max_keepalive_connections: int | None = Field(default=None, ge=0)
     keepalive_expiry: float | None = Field(default=5.0, ge=0)
 
     @field_validator("base_url")

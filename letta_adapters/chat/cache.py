@@ -12,7 +12,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from letta_adapters._utils.bounded import BOUND, Bounded
@@ -94,9 +94,9 @@ class ConversationCache:
         self.threads: Bounded[tuple[str, str], str] = Bounded()
         # The default agent's id, and the monotonic time at which the server named it.
         self.default_agent: tuple[str, float] | None = None
-        # The provider and the model of agents, by which their conversations get settings, and the
+        # The settings and the model of agents, by which their conversations get settings, and the
         # monotonic time at which the server told them.
-        self.models: Bounded[str, tuple[str, str | None, float]] = Bounded()
+        self.models: Bounded[str, tuple[Mapping[str, Any], str | None, float]] = Bounded()
         # Digests of the system text and the standing instructions that conversations were told
         # last.
         self.told: Bounded[Conversation, tuple[str | None, str | None]] = Bounded()
@@ -110,8 +110,8 @@ class ConversationCache:
         agent_id, asked_at = self.default_agent
         return agent_id if time.monotonic() - asked_at < _DEFAULT_SECONDS else None
 
-    def known_model(self, agent_id: str) -> tuple[str, str | None] | None:
-        """Return an agent's provider and model if they were told just now: others may change it."""
+    def known_model(self, agent_id: str) -> tuple[Mapping[str, Any], str | None] | None:
+        """Return an agent's settings and model if they were told just now: others may change it."""
         told = self.models.get(agent_id)
         if told is None or time.monotonic() - told[2] >= _DEFAULT_SECONDS:
             return None

@@ -6,11 +6,12 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
+from letta_adapters._utils.files import on_thread
 from letta_adapters._utils.tasks import running_loop, running_task
 from letta_adapters.backends.base import Conversation
 from letta_adapters.backends.config import BackendSpec, Local, Remote, Rest
@@ -22,8 +23,9 @@ from letta_adapters.chat.stream import ChatStream
 from letta_adapters.client.client import AsyncLettaClient, is_busy, resolve_backend
 from letta_adapters.errors import InvalidInputError, WrongEventLoopError
 from letta_adapters.permissions import denials
-from letta_adapters.sync.bridge import Bridge, Closable, get_bridge
+from letta_adapters.sync.bridge import Bridge, get_bridge
 from letta_adapters.sync.client import LettaClient
+from letta_adapters.sync.handoff import Closable
 
 T = TypeVar("T")
 _Spec = Rest | Local | Remote
@@ -56,6 +58,9 @@ _clients: WeakKeyDictionary[object, list[_Kept]] = WeakKeyDictionary()
 # A task that nobody holds may be collected before it is done.
 _closing: set[asyncio.Future[None]] = set()
 _lock = threading.Lock()
+# Held while a client is made, so that no two are made of a backend. An event loop that only looks
+# for one does not wait for the disk of another thread.
+_making = threading.Lock()
 
 
 class ChatClients:
@@ -140,8 +145,19 @@ class ChatClients:
         """Return the events of a call, in this task; its ``aclose()`` stops the agent."""
         if self._here():
             return ChatStream(self._async_client(), call)
-        owner = running_task()
-        return get_bridge().aiterate(ChatStream(self._sync_client(), call, owner))
+        known = self._known_client()
+        if known is None:
+            return self._astream_first(call, running_task())
+        return get_bridge().aiterate(ChatStream(known, call, running_task()))
+
+    async def _astream_first(
+        self, call: ChatRequest, owner: object
+    ) -> AsyncGenerator[ChatEvent, None]:
+        """Yield the events of a call whose client is still to be made."""
+        client = await on_thread(self._sync_client)
+        async with aclosing(get_bridge().aiterate(ChatStream(client, call, owner))) as events:
+            async for event in events:
+                yield event
 
     def run(self, work: Callable[[AsyncLettaClient], Awaitable[T]]) -> T:
         """Run other work with the client, from this thread.
@@ -159,7 +175,10 @@ class ChatClients:
         """
         if self._here():
             return await work(self._async_client())
-        return await get_bridge().acall(_do(work, self._sync_client()))
+        client = self._known_client()
+        if client is None:
+            client = await on_thread(self._sync_client)
+        return await get_bridge().acall(_do(work, client))
 
     def abandon(self, end: ResponseCompleted, *, remove: bool = False) -> ResponseCompleted:
         """Give up a turn whose calls nobody will answer, and return its last event anew.
@@ -201,6 +220,16 @@ class ChatClients:
             return self._client._core
         assert self._spec is not None
         return _get_shared(get_bridge(), self._spec)
+
+    def _known_client(self) -> AsyncLettaClient | None:
+        """Return the client on the bridge's loop, if that costs no look at the disk.
+
+        ``None``: it has to be made, and a disk may keep whoever makes it waiting.
+        """
+        if self._client is not None:
+            return self._sync_client()
+        assert self._spec is not None
+        return _find_shared(get_bridge(), self._spec)
 
     def _async_client(self) -> AsyncLettaClient:
         """Return the client of the running loop."""
@@ -254,17 +283,37 @@ def _get_shared(home: Bridge | asyncio.AbstractEventLoop, spec: _Spec) -> AsyncL
     A home keeps only the clients used last: an application that has a key for each of its users
     must not have a connection for each of them for ever.
     """
+    with _making:
+        found = _find_shared(home, spec)
+        if found is not None:
+            return found
+        connector = _connector_for(spec)
+        client = AsyncLettaClient(spec, connector=connector)
+        return _share(home, _Kept(spec, connector, client, time.monotonic()))
+
+
+def _connector_for(spec: _Spec) -> Connector | None:
     # A connection that one recorder or player has opened must not serve another one's block.
-    connector = None if isinstance(spec, Rest) else current_connector()
+    return None if isinstance(spec, Rest) else current_connector()
+
+
+def _find_shared(home: Bridge | asyncio.AbstractEventLoop, spec: _Spec) -> AsyncLettaClient | None:
+    """Return the client for this backend that this home has already."""
+    connector = _connector_for(spec)
     with _lock:
         known = _clients.setdefault(home, [])
         known[:] = [kept for kept in known if not kept.client.closed]
         for kept in known:
-            if kept.spec == spec and kept.connector is connector:
+            if kept.connector is connector and (kept.spec is spec or kept.spec == spec):
                 kept.used_at = time.monotonic()
                 return kept.client
-        client = AsyncLettaClient(spec, connector=connector)
-        made = _Kept(spec, connector, client, time.monotonic())
+    return None
+
+
+def _share(home: Bridge | asyncio.AbstractEventLoop, made: _Kept) -> AsyncLettaClient:
+    """Keep a new client, and close those that are too many."""
+    with _lock:
+        known = _clients.setdefault(home, [])
         known.append(made)
         idle = _find_idle(known)
         known[:] = [kept for kept in known if kept not in idle]

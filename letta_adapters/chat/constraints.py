@@ -7,21 +7,21 @@ the constraints gets one chance to be mended in the same conversation.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any
 
 from letta_adapters.chat.request import ChatRequest, HistoryMessage
 from letta_adapters.chat.response import Answer, ResponseReader
+from letta_adapters.client.structured import (
+    REPAIRS,
+    describe_wish,
+    find_fault,
+    find_problem,
+)
 from letta_adapters.engine.assembler import parse_arguments
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.messages import PendingToolCall, ToolCallMessage
-
-# The number of times an answer may be mended. Each is a turn, which costs model calls.
-REPAIRS: Final = 1
-
-_BRACKETS: Final = {"object": ("{", "}"), "array": ("[", "]")}
 
 Check = Callable[[Answer], str | None]
 
@@ -48,7 +48,8 @@ class Constraints:
         Args:
             call: The call as the application made it.
         """
-        call = replace(call, note=self.note, standing=self.standing)
+        if (call.note, call.standing) != (self.note, self.standing):
+            call = replace(call, note=self.note, standing=self.standing)
         answer = first = yield call
         for _ in range(REPAIRS):
             problem = self.check(answer) if self.check is not None else None
@@ -175,25 +176,16 @@ def with_schema(
             call = next(c for c in answer.reader.tool_calls if c.tool_name == tool)
             if call.problem:
                 return f"{call.problem} Call {tool} again."
-            return _find_problem(validate, dict(call.tool_input), f"Call {tool} again.")
+            return find_problem(validate, dict(call.tool_input), f"Call {tool} again.")
 
         return replace(constraints, check=check_call, final=True)
 
-    note = (
-        f"Answer with one JSON {_read_kind(schema)} that fits this JSON schema, and with nothing "
-        f"else: {json.dumps(schema, sort_keys=True)}"
-        if schema
-        else "Answer with one JSON object and with nothing else."
-    )
+    note = describe_wish(schema)
 
     def check_text(answer: Answer) -> str | None:
         if beside and answer.end.pending:
             return None
-        try:
-            data = json.loads(find_json(answer.text, schema))
-        except ValueError as error:
-            return f"That is no JSON: {error}. {note}"
-        return _find_problem(validate, data, note)
+        return find_fault(answer.text, schema, validate, note)
 
     if beside:
         # As a note with every call, the wish would make the agent answer before it has used its
@@ -202,36 +194,6 @@ def with_schema(
         standing = f"{constraints.standing} {told}".strip()
         return replace(constraints, standing=standing, check=check_text)
     return Constraints(note, check=check_text)
-
-
-def _find_problem(validate: Callable[[Any], object], data: Any, again: str) -> str | None:
-    """Return the complaint about data that the validator refuses, or ``None``."""
-    try:
-        validate(data)
-    except ValueError as error:
-        return f"That does not fit: {error}. {again}"
-    return None
-
-
-def _read_kind(schema: Mapping[str, Any]) -> str:
-    """Return the JSON type that a schema names, ``"value"`` where it names several."""
-    kind = schema.get("type", "object")
-    return kind if isinstance(kind, str) else "value"
-
-
-def find_json(text: str, schema: Mapping[str, Any] | None = None) -> str:
-    """Return the JSON in an answer, which models often put into a code block.
-
-    Args:
-        text: The answer.
-        schema: JSON schema of the data; without one a JSON object is looked for.
-    """
-    kind = _read_kind(schema or {})
-    if kind not in _BRACKETS:
-        return text.strip().removeprefix("```json").removeprefix("```").removesuffix("```")
-    opening, closing = _BRACKETS[kind]
-    start, end = text.find(opening), text.rfind(closing)
-    return text[start : end + 1] if 0 <= start < end else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +209,10 @@ class ConstrainedRequest:
     request: ChatRequest
     constraints: Constraints = field(default_factory=Constraints)
     stop: Sequence[str] | None = None
+
+    def take(self, request: ChatRequest) -> ConstrainedRequest:
+        """Return the same constraints on another call."""
+        return replace(self, request=request)
 
     def leaves_calls(self, answer: Answer) -> bool:
         """Return whether the turn waits for results that nobody will give.

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from letta_adapters.backends.base import Conversation
 from letta_adapters.backends.capabilities import Capabilities
+from letta_adapters.chat.endings import find_ending
 from letta_adapters.chat.history import HistorySplit
 from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.request import ChatRequest, HistoryMessage, make_digest
@@ -61,6 +62,9 @@ class Route:
     def waiting(self) -> list[PendingToolCall]:
         """Return the calls that wait on the server, as far as the history tells."""
         if self.marker is None or self.lost:
+            return []
+        # The turn that made them was ended with them, before anything else was said.
+        if find_ending(entry for entry in self.send if entry.role == "tool") is not None:
             return []
         return [PendingToolCall(id_, name) for id_, name in self.marker.pending]
 
@@ -139,4 +143,8 @@ class ChatContext:
 
 def digest_settings(call: ChatRequest) -> str | None:
     """Return a digest of the call's model settings, as a marker holds it; ``None`` without any."""
-    return make_digest(dict(call.settings)) if call.settings else None
+    if not call.tuned:
+        return None
+    # With settings the model is the conversation's, and no longer one of the message.
+    more = {"reasoning_effort": call.session.reasoning_effort, "model": call.model}
+    return make_digest({**call.settings, **{k: v for k, v in more.items() if v is not None}})

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from letta_adapters._utils.tasks import run_within
+from letta_adapters.backends import model_settings
 from letta_adapters.backends.base import Conversation, Opened, Target
 from letta_adapters.backends.capabilities import check_supported
 from letta_adapters.chat.cache import get_cache
@@ -87,6 +88,29 @@ async def find_agent(client: AsyncLettaClient, call: ChatRequest) -> str:
     return known
 
 
+async def check_asks(client: AsyncLettaClient, call: ChatRequest, agent_id: str) -> None:
+    """Refuse a callback that would not be asked about every tool, as a session does.
+
+    The same object asks about an agent, or a conversation that the call names, once.
+
+    Args:
+        client: The client.
+        call: The call.
+        agent_id: The agent that the call is for; ``""`` for none.
+
+    Raises:
+        UnsupportedOptionError: The server runs a tool of the agent's without asking.
+    """
+    asks, named = call.asks, call.conversation_id
+    if asks is None or not agent_id:
+        return
+    # A conversation's id tells its agent, and need not be one of the default agent's.
+    where = (agent_id, None) if named in (None, "default") else (call.agent_id, named)
+    if not asks.knows(*where):
+        await client.backend.check_asks(*where)
+        asks.note(*where)
+
+
 async def find_model(client: AsyncLettaClient, agent_id: str) -> str | None:
     """Return the agent's model handle; the server is asked unless it told the handle lately."""
     if not agent_id:
@@ -132,10 +156,10 @@ async def make(
     fields: dict[str, Any] = {"summary": summary} if summary else {}
     options = call.session
     # The Letta API takes a model with each message; Letta Code, and settings, need it here.
-    if call.model and (call.settings or not client.backend.capabilities.model_per_message):
+    if call.model and (call.tuned or not client.backend.capabilities.model_per_message):
         options = _with(options, model=call.model)
     if call.settings:
-        fields |= await _model_settings(client, call, agent_id)
+        fields |= await _model_settings(client, call, agent_id, {})
     if call.agent_free:
         options = _with(options, agent_free=True, system_prompt=system or None)
     target = Target(agent_id=agent_id or None, new=True, fields=fields, lean=True)
@@ -149,21 +173,31 @@ def _with(options: SessionOptions, **changes: Any) -> SessionOptions:
 
 
 async def _model_settings(
-    client: AsyncLettaClient, call: ChatRequest, agent_id: str
+    client: AsyncLettaClient, call: ChatRequest, agent_id: str, conversation: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the fields that give a conversation model settings.
 
-    The Letta API takes them only together with a model, and in the form of that model's provider.
+    The Letta API takes them only together with a model, and in the form of that model's provider;
+    and it replaces them as a whole, so that those in use are sent along.
+
+    Args:
+        client: The client.
+        call: The call.
+        agent_id: The conversation's agent.
+        conversation: The conversation as the server shows it; nothing for a new one.
     """
     cache = get_cache(client)
     known = cache.known_model(agent_id)
     if known is None:
         agent = await client.agents.retrieve(agent_id)
-        named = (agent.get("model_settings") or {}).get("provider_type")
-        known = (named or "openai", agent.get("model"))
+        known = (model_settings.of_agent(agent), agent.get("model"))
         cache.models[agent_id] = (*known, time.monotonic())
-    provider, model = known
-    made = {"provider_type": provider}
+    used, model = known
+    if call.model not in (None, model):
+        # Only the form is the same; what the other model is set to is for the server to say.
+        used = {"provider_type": used.get("provider_type")}
+    made = {"provider_type": "openai"}
+    made |= {**used, **model_settings.of_conversation(conversation)}
     made |= {_SETTINGS[name]: value for name, value in call.settings.items()}
     return {"model": call.model or model, "model_settings": made}
 
@@ -220,26 +254,30 @@ async def set_up(client: AsyncLettaClient, context: ChatContext) -> None:
     call, conversation = context.request, context.conversation
     if context.route.fresh:
         return  # it was created with them
-    if call.settings and not context.has_settings:
-        await _set_settings(client, call, conversation)
+    switched = False
     if not client.backend.capabilities.model_per_message:
-        await _set_model(client, call, conversation)
+        switched = await _set_model(client, call, conversation)
+    if call.tuned and (switched or not context.has_settings):
+        await _set_settings(client, call, conversation)
 
 
 async def _set_model(
     client: AsyncLettaClient, call: ChatRequest, conversation: Conversation
-) -> None:
+) -> bool:
     """Switch the conversation to the call's model, or back to its agent's own.
 
     A call's model is for that call: the next one without a model gets the agent's own again.
+
+    Returns:
+        Whether it was switched, and so has the other model's settings.
     """
     changed = get_cache(client).changed
     # Nothing to switch: the conversation has this model already, or its agent's own as before.
     if call.model == changed.get(conversation):
-        return
+        return False
     model = call.model or await find_model(client, conversation.agent_id)
     if model is None:
-        return
+        return False
     await client.backend.command(
         "update_model", runtime=conversation.as_runtime(), payload={"model_handle": model}
     )
@@ -247,24 +285,34 @@ async def _set_model(
         del changed[conversation]
     else:
         changed[conversation] = call.model
+    return True
 
 
 async def _set_settings(
     client: AsyncLettaClient, call: ChatRequest, conversation: Conversation
 ) -> None:
-    """Give the conversation the call's model settings.
+    """Give the conversation the call's model settings and effort.
 
     Raises:
         UnsupportedOptionError: It is the agent's default conversation, which has none of its own.
     """
+    effort = call.session.reasoning_effort
     if conversation.conversation_id == "default":
         raise UnsupportedOptionError(
-            sorted(call.settings)[0],
+            sorted(call.settings)[0] if call.settings else "reasoning_effort",
             backend=client.backend.name,
             reason="the default conversation always uses its agent's model settings.",
         )
-    fields = await _model_settings(client, call, conversation.agent_id)
-    await client.conversations.update(conversation.conversation_id, **fields)
+    if call.settings:
+        found = await client.conversations.retrieve(conversation.conversation_id)
+        fields = await _model_settings(client, call, conversation.agent_id, found)
+        await client.conversations.update(conversation.conversation_id, **fields)
+    if effort is not None:
+        model = None
+        if client.backend.capabilities.model_per_message:
+            # The model that an earlier call gave it was for that call.
+            model = call.model or await find_model(client, conversation.agent_id)
+        await client.backend.set_model(conversation, model, effort)
 
 
 async def find_named(client: AsyncLettaClient, agent_id: str, name: str) -> Conversation | None:
@@ -309,6 +357,8 @@ async def move_to_fork(client: AsyncLettaClient, where: Conversation) -> Convers
     """Fork a conversation that an App Server will not go on with; its name goes along."""
     made = await client.conversations.fork(where.conversation_id, agent_id=where.agent_id or None)
     fork = Conversation(where.agent_id, str(made["id"]))
+    known = {"agent_id": fork.agent_id, "conversation_id": fork.conversation_id}
+    _log.info("The conversation was forked.", extra=known)
     before = await client.conversations.retrieve(where.conversation_id)
     name = str(before.get("summary") or "")
     if name.startswith(THREAD_PREFIX):

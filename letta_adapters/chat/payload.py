@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from letta_adapters.backends.base import ToolCallResponse
 from letta_adapters.chat.context import ChatContext, Told
 from letta_adapters.chat.request import HistoryMessage
+from letta_adapters.errors import UnsupportedOptionError
 from letta_adapters.messages import PendingToolCall, ToolCallMessage, broken_arguments
-from letta_adapters.permissions import Deny, denials, normalise_decision
+from letta_adapters.permissions import Allow, Deny, denials, normalise_decision
 
 Content = str | list[dict[str, Any]]
 
@@ -60,7 +61,10 @@ class Payload:
 
 
 def build_payload(
-    context: ChatContext, waiting: Sequence[PendingToolCall], told: Told = (None, None)
+    context: ChatContext,
+    waiting: Sequence[PendingToolCall],
+    told: Told = (None, None),
+    decided: Sequence[HistoryMessage] = (),
 ) -> Payload:
     """Return the request that brings what is new in the form this backend takes.
 
@@ -68,20 +72,22 @@ def build_payload(
         context: The call, on the route that it takes.
         waiting: The calls that wait on the server.
         told: Digests of the texts that the conversation was told last, where no marker names them.
+        decided: Answers to calls that an earlier turn has left open.
 
     Raises:
         InvalidInputError: The answer to a question pretends to be a decision and is none.
+        UnsupportedOptionError: A decision changes the arguments of a tool that the server runs.
     """
     route, note = context.route, context.request.note
     # The agent holds the message and never answered it: sending it again would double it.
     if route.lost:
-        return Payload(GO_ON, answer_calls(waiting, (), context.own_tools))
+        calls = write_arguments(context, waiting)
+        return Payload(GO_ON, answer_calls(calls, decided, context.own_tools, left=True))
     system = context.instructions(told)
     if not context.backend.capabilities.messages_of_any_role:
         return as_message(route.send, system).with_note(note).with_content()
-    # Take the calls from the history where it has them, with the arguments the model wrote.
-    written = {c.tool_call_id: c for entry in context.split.whole for c in entry.tool_calls}
-    answers = _answer_all(context, [written.get(call.tool_call_id, call) for call in waiting])
+    calls = write_arguments(context, waiting)
+    answers = _answer_all(context, calls, (*route.send, *decided), left=True)
     return as_request(route.send, system, answers).with_note(note).with_content()
 
 
@@ -97,23 +103,82 @@ def build_answers(
     Raises:
         InvalidInputError: The answer to a question pretends to be a decision and is none.
     """
-    return add_instructions(_answer_all(context, waiting), context.instructions())
+    answers = _answer_all(context, waiting, context.route.send)
+    return add_instructions(answers, context.instructions())
+
+
+def answer_ended(
+    context: ChatContext,
+    calls: Iterable[ToolCallMessage | PendingToolCall],
+    entries: Sequence[HistoryMessage],
+) -> tuple[ToolCallResponse, ...]:
+    """Return the answers that were given to calls of a turn that ends with them.
+
+    What was allowed is none of them: nothing of the turn runs any more.
+
+    Args:
+        context: The call that brings them.
+        calls: The calls that wait.
+        entries: The answers.
+    """
+    given = {entry.tool_call_id for entry in entries if not _allows(entry)}
+    return _answer_all(context, [c for c in calls if c.tool_call_id in given], entries)
+
+
+def _allows(entry: HistoryMessage) -> bool:
+    return entry.decision is not None and isinstance(normalise_decision(entry.decision), Allow)
+
+
+def write_arguments(
+    context: ChatContext, calls: Sequence[PendingToolCall]
+) -> list[PendingToolCall]:
+    """Return the calls as the history has them, with the arguments that the model wrote."""
+    written = {c.tool_call_id: c for entry in context.split.whole for c in entry.tool_calls}
+    return [written.get(call.tool_call_id, call) for call in calls]
 
 
 def _answer_all(
-    context: ChatContext, calls: Iterable[ToolCallMessage | PendingToolCall]
+    context: ChatContext,
+    calls: Sequence[ToolCallMessage | PendingToolCall],
+    entries: Sequence[HistoryMessage],
+    *,
+    left: bool = False,
 ) -> tuple[ToolCallResponse, ...]:
-    route = context.route
-    questions = None if route.marker is None else route.marker.questions
-    return answer_calls(calls, route.send, context.own_tools, questions, context.split.edited)
+    marker, own, edited = context.route.marker, context.own_tools, context.split.edited
+    kinds: dict[str, bool] = {}
+    # The marker tells the kind of its own calls; others may wait in its conversation as well.
+    if marker is not None and marker.questions is not None:
+        kinds = {id_: id_ in marker.questions for id_, _ in marker.pending}
+    answers = answer_calls(calls, entries, own, kinds, edited, left=left)
+    if not context.backend.capabilities.editable_server_tools:
+        for call, answer in zip(calls, answers, strict=True):
+            _refuse_edit(context.backend.name, call, answer)
+    return answers
+
+
+def _refuse_edit(
+    backend: str, call: ToolCallMessage | PendingToolCall, answer: ToolCallResponse
+) -> None:
+    """Refuse to pass over an edit in silence: the server runs a tool with the model's own input."""
+    if answer.updated_input in (None, call.tool_input):
+        return
+    raise UnsupportedOptionError(
+        "updated_input",
+        backend=backend,
+        supported_by=("local", "remote"),
+        reason=f"the server runs {call.tool_name!r} with the input the model gave. Allow or deny "
+        "it as it is.",
+    )
 
 
 def answer_calls(
     calls: Iterable[ToolCallMessage | PendingToolCall],
     entries: Sequence[HistoryMessage],
     own_tools: Iterable[str],
-    questions: Collection[str] | None = None,
+    questions: Mapping[str, bool] | None = None,
     edited: Mapping[str, str] | None = None,
+    *,
+    left: bool = False,
 ) -> tuple[ToolCallResponse, ...]:
     """Return answers to all of these calls; one that no entry answers gets an explanation.
 
@@ -121,10 +186,11 @@ def answer_calls(
         calls: The calls that wait.
         entries: The new messages, which may hold their results.
         own_tools: Names of the caller's tools.
-        questions: The calls that ask for a permission, by id: only their answers are decisions.
-            ``None``: those of tools that are not among ``own_tools`` (which the caller may offer
-            now, or may have offered when the agent called them).
+        questions: Whether a call asks for a permission, by its id, as far as that is known: only
+            then its answer is a decision. Else it is one if its tool is not among ``own_tools``
+            (which the caller may offer now, or may have offered when the agent called them).
         edited: The arguments of the calls that were run with others than the agent's.
+        left: True if an earlier turn, perhaps of another process, has left them open.
 
     Raises:
         InvalidInputError: The answer to a question pretends to be a decision and is none.
@@ -133,11 +199,10 @@ def answer_calls(
     names = frozenset(own_tools)
 
     def own(call: ToolCallMessage | PendingToolCall) -> bool:
-        if questions is None:
-            return call.tool_name in names
-        return call.tool_call_id not in questions
+        asks = (questions or {}).get(call.tool_call_id)
+        return call.tool_name in names if asks is None else not asks
 
-    answers = (_answer(call, given.get(call.tool_call_id), own(call)) for call in calls)
+    answers = (_answer(call, given.get(call.tool_call_id), own(call), left=left) for call in calls)
     return tuple(
         _tell_arguments(answer, (edited or {}).get(answer.tool_call_id)) for answer in answers
     )
@@ -169,7 +234,7 @@ def add_instructions(
 
 
 def _answer(
-    call: ToolCallMessage | PendingToolCall, entry: HistoryMessage | None, own: bool
+    call: ToolCallMessage | PendingToolCall, entry: HistoryMessage | None, own: bool, *, left: bool
 ) -> ToolCallResponse:
     """Return the answer to one call: a result, or a decision where the call is a question."""
     id_, name = call.tool_call_id, call.tool_name
@@ -177,10 +242,17 @@ def _answer(
         problem = broken_arguments(name, call.raw_arguments)
         if own:
             return ToolCallResponse(id_, name, returned=problem or NO_RESULT, is_error=True)
-        return ToolCallResponse(id_, name, reason=denials.NOBODY_ASKED)
+        if left:
+            # No denial, which would be told as the user's: somebody else may have been asked.
+            return ToolCallResponse.make_unanswered(call, denials.LEFT_OPEN)
+        return ToolCallResponse.make_failed(call, denials.NOBODY_ASKED)
     if entry.fact:
         # Nobody decided anything: a denial would be told as the user's.
         return ToolCallResponse(id_, name, returned=entry.text, is_error=True)
+    if not own and entry.decision is None:
+        # What answers is no decision but, say, a framework's word that it has no such tool: the
+        # user has refused nothing.
+        return ToolCallResponse.make_failed(call, entry.text or denials.NOBODY_ASKED)
     if not own:
         return _read_decision(id_, name, entry)
     content = entry.content if isinstance(entry.content, str) else list(entry.content)
@@ -189,10 +261,6 @@ def _answer(
 
 def _read_decision(id_: str, name: str, entry: HistoryMessage) -> ToolCallResponse:
     """Return an entry's decision about whether the server's tool may run."""
-    if entry.decision is None:
-        # The entry is a plain tool message: the caller did something other than run the server's
-        # tool, so that is why it is not run.
-        return ToolCallResponse(id_, name, reason=entry.text or denials.BY_USER)
     decision = normalise_decision(entry.decision)
     if isinstance(decision, Deny):
         return ToolCallResponse(id_, name, reason=decision.message or denials.BY_USER)

@@ -40,6 +40,9 @@ _GONE_ON: Final = "the conversation has gone on since that answer"
 # The seconds to wait for the run of a call that may have been made before.
 _RUN_SECONDS: Final = 600.0
 
+# The messages that tell how far a turn has come.
+_STEPS: Final = (AssistantMessage, ToolCallMessage, ToolResultMessage)
+
 _Item = Mapping[str, Any]
 
 
@@ -93,8 +96,12 @@ class StoredAnswer:
 
     @property
     def complete(self) -> bool:
-        """Return whether the agent answered, or waits for the caller."""
-        return bool(self.pending) or any(isinstance(m, AssistantMessage) for m in self.messages)
+        """Return whether the agent answered, or waits for the caller.
+
+        What it said before it called a tool is no answer: the turn may have ended there, unheard.
+        """
+        steps = [m for m in self.messages if isinstance(m, _STEPS)]
+        return bool(self.pending) or (bool(steps) and isinstance(steps[-1], AssistantMessage))
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +156,7 @@ async def find_answer(client: AsyncLettaClient, context: ChatContext) -> Finding
         return Finding(mismatch=GONE)
     if found is None:
         return Finding(mismatch=_GONE_ON if bound else "")
-    whole = found.complete and not _is_a_part(context, found)
+    whole = found.complete and not await _is_a_part(client, context, found)
     return Finding(answer=found) if whole else Finding(stored=True)
 
 
@@ -215,11 +222,15 @@ async def _has_run(client: AsyncLettaClient, context: ChatContext) -> bool:
     )
 
 
-def _is_a_part(context: ChatContext, found: StoredAnswer) -> bool:
+async def _is_a_part(client: AsyncLettaClient, context: ChatContext, found: StoredAnswer) -> bool:
     """Return whether the stored answer is only the beginning that was cut off."""
     if context.backend.capabilities.whole_answers_only or found.pending:
         return False
-    return recent.was_cut_off(context.agent_id, context.route.key)
+    if recent.get(context.agent_id, context.route.key) is not None:
+        return recent.was_cut_off(context.agent_id, context.route.key)
+    # Another process made the call, and may have died in the middle of its turn.
+    last = [m.id for m in found.messages if isinstance(m, AssistantMessage)][-1]
+    return last is not None and await client.backend.was_cut(context.conversation, last)
 
 
 def _are_our_results(context: ChatContext) -> bool:

@@ -9,18 +9,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import operator
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
+from letta_adapters._utils.bounded import Bounded
 from letta_adapters._utils.checks import AGENT, check_id, is_duration
 from letta_adapters.backends.base import Conversation
 from letta_adapters.chat.marker import Marker
 from letta_adapters.content import sendable_text
 from letta_adapters.errors import InvalidInputError
-from letta_adapters.messages import Message, PendingToolCall, ToolCallMessage, Usage
-from letta_adapters.options import SessionOptions
+from letta_adapters.messages import (
+    Message,
+    PendingToolCall,
+    RecoveredCall,
+    ToolCallMessage,
+    Usage,
+)
+from letta_adapters.options import ReasoningEffort, SessionOptions
 from letta_adapters.tools.client_side import check_tool_names
+from letta_adapters.tracing.spans import get_context
 
 # The id of a framework's message is this prefix and the id of the answer.
 ID_PREFIX: Final = "letta-"
@@ -45,12 +55,15 @@ class HistoryMessage:
         tool_call_id: The call that a ``tool`` entry answers with its content.
         is_error: The tool failed, and the content says how.
         decision: On a ``tool`` entry for a call that asks whether the server's own tool may run:
-            anything that ``normalise_decision`` takes. It has no meaning for any other call.
+            anything that ``normalise_decision`` takes. For any other call only its ``interrupt``
+            has a meaning.
         known: The conversation holds the message already (its turn failed after it was accepted),
             so it is not sent again.
         summary: A framework put this message in the place of earlier ones, which it sums up.
         fact: A ``tool`` entry reports the fate of a call that its run left open. It is no decision,
             whoever asked.
+        ends: The turn ends with this answer of a ``tool`` entry, which no model reads: as with a
+            decision whose ``interrupt`` is true, where nobody has decided.
         kept: Digest of the message as the framework stores it, if this copy is decorated (with a
             state prompt, with a memory's content): the next history shows it without the
             decoration.
@@ -68,6 +81,7 @@ class HistoryMessage:
     known: bool = False
     summary: bool = False
     fact: bool = False
+    ends: bool = False
     kept: str | None = None
 
     @property
@@ -98,9 +112,13 @@ class HistoryMessage:
         return make_digest(self.role, self.text, self.others, self.tool_call_id, calls)
 
 
+# An encoder of its own, as `json.dumps` makes a new one for each call with options.
+_encode_sorted: Final = json.JSONEncoder(sort_keys=True, default=str).encode
+
+
 def make_digest(*values: Any) -> str:
     """Return a short digest of JSON values."""
-    text = json.dumps(values, sort_keys=True, default=str)
+    text = _encode_sorted(values)
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:_DIGEST_CHARS]
 
 
@@ -157,6 +175,45 @@ class Place:
         return make_digest(self.node, self.agent, self.within) if self.node else ""
 
 
+class AskingAgents:
+    """Remember for one runnable which agents ask about all of their tools. Threads share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: Bounded[tuple[str | None, str | None], bool] = Bounded()
+
+    def knows(self, agent_id: str | None, conversation_id: str | None) -> bool:
+        """Return whether the agent, or the agent of the conversation, was found to ask."""
+        with self._lock:
+            return self._known.get((agent_id, conversation_id), False)
+
+    def note(self, agent_id: str | None, conversation_id: str | None) -> None:
+        """Note that the agent asks about all of its tools."""
+        with self._lock:
+            self._known[agent_id, conversation_id] = True
+
+    def __reduce__(self) -> tuple[type[AskingAgents], tuple[()]]:
+        # A copy of the runnable, perhaps in another process, looks for itself.
+        return AskingAgents, ()
+
+    def __repr__(self) -> str:
+        # Frameworks write the arguments of a call into traces, and make keys of caches of them.
+        return "AskingAgents()"
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAnswer:
+    """Answer a call that an earlier turn has left open.
+
+    Attributes:
+        entry: The answer, as the ``tool`` entry of a history.
+        allowed: The call may run, or has run.
+    """
+
+    entry: HistoryMessage
+    allowed: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatRequest:
     """Describe one call of an agent.
@@ -184,7 +241,7 @@ class ChatRequest:
         note: Text for the agent with this call alone; no part of the history.
         standing: Text that the agent is told once, to keep to from then on.
         ask_server_tools: Hand out permission questions about the server's own tools as well;
-            otherwise they are denied with an explanation.
+            otherwise they are ended with an explanation.
         session: Further options of the conversation (permission mode, cwd, ...).
         begun: A conversation that an earlier attempt of this call made, and that holds nothing of
             it: used instead of another fresh one.
@@ -194,7 +251,12 @@ class ChatRequest:
         name_model: Name the model that answered; it is asked for beside the turn where it is not
             known.
         asks: Hand out a question about every tool that the server runs, also where the session's
-            mode would let it run.
+            mode would let it run. It remembers the agents that were found to ask.
+        trace: Where OpenTelemetry is on, the context whose current span the call belongs to.
+        tools_shown: The framework has spans of its own for the tools that the server runs.
+        on_open: Decides about calls that an earlier turn has left open: awaited with the call's
+            context and those calls, it returns an answer to each by its id. Without it they are
+            ended. What it raises ends this call, of which nothing is sent then.
     """
 
     entries: Sequence[HistoryMessage]
@@ -220,7 +282,15 @@ class ChatRequest:
     begun: str | None = None
     on_send: Callable[[Conversation, str | None], None] | None = None
     name_model: bool = False
-    asks: bool = False
+    asks: AskingAgents | None = None
+    trace: Any = field(default_factory=get_context, compare=False, repr=False)
+    tools_shown: bool = field(default=False, compare=False)
+    on_open: Callable[..., Coroutine[Any, Any, Mapping[str, OpenAnswer]]] | None = None
+
+    @property
+    def tuned(self) -> bool:
+        """Return whether the conversation is to have settings of its own for its model."""
+        return bool(self.settings) or self.session.reasoning_effort is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +331,9 @@ class ResponseCompleted:
         model: The model's handle, if it is known.
         replayed: The answer was given before, to the same call.
         details: The server's data about those permission questions, by tool call id.
+        recovered: Calls that an earlier turn, perhaps of another process, had left open, and their
+            fate: those that nobody was asked about were ended without being run.
+        decided: The number of questions in a replayed answer that have got their decisions.
     """
 
     type: ClassVar[Literal["call_end"]] = "call_end"
@@ -272,6 +345,8 @@ class ResponseCompleted:
     model: str | None = None
     replayed: bool = False
     details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    recovered: tuple[RecoveredCall, ...] = ()
+    decided: int = 0
 
     @property
     def agent_id(self) -> str:
@@ -285,6 +360,66 @@ class ResponseCompleted:
 
 
 ChatEvent: TypeAlias = ResponseStarted | ResponseCompleted | Message
+
+
+# Options of the loop that a session runs by itself, and what an adapter has in their place.
+_ASK: Final = (
+    "Use LettaRunnable(can_use_tool=...), an interrupt of LangGraph, or a LettaAgent's events."
+)
+_OF_SESSIONS: Final[Mapping[str, str]] = {
+    "tools": "Give them to bind_tools(), or to the LettaRunnable or LettaAgent.",
+    "mcp_servers": "Make tools of them with your framework's own package for MCP.",
+    "can_use_tool": _ASK,
+    "ask_timeout": _ASK,
+    "ask_timeout_answer": _ASK,
+    "include_partial_messages": "Stream the answer, and its tokens come one by one.",
+    "max_steps": "Give max_steps to the adapter itself.",
+    "turn_timeout": "Give timeout to the adapter itself.",
+    "max_denied_rounds": "Limit the rounds of the framework's loop.",
+    "recovery_attempts": "Leave it out: an adapter settles calls that are open by itself.",
+}
+
+
+def read_session(
+    options: Mapping[str, Any], reasoning_effort: ReasoningEffort | None
+) -> SessionOptions:
+    """Return the options of a call's conversation, checked.
+
+    Args:
+        options: Those of ``create_session``.
+        reasoning_effort: The effort, which adapters take beside the model.
+
+    Raises:
+        InvalidInputError: An option is wrong, is of no use to an adapter, or there are two efforts.
+    """
+    for name in options.keys() & _OF_SESSIONS.keys():
+        raise InvalidInputError(
+            f"session_options[{name!r}] is for sessions alone: an adapter does nothing with it.",
+            hint=_OF_SESSIONS[name],
+        )
+    if reasoning_effort is None:
+        return SessionOptions(**options)
+    if options.get("reasoning_effort") not in (None, reasoning_effort):
+        raise InvalidInputError(
+            "reasoning_effort differs from the one in session_options.", hint="Give one of them."
+        )
+    return SessionOptions(**{**options, "reasoning_effort": reasoning_effort})
+
+
+def refuse_per_call(adapter: str, name: str, hint: str) -> InvalidInputError:
+    """Return the refusal of a call's argument that nothing takes.
+
+    Args:
+        adapter: The class that was called.
+        name: The argument.
+        hint: What to do instead.
+    """
+    if name == "reasoning_effort":
+        hint = (
+            f"A turn has no effort of its own: {adapter}(reasoning_effort=...) is for all calls of "
+            "one object, agents.update(agent_id, reasoning_effort=...) for the agent."
+        )
+    return InvalidInputError(f"{adapter} does nothing with {name!r}.", hint=hint)
 
 
 def check_request(call: ChatRequest) -> ChatRequest:
@@ -318,7 +453,8 @@ def check_request(call: ChatRequest) -> ChatRequest:
         # Most texts are ASCII, and a call has many.
         if not text.isascii():
             sendable_text(text, where)
-    return replace(call, entries=entries)
+    same = all(map(operator.is_, entries, call.entries))
+    return call if same else replace(call, entries=entries)
 
 
 def _find_thread(call: ChatRequest) -> str | None:

@@ -23,6 +23,7 @@ from letta_adapters.messages import (
     RetryMessage,
     StreamEvent,
     ToolCallMessage,
+    ToolProgressMessage,
     ToolResultMessage,
     UnknownMessage,
     content_text,
@@ -33,6 +34,12 @@ STOPPED: Final = "stop_sequence"
 # Events that are about the conversation and no part of the answer.
 _SILENT: Final = frozenset({"", "user_message", "system_message"})
 
+# Messages about the run, and the names of their events.
+_NOTES: Final[Mapping[type, str]] = {
+    QueueUpdateMessage: "letta_queue",
+    LoopStatusMessage: "letta_loop_status",
+    ToolProgressMessage: "letta_tool_progress",
+}
 # A ``note`` is about the run and no part of the message.
 Kind = Literal["text", "reasoning", "server_call", "server_result", "note", "other"]
 Part = tuple[Kind, Any]
@@ -167,9 +174,8 @@ class ResponseReader:
         if isinstance(message, RetryMessage):
             note = {"reason": message.reason, "attempt": message.attempt}
             return (("other", {"type": "letta_retry", **note}),)
-        if isinstance(message, QueueUpdateMessage | LoopStatusMessage):
-            kind = "letta_queue" if isinstance(message, QueueUpdateMessage) else "letta_loop_status"
-            return (("note", {**asdict(message), "type": kind}),)
+        if type(message) in _NOTES:
+            return (("note", {**asdict(message), "type": _NOTES[type(message)]}),)
         if isinstance(message, UnknownMessage) and message.event_type not in _SILENT:
             return (("other", dict(message.raw)),)
         return ()
@@ -230,17 +236,29 @@ class ResponseReader:
     def describe(self) -> dict[str, Any]:
         """Return what every framework's message tells of an answer that is complete.
 
-        Where it was given, by which model and runs of the server, and why it ended.
+        Where it was given, by which model and runs of the server, why it ended, and which calls of
+        an earlier turn were answered, or ended, for it.
         """
         end = self.end
         assert end is not None
-        return {
+        made: dict[str, Any] = {
             "stop_reason": STOPPED if self.stopped else end.stop_reason,
             "agent_id": end.agent_id,
             "conversation_id": end.conversation_id,
             "run_ids": list(end.run_ids),
             "model": end.model,
         }
+        if end.recovered:
+            made["recovered"] = [
+                {
+                    "tool_call_id": left.call.tool_call_id,
+                    "tool_name": left.call.tool_name,
+                    "asked": left.asked,
+                    "allowed": left.allowed,
+                }
+                for left in end.recovered
+            ]
+        return made
 
 
 def _texts(text: str) -> list[Part]:

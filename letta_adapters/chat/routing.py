@@ -40,8 +40,11 @@ async def make_context(client: AsyncLettaClient, call: ChatRequest) -> ChatConte
         InvalidInputError: The history has nothing to send.
         WaitsForItselfError: The application names a conversation that waits for what it does.
         ConversationBusyError: It names one that waits for somebody else.
+        UnsupportedOptionError: The server runs a tool without asking the call's callback.
     """
     agent_id = await conversations.find_agent(client, call)
+    # Before a conversation is looked up or made: a refusal leaves nothing behind.
+    await conversations.check_asks(client, call, agent_id)
     entries = known_answers.restore_markers(call.entries, agent_id)
     # With one conversation for the whole thread, answers given at any place of it count as its own.
     split = split_history(entries, agent_id, None if call.scope == "thread" else call.place)

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
+import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, closing
 from typing import Any, Protocol, cast
-
-from tenacity import (
-    AsyncRetrying,
-    Retrying,
-    retry_if_exception,
-    stop_after_attempt,
-    wait_random_exponential,
-)
 
 from letta_adapters._utils.bounded import Bounded
 from letta_adapters.chat.clients import ChatClients
 from letta_adapters.chat.constraints import ConstrainedRequest
 from letta_adapters.chat.request import ChatEvent, ChatRequest, ResponseCompleted
 from letta_adapters.chat.response import Answer, Part, ResponseReader
-from letta_adapters.errors import is_retryable
+from letta_adapters.errors import LettaError, is_retryable
 
 _LONGEST_WAIT = 8.0  # seconds
 
@@ -51,13 +46,23 @@ class ChatRunner:
         self.clients = clients
         # The agents' model handles, as far as answers told them; `None` is the default agent.
         self.models: Bounded[str | None, str] = Bounded()
+        self._max_retries = max_retries
+
+    def _choose_pause(self, error: LettaError, attempts: int) -> float:
+        """Return the seconds until a failed call is made again.
+
+        Args:
+            error: The failure.
+            attempts: How often the call was made by now.
+
+        Raises:
+            LettaError: That failure, if the call is not made again.
+        """
         # `is_retryable` is true only of calls that were surely not accepted: none is made twice.
-        self._retries: dict[str, Any] = {
-            "stop": stop_after_attempt(max_retries + 1),
-            "wait": wait_random_exponential(max=_LONGEST_WAIT),
-            "retry": retry_if_exception(is_retryable),
-            "reraise": True,
-        }
+        if attempts > self._max_retries or not is_retryable(error):
+            raise error
+        # Random, so that callers who were refused together do not come back together.
+        return random.uniform(0, min(_LONGEST_WAIT, 2 ** (attempts - 1)))
 
     def _learn(self, call: ChatRequest, end: ResponseCompleted | None) -> None:
         """Note the model's handle, which is known by the end of a call."""
@@ -66,25 +71,43 @@ class ChatRunner:
 
     def _events(self, call: ChatRequest) -> Generator[ChatEvent, None, None]:
         """Yield the events of a call, which is made again while it was surely not accepted."""
-        for attempt in Retrying(**self._retries):
-            # `closing`: a consumer that leaves early must stop the agent at once, not when garbage
-            # is collected.
-            with attempt, closing(self.clients.stream(call)) as events:
-                yield from events
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                # `closing`: a consumer that leaves early must stop the agent at once, not when
+                # garbage is collected.
+                with closing(self.clients.stream(call)) as events:
+                    yield from events
                 return
+            except LettaError as error:
+                pause = self._choose_pause(error, attempts)
+            time.sleep(pause)
 
     def _collect(self, call: ChatRequest) -> list[ChatEvent]:
         """Return all of these events at once, for an answer that is not shown while it comes."""
-        return Retrying(**self._retries)(self.clients.collect, call)
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
+                return self.clients.collect(call)
+            except LettaError as error:
+                pause = self._choose_pause(error, attempts)
+            time.sleep(pause)
 
     async def _aevents(self, call: ChatRequest) -> AsyncGenerator[ChatEvent, None]:
         """Yield the same events asynchronously."""
-        async for attempt in AsyncRetrying(**self._retries):
-            with attempt:
+        attempts = 0
+        while True:
+            attempts += 1
+            try:
                 async with aclosing(self.clients.astream(call)) as events:
                     async for event in events:
                         yield event
                 return
+            except LettaError as error:
+                pause = self._choose_pause(error, attempts)
+            await asyncio.sleep(pause)
 
     def answer(self, constrained: ConstrainedRequest) -> Answer:
         """Return a whole answer that meets the call's constraints."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
@@ -18,7 +19,14 @@ from letta_adapters.chat.cache import (
     recent,
 )
 from letta_adapters.chat.context import ChatContext
-from letta_adapters.chat.payload import answer_calls, build_answers, build_payload
+from letta_adapters.chat.endings import find_ending, list_last_answers
+from letta_adapters.chat.open_calls import decide_open_calls
+from letta_adapters.chat.payload import (
+    answer_calls,
+    answer_ended,
+    build_answers,
+    build_payload,
+)
 from letta_adapters.chat.replay import GONE, find_answer
 from letta_adapters.chat.request import (
     ChatEvent,
@@ -30,7 +38,9 @@ from letta_adapters.chat.routing import make_context, resolve_mismatch, retell
 from letta_adapters.chat.tracker import ResponseTracker
 from letta_adapters.client.client import get_slots
 from letta_adapters.client.message_stream import MessageStream
-from letta_adapters.client.turn import Turn, TurnOptions
+from letta_adapters.client.record import Told
+from letta_adapters.client.turn import Turn
+from letta_adapters.client.turn_options import TurnOptions
 from letta_adapters.client.turn_slots import OutgoingMessage, TurnSlot
 from letta_adapters.engine.otids import make_otid
 from letta_adapters.errors import (
@@ -39,9 +49,13 @@ from letta_adapters.errors import (
     PendingApprovalError,
 )
 from letta_adapters.messages import PendingToolCall, StreamEvent, Usage
+from letta_adapters.permissions import denials
+from letta_adapters.tracing.spans import Around, attached
 
 if TYPE_CHECKING:
     from letta_adapters.client.client import AsyncLettaClient
+
+_log: Final = logging.getLogger("letta_adapters.chat")
 
 # The longest time, in seconds, that the end of an answer waits for its model's name.
 _NAME_SECONDS: Final = 2.0
@@ -142,6 +156,9 @@ class ChatStream(AsyncIterator[ChatEvent]):
         if self._owner is None:
             self._owner = running_task()
         context = await make_context(client, call)
+        if (ending := find_ending(list_last_answers(call.entries))) is not None:
+            await self._end_turn(context)
+            raise ending
         where = context.route.conversation
         if where is None or context.route.fresh:
             return await self._send_there(context)
@@ -198,6 +215,25 @@ class ChatStream(AsyncIterator[ChatEvent]):
         conversations.remove_later(self._client, where)
         return context.take(retell(context.request, context.split))
 
+    async def _end_turn(self, context: ChatContext) -> None:
+        """End the turn whose calls the history answers, without a model call."""
+        where, answers = context.route.conversation, list_last_answers(context.request.entries)
+        if where is None or context.route.fresh:
+            return
+        if (paused := self._find_paused(where)) is not None:
+            del get_cache(self._client).held[where]
+            made = answer_ended(context, paused.turn.pending, answers)
+            await paused.turn.stop(denials.TURN_ENDED, ends_calls=True, answers=made)
+        elif context.backend.capabilities.durable_pending_calls:
+            async with self._slots.reserve(where, self._owner):
+                backend = self._client.backend
+                waiting = await backend.pending_calls(where)
+                if waiting:
+                    made = answer_ended(context, waiting, answers)
+                    await backend.clear(where, waiting, denials.TURN_ENDED, made)
+        if self._call.ephemeral:
+            conversations.remove_later(self._client, where)
+
     def _resume(self, context: ChatContext, paused: PausedTurn) -> ResponseTracker:
         """Answer the calls that a paused turn waits for and let it go on."""
         turn = paused.turn
@@ -213,7 +249,8 @@ class ChatStream(AsyncIterator[ChatEvent]):
         self._tell_where(tracker)
         self._turn = turn
         self._before = paused
-        self._stream = turn.resume(answers, self._owner)
+        with attached(self._call.trace):
+            self._stream = turn.resume(answers, self._owner)
         return tracker
 
     async def _next_stream(self, tracker: ResponseTracker) -> MessageStream | None:
@@ -228,9 +265,10 @@ class ChatStream(AsyncIterator[ChatEvent]):
         if tracker.result is not None:
             return None
         own = context.own_tools
-        # Nobody can be asked about these calls, so they are denied with an explanation.
+        # Nobody can be asked about these calls, so they are ended with an explanation.
         if not self._call.ask_server_tools and own.isdisjoint(c.tool_name for c in turn.pending):
-            return turn.resume(answer_calls(turn.pending, (), own), self._owner)
+            with attached(self._call.trace):
+                return turn.resume(answer_calls(turn.pending, (), own), self._owner)
         tracker.waits(turn.pending, turn.details, turn.usage)
         if context.backend.capabilities.durable_pending_calls:
             # The Letta API stores calls that wait, so any process can answer them later. On an App
@@ -276,6 +314,9 @@ class ChatStream(AsyncIterator[ChatEvent]):
         context = await conversations.open_conversation(client, context)
         tracker = self._track(context)
         where = tracker.conversation
+        if context.route.forked:
+            known = {"agent_id": where.agent_id, "conversation_id": where.conversation_id}
+            _log.info("Another conversation: %s.", context.route.forked, extra=known)
         async with slot or self._slots.reserve(where, self._owner) as slot:
             await conversations.set_up(client, context)
             # The server may refuse the message at once or later in the stream; both can be mended
@@ -301,21 +342,31 @@ class ChatStream(AsyncIterator[ChatEvent]):
         """
         client, call, context = self._client, self._call, tracker.context
         told = get_cache(client).told.get(context.conversation, (None, None))
-        payload = build_payload(context, waiting, told)
+        timeout = call.timeout or client.backend.turn_timeout
+        decided = await decide_open_calls(client.backend, context, waiting, timeout)
+        payload = build_payload(context, waiting, told, decided.entries)
         settings = TurnSettings(
             include_partial_messages=call.partial,
             client_tools=list(call.tools),
             max_steps=call.max_steps,
             session=call.session,
-            asks=call.asks,
-            model=call.model if context.backend.capabilities.model_per_message else None,
+            asks=call.asks is not None,
+            # A message's own model would be used without the conversation's settings.
+            model=call.model
+            if context.backend.capabilities.model_per_message and not call.tuned
+            else None,
         )
-        timeout = call.timeout or client.backend.turn_timeout
         otid = _make_otid(tracker.key, tracker.conversation)
         message = OutgoingMessage(otid, payload.content, payload.answers, payload.history)
         self._tell_where(tracker)
+        tracker.recovered = decided.recovered
         try:
-            self._turn = await slot.start(message, TurnOptions(settings, timeout=timeout))
+            options = TurnOptions(
+                settings,
+                timeout=timeout,
+                told=Told(around=Around(True, call.tools_shown, call.trace)),
+            )
+            self._turn = await slot.start(message, options)
         except LettaError as error:
             # Nobody knows whether the message arrived: a repeated call has to ask the server first.
             if error.accepted is None:
@@ -358,8 +409,8 @@ class ChatStream(AsyncIterator[ChatEvent]):
     async def _begin_again(self, tracker: ResponseTracker) -> MessageStream:
         """Send a refused message together with answers to the calls that wait.
 
-        The history may hold results of them although it no longer tells where they belong; the
-        others are denied.
+        The history may hold results of them although it no longer tells where they belong; about
+        the others the application is asked, if it can be.
         """
         self._can_mend = False
         async with self._slots.reserve(tracker.conversation, self._owner) as slot:

@@ -24,6 +24,7 @@ from letta_adapters.messages import (
     InitMessage,
     Message,
     ReasoningMessage,
+    RecoveredCall,
     ResultMessage,
     ToolCallMessage,
     ToolResultMessage,
@@ -66,6 +67,8 @@ class ResponseTracker:
         self.result: ResultMessage | None = None
         self.failure: LettaError | None = None
         self.pending: tuple[ToolCallMessage, ...] = ()
+        # The calls that were in the way of the message, and that no entry answers.
+        self.recovered: tuple[RecoveredCall, ...] = ()
         # The messages of an answer that the agent gave before, to the same call.
         self.replay: tuple[Message, ...] = ()
         # All whole messages so far: the same call gets them again while its turn waits.
@@ -74,6 +77,7 @@ class ResponseTracker:
         self._used = used or Usage()
         self._usage: Usage | None = None
         self._replayed = False
+        self._decided = 0
         self._details: Mapping[str, Mapping[str, Any]] = {}
         self._head: tuple[str, ...] = (route.key,) if route.key else ()
         self._run_ids: dict[str, None] = {}
@@ -120,6 +124,15 @@ class ResponseTracker:
         self.replay = tuple(message for message in messages if self.takes(message))
         self.pending = tuple(pending)
         self._details = details or {}
+        own, waits = self.context.own_tools, {call.tool_call_id for call in pending}
+        self._decided = sum(
+            isinstance(message, ToolCallMessage)
+            and message.requires_approval
+            and message.tool_name not in own
+            and message.tool_call_id not in waits
+            and not message.problem
+            for message in messages
+        )
         return self
 
     def waits(
@@ -189,6 +202,8 @@ class ResponseTracker:
             self._model(),
             self._replayed,
             self._details,
+            self.recovered,
+            self._decided,
         )
 
     def _model(self) -> str | None:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from letta_adapters.cli import FAILED, OK
+from letta_adapters.cli.exits import FAILED, OK
 from letta_adapters.errors import ConfigurationError, InvalidInputError
 
 if TYPE_CHECKING:

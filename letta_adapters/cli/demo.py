@@ -25,7 +25,8 @@ from rich.text import Text
 from letta_adapters.backends.app_server.options import check_model
 from letta_adapters.backends.config import Local
 from letta_adapters.backends.runtime.find import find_installation
-from letta_adapters.cli import FAILED, OK, demo_frameworks
+from letta_adapters.cli import demo_frameworks
+from letta_adapters.cli.exits import FAILED, OK
 from letta_adapters.cli.render import (
     Renderer,
     clean,
@@ -35,6 +36,7 @@ from letta_adapters.cli.render import (
     progress,
     show_error,
 )
+from letta_adapters.cli.state import user_folder
 from letta_adapters.errors import ConfigurationError
 from letta_adapters.messages import ResultMessage
 from letta_adapters.sync.client import LettaClient, Session
@@ -96,7 +98,7 @@ def installed_version(package: str) -> str:
 def run(args: argparse.Namespace) -> int:
     """Run the demo."""
     console, errors = make_console(), make_console(stderr=True)
-    data_dir = (args.data_dir or default_data_dir()).expanduser().absolute()
+    data_dir = (args.data_dir or user_folder("data") / "demo").expanduser().absolute()
     data_dir.mkdir(parents=True, exist_ok=True)
     version = find_installation().version
     with ExitStack() as stack:
@@ -133,19 +135,6 @@ def run(args: argparse.Namespace) -> int:
         demo_frameworks.show(console, client, agent_id)
     console.print("\nRun it again: it will find this agent, which still knows the name.")
     return OK
-
-
-def default_data_dir() -> Path:
-    """Return the folder in which this platform keeps applications' data for a user."""
-    home = Path.home()
-    if sys.platform == "win32":
-        root = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        root = home / "Library" / "Application Support"
-    else:
-        given = Path(os.environ.get("XDG_DATA_HOME") or "")
-        root = given if given.is_absolute() else home / ".local" / "share"
-    return root / "letta-adapters" / "demo"
 
 
 def _fact(console: Console, name: str, text: str) -> None:

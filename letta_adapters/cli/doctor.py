@@ -33,8 +33,10 @@ from letta_adapters.backends.runtime.environment import (
 )
 from letta_adapters.backends.runtime.find import check_git, find_installation
 from letta_adapters.backends.runtime.state_directory import StateDirectory
-from letta_adapters.cli import FAILED, OK, make_backend
+from letta_adapters.cli.exits import FAILED, OK
 from letta_adapters.cli.render import clean, make_console, progress, show_hint
+from letta_adapters.cli.target import make_backend
+from letta_adapters.cli.variables import list_variables
 from letta_adapters.errors import LettaError
 from letta_adapters.sync.client import LettaClient
 
@@ -43,8 +45,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-_BASE: Final = ("httpx", "pydantic", "rich", "websockets")
+_BASE: Final = ("httpx", "pydantic", "websockets")
 _EXTRAS: Final = {
+    "rich": "cli",
     "langchain-core": "langchain",
     "mcp": "mcp",
     "llama-index-core": "llama-index",
@@ -73,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
     spec = make_backend(args)
     good = _show(console, "Installed", check_installed(local=isinstance(spec, Local)))
     good &= _show(console, "Configured", check_settings(spec))
+    good &= _show(console, "Environment", check_variables())
     if isinstance(spec, Local | Remote):
         good &= _show(console, "State", check_state(spec, aside=args.set_aside))
     # Without what is needed the connection fails anyway, with a less helpful message.
@@ -93,7 +97,7 @@ def _show(console: Console, title: str, checks: Iterator[Check]) -> bool:
     good = True
     for check in checks:
         line = Text(f"  {words[check.state]:8}", style=colours[check.state])
-        line.append(f"{check.name:23}", style="not bold default")
+        line.append(f"{check.name:22} ", style="not bold default")
         line.append(clean(check.text), style="not bold default")
         console.print(line)
         if check.hint:
@@ -184,6 +188,14 @@ def check_settings(spec: Rest | Local | Remote) -> Iterator[Check]:
         yield Check("note", "Elsewhere", "not configured", f"To use agents elsewhere set {others}.")
     if os.environ.get("LETTA_MODEL"):
         yield Check("ok", "LETTA_MODEL", os.environ["LETTA_MODEL"])
+
+
+def check_variables() -> Iterator[Check]:
+    """List the environment variables that this package reads: set or not, and never a value."""
+    for variable, there in list_variables():
+        text = f"{'set' if there else 'not set'}: {variable.about.replace('`', '')}"
+        who = "" if variable.reader == "clients" else f" ({variable.reader})"
+        yield Check("ok" if there else "note", variable.name, text + who)
 
 
 def _setting(name: str, otherwise: str) -> Check:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from letta_adapters.cli.flow import Flow
 from letta_adapters.engine.deltas import extract_stream_text_delta
 from letta_adapters.errors import LettaError
 from letta_adapters.messages import (
@@ -22,6 +23,7 @@ from letta_adapters.messages import (
     RetryMessage,
     StreamEvent,
     ToolCallMessage,
+    ToolProgressMessage,
     ToolResultMessage,
 )
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 _LINE = 200  # characters of a tool call or result that are shown
 _CONTROLS = {code: "�" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
-# Characters that show a text in another order than it is run in. They could hide a command.
+# Characters that show a text in another order than it is written in. They could hide a command.
 _REORDERING = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), "�")
 # Hints are written for Python; these are the same options on the command line.
 _SPOKEN = (
@@ -50,18 +52,18 @@ _SPOKEN = (
 def make_console(*, stderr: bool = False) -> Console:
     """Return a console that writes escape codes to terminals only.
 
-    With NO_COLOR it does not write them even there.
+    With NO_COLOR it shows no colours even there; a dumb terminal gets no escape codes at all.
     """
     file = sys.stderr if stderr else sys.stdout
-    # NO_COLOR and TERM=dumb are the usual ways to refuse escape codes.
-    fancy = file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    terminal = file.isatty() and os.environ.get("TERM") != "dumb"
     return Console(
         stderr=stderr,
-        force_terminal=fancy,
+        force_terminal=terminal,
+        no_color=bool(os.environ.get("NO_COLOR")),
         highlight=False,
         markup=False,
         emoji=False,
-        soft_wrap=True,
+        soft_wrap=not terminal,  # a pipe gets the lines as they are
     )
 
 
@@ -71,7 +73,7 @@ def clean(text: str) -> str:
 
 
 def unmask(text: str) -> str:
-    """Return ``text`` in the order in which it is executed, for a user who has to approve it.
+    """Return ``text`` in the order in which it is written, as a terminal should show it.
 
     Characters that would show it in another order are replaced.
     """
@@ -80,7 +82,7 @@ def unmask(text: str) -> str:
 
 def one_line(text: str) -> str:
     """Return ``text`` on one line, cut if it is too long."""
-    line = " ".join(clean(text).split())
+    line = " ".join(unmask(text).split())
     return line if len(line) <= _LINE else line[: _LINE - 3] + "..."
 
 
@@ -92,20 +94,10 @@ def call_text(name: str, tool_input: Mapping[str, Any], raw: str = "") -> str:
     return one_line(f"{name}({given or unread})")
 
 
-def write(console: Console, text: str, style: str = "") -> None:
-    """Write ``text`` as it is: neither wrapped nor, in a pipe, with its tabs expanded."""
-    # rich expands tabs, which would change a text that is piped into a file.
-    if console.is_terminal:
-        console.out(text, end="", style=style, highlight=False)
-    else:
-        console.file.write(text)
-        console.file.flush()
-
-
 def show_error(console: Console, error: BaseException) -> None:
     """Print an error's message and the hint what to do."""
     message = error.message if isinstance(error, LettaError) else str(error)
-    console.print(Text(f"error: {clean(message)}", style="bold red"))
+    console.print(Text(f"error: {unmask(message)}", style="bold red"))
     if isinstance(error, LettaError) and error.hint:
         show_hint(console, error.hint)
 
@@ -115,7 +107,7 @@ def show_hint(console: Console, hint: str, *, indent: int = 0) -> None:
     # Errors give their hints in Python, which the user of a command line does not write.
     for python, spoken in _SPOKEN:
         hint = hint.replace(python, spoken)
-    console.print(Text(" " * indent + clean(hint), style="default"))
+    console.print(Text(" " * indent + unmask(hint), style="default"))
 
 
 @contextmanager
@@ -154,16 +146,17 @@ class Renderer:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._status: Status | None = None
+        self._flow: Flow | None = None
         self._writing: tuple[str, str | None] | None = None
         self._streamed: set[tuple[str, str | None]] = set()
         self._mid_line = False
         self._retried = ""
 
-    def run_turn(self, session: Session, text: str) -> ResultMessage:
-        """Send a text, show the turn as it comes, and return its result."""
+    def run_turn(self, session: Session, content: Any) -> ResultMessage:
+        """Send a message, show the turn as it comes, and return its result."""
         self.wait()
         try:
-            session.send(text)
+            session.send(content)
             for message in session.stream():
                 self.show(message)
                 if isinstance(message, ResultMessage):
@@ -177,16 +170,19 @@ class Renderer:
         """Show a spinner (on a terminal) until something is printed."""
         self.settle()
         if self.console.is_terminal:
-            self._status = self.console.status(text)
+            self._status = self.console.status(Text(text))
             self._status.start()
 
     def settle(self) -> None:
-        """End an unfinished line and the spinner, so that other output may follow."""
+        """End an unfinished text and the spinner, so that other output may follow."""
         status, self._status = self._status, None
         if status is not None:
             status.stop()
+        flow, self._flow = self._flow, None
+        if flow is not None:
+            flow.end()
         if self._mid_line:
-            write(self.console, "\n")
+            self._put("\n")
         self._mid_line = False
         self._writing = None
 
@@ -204,6 +200,8 @@ class Renderer:
             call = call_text(message.tool_name, message.tool_input, message.raw_arguments)
             self._line(f"* {call}", "cyan")
             self.wait(f"Running {one_line(message.tool_name)}")
+        elif isinstance(message, ToolProgressMessage):
+            self._progress(message)
         elif isinstance(message, ToolResultMessage):
             text = one_line(message.content) or "(nothing)"
             self._line(f"  -> {text}", "red" if message.is_error else "dim")
@@ -214,6 +212,19 @@ class Renderer:
             self.settle()
             self._streamed.clear()
             self._retried = ""
+
+    def _progress(self, message: ToolProgressMessage) -> None:
+        """Show a tool's report in the spinner's line, and nowhere else."""
+        # Into a pipe nothing is written that the next report makes void.
+        if self._status is None:
+            return
+        amount = ""
+        if message.progress is not None:
+            amount = f" {message.progress:g}"
+            amount += "" if message.total is None else f" of {message.total:g}"
+        told = f": {message.content}" if message.content else ""
+        text = one_line(f"Running {message.tool_name}{amount}{told}")
+        self._status.update(Text(text, no_wrap=True, overflow="ellipsis"))
 
     def _whole(self, message: AssistantMessage | ReasoningMessage) -> None:
         """Show a complete message, unless its fragments were shown."""
@@ -231,18 +242,33 @@ class Renderer:
         self.wait("Asking the model again")
 
     def _write(self, key: tuple[str, str | None], text: str) -> None:
-        style = "dim italic" if key[0] == "reasoning" else ""
         # Another message begins, so the one before ends its line.
         if key != self._writing:
             self.settle()
             self._writing = key
-            if style:
-                write(self.console, "thinking: ", style)
-                self._mid_line = True
-        if text:
-            write(self.console, clean(text), style)
+            self._begin(thought=key[0] == "reasoning")
+        if self._flow is not None:
+            self._flow.add(unmask(text))
+        elif text:
+            self._put(clean(text))
             self._mid_line = not text.endswith("\n")
+
+    def _begin(self, *, thought: bool) -> None:
+        if self.console.is_terminal:
+            style = "dim italic" if thought else ""
+            self._flow = Flow(self.console, markdown=not thought, style=style)
+        if thought and self._flow is not None:
+            self._flow.add("thinking: ")
+        elif thought:
+            self._put("thinking: ")
+            self._mid_line = True
+
+    def _put(self, text: str) -> None:
+        """Write into a pipe, or to a dumb terminal."""
+        # Not by rich, which expands tabs: that would change a text that goes into a file.
+        self.console.file.write(text)
+        self.console.file.flush()
 
     def _line(self, text: str, style: str) -> None:
         self.settle()
-        write(self.console, f"{text}\n", style)
+        self.console.print(Text(text, style=style))

@@ -7,13 +7,22 @@ connection that met them. The rules: docs/protocol.md ("Approvals and client-sid
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from letta_adapters._utils.tasks import run_within, running_task
-from letta_adapters.backends.base import Conversation, Opened
+from letta_adapters.backends.base import Backend, Conversation, Opened
+from letta_adapters.client.facts import Facts
+from letta_adapters.client.structured import (
+    StructuredResult,
+    check_repairs,
+    mend,
+    read_output_schema,
+    run_structured,
+)
 from letta_adapters.client.tool_calls import (
     Answered,
     EndsTurnError,
@@ -21,7 +30,8 @@ from letta_adapters.client.tool_calls import (
     ToolCallHandler,
     let_answer,
 )
-from letta_adapters.client.turn import Turn, TurnOptions
+from letta_adapters.client.turn import Turn
+from letta_adapters.client.turn_options import TurnOptions
 from letta_adapters.client.turn_slots import OutgoingMessage, TurnSlots
 from letta_adapters.errors import (
     ConversationBusyError,
@@ -44,9 +54,14 @@ if TYPE_CHECKING:
     from letta_adapters.client.turn_slots import Outbox
     from letta_adapters.options import SessionOptions
 
+T = TypeVar("T")
+
+
+_log: Final = logging.getLogger("letta_adapters.turns")
+
 
 @dataclass(frozen=True, slots=True)
-class _Asking:
+class Asking:
     """Somebody who answers the open calls of a conversation, which wait for nothing else."""
 
     conversation: Conversation
@@ -70,16 +85,19 @@ class AsyncApprovals:
 
     async def _prepare(
         self, message: Any, otid: str | None, timeout: float | None = None
-    ) -> tuple[Opened, OutgoingMessage]:
+    ) -> tuple[Facts, OutgoingMessage]:
         raise NotImplementedError
 
-    async def _begin(self, opened: Opened, message: OutgoingMessage, owner: object) -> Turn:
+    async def _reach(self) -> Facts:
+        raise NotImplementedError
+
+    async def _begin(self, facts: Facts, message: OutgoingMessage, owner: object) -> Turn:
         raise NotImplementedError
 
     async def _start(self, beginning: Coroutine[Any, Any, Turn]) -> Turn:
         raise NotImplementedError
 
-    def _make_turn_options(self, opened: Opened, timeout: float | None) -> TurnOptions:
+    def _make_turn_options(self, facts: Facts, timeout: float | None = None) -> TurnOptions:
         raise NotImplementedError
 
     def _make_handler(self, conversation: Conversation) -> ToolCallHandler:
@@ -124,24 +142,80 @@ class AsyncApprovals:
         """
         await self._respond(decisions, running_task())
 
-    async def respond_turn(self, decisions: Mapping[str, Allow | Deny | bool]) -> ResultMessage:
-        """Answer all calls that wait as :meth:`respond` does, and return the turn's result."""
-        return await self._respond_turn(decisions, running_task())
+    @overload
+    async def respond_turn(
+        self,
+        decisions: Mapping[str, Allow | Deny | bool],
+        *,
+        output_schema: None = None,
+        output_repairs: None = None,
+    ) -> ResultMessage: ...
+    @overload
+    async def respond_turn(
+        self,
+        decisions: Mapping[str, Allow | Deny | bool],
+        *,
+        output_schema: type[T],
+        output_repairs: int | None = None,
+    ) -> StructuredResult[T]: ...
+    @overload
+    async def respond_turn(
+        self,
+        decisions: Mapping[str, Allow | Deny | bool],
+        *,
+        output_schema: Mapping[str, Any],
+        output_repairs: int | None = None,
+    ) -> StructuredResult[Any]: ...
+    async def respond_turn(
+        self,
+        decisions: Mapping[str, Allow | Deny | bool],
+        *,
+        output_schema: Any = None,
+        output_repairs: int | None = None,
+    ) -> ResultMessage:
+        """Answer all calls that wait as :meth:`respond` does, and return the turn's result.
+
+        Args:
+            decisions: The answers, by the id of the call.
+            output_schema: The data that the turn's message asked for, as for :meth:`run_turn`: the
+                answer is read as this. Nothing is said about it to the agent, unless an answer does
+                not fit.
+            output_repairs: How often such an answer goes back to the agent; 1 unless given.
+
+        Raises:
+            InvalidInputError: ``output_schema`` is wrong; nothing was sent.
+            LettaError: What :meth:`respond` raises.
+        """
+        return await self._respond_turn(decisions, running_task(), output_schema, output_repairs)
 
     async def _respond_turn(
-        self, decisions: Mapping[str, Allow | Deny | bool], owner: object
+        self,
+        decisions: Mapping[str, Allow | Deny | bool],
+        owner: object,
+        output_schema: Any,
+        output_repairs: int | None,
     ) -> ResultMessage:
+        repairs = check_repairs(output_repairs, output_schema)
+        wanted = None if output_schema is None else read_output_schema(output_schema)
         self._outbox.check_read(owner)
-        return await _read_result(await self._respond(decisions, owner), owner)
+        result = await _read_result(await self._respond(decisions, owner), owner)
+        if wanted is None:
+            return result
+
+        async def run(content: Any, name: str | None) -> ResultMessage:
+            return await self._run_turn(content, name, None, owner)
+
+        return await mend(run, result, wanted, repairs)
 
     async def _respond(self, decisions: Mapping[str, Allow | Deny | bool], owner: object) -> Turn:
         self._check_usable()
         self._check_durable("respond")
         given = _check_decisions(decisions)
-        opened = await self._open()
+        facts = await self._reach()
+        opened = await facts.complete()
         place = opened.conversation
         self._slots.check_outside(place)
-        turn = self._slots.turns.get(place)
+        turn = self._slots.turns.get(place.key)
         if turn is not None and not turn.given_up(owner):
             raise ConversationBusyError(
                 "A turn of this client runs in the conversation, and answers its calls itself.",
@@ -149,15 +223,16 @@ class AsyncApprovals:
                 accepted=False,
             )
 
+        handler = self._make_handler(place)
+
         async def answer(waiting: Sequence[PendingToolCall]) -> Answered:
             _check_complete(waiting, given)
-            handler = self._make_handler(place)
             made = [handler.check_decision(call, given[call.tool_call_id]) for call in waiting]
             await self._check_tools(opened, handler, waiting, given)
             return await handler.carry_out(waiting, made)
 
         message = OutgoingMessage(str(uuid.uuid4()), None)
-        return await self._start(self._begin_answering(opened, message, owner, answer))
+        return await self._start(self._begin_answering(facts, message, owner, answer, handler))
 
     async def _check_tools(
         self,
@@ -172,9 +247,7 @@ class AsyncApprovals:
         if not foreign:
             return
         # What the server does not know it would call "not found", and the agent would read that.
-        path = f"/v1/agents/{opened.conversation.agent_id}"
-        agent = await self._slots.backend.request("GET", path, params={"include": "agent.tools"})
-        foreign -= {str(tool.get("name")) for tool in agent.get("tools") or ()}
+        foreign -= await list_agent_tools(self._slots.backend, opened.conversation.agent_id)
         if foreign:
             raise InvalidInputError(
                 f"Neither this session nor the agent has the tool {', '.join(sorted(foreign))}.",
@@ -212,8 +285,38 @@ class AsyncApprovals:
 
     # -- turns that meet calls left open ----------------------------------------------------
 
+    @overload
     async def run_turn(
         self, message: Any, *, otid: str | None = None, timeout: float | None = None
+    ) -> ResultMessage: ...
+    @overload
+    async def run_turn(
+        self,
+        message: Any,
+        *,
+        otid: str | None = None,
+        timeout: float | None = None,
+        output_schema: type[T],
+        output_repairs: int | None = None,
+    ) -> StructuredResult[T]: ...
+    @overload
+    async def run_turn(
+        self,
+        message: Any,
+        *,
+        otid: str | None = None,
+        timeout: float | None = None,
+        output_schema: Mapping[str, Any],
+        output_repairs: int | None = None,
+    ) -> StructuredResult[Any]: ...
+    async def run_turn(
+        self,
+        message: Any,
+        *,
+        otid: str | None = None,
+        timeout: float | None = None,
+        output_schema: Any = None,
+        output_repairs: int | None = None,
     ) -> ResultMessage:
         """Send a message, wait for the turn's end, and return its result.
 
@@ -228,23 +331,49 @@ class AsyncApprovals:
             otid: The message's id for the server; see :meth:`~letta_adapters.AsyncSession.send`.
             timeout: Seconds the turn may take, instead of the session's ``turn_timeout``. A turn
                 that takes longer is stopped, and its result says so.
+            output_schema: The data that the answer is to be: a pydantic model, a dataclass, a
+                ``TypedDict``, or a JSON schema as a dict. ``result.output`` is the object.
+            output_repairs: How often an answer that does not fit goes back to the agent, with what
+                is wrong with it. Each is a turn of its own (with ``timeout`` for itself); 1 unless
+                given.
 
         Raises:
-            InvalidInputError: The message, ``otid`` or ``timeout`` is wrong; nothing was sent.
+            InvalidInputError: The message, ``otid``, ``timeout`` or ``output_schema`` is wrong;
+                nothing was sent.
             ConversationBusyError: This task has sent messages before whose streams nobody has read.
             PendingApprovalError: A call left open was postponed, or ``recovery_attempts`` is 0.
             LettaError: The server refused the message. A turn that failed later is *returned* as a
                 result with ``success=False``.
         """
-        return await self._run_turn(message, otid, timeout, running_task())
+        owner = running_task()
+        return await self._run_shaped(message, otid, timeout, owner, output_schema, output_repairs)
+
+    async def _run_shaped(
+        self,
+        message: Any,
+        otid: str | None,
+        timeout: float | None,
+        owner: object,
+        output_schema: Any,
+        output_repairs: int | None,
+    ) -> ResultMessage:
+        repairs = check_repairs(output_repairs, output_schema)
+        if output_schema is None:
+            return await self._run_turn(message, otid, timeout, owner)
+        wanted = read_output_schema(output_schema)
+
+        async def run(content: Any, name: str | None) -> ResultMessage:
+            return await self._run_turn(content, name, timeout, owner)
+
+        return await run_structured(run, message, otid, wanted, repairs)
 
     async def _run_turn(
         self, message: Any, otid: str | None, timeout: float | None, owner: object
     ) -> ResultMessage:
         attempts = self._options.recovery_attempts
-        opened, outgoing = await self._prepare(message, otid, timeout)
+        facts, outgoing = await self._prepare(message, otid, timeout)
         recovered: list[RecoveredCall] = []
-        beginning = self._begin(opened, outgoing, owner)
+        beginning = self._begin(facts, outgoing, owner)
         while True:
             try:
                 result = await self._one_turn(beginning, owner)
@@ -264,8 +393,8 @@ class AsyncApprovals:
                     named = (await self._describe_block(str(result.error_detail))).message
                     return replace(result, error_detail=named, recovered=tuple(recovered))
             attempts -= 1
-            opened, outgoing = await self._prepare(message, otid, timeout)
-            beginning = self._begin_again(opened, outgoing, owner, recovered)
+            facts, outgoing = await self._prepare(message, otid, timeout)
+            beginning = self._begin_again(facts, outgoing, owner, recovered)
 
     async def _one_turn(self, beginning: Coroutine[Any, Any, Turn], owner: object) -> ResultMessage:
         try:
@@ -288,7 +417,7 @@ class AsyncApprovals:
 
     async def _begin_again(
         self,
-        opened: Opened,
+        facts: Facts,
         message: OutgoingMessage,
         owner: object,
         recovered: list[RecoveredCall],
@@ -296,11 +425,12 @@ class AsyncApprovals:
         """Begin a turn whose message was refused, together with answers to the calls that wait.
 
         Args:
-            opened: The conversation.
+            facts: The facts of the conversation.
             message: The message.
             owner: The task or thread that reads the turn.
             recovered: Calls that were met, to which these are added.
         """
+        opened = await facts.complete()  # to know its tools
         handler = self._make_handler(opened.conversation)
         here = {*handler.tools, *opened.tools}
 
@@ -318,30 +448,37 @@ class AsyncApprovals:
             others = [call for call in waiting if call.tool_call_id not in asked]
             return made + handler.leave_unanswered(others, why)
 
-        return await self._begin_answering(opened, message, owner, answer)
+        return await self._begin_answering(facts, message, owner, answer, handler)
 
     async def _begin_answering(
-        self, opened: Opened, message: OutgoingMessage, owner: object, answer: Any
+        self,
+        facts: Facts,
+        message: OutgoingMessage,
+        owner: object,
+        answer: Any,
+        handler: ToolCallHandler,
     ) -> Turn:
         """Answer the calls that wait, with the conversation held, and begin the turn.
 
         Args:
-            opened: The conversation.
+            facts: The facts of the conversation.
             message: The message that goes with the answers.
             owner: The task or thread that reads the turn.
             answer: Called with the calls that wait; returns their answers.
+            handler: Runs the tools, whose reports are the first messages of the turn.
         """
-        place, backend = opened.conversation, self._slots.backend
+        place, backend = facts.known.conversation, self._slots.backend
         async with self._slots.reserve(place, owner) as slot:
             self._check_usable()
             waiting = await backend.pending_calls(place)
-            options = self._make_turn_options(opened, message.timeout)
+            tell_recovery(place, waiting)
+            options = self._make_turn_options(facts, message.timeout)
             if not backend.capabilities.durable_pending_calls:
                 # There the call belongs to a turn that only its own connection can go on with.
                 await backend.clear(place, waiting, denials.LEFT_OPEN)
                 return await slot.start(message, options)
             try:
-                work = let_answer(_Asking(place), answer(waiting))
+                work = let_answer(Asking(place), answer(waiting))
                 answered: Answered = await (
                     work if options.timeout is None else run_within(options.timeout, work)
                 )
@@ -355,7 +492,7 @@ class AsyncApprovals:
                 ) from error
             return await slot.start(
                 replace(message, answers=answered.answers),
-                replace(options, results=answered.results),
+                replace(options, results=answered.results, reports=handler.reports.take()),
             )
 
     async def recover_pending_approvals(self) -> RecoveryResult:
@@ -376,8 +513,23 @@ class AsyncApprovals:
         async with self._slots.reserve(opened.conversation, owner):
             pending = await backend.pending_calls(opened.conversation)
             if pending:
+                tell_recovery(opened.conversation, pending)
                 await backend.clear(opened.conversation, pending, denials.ABANDONED)
         return RecoveryResult(pending)
+
+
+async def list_agent_tools(backend: Backend, agent_id: str) -> frozenset[str]:
+    """Return the names of the tools that an agent of a Letta API has."""
+    path = f"/v1/agents/{agent_id}"
+    agent = await backend.request("GET", path, params={"include": "agent.tools"})
+    return frozenset(str(tool.get("name")) for tool in agent.get("tools") or ())
+
+
+def tell_recovery(place: Conversation, waiting: Sequence[PendingToolCall]) -> None:
+    """Log that calls which were left open get an answer now."""
+    if waiting:
+        where = {"agent_id": place.agent_id, "conversation_id": place.conversation_id}
+        _log.info("%d tool call(s) that were left open get an answer.", len(waiting), extra=where)
 
 
 async def _read_result(turn: Turn, owner: object) -> ResultMessage:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from letta_adapters._utils.checks import CONVERSATION
+from letta_adapters._utils.shown import show_object
 from letta_adapters.backends.base import (
     DEFAULT,
     PAGE_SIZE,
     Backend,
     Conversation,
+    Files,
     Order,
     PageQuery,
     Target,
 )
 from letta_adapters.backends.config import BackendSpec, Local, Remote, Rest, RuntimeStatus
+from letta_adapters.client.blocks import AsyncBlocks, AsyncPassages, AsyncRuns, AsyncTools
+from letta_adapters.client.memory import AsyncMemory
+from letta_adapters.client.requests import Requests
 from letta_adapters.client.resources import (
     AsyncAgents,
     AsyncConversations,
     AsyncModels,
-    Requests,
     connect_provider,
 )
 from letta_adapters.client.session import AsyncSession
@@ -36,9 +40,11 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from letta_adapters.backends.connector import Connector
+    from letta_adapters.client.structured import StructuredResult
     from letta_adapters.tools.mcp.host import McpHost
 
 _Client = TypeVar("_Client")
+T = TypeVar("T")
 
 
 def resolve_backend(backend: BackendSpec | None) -> Rest | Local | Remote:
@@ -95,11 +101,14 @@ def _make_backend(
     return letta_code.local_backend(spec, connector)
 
 
+# The field that says where a backend is.
+_PLACES: Final = {Rest: "base_url", Local: "data_dir", Remote: "url"}
+
+
 def _make_place(spec: Rest | Local | Remote) -> Hashable:
     """Return a key that is equal for two clients whose conversations are the same ones."""
     # Without the key: two keys of one account see the same conversations.
-    where = {Rest: "base_url", Local: "data_dir", Remote: "url"}[type(spec)]
-    return type(spec).__name__, str(getattr(spec, where) or "")
+    return type(spec).__name__, str(getattr(spec, _PLACES[type(spec)]) or "")
 
 
 class AsyncLettaClient:
@@ -109,7 +118,7 @@ class AsyncLettaClient:
     with``::
 
         async with AsyncLettaClient("local") as client:
-            agent_id = await client.create_agent(model="anthropic/claude-sonnet-4-5")
+            agent_id = await client.create_agent(persona="I am a librarian.")
             result = await client.prompt("Hello!", agent_id)
             print(result.result)
 
@@ -142,22 +151,64 @@ class AsyncLettaClient:
         self._slots = TurnSlots(self.backend, where if http_client is None else object())
         self._requests = Requests(self.backend, self._slots.check_usable)
         self.handles = self._requests.handles
-        self.agents = AsyncAgents(self._requests)
+        memory = AsyncMemory(self._requests, where)
+        self.agents = AsyncAgents(self._requests, memory, AsyncPassages(self._requests))
         self.conversations = AsyncConversations(self._requests)
         self.models = AsyncModels(self._requests)
+        self.blocks = AsyncBlocks(self._requests)
+        self.tools = AsyncTools(self._requests)
+        self.runs = AsyncRuns(self._requests)
         # The MCP servers of sessions that are not closed.
         self._mcp_hosts: set[McpHost] = set()
 
     # -- the face ---------------------------------------------------------------------------
 
+    @overload
     async def prompt(
-        self, message: Any, agent_id: str | None = None, **options: Unpack[SessionKwargs]
+        self,
+        message: Any,
+        agent_id: str | None = None,
+        *,
+        output_schema: None = None,
+        output_repairs: None = None,
+        **options: Unpack[SessionKwargs],
+    ) -> ResultMessage: ...
+    @overload
+    async def prompt(
+        self,
+        message: Any,
+        agent_id: str | None = None,
+        *,
+        output_schema: type[T],
+        output_repairs: int | None = None,
+        **options: Unpack[SessionKwargs],
+    ) -> StructuredResult[T]: ...
+    @overload
+    async def prompt(
+        self,
+        message: Any,
+        agent_id: str | None = None,
+        *,
+        output_schema: Mapping[str, Any],
+        output_repairs: int | None = None,
+        **options: Unpack[SessionKwargs],
+    ) -> StructuredResult[Any]: ...
+    async def prompt(
+        self,
+        message: Any,
+        agent_id: str | None = None,
+        *,
+        output_schema: Any = None,
+        output_repairs: int | None = None,
+        **options: Unpack[SessionKwargs],
     ) -> ResultMessage:
         """Ask once, in a fresh conversation, and return the turn's result.
 
         Args:
             message: Text, an image, or a sequence of text and image parts.
             agent_id: The agent to ask. ``None`` means the default agent.
+            output_schema: The data that the answer is to be; ``result.output`` is the object.
+            output_repairs: How often an answer that does not fit goes back to the agent.
             **options: See :class:`~letta_adapters.options.SessionOptions`.
 
         Raises:
@@ -165,7 +216,9 @@ class AsyncLettaClient:
                 ``success=False``.
         """
         async with self.create_session(agent_id, **options) as session:
-            return await session.run_turn(message)
+            return await session.run_turn(
+                message, output_schema=output_schema, output_repairs=output_repairs
+            )
 
     async def create_agent(self, **options: Unpack[AgentKwargs]) -> str:
         """Create an agent and return its id.
@@ -276,13 +329,27 @@ class AsyncLettaClient:
         *,
         params: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
+        files: Files | None = None,
     ) -> Any:
         """Make any call of the Letta API (``"GET", "/v1/tools/"``) and return the decoded JSON.
 
         On Letta Code ``("COMMAND", "list_memory", body={...})`` sends any command of its App Server
         with these fields, and returns the answer.
+
+        Args:
+            method: The HTTP method, or ``"COMMAND"``.
+            path: The route with its ``/v1``, or the name of a command.
+            params: The query.
+            body: The JSON to send; beside ``files`` the other fields of the form.
+            files: Files to upload, as httpx takes them: ``{"file": ("name.txt", data)}``, with
+                bytes, or a file that is open in binary mode. It is read once, on a thread, while
+                it is sent; nothing sends it again (the Letta API).
+
+        Raises:
+            InvalidInputError: The path leaves the API, or a file cannot be uploaded.
+            UnsupportedOptionError: This backend has no such call, or takes no files.
         """
-        return await self._requests.make(method, path, params=params, body=body)
+        return await self._requests.make(method, path, params=params, body=body, files=files)
 
     async def close(self) -> None:
         """Stop the turns that are running and close for good. It can be called more than once."""
@@ -302,6 +369,13 @@ class AsyncLettaClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def __repr__(self) -> str:
+        # An address holds neither a password nor a query: see `check_url`.
+        field = _PLACES[type(self.spec)]
+        where = getattr(self.spec, field)
+        state = "closed" if self.closed else "open"
+        return show_object(self, state, backend=self.backend_name, **{field: where and str(where)})
 
     @property
     def backend_name(self) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
+from letta_adapters._utils.shown import show_object
+from letta_adapters.engine.deltas import TextReader
 from letta_adapters.messages import Message
 
 
@@ -41,8 +43,21 @@ class MessageStream(AsyncIterator[Message]):
         if not getattr(self._messages, "ag_running", False):
             await self._messages.aclose()
 
+    def __repr__(self) -> str:
+        running = getattr(self._messages, "ag_frame", None) is not None
+        return show_object(self, "open" if running else "at its end")
+
     async def __aenter__(self) -> MessageStream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+async def read_text(messages: MessageStream) -> AsyncGenerator[str, None]:
+    """Yield the text alone of a turn's messages."""
+    reader = TextReader()
+    async with messages:
+        async for message in messages:
+            if text := reader.read(message):
+                yield text

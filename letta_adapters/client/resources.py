@@ -1,137 +1,49 @@
 """Internal: the requests of a client that begin no turn: agents, conversations, models, providers.
 
 They take and return the API's own objects (dicts). Only calls that are needed next to sessions are
-here; ``client.request`` reaches everything else. All go through :class:`Requests`, which tells of
-the changes they make.
+here; ``client.request`` reaches everything else.
 """
 
 from __future__ import annotations
 
 import difflib
-import time
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from letta_adapters._utils.bounded import Bounded
-from letta_adapters._utils.checks import check_id, check_method
+from letta_adapters._utils.checks import check_id
+from letta_adapters._utils.shown import show_object
 from letta_adapters.backends.agent_settings import SETTINGS, without_own
-from letta_adapters.backends.base import Backend, Change, find_change, find_command_change
+from letta_adapters.backends.base import (
+    Change,
+)
+from letta_adapters.client import agent_files
+from letta_adapters.client.blocks import AsyncPassages
+from letta_adapters.client.memory import AsyncMemory
+from letta_adapters.client.requests import Requests
 from letta_adapters.errors import InvalidInputError, NotFoundError, UnsupportedOptionError
 from letta_adapters.options import AgentOptions, literal_prompt
-from letta_adapters.options_base import to_snake_case
+from letta_adapters.options_base import did_you_mean, to_snake_case
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from letta_adapters.client.agent_files import ImportKwargs
+    from letta_adapters.client.file_parts import AgentFile
     from letta_adapters.options import AgentKwargs
-
-# Others may give an agent another model, so after this time it is asked for again.
-_HANDLE_SECONDS: Final = 600.0
-
-
-class Handles:
-    """The handles of agents' models, by agent; bounded, and shared by all that use a client."""
-
-    def __init__(self) -> None:
-        self._known: Bounded[str, tuple[str | None, float]] = Bounded()
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def note(self, agent_id: str, handle: object) -> None:
-        """Remember an agent's model: its handle, or that it has none."""
-        told = handle if isinstance(handle, str) and handle else None
-        self._known[agent_id] = (told, time.monotonic())
-
-    def forget(self, agent_id: str) -> None:
-        """Forget an agent's model, which may have changed."""
-        self._known.pop(agent_id, None)
-
-    def knows(self, agent_id: str) -> bool:
-        """Return whether the model is known, and was told lately."""
-        return (
-            agent_id in self._known
-            and time.monotonic() - self._known[agent_id][1] < _HANDLE_SECONDS
-        )
-
-    def get(self, agent_id: str) -> str | None:
-        """Return the handle; ``None`` if there is none, or none is known."""
-        return self._known[agent_id][0] if agent_id in self._known else None
-
-
-class Requests:
-    """Requests to one backend; whoever caches agents or conversations is told of their changes.
-
-    Args:
-        backend: The backend on which the agents live.
-        check_usable: Raises if the client is closed, or belongs to another event loop.
-    """
-
-    def __init__(self, backend: Backend, check_usable: Callable[[], None]) -> None:
-        self.backend = backend
-        self.check_usable = check_usable
-        self.handles = Handles()
-        # Functions to call when an agent or a conversation changes, because they cache parts of it.
-        self._watchers: list[Callable[[Change], None]] = []
-
-    async def make(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, Any] | None = None,
-        body: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Make any call; see :meth:`~letta_adapters.AsyncLettaClient.request`."""
-        self.check_usable()
-        verb = check_method(method)
-        if verb == "COMMAND":
-            return await self.command(path, **{**(params or {}), **(body or {})})
-        return await self.make_last(verb, path, params=params, body=body)
-
-    async def make_last(
-        self,
-        verb: str,
-        path: str,
-        *,
-        params: Mapping[str, Any] | None = None,
-        body: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Make a call of a clean-up, which a client that is closing waits for."""
-        answer = await self.backend.request(verb, path, params=params, body=body)
-        # A call made by hand may change or delete an agent or a conversation that something here
-        # has cached, so it counts like a call of ours.
-        self.notice(find_change(verb, path, body))
-        return answer
-
-    async def command(self, name: str, /, **fields: Any) -> dict[str, Any]:
-        """Send a command; see :class:`~letta_adapters.backends.base.Backend`."""
-        self.check_usable()
-        answer = await self.backend.command(name, **fields)
-        self.notice(find_command_change(name, fields))
-        return answer
-
-    def watch(self, watcher: Callable[[Change], None]) -> None:
-        """Call ``watcher`` with every change this client makes to an agent or a conversation."""
-        self._watchers.append(watcher)
-
-    def notice(self, change: Change | None) -> None:
-        """Drop all that was cached of an agent or a conversation which has just changed."""
-        if change is None:
-            return
-        self.backend.notice(change)
-        if change.agent_id:
-            self.handles.forget(change.agent_id)
-        for watcher in self._watchers:
-            watcher(change)
 
 
 class AsyncAgents:
-    """The agents of the backend."""
+    """The agents of the backend, with their ``memory`` and their ``passages``."""
 
-    def __init__(self, requests: Requests) -> None:
+    def __init__(self, requests: Requests, memory: AsyncMemory, passages: AsyncPassages) -> None:
         self._requests = requests
+        self.memory = memory
+        self.passages = passages
+
+    def __repr__(self) -> str:
+        return show_object(self, backend=self._requests.backend.name)
 
     async def create(self, **options: Unpack[AgentKwargs]) -> str:
         """Create an agent and return its id, as ``client.create_agent`` does."""
@@ -173,6 +85,8 @@ class AsyncAgents:
         Fields are ``name``, ``model``, ``tags``, ...; for settings see :meth:`settings` (``None``
         takes one back). Sessions that are open get a changed setting within half a minute. ``tags``
         and ``metadata`` replace the user's own; the entries that this package keeps in them stay.
+        ``reasoning_effort`` is the effort of the agent's model, whose other settings stay; a new
+        model begins with its own.
 
         Raises:
             InvalidInputError: Nothing is to be changed, a setting does not take the value, or
@@ -180,7 +94,12 @@ class AsyncAgents:
             UnsupportedOptionError: This backend does not have the setting.
         """
         self._requests.check_usable()
-        _check_change(fields)
+        effort = AgentOptions(
+            reasoning_effort=fields.pop("reasoning_effort", None)
+        ).reasoning_effort
+        if effort is None:
+            _check_change(fields)
+        _check_fields(fields)
         # The API would store the name of a preset as the prompt itself.
         try:
             literal_prompt(fields.get("system"))
@@ -188,7 +107,11 @@ class AsyncAgents:
             raise InvalidInputError(f"system: {error}.") from None
         # The API's agent object does not have these; the backend keeps them, or refuses them.
         settings = {name: fields.pop(name) for name in SETTINGS if name in fields}
-        found = await self._requests.backend.update_agent(_check_id(agent_id), fields, settings)
+        if effort is not None and fields.get("model_settings") is not None:
+            raise InvalidInputError("Give reasoning_effort or model_settings, not both.")
+        found = await self._requests.backend.update_agent(
+            _check_id(agent_id), fields, settings, effort
+        )
         # The change did not go through `make`, which would have noticed it.
         self._requests.notice(Change(agent_id=agent_id))
         if found.get("model"):
@@ -210,6 +133,96 @@ class AsyncAgents:
     async def delete(self, agent_id: str) -> None:
         """Delete an agent, its conversations and memory; raise NotFoundError if not found."""
         await self._requests.make("DELETE", _build_path("agents", agent_id))
+
+    async def export_file(
+        self,
+        agent_id: str,
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        conversation_id: str | None = None,
+        scrub_messages: bool = False,
+    ) -> AgentFile:
+        """Export an agent to a file, with mode 0600, as a whole or not at all.
+
+        The Letta API makes an agent file (``.af``): the values of its tools' environment variables
+        are left out, their names stay. What was said in its history, its blocks and its tools'
+        source is written as it is. Letta Code on this machine makes a git bundle: the agent's
+        memory as of its last commit, with its history, and its name, description, model, prompt and
+        tags. It has no conversations.
+
+        Args:
+            agent_id: The agent.
+            path: The file to write; its folder exists.
+            overwrite: Replace a file that is there.
+            conversation_id: Export the messages of this conversation (Letta API).
+            scrub_messages: Leave all messages out, as a bundle always does.
+
+        Returns:
+            The content of the file, as :func:`~letta_adapters.inspect_agent_file` shows it.
+
+        Raises:
+            CorruptStateError: The memory's repository cannot be read (a bundle).
+            InvalidInputError: The file exists, or its folder does not; or the memory holds what no
+                import would write (a bundle).
+            NotFoundError: There is no such agent.
+            UnsupportedOptionError: The agents live on a Letta Code elsewhere.
+        """
+        self._requests.check_usable()
+        return await agent_files.export_file(
+            self._requests,
+            agent_id,
+            path,
+            overwrite=overwrite,
+            conversation_id=conversation_id,
+            scrub_messages=scrub_messages,
+        )
+
+    async def import_file(
+        self,
+        file: AgentFile | str | os.PathLike[str] | bytes,
+        *,
+        trust: str | Sequence[str] = (),
+        allow: Collection[str] = (),
+        **options: Unpack[ImportKwargs],
+    ) -> Sequence[str]:
+        """Import the agents of a file, which is not believed, and return their ids.
+
+        The Letta API takes agent files (``.af``). Every tool that acts is imported as one whose
+        calls need an approval, unless it is named in ``allow``. The settings of models are the
+        server's own. Letta Code on this machine takes git bundles, and makes one agent with the
+        memory and its history; if anything fails, no agent is left.
+
+        Args:
+            file: The path of a file, its content, or what
+                :func:`~letta_adapters.inspect_agent_file` returned.
+            trust: The digest of the file, or the digests of its tools that bring code along; with
+                an object that was shown also the names of these tools.
+            allow: Those of ``AgentFile.demands`` to grant: ``"run:TOOL"``, ``"mcp:SERVER"``,
+                ``"pending:AGENT"``; of a bundle ``"skill:NAME"``, ``"mod:NAME"``,
+                ``"executable:PATH"``.
+            options: Those of :class:`~letta_adapters.client.agent_files.ImportOptions`: ``secrets``
+                (the values of its tools' environment variables; those in the file are dropped),
+                ``name``, ``model``, ``embedding``, ``strip_messages`` (leave the history out), and
+                ``override_existing_tools`` (replace other tools and MCP servers of the same name,
+                for all agents of the server).
+
+        Raises:
+            InvalidInputError: It is no such file, asks for what was not trusted or allowed, or
+                holds what is never written. Nothing was sent.
+            ConflictError: The server has another tool or MCP server of the same name.
+            DiskFullError: There is no space (a bundle).
+            UnsupportedOptionError: This backend takes files of the other kind, or none.
+        """
+        checked = agent_files.ImportOptions(**dict[str, Any](**options))
+        self._requests.check_usable()
+        return await agent_files.import_file(
+            self._requests,
+            file,
+            trust=trust,
+            allow=allow,
+            options=checked,
+        )
 
     # -- Letta Code only --------------------------------------------------------------------
 
@@ -281,6 +294,9 @@ class AsyncConversations:
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
 
+    def __repr__(self) -> str:
+        return show_object(self, backend=self._requests.backend.name)
+
     async def create(self, /, agent_id: str, **fields: Any) -> dict[str, Any]:
         """Create a conversation (``summary``, ``model``, ``model_settings``, ...) and return it."""
         found: dict[str, Any] = await self._requests.make(
@@ -327,12 +343,24 @@ class AsyncConversations:
         )
         return found
 
+    async def recompile(self, conversation_id: str) -> None:
+        """Show a conversation that has begun the memory as it is now.
+
+        On the Letta API it goes on with the memory that it began with (letta 0.16.8); an agent's
+        default conversation, new ones and those of Letta Code see every change by themselves.
+        """
+        path = f"{_build_path('conversations', conversation_id)}/recompile"
+        await self._requests.make("POST", path)
+
 
 class AsyncModels:
     """The models that the backend offers."""
 
     def __init__(self, requests: Requests) -> None:
         self._requests = requests
+
+    def __repr__(self) -> str:
+        return show_object(self, backend=self._requests.backend.name)
 
     async def list(self) -> list[dict[str, Any]]:
         """Return the chat models; ``handle`` is the value for ``model=``."""
@@ -417,6 +445,10 @@ def _check_fields(fields: dict[str, Any]) -> dict[str, Any]:
             raise InvalidInputError(
                 f"The Letta API has no field {name!r}.", hint=f"Did you mean {snake!r}?"
             )
+    if "reasoning_effort" in fields:
+        raise InvalidInputError(
+            "The Letta API has no field 'reasoning_effort'.", hint=did_you_mean("reasoning_effort")
+        )
     return fields
 
 

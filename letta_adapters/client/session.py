@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from letta_adapters._utils.checks import is_duration
+from letta_adapters._utils.shown import show_object
 from letta_adapters._utils.tasks import running_task
 from letta_adapters.backends.base import (
     PAGE_SIZE,
@@ -27,12 +29,14 @@ from letta_adapters.backends.base import (
 )
 from letta_adapters.backends.capabilities import check_supported
 from letta_adapters.client.approvals import AsyncApprovals
-from letta_adapters.client.message_stream import MessageStream
+from letta_adapters.client.facts import Facts
+from letta_adapters.client.message_stream import MessageStream, read_text
+from letta_adapters.client.record import Told
 from letta_adapters.client.tool_calls import ToolCallHandler
-from letta_adapters.client.turn import Turn, TurnOptions
+from letta_adapters.client.turn import Turn
+from letta_adapters.client.turn_options import MakeInit, TurnOptions
 from letta_adapters.client.turn_slots import Outbox, OutgoingMessage, TurnSlots, withdraw
 from letta_adapters.content import to_wire
-from letta_adapters.engine.deltas import TextReader
 from letta_adapters.engine.stored import make_page
 from letta_adapters.errors import (
     InvalidInputError,
@@ -45,7 +49,7 @@ from letta_adapters.messages import (
     InitMessage,
     MessagePage,
 )
-from letta_adapters.options import PermissionMode, SessionOptions, Toolset
+from letta_adapters.options import PermissionMode, ReasoningEffort, SessionOptions, Toolset
 from letta_adapters.tools.client_side import Tool, as_runnable_tools
 
 if TYPE_CHECKING:
@@ -86,7 +90,7 @@ class AsyncSession(AsyncApprovals):
             tool.name: tool for tool in as_runnable_tools(options.tools)
         }
         self._mcp: McpHost | None = None
-        self._opened: Opened | None = None
+        self._facts: Facts | None = None
         self._opening = asyncio.Lock()
         self._session_id: str | None = None
         self._outbox = Outbox()
@@ -99,18 +103,32 @@ class AsyncSession(AsyncApprovals):
 
     @property
     def agent_id(self) -> str | None:
-        """The agent's id; ``None`` until the session is open."""
-        return self._opened.conversation.agent_id if self._opened else None
+        """The agent's id; ``None`` until the session is open.
+
+        Over the Letta API the agent of a conversation that was named by its id alone is looked up
+        beside the first turn: the id is known with the init message, or after :meth:`initialize`.
+        """
+        return self._facts.agent_id if self._facts else None
 
     @property
     def conversation_id(self) -> str | None:
         """The conversation's id (``"default"`` for the agent's own one); ``None`` until open."""
-        return self._opened.conversation.conversation_id if self._opened else None
+        return self._facts.known.conversation.conversation_id if self._facts else None
 
     @property
     def session_id(self) -> str | None:
         """The id of this session object; ``None`` until the session is open."""
         return self._session_id
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open" if self._facts else "not open yet"
+        return show_object(
+            self,
+            state,
+            backend=self._slots.backend.name,
+            agent_id=self.agent_id or self._target.agent_id,
+            conversation_id=self.conversation_id or self._target.conversation_id,
+        )
 
     @property
     def mcp_problems(self) -> Mapping[str, LettaError]:
@@ -125,27 +143,27 @@ class AsyncSession(AsyncApprovals):
                 an option is not supported, ...
         """
         opened = await self._open()
-        return self._init_message(opened)
+        return self._make_init()(opened)
 
-    def _init_message(self, opened: Opened) -> InitMessage:
-        return InitMessage(
-            opened.conversation.agent_id,
-            opened.conversation.conversation_id,
-            str(self._session_id),
-            self._slots.backend.name,
-            opened.model,
-            (*opened.tools, *(name for name in self._tools if name not in opened.tools)),
-        )
+    # A turn keeps what this returns, and must not keep its session.
+    def _make_init(self) -> MakeInit:
+        return partial(_init, str(self._session_id), self._slots.backend.name, tuple(self._tools))
 
     async def _open(self) -> Opened:
+        """Open the session, and return all facts of its conversation."""
+        return await (await self._reach()).complete()
+
+    async def _reach(self) -> Facts:
+        """Open the session as far as a message needs it, and return the facts known then."""
         self._check_usable()
         # Two tasks may use a new session at once; it must not open two conversations.
         async with self._opening:
             self._check_usable()  # it may have been closed meanwhile
-            if self._opened is None:
-                self._opened = await self._slots.works.run(self, self._find())
+            if self._facts is None:
+                opened = await self._slots.works.run(self, self._find())
+                self._facts = Facts(opened, self._slots.works.start)
                 self._session_id = f"session-{uuid.uuid4()}"
-        return self._opened
+        return self._facts
 
     async def _find(self) -> Opened:
         await self._start_mcp()
@@ -199,22 +217,22 @@ class AsyncSession(AsyncApprovals):
         await self._send(message, otid, running_task())
 
     async def _send(self, message: Any, otid: str | None, owner: object) -> None:
-        opened, outgoing = await self._prepare(message, otid)
-        place = opened.conversation
-        ahead = self._slots.turns.get(place)
+        facts, outgoing = await self._prepare(message, otid)
+        place = facts.known.conversation
+        ahead = self._slots.turns.get(place.key)
         # To wait here for a turn that this very caller has to read would never end, so its message
         # waits in line instead. Behind a stranger's turn waiting is safe.
         own = ahead is not None and ahead.left_behind(owner) and not ahead.given_up(None)
         if self._outbox.busy or self._sending or own:
             self._slots.check_outside(place)
             self._outbox.check_room()
-            self._stand_in_line(place, outgoing, owner)
+            self._stand_in_line(facts, outgoing, owner)
         else:
-            await self._start(self._begin(opened, outgoing, owner))
+            await self._start(self._begin(facts, outgoing, owner))
 
     async def _prepare(
         self, message: Any, otid: str | None, timeout: float | None = None
-    ) -> tuple[Opened, OutgoingMessage]:
+    ) -> tuple[Facts, OutgoingMessage]:
         self._check_usable()
         content = to_wire(message)
         if otid is not None and not otid.strip():
@@ -222,7 +240,7 @@ class AsyncSession(AsyncApprovals):
         if timeout is not None and not is_duration(timeout):
             raise InvalidInputError(f"timeout must be seconds greater than 0, not {timeout!r}.")
         name = otid or str(uuid.uuid4())
-        return await self._open(), OutgoingMessage(name, content, timeout=timeout)
+        return await self._reach(), OutgoingMessage(name, content, timeout=timeout)
 
     async def _start(self, beginning: Coroutine[Any, Any, Turn]) -> Turn:
         self._sending += 1
@@ -240,43 +258,37 @@ class AsyncSession(AsyncApprovals):
 
     # The message's turn exists at once, so that a stream can be read from it; a task of its own
     # sends the message when the conversation is free.
-    def _stand_in_line(self, place: Conversation, message: OutgoingMessage, owner: object) -> None:
-        options = self._turn_options(place)
+    def _stand_in_line(self, facts: Facts, message: OutgoingMessage, owner: object) -> None:
+        options = replace(self._make_turn_options(facts), init=None)
+        place = facts.known.conversation
         waiting = self._slots.backend.turn(place, options.settings)
         turn = Turn(waiting, place, options, owner=owner, release=None)
         turn.keeper = ref(self)
         self._slots.line_up(self, turn, message, self._turn_settings, self._first_init)
         self._outbox.add(turn)
 
-    def _first_init(self) -> InitMessage | None:
-        """Return the first message of the session's first stream; ``None`` for later streams."""
-        if not self._init_pending or self._opened is None:
+    def _first_init(self) -> MakeInit | None:
+        """Return what makes the first message of the first stream; ``None`` for later streams."""
+        if not self._init_pending:
             return None
         self._init_pending = False
-        return self._init_message(self._opened)
+        return self._make_init()
 
-    async def _begin(self, opened: Opened, message: OutgoingMessage, owner: object) -> Turn:
-        place = opened.conversation
-        async with self._slots.reserve(place, owner) as slot:
+    async def _begin(self, facts: Facts, message: OutgoingMessage, owner: object) -> Turn:
+        async with self._slots.reserve(facts.known.conversation, owner) as slot:
             # The wait for the conversation may have been long: the session may be closed by now.
             self._check_usable()
-            return await slot.start(message, self._make_turn_options(opened, message.timeout))
+            facts.look_up()  # beside the message, which goes out first
+            return await slot.start(message, self._make_turn_options(facts, message.timeout))
 
-    def _make_turn_options(self, opened: Opened, timeout: float | None) -> TurnOptions:
-        init = self._init_message(opened) if self._init_pending else None
-        return self._turn_options(opened.conversation, init, timeout)
-
-    def _turn_options(
-        self,
-        place: Conversation,
-        init: InitMessage | None = None,
-        timeout: float | None = None,
-    ) -> TurnOptions:
+    def _make_turn_options(self, facts: Facts, timeout: float | None = None) -> TurnOptions:
         return TurnOptions(
             self._turn_settings(),
-            self._make_handler(place),
-            init,
+            self._make_handler(facts.known.conversation),
+            facts,
+            self._make_init() if self._init_pending else None,
             timeout or self._options.turn_timeout or self._slots.backend.turn_timeout,
+            told=Told(lambda: facts.known),
         )
 
     def _turn_settings(self) -> TurnSettings:
@@ -292,9 +304,6 @@ class AsyncSession(AsyncApprovals):
 
     def _make_handler(self, conversation: Conversation) -> ToolCallHandler:
         backend, chosen = self._slots.backend, self._options
-        patience = None
-        if chosen.ask_timeout is not None and chosen.ask_timeout_answer is not None:
-            patience = (chosen.ask_timeout, chosen.ask_timeout_answer)
         return ToolCallHandler(
             self._tools,
             chosen.can_use_tool,
@@ -303,7 +312,7 @@ class AsyncSession(AsyncApprovals):
             self._off_loop,
             DeniedRounds(chosen.max_denied_rounds),
             backend.capabilities.durable_pending_calls,
-            patience,
+            chosen.patience,
         )
 
     def stream(self) -> MessageStream:
@@ -340,7 +349,7 @@ class AsyncSession(AsyncApprovals):
             InvalidInputError: Nothing was sent, or every message sent has its stream already.
             LettaError: The turn failed; raised where its text ends.
         """
-        return _read_text(self.stream())
+        return read_text(self.stream())
 
     @property
     def closed(self) -> bool:
@@ -361,13 +370,13 @@ class AsyncSession(AsyncApprovals):
 
         It is no error if no turn runs. Messages that wait in line go on: see ``remove_queued``.
         """
-        opened = await self._open()
+        where = await self._here()
         turn = self._outbox.current
         if turn is not None:
             await turn.abort()
         else:
             # A run that somebody else has started in this conversation is to be stopped as well.
-            await self._slots.backend.abort(opened.conversation)
+            await self._slots.backend.abort(where)
 
     # -- state ------------------------------------------------------------------------------
 
@@ -397,7 +406,7 @@ class AsyncSession(AsyncApprovals):
             self.list_messages(limit=limit),
             self._slots.backend.pending_calls(opened.conversation),
         )
-        init = self._init_message(opened)
+        init = self._make_init()(opened)
         return BootstrapState(
             init.agent_id, init.conversation_id, init.model, init.tools, page, pending
         )
@@ -410,18 +419,36 @@ class AsyncSession(AsyncApprovals):
     async def _place(self) -> Conversation:
         return (await self._open()).conversation
 
-    async def update_model(self, model: str) -> None:
-        """Use another model in this conversation from the next turn on (not in others).
+    async def _here(self) -> Conversation:
+        """Return the conversation, and do not wait for its facts where a message has found it."""
+        facts = await self._reach()
+        found = self._sending or self._outbox.turns
+        return (facts.known if found else await facts.complete()).conversation
+
+    async def update_model(
+        self, model: str | None = None, *, reasoning_effort: ReasoningEffort | None = None
+    ) -> None:
+        """Use another model or effort in this conversation from the next turn on (not in others).
+
+        Args:
+            model: The model's handle; ``None`` leaves the model as it is.
+            reasoning_effort: The model's effort; ``None`` leaves it as it is.
 
         Raises:
-            InvalidInputError: The server has no such model; the error names those spelled alike.
-            UnsupportedOptionError: The agent's default conversation always uses its agent's model.
+            InvalidInputError: The server has no such model; the error names those spelled alike. Or
+                it does not know the effort, or there is nothing to change.
+            UnsupportedOptionError: The agent's default conversation always uses its agent's model
+                and effort. Or the model takes no effort.
         """
-        if not isinstance(model, str) or not model:
+        if model is None and reasoning_effort is None:
+            raise InvalidInputError("Give model=, reasoning_effort=, or both.")
+        if model is not None and (not isinstance(model, str) or not model):
             raise InvalidInputError(f"A model handle is needed, not {model!r}.")
-        await self._slots.backend.set_model(await self._place(), model)
-        if self._opened is not None:
-            self._opened = replace(self._opened, model=model)
+        SessionOptions(reasoning_effort=reasoning_effort)
+        facts = await self._reach()
+        opened = await facts.complete()
+        await self._slots.backend.set_model(opened.conversation, model, reasoning_effort)
+        facts.known = replace(facts.known, model=model or facts.known.model)
 
     async def update_toolset(self, toolset: Toolset) -> None:
         """Use another set of Letta Code's own tools from the next turn on; ``"none"`` for none."""
@@ -466,8 +493,8 @@ class AsyncSession(AsyncApprovals):
         First come those of other clients, which wait at the server (Letta Code), then those of this
         client.
         """
-        where = await self._place()
-        ours = tuple(turn.item for turn in self._slots.queue if turn.conversation == where)
+        where = await self._here()
+        ours = tuple(t.item for t in self._slots.queue if t.conversation.key == where.key)
         if not self._slots.backend.capabilities.shared_queue:
             return ours
         return (*(await self._slots.backend.live(where)).queue, *ours)
@@ -477,10 +504,10 @@ class AsyncSession(AsyncApprovals):
 
         A message of this session that was taken out has no stream.
         """
-        where = await self._place()
+        where = await self._here()
         # Messages of this client wait here and the server does not know them, so they come first.
         for turn in tuple(self._slots.queue):
-            if turn.conversation == where and turn.item["id"] == item_id:
+            if turn.conversation.key == where.key and turn.item["id"] == item_id:
                 # The server may have it already: it can no longer be taken back.
                 if turn.on_its_way:
                     return False
@@ -521,6 +548,8 @@ class AsyncSession(AsyncApprovals):
             # them would begin.
             await withdraw(turns, "session")
             await self._slots.works.end(self)
+            if self._facts is not None:
+                await self._slots.works.end(self._facts)
             for turn in turns:
                 await turn.stop(_CLOSED)
         finally:
@@ -534,7 +563,7 @@ class AsyncSession(AsyncApprovals):
 
     async def __aenter__(self) -> AsyncSession:
         try:
-            await self._open()
+            await self._reach()
         except BaseException:
             # A session that failed to open may have connected MCP servers, or own its client.
             await self.close()
@@ -545,14 +574,22 @@ class AsyncSession(AsyncApprovals):
         await self.close()
 
 
+def _init(session_id: str, backend: str, tools: Sequence[str], opened: Opened) -> InitMessage:
+    """Return the first message of a session's first stream.
+
+    Args:
+        session_id: The session.
+        backend: The kind of backend.
+        tools: The names of the session's own tools.
+        opened: The facts of its conversation.
+    """
+    where = opened.conversation
+    named = (*opened.tools, *(name for name in tools if name not in opened.tools))
+    return InitMessage(
+        where.agent_id, where.conversation_id, session_id, backend, opened.model, named
+    )
+
+
 async def _undo(turn: Turn) -> None:
     """Stop a turn whose sender was cancelled just as it was accepted."""
     await turn.stop("The message was given up as it was accepted.")
-
-
-async def _read_text(messages: MessageStream) -> AsyncGenerator[str, None]:
-    reader = TextReader()
-    async with messages:
-        async for message in messages:
-            if text := reader.read(message):
-                yield text

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Awaitable, Coroutine, Mapping, Sequence
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from collections.abc import Coroutine, Mapping, Sequence
+from contextvars import Context, ContextVar
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from letta_adapters._utils.invoke import UNWIND_SECONDS, invoke_callable, report_raised
-from letta_adapters._utils.tasks import end_task
+from letta_adapters._utils.invoke import invoke_callable, report_raised
 from letta_adapters.backends.base import (
     Conversation,
     DeniedRounds,
     ToolCallResponse,
     inside_a_turn,
 )
+from letta_adapters.client.record import allow_tool, run_tool
+from letta_adapters.client.reports import Reports
 from letta_adapters.errors import LettaError, TurnCancelledError, UnsupportedOptionError
 from letta_adapters.messages import PendingToolCall, ToolCallMessage, ToolResultMessage
 from letta_adapters.permissions import (
@@ -27,13 +28,14 @@ from letta_adapters.permissions import (
     denials,
     normalise_decision,
 )
+from letta_adapters.permissions.asking import Patience, Undecided, ask_in_time
 from letta_adapters.permissions.policy import question
 from letta_adapters.tools.client_side import Tool
+from letta_adapters.tools.context import ToolContext
 
 _T = TypeVar("_T")
 # A call that waits, as the stream showed it or as the conversation has stored it.
 Call: TypeAlias = ToolCallMessage | PendingToolCall
-Decision: TypeAlias = Allow | Deny | Postpone
 # The backends whose server runs its tools with the input that it is told.
 _EDITING_BACKENDS = ("local", "remote")
 
@@ -62,9 +64,15 @@ def let_answer(asker: Asker, answering: Coroutine[Any, Any, _T]) -> asyncio.Task
     return task
 
 
+def share_answering(context: Context) -> None:
+    """Let code that runs in ``context`` tell, too, who waits for it."""
+    context.run(_answering.set, _answering.get())
+    context.run(inside_a_turn.set, inside_a_turn.get())
+
+
 def serves(conversation: Conversation) -> bool:
     """Return whether the caller is a tool or a callback of a turn of that conversation."""
-    return any(asker.conversation == conversation for asker in _answering.get())
+    return any(asker.conversation.key == conversation.key for asker in _answering.get())
 
 
 class EndsTurnError(Exception):
@@ -81,13 +89,6 @@ class EndsTurnError(Exception):
 
 class PostponedError(Exception):
     """The callback leaves the calls to be answered later."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Failed(Deny):
-    """The callback gave no answer, which counts as a denial, as not knowing is not permission."""
-
-    traceback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ class ToolCallHandler:
     client's loop thread must never run user code). ``rounds`` counts the denied steps of this turn
     and ends it when there are too many. ``keeps_calls``: the conversation keeps its calls, so the
     callback may postpone them. ``patience``: the seconds that the callback has, and the answer that
-    is given then.
+    is given then. ``reports`` is what the tools of this turn report while they run.
     """
 
     tools: Mapping[str, Tool]
@@ -128,7 +129,8 @@ class ToolCallHandler:
     off_loop: bool
     rounds: DeniedRounds
     keeps_calls: bool = False
-    patience: tuple[float, Decision] | None = None
+    patience: Patience | None = None
+    reports: Reports = field(default_factory=Reports)
 
     async def answer(
         self,
@@ -180,8 +182,7 @@ class ToolCallHandler:
         # Before anything runs: an interrupted turn must not have done half of its calls.
         for decision in decisions:
             if isinstance(decision, Deny) and decision.interrupt:
-                text = decision.message or "The permission callback interrupted the turn."
-                error = TurnCancelledError(text)
+                error = TurnCancelledError(decision.message or denials.INTERRUPTED)
                 raise EndsTurnError(error, self._collect_denials(calls, decisions))
         denied = all(isinstance(decision, Deny) for decision in decisions)
         try:
@@ -217,7 +218,9 @@ class ToolCallHandler:
             decisions: The decisions about the first of them.
         """
         pairs = zip(calls, decisions, strict=False)
-        return tuple(_make_denial(call, made) for call, made in pairs if isinstance(made, Deny))
+        return tuple(
+            self._make_denial(call, made) for call, made in pairs if isinstance(made, Deny)
+        )
 
     async def _decide(
         self, call: Call, details: Mapping[str, Any], *, recovered: bool
@@ -231,17 +234,22 @@ class ToolCallHandler:
             **question(tool is not None, details),
         )
         if self.can_use_tool is None:
-            return context.default
+            default = context.default
+            return Undecided(default.message) if isinstance(default, Deny) else default
         ask = functools.partial(self.can_use_tool, call.tool_name, dict(call.tool_input), context)
         try:
-            value = await self._ask_in_time(invoke_callable(ask, {}, in_thread_loop=self.off_loop))
+            value = await ask_in_time(
+                invoke_callable(ask, {}, in_thread_loop=self.off_loop), self.patience
+            )
+            if isinstance(value, Undecided):
+                return value
             if not isinstance(value, Postpone):
                 return normalise_decision(value)
         except Exception as error:
             # Any fault of the callback's code denies the call; raising would leave the call
             # waiting.
             shown = report_raised(f"can_use_tool, asked about {call.tool_name!r},", error)
-            return _Failed(denials.explain_failed_callback(error), traceback=shown)
+            return Undecided(denials.explain_failed_callback(error), traceback=shown)
         if self.keeps_calls:
             raise PostponedError
         raise UnsupportedOptionError(
@@ -250,28 +258,6 @@ class ToolCallHandler:
             supported_by=("rest",),
             reason="a call that waits ends with the connection of its turn.",
         )
-
-    async def _ask_in_time(self, asking: Awaitable[Any]) -> Any:
-        """Return the callback's answer, or the one that was chosen for when it takes too long."""
-        if self.patience is None:
-            return await asking
-        seconds, otherwise = self.patience
-        task = asyncio.ensure_future(asking)
-        # Not `run_within`: a TimeoutError that the callback itself raises is no time-out of ours.
-        try:
-            await asyncio.wait({task}, timeout=seconds)
-        except asyncio.CancelledError:
-            await end_task(task)
-            raise
-        if task.done():
-            return task.result()
-        # One that does not heed its cancellation must not hold the turn all the same.
-        task.cancel()
-        await asyncio.wait({task}, timeout=UNWIND_SECONDS)
-        if isinstance(otherwise, Deny) and not otherwise.message:
-            # The agent is not to take it for a refusal by the user.
-            return replace(otherwise, message=denials.explain_silence(seconds))
-        return otherwise
 
     def check_decision(self, call: Call, decision: Allow | Deny) -> Allow | Deny:
         """Return the decision, if the backend can carry it out.
@@ -295,6 +281,16 @@ class ToolCallHandler:
             )
         return decision
 
+    def _make_denial(self, call: Call, decision: Deny) -> ToolCallResponse:
+        """Return the answer to a call that is not allowed."""
+        reason = decision.message or denials.BY_CALLBACK
+        denied = ToolCallResponse(call.tool_call_id, call.tool_name, reason=reason)
+        if not isinstance(decision, Undecided):
+            return denied
+        # Where conversations keep their calls, they take a result in place of a decision.
+        told = ToolCallResponse.make_failed(call, reason) if self.keeps_calls else denied
+        return replace(told, traceback=decision.traceback)
+
     async def _act(self, call: Call, decision: Allow | Deny) -> ToolCallResponse:
         answer = ToolCallResponse(call.tool_call_id, call.tool_name)
         tool = self.tools.get(call.tool_name)
@@ -303,8 +299,9 @@ class ToolCallHandler:
         if call.problem and tool is not None:
             return _replace(answer, returned=call.problem, is_error=True)
         if isinstance(decision, Deny):
-            return _make_denial(call, decision)
+            return self._make_denial(call, decision)
         if tool is None:
+            allow_tool(call)
             edited = decision.updated_input
             return _replace(
                 answer,
@@ -316,22 +313,22 @@ class ToolCallHandler:
         edited = decision.updated_input
         # The model's own text goes to the tool unparsed, so that the tool's schema reads it once.
         arguments = call.raw_arguments if edited is None else edited
-        outcome = await tool.run(arguments, in_thread_loop=self.off_loop)
+        context = ToolContext(
+            call.tool_call_id,
+            call.tool_name,
+            self.conversation.agent_id,
+            self.conversation.conversation_id,
+            self.reports.add,
+        )
+        with run_tool(call) as note:
+            outcome = await tool.run(arguments, in_thread_loop=self.off_loop, context=context)
+            note("tool_error" if outcome.is_error else None, str(outcome.content))
         return _replace(
             answer,
             returned=outcome.content,
             is_error=outcome.is_error,
             traceback=outcome.traceback,
         )
-
-
-def _make_denial(call: Call, decision: Deny) -> ToolCallResponse:
-    return ToolCallResponse(
-        call.tool_call_id,
-        call.tool_name,
-        reason=decision.message or denials.BY_CALLBACK,
-        traceback=decision.traceback if isinstance(decision, _Failed) else None,
-    )
 
 
 def _replace(answer: ToolCallResponse, **changes: Any) -> ToolCallResponse:

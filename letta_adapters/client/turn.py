@@ -13,7 +13,6 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import suppress
-from dataclasses import dataclass
 from threading import Thread
 from typing import Any, Final, Protocol
 from weakref import ReferenceType, ref
@@ -23,20 +22,19 @@ from letta_adapters.backends.base import (
     BackendTurn,
     Conversation,
     ToolCallResponse,
-    TurnSettings,
 )
 from letta_adapters.client.message_stream import MessageStream
+from letta_adapters.client.record import SILENT, TurnRecord
 from letta_adapters.client.tool_calls import (
     Answered,
     EndsTurnError,
     PostponedError,
-    ToolCallHandler,
     let_answer,
 )
+from letta_adapters.client.turn_options import MakeInit, TurnOptions
 from letta_adapters.engine.stop_reasons import Failure
 from letta_adapters.errors import LettaError
 from letta_adapters.messages import (
-    InitMessage,
     Message,
     ToolCallMessage,
     ToolResultMessage,
@@ -56,26 +54,6 @@ class Keeper(Protocol):
     @property
     def closed(self) -> bool:
         """True once the owner was closed."""
-
-
-@dataclass(frozen=True, slots=True)
-class TurnOptions:
-    """The way a turn is carried out.
-
-    Args:
-        settings: The settings that every request of the turn carries.
-        handler: Answers the turn's tool calls; without it the turn pauses at them.
-        init: The first message of the turn's stream, if it is the session's first.
-        timeout: Seconds the turn may take; ``None`` for no limit.
-        results: Results that this side has sent with the turn's message, for calls of an earlier
-            turn.
-    """
-
-    settings: TurnSettings
-    handler: ToolCallHandler | None = None
-    init: InitMessage | None = None
-    timeout: float | None = None
-    results: Sequence[ToolResultMessage] = ()
 
 
 class Turn:
@@ -100,7 +78,10 @@ class Turn:
         self._turn = backend_turn
         self._state = backend_turn.state
         self.conversation = conversation
+        self.options = options
+        self.record: TurnRecord = SILENT  # what is told of it, once it is sent
         self._handler = options.handler
+        self._facts = options.facts
         self._init = options.init
         self._results = options.results
         # True once it was sent and accepted. Before that it holds nothing that could be released.
@@ -113,7 +94,7 @@ class Turn:
         # Set while no task waits for the next batch.
         self._idle = asyncio.Event()
         self._idle.set()
-        self._answering: asyncio.Task[Any] | None = None
+        self._answering: asyncio.Task[Answered] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._stop_reason = "The turn was aborted."
         # The time.monotonic() at which it began to wait for the caller's answers.
@@ -247,7 +228,7 @@ class Turn:
         beginning.add_done_callback(self._began)
 
     def begin(
-        self, backend_turn: BackendTurn, init: InitMessage | None, release: Callable[[], None]
+        self, backend_turn: BackendTurn, init: MakeInit | None, release: Callable[[], None]
     ) -> None:
         """Take note that the turn's message was accepted."""
         self._turn = backend_turn
@@ -301,6 +282,7 @@ class Turn:
     def resume(self, answers: Sequence[ToolCallResponse], owner: object) -> MessageStream:
         """Answer all calls of a paused turn, and return the stream of the messages that follow."""
         self.paused_at = None
+        self.record = self.record.go_on(self._state.usage)
         self._deadline = Deadline(self._timeout)
         return self._reading(self._messages(answers), owner)
 
@@ -317,6 +299,7 @@ class Turn:
         self._deadline.stop()
         self.owner = None
         self.paused_at = time.monotonic()
+        self.record.end(self._state, stopped=False, paused=True)
 
     async def _messages(
         self, answers: Sequence[ToolCallResponse] | None = None
@@ -328,18 +311,19 @@ class Turn:
             # A turn is a row of requests: each ends at tool calls, whose answers begin the next
             # one.
             while self._state.failure is None and self._stopping is None:
-                next_batch = self._turn.batches().__anext__
-                while self._stopping is None:
-                    batch = await self._step(next_batch)
-                    if batch is None:
-                        break
+                next_batch = self.record.watch(self._turn.batches().__anext__)
+                while (batch := await self._step(next_batch)) is not None:
                     for message in batch:
                         yield message
-                results = await self._respond()
-                if results is None:
+                if not self._goes_on():
                     break
-                for result in results:
-                    yield result
+                answered = False
+                while not answered:
+                    # What tools report while they run, and in the end what they returned.
+                    told = await self._answer()
+                    answered = self._answering is None
+                    for message in told:
+                        yield message
             complete = True
         finally:
             # Closed early, dropped or cancelled: nobody reads on, so the agent has to stop.
@@ -356,24 +340,32 @@ class Turn:
         if answers is not None:
             return await self._answer(answers)
         await self._wait_in_line()
-        first: list[Message] = [] if self._init is None else [self._init]
+        first: list[Message] = [*await self._introduce(), *self.options.reports]
         # The server may repeat such a result; each is shown once.
         first += (result for result in self._results if self._state.tool_result(result))
         return first
 
-    async def _respond(self) -> Sequence[ToolResultMessage] | None:
-        """Answer the calls that wait; return ``None`` if the turn is over, or pauses here."""
-        if not self._state.pending or self._state.failure is not None:
-            return None
-        if self._stopping is not None:
-            return None
-        if self._handler is None:
+    async def _introduce(self) -> list[Message]:
+        """Return the message that introduces the agent, if it is time for it."""
+        if self._facts is None:
+            return []
+        passed = time.monotonic() - self._started
+        left = None if self._timeout is None else self._timeout - passed
+        opened = await self._facts.settle(left)
+        return [] if self._init is None else [self._init(opened)]
+
+    def _goes_on(self) -> bool:
+        """Return whether calls wait that this side answers now; the turn may also pause here."""
+        waits = self._state.pending and self._state.failure is None and self._stopping is None
+        if waits and self._handler is None:
             self._pause()
-            return None
-        return await self._answer()
+            return False
+        return bool(waits)
 
     async def _step(self, next_batch: Callable[[], Awaitable[list[Message]]]) -> Any:
-        """Return the next batch of messages; ``None`` at the end or if the turn just failed."""
+        """Return the next batch of messages; ``None`` at the end, or if the turn just failed."""
+        if self._stopping is not None:
+            return None
         try:
             self._deadline.enter()
             self._idle.clear()
@@ -393,27 +385,36 @@ class Turn:
             self._deadline.leave()
         return None
 
-    async def _answer(
-        self, answers: Sequence[ToolCallResponse] | None = None
-    ) -> Sequence[ToolResultMessage]:
-        """Answer the pending calls, and return the results that this side can report."""
+    async def _answer(self, answers: Sequence[ToolCallResponse] | None = None) -> Sequence[Message]:
+        """Answer the pending calls.
+
+        Returns:
+            What tools have reported, if they still run: then this has to be called again. In the
+            end the results that this side can report.
+        """
         results: Sequence[ToolResultMessage] = ()
+        runs = False
         try:
             self._deadline.enter()
             if answers is None:
-                answered = await self._ask()
+                answering = self._answering or self._ask()
+                if reports := await self._read_reports(answering):
+                    runs = True
+                    return reports
+                # stop() has ended the tools, or the server was told to stop since the last report.
+                if self._stopping is not None:
+                    self._state.fail(Failure("cancelled", self._stop_reason))
+                    return ()
+                answered = answering.result()
+                self._answering = None
                 answers, results = answered.answers, answered.results
             self._idle.clear()
-            await self._turn.answer(answers)
+            with self.record.inside():
+                await self._turn.answer(answers)
         except asyncio.CancelledError:
-            if self._deadline.absorbs_cancel():
-                await self._fail_and_stop(self._deadline.error())
-            elif self._answering is not None and self._stopping is not None:
-                # stop() has cancelled the tools. Its caller decides what happens to the reader of
-                # this turn.
-                self._state.fail(Failure("cancelled", self._stop_reason))
-            else:
+            if not self._deadline.absorbs_cancel():
                 raise
+            await self._fail_and_stop(self._deadline.error())
         except EndsTurnError as end:
             await self._fail_and_stop(end.error, denials.TURN_ENDED, end.answers)
         except PostponedError:
@@ -422,20 +423,24 @@ class Turn:
         except LettaError as error:
             await self._fail_and_stop(error)
         finally:
-            self._answering = None
+            if not runs:
+                self._answering = None
             self._idle.set()
             self._deadline.leave()
         # The server may have reported a result already; each is shown once.
         return [result for result in results if self._state.tool_result(result)]
 
-    async def _ask(self) -> Answered:
+    def _ask(self) -> asyncio.Task[Answered]:
         """Let the permission callback and the tools answer."""
         assert self._handler is not None
-        answering = let_answer(self, self._handler.answer(self._state.pending, self._state.details))
-        self._answering = answering
-        answered = await answering
-        self._answering = None
-        return answered
+        asking = self._handler.answer(self._state.pending, self._state.details)
+        with self.record.inside():
+            self._answering = let_answer(self, asking)
+        return self._answering
+
+    async def _read_reports(self, answering: asyncio.Future[Any]) -> Sequence[Message]:
+        """Return what the tools have reported; nothing once they have answered."""
+        return () if self._handler is None else await self._handler.reports.read(answering)
 
     async def _fail_and_stop(
         self, error: LettaError, why: str | None = None, answers: Sequence[ToolCallResponse] = ()
@@ -450,6 +455,9 @@ class Turn:
         """
         self._deadline.leave()
         self._state.fail_with(error)
+        # The time may be up between two reports, when the tools still run.
+        if self._answering is not None:
+            await end_task(self._answering)
         if why is None and self._deadline.expired:
             why = self._deadline.error().message
         await self._turn.stop(why, answers)
@@ -481,16 +489,18 @@ class Turn:
             # The step that was cancelled may have asked before.
             await self._turn.stop(self._stop_reason)
         self._over()
+        where = self.conversation if self._facts is None else self._facts.known.conversation
         return self._state.finish(
             duration_ms=math.ceil((time.monotonic() - self._started) * 1000),
-            agent_id=self.conversation.agent_id,
-            conversation_id=self.conversation.conversation_id,
+            agent_id=where.agent_id,
+            conversation_id=where.conversation_id,
         )
 
     def _over(self) -> None:
         self._deadline.stop()
         if not self._done.is_set():
             self._done.set()
+            self.record.end(self._state, stopped=self._stopping is not None)
             if self._release is not None:
                 self._release()
 
@@ -501,7 +511,11 @@ class Turn:
             self._beginning.cancel()
 
     async def stop(
-        self, reason: str = "The turn was aborted.", *, ends_calls: bool = False
+        self,
+        reason: str = "The turn was aborted.",
+        *,
+        ends_calls: bool = False,
+        answers: Sequence[ToolCallResponse] = (),
     ) -> None:
         """Stop the agent, wait until it has stopped, and free the conversation.
 
@@ -512,17 +526,18 @@ class Turn:
             reason: The reason, for the result.
             ends_calls: End the calls that wait, as the application has given the turn up. Otherwise
                 they stay where conversations keep them: nobody has decided about them.
+            answers: Decisions that were taken about some of them all the same.
         """
         if self.finished:
             return
         if self._stopping is None:
             self._stop_reason = reason
-            self._stopping = asyncio.ensure_future(self._stop(reason if ends_calls else None))
+            why = reason if ends_calls else None
+            self._stopping = asyncio.ensure_future(self._stop(why, answers))
         await asyncio.shield(self._stopping)
 
-    async def _stop(self, why: str | None) -> None:
-        # It may be accepted while it is taken back; then it runs and has to be stopped like any
-        # other.
+    async def _stop(self, why: str | None, answers: Sequence[ToolCallResponse]) -> None:
+        # Accepted while it is taken back, it runs and has to be stopped like any other.
         if self._beginning is not None and not self.begun:
             await end_task(self._beginning)
             if not self.begun:
@@ -543,7 +558,7 @@ class Turn:
                     await self._idle.wait()
             if self._answering is not None:
                 await end_task(self._answering)
-            await self._turn.stop(why)
+            await self._turn.stop(why, answers)
         except LettaError:
             pass  # stopping is best effort: what is gone cannot be stopped
         finally:
@@ -554,6 +569,7 @@ class Turn:
         if self.finished:
             return
         self.aborted = True
+        self.record.note("The turn is told to stop.")
         if self._state.pending:  # it waits for us, so no run is active that could be cancelled
             await self.stop(ends_calls=True)
         else:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from letta_adapters._utils.locks import NeverFreeError, take
@@ -22,15 +22,16 @@ from letta_adapters.backends.base import (
     ToolCallResponse,
     TurnSettings,
 )
+from letta_adapters.client.record import TurnFacts, TurnRecord
 from letta_adapters.client.tool_calls import serves
-from letta_adapters.client.turn import Turn, TurnOptions
+from letta_adapters.client.turn import Turn
+from letta_adapters.client.turn_options import MakeInit, TurnOptions
 from letta_adapters.errors import (
     ConversationBusyError,
     SessionClosedError,
     WaitsForItselfError,
     WrongEventLoopError,
 )
-from letta_adapters.messages import InitMessage
 
 T = TypeVar("T")
 
@@ -84,7 +85,7 @@ class TurnSlots:
         self.backend = backend
         self.place = place
         self._loop: asyncio.AbstractEventLoop | None = None
-        # The running turn of each conversation.
+        # The running turn of each conversation, by the conversation's key.
         self.turns: dict[Conversation, Turn] = {}
         # The turns that wait for their conversation to become free, in the order they were sent.
         self.queue: list[Turn] = []
@@ -155,7 +156,7 @@ class TurnSlots:
         turn: Turn,
         message: OutgoingMessage,
         settings: Callable[[], TurnSettings],
-        init: Callable[[], InitMessage | None],
+        init: Callable[[], MakeInit | None],
     ) -> None:
         """Let a turn wait in line; its message is sent when the conversation is free.
 
@@ -164,7 +165,8 @@ class TurnSlots:
             turn: The turn, which is not sent yet.
             message: The message to send.
             settings: Called when the turn begins, as the settings may change until then.
-            init: Called when the turn has begun; returns the first message of its stream, if any.
+            init: Called when the turn has begun; returns what makes the first message of its
+                stream, if there is one.
         """
         beginning = self.works.start(session, self._begin_in_line(turn, message, settings, init))
         turn.wait(message.item, beginning, self._make_way_for)
@@ -176,7 +178,7 @@ class TurnSlots:
         turn: Turn,
         message: OutgoingMessage,
         settings: Callable[[], TurnSettings],
-        init: Callable[[], InitMessage | None],
+        init: Callable[[], MakeInit | None],
     ) -> None:
         async with self.reserve(turn.conversation, turn.owner, in_line=True) as slot:
             # From here on the message may arrive at the server, and can no longer be taken back.
@@ -193,7 +195,7 @@ class TurnSlots:
         # know it to find out that the wait would never end.
         blocks = owner if isinstance(owner, threading.Thread) else None
         try:
-            give_back = await take((self.place, conversation), blocks, waits=in_line)
+            give_back = await take((self.place, conversation.key), blocks, waits=in_line)
         except NeverFreeError as error:
             raise ConversationBusyError(
                 "Another client of this thread has not ended its turn in this conversation.",
@@ -202,7 +204,7 @@ class TurnSlots:
             ) from error
 
         def leave() -> None:
-            self.turns.pop(conversation, None)
+            self.turns.pop(conversation.key, None)
             give_back()
 
         return leave
@@ -224,7 +226,7 @@ class TurnSlots:
 
     async def _make_way(self, conversation: Conversation, owner: object) -> None:
         # Looked up at each call, since a turn may end, and another begin, while somebody waits.
-        turn = self.turns.get(conversation)
+        turn = self.turns.get(conversation.key)
         if turn is None:
             return
         if turn.given_up(owner):
@@ -303,9 +305,11 @@ class TurnSlot:
         Raises:
             LettaError: The server refused the message. The conversation is free again.
         """
-        started, leave = await self._send(message, options.settings)
+        record = self._record(message, options)
+        started, leave = await self._send(message, options.settings, record)
         made = Turn(started, self._conversation, options, owner=self._owner, release=leave)
-        self._slots.turns[self._conversation] = made
+        made.record = record
+        self._slots.turns[self._conversation.key] = made
         return made
 
     async def begin(
@@ -313,7 +317,7 @@ class TurnSlot:
         turn: Turn,
         message: OutgoingMessage,
         settings: TurnSettings,
-        init: Callable[[], InitMessage | None],
+        init: Callable[[], MakeInit | None],
     ) -> None:
         """Send the message of a turn that has waited in line.
 
@@ -326,26 +330,41 @@ class TurnSlot:
         Raises:
             LettaError: The server refused the message. The conversation is free again.
         """
-        started, leave = await self._send(message, settings)
-        self._slots.turns[self._conversation] = turn
+        turn.record = self._record(message, turn.options)
+        started, leave = await self._send(message, settings, turn.record)
+        self._slots.turns[self._conversation.key] = turn
         turn.begin(started, init(), leave)
 
+    def _record(self, message: OutgoingMessage, options: TurnOptions) -> TurnRecord:
+        told = options.told
+        if options.settings.model:
+            told = replace(told, model=options.settings.model)
+        backend = self._slots.backend.name
+        return TurnRecord(
+            TurnFacts(self._conversation, backend, message.otid, message.content, told)
+        )
+
     async def _send(
-        self, message: OutgoingMessage, settings: TurnSettings
+        self, message: OutgoingMessage, settings: TurnSettings, record: TurnRecord
     ) -> tuple[BackendTurn, Callable[[], None]]:
         """Send a message; return its turn and the function that frees the conversation."""
         try:
             turn = self._slots.backend.turn(self._conversation, settings)
             try:
                 self._slots.check_usable()
-                await turn.start(
-                    message.content, message.otid, answers=message.answers, history=message.history
-                )
+                with record.inside():
+                    await turn.start(
+                        message.content,
+                        message.otid,
+                        answers=message.answers,
+                        history=message.history,
+                    )
             except asyncio.CancelledError:
                 # The request may have arrived, and must not leave a turn running that nobody reads.
                 await self._slots.finish(_abandon(turn, self._hand_over()))
                 raise
-        except BaseException:
+        except BaseException as error:
+            record.refuse(error)
             # Whatever it was, no turn has begun that could free the conversation. It is freed here
             # and not when the context is left, so that the message can be sent again before that.
             self._free()

@@ -198,18 +198,43 @@ class _Call:
 
     def build(self) -> ToolCallMessage:
         raw = join_text(self.parts)
-        event = self.first
-        return ToolCallMessage(
-            self.tool_call_id,
-            self.name,
-            parse_arguments(raw),
-            raw,
-            self.approval,
-            event.get("id"),
-            event.get("otid"),
-            event.get("seq_id"),
-            event.get("run_id"),
+        return _build_call(self.first, self.tool_call_id, self.name, raw, self.approval)
+
+
+def _build_call(
+    first: Mapping[str, Any], call_id: str, name: str, raw: str, approval: bool
+) -> ToolCallMessage:
+    ids = (first.get("id"), first.get("otid"), first.get("seq_id"), first.get("run_id"))
+    return ToolCallMessage(call_id, name, parse_arguments(raw), raw, approval, *ids)
+
+
+def read_calls(event: Mapping[str, Any], *, approval: bool) -> list[ToolCallMessage]:
+    """Return the tool calls that a stored message holds, each of them whole.
+
+    Args:
+        event: The message.
+        approval: Whether it asks for approval of them.
+    """
+    listed = event.get("tool_calls")
+    calls = list_dicts(listed) if type(listed) is list else []
+    known = {call["tool_call_id"] for call in calls if call.get("tool_call_id")}
+    if not calls or len(known) < len(calls):
+        # Pieces of calls, which is what the assembler is for.
+        out: list[Any] = []
+        assembler = Assembler()
+        assembler.call(event, out, approval=approval)
+        assembler.flush(out)
+        return [*out, *assembler.open_calls()]
+    return [
+        _build_call(
+            event,
+            call["tool_call_id"],
+            call.get("name") or "",
+            join_text((read_arguments(call),)),
+            approval,
         )
+        for call in calls
+    ]
 
 
 def parse_arguments(raw: str) -> dict[str, Any]:
@@ -226,9 +251,11 @@ class Assembler:
     ``tool_call_id`` in a later message is a new call (some models count theirs from 0 each step).
     """
 
-    __slots__ = ("_calls", "_done_calls", "_latest", "_pieces", "_step", "_texts")
+    __slots__ = ("_calls", "_done_calls", "_latest", "_pieces", "_step", "_texts", "broken")
 
     def __init__(self) -> None:
+        # The text that was being written when the stream broke; no message holds it.
+        self.broken = ""
         self._texts: dict[tuple[str, Any], _Text] = {}
         self._calls: dict[str, _Call] = {}
         self._done_calls: dict[str, Any] = {}
@@ -251,6 +278,7 @@ class Assembler:
                     self.flush(out)
                     self._step = step
                 self._texts[key] = _Text(kind, event)
+                self.broken = ""  # of an attempt that is void
             self._latest = key
         item = self._texts[key]
         item.parts.append(content_text(event.get(TEXT_FIELD[kind])))
@@ -347,7 +375,9 @@ class Assembler:
         """Hand out what is complete after the stream broke; the last text is only a fragment."""
         # Only the text that was being written lacks its end; the others of the step are whole.
         if self._latest is not None:
-            self._texts.pop(self._latest, None)
+            item = self._texts.pop(self._latest, None)
+            if item is not None and item.kind == "assistant_message":
+                self.broken = join_text(item.parts)
         self._flush_texts(out)
         self._calls.clear()
 

@@ -11,15 +11,13 @@ and docs/protocol.md ("The order of events").
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from pydantic_core import from_json
-
 from letta_adapters.engine.assembler import list_strings, read_results
+from letta_adapters.engine.reading import read_json
 from letta_adapters.engine.shapes import find_misshapen
 from letta_adapters.engine.sse import SSEDecoder
 from letta_adapters.engine.stop_reasons import (
@@ -350,11 +348,7 @@ _SPEAKS = frozenset(
 
 def _parse(data: bytes) -> dict[str, Any] | None:
     try:
-        # The faster parser first, as every token passes here.
-        value = from_json(data)
-    except ValueError:
-        try:
-            value = json.loads(data)  # accepts lone surrogates, which from_json does not
-        except (ValueError, RecursionError):
-            return None
+        value = read_json(data)
+    except (ValueError, RecursionError):
+        return None
     return value if type(value) is dict else None

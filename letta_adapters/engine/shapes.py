@@ -31,10 +31,9 @@ def find_misshapen(event: _Event) -> str | None:
     """Return the name of a field that holds a value of the wrong type; ``None`` if all is well."""
     # Every token passes here, so names are looked up once and functions are called only where
     # needed.
-    get = event.get
-    for name in _IDS:
-        if type(get(name)) not in _TEXT:
-            return name
+    get, text = event.get, _TEXT
+    if not (type(get("id")) in text and type(get("otid")) in text and type(get("run_id")) in text):
+        return next(name for name in _IDS if type(get(name)) not in text)
     if type(get("seq_id")) not in _NUMBER:
         return "seq_id"
     kind = event["message_type"]
@@ -65,14 +64,15 @@ def _check_calls(event: _Event) -> str | None:
     for field in ("tool_calls", "tool_call"):
         value = event.get(field)
         calls = value if type(value) is list else [value] if value is not None else []
-        if not all(type(call) is dict and _is_call(call) for call in calls):
-            return field
+        for call in calls:
+            if not (type(call) is dict and _is_call(call)):
+                return field
     return None
 
 
 def _is_call(call: _Event) -> bool:
     # Streamed arguments are text; an API that does not stream may send them as an object.
-    texts = all(type(call.get(n)) in _TEXT for n in ("tool_call_id", "name"))
+    texts = type(call.get("tool_call_id")) in _TEXT and type(call.get("name")) in _TEXT
     return texts and type(call.get("arguments")) in (str, dict, type(None))
 
 

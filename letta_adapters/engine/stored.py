@@ -11,17 +11,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby, islice, pairwise
 from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from letta_adapters.engine.assembler import (
     TEXT_FIELD,
-    Assembler,
     build_text,
     join_text,
     list_dicts,
     list_returns,
     parse_arguments,
+    read_calls,
     read_results,
 )
 from letta_adapters.engine.shapes import find_misshapen
@@ -60,6 +60,10 @@ _ItemT = TypeVar("_ItemT", bound=_Item)
 
 def turn_round(items: Iterable[_ItemT]) -> list[_ItemT]:
     """Return a list of items the other way round; those of one stored message keep their order."""
+    items = list(items)
+    ids = [item.get("id") for item in items]
+    if not any(one == other for one, other in pairwise(ids)):
+        return items[::-1]
     messages = [list(group) for _, group in groupby(items, lambda item: item.get("id"))]
     return [item for message in reversed(messages) for item in message]
 
@@ -170,13 +174,9 @@ def read_messages(item: _Item, names: Mapping[str, str] | None = None) -> list[S
         # Most of a page, so it takes no way round: a stored text is complete by itself.
         parts = (content_text(item.get(TEXT_FIELD[str(kind)])),)
         return [build_text(str(kind), item, parts, item.get("signature") or None)]
-    # Stored calls are one big fragment of themselves, so what reads fragments reads them too.
-    out: list[Spoken] = []
-    assembler = Assembler()
     if kind in CALLS:
-        assembler.call(item, out, approval=kind == "approval_request_message")
-    assembler.flush(out)
-    return [*out, *assembler.open_calls()]
+        return [*read_calls(item, approval=kind == "approval_request_message")]
+    return []
 
 
 def list_calls(item: _Item) -> list[_Item]:
@@ -205,8 +205,9 @@ def read_page(items: Sequence[_Item], order: str) -> tuple[Message, ...]:
     found: list[Message] = []
     for item in items if order == "asc" else turn_round(items):
         messages = read_item(item, names)
-        names.update((m.tool_call_id, m.tool_name) for m in messages if m.type == "tool_call")
         found += messages
+        if item.get("message_type") in CALLS:
+            names.update((m.tool_call_id, m.tool_name) for m in messages if m.type == "tool_call")
     return tuple(found if order == "asc" else reversed(found))
 
 
@@ -221,11 +222,11 @@ def read_item(item: _Item, names: Mapping[str, str] | None = None) -> Sequence[M
     kind = item.get("message_type")
     if kind is None or find_misshapen(item):
         return (UnknownMessage(item),)
+    if kind in SPOKEN:
+        return read_messages(item, names) or (UnknownMessage(item),)
     ids = (item.get("id"), item.get("otid"), item.get("seq_id"), item.get("run_id"))
     found: Sequence[Message] = ()
-    if kind in SPOKEN:
-        found = read_messages(item, names)
-    elif kind == "approval_response_message":
+    if kind == "approval_response_message":
         found = _read_answers(item, names or {})
     elif kind == "system_message":
         found = (SystemMessage(content_text(item.get("content")), *ids),)
@@ -278,7 +279,7 @@ def read_user(content: Any) -> tuple[Literal["user", "event"], str | None]:
 
 def _strip_reminders(text: str) -> str:
     # Only in front, where the server puts them: the user may write such a tag further on.
-    injected = _REMINDERS.match(text)
+    injected = _REMINDERS.match(text) if _OPEN in text else None
     return text[injected.end() :] if injected else text
 
 
@@ -287,7 +288,7 @@ def _read_alert(text: str) -> str | None:
 
     It does so with JSON after a compaction, and with a tag when it resumes a turn.
     """
-    tagged = _ALERT.fullmatch(text)
+    tagged = _ALERT.fullmatch(text) if "<system-alert>" in text else None
     if tagged:
         return tagged[1].strip()
     if text.startswith("{") and '"system_alert"' in text:

@@ -48,6 +48,11 @@ class TurnState:
         """The runs of this turn, oldest first."""
         return tuple(self._run_ids)
 
+    @property
+    def answer(self) -> str:
+        """The answer's text, as far as it came."""
+        return "".join(m.content for m in self._answer)
+
     def note_run(self, run_id: str) -> None:
         """Take note that the wire names this run as the one that is active."""
         self._run_ids[run_id] = None
@@ -146,8 +151,11 @@ class TurnState:
             "input_stored": self.input_stored,
         }
         if failure is None:
-            text = "".join(m.content for m in self._answer)
-            return [ResultMessage(True, text, self.stop.value or "end_turn", **common)]
+            return [ResultMessage(True, self.answer, self.stop.value or "end_turn", **common)]
+        # What is still open belongs to a turn that was stopped before its stream had an end.
+        said: list[Any] = []
+        self.assembler.flush_broken(said)
+        partial = self.answer + "".join(m.content for m in said if isinstance(m, AssistantMessage))
         # The failure's own stop reason counts; else the last one of the stream.
         seen = self.stop.value
         # A turn that failed after a successful-looking stop reason did not succeed.
@@ -168,6 +176,12 @@ class TurnState:
                 self.run_id,
             ),
             ResultMessage(
-                False, None, stop_reason, error_code=failure.code, error_detail=detail, **common
+                False,
+                None,
+                stop_reason,
+                error_code=failure.code,
+                error_detail=detail,
+                partial=partial + self.assembler.broken,
+                **common,
             ),
         ]

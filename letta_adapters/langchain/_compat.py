@@ -6,10 +6,14 @@ LangGraph need not be installed, so its classes are known by their names.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from langchain_core._api import (
+    suppress_langchain_beta_warning as suppress_langchain_beta_warning,
+)
 from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import set_config_context
 from langchain_core.runnables.config import var_child_runnable_config as var_child_runnable_config
 
 from letta_adapters._utils.private_parts import PrivateMethod, PrivatePart
@@ -39,6 +43,25 @@ MESSAGES_HANDLER: Final = "StreamMessagesHandler"
 def in_graph(config: RunnableConfig) -> bool:
     """Return whether this runs inside a LangGraph graph, which can be interrupted."""
     return SCRATCHPAD in (config.get("configurable") or {})
+
+
+def find_writer(config: RunnableConfig) -> Callable[[Any], None] | None:
+    """Return what writes to the graph's custom stream; ``None`` outside of a graph.
+
+    Any thread may call it. Where nobody reads that stream, it does nothing.
+    """
+    if not in_graph(config):
+        return None
+    # Imported late: LangGraph need not be installed, and inside a graph it certainly is.
+    from langgraph.config import get_stream_writer
+
+    def write(data: Any) -> None:
+        # LangGraph reads from the context where the writer is and whose part is written: a thread
+        # of the tool has none, nor has asynchronous code before Python 3.11.
+        with set_config_context(config) as around:
+            around.run(lambda: get_stream_writer()(data))
+
+    return write
 
 
 def find_task(config: RunnableConfig) -> str | None:
@@ -87,6 +110,12 @@ _CHUNKS: Final = "Events of the v3 protocol are made from chunks, by LangChain."
 
 PARTS: Final = (
     PrivatePart(
+        "suppress_langchain_beta_warning",
+        "langchain_core._api",
+        _CORE,
+        "This package cannot be imported.",
+    ),
+    PrivatePart(
         "var_child_runnable_config",
         "langchain_core.runnables.config",
         _CORE,
@@ -102,8 +131,9 @@ PARTS: Final = (
         SCRATCHPAD,
         _CONSTANTS,
         _GRAPH,
-        "As outside of a graph: a tool of the agent's own that asks for permission is denied, and "
-        "a message without an id is sent again by a node that is resumed.",
+        "As outside of a graph: a tool of the agent's own that asks for permission is denied, a "
+        "message without an id is sent again by a node that is resumed, and what tools report is "
+        "not in the custom stream.",
     ),
     PrivatePart(
         TASK_ID, _CONSTANTS, _GRAPH, f"Nothing, as long as {CHECKPOINT_NS!r} is there instead."

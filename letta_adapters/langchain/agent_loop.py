@@ -11,18 +11,15 @@ import asyncio
 import functools
 from collections.abc import (
     AsyncGenerator,
-    Callable,
-    Coroutine,
     Generator,
     Iterable,
     Iterator,
     Mapping,
     Sequence,
 )
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, TypeAlias
 
 from langchain_core.callbacks import adispatch_custom_event, dispatch_custom_event
 from langchain_core.messages import (
@@ -39,30 +36,35 @@ from langchain_core.runnables.config import get_executor_for_config
 from langchain_core.runnables.utils import AddableDict
 from langchain_core.tools import BaseTool, StructuredTool
 
-from letta_adapters._utils.invoke import invoke_callable, is_async_callable
+from letta_adapters.backends.base import Conversation
+from letta_adapters.chat.endings import find_ending
+from letta_adapters.chat.open_calls import OpenCallDecider
+from letta_adapters.chat.request import OpenAnswer
 from letta_adapters.errors import TurnFailedError
-from letta_adapters.langchain._compat import in_graph, passes_through, wants_events
-from letta_adapters.langchain.chunks import NOTES, QUESTIONS
+from letta_adapters.langchain._compat import find_writer, passes_through, wants_events
+from letta_adapters.langchain.chunks import NOTES
+from letta_adapters.langchain.messages import to_entries
+from letta_adapters.langchain.questions import Decision, LoopSettings, Questions
 from letta_adapters.langchain.tools import (
     Effect,
     Effects,
+    RunningCall,
     ServerToolRuns,
     adrive,
     announce,
     build_refusals,
     drive,
+    running_call,
     to_decision_message,
     to_error_message,
     to_result_message,
+    to_undecided_message,
 )
-from letta_adapters.permissions import Allow, Deny, PermissionContext, denials, normalise_decision
-from letta_adapters.permissions.policy import question
+from letta_adapters.messages import PendingToolCall
+from letta_adapters.permissions import Allow, Deny, denials
+from letta_adapters.permissions.asking import Undecided
 
-# The words of a person who resumes an interrupted graph, and the decisions they mean.
-_WORDS: Final[dict[str, Any]] = {
-    **dict.fromkeys(("allow", "approve", "approved", "yes"), True),
-    **dict.fromkeys(("deny", "reject", "rejected", "no"), False),
-}
+_Decided: TypeAlias = tuple[ToolCall, Decision]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,25 +80,6 @@ class _Answer:
 
     calls: list[ToolCall]
     refused: list[ToolMessage]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoopSettings:
-    """Hold what all runs of an agent have in common.
-
-    Attributes:
-        model: The model, with the tools it may call bound to it.
-        tools: The tools that run here.
-        can_use_tool: Asked before any tool runs; ``None`` if there is nobody to ask.
-        max_rounds: The number of answers the agent may give before the run fails.
-        speaker: The ``name`` of the agent's messages, if the application chose one.
-    """
-
-    model: Any
-    tools: Sequence[BaseTool]
-    can_use_tool: Callable[..., Any] | None
-    max_rounds: int
-    speaker: str | None
 
 
 class AgentLoop:
@@ -136,6 +119,8 @@ class AgentLoop:
                 return
             results: list[ToolMessage] = yield _Answer(calls, refused)
             self.new += results
+            if find_ending(to_entries(results)) is not None:
+                yield _Ask([*self._given, *self.new])  # raises, also after the last round
         # An agent and its tools can keep each other busy for ever, at the application's cost.
         raise TurnFailedError(
             f"The agent still called tools after {self.settings.max_rounds} rounds.",
@@ -219,6 +204,7 @@ class LoopRunner:
         self._settings = loop.settings
         self._config = loop.make_child_config(run_manager)
         self._shown = ServerToolRuns()
+        self._questions = Questions(loop.settings, loop.new, loop.config)
         self._tools = {tool.name: tool for tool in self._settings.tools}
 
     # -- in both colours --------------------------------------------------------------------
@@ -268,9 +254,17 @@ class LoopRunner:
 
     # -- the model --------------------------------------------------------------------------
 
-    def _build_kwargs(self) -> dict[str, Any]:
-        """Return the arguments for the model; with a callback, it asks about every tool."""
-        asks = {} if self._settings.can_use_tool is None else {"letta_asks": True}
+    def _build_kwargs(self, decider: OpenCallDecider) -> dict[str, Any]:
+        """Return the arguments for the model; with a callback, it asks about every tool.
+
+        Args:
+            decider: Puts calls that an earlier turn has left open to the callback.
+        """
+        if self._settings.can_use_tool is None:
+            # An interrupt of a graph is no way to ask about those: when the node runs again, the
+            # answer to it would be taken for that of the turn's own first question.
+            return {**self._loop.kwargs, "letta_shows_tools": True}
+        asks = {"letta_asks": self._settings.asks, "letta_open": decider, "letta_shows_tools": True}
         return {**self._loop.kwargs, **asks}
 
     def _sign(self, item: Any) -> Any:
@@ -282,15 +276,16 @@ class LoopRunner:
     def _ask(self, messages: list[BaseMessage]) -> Generator[BaseMessage, None, AIMessage]:
         """Yield the chunks of an answer, and return it whole."""
         model = self._settings.model
+        given = self._build_kwargs(OpenCallDecider(self._decide_open))
         if wants_events(self._config):
             # LangChain gives such a handler the protocol's events from `invoke`, and only chunks
             # from `stream`.
-            whole: AIMessage = model.invoke(messages, self._config, **self._build_kwargs())
+            whole: AIMessage = model.invoke(messages, self._config, **given)
             drive(self._show(whole.content, whole.response_metadata))
             yield AIMessageChunk(content=whole.content)
             return whole
         chunks: list[AIMessageChunk] = []
-        for chunk in model.stream(messages, self._config, **self._build_kwargs()):
+        for chunk in model.stream(messages, self._config, **given):
             # Most chunks are plain text, of which there is nothing to tell.
             if _tells(chunk):
                 drive(self._show(chunk.content, chunk.response_metadata))
@@ -301,14 +296,15 @@ class LoopRunner:
     async def _aask(self, messages: list[BaseMessage]) -> AsyncGenerator[BaseMessage, None]:
         """Yield the chunks of an answer, and at last the answer itself."""
         model = self._settings.model
+        given = self._build_kwargs(OpenCallDecider.here(self._adecide_open))
         if wants_events(self._config):
-            whole = await model.ainvoke(messages, self._config, **self._build_kwargs())
+            whole = await model.ainvoke(messages, self._config, **given)
             await adrive(self._show(whole.content, whole.response_metadata))
             yield AIMessageChunk(content=whole.content)
             yield whole
             return
         chunks: list[AIMessageChunk] = []
-        stream = model.astream(messages, self._config, **self._build_kwargs())
+        stream = model.astream(messages, self._config, **given)
         async with aclosing(stream):  # left early, the agent is stopped at once
             async for chunk in stream:
                 if _tells(chunk):
@@ -342,71 +338,67 @@ class LoopRunner:
     def _answer(self, calls: list[ToolCall]) -> list[ToolMessage]:
         """Return the results of these calls, in their order."""
         # All decisions first, one after the other: a person is asked before any tool has run.
-        decisions = [drive(self._decide(call)) for call in calls]
-        pairs = list(zip(calls, decisions, strict=True))
-        # The tools then run side by side, in the executor's threads.
-        with get_executor_for_config(self._config) as executor:
-            return list(executor.map(lambda pair: drive(self._act(*pair)), pairs))
+        return self._act_all([(call, drive(self._questions.decide(call))) for call in calls])
 
     async def _aanswer(self, calls: list[ToolCall]) -> list[ToolMessage]:
-        """Return the results of these calls, in their order; the tools run side by side."""
-        decisions = [await adrive(self._decide(call)) for call in calls]
-        acts = (adrive(self._act(call, d)) for call, d in zip(calls, decisions, strict=True))
-        return list(await asyncio.gather(*acts))
+        """Return the results of these calls, in their order."""
+        return await self._aact_all(
+            [(call, await adrive(self._questions.decide(call))) for call in calls]
+        )
 
-    def _decide(self, call: ToolCall) -> Effects[Allow | Deny]:
-        """Return whether a call may run."""
-        ask = self._settings.can_use_tool
-        if ask is None:
-            return self._decide_unasked(call)
-        asked = functools.partial(ask, *self._build_question(call))
-        answer = functools.partial(invoke_callable, asked, {}, in_thread_loop=False)
-        here = functools.partial(_run_in_thread, answer) if is_async_callable(ask) else asked
-        return normalise_decision((yield Effect(here, answer)))
+    def _act_all(
+        self, decided: Sequence[_Decided], left: Conversation | None = None
+    ) -> list[ToolMessage]:
+        """Carry decisions out: the tools run side by side, in the executor's threads."""
+        decided = _end_others(decided)
+        with get_executor_for_config(self._config) as executor:
+            return list(
+                executor.map(lambda pair: drive(self._act(pair[0], pair[1], left)), decided)
+            )
 
-    def _build_question(self, call: ToolCall) -> tuple[str, dict[str, Any], PermissionContext]:
-        """Return the arguments for the permission callback."""
-        asked = question(call["name"] in self._tools, self._find_question_data(call))
-        context = PermissionContext(tool_call_id=str(call["id"]), **asked)
-        return call["name"], dict(call["args"]), context
+    async def _aact_all(
+        self, decided: Sequence[_Decided], left: Conversation | None = None
+    ) -> list[ToolMessage]:
+        """Carry decisions out: the tools run side by side."""
+        decided = _end_others(decided)
+        return list(await asyncio.gather(*(adrive(self._act(*pair, left)) for pair in decided)))
 
-    def _find_question_data(self, call: ToolCall) -> dict[str, Any]:
-        """Return the server's data about a call's question, which the answer's metadata holds."""
-        answer = self._loop.new[-1] if self._loop.new else None
-        told = answer.response_metadata.get(QUESTIONS) if answer is not None else None
-        return dict((told or {}).get(str(call["id"])) or {})
+    def _decide_open(
+        self, place: Conversation, calls: Sequence[PendingToolCall]
+    ) -> dict[str, OpenAnswer]:
+        """Answer calls that an earlier turn has left open in a conversation, by their ids."""
+        asked = [_to_tool_call(call) for call in calls]
+        decided = [(call, drive(self._questions.decide(call, place))) for call in asked]
+        return _to_open_answers(decided, self._act_all(decided, place))
 
-    def _decide_unasked(self, call: ToolCall) -> Allow | Deny:
-        """Decide without a callback: your own tools run; for the agent's own a person is asked.
+    async def _adecide_open(
+        self, place: Conversation, calls: Sequence[PendingToolCall]
+    ) -> dict[str, OpenAnswer]:
+        """Answer such calls asynchronously."""
+        asked = [_to_tool_call(call) for call in calls]
+        decided = [(call, await adrive(self._questions.decide(call, place))) for call in asked]
+        return _to_open_answers(decided, await self._aact_all(decided, place))
 
-        Outside of a LangGraph graph nobody can be asked, so those are denied.
+    def _act(
+        self, call: ToolCall, decision: Decision, left: Conversation | None
+    ) -> Effects[ToolMessage]:
+        """Run a tool of yours, or pass the decision on for one of the agent's own.
+
+        Args:
+            call: The call.
+            decision: What was decided about it.
+            left: The conversation in which an earlier turn has left the call open, if one has.
         """
-        if call["name"] in self._tools:
-            return Allow()
-        if not in_graph(self._loop.config):
-            return Deny(denials.NOBODY_ASKED)
-        # Imported late: LangGraph need not be installed, and inside a graph it certainly is.
-        from langgraph.types import interrupt
-
-        question = {
-            "type": "letta_approval",
-            "tool_call_id": call["id"],
-            "tool_name": call["name"],
-            "tool_input": call["args"],
-            **self._find_question_data(call),
-        }
-        return normalise_decision(_read_words(interrupt(question)))
-
-    def _act(self, call: ToolCall, decision: Allow | Deny) -> Effects[ToolMessage]:
-        """Run a tool of yours, or pass the decision on for one of the agent's own."""
+        if decision is None or isinstance(decision, Undecided):
+            return to_undecided_message(call, decision)
         tool = self._tools.get(call["name"])
         if tool is None or isinstance(decision, Deny):
             return to_decision_message(call, decision)
-        edited = _apply_edit(call, decision)
+        known = self._describe_call(call, left)
+        about = (tool, _apply_edit(call, decision), self._config, known)
         try:
             output = yield Effect(
-                functools.partial(_invoke_tool, tool, edited, self._config),
-                functools.partial(tool.ainvoke, edited, self._config),
+                functools.partial(_invoke_tool, *about), functools.partial(_ainvoke_tool, *about)
             )
             return to_result_message(call, output)
         except Exception as error:
@@ -415,37 +407,68 @@ class LoopRunner:
                 raise
             return to_error_message(call, error)
 
+    def _describe_call(self, call: ToolCall, left: Conversation | None) -> RunningCall:
+        """Return what a tool may know of the call that it carries out."""
+        told = self._loop.new[-1].response_metadata if left is None else {}
+        return RunningCall(
+            id=str(call["id"]),
+            agent_id=told.get("agent_id") if left is None else left.agent_id,
+            conversation_id=told.get("conversation_id") if left is None else left.conversation_id,
+            write=find_writer(self._config),
+        )
+
+
+def _end_others(decided: Sequence[_Decided]) -> Sequence[_Decided]:
+    """Return the decisions; if one of them ends the turn, none of the calls runs."""
+    if not any(isinstance(made, Deny) and made.interrupt for _, made in decided):
+        return decided
+    why = Undecided(denials.explain_unanswered(denials.TURN_ENDED))
+    return [(call, why if isinstance(made, Allow) else made) for call, made in decided]
+
 
 def _tells(chunk: BaseMessage) -> bool:
     """Return whether there is anything in a chunk but text."""
     return not isinstance(chunk.content, str) or NOTES in chunk.response_metadata
 
 
-def _run_in_thread(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """Run a coroutine on an event loop of its own: this thread's may be running."""
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(lambda: asyncio.run(work())).result()
+def _to_tool_call(call: PendingToolCall) -> ToolCall:
+    """Return a call as it is stored on a server in LangChain's form."""
+    args = dict(call.tool_input)
+    return ToolCall(name=call.tool_name, args=args, id=call.tool_call_id, type="tool_call")
 
 
-def _invoke_tool(tool: BaseTool, call: dict[str, Any], config: RunnableConfig) -> Any:
+def _to_open_answers(
+    decided: Sequence[_Decided], results: Sequence[ToolMessage]
+) -> dict[str, OpenAnswer]:
+    return {
+        str(call["id"]): OpenAnswer(entry, isinstance(decision, Allow))
+        for (call, decision), entry in zip(decided, to_entries(results), strict=True)
+    }
+
+
+def _invoke_tool(
+    tool: BaseTool, call: dict[str, Any], config: RunnableConfig, known: RunningCall
+) -> Any:
     """Run a tool in this thread of the executor, an asynchronous one on a loop of its own."""
+    # The executor gives each of its tasks a context of its own, so nothing has to be put back.
+    running_call.set(known)
     if isinstance(tool, StructuredTool) and tool.func is None:
         return asyncio.run(tool.ainvoke(call, config))
     return tool.invoke(call, config)
+
+
+async def _ainvoke_tool(
+    tool: BaseTool, call: dict[str, Any], config: RunnableConfig, known: RunningCall
+) -> Any:
+    """Run a tool in this task, which has a context of its own as well."""
+    running_call.set(known)
+    return await tool.ainvoke(call, config)
 
 
 def _apply_edit(call: ToolCall, decision: Allow) -> dict[str, Any]:
     """Return the call with the arguments that the decision puts in place of the model's."""
     args = call["args"] if decision.updated_input is None else dict(decision.updated_input)
     return {"name": call["name"], "args": args, "id": call["id"], "type": "tool_call"}
-
-
-def _read_words(value: Any) -> Any:
-    """Return a decision from the value of ``Command(resume=...)``.
-
-    ``"allow"`` means the same as ``True``; other words are a reason to deny.
-    """
-    return _WORDS.get(value.strip().lower(), Deny(value)) if isinstance(value, str) else value
 
 
 def _merge_chunks(chunks: list[AIMessageChunk]) -> AIMessage:

@@ -7,19 +7,14 @@ inherited, and is empty in some places (a chain as a node of a graph).
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Mapping
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.runnables import RunnableConfig
-from langchain_core.runnables.config import ensure_config
-from langchain_core.tracers.context import register_configure_hook
+from langchain_core.runnables.config import ensure_config, get_callback_manager_for_config
 
-from letta_adapters.chat.cache import running_tools
 from letta_adapters.chat.request import Place, Scope
 from letta_adapters.langchain._compat import (
     AGENT_NAME,
@@ -29,118 +24,10 @@ from letta_adapters.langchain._compat import (
     var_child_runnable_config,
     was_sent,
 )
+from letta_adapters.langchain.runs import Run, runs
 
 # The part of a checkpoint's namespace that differs from run to run.
 _TASK_ID: Final = re.compile(r":[0-9a-fA-F-]{36}")
-_RUNS: Final = 16384
-
-
-@dataclass(frozen=True, slots=True)
-class _Run:
-    """Describe a run inside a graph or a tool.
-
-    Attributes:
-        task: The task of a graph that it belongs to.
-        attempt: The outermost run of that task.
-        tools: The runs of tools that it is nested in.
-        direct: The innermost of them is part of the task, and not around the graph.
-        calls: The tool calls that these tools answer.
-    """
-
-    task: str = ""
-    attempt: UUID | None = None
-    tools: tuple[UUID, ...] = ()
-    direct: bool = False
-    calls: frozenset[str] = frozenset()
-
-
-class _Runs(BaseCallbackHandler):
-    """Know the runs that are under way. Its size is bounded, and it changes none of them."""
-
-    # Run in the thread of the run itself: the model's call that follows has to find its parent
-    # here.
-    run_inline = True
-    ignore_llm = ignore_chat_model = ignore_retriever = ignore_retry = ignore_custom_event = True
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._runs: dict[UUID, _Run] = {}
-
-    def find(self, run_id: UUID | None) -> _Run:
-        """Return what is known of a run; an empty record for an unknown one."""
-        with self._lock:
-            return self._runs.get(run_id, _Run()) if run_id is not None else _Run()
-
-    def _put(self, run_id: UUID, run: _Run) -> None:
-        with self._lock:
-            self._runs[run_id] = run
-            # A run whose end is never reported would stay for ever; the oldest go first.
-            while len(self._runs) > _RUNS:
-                del self._runs[next(iter(self._runs))]
-
-    def _drop(self, run_id: UUID) -> None:
-        with self._lock:
-            self._runs.pop(run_id, None)
-
-    def on_chain_start(
-        self,
-        serialized: Any,
-        inputs: Any,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Note a run that is inside a graph or a tool."""
-        task = str((metadata or {}).get(NAMESPACE) or "")
-        around = self.find(parent_run_id)
-        # The namespace changes with the first run of a task: that run is the attempt.
-        if task and task != around.task:
-            self._put(run_id, _Run(task, run_id, around.tools, calls=around.calls))
-        elif task or around.tools:
-            self._put(run_id, around)
-
-    def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """Forget a run that is over."""
-        self._drop(run_id)
-
-    def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """Forget a run that failed."""
-        self._drop(run_id)
-
-    def on_tool_start(
-        self,
-        serialized: Any,
-        input_str: str,
-        *,
-        run_id: UUID,
-        parent_run_id: UUID | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Note a tool that runs, and the call that it answers."""
-        around = self.find(parent_run_id)
-        call = str(kwargs.get("tool_call_id") or "")
-        calls = around.calls | {call} if call else around.calls
-        tools = (*around.tools, run_id)
-        self._put(run_id, _Run(around.task, around.attempt, tools, direct=True, calls=calls))
-        if call:
-            running_tools.begin(run_id, call)
-
-    def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """Forget a tool's run that is over."""
-        running_tools.end(run_id)
-        self._drop(run_id)
-
-    def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """Forget a tool's run that failed."""
-        running_tools.end(run_id)
-        self._drop(run_id)
-
-
-# LangChain adds the handler of this hook to every run, also where an application names none.
-_runs = _Runs()
-register_configure_hook(ContextVar("letta_runs", default=_runs), inheritable=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,23 +39,60 @@ class CallSite:
         named: The names in the call's own configuration (``conversation_id``, ``thread_id``) that
             differ from those it is made in.
         conversation_id: The conversation that the call inherits.
+        run: The run of the call, as its manager tells it: its id and its handlers. Known only
+            where turns are reported to OpenTelemetry.
     """
 
     place: Place = field(default_factory=Place)
     named: Mapping[str, str] = field(default_factory=dict)
     conversation_id: str | None = None
+    run: Any = field(default=None, compare=False, repr=False)
 
 
-def locate_call(config: RunnableConfig | None, scope: Scope | None) -> CallSite:
+@dataclass(frozen=True, slots=True)
+class NamedRun:
+    """Tell of a run what its manager would.
+
+    Attributes:
+        run_id: Its id.
+        handlers: Its handlers, tracers among them.
+    """
+
+    run_id: UUID
+    handlers: Sequence[Any]
+
+
+def name_run(config: RunnableConfig | None, own: Any) -> tuple[RunnableConfig, NamedRun]:
+    """Give the run of a call its id now: a call that streams is not told of its run.
+
+    Args:
+        config: The configuration of the call.
+        own: The callbacks of the model itself.
+
+    Returns:
+        The configuration with the id, and the run.
+    """
+    given: RunnableConfig = {**config} if config is not None else {}
+    run_id = given.get("run_id") or uuid4()
+    given["run_id"] = run_id
+    # Tracers that take part in every run add themselves to a manager when it is made.
+    manager = get_callback_manager_for_config(ensure_config(given))
+    handlers = [*manager.handlers, *(getattr(own, "handlers", own) or ())]
+    return given, NamedRun(run_id, handlers)
+
+
+def locate_call(
+    config: RunnableConfig | None, whole: RunnableConfig, scope: Scope | None
+) -> CallSite:
     """Return what a call with this configuration knows of its place.
 
     Args:
         config: The configuration that the call was given.
+        whole: The same together with what comes from where the call is made.
         scope: The application's wish, if it has one.
     """
     own = (config or {}).get("configurable") or {}
     ambient = (var_child_runnable_config.get() or {}).get("configurable") or {}
-    whole = ensure_config(config)
     # The manager of a surrounding run has metadata that the configuration itself lacks.
     manager = whole.get("callbacks")
     metadata = {**(getattr(manager, "metadata", None) or {}), **(whole.get("metadata") or {})}
@@ -208,7 +132,7 @@ def _locate(
         scope: The application's wish, if it has one.
     """
     task = str(metadata.get(NAMESPACE) or "")
-    run = _runs.find(parent)
+    run = runs.find(parent)
     # LangGraph puts the thread into a run's metadata too, which gets where no configuration does.
     thread = configurable.get("thread_id", metadata.get("thread_id"))
     conversation = configurable.get("conversation_id")
@@ -228,7 +152,7 @@ def _locate(
 
 
 def _describe_place(
-    metadata: Mapping[str, Any], task: str, run: _Run, thread: str | None, scope: Scope | None
+    metadata: Mapping[str, Any], task: str, run: Run, thread: str | None, scope: Scope | None
 ) -> Place:
     """Return the place that LangGraph's metadata and the surrounding runs describe."""
     internal = metadata.get(SOURCE) or metadata.get(INTERNAL_CALL)
@@ -260,3 +184,20 @@ def _describe_place(
 
 def _to_text(value: Any) -> str | None:
     return None if value is None else str(value)
+
+
+def find_span(run_manager: Any) -> Any:
+    """Return the OpenTelemetry span that a tracer of LangChain's runs has for this one.
+
+    OpenInference's tracer hands out its spans (``get_span``), and makes none of them the current
+    one; ``None`` if no tracer does.
+
+    Args:
+        run_manager: LangChain's manager of the run.
+    """
+    run_id = getattr(run_manager, "run_id", None)
+    for handler in getattr(run_manager, "handlers", ()):
+        span = getattr(handler, "get_span", lambda _: None)(run_id)
+        if span is not None:
+            return span
+    return None

@@ -11,6 +11,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import aclosing
+from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
@@ -25,6 +26,7 @@ from typing_extensions import Self
 
 from letta_adapters.chat.constraints import ConstrainedRequest, from_tool_choice
 from letta_adapters.chat.conversations import describe_model
+from letta_adapters.chat.request import read_session
 from letta_adapters.chat.response import Answer
 from letta_adapters.langchain.chunks import PROVIDER, ChunkMaker, build_message
 from letta_adapters.langchain.configuration import BackedChatModel
@@ -37,7 +39,15 @@ from letta_adapters.langchain.requests import (
     merge_config,
     read_stop,
 )
+from letta_adapters.langchain.runs import (
+    astream_unwatched,
+    begin_unwatched,
+    stream_unwatched,
+    unwatched,
+    watch_again,
+)
 from letta_adapters.langchain.structured_output import build_structured_chain
+from letta_adapters.options import ReasoningEffort, SessionOptions
 
 if TYPE_CHECKING:
     from langchain_core.language_models import ModelProfile
@@ -93,6 +103,8 @@ class ChatLetta(BackedChatModel):
     """
     model: str | None = Field(default=None, validation_alias="model_name")
     """Another model than the agent's, for the calls of this object."""
+    reasoning_effort: ReasoningEffort | None = None
+    """The effort of the model in the conversations used here; a single call has none of its own."""
     timeout: float | None = Field(default=None, gt=0)
     """The seconds that a call may take."""
     streaming: bool = False
@@ -128,6 +140,10 @@ class ChatLetta(BackedChatModel):
     @classmethod
     def _read_stop(cls, value: Any) -> Any:
         return read_stop(value)
+
+    @property
+    def _session(self) -> SessionOptions:
+        return read_session(self.session_options, self.reasoning_effort)
 
     # -- what LangChain asks of a model -----------------------------------------------------
 
@@ -247,6 +263,7 @@ class ChatLetta(BackedChatModel):
         run_manager: Any,
     ) -> ConstrainedRequest:
         """Return the call of these messages; the call's stop texts win over the model's."""
+        watch_again()
         words = self.stop if stop is None else read_stop(stop)
         return build_request(self._defaults, messages, words, kwargs, run_manager)
 
@@ -349,6 +366,11 @@ class ChatLetta(BackedChatModel):
     # These methods are overridden because the place of a call is known here for the last time:
     # below, LangChain no longer passes ``config["configurable"]`` on.
 
+    def _merge(
+        self, config: RunnableConfig | None, kwargs: dict[str, Any]
+    ) -> tuple[RunnableConfig | None, dict[str, Any]]:
+        return merge_config(config, kwargs, self.scope, self.callbacks)
+
     def invoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
@@ -364,37 +386,47 @@ class ChatLetta(BackedChatModel):
             LettaError: The call failed; the error is LangChain's too, see
                 `letta_adapters.langchain.errors`.
         """
-        return super().invoke(input, config, **merge_config(config, kwargs, self.scope))
+        config, kwargs = self._merge(config, kwargs)
+        with unwatched():
+            return super().invoke(input, config, **kwargs)
 
     async def ainvoke(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AIMessage:
         """Return one answer; see `invoke`."""
-        return await super().ainvoke(input, config, **merge_config(config, kwargs, self.scope))
+        config, kwargs = self._merge(config, kwargs)
+        with unwatched():
+            return await super().ainvoke(input, config, **kwargs)
 
     def stream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Iterator[AIMessageChunk]:
         """Yield one answer, token by token; see `invoke`."""
-        return super().stream(input, config, **merge_config(config, kwargs, self.scope))
+        config, kwargs = self._merge(config, kwargs)
+        return stream_unwatched(super().stream(input, config, **kwargs))
 
     def astream(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> AsyncIterator[AIMessageChunk]:
         """Yield one answer, token by token; see `invoke`."""
-        return super().astream(input, config, **merge_config(config, kwargs, self.scope))
+        config, kwargs = self._merge(config, kwargs)
+        return astream_unwatched(super().astream(input, config, **kwargs))
 
     def stream_events(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Any:
         """Return one answer as events of LangChain's v3 protocol: a `ChatModelStream`."""
-        return super().stream_events(input, config, **merge_config(config, kwargs, self.scope))
+        config, kwargs = self._merge(config, kwargs)
+        with unwatched():
+            return super().stream_events(input, config, **kwargs)
 
     def astream_events(
         self, input: LanguageModelInput, config: RunnableConfig | None = None, **kwargs: Any
     ) -> Any:
         """Return one answer as events: of every run (v2), or of LangChain's v3 protocol."""
-        return super().astream_events(input, config, **merge_config(config, kwargs, self.scope))
+        config, kwargs = self._merge(config, kwargs)
+        events = super().astream_events(input, config, **kwargs)
+        return begin_unwatched(events) if isawaitable(events) else events
 
     # -- tools and structure ----------------------------------------------------------------
 

@@ -26,6 +26,8 @@ PROVIDER: Final = "letta"
 NOTES: Final = "letta_notes"
 # The key in ``response_metadata`` of the server's data about permission questions, by tool call id.
 QUESTIONS: Final = "letta_questions"
+# The key for the number of questions in a repeated answer that were decided before.
+DECIDED: Final = "letta_decided"
 
 
 def build_metadata(reader: ResponseReader) -> dict[str, Any]:
@@ -43,6 +45,8 @@ def build_metadata(reader: ResponseReader) -> dict[str, Any]:
     }
     if end.replayed:
         made["replayed"] = True
+    if end.decided:
+        made[DECIDED] = end.decided
     # Only the two fields that a decision is made by: the others may be large.
     told = {
         call_id: {name: about[name] for name in ("kind", "default") if name in about}

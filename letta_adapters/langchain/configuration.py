@@ -122,13 +122,14 @@ class BackedChatModel(BaseChatModel):
             self.letta_base_url if "letta_base_url" in named else None,
             self.max_retries,
         )
-        if self._made is None or self._made[0] != given:
+        made = self._made  # once, as pydantic's way to a private attribute is a long one
+        if made is None or made[0] != given:
             backend, client, api_key, base_url, retries = given
             clients = ChatClients(
                 backend=backend, client=client, api_key=api_key, base_url=base_url
             )
-            self._made = given, ChatRunner(clients, retries)
-        return self._made[1]
+            self._made = made = given, ChatRunner(clients, retries)
+        return made[1]
 
     @property
     def _session(self) -> SessionOptions:

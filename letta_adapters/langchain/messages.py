@@ -33,6 +33,8 @@ from letta_adapters.tools.frameworks import SCHEMA_NAMES, rename_schema
 # decision. Not in ``artifact``, which belongs to tools: a tool's output must not be able to allow
 # anything.
 DECISION_KEY: Final = "letta_decision"
+# The key of an answer that ends the turn although nobody has decided.
+ENDS_KEY: Final = "letta_ends"
 _ROLES: Final[Mapping[str, Literal["user", "assistant", "system"]]] = {
     "user": "user",
     "human": "user",
@@ -92,6 +94,7 @@ def _to_entry(message: BaseMessage) -> HistoryMessage:
             tool_call_id=message.tool_call_id,
             is_error=message.status == "error",
             decision=message.additional_kwargs.get(DECISION_KEY),
+            ends=message.additional_kwargs.get(ENDS_KEY) is True,
         )
     if isinstance(message, SystemMessage):
         return HistoryMessage("system", _read_system(message), id=message.id)

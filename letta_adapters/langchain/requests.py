@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from langchain_core.messages import BaseMessage
 from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config
 
 from letta_adapters.chat import ChatRequest
 from letta_adapters.chat.constraints import (
@@ -16,12 +17,20 @@ from letta_adapters.chat.constraints import (
     from_tool_choice,
     with_schema,
 )
-from letta_adapters.chat.request import SCOPES, Scope
+from letta_adapters.chat.request import SCOPES, Scope, refuse_per_call
 from letta_adapters.errors import InvalidInputError
-from letta_adapters.langchain.call_site import CallSite, locate_call, locate_run
+from letta_adapters.langchain.call_site import (
+    CallSite,
+    find_span,
+    locate_call,
+    locate_run,
+    name_run,
+)
 from letta_adapters.langchain.messages import check_decisions, to_entries, to_wire_tools
+from letta_adapters.langchain.runs import drop_watcher
 from letta_adapters.langchain.structured_output import make_validator, to_json_schema
 from letta_adapters.options import SessionOptions
+from letta_adapters.tracing.spans import get_context, get_instruments, is_inside
 
 # The keyword arguments of a call that have an effect. Those that start with ``letta_`` come from
 # this package itself, bound to the model or added on the way.
@@ -40,7 +49,9 @@ _OWN: Final = frozenset(
         "thread_id",
         "scope",
         "letta_asks",
+        "letta_open",
         "letta_seen",
+        "letta_shows_tools",
         "response_format",
         "letta_shape",
         "letta_validate",
@@ -50,6 +61,7 @@ _OWN: Final = frozenset(
 _PASSED: Final = frozenset(
     {"strict", "stream", "stream_usage", "ls_structured_output_format", "structured_output_format"}
 )
+_KNOWN: Final = _OWN | _PASSED
 PLACES: Final = ("conversation_id", "thread_id", "agent_id")
 
 
@@ -97,20 +109,17 @@ def build_request(
     Raises:
         InvalidInputError: An argument has no effect, bad content, or a choice that is no tool.
     """
-    unknown = sorted(k for k in kwargs if k not in _OWN | _PASSED and kwargs[k] is not None)
+    unknown = sorted(k for k in kwargs if k not in _KNOWN and kwargs[k] is not None)
     if unknown:
-        raise InvalidInputError(
-            f"ChatLetta does nothing with {unknown[0]!r}.",
-            hint="Neither the Letta API nor Letta Code has such a setting per call.",
-        )
+        hint = "Neither the Letta API nor Letta Code has such a setting per call."
+        raise refuse_per_call("ChatLetta", unknown[0], hint)
     tools, constraints = from_tool_choice(
         to_wire_tools(kwargs.get("tools") or (), strict=kwargs.get("strict")),
         kwargs.get("tool_choice"),
         parallel=kwargs.get("parallel_tool_calls"),
     )
     shape = kwargs.get("letta_shape")
-    # The shape was bound by `with_structured_output` together with its validator.
-    if shape is not None:
+    if shape is not None:  # bound by `with_structured_output` together with its validator
         validate = kwargs["letta_validate"]
         constraints = with_schema(constraints, shape["schema"], validate, tool=shape["tool"])
     # Agents of LangChain bind this one by themselves (`ProviderStrategy`).
@@ -134,9 +143,21 @@ def build_request(
         standing=constraints.standing,
         session=defaults.session,
         name_model=True,
-        asks=bool(kwargs.get("letta_asks")),
+        asks=kwargs.get("letta_asks"),
+        **_find_trace(kwargs, run_manager),
+        on_open=kwargs.get("letta_open"),
     )
     return ConstrainedRequest(call, constraints, stop)
+
+
+def _find_trace(kwargs: Mapping[str, Any], run_manager: Any) -> dict[str, Any]:
+    """Return what the spans of the call's turns go by, where they are reported."""
+    run = run_manager or getattr(kwargs.get("letta_seen"), "run", None)
+    trace = get_context(lambda: find_span(run))
+    return {
+        "trace": trace,
+        "tools_shown": bool(kwargs.get("letta_shows_tools")) and is_inside(trace),
+    }
 
 
 def _find_place(
@@ -210,15 +231,24 @@ def _choose_settings(defaults: RequestDefaults, kwargs: Mapping[str, Any]) -> di
 
 
 def merge_config(
-    config: RunnableConfig | None, kwargs: Mapping[str, Any], scope: Scope | None
-) -> dict[str, Any]:
-    """Return the arguments together with the place of the call, which is not known any later.
+    config: RunnableConfig | None, kwargs: Mapping[str, Any], scope: Scope | None, callbacks: Any
+) -> tuple[RunnableConfig | None, dict[str, Any]]:
+    """Return the configuration, and the arguments together with the place of the call.
+
+    The place is not known any later, and neither is the run that the spans of its turns belong to.
 
     Args:
         config: The configuration of the call.
         kwargs: The call's arguments.
         scope: The model's scope, for a call that is given none.
+        callbacks: The callbacks of the model itself.
     """
     if "letta_seen" in kwargs:
-        return dict(kwargs)
-    return {**kwargs, "letta_seen": locate_call(config, kwargs.get("scope") or scope)}
+        return config, dict(kwargs)
+    whole = ensure_config(config)
+    seen = locate_call(config, whole, kwargs.get("scope") or scope)
+    config = drop_watcher(config, whole)
+    if get_instruments() is not None:
+        config, run = name_run(config, callbacks)
+        seen = replace(seen, run=run)
+    return config, {**kwargs, "letta_seen": seen}

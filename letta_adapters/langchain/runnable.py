@@ -16,23 +16,29 @@ from langchain_core.prompt_values import PromptValue
 from langchain_core.runnables import Runnable, RunnableConfig, ensure_config
 from langchain_core.tools import BaseTool, StructuredTool
 from pydantic import BaseModel, RootModel
+from typing_extensions import Unpack
 
+from letta_adapters._utils.signatures import show_keywords
+from letta_adapters.backends.capabilities import check_ask_timeout, of_kind
+from letta_adapters.chat.request import AskingAgents
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain._compat import find_task, in_graph
 from letta_adapters.langchain.agent_loop import (
     AgentLoop,
     LoopRunner,
-    LoopSettings,
     format_output,
 )
 from letta_adapters.langchain.chat_model import ChatLetta
 from letta_adapters.langchain.errors import langchain_errors
+from letta_adapters.langchain.fields import AskingFields, RunnableFields
+from letta_adapters.langchain.questions import LoopSettings
 from letta_adapters.langchain.tools import as_base_tools
 from letta_adapters.langchain.turn_stream import (
     AsyncTurnStream,
     EventLoopRunner,
     TurnStream,
 )
+from letta_adapters.options import SessionOptions
 
 OutputKind = Literal["messages", "message", "text"]
 _KINDS = ("messages", "message", "text")
@@ -65,21 +71,32 @@ class LettaRunnable(Runnable[Any, Any]):
     A tool of the agent's own that asks for permission is decided by ``can_use_tool(name, input,
     context)``; inside a LangGraph graph, without that callback, it becomes an ``interrupt()``,
     resumed with ``Command(resume=True)``, ``False``, or a dict with ``behavior``; anywhere else it
-    is denied, with an explanation.
+    is not run, and the agent reads that nobody was asked.
 
     Args:
         tools: LangChain tools or typed functions; they run here, as child runs.
-        can_use_tool: Asked before any tool runs.
+        can_use_tool: Asked before any tool runs. An agent of the Letta API with a tool that the
+            server runs without asking is refused before anything is sent
+            (:class:`~letta_adapters.UnsupportedOptionError`). With ``Deny(interrupt=True)`` the run
+            ends with a :class:`~letta_adapters.TurnCancelledError` before any tool runs. With
+            ``Postpone()`` it ends with a :class:`~letta_adapters.TurnDetachedError`, and its calls
+            wait on the server (Letta API only).
+            It is asked again about calls that an earlier turn has left open, with
+            ``context.recovered``.
         output: ``"messages"``, ``"message"`` or ``"text"``.
         max_rounds: The number of answers the agent may give before the run fails.
         name: The run's name in traces, and the ``name`` of the agent's messages.
         model: A :class:`ChatLetta` to use, instead of its arguments.
-        fields: Fields of :class:`ChatLetta` (``agent_id``, ``backend``, ``thread_id``, ...).
+        options: Fields of :class:`ChatLetta` (``agent_id``, ``backend``, ``thread_id``, ...), and
+            ``ask_timeout``, the seconds that ``can_use_tool`` has for each question (default: no
+            limit), together with ``ask_timeout_answer``, the answer when that time is up:
+            ``Allow()``, ``Deny("...")`` or, on the Letta API, ``Postpone()``.
 
     Raises:
         InvalidInputError: An argument has no meaning, or something in ``tools`` is no tool.
     """
 
+    @show_keywords(AskingFields)
     def __init__(
         self,
         *,
@@ -89,14 +106,25 @@ class LettaRunnable(Runnable[Any, Any]):
         max_rounds: int = 25,
         name: str | None = None,
         model: ChatLetta | None = None,
-        **fields: Any,
+        **options: Unpack[RunnableFields],
     ) -> None:
+        fields: dict[str, Any] = {**options}
+        ask_timeout = fields.pop("ask_timeout", None)
+        ask_timeout_answer = fields.pop("ask_timeout_answer", None)
         with langchain_errors():
             _check(output, max_rounds, model, fields)
             # Made in this block, so that a bad field of the model is an error of LangChain's too.
             self.model = model if model is not None else ChatLetta(**fields)
             self.tools = as_base_tools(tools)
-        self.can_use_tool = can_use_tool
+            asking = _check_asking(
+                self.model._runner.clients.backend_name,
+                can_use_tool=can_use_tool,
+                ask_timeout=ask_timeout,
+                ask_timeout_answer=ask_timeout_answer,
+            )
+        self.can_use_tool = asking.can_use_tool
+        self.patience = asking.patience
+        self._asks = AskingAgents()
         self.output = output
         self.max_rounds = max_rounds
         self.name = name or "LettaRunnable"
@@ -172,12 +200,17 @@ class LettaRunnable(Runnable[Any, Any]):
     def _make_loop(self, input: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> AgentLoop:
         """Return the loop of a run with this input."""
         messages = as_messages(input, config)
+        backend = self.model._runner.clients.backend_name
         settings = LoopSettings(
             model=self.bound(),
             tools=self.tools,
             can_use_tool=self.can_use_tool,
+            patience=self.patience,
             max_rounds=self.max_rounds,
             speaker=self.speaker,
+            backend=backend,
+            calls_wait=of_kind(backend).durable_pending_calls,
+            asks=self._asks,
         )
         return AgentLoop(settings, messages, config, kwargs)
 
@@ -373,6 +406,18 @@ def _read_text(output: Any) -> str:
         return output
     last = output["messages"][-1] if isinstance(output, dict) else output
     return str(last.text)
+
+
+def _check_asking(backend: str, **given: Any) -> SessionOptions:
+    """Return the callback and its time limit, checked as those of a session are.
+
+    Raises:
+        InvalidInputError: A value is wrong, or only one of two that go together is given.
+        UnsupportedOptionError: The backend keeps no call that could be answered later.
+    """
+    asking = SessionOptions(**given)
+    check_ask_timeout(asking.ask_timeout_answer, backend)
+    return asking
 
 
 def _check(output: str, max_rounds: int, model: object, fields: dict[str, Any]) -> None:

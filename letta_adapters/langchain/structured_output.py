@@ -16,7 +16,7 @@ from langchain_core.utils.pydantic import is_basemodel_subclass
 from pydantic import TypeAdapter
 from typing_extensions import is_typeddict
 
-from letta_adapters.chat.constraints import find_json
+from letta_adapters.client.structured import find_json, make_json_schema_validator
 from letta_adapters.errors import InvalidInputError
 
 METHODS = ("function_calling", "json_schema", "json_mode")
@@ -186,7 +186,7 @@ def make_validator(schema: Any) -> Callable[[Any], Any]:
     if is_typeddict(schema):
         return TypeAdapter(schema).validate_python
     if isinstance(schema, Mapping):
-        return _make_json_schema_validator(to_json_schema(schema))
+        return make_json_schema_validator(to_json_schema(schema))
     return _check_object
 
 
@@ -194,28 +194,3 @@ def _check_object(data: Any) -> Any:
     if not isinstance(data, dict):
         raise ValueError("not a JSON object")
     return data
-
-
-def _make_json_schema_validator(schema: Mapping[str, Any]) -> Callable[[Any], Any]:
-    """Return a function that checks data against a JSON schema and returns it.
-
-    Raises:
-        InvalidInputError: The schema is none.
-    """
-    # Imported late: only JSON schemas need it.
-    from jsonschema import Draft202012Validator, SchemaError
-
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        raise InvalidInputError(f"Not a JSON schema: {error.message}.") from error
-    # Made once: a chain is called many times.
-    checker = Draft202012Validator(schema)
-
-    def validate(data: Any) -> Any:
-        problems = [error.message for error in checker.iter_errors(data)]
-        if problems:
-            raise ValueError("; ".join(problems))
-        return data
-
-    return validate

@@ -5,25 +5,55 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Annotated, Any, Final, TypeAlias, TypeVar
 from uuid import uuid4
 
+from langchain_core.callbacks import Callbacks, dispatch_custom_event
 from langchain_core.messages import AIMessage, InvalidToolCall, ToolCall, ToolMessage
-from langchain_core.tools import BaseTool
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import BaseTool, InjectedToolCallId, StructuredTool
 from langchain_core.tools import tool as make_tool
 
-from letta_adapters._utils.invoke import report_raised
+from letta_adapters._utils.invoke import invoke_callable, report_raised
 from letta_adapters.chat.response import ServerToolError as ServerToolError
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain._compat import NODE, list_message_handlers
 from letta_adapters.langchain.errors import langchain_errors
-from letta_adapters.langchain.messages import DECISION_KEY, read_raw_arguments
-from letta_adapters.messages import broken_arguments
+from letta_adapters.langchain.messages import DECISION_KEY, ENDS_KEY, read_raw_arguments
+from letta_adapters.messages import ToolProgressMessage, broken_arguments
 from letta_adapters.permissions import Allow, Deny, denials, encode_decision, normalise_decision
+from letta_adapters.permissions.asking import Undecided
+from letta_adapters.tools.context import ToolContext, take_context
+from letta_adapters.tools.schema import read_signature
 
 T = TypeVar("T")
+
+# A parameter that LangChain fills, under a name that no function of a user has.
+_CALL_ID: Final = "letta_call_id"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningCall:
+    """Hold what a runnable knows of a call that it runs a tool for.
+
+    Attributes:
+        id: The call's id.
+        agent_id: The agent that calls.
+        conversation_id: The conversation it calls in.
+        write: Writes to the custom stream of the graph around; ``None`` outside of one.
+    """
+
+    id: str
+    agent_id: str | None
+    conversation_id: str | None
+    write: Callable[[Any], None] | None
+
+
+# LangChain passes on to a tool what is in its schema or of a type of its own, and nothing else.
+running_call: Final[ContextVar[RunningCall | None]] = ContextVar("letta_running", default=None)
 
 
 def as_base_tools(tools: Any) -> list[BaseTool]:
@@ -42,9 +72,7 @@ def as_base_tools(tools: Any) -> list[BaseTool]:
         if not callable(item) or isinstance(item, type):
             raise InvalidInputError(f"{item!r} is not a tool.", hint="Pass functions or BaseTools.")
         try:
-            # LangChain refuses a function without a docstring; its name has to do then.
-            described = inspect.getdoc(item) or getattr(item, "__name__", "tool")
-            made.append(make_tool(item, description=described))
+            made.append(_make_tool(item))
         except (ValueError, TypeError) as error:
             raise InvalidInputError(f"{item!r} is not a tool: {error}") from error
     names = [tool.name for tool in made]
@@ -53,6 +81,81 @@ def as_base_tools(tools: Any) -> list[BaseTool]:
     if twice is not None:
         raise InvalidInputError(f"Two tools are called {twice!r}.")
     return made
+
+
+def _make_tool(function: Callable[..., Any]) -> BaseTool:
+    label: str = getattr(function, "__name__", "tool")
+    # LangChain refuses a function without a docstring; its name has to do then.
+    described = inspect.getdoc(function) or label
+    name, others = take_context(read_signature(function, label, lenient=True), label)
+    if name is None:
+        return make_tool(function, description=described)
+    return _fill_context(function, name, others, described)
+
+
+def _fill_context(
+    function: Callable[..., Any], name: str, others: inspect.Signature, described: str
+) -> BaseTool:
+    """Return a tool of a function that has a :class:`ToolContext`.
+
+    Args:
+        function: The function.
+        name: The parameter that takes the context.
+        others: The signature without it.
+        described: The description.
+    """
+
+    label: str = getattr(function, "__name__", "tool")
+
+    async def acall(**given: Any) -> Any:
+        # Those of the tool's own run: the configuration that LangChain passes is the caller's.
+        config: RunnableConfig = {"callbacks": given.pop("callbacks", None)}
+        call = _find_call(given.pop(_CALL_ID))
+        context = ToolContext(
+            call.id,
+            label,
+            call.agent_id,
+            call.conversation_id,
+            partial(_dispatch_report, config, call.write),
+        )
+        try:
+            arguments = {**given, name: context}
+            return await invoke_callable(function, arguments, in_thread_loop=False)
+        finally:
+            context.end()
+
+    # LangChain reads from the signature what it has to fill, and what the model is asked for.
+    filled: dict[str, Any] = {_CALL_ID: Annotated[str, InjectedToolCallId], "callbacks": Callbacks}
+    own = [p for p in others.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    added = [
+        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, annotation=kind)
+        for key, kind in filled.items()
+    ]
+    read: Any = acall
+    read.__signature__ = others.replace(parameters=[*own, *added])
+    read.__annotations__ = {p.name: p.annotation for p in own} | filled
+    read.__name__ = label
+    return StructuredTool.from_function(coroutine=read, description=described)
+
+
+def _find_call(call_id: str) -> RunningCall:
+    """Return what is known of a call."""
+    call = running_call.get()
+    # A tool may call another one, and that one's call is not the agent's.
+    if call is None or call.id != call_id:
+        return RunningCall(id=call_id, agent_id=None, conversation_id=None, write=None)
+    return call
+
+
+def _dispatch_report(
+    config: RunnableConfig, write: Callable[[Any], None] | None, message: ToolProgressMessage
+) -> None:
+    """Hand a report on as a custom event of the tool's run, and to the custom stream of a graph."""
+    data = message.to_dict()
+    dispatch_custom_event("letta_tool_progress", data, config=config)
+    # LangGraph's custom stream does not have LangChain's custom events.
+    if write is not None:
+        write(data)
 
 
 def to_result_message(call: ToolCall, value: Any) -> ToolMessage:
@@ -111,6 +214,22 @@ def to_decision_message(call: ToolCall, decision: Allow | Deny) -> ToolMessage:
         name=call["name"],
         status=status,
         additional_kwargs={DECISION_KEY: encode_decision(decision)},
+    )
+
+
+def to_undecided_message(call: ToolCall, undecided: Undecided | None = None) -> ToolMessage:
+    """Return the answer to a call that nobody has decided about, which is no denial.
+
+    Args:
+        call: The call.
+        undecided: Why nobody has; ``None`` if nobody could be asked.
+    """
+    return ToolMessage(
+        denials.NOBODY_ASKED if undecided is None else undecided.message,
+        tool_call_id=str(call["id"]),
+        name=call["name"],
+        status="error",
+        additional_kwargs={ENDS_KEY: True} if undecided and undecided.interrupt else {},
     )
 
 

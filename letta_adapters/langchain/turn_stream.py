@@ -14,6 +14,7 @@ from typing import Any, Final
 from langchain_core.language_models.chat_model_stream import AsyncChatModelStream, ChatModelStream
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
 
+from letta_adapters.chat.open_calls import OpenCallDecider
 from letta_adapters.langchain.agent_loop import LoopRunner, OutputFormatter, format_output
 from letta_adapters.langchain.messages import read_raw_arguments
 from letta_adapters.langchain.tools import adrive, drive
@@ -73,8 +74,9 @@ class EventLoopRunner(LoopRunner):
 
     def _ask(self, messages: list[BaseMessage]) -> Generator[Any, None, AIMessage]:
         """Yield the protocol events of an answer, and return it whole."""
+        given = self._build_kwargs(OpenCallDecider(self._decide_open))
         model = self._settings.model
-        stream = model.stream_events(messages, self._config, version="v3", **self._build_kwargs())
+        stream = model.stream_events(messages, self._config, version="v3", **given)
         try:
             for event in stream:
                 if event["event"] == "content-block-finish":
@@ -92,10 +94,11 @@ class EventLoopRunner(LoopRunner):
 
     async def _aask(self, messages: list[BaseMessage]) -> AsyncGenerator[Any, None]:
         """Yield the protocol events of an answer, and at last the answer itself."""
+        given = self._build_kwargs(OpenCallDecider.here(self._adecide_open))
         model = self._settings.model
         # Left early, the block closes the model's stream, which stops the agent.
         async with await model.astream_events(
-            messages, self._config, version="v3", **self._build_kwargs()
+            messages, self._config, version="v3", **given
         ) as stream:
             async for event in stream:
                 if event["event"] == "content-block-finish":
@@ -123,11 +126,11 @@ class _Turn:
         self._result: Any = _PENDING
         self._error: BaseException | None = None
 
-    def _take(self, item: Any) -> None:
-        """Take an event to the answer it belongs to, or the result."""
+    def _take(self, item: Any) -> bool:
+        """Take an event to the answer it belongs to, or the result; return whether it was that."""
         if not is_event(item):
             self._result = item
-            return
+            return True
         self._events.append(item)
         kind = item["event"]
         if kind == "message-start":
@@ -135,6 +138,7 @@ class _Turn:
         # Tool events stand between the answers and belong to none of them.
         if not kind.startswith("tool-"):
             self._messages[-1].dispatch(item)
+        return False
 
     def _fail(self, error: BaseException) -> None:
         """End the turn with an error, which the answer that is under way reports too."""
@@ -171,7 +175,10 @@ class TurnStream(_Turn):
         if self._over:
             return False
         try:
-            self._take(next(self._items))
+            if self._take(next(self._items)):
+                # The run is told its end only now.
+                for _ in self._items:
+                    pass
         except StopIteration:
             self._fail(RuntimeError("This stream was closed before its end."))
             return False
@@ -250,7 +257,9 @@ class AsyncTurnStream(_Turn):
         if self._over:
             return False
         try:
-            self._take(await anext(self._items))
+            if self._take(await anext(self._items)):
+                async for _ in self._items:
+                    pass
         except StopAsyncIteration:
             self._fail(RuntimeError("This stream was closed before its end."))
             return False

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Literal, cast
 
@@ -30,29 +31,38 @@ from typing_extensions import Self, Unpack
 from workflows.handler import WorkflowHandler
 
 from letta_adapters._utils.invoke import report_raised
+from letta_adapters._utils.signatures import show_keywords
 from letta_adapters.backends.base import Conversation
 from letta_adapters.chat import ChatRequest, Marker, ResponseCompleted, replay
+from letta_adapters.chat.open_calls import OpenCallDecider
+from letta_adapters.chat.request import read_session
 from letta_adapters.errors import HistoryMismatchError, InvalidInputError, TurnFailedError
 from letta_adapters.llama_index._compat import MEMORY, WORKFLOW_KWARGS, is_verbose
-from letta_adapters.llama_index.approvals import ApprovalRequiredEvent, ApprovalResponseEvent
+from letta_adapters.llama_index.approvals import (
+    ApprovalRequiredEvent,
+    ApprovalResponseEvent,
+    check_patience,
+)
 from letta_adapters.llama_index.configuration import (
     WHERE,
     LettaAgentKwargs,
     OwnKwargs,
     dump_backend,
     refuse_unknown,
-    show_keywords,
 )
 from letta_adapters.llama_index.contexts import begin_anew, identify_run, is_last_step
 from letta_adapters.llama_index.instrumentation import CallInstrumentation
 from letta_adapters.llama_index.llm import LettaLLM
 from letta_adapters.llama_index.memory import History, LettaMemory, make_storable
 from letta_adapters.llama_index.messages import read_tool_output, to_wire_tools
+from letta_adapters.llama_index.open_calls import LeftOpenError, OpenCalls
 from letta_adapters.llama_index.state import LIMIT, AgentState
 from letta_adapters.llama_index.step import StepReader
 from letta_adapters.llama_index.stopping import _AgentLLM
 from letta_adapters.messages import ToolCallMessage
-from letta_adapters.options import SessionOptions
+from letta_adapters.options import ReasoningEffort, SessionOptions
+from letta_adapters.permissions import Postpone, encode_decision
+from letta_adapters.permissions.asking import Patience, Undecided, answer_silence
 
 # The number of answers in a row, within one step, in which no call can be run.
 _BROKEN_ANSWERS: Final = 3
@@ -60,6 +70,7 @@ _BROKEN_ANSWERS: Final = 3
 _ABOUT: Final = (
     "agent_id",
     "model",
+    "reasoning_effort",
     "session_options",
     "max_steps",
     "temperature",
@@ -83,19 +94,32 @@ class LettaAgent(BaseWorkflowAgent):
     :class:`ApprovalRequiredEvent`, answered with an :class:`ApprovalResponseEvent`.
 
     Args:
-        agent_id, conversation_id, model, backend, client, api_key, base_url, session_options,
-            max_steps, temperature, max_tokens: See :class:`LettaLLM`.
+        agent_id: The agent. Default: the backend's default agent.
+        conversation_id: Always this conversation.
+        model: Another model than the agent's.
+        reasoning_effort: The effort of the model in the conversations used here.
+        backend: The backend as ``LettaClient`` takes it: an object or a name.
+        client: A ``LettaClient`` to use instead of a backend.
+        api_key: The key of the Letta API.
+        base_url: The address of the Letta API.
+        session_options: Further options of ``create_session``.
+        max_steps: Limit of model calls in one turn (the Letta API only).
+        temperature: A setting of the model (the Letta API only).
+        max_tokens: A setting of the model (the Letta API only).
         timeout: Seconds a run, and each turn in it, may take.
         on_mismatch: Decides about a history that is not the one the conversation has: ``"fork"``
             tells it in a fresh conversation, ``"continue"`` sends what is new all the same,
             ``"error"`` raises.
         coalesce: Put tokens that are there already into one ``AgentStream`` event.
+        ask_timeout: Seconds that a person has for each question, together with
+            ``ask_timeout_answer``. Default: no limit.
+        ask_timeout_answer: The answer when that time is up: ``Allow()`` or ``Deny("...")``.
         llm: For structured output and early stopping. Default: a :class:`LettaLLM` of this agent,
             which speaks a run's last word in the agent's conversation; its other calls are
             conversations of their own.
-        options: All arguments have names. Beside these there are those of ``BaseWorkflowAgent``:
-            ``name``, ``description``, ``tools``, ``system_prompt``, ``can_handoff_to``,
-            ``output_cls``, ...
+
+    All arguments have names. Beside these there are those of ``BaseWorkflowAgent``: ``name``,
+    ``description``, ``tools``, ``system_prompt``, ``can_handoff_to``, ``output_cls``, ...
 
     Raises:
         InvalidInputError: Nothing takes an argument.
@@ -109,6 +133,8 @@ class LettaAgent(BaseWorkflowAgent):
     """Always this conversation."""
     model: str | None = None
     """Another model than the agent's."""
+    reasoning_effort: ReasoningEffort | None = None
+    """The effort of the model in the conversations used here."""
     on_mismatch: Literal["fork", "continue", "error"] = "fork"
     """Decides about a history that is not the one the conversation has.
 
@@ -125,6 +151,10 @@ class LettaAgent(BaseWorkflowAgent):
     """A setting of the model, for the conversations used here (the Letta API only)."""
     session_options: dict[str, Any] = Field(default_factory=dict)
     """Further options of ``create_session``."""
+    ask_timeout: float | None = None
+    """Seconds that a person has for each question."""
+    ask_timeout_answer: Any = None
+    """The answer when that time is up: ``Allow()`` or ``Deny("...")``."""
 
     backend: Any = Field(default=None, repr=False)
     """The backend as ``LettaClient`` takes it: an object or a name."""
@@ -133,6 +163,7 @@ class LettaAgent(BaseWorkflowAgent):
     _where: dict[str, Any] = PrivateAttr(default_factory=dict)
     _turn_timeout: float | None = PrivateAttr(default=None)
     _session: SessionOptions = PrivateAttr()
+    _patience: Patience | None = PrivateAttr(default=None)
 
     @show_keywords(OwnKwargs)
     def __init__(self, **options: Unpack[LettaAgentKwargs]) -> None:
@@ -145,13 +176,17 @@ class LettaAgent(BaseWorkflowAgent):
         # The agent's own LLM has these too: it speaks for the agent.
         about = {name: given.pop(name, None) for name in _ABOUT}
         about["session_options"] = about["session_options"] or {}
+        patience = check_patience(given.get("ask_timeout"), given.get("ask_timeout_answer"))
         mine = _AgentLLM.for_agent(self, **where, timeout=timeout, **about)
         super().__init__(llm=llm or mine, timeout=timeout, **about, **given)
         self._letta = mine
         self._where = where
         self.backend = mine.backend
         self._turn_timeout = timeout
-        self._session = SessionOptions(**self.session_options)
+        self._session = read_session(self.session_options, self.reasoning_effort)
+        self._patience = patience
+        if patience is not None:
+            self.ask_timeout_answer = patience[1]
 
     # -- copies and dumps -------------------------------------------------------------------
 
@@ -159,6 +194,11 @@ class LettaAgent(BaseWorkflowAgent):
     def _backend_as_data(self, backend: Any) -> dict[str, Any]:
         """Write the backend as data, without secrets."""
         return dump_backend(self._letta._runner.clients)
+
+    @field_serializer("ask_timeout_answer")
+    def _answer_as_data(self, answer: Any) -> dict[str, Any] | None:
+        """Write the answer as data, which the constructor takes."""
+        return None if answer is None else encode_decision(answer)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with these fields instead of its own; it uses the same backend.
@@ -250,8 +290,12 @@ class LettaAgent(BaseWorkflowAgent):
                 await state.save(context)
                 return state.build_output(self.name, waiting)
             if waiting is None:
-                await self._exchange(context, state, await History.read(llm_input, memory), wire)
-                broken = broken + 1 if state.refused else 0
+                history = await History.read(llm_input, memory)
+                call = await self._build_request(state, history, wire)
+                decider = OpenCallDecider.here(OpenCalls(context, state, tools).answer)
+                with suppress(LeftOpenError):  # then there are questions now
+                    await self._exchange(context, state, history, replace(call, on_open=decider))
+                    broken = broken + 1 if state.refused else 0
         raise TurnFailedError(
             f"The agent called tools {broken} times with arguments that are no JSON object.",
             code="invalid_tool_call",
@@ -312,16 +356,21 @@ class LettaAgent(BaseWorkflowAgent):
     # -- the turn ---------------------------------------------------------------------------
 
     async def _exchange(
-        self, ctx: Context, state: AgentState, history: History, tools: list[dict[str, Any]]
+        self, ctx: Context, state: AgentState, history: History, call: ChatRequest
     ) -> None:
-        """Make the call of this step and take the agent's answer into the state."""
-        call = await self._build_request(state, history, tools)
+        """Make the call of this step and take the agent's answer into the state.
+
+        Raises:
+            LeftOpenError: Persons have to be asked first, and nothing was sent.
+        """
         shown = [*history.messages, *state.said]
         ctx.write_event_to_stream(AgentInput(input=shown, current_agent_name=self.name))
         reader = StepReader(ctx, self.name, call, streaming=self.streaming)
         seen = CallInstrumentation(self._letta, shown, {}, self._letta.astream_chat)
         try:
-            async with aclosing(self._letta._runner.clients.astream(call)) as events:
+            async with aclosing(
+                self._letta._runner.clients.astream(seen.follow(call, shows_tools=True))
+            ) as events:
                 try:
                     await reader.read(events, coalesce=self.coalesce)
                 except BaseException:
@@ -413,6 +462,15 @@ class LettaAgent(BaseWorkflowAgent):
         Until all are there, LlamaIndex leaves the step by an exception.
         """
         for call in state.list_questions():
+            state.take_decision(call["tool_id"], await self._ask_about(ctx, state, call))
+            # A question whose time is up is forgotten by LlamaIndex when the step is left.
+            await state.save(ctx)
+
+    async def _ask_about(
+        self, ctx: Context, state: AgentState, call: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Return a person's decision, or what was chosen for when there is none in time."""
+        try:
             answer = await ctx.wait_for_event(
                 ApprovalResponseEvent,
                 waiter_event=ApprovalRequiredEvent(
@@ -421,13 +479,22 @@ class LettaAgent(BaseWorkflowAgent):
                     tool_id=call["tool_id"],
                     agent_name=self.name,
                     details=call["details"],
+                    recovered=call.get("recovered", False),
                 ),
                 # A waiter keeps its answer, so each question has one of its own.
                 waiter_id=f"letta-approval-{self.name}-{state.run_id}-{call['number']}",
                 requirements={"tool_id": call["tool_id"]},
+                timeout=None if self._patience is None else self._patience[0],
             )
-            state.take_decision(call["tool_id"], answer.decision())
-        await state.save(ctx)
+        except asyncio.TimeoutError:
+            assert self._patience is not None, "a question without a time limit has timed out"
+            silence = answer_silence(self._patience)
+            if isinstance(silence, Undecided):
+                ends = {"ends": True} if silence.interrupt else {}
+                return {"content": silence.message, "is_error": True, "fact": True, **ends}
+            assert not isinstance(silence, Postpone)
+            return {"decision": encode_decision(silence)}
+        return {"decision": answer.decision()}
 
 
 def _load_llm(llm: Any) -> Any:

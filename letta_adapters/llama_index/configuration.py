@@ -6,9 +6,8 @@ environment for a backend, and might talk to another one. A key never is in a du
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Literal, TypedDict, TypeVar, get_type_hints
+from typing import Any, Final, Literal, TypedDict
 
 from llama_index.core.base.llms.types import ChatMessage
 from llama_index.core.bridge.pydantic import BaseModel, SecretStr
@@ -20,9 +19,10 @@ from llama_index.core.tools import BaseTool
 from letta_adapters.backends.config import spec_from_data, spec_to_data
 from letta_adapters.chat import ChatClients
 from letta_adapters.errors import InvalidInputError
+from letta_adapters.options import ReasoningEffort
 from letta_adapters.options_base import did_you_mean
+from letta_adapters.permissions import Allow, Deny
 
-F = TypeVar("F", bound=Callable[..., Any])
 # Fields and arguments that name the backend.
 WHERE: Final = frozenset({"backend", "client", "api_key", "base_url"})
 
@@ -47,12 +47,15 @@ class LettaAgentKwargs(OwnKwargs, total=False):
     agent_id: str | None
     conversation_id: str | None
     model: str | None
+    reasoning_effort: ReasoningEffort | None
     backend: Any
     max_steps: int | None
     temperature: float | None
     max_tokens: int | None
     on_mismatch: Literal["fork", "continue", "error"]
     coalesce: bool
+    ask_timeout: float | None
+    ask_timeout_answer: Allow | Deny | bool | Mapping[str, Any] | None
     name: str
     description: str
     system_prompt: str | None
@@ -69,28 +72,6 @@ class LettaAgentKwargs(OwnKwargs, total=False):
     num_concurrent_runs: int | None
     resource_manager: Any
     service_manager: Any
-
-
-def show_keywords(kwargs: type[Any]) -> Callable[[F], F]:
-    """Let the signature of a constructor that takes ``**options`` show some of them by name.
-
-    Pydantic adds the fields of a class to its signature by itself. An argument that is no field
-    would be seen by type checkers alone, and not by whoever inspects the class.
-
-    Args:
-        kwargs: A ``TypedDict`` of these arguments, all of which may be left out.
-    """
-
-    def mark(init: F) -> F:
-        *named, rest = inspect.signature(init).parameters.values()
-        shown = [
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-            for name, kind in get_type_hints(kwargs).items()
-        ]
-        vars(init)["__signature__"] = inspect.Signature([*named, *shown, rest])
-        return init
-
-    return mark
 
 
 def refuse_unknown(cls: type, given: Iterable[str], known: Iterable[str]) -> None:

@@ -21,6 +21,7 @@ from collections.abc import (
     Sequence,
 )
 from contextvars import copy_context
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from llama_index.core.base.llms.base import BaseLLM
@@ -41,7 +42,9 @@ from llama_index.core.instrumentation.span_handlers import NullSpanHandler
 from llama_index.core.tools import BaseTool, ToolMetadata, ToolOutput
 from llama_index_instrumentation import get_dispatcher
 
+from letta_adapters.chat import ChatRequest
 from letta_adapters.llama_index._compat import DISPATCHER_SPAN_DECORATED_ATTR
+from letta_adapters.tracing.spans import get_context, is_inside
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -110,6 +113,10 @@ class Span:
         self._context = copy_context()
         parent = active_span_id.get()
         self._context.run(dispatcher.span_enter, **self._about, parent_id=parent)
+
+    def trace(self) -> Any:
+        """Return OpenTelemetry's context in which a tracer has made the span the current one."""
+        return self._context.run(get_context)
 
     def end(self, result: Any) -> None:
         """Close the span with a result."""
@@ -207,6 +214,18 @@ class CallInstrumentation:
                 EventPayload.SERIALIZED: about,
             }
             self._event_id = self._manager.on_event_start(CBEventType.LLM, payload=payload)
+
+    def follow(self, call: ChatRequest, *, shows_tools: bool = False) -> ChatRequest:
+        """Return the call, whose turns are parts of the span that is open until its end.
+
+        Args:
+            call: The call that is reported.
+            shows_tools: The tools that the agent runs itself get spans (:func:`open_tool_span`).
+        """
+        if self._span is None:
+            return call
+        trace = self._span.trace()
+        return replace(call, trace=trace, tools_shown=shows_tools and is_inside(trace))
 
     def progress(self, response: Any) -> None:
         """Report one more response of a stream."""

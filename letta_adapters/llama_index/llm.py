@@ -28,8 +28,8 @@ from typing_extensions import Self
 
 from letta_adapters.chat import ChatRequest
 from letta_adapters.chat.constraints import ConstrainedRequest, from_tool_choice
+from letta_adapters.chat.request import read_session, refuse_per_call
 from letta_adapters.chat.runner import ChatRunner
-from letta_adapters.errors import InvalidInputError
 from letta_adapters.llama_index.configuration import (
     WHERE,
     dump_backend,
@@ -53,7 +53,7 @@ from letta_adapters.llama_index.structured_output import (
     find_output_class,
     forbid_broken_calls,
 )
-from letta_adapters.options import SessionOptions
+from letta_adapters.options import ReasoningEffort, SessionOptions
 
 ChatGen = Generator[ChatResponse, None, None]
 AsyncChatGen = AsyncGenerator[ChatResponse, None]
@@ -100,6 +100,8 @@ class LettaLLM(FunctionCallingLLM):
     """Always this conversation."""
     model: str | None = None
     """Another model than the agent's."""
+    reasoning_effort: ReasoningEffort | None = None
+    """The effort of the model in the conversations used here; a single call has none of its own."""
     api_key: SecretStr | None = Field(default=None, exclude=True)
     """Key of a Letta API. Default: ``LETTA_API_KEY``."""
     base_url: str | None = None
@@ -147,7 +149,7 @@ class LettaLLM(FunctionCallingLLM):
         self._runner = ChatRunner(clients, self.max_retries)
         # What the arguments came to, so that a dump or a copy names the same backend.
         self.backend = clients.spec
-        self._session = SessionOptions(**self.session_options)
+        self._session = read_session(self.session_options, self.reasoning_effort)
         # Made once: LlamaIndex reads it with every prompt.
         self._metadata = LLMMetadata(
             context_window=self.context_window,
@@ -222,11 +224,11 @@ class LettaLLM(FunctionCallingLLM):
         # Silently dropped, a setting would seem to work.
         unknown = sorted(k for k in kwargs if k not in _OWN and kwargs[k] is not None)
         if unknown:
-            raise InvalidInputError(
-                f"LettaLLM does nothing with {unknown[0]!r}.",
-                hint="Of a model's settings it takes temperature and max_tokens; the others are "
-                "the agent's own (agents.update(agent_id, model_settings=...)).",
+            hint = (
+                "Of a model's settings it takes temperature and max_tokens; the others are the "
+                "agent's own (agents.update(agent_id, model_settings=...))."
             )
+            raise refuse_per_call("LettaLLM", unknown[0], hint)
         tools, constraints = from_tool_choice(
             kwargs.get("tools") or [],
             kwargs.get("tool_choice"),
@@ -312,6 +314,7 @@ class LettaLLM(FunctionCallingLLM):
         """Return one answer, token by token; see :meth:`chat`."""
         constrained = self._build_request(messages, kwargs)
         seen = CallInstrumentation(self, messages, kwargs, self.stream_chat)
+        constrained = constrained.take(seen.follow(constrained.request))
         return seen.stream(
             self._runner.run(constrained, *choose_makers(constrained, kwargs.get("shape")))
         )
@@ -321,6 +324,7 @@ class LettaLLM(FunctionCallingLLM):
         """Return one answer, token by token; see :meth:`chat`."""
         constrained = await self._abuild_request(messages, kwargs)
         seen = CallInstrumentation(self, messages, kwargs, self.astream_chat)
+        constrained = constrained.take(seen.follow(constrained.request))
         return seen.astream(
             self._runner.arun(constrained, *choose_makers(constrained, kwargs.get("shape")))
         )
@@ -360,6 +364,7 @@ class LettaLLM(FunctionCallingLLM):
         """Return one answer to a prompt, token by token; see :meth:`complete`."""
         constrained = self._build_request(_to_messages(prompt), kwargs)
         seen = CallInstrumentation(self, prompt, kwargs, self.stream_complete)
+        constrained = constrained.take(seen.follow(constrained.request))
         responses = self._runner.run(constrained, *choose_makers(constrained, kwargs.get("shape")))
         return seen.stream(to_completions(responses))
 
@@ -370,6 +375,7 @@ class LettaLLM(FunctionCallingLLM):
         """Return one answer to a prompt, token by token; see :meth:`complete`."""
         constrained = self._build_request(_to_messages(prompt), kwargs)
         seen = CallInstrumentation(self, prompt, kwargs, self.astream_complete)
+        constrained = constrained.take(seen.follow(constrained.request))
         responses = self._runner.arun(constrained, *choose_makers(constrained, kwargs.get("shape")))
         return seen.astream(to_acompletions(responses))
 

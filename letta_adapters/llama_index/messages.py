@@ -83,6 +83,7 @@ def to_entry(message: ChatMessage) -> HistoryMessage:
             is_error=bool(extra.get("is_error")),
             decision=_read_decision(extra.get("decision")),
             fact=bool(extra.get("fact")),
+            ends=bool(extra.get("ends")),
         )
     if role == "system":
         return HistoryMessage("system", _read_text(message, "system"))
@@ -193,7 +194,7 @@ def to_wire_tools(tools: Sequence[BaseTool]) -> list[dict[str, Any]]:
 def build_assistant_message(
     text: str,
     thinking: str = "",
-    calls: Iterable[Any] = (),
+    calls: Sequence[Any] = (),
     marker: Marker | None = None,
 ) -> ChatMessage:
     """Return an answer as LlamaIndex' message.
@@ -204,9 +205,13 @@ def build_assistant_message(
         calls: The tool calls that wait for the caller.
         marker: Where the answer was given.
     """
+    blocks: list[Any] = [TextBlock(text=text)]
+    # One for each token has a text alone, and is made without looking at what it has not.
+    if not (thinking or calls or marker):
+        return ChatMessage(role=MessageRole.ASSISTANT, blocks=blocks)
     # Thinking stands first: that is the order in which a model says things.
-    blocks: list[Any] = [ThinkingBlock(content=thinking)] if thinking else []
-    blocks.append(TextBlock(text=text))
+    if thinking:
+        blocks.insert(0, ThinkingBlock(content=thinking))
     blocks += [
         ToolCallBlock(
             tool_call_id=call.tool_call_id,

@@ -32,27 +32,30 @@ class ResponseMaker:
 
     def feed(self, event: ChatEvent) -> list[ChatResponse]:
         """Return the responses that an event of the call adds."""
-        return [made for piece in self._reader.read(event) for made in self._respond(piece)]
+        return self._respond(self._reader.read(event))
 
     def replay(self, pieces: Iterable[Part]) -> list[ChatResponse]:
         """Return all responses of a whole answer."""
-        return [made for piece in pieces for made in self._respond(piece)] + self.finish()
+        return self._respond(pieces) + self.finish()
 
     def finish(self) -> list[ChatResponse]:
         """Return the last response: tool calls, usage, and where the answer was given."""
         return [self.build("")]
 
-    def _respond(self, piece: Part) -> list[ChatResponse]:
-        """Return the responses of one piece; a tool that ran on the server has none of its own."""
-        self._so_far.add(piece)
-        kind, value = piece
-        if kind == "text":
-            return [ChatResponse(message=self._build_message(), delta=value)]
-        if kind == "reasoning":
-            # A response has no field for reasoning; LlamaIndex' own integrations put it here too.
-            extra = {"thinking_delta": value}
-            return [ChatResponse(message=self._build_message(), delta="", additional_kwargs=extra)]
-        return []
+    def _respond(self, pieces: Iterable[Part]) -> list[ChatResponse]:
+        """Return the responses of pieces; a tool that ran on the server has none of its own."""
+        made: list[ChatResponse] = []
+        for piece in pieces:
+            self._so_far.add(piece)
+            kind, value = piece
+            if kind == "text":
+                made.append(ChatResponse(message=self._build_message(), delta=value))
+            elif kind == "reasoning":
+                # A response has no field for reasoning; LlamaIndex' own integrations put it here.
+                extra = {"thinking_delta": value}
+                message = self._build_message()
+                made.append(ChatResponse(message=message, delta="", additional_kwargs=extra))
+        return made
 
     def _build_message(self) -> ChatMessage:
         return build_assistant_message(self._so_far.text, self._so_far.reasoning)

@@ -16,7 +16,7 @@ from letta_adapters.chat import HistoryMessage, Marker, ResponseCompleted
 from letta_adapters.chat.history import digest_inputs
 from letta_adapters.chat.marker import MARKER_KEY
 from letta_adapters.llama_index.messages import build_assistant_message, to_entries
-from letta_adapters.messages import ToolCallMessage
+from letta_adapters.messages import PendingToolCall, ToolCallMessage
 
 NOT_RUN: Final = "Not run: the run that asked for this call ended before it could."
 MAYBE_RUN: Final = (
@@ -51,6 +51,8 @@ class AgentState:
             it).
         questions_asked: The number of questions that persons were asked so far.
         last: The run could take no further step.
+        open: Calls that an earlier turn has left open, and that persons are asked about.
+        open_answers: Answers to these, by their ids.
     """
 
     name: str
@@ -68,6 +70,8 @@ class AgentState:
     sent: dict[str, Any] | None = None
     questions_asked: int = 0
     last: bool = False
+    open: list[dict[str, Any]] = field(default_factory=list)
+    open_answers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     async def load(cls, ctx: Context, name: str) -> AgentState:
@@ -110,9 +114,11 @@ class AgentState:
         self.close(why)
         for message in self._list_unsent():
             # Decided, but never sent: the agent did not get to run the tool.
-            if message.additional_kwargs.pop("decision", None) is not None:
+            decision = message.additional_kwargs.pop("decision", None)
+            if decision is not None:
                 message.blocks = ChatMessage(content=NOT_RUN).blocks
-                message.additional_kwargs |= {"is_error": True, "fact": True}
+                ended = {"ends": True} if decision.get("interrupt") else {}
+                message.additional_kwargs |= {"is_error": True, "fact": True, **ended}
         if self.said:
             # The memory never gets these messages, but the agent's conversation has them.
             self.earlier.append((self.seen[-_COMPARED:], self.said))
@@ -151,6 +157,8 @@ class AgentState:
         self.last = False
         self.pending = []
         self.answers = {}
+        self.open = []
+        self.open_answers = {}
 
     def continues(self, memory: Sequence[HistoryMessage]) -> bool:
         """Return whether the memory is (still) that of the conversation, and no other history."""
@@ -258,14 +266,32 @@ class AgentState:
         self.raw = raw
         self.sent = None
         self.answers = {}
+        self.open = []
+        self.open_answers = {}
         self.complete = not end.pending
         self.pending = [_dump_call(call, details) for call in end.pending]
-        for call in self.pending:
-            if call["question"]:
-                # The model may give two calls one id: they are two questions all the same.
-                self.questions_asked += 1
-                call["number"] = self.questions_asked
+        self._number([call for call in self.pending if call["question"]])
         self._refuse([call for call in end.pending if call.problem])
+
+    def _number(self, questions: Sequence[dict[str, Any]]) -> None:
+        """Give each question a number: the model may give two calls one id."""
+        for call in questions:
+            self.questions_asked += 1
+            call["number"] = self.questions_asked
+
+    def ask_open(self, calls: Sequence[PendingToolCall]) -> None:
+        """Note the calls that an earlier turn has left open, to ask persons about."""
+        self.open = [
+            {
+                "tool_id": call.tool_call_id,
+                "tool_name": call.tool_name,
+                "tool_kwargs": dict(call.tool_input),
+                "details": {},
+                "recovered": True,
+            }
+            for call in calls
+        ]
+        self._number(self.open)
 
     def _refuse(self, broken: Sequence[ToolCallMessage]) -> None:
         """Answer the calls whose arguments are no JSON object: they are never run."""
@@ -285,12 +311,20 @@ class AgentState:
         return bool(self.list_questions())
 
     def list_questions(self) -> list[dict[str, Any]]:
-        """Return calls that ask whether a tool of the agent's own may run, not yet decided."""
-        return [c for c in self.pending if c["question"] and c["tool_id"] not in self.answers]
+        """Return the calls that persons are to decide about, and have not yet.
 
-    def take_decision(self, tool_id: str, decision: dict[str, Any]) -> None:
-        """Take a person's decision about a call."""
-        self.answers[tool_id] = {"decision": decision}
+        They are tools of the agent's own, and whatever an earlier turn has left open.
+        """
+        left = [call for call in self.open if call["tool_id"] not in self.open_answers]
+        own = [c for c in self.pending if c["question"] and c["tool_id"] not in self.answers]
+        return [*left, *own]
+
+    def take_decision(self, tool_id: str, answer: dict[str, Any]) -> None:
+        """Take the answer to a question: a person's ``decision``, or why there is none."""
+        if any(call["tool_id"] == tool_id for call in self.open):
+            self.open_answers[tool_id] = answer
+            return
+        self.answers[tool_id] = answer
         self._tell_when_complete()
 
     def take_result(self, tool_id: str, output: dict[str, Any]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
-from typing import Any
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from typing import Any, Final
 
 from llama_index.core.agent.workflow.workflow_events import AgentStream, ToolCall, ToolCallResult
 from llama_index.core.base.llms.types import ChatMessage, ChatResponse
@@ -31,6 +31,25 @@ from letta_adapters.llama_index.instrumentation import (
 from letta_adapters.llama_index.responses import build_raw, to_response
 from letta_adapters.llama_index.state import AgentState
 from letta_adapters.messages import ToolResultMessage
+
+# The greatest number of events that are written without giving their consumer a turn.
+_BACKLOG: Final = 16
+
+
+def _find_maker() -> Callable[..., AgentStream]:
+    """Return what makes the event of a token.
+
+    Validation takes half as long again, and these values are what they have to be.
+    """
+    try:
+        AgentStream.model_construct(delta="", response="", current_agent_name="", tool_calls=[])
+    except RecursionError:
+        # workflows 2.26 looks for private attributes that pydantic 2.11 has not made yet.
+        return AgentStream
+    return AgentStream.model_construct
+
+
+_make_event: Final = _find_maker()
 
 
 class StepReader:
@@ -82,12 +101,16 @@ class StepReader:
 
     async def _read(self, events: AsyncIterable[ChatEvent]) -> None:
         """Write an event for each token."""
+        written = 0
         async for event in events:
             pieces = self._reader.read(event)
             if pieces:
                 self._write(pieces)
-                # Give the consumer a turn: a backlog of growing texts costs more than the switch.
-                await asyncio.sleep(0)
+                written += 1
+                # Give the consumer a turn now and then: each event in its backlog holds all text so
+                # far. Where tokens come one by one, it has its turn with each of them.
+                if written % _BACKLOG == 0:
+                    await asyncio.sleep(0)
 
     async def _read_batches(self, events: AsyncIterable[ChatEvent]) -> None:
         """Write one event for all tokens that are there."""
@@ -120,7 +143,7 @@ class StepReader:
         if not self._streaming:
             return
         self._ctx.write_event_to_stream(
-            AgentStream(
+            _make_event(
                 delta=delta,
                 response=self._so_far.text,
                 current_agent_name=self._name,

@@ -14,18 +14,13 @@ from llama_index.core.llms.utils import parse_partial_json
 from llama_index.core.tools import BaseTool, FunctionTool
 from pydantic import BaseModel
 
-from letta_adapters.chat.constraints import ConstrainedRequest, Constraints, find_json, with_schema
+from letta_adapters.chat.constraints import ConstrainedRequest, Constraints, with_schema
 from letta_adapters.chat.response import Answer, Part, ResponseReader
-from letta_adapters.errors import TurnFailedError
+from letta_adapters.client.structured import find_json
+from letta_adapters.errors import StructuredOutputError, TurnFailedError
 from letta_adapters.llama_index._compat import OBJECT_TOOL
 from letta_adapters.llama_index.messages import build_assistant_message
 from letta_adapters.llama_index.responses import ResponseMaker, build_response
-
-
-class StructuredOutputError(TurnFailedError, ValueError):
-    """Report that the agent was asked twice for an object of a class, and gave none."""
-
-    default_code = "invalid_structured_output"
 
 
 def find_output_class(tools: Sequence[BaseTool]) -> type[BaseModel] | None:

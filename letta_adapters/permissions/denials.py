@@ -1,9 +1,10 @@
 """Internal: hold the text of every denied tool call: what the model reads in place of a result.
 
-A denied call gets one answer, and the model goes on by its words. So the texts differ by what is
-true: a person said no, nobody could be asked, the session forbids the tool, or nobody waits for the
-call any more. A model that reads the third tries no other arguments, one that reads the last may
-call again. Where ``can_use_tool`` or a person gives a reason, the model reads that reason instead.
+A call that is not run gets one answer, and the model goes on by its words. So the texts differ by
+what is true: a person said no, nobody could be asked, the session forbids the tool, or nobody waits
+for the call any more. A model that reads the third tries no other arguments, one that reads the
+last may call again. Where ``can_use_tool`` or a person gives a reason, the model reads that reason
+instead.
 
 Some texts say the same in other words. Recordings hold each of them, and applications compare them,
 so none is changed for looks. A result that is no denial, as that of a tool which failed or was
@@ -23,14 +24,22 @@ WITHOUT_REASON: Final = "Denied."
 
 # Nobody could be asked: the application has no callback and no way to hand the question on,
 NOBODY_ASKED: Final = (
-    "This tool call needs an approval and the application has no way to give one, "
-    "so it was not run."
+    "This tool call needs an approval and the application has no way to give one, so it was not "
+    "run. Nobody was asked, and the user has not refused it."
+)
+# the decision that came was about a call that has ended with its process,
+ANSWERED_ANOTHER: Final = (
+    "The turn that asked has ended, and what was decided was about a call of that turn, so it was "
+    "not run. Nobody was asked about this one, and the user has not refused it."
 )
 # or the question came when no turn of this client was there to take it.
 NO_TURN_ASKED: Final = (
     "This tool call needs an approval and no turn of the application is there to give one, "
     "so it was not run."
 )
+
+# A denial ends the turn, of which the application reads this if it gave no reason of its own.
+INTERRUPTED: Final = "The permission callback interrupted the turn."
 
 # No question is asked: the session rules the tool out (`disallowed_tools`).
 DISALLOWED: Final = "This tool is not allowed in this session, so it was not run."
@@ -80,7 +89,7 @@ def explain_unasked(effect: str) -> str:
         effect: What a call of this kind does, as a sentence after "It"
             (:data:`letta_adapters.permissions.policy.DOES`).
     """
-    return f"{NOBODY_ASKED} (It {effect}.)"
+    return f"{NOBODY_ASKED} (The call {effect}.)"
 
 
 def explain_failed_callback(error: Exception) -> str:

@@ -153,6 +153,8 @@ class Rules:
     mode: str = "standard"
     allowed: frozenset[str] = frozenset()
     disallowed: frozenset[str] = frozenset()
+    # All tools that may be called at all; ``None`` for no such limit.
+    offered: frozenset[str] | None = None
 
 
 # The kinds of call that each mode allows where nobody is asked. Client-side tools were given in
@@ -214,7 +216,9 @@ def question(client_tool: bool, details: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_disallowed(name: str, rules: Rules) -> bool:
     """Return whether the session has ruled the tool out, under whichever of its names."""
-    return bool(_family(name) & rules.disallowed)
+    names = _family(name)
+    # A tool that the model was not offered may still be called, by one that was told its name.
+    return bool(names & rules.disallowed) or not (rules.offered is None or names & rules.offered)
 
 
 def _family(name: str) -> frozenset[str]:

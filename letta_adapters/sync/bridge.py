@@ -1,9 +1,8 @@
 """Internal: the one bridge between threads and the event loop that the sync client runs on.
 
 One daemon thread per process runs one loop, started on first use. Single calls wait for a result.
-The items of a stream are *pushed* by a task on the loop into a bounded queue, because pulling each
-message through the loop costs fifty times as much. A full queue stops the task, and with it the
-socket, so nothing is dropped.
+The items of a stream are *pushed* by a task on the loop into a bounded hand-off, because pulling
+each message through the loop costs fifty times as much.
 """
 
 from __future__ import annotations
@@ -12,137 +11,87 @@ import asyncio
 import atexit
 import os
 import socket
-import sys
 import threading
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
 from functools import wraps
 from queue import Empty, SimpleQueue
-from typing import Any, Concatenate, Final, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
 from weakref import WeakSet
 
 from letta_adapters._utils.tasks import run_within
 from letta_adapters.errors import SessionClosedError
+from letta_adapters.sync.handoff import LOW_WATER, WAIT, Closable, End, ForTask, ForThread, Pump
 
 T = TypeVar("T")
 _Core_co = TypeVar("_Core_co", covariant=True)
 _P = ParamSpec("_P")
 
-# Both count items. One read of the socket (64 KiB) holds up to ~180 events; a lower mark would stop
-# the loop in the middle of it, before the consumer had a chance to run.
-HIGH_WATER: Final = 256
-LOW_WATER: Final = 64
-# On Windows a thread that waits for a lock without a limit cannot be interrupted by Ctrl-C.
-_WAIT: Final = 0.5 if sys.platform == "win32" else None
 _CLEANUP_SECONDS: Final = 30.0
 _EXIT_SECONDS: Final = 5.0
 _FORK_SECONDS: Final = 1.0
 
 
-T_co = TypeVar("T_co", covariant=True)
+class _Job(Generic[T]):
+    """A coroutine that runs on the loop for a thread that may wait for it.
 
+    It is what :func:`asyncio.run_coroutine_threadsafe` does, in two thirds of its time: no future
+    of another kind is kept in step with the task.
 
-class Closable(Protocol[T_co]):
-    """An async iterator with ``aclose``."""
+    Args:
+        work: The coroutine, which begins at once, in the context of this thread.
+        loop: The loop.
+    """
 
-    def __aiter__(self) -> AsyncIterator[T_co]: ...
-    async def aclose(self) -> None: ...
-
-
-class _End:
-    """The end of a stream, with the exception that ended it (if one did)."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: BaseException | None = None) -> None:
-        self.error = error
-
-
-class _HandOff(Protocol):
-    """A queue that one thread fills and another one empties."""
-
-    def put(self, item: Any) -> None: ...
-    def qsize(self) -> int: ...
-
-
-class _Waking:
-    """A queue whose consumer is a task on another event loop, woken only when it sleeps."""
-
-    def __init__(self) -> None:
-        self._items: deque[Any] = deque()
-        self._loop = asyncio.get_running_loop()
-        self._news = asyncio.Event()
-        self._asleep = False
-        self.qsize = self._items.__len__
-
-    def put(self, item: Any) -> None:
-        self._items.append(item)
-        if self._asleep:
-            self._asleep = False
-            with suppress(RuntimeError):  # the consumer's loop is closed: nobody reads any more
-                self._loop.call_soon_threadsafe(self._news.set)
-
-    async def get(self) -> Any:
-        items = self._items
-        while not items:
-            self._news.clear()
-            self._asleep = True
-            # Looked at again, as the producer may have added an item before it could see `_asleep`.
-            if not items:
-                await self._news.wait()
-            self._asleep = False
-        return items.popleft()
-
-
-class _Pump:
-    """A task on the loop that moves a stream's items into the queue."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, queue: _HandOff) -> None:
-        self.queue = queue
-        self.blocked = False
-        # True once the consumer has left, so that items which still come are not wanted.
-        self.left = False
+    def __init__(self, work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> None:
+        self.over = False
         self._loop = loop
-        self._gate = asyncio.Event()
+        self._task: asyncio.Task[T] | None = None
+        self._ended: SimpleQueue[asyncio.Future[T]] = SimpleQueue()
+        loop.call_soon_threadsafe(self._start, work)
 
-    async def run(self, stream: Closable[Any]) -> None:
-        queue, put = self.queue, self.queue.put
-        end = _End()
-        try:
-            async for item in stream:
-                if self.left:
-                    continue
-                put(item)
-                if queue.qsize() >= HIGH_WATER:
-                    self._gate.clear()
-                    self.blocked = True
-                    # Looked at again, as the consumer may have emptied the queue before it could
-                    # see `blocked`.
-                    if queue.qsize() >= HIGH_WATER and not self.left:
-                        await self._gate.wait()
-                    self.blocked = False
-        except BaseException as error:
-            end = _End(error)
-            # The loop has to see its own cancellation and exit; an ordinary error is the
-            # consumer's.
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            # The end comes last: whoever reads it may rely on the stream being closed.
-            try:
-                await stream.aclose()
-            finally:
-                put(end)
+    def _start(self, work: Coroutine[Any, Any, T]) -> None:
+        self._task = self._loop.create_task(work)
+        self._task.add_done_callback(self._end)
 
-    def unblock(self) -> None:
-        """Let the pump go on; the consumer calls this when the queue has run low."""
-        self.blocked = False
+    def _end(self, task: asyncio.Future[T]) -> None:
+        # Let go of, as the task has the exception, whose traceback has whoever waits.
+        self._task = None
+        self.over = True
+        self._ended.put(task)
+
+    def cancel(self) -> None:
+        """Cancel it if it is not over."""
         with suppress(RuntimeError):  # the loop is closed: the process ends
-            self._loop.call_soon_threadsafe(self._gate.set)
+            self._loop.call_soon_threadsafe(self._cancel)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def wait(self, seconds: float | None = None) -> T:
+        """Return its result, or raise what it has raised; only once.
+
+        Raises:
+            TimeoutError: It is not over after this time.
+            concurrent.futures.CancelledError: It was cancelled.
+        """
+        while True:
+            try:
+                task = self._ended.get(timeout=WAIT if seconds is None else seconds)
+                break
+            except Empty:
+                if seconds is not None:
+                    raise TimeoutError from None
+        try:
+            # Asyncio's own exception is for tasks, which a thread is not.
+            if task.cancelled():
+                raise FutureCancelled
+            return task.result()
+        finally:
+            del task
 
 
 class Bridge:
@@ -161,17 +110,32 @@ class Bridge:
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for it; interrupting the wait cancels it."""
-        future = self._submit(work)
+        job = self._begin(work)
         try:
-            return self._wait(future)
+            return job.wait()
         except BaseException:
-            if not future.done():
+            if not job.over:
                 # Ctrl-C: the clean-up on the loop runs before the exception goes on.
-                future.cancel()
-                self._quietly(self._await_end(work))
+                job.cancel()
+                with suppress(Exception):
+                    job.wait(_CLEANUP_SECONDS)
             raise
 
+    def _begin(self, work: Coroutine[Any, Any, T]) -> _Job[T]:
+        self._check_usable(work)
+        return _Job(work, self.loop)
+
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        self._check_usable(work)
+        return asyncio.run_coroutine_threadsafe(work, self.loop)
+
+    def _check_usable(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Refuse work that could not be done, or not be waited for.
+
+        Raises:
+            RuntimeError: This is the loop's own thread.
+            SessionClosedError: The process ends.
+        """
         if threading.current_thread() is self._thread:
             work.close()
             raise RuntimeError(
@@ -181,16 +145,6 @@ class Bridge:
         if not self._thread.is_alive():
             work.close()
             raise SessionClosedError("The process is ending: all clients are closed.", hint="")
-        return asyncio.run_coroutine_threadsafe(work, self.loop)
-
-    def _wait(self, future: Future[T]) -> T:
-        while True:
-            with suppress(FutureTimeout):
-                return future.result(_WAIT)
-            # A timeout of the work itself is the same exception as one of the wait, on some
-            # versions.
-            if future.done():
-                return future.result()
 
     async def _await_end(self, work: Coroutine[Any, Any, Any]) -> None:
         """Return after the task of ``work``, which was cancelled, had a chance to clean up."""
@@ -199,8 +153,8 @@ class Bridge:
             await asyncio.wait(stopping, timeout=_CLEANUP_SECONDS)
 
     def _quietly(self, work: Coroutine[Any, Any, Any]) -> None:
-        with suppress(Exception, FutureCancelled):
-            self._submit(work).result(_CLEANUP_SECONDS)
+        with suppress(Exception):
+            self._begin(work).wait(_CLEANUP_SECONDS)
 
     def iterate(self, stream: Closable[T]) -> Generator[T, None, None]:
         """Return a generator of the stream's items for this thread, which closes the stream."""
@@ -210,25 +164,26 @@ class Bridge:
         return items
 
     def _items(self, stream: Closable[T]) -> Generator[Any, None, None]:
-        queue: SimpleQueue[Any] = SimpleQueue()
-        pump = _Pump(self.loop, queue)
-        running: Future[None] | None = None
+        given = ForThread()
+        items, take = given.items, given.items.popleft
+        pump = Pump(self.loop, given)
+        running: _Job[None] | None = None
         ended = False
         try:
             yield None  # taken by iterate()
-            running = self._submit(pump.run(stream))
+            running = self._begin(pump.run(stream))
             while True:
-                try:
-                    item = queue.get(timeout=_WAIT)
-                except Empty:
+                if not items:
+                    given.wait()
                     continue
-                if type(item) is _End:
+                item = take()
+                if type(item) is End:
                     ended = True
                     if item.error is not None:
                         raise item.error
                     return
                 yield item
-                if pump.blocked and queue.qsize() <= LOW_WATER:
+                if pump.blocked and len(items) <= LOW_WATER:
                     pump.unblock()
         finally:
             if not ended and self._thread.is_alive():
@@ -256,20 +211,24 @@ class Bridge:
 
     async def aiterate(self, stream: Closable[T]) -> AsyncGenerator[T, None]:
         """Yield the stream's items to a task of another loop, pushed as :meth:`iterate` does."""
-        queue = _Waking()
-        pump = _Pump(self.loop, queue)
+        given = ForTask()
+        items, take = given.items, given.items.popleft
+        pump = Pump(self.loop, given)
         running = self._submit(pump.run(stream))
         ended = False
         try:
             while True:
-                item = await queue.get()
-                if type(item) is _End:
+                if not items:
+                    await given.wait()
+                    continue
+                item = take()
+                if type(item) is End:
                     ended = True
                     if item.error is not None:
                         raise item.error
                     return
                 yield item
-                if pump.blocked and queue.qsize() <= LOW_WATER:
+                if pump.blocked and len(items) <= LOW_WATER:
                     pump.unblock()
         finally:
             if not ended and self._thread.is_alive():
@@ -370,6 +329,10 @@ class Bridged(Generic[_Core_co]):
         self._make = make
         self._home = get_bridge()
         self._made: _Core_co = make(None)
+
+    def __repr__(self) -> str:
+        # Not `_core`: to show an object in the child of a fork must make nothing.
+        return repr(self._made).replace(type(self._made).__name__, type(self).__name__, 1)
 
     @property
     def _core(self) -> _Core_co:

@@ -8,9 +8,9 @@ of a turn are written out, because turns belong to the calling thread.
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from letta_adapters.backends.base import Target
 from letta_adapters.backends.config import BackendSpec
@@ -31,6 +31,9 @@ from letta_adapters.messages import (
     ResultMessage,
 )
 from letta_adapters.sync.bridge import Bridged, blocking, get_bridge
+from letta_adapters.sync.resources import Blocks, Memory, Passages, Runs, Tools
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:
     import httpx
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
     from letta_adapters.backends.connector import Connector
     from letta_adapters.client.message_stream import MessageStream
+    from letta_adapters.client.structured import StructuredResult
     from letta_adapters.options import AgentKwargs, SessionKwargs
     from letta_adapters.permissions import Allow, Deny
 
@@ -49,7 +53,7 @@ class LettaClient(Bridged[AsyncLettaClient]):
     Close it, or use it with ``with``::
 
         with LettaClient("local") as client:
-            agent_id = client.create_agent(model="anthropic/claude-sonnet-4-5")
+            agent_id = client.create_agent(persona="I am a librarian.")
             print(client.prompt("Hello!", agent_id).result)
     """
 
@@ -76,16 +80,57 @@ class LettaClient(Bridged[AsyncLettaClient]):
         self.agents = Agents(lambda _: self._core.agents)
         self.conversations = Conversations(lambda _: self._core.conversations)
         self.models = Models(lambda _: self._core.models)
+        self.blocks = Blocks(lambda _: self._core.blocks)
+        self.tools = Tools(lambda _: self._core.tools)
+        self.runs = Runs(lambda _: self._core.runs)
 
+    @overload
     def prompt(
-        self, message: Any, agent_id: str | None = None, **options: Unpack[SessionKwargs]
+        self,
+        message: Any,
+        agent_id: str | None = None,
+        *,
+        output_schema: None = None,
+        output_repairs: None = None,
+        **options: Unpack[SessionKwargs],
+    ) -> ResultMessage: ...
+    @overload
+    def prompt(
+        self,
+        message: Any,
+        agent_id: str | None = None,
+        *,
+        output_schema: type[T],
+        output_repairs: int | None = None,
+        **options: Unpack[SessionKwargs],
+    ) -> StructuredResult[T]: ...
+    @overload
+    def prompt(
+        self,
+        message: Any,
+        agent_id: str | None = None,
+        *,
+        output_schema: Mapping[str, Any],
+        output_repairs: int | None = None,
+        **options: Unpack[SessionKwargs],
+    ) -> StructuredResult[Any]: ...
+    def prompt(
+        self,
+        message: Any,
+        agent_id: str | None = None,
+        *,
+        output_schema: Any = None,
+        output_repairs: int | None = None,
+        **options: Unpack[SessionKwargs],
     ) -> ResultMessage:
         """Ask once, in a fresh conversation, and return the turn's result.
 
         Without ``agent_id`` the default agent is asked.
         """
         with self.create_session(agent_id, **options) as session:
-            return session.run_turn(message)
+            return session.run_turn(
+                message, output_schema=output_schema, output_repairs=output_repairs
+            )
 
     create_agent = blocking(AsyncLettaClient.create_agent)
 
@@ -167,7 +212,7 @@ class Session(Bridged[AsyncSession]):
 
     @property
     def agent_id(self) -> str | None:
-        """The agent's id; ``None`` until the session is open."""
+        """The agent's id; ``None`` until it is known: see :class:`~letta_adapters.AsyncSession`."""
         return self._core.agent_id
 
     @property
@@ -223,12 +268,45 @@ class Session(Bridged[AsyncSession]):
         """Return the answer's text alone, of the turn that :meth:`stream` would return."""
         return _read_text(self.stream())
 
+    @overload
     def run_turn(
         self, message: Any, *, otid: str | None = None, timeout: float | None = None
+    ) -> ResultMessage: ...
+    @overload
+    def run_turn(
+        self,
+        message: Any,
+        *,
+        otid: str | None = None,
+        timeout: float | None = None,
+        output_schema: type[T],
+        output_repairs: int | None = None,
+    ) -> StructuredResult[T]: ...
+    @overload
+    def run_turn(
+        self,
+        message: Any,
+        *,
+        otid: str | None = None,
+        timeout: float | None = None,
+        output_schema: Mapping[str, Any],
+        output_repairs: int | None = None,
+    ) -> StructuredResult[Any]: ...
+    def run_turn(
+        self,
+        message: Any,
+        *,
+        otid: str | None = None,
+        timeout: float | None = None,
+        output_schema: Any = None,
+        output_repairs: int | None = None,
     ) -> ResultMessage:
         """Send a message and return the turn's result; ask about a call left open before."""
         thread = threading.current_thread()
-        return self._run(self._core._run_turn(message, otid, timeout, thread))
+        running = self._core._run_shaped(
+            message, otid, timeout, thread, output_schema, output_repairs
+        )
+        return self._run(running)
 
     abort = blocking(AsyncSession.abort)
     list_messages = blocking(AsyncSession.list_messages)
@@ -242,9 +320,40 @@ class Session(Bridged[AsyncSession]):
         """Answer all calls that wait, and go on with their turn; then read :meth:`stream`."""
         self._run(self._core._respond(decisions, threading.current_thread()))
 
-    def respond_turn(self, decisions: Mapping[str, Allow | Deny | bool]) -> ResultMessage:
+    @overload
+    def respond_turn(
+        self,
+        decisions: Mapping[str, Allow | Deny | bool],
+        *,
+        output_schema: None = None,
+        output_repairs: None = None,
+    ) -> ResultMessage: ...
+    @overload
+    def respond_turn(
+        self,
+        decisions: Mapping[str, Allow | Deny | bool],
+        *,
+        output_schema: type[T],
+        output_repairs: int | None = None,
+    ) -> StructuredResult[T]: ...
+    @overload
+    def respond_turn(
+        self,
+        decisions: Mapping[str, Allow | Deny | bool],
+        *,
+        output_schema: Mapping[str, Any],
+        output_repairs: int | None = None,
+    ) -> StructuredResult[Any]: ...
+    def respond_turn(
+        self,
+        decisions: Mapping[str, Allow | Deny | bool],
+        *,
+        output_schema: Any = None,
+        output_repairs: int | None = None,
+    ) -> ResultMessage:
         """Answer all calls that wait as :meth:`respond` does, and return the turn's result."""
-        return self._run(self._core._respond_turn(decisions, threading.current_thread()))
+        thread = threading.current_thread()
+        return self._run(self._core._respond_turn(decisions, thread, output_schema, output_repairs))
 
     detach = blocking(AsyncSession.detach)
 
@@ -274,7 +383,7 @@ class Session(Bridged[AsyncSession]):
 
     def __enter__(self) -> Session:
         try:
-            self.initialize()
+            self._run(self._core._reach())
         except BaseException:
             self.close()
             raise
@@ -290,12 +399,19 @@ class Session(Bridged[AsyncSession]):
 class Agents(Bridged[AsyncAgents]):
     """The agents of the backend; see :class:`~letta_adapters.client.resources.AsyncAgents`."""
 
+    def __init__(self, make: Callable[[AsyncAgents | None], AsyncAgents]) -> None:
+        super().__init__(make)
+        self.memory = Memory(lambda _: self._core.memory)
+        self.passages = Passages(lambda _: self._core.passages)
+
     create = blocking(AsyncAgents.create)
     list = blocking(AsyncAgents.list)
     retrieve = blocking(AsyncAgents.retrieve)
     update = blocking(AsyncAgents.update)
     settings = blocking(AsyncAgents.settings)
     delete = blocking(AsyncAgents.delete)
+    export_file = blocking(AsyncAgents.export_file)
+    import_file = blocking(AsyncAgents.import_file)
     secrets = blocking(AsyncAgents.secrets)
     set_secrets = blocking(AsyncAgents.set_secrets)
     memory_files = blocking(AsyncAgents.memory_files)
@@ -312,6 +428,7 @@ class Conversations(Bridged[AsyncConversations]):
     update = blocking(AsyncConversations.update)
     delete = blocking(AsyncConversations.delete)
     fork = blocking(AsyncConversations.fork)
+    recompile = blocking(AsyncConversations.recompile)
 
 
 class Models(Bridged[AsyncModels]):
@@ -323,12 +440,47 @@ class Models(Bridged[AsyncModels]):
 # -- module functions -----------------------------------------------------------------------------
 
 
+@overload
 def prompt(
     message: Any,
     agent_id: str | None = None,
     *,
     client: LettaClient | None = None,
     backend: BackendSpec | None = None,
+    output_schema: None = None,
+    output_repairs: None = None,
+    **options: Unpack[SessionKwargs],
+) -> ResultMessage: ...
+@overload
+def prompt(
+    message: Any,
+    agent_id: str | None = None,
+    *,
+    client: LettaClient | None = None,
+    backend: BackendSpec | None = None,
+    output_schema: type[T],
+    output_repairs: int | None = None,
+    **options: Unpack[SessionKwargs],
+) -> StructuredResult[T]: ...
+@overload
+def prompt(
+    message: Any,
+    agent_id: str | None = None,
+    *,
+    client: LettaClient | None = None,
+    backend: BackendSpec | None = None,
+    output_schema: Mapping[str, Any],
+    output_repairs: int | None = None,
+    **options: Unpack[SessionKwargs],
+) -> StructuredResult[Any]: ...
+def prompt(
+    message: Any,
+    agent_id: str | None = None,
+    *,
+    client: LettaClient | None = None,
+    backend: BackendSpec | None = None,
+    output_schema: Any = None,
+    output_repairs: int | None = None,
     **options: Unpack[SessionKwargs],
 ) -> ResultMessage:
     """Ask once, in a fresh conversation, and return the turn's result.
@@ -342,6 +494,8 @@ def prompt(
         agent_id: The agent to ask. ``None`` means the default agent.
         client: Use this client; else one is made from ``backend`` and closed again.
         backend: ``Rest(...)``, ``"cloud"``, ...; ``None`` asks the environment.
+        output_schema: The data that the answer is to be; ``result.output`` is the object.
+        output_repairs: How often an answer that does not fit goes back to the agent.
         **options: See :class:`~letta_adapters.options.SessionOptions`.
 
     Raises:
@@ -349,7 +503,7 @@ def prompt(
             ``success=False``.
     """
     with create_session(agent_id, client=client, backend=backend, **options) as session:
-        return session.run_turn(message)
+        return session.run_turn(message, output_schema=output_schema, output_repairs=output_repairs)
 
 
 def create_agent(

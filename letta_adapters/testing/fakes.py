@@ -25,6 +25,7 @@ import json
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from email.parser import BytesParser
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from letta_adapters.sync.client import LettaClient
 
 _URL: Final = "http://letta.fake"
+# Its models take an effort, as those of this provider do.
+_PROVIDER: Final = "openai"
 _CONVERSATION: Final = r"/v1/conversations/([^/]+)"
 _Answer = tuple[int, Any]
 _numbers: Final = itertools.count()
@@ -107,7 +110,7 @@ class FakeLetta:
     # -- the server -------------------------------------------------------------------------
 
     async def _handle(self, request: httpx.Request) -> httpx.Response:
-        body = json.loads(request.content) if request.content else {}
+        body = _read_body(request)
         where = request.url.path.rstrip("/")
         # A turn is answered with a stream, everything else with JSON.
         if request.method == "POST" and (found := re.fullmatch(f"{_CONVERSATION}/messages", where)):
@@ -135,6 +138,7 @@ class FakeLetta:
     def _create_agent(self, _: Any, __: Any, body: Mapping[str, Any]) -> _Answer:
         id_ = self._make_id("agent")
         made = {"model": self._model, "tags": [], "tools": [], "model_settings": {}, **body}
+        made["model_settings"] = {"provider_type": _PROVIDER, **(made["model_settings"] or {})}
         self._agents[id_] = {**made, "id": id_, "name": body.get("name") or "agent"}
         return 200, self._agents[id_]
 
@@ -150,10 +154,31 @@ class FakeLetta:
         agent |= body
         return 200, agent
 
+    def _export_agent(self, ids: Sequence[str], _: Any, __: Any) -> _Answer:
+        agent = self._agents.get(ids[0])
+        if agent is None:
+            return 404, {"detail": f"Agent {ids[0]} not found"}
+        own = {"id": "agent-0", "llm_config": {"handle": agent["model"]}, "tool_ids": []}
+        lists: dict[str, Any] = {name: [] for name in _FILE_LISTS}
+        # Blocks and tools of a fake are no more than what was said of them at the start.
+        kept = {k: agent[k] for k in ("name", "system", "tags") if k in agent}
+        return 200, {"agents": [kept | own], **lists}
+
+    def _import_agents(self, _: Any, __: Any, body: Mapping[str, Any]) -> _Answer:
+        document = json.loads(body["file"])
+        made = []
+        for agent in document["agents"]:
+            kept = {k: agent[k] for k in ("name", "system", "tags", "tool_rules") if k in agent}
+            given = {k: body[k] for k in ("name", "model") if k in body}
+            made.append(self._create_agent((), {}, kept | given)[1]["id"])
+        return 200, {"agent_ids": made}
+
     def _delete_agent(self, ids: Sequence[str], _: Any, __: Any) -> _Answer:
         return (200, None) if self._agents.pop(ids[0], None) else (404, {"detail": "not found"})
 
     def _create_conversation(self, _: Any, query: Mapping[str, str], body: Any) -> _Answer:
+        if query.get("agent_id") not in self._agents:
+            return 404, {"detail": f"Agent {query.get('agent_id')} not found"}
         id_ = self._make_id("conv")
         made = {"summary": None, "model": None, "model_settings": None, **body}
         self._conversations[id_] = {**made, "id": id_, "agent_id": query.get("agent_id")}
@@ -200,7 +225,8 @@ class FakeLetta:
         return 200, []  # none is ever active: a turn is over before it is answered
 
     def _list_models(self, _: Any, __: Any, ___: Any) -> _Answer:
-        return 200, [{"handle": self._model, "name": self._model.rpartition("/")[2]}]
+        name = self._model.rpartition("/")[2]
+        return 200, [{"handle": self._model, "name": name, "provider_type": _PROVIDER}]
 
     # -- turns ------------------------------------------------------------------------------
 
@@ -348,10 +374,14 @@ _PENDING: Final = {
         "message": "The agent is waiting for approval on a tool call.",
     }
 }
+# The parts of an agent file besides its agents, which are empty in one of a fake.
+_FILE_LISTS: Final = ("groups", "blocks", "files", "sources", "tools", "mcp_servers", "skills")
 _Handler = Callable[[FakeLetta, Sequence[str], Mapping[str, str], Any], _Answer]
 _ROUTES: Final[tuple[tuple[str, str, _Handler], ...]] = (
     ("POST", r"/v1/agents", FakeLetta._create_agent),
     ("GET", r"/v1/agents", FakeLetta._list_agents),
+    ("POST", r"/v1/agents/import", FakeLetta._import_agents),
+    ("GET", r"/v1/agents/([^/]+)/export", FakeLetta._export_agent),
     ("GET", r"/v1/agents/([^/]+)", FakeLetta._agent),
     ("PATCH", r"/v1/agents/([^/]+)", FakeLetta._agent),
     ("DELETE", r"/v1/agents/([^/]+)", FakeLetta._delete_agent),
@@ -365,6 +395,20 @@ _ROUTES: Final[tuple[tuple[str, str, _Handler], ...]] = (
     ("GET", r"/v1/models", FakeLetta._list_models),
     ("GET", r"/v1/runs", FakeLetta._list_runs),
 )
+
+
+def _read_body(request: httpx.Request) -> Any:
+    kind = request.headers.get("content-type", "")
+    if not kind.startswith("multipart/"):
+        return json.loads(request.content) if request.content else {}
+    form = BytesParser().parsebytes(f"Content-Type: {kind}\r\n\r\n".encode() + request.content)
+    return {
+        str(part.get_param("name", header="content-disposition")): part.get_payload(decode=True)
+        if part.get_filename()
+        else str(part.get_payload())
+        for part in form.walk()
+        if not part.is_multipart()
+    }
 
 
 def _make_rest() -> Rest:

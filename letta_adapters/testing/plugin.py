@@ -5,7 +5,7 @@ It is installed with the package and does nothing until a test uses it::
     @pytest.mark.letta_cassette
     async def test_it(letta_cassette):
         client = letta_cassette.http_client()
-        ...
+        assert (await client.get("/v1/agents/")).status_code == 200
 
 A test takes the fixture ``letta_cassette`` (see :class:`letta_adapters.testing.LettaCassette`),
 with the marker of the same name for options; the marker alone is enough for ``player="vcr"``. The

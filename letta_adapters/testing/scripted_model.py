@@ -4,7 +4,8 @@ Its script is a queue of :class:`Reply` objects, which it sends as OpenAI chat c
 or not). A real Letta server can be pointed at it, and every turn goes exactly as written::
 
     with ScriptedModel("Hello!", Reply(tool_calls=[ToolUse("add", {"a": 1})])) as model:
-        ...  # OPENAI_BASE_URL=model.base_url
+        asked = {"model": "scripted", "messages": [{"role": "user", "content": "hi"}]}
+        httpx.post(f"{model.base_url}/chat/completions", json=asked)
         assert model.requests[0].last_user_text == "hi"
 
 The first queued reply whose ``when`` is None or matches is taken. With an empty queue the
@@ -58,7 +59,9 @@ class ScriptedModel:
     ::
 
         with ScriptedModel("Hello!") as model:
-            client = openai.OpenAI(base_url=model.base_url, api_key="none")
+            asked = {"model": "scripted", "messages": [{"role": "user", "content": "Hi!"}]}
+            httpx.post(f"{model.base_url}/chat/completions", json=asked)
+        assert model.requests[0].last_user_text == "Hi!"
 
     Args:
         *replies: The answers, in order; a str is a :class:`Reply` with that text.

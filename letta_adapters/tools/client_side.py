@@ -31,12 +31,14 @@ from typing import Any, overload
 from letta_adapters._utils.invoke import UNWIND_SECONDS, invoke_callable, report_raised
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.tools import frameworks
+from letta_adapters.tools.context import ToolContext, current_call, take_context
 from letta_adapters.tools.result import ToolResult, clean_text, format_error, read_result
 from letta_adapters.tools.schema import (
     Arguments,
     normalise_parameters,
     read_arguments,
     read_docstring,
+    read_signature,
     unwrap_partial,
 )
 
@@ -49,7 +51,9 @@ class Tool:
 
     ``parameters`` is a JSON schema of type object with ``properties`` and ``required``. ``handler``
     is called with keyword arguments; ``None`` makes a tool that is only declared, whose calls come
-    back to the caller. ``timeout`` is in seconds. Calling a ``Tool`` calls its handler.
+    back to the caller. ``timeout`` is in seconds. ``context`` is the name of the handler's
+    parameter that takes a :class:`ToolContext`, if it has one. Calling a ``Tool`` calls its
+    handler.
 
     Raises:
         InvalidInputError: The name, the schema or the timeout is wrong.
@@ -61,6 +65,7 @@ class Tool:
     handler: Callable[..., Any] | None = None
     timeout: float | None = None
     arguments: Arguments | None = field(default=None, repr=False)
+    context: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
@@ -80,6 +85,11 @@ class Tool:
             )
         # Past the frozen dataclass: every tool carries a complete schema, whoever made it.
         object.__setattr__(self, "parameters", normalise_parameters(self.parameters, self.name))
+        if self.context in self.parameters["properties"]:
+            raise InvalidInputError(
+                f"The schema of {self.name!r} has {self.context!r}, which is its ToolContext.",
+                hint="Rename one of the two.",
+            )
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.handler is None:
@@ -113,8 +123,13 @@ class Tool:
             text = "{}"
         try:
             if self.arguments is not None:
-                return self.arguments.parse(text)
-            return self._parse_object(text)
+                parsed = self.arguments.parse(text)
+            else:
+                parsed = self._parse_object(text)
+            # A function with **kwargs takes any other name.
+            if self.context in parsed:
+                raise ValueError(f"{self.context}: there is no such parameter")
+            return parsed
         except (ValueError, RecursionError) as exc:
             reason = str(exc)
         raise InvalidInputError(f"Invalid arguments for {self.name}: {reason}", hint="")
@@ -129,7 +144,11 @@ class Tool:
         return value
 
     async def run(
-        self, arguments: str | Mapping[str, Any], *, in_thread_loop: bool = False
+        self,
+        arguments: str | Mapping[str, Any],
+        *,
+        in_thread_loop: bool = False,
+        context: ToolContext | None = None,
     ) -> ToolResult:
         """Run the tool on the model's arguments and return its result.
 
@@ -141,6 +160,7 @@ class Tool:
             arguments: The arguments as JSON text or as an object.
             in_thread_loop: Run coroutines in a worker thread too, not on this loop (for the sync
                 client).
+            context: The call that this is; what is reported in it goes nowhere without one.
 
         Raises:
             InvalidInputError: The tool has no handler.
@@ -153,10 +173,16 @@ class Tool:
             return ToolResult(clean_text(exc.message), is_error=True)
         except Exception as exc:  # a validator of the user's own types
             return self._report(exc)
+        context = context or ToolContext("", self.name)
+        if self.context is not None:
+            kwargs[self.context] = context
+        # Set only while the task copies its context: the handler sees it, the caller does not.
+        inside = current_call.set(context)
         # A task of its own tells "the tool was cancelled" from "the caller was cancelled".
         task = asyncio.ensure_future(
             invoke_callable(self.handler, kwargs, in_thread_loop=in_thread_loop)
         )
+        current_call.reset(inside)
         # An exception that comes after the time limit has nobody to fetch it; asyncio would
         # complain.
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -165,6 +191,7 @@ class Tool:
         finally:
             # A tool that ignores its cancellation must not hold the turn up for ever.
             timed_out = not task.done()
+            context.end()
             if timed_out:
                 task.cancel()
                 await asyncio.wait({task}, timeout=UNWIND_SECONDS)
@@ -315,6 +342,7 @@ def _make(
 ) -> Tool:
     if isinstance(obj, Tool):
         made: dict[str, Any] = {"arguments": obj.arguments, "timeout": obj.timeout}
+        made["context"] = obj.context
         made |= {**obj.to_wire(), "handler": obj.handler}
     elif isinstance(obj, Mapping):
         made = frameworks.from_mapping(obj)
@@ -349,13 +377,17 @@ def _from_callable(fn: Callable[..., Any], name: str | None, *, explicit: bool) 
     if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
         raise InvalidInputError(f"{label!r} is a generator.", hint="Return one value instead.")
     doc, docs = read_docstring(_docstring(base, called))
-    arguments = None if explicit else read_arguments(fn, label, docs)
+    # With a schema of the user's own nothing else depends on the signature.
+    signature = read_signature(fn, label, lenient=explicit)
+    context, signature = take_context(signature, label)
+    arguments = None if explicit else read_arguments(fn, signature, label, docs)
     return {
         "name": label,
         "description": doc or label,
         "parameters": arguments.schema if arguments else None,
         "handler": fn,
         "arguments": arguments,
+        "context": context,
     }
 
 

@@ -8,10 +8,11 @@ validated by the framework's own tool, with its own rules.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, get_origin
 
 from letta_adapters._utils.invoke import is_async_callable, report_raised
 from letta_adapters.errors import InvalidInputError
+from letta_adapters.tools.context import current_call
 from letta_adapters.tools.result import ToolResult
 from letta_adapters.tools.schema import make_schema
 
@@ -43,8 +44,11 @@ def from_langchain(obj: Any) -> dict[str, Any]:
     """Return a LangChain ``BaseTool``, which is called with ``ainvoke(arguments)``.
 
     The model sees ``tool_call_schema`` (without injected arguments), which falls back to
-    ``args_schema``. A tool that injects the tool call's id or a graph's state cannot get them here
-    and reports that as its error.
+    ``args_schema``. A tool with an ``InjectedToolCallId`` gets the id of its call.
+
+    Raises:
+        InvalidInputError: LangGraph would have to fill one of its parameters; there is no graph
+            here.
     """
     declared = getattr(obj, "args_schema", None)
     schema = getattr(obj, "tool_call_schema", None) or declared
@@ -52,9 +56,20 @@ def from_langchain(obj: Any) -> dict[str, Any]:
         # Tool(func=...): its tool_call_schema describes the wrapper, not the function.
         schema = {"properties": _SINGLE_INPUT, "required": list(_SINGLE_INPUT)}
 
+    injected = _list_injected(obj, schema)
+    wants_id = _check_injected(injected, str(obj.name))
+
     # By `ainvoke`, so that LangChain checks, traces and calls back as for any other caller.
     async def handler(**kwargs: Any) -> Any:
-        return await obj.ainvoke(kwargs)
+        given = sorted(injected.keys() & kwargs.keys())
+        # LangChain would take from the model what only the application should give.
+        if given:
+            raise InvalidInputError(f"{obj.name} has no parameter {', '.join(given)}.", hint="")
+        if not wants_id:
+            return _read_message(await obj.ainvoke(kwargs))
+        context = current_call.get()
+        call = {"type": "tool_call", "id": context.tool_call_id if context else ""}
+        return _read_message(await obj.ainvoke({**call, "name": obj.name, "args": kwargs}))
 
     return {
         "name": obj.name,
@@ -62,6 +77,58 @@ def from_langchain(obj: Any) -> dict[str, Any]:
         "parameters": make_schema(schema, str(obj.name)),
         "handler": handler,
     }
+
+
+def _list_injected(obj: Any, shown: Any) -> dict[str, Any]:
+    """Return the fields of a LangChain tool's arguments that the model does not see, by name."""
+    make = getattr(obj, "get_input_schema", None)
+    fields = getattr(make(), "model_fields", None) if callable(make) else None
+    seen = getattr(shown, "model_fields", None)
+    if fields is None or seen is None:
+        return {}
+    return {name: field for name, field in fields.items() if name not in seen}
+
+
+def _check_injected(injected: Mapping[str, Any], label: str) -> bool:
+    """Return whether a tool wants the id of its call.
+
+    Raises:
+        InvalidInputError: It wants something else, and has no default for it.
+    """
+    wants_id = False
+    for name, field in injected.items():
+        marks = [_mark(item) for item in (*field.metadata, field.annotation)]
+        if any("InjectedToolCallId" in mark for mark in marks):
+            wants_id = True
+        elif field.is_required():
+            what = next((m[0] for m in marks if m and "Injected" in " ".join(m)), "a value of it")
+            raise InvalidInputError(
+                f"Parameter {name!r} of {label!r} is filled by LangGraph ({what}), and there is no "
+                "graph here.",
+                hint="Give it a default, or give the tool to a LettaRunnable or an agent in a "
+                "graph. The id of the call (InjectedToolCallId) is filled everywhere.",
+            )
+    return wants_id
+
+
+def _mark(item: Any) -> list[str]:
+    """Return the names of a class and its bases, for a class, its instance or a generic of it."""
+    kind = get_origin(item) or item
+    kind = kind if isinstance(kind, type) else type(kind)
+    return [base.__name__ for base in kind.__mro__]
+
+
+def _read_message(output: Any) -> Any:
+    """Return what a LangChain tool returned; of a ``ToolMessage`` its content and status."""
+    names = _mark(output)
+    if "Command" in names and hasattr(output, "update"):
+        raise InvalidInputError(
+            "The tool returned a Command of LangGraph, and there is no graph here.",
+            hint="Return the content itself.",
+        )
+    if "ToolMessage" not in names:
+        return output
+    return ToolResult(output.content, is_error=getattr(output, "status", "") == "error")
 
 
 def is_llama_index_tool(obj: object) -> bool:

@@ -11,6 +11,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Optional, cast, get_args, get_origin
 
@@ -91,8 +92,8 @@ def unwrap_partial(fn: Callable[..., Any]) -> tuple[Callable[..., Any], frozense
     return fn, bound
 
 
-def read_arguments(fn: Callable[..., Any], label: str, docs: Mapping[str, str]) -> Arguments:
-    """Return the arguments of ``fn``.
+def read_signature(fn: Callable[..., Any], label: str, *, lenient: bool) -> inspect.Signature:
+    """Return the signature of ``fn``, with annotations that are text looked up.
 
     Arguments that ``functools.partial`` has bound by keyword are not the model's to choose and are
     left out.
@@ -100,20 +101,43 @@ def read_arguments(fn: Callable[..., Any], label: str, docs: Mapping[str, str]) 
     Args:
         fn: The function.
         label: Its name, for errors.
+        lenient: Leave annotations that cannot be looked up as they are.
+
+    Raises:
+        InvalidInputError: It has no signature, or an annotation cannot be looked up.
+    """
+    try:
+        signature = inspect.signature(fn, eval_str=True)
+    except Exception as exc:  # annotations are code: anything can come out
+        if lenient:
+            with suppress(ValueError, TypeError):
+                return inspect.signature(fn)
+            return inspect.Signature()
+        raise InvalidInputError(
+            f"The signature of {label!r} cannot be read: {exc}.",
+            hint="Define the types it names at module level, or give the schema: parameters={...}.",
+        ) from exc
+    bound = unwrap_partial(fn)[1]
+    free = [p for p in signature.parameters.values() if p.name not in bound]
+    return signature.replace(parameters=free)
+
+
+def read_arguments(
+    fn: Callable[..., Any], signature: inspect.Signature, label: str, docs: Mapping[str, str]
+) -> Arguments:
+    """Return the arguments of ``fn``.
+
+    Args:
+        fn: The function.
+        signature: Its signature, without what is not the model's to choose.
+        label: Its name, for errors.
         docs: Descriptions by parameter.
 
     Raises:
         InvalidInputError: It cannot be called by name, or its types cannot be described.
     """
-    base, bound = unwrap_partial(fn)
-    try:
-        signature = inspect.signature(fn, eval_str=True)
-    except Exception as exc:  # annotations are code: anything can come out
-        raise InvalidInputError(
-            f"The signature of {label!r} cannot be read: {exc}.",
-            hint="Define the types it names at module level, or give the schema: parameters={...}.",
-        ) from exc
-    parameters = [p for p in signature.parameters.values() if p.name not in bound]
+    base, _ = unwrap_partial(fn)
+    parameters = [*signature.parameters.values()]
     _check_kinds(parameters, label)
     extra = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters)
     # Under names of their own, since a parameter may be called like a method of pydantic's models.

@@ -26,6 +26,7 @@ except ImportError as error:
 from letta_adapters.web.access import Authorize, Viewer
 from letta_adapters.web.app import create_app, routes
 from letta_adapters.web.events import Event
+from letta_adapters.web.frontend import frontend_tool
 from letta_adapters.web.hub import AskViewers, Hub, OpenSession
 from letta_adapters.web.limits import HubOptions
 from letta_adapters.web.rooms import Hubs
@@ -42,5 +43,6 @@ __all__ = [
     "Viewer",
     "Watch",
     "create_app",
+    "frontend_tool",
     "routes",
 ]

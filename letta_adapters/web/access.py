@@ -24,7 +24,8 @@ class Viewer:
     ``name`` is shown to the other viewers beside what this one sends and answers. ``room`` is the
     conversation that it is let into: a word of yours that ``open_session`` understands, and never
     what a client says unless ``authorize`` has looked it up. ``may_watch``, ``may_send`` (and stop)
-    and ``may_approve`` are what it may do there; the last one lets it run tools.
+    and ``may_approve`` are what it may do there; the last one lets it run tools. With ``may_edit``
+    it may allow a call with other arguments than the agent's, which is to run what it likes.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Viewer:
     may_watch: bool = True
     may_send: bool = False
     may_approve: bool = False
+    may_edit: bool = False
 
 
 Authorize: TypeAlias = Callable[[HTTPConnection], Viewer | Awaitable[Viewer | None] | None]

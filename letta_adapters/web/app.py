@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, TypeAlias
 
-from sse_starlette import EventSourceResponse, ServerSentEvent
+from sse_starlette import ServerSentEvent
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from letta_adapters.errors import InvalidInputError, LettaError
+from letta_adapters.errors import InvalidInputError
 from letta_adapters.web.access import Authorize, Gate
 from letta_adapters.web.commands import (
     ANSWER,
@@ -31,18 +29,12 @@ from letta_adapters.web.commands import (
 )
 from letta_adapters.web.replies import describe_error, find_status
 from letta_adapters.web.rooms import Hubs
-from letta_adapters.web.socket import SEND_TIMEOUT, SocketTalk
+from letta_adapters.web.serving import EventStream, guard, read_body
+from letta_adapters.web.socket import SocketTalk
 from letta_adapters.web.watch import Watch
 
 _log: Final = logging.getLogger(__name__)
-# Seconds between two signs of life, which also find a client that has gone in silence.
-_PING: Final = 15
-_Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 Lifespan: TypeAlias = Callable[[Starlette], AbstractAsyncContextManager[None]]
-
-
-class _TooLargeError(InvalidInputError):
-    """The body is longer than the limit."""
 
 
 class _Routes:
@@ -61,7 +53,8 @@ class _Routes:
         after = request.headers.get("last-event-id") or request.query_params.get("after")
         if request.method == "HEAD":
             return Response()
-        return _EventStream(await self._hubs.get(viewer.room).watch(viewer, after=after))
+        watch = await self._hubs.get(viewer.room).watch(viewer, after=after)
+        return EventStream(_write_events(watch), watch.close)
 
     async def messages(self, request: Request) -> Response:
         """Take a message: ``{"text": "...", "key": "..."}``."""
@@ -98,45 +91,8 @@ class _Routes:
             watch.close()
 
     async def _read(self, request: Request, names: frozenset[str]) -> dict[str, Any]:
-        """Return the JSON object that was sent.
-
-        Raises:
-            InvalidInputError: It is too long, no JSON object, or has a field that nobody knows.
-        """
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        # A form of another page can send anything else without asking the browser first.
-        if kind != "application/json":
-            raise InvalidInputError("The body must be JSON.", hint="Content-Type: application/json")
-        too_large = _TooLargeError(
-            f"The body is longer than {self._max_body} bytes.", code="too_large"
-        )
-        length = request.headers.get("content-length", "0")
-        if length.isascii() and length.isdigit() and int(length[:20]) > self._max_body:
-            raise too_large
-        body = bytearray()
-        async for piece in request.stream():
-            body += piece
-            if len(body) > self._max_body:
-                raise too_large
-        return parse_object(bytes(body) or b"{}", names)
-
-
-class _EventStream(EventSourceResponse):
-    """A viewer's events; the viewer leaves with the connection, however that ends."""
-
-    def __init__(self, watch: Watch) -> None:
-        super().__init__(_write_events(watch), ping=_PING, send_timeout=SEND_TIMEOUT, sep="\n")
-        self._watch = watch
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        except TimeoutError:
-            # Of one send: a client that takes nothing. It may come back with its last id.
-            _log.info("A viewer was dropped: it took nothing for %g seconds.", SEND_TIMEOUT)
-        finally:
-            # Not in the generator above: it may never have begun.
-            self._watch.close()
+        body = await read_body(request, self._max_body)
+        return parse_object(body or b"{}", names)
 
 
 async def _write_events(watch: Watch) -> AsyncIterator[ServerSentEvent]:
@@ -155,24 +111,6 @@ async def _deny(socket: WebSocket, error: Exception) -> None:
         await socket.send_denial_response(denial)
     else:
         await socket.close()
-
-
-def _guard(endpoint: _Endpoint) -> _Endpoint:
-    """Turn what an endpoint raises into JSON: a code, a message and a hint, and nothing else."""
-
-    @functools.wraps(endpoint)
-    async def guarded(request: Request) -> Response:
-        try:
-            return await endpoint(request)
-        except ClientDisconnect:
-            return Response(status_code=400)  # nobody reads it
-        except Exception as error:
-            if not isinstance(error, LettaError):
-                _log.error("A request failed.", exc_info=error)
-            status = 413 if isinstance(error, _TooLargeError) else find_status(error)
-            return JSONResponse({"error": describe_error(error)}, status)
-
-    return guarded
 
 
 def routes(
@@ -202,10 +140,10 @@ def routes(
         raise InvalidInputError("max_body must be positive.")
     ends = _Routes(hubs, gate, max_body)
     return [
-        Route("/events", _guard(ends.events), methods=["GET"]),
-        Route("/messages", _guard(ends.messages), methods=["POST"]),
-        Route("/stop", _guard(ends.stop), methods=["POST"]),
-        Route("/approvals", _guard(ends.approvals), methods=["POST"]),
+        Route("/events", guard(ends.events), methods=["GET"]),
+        Route("/messages", guard(ends.messages), methods=["POST"]),
+        Route("/stop", guard(ends.stop), methods=["POST"]),
+        Route("/approvals", guard(ends.approvals), methods=["POST"]),
         WebSocketRoute("/socket", ends.socket),
     ]
 

@@ -69,6 +69,7 @@ class ApprovalDesk:
             "input": dict(tool_input),
             "kind": context.kind,
             "recovered": context.recovered,
+            "diffs": [dict(diff) for diff in context.diffs],
         }
         waiting = _Waiting(shown, asyncio.get_running_loop().create_future())
         self._waiting[id_] = waiting
@@ -103,8 +104,7 @@ class ApprovalDesk:
             NotFoundError: No such call waits here.
         """
         waiting = self._waiting.get(tool_call_id)
-        late = tool_call_id in self._answered if waiting is None else waiting.answer.done()
-        if late:
+        if self.was_answered(tool_call_id):
             raise ConflictError(
                 "This call has been answered, or its turn has ended.",
                 code="already_answered",
@@ -116,6 +116,24 @@ class ApprovalDesk:
             )
         waiting.by = by
         waiting.answer.set_result(decision)
+
+    def is_waiting(self, tool_call_id: str | None) -> bool:
+        """Return whether a call, or any at all, waits without an answer.
+
+        Args:
+            tool_call_id: The call; any if ``None``.
+        """
+        waiting = self._waiting if tool_call_id is None else {tool_call_id} & self._waiting.keys()
+        return any(not self._waiting[id_].answer.done() for id_ in waiting)
+
+    def was_answered(self, tool_call_id: str) -> bool:
+        """Return whether a call had its answer, as far as it is known still.
+
+        Args:
+            tool_call_id: The call.
+        """
+        waiting = self._waiting.get(tool_call_id)
+        return tool_call_id in self._answered if waiting is None else waiting.answer.done()
 
     def _explain(self) -> Decision:
         """Return the answer for when nobody gives one; a denial says that it is not the user's."""
@@ -133,7 +151,8 @@ def read_decision(data: Mapping[str, Any], max_characters: int) -> Allow | Deny:
     """Return the decision that a client has sent.
 
     Args:
-        data: ``allow`` (true or false), and with false perhaps ``message``, which the agent reads.
+        data: ``allow`` (true or false); with true perhaps ``input``, the arguments to run the tool
+            with instead of the agent's, and with false ``message``, which the agent reads.
         max_characters: The length of the message.
 
     Raises:
@@ -146,4 +165,7 @@ def read_decision(data: Mapping[str, Any], max_characters: int) -> Allow | Deny:
         raise InvalidInputError(f"`message` must be a text of at most {max_characters} characters.")
     if allow and message:
         raise InvalidInputError("`message` goes with `allow: false` only.")
-    return Allow() if allow else Deny(message)
+    edited = data.get("input")
+    if edited is not None and not (allow and isinstance(edited, dict)):
+        raise InvalidInputError("`input` must be an object, and goes with `allow: true` only.")
+    return Allow(edited) if allow else Deny(message)

@@ -14,7 +14,7 @@ from letta_adapters.web.rooms import Hubs
 #: The fields of each request.
 MESSAGE = frozenset({"text", "key"})
 STOP = frozenset({"id"})
-ANSWER = frozenset({"tool_call_id", "allow", "message"})
+ANSWER = frozenset({"tool_call_id", "allow", "input", "message"})
 
 
 async def send_message(hubs: Hubs, viewer: Viewer, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +71,7 @@ async def answer_call(hubs: Hubs, viewer: Viewer, data: Mapping[str, Any]) -> di
     Args:
         hubs: The rooms.
         viewer: The viewer.
-        data: ``tool_call_id``, ``allow`` and perhaps ``message``.
+        data: ``tool_call_id``, ``allow`` and perhaps ``input`` or ``message``.
     """
     id_ = check_id(data.get("tool_call_id"))
     if id_ is None:

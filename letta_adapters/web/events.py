@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TypeAlias
 from letta_adapters.messages import Message
 
 EventKind: TypeAlias = Literal[
-    "snapshot", "message", "queue", "approval", "answered", "failed", "dropped", "closed"
+    "snapshot", "message", "queue", "approval", "answered", "handed", "failed", "dropped", "closed"
 ]
 # The text of an exception of yours has paths and values in it; it stays in this process.
 _PRIVATE: Final = ("traceback",)
@@ -31,13 +31,16 @@ class Event:
 
     ``kind`` says how ``data`` is read:
 
-    - ``snapshot``: draw anew. ``messages`` (oldest first), ``queue``, ``running``, ``approvals``.
+    - ``snapshot``: draw anew. ``messages`` (oldest first), ``queue``, ``running``, ``approvals``,
+      ``handed``.
     - ``message``: the next message, as ``message.to_dict()``.
     - ``queue``: ``running`` and the messages that wait, each with ``id``, ``text`` and ``by``.
     - ``approval``: a tool call waits; ``tool_call_id``, ``tool_name``, ``input``, ``kind``,
       ``recovered``. Viewers who may not answer get the first one only.
     - ``answered``: it waits no more; ``tool_call_id``, ``answer`` (``allow``, ``deny``,
       ``postpone``, ``withdrawn``), ``by`` (``None`` if nobody has answered).
+    - ``handed``: a tool call waits for a page that carries it out; ``tool_call_id``, ``tool_name``,
+      ``by`` (whose page). Its result is the end of it.
     - ``failed``: a message was not sent, or its turn was lost; ``id``, ``code``, ``message``,
       ``hint``.
     - ``dropped``: this viewer was too slow and has to come back with its last ``id``.

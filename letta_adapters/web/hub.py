@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import uuid
 from collections import deque
@@ -21,12 +22,13 @@ from letta_adapters.errors import (
     PendingApprovalError,
     SessionClosedError,
 )
-from letta_adapters.messages import Message, UserMessage
+from letta_adapters.messages import Message, ToolProgressMessage, UserMessage
 from letta_adapters.permissions import Allow, Deny, PermissionContext, Postpone
 from letta_adapters.web.access import Viewer
 from letta_adapters.web.approvals import ApprovalDesk
 from letta_adapters.web.events import Event, EventKind, EventLog, make_event, show_message
-from letta_adapters.web.limits import HubOptions
+from letta_adapters.web.limits import HubOptions, Pace
+from letta_adapters.web.page_calls import PageCalls, hand_over
 from letta_adapters.web.watch import Watch
 
 _log: Final = logging.getLogger(__name__)
@@ -94,6 +96,9 @@ class Hub:
             timeout=self.options.approval_timeout,
             timeout_answer=self.options.approval_timeout_answer,
         )
+        # Those of the calls that a page carries out; see :mod:`letta_adapters.web.agui`.
+        self.page_calls = PageCalls(self._publish)
+        self._pace = Pace()
         self._session: AsyncSession | None = None
         self._opening: asyncio.Task[None] | None = None
         # Held while the stored messages are read and while a turn begins: what a turn says must not
@@ -178,6 +183,7 @@ class Hub:
         place = self._log.base_number
         approvals = self._desk.show(place, may_approve=viewer.may_approve)
         data = {"messages": list(self._log.base), "approvals": approvals, **self._show_queue()}
+        data["handed"] = self.page_calls.show(place)
         return make_event("snapshot", data, id=self._log.name(place), number=place)
 
     @property
@@ -327,14 +333,43 @@ class Hub:
             decision: The answer.
 
         Raises:
-            NotPermittedError: The viewer may not answer; the call still waits.
+            NotPermittedError: The viewer may not answer, or not change the arguments; the call
+                still waits.
             ConflictError: It has an answer already (``already_answered``).
             NotFoundError: No such call waits here.
         """
         self._maybe_leave()
         if not viewer.may_approve:
             raise NotPermittedError("You may not answer the agent's questions here.")
+        edits = isinstance(decision, Allow) and decision.updated_input is not None
+        if edits and not viewer.may_edit:
+            raise NotPermittedError("You may not change what the agent asked for, only allow it.")
         self._desk.answer(tool_call_id, decision, viewer.name)
+
+    def is_waiting(self, tool_call_id: str | None = None) -> bool:
+        """Return whether a call waits for an answer.
+
+        Args:
+            tool_call_id: The call; any if not given.
+        """
+        return self._desk.is_waiting(tool_call_id)
+
+    def was_answered(self, tool_call_id: str) -> bool:
+        """Return whether a call had its answer a while ago.
+
+        Args:
+            tool_call_id: The call.
+        """
+        return self._desk.was_answered(tool_call_id)
+
+    def is_at(self, message_id: str) -> bool:
+        """Return whether a message waits, or its turn runs.
+
+        Args:
+            message_id: The id that :meth:`send` gave it.
+        """
+        items = [*self._queue, *([self._running] if self._running else [])]
+        return any(item.id == message_id for item in items)
 
     # -- turns ----------------------------------------------------------------------------------
 
@@ -411,6 +446,8 @@ class Hub:
     async def _run_turn(self, item: _Item) -> None:
         session = self._session
         assert session is not None  # nothing is taken before it is open
+        # The tools of this turn see it, as they run in tasks that it starts.
+        hand_over.set(functools.partial(self.page_calls.wait, sender=item.by))
         try:
             blocked = await self._say(session, item)
         except PendingApprovalError as error:
@@ -440,6 +477,8 @@ class Hub:
     def _tell(self, message: Message, item: _Item) -> None:
         # Letta Code repeats what was sent, and viewers have it already.
         if isinstance(message, UserMessage) and message.otid == item.id:
+            return
+        if isinstance(message, ToolProgressMessage) and not self._pace.takes():
             return
         if message.type != "system":
             self._publish("message", show_message(message))

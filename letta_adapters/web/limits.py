@@ -2,10 +2,43 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.permissions import Allow, Deny, Postpone
+
+# The reports of tools that a room passes on at once, and those a second after that.
+REPORTS_AT_ONCE: Final = 50
+REPORTS_A_SECOND: Final = 10.0
+
+
+class Pace:
+    """The pace at which a room passes the reports of tools on to its viewers.
+
+    A tool may report thousands of times a second. Each report would be an event for each viewer,
+    who would be too slow for them, and be dropped.
+
+    Args:
+        clock: Tells the time, in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._left = float(REPORTS_AT_ONCE)
+        self._seen = clock()
+
+    def takes(self) -> bool:
+        """Return whether one more report is passed on now."""
+        now = self._clock()
+        grown = self._left + (now - self._seen) * REPORTS_A_SECOND
+        self._left, self._seen = min(float(REPORTS_AT_ONCE), grown), now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

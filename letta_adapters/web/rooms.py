@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from letta_adapters._utils.tasks import await_all
 from letta_adapters.errors import ConversationBusyError, SessionClosedError
+from letta_adapters.tools import Tool
+from letta_adapters.web.frontend import read_names
 from letta_adapters.web.hub import Hub, OpenSession
 from letta_adapters.web.limits import HubOptions
 
@@ -18,6 +21,11 @@ class Hubs:
             ``can_use_tool``.
         options: The limits of each room.
         max_rooms: The number of rooms at a time.
+        frontend_tools: The tools that pages may carry out, made by :func:`frontend_tool`; no page
+            can bring one of its own.
+
+    Raises:
+        InvalidInputError: One of ``frontend_tools`` does not run in a page.
     """
 
     def __init__(
@@ -26,7 +34,9 @@ class Hubs:
         *,
         options: HubOptions | None = None,
         max_rooms: int = 1000,
+        frontend_tools: Sequence[Tool] = (),
     ) -> None:
+        self.frontend_tools = read_names(frontend_tools)
         self.options = options or HubOptions()
         self._open_session = open_session
         self._max_rooms = max_rooms

@@ -47,6 +47,7 @@ VALUES: dict[str, Any] = {
     "personality": "linus",
     "secrets": {"TOKEN": "x"},
     "toolset": "none",
+    "offered_tools": ("Read",),
     "block_ids": ("block-1",),
     "tool_ids": ("tool-1",),
     "embedding": "openai/x",
@@ -82,7 +83,11 @@ def test_calls_that_wait_are_durable_on_the_letta_api_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "option", sorted(LETTA_CODE_LIMITS.keys() - {"memory", "stateless", "system_prompt"})
+    "option",
+    sorted(
+        LETTA_CODE_LIMITS.keys()
+        - {"memory", "offered_tools", "reasoning_effort", "stateless", "system_prompt"}
+    ),
 )
 def test_every_limit_is_refused_by_name(option: str) -> None:
     with pytest.raises(UnsupportedOptionError, match=option):

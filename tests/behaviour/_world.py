@@ -21,7 +21,7 @@ from letta_adapters.testing import LettaCassette
 from letta_adapters.testing.live.faces import make_sync_client
 from letta_adapters.testing.scripted_model import RemoteScript, Reply, ScriptedModel, ToolUse
 from tests.backends.app_server._server import MODEL as APP_SERVER_MODEL
-from tests.backends.app_server._server import TOKEN, AppServer
+from tests.backends.app_server._server import THINKING, TOKEN, AppServer
 from tests.backends.rest._server_tool import attach
 from tests.behaviour._cut import Wire
 
@@ -40,6 +40,7 @@ class ServerTool:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
+_BARE = {"system_prompt": "You are a test agent.", "persona": "I am a test agent."}
 # Without its delays a replayed stream is over before anybody can leave it.
 REPLAY_SPEED = 0.2
 
@@ -52,6 +53,7 @@ class World:
     backend: str
     capabilities: Capabilities
     model: str
+    thinking: str  # a model that takes an effort, where the server thinks
     limit: float  # a turn's time limit, in seconds, that ``slow(9)`` exceeds
 
     def __init__(self, face: str) -> None:
@@ -71,9 +73,17 @@ class World:
         """A client whose connections :meth:`cut` can break."""
         raise NotImplementedError
 
-    async def agent(self, client: Any, name: str) -> str:
+    async def agent(self, client: Any, name: str, **options: Any) -> str:
         """A bare agent: a short system prompt and one block of memory."""
         raise NotImplementedError
+
+    def tools_sent(self) -> set[str]:
+        """The tools that the model was offered last, where it can be told which."""
+        raise NotImplementedError
+
+    def effort_sent(self, effort: str) -> bool:
+        """Was the model asked with this effort last? Where nobody can tell, yes."""
+        return True
 
     async def server_tool(self, client: Any, agent: str, *, asks: bool) -> ServerTool:
         """Give the agent a tool that the server runs, and asks about before or not."""
@@ -122,7 +132,7 @@ class RestWorld(World):
 
     backend = "rest"
     capabilities = REST
-    model = "openai-proxy/scripted"
+    model = thinking = "openai-proxy/scripted"
 
     def __init__(self, face: str, cassette: LettaCassette) -> None:
         super().__init__(face)
@@ -152,15 +162,10 @@ class RestWorld(World):
         self._made += [made.close, http_client.aclose]
         return made
 
-    async def agent(self, client: Any, name: str) -> str:
+    async def agent(self, client: Any, name: str, **options: Any) -> str:
         # One block: the server lists several in any order, which would show in the recordings.
-        made: str = await client.create_agent(
-            name=name,
-            model=self.model,
-            system_prompt="You are a test agent.",
-            persona="I am a test agent.",
-            base_tools=False,
-        )
+        given = _BARE | {"model": self.model, "base_tools": False}
+        made: str = await client.create_agent(name=name, **given | options)
         return made
 
     async def allow_parallel_calls(self, client: Any, agent: str) -> None:
@@ -183,6 +188,7 @@ class AppServerWorld(World):
     backend = "remote"
     capabilities = LETTA_CODE
     model = APP_SERVER_MODEL
+    thinking = THINKING
     limit = 0.5
     settle = 5.0  # seconds to find out what became of a turn
 
@@ -209,14 +215,20 @@ class AppServerWorld(World):
         self._made.append(made.close)
         return made
 
-    async def agent(self, client: Any, name: str) -> str:
-        made: str = await client.create_agent(
-            name=name,
-            model=self.model,
-            system_prompt="You are a test agent.",
-            persona="I am a test agent.",
-        )
+    async def agent(self, client: Any, name: str, **options: Any) -> str:
+        given = _BARE | {"model": self.model}
+        made: str = await client.create_agent(name=name, **given | options)
         return made
+
+    def tools_sent(self) -> set[str]:
+        return {tool["function"]["name"] for tool in self._asked().get("tools") or ()}
+
+    def effort_sent(self, effort: str) -> bool:
+        return bool(self._asked().get("reasoning") == {"effort": effort})
+
+    def _asked(self) -> dict[str, Any]:
+        assert isinstance(self._model, ScriptedModel)
+        return self._model.requests[-1].body
 
     async def server_tool(self, client: Any, agent: str, *, asks: bool) -> ServerTool:
         # Every command is asked about, unless the session allows the tool.
@@ -232,11 +244,18 @@ class OnApiWorld(AppServerWorld):
     """Letta Code over agents that live on a Letta API."""
 
     capabilities = LETTA_CODE_ON_API
-    model = RestWorld.model
+    model = thinking = RestWorld.model
     limit = 3.0
     settle = 15.0
 
     slow = RestWorld.slow
+
+    def supports(self, option: str) -> bool:
+        # Tools of an agent on the Letta API cannot be left out.
+        return option not in ("offered_tools", "stateless") and super().supports(option)
+
+    def effort_sent(self, effort: str) -> bool:
+        return True
 
     def otid(self, name: str) -> str:
         # With Redis it may be used once, whatever the agent and the conversation.

@@ -1,6 +1,7 @@
 """Every test here runs over both kinds of Letta and with both faces of the client.
 
-``@pytest.mark.behaviour("name")`` names the cassette of its Letta API runs. Where the two kinds
+``@pytest.mark.behaviour("name")`` names the cassette of its Letta API runs; with ``thinking=True``
+Letta Code has models that think, at :attr:`World.thinking`. Where the two kinds
 differ, a test asks the capability table (``docs/options.md``), and nothing else.
 
 Letta Code over agents that live on a Letta API (``Local(api=...)``) is a third kind. It needs a
@@ -35,7 +36,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     mark = metafunc.definition.get_closest_marker("behaviour")
     if mark is None:
         return
-    recorded = pytest.mark.letta_cassette(*mark.args, shared=True, **mark.kwargs)
+    more = {name: value for name, value in mark.kwargs.items() if name != "thinking"}
+    recorded = pytest.mark.letta_cassette(*mark.args, shared=True, **more)
     kinds: dict[str, Any] = {"rest": (recorded,), "app_server": (pytest.mark.slow,)}
     if metafunc.config.getoption("--letta-code-on-api"):
         kinds = {"on_api": ()}
@@ -70,7 +72,11 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     elif kind == "app_server":
         model: ScriptedModel = request.getfixturevalue("shared_model")
         model.clear()
-        made = AppServerWorld(face, request.getfixturevalue("app_server"), model)
+        # A test of Letta Code alone may do without the mark.
+        mark = request.node.get_closest_marker("behaviour")
+        thinks = mark is not None and mark.kwargs.get("thinking")
+        server = request.getfixturevalue("thinking_server" if thinks else "app_server")
+        made = AppServerWorld(face, server, model)
     else:
         server, script = request.getfixturevalue("app_server_on_api")
         script.clear()

@@ -64,8 +64,8 @@ async def test_a_session_goes_on_and_can_be_resumed(client: Any, agent: str, wor
     assert result_of(again).result == "Ada."
     # By the conversation's id alone the agent is looked up; with both ids nothing is.
     async with client.resume_session(conversation_id) as session:
-        assert session.agent_id == agent
-        assert (await session.run_turn("Bye")).result == "Goodbye."
+        result = await session.run_turn("Bye")
+        assert (result.result, result.agent_id, session.agent_id) == ("Goodbye.", agent, agent)
     async with client.resume_session(agent_id=agent, conversation_id=conversation_id) as session:
         page = await session.list_messages()
     assert said(page, "user_message") == ["Bye", "Who am I?", "I am Ada."]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -13,10 +14,11 @@ from letta_adapters import (
     ResultMessage,
     SessionClosedError,
     StreamEvent,
+    ToolContext,
     TurnCancelledError,
 )
 from letta_adapters.testing.scripted_model import Reply, ToolUse
-from tests.behaviour._say import result_of, said, turn, types
+from tests.behaviour._say import result_of, said, streamed_text, turn, types
 from tests.behaviour._world import World
 
 
@@ -40,6 +42,10 @@ async def test_abort_ends_the_stream_with_a_cancelled_result(
             "cancelled",
             "cancelled",
         )
+        # What was said before is on the result, up to the last token that came.
+        said_so_far = streamed_text(messages, "assistant")
+        assert said_so_far.startswith("word ")
+        assert result.partial == result.text == said_so_far
         whole = [name for name in types(messages) if name != "unknown"]
         assert whole == ["init", "stream_event", "error", "result"]
         with pytest.raises(TurnCancelledError):
@@ -105,6 +111,38 @@ async def test_abort_while_a_client_tool_runs(client: Any, agent: str, world: Wo
         result = await asyncio.wait_for(started, 30)
         assert (result.success, result.error_code) == (False, "cancelled")
         await asyncio.wait_for(ended.wait(), 5)
+        world.script(Reply(text="Fine."))
+        assert (await session.run_turn("go on")).result == "Fine."
+
+
+@pytest.mark.behaviour("abort_in_a_tool")
+async def test_abort_between_two_reports_of_a_tool(client: Any, world: World) -> None:
+    """The function cannot be stopped, and sees it; its thousands of reports hold nothing up."""
+    # What the server is told is the same as in the recording, made with an agent of this name.
+    agent = await world.agent(client, "test test_abort_while_a_client_tool_runs")
+    ended = threading.Event()
+
+    def wait_long(context: ToolContext) -> str:
+        """Waits."""
+        while not context.stopped:
+            context.report("still waiting")
+            ended.wait(0.0005)
+        ended.set()
+        return "never"
+
+    world.script(Reply(tool_calls=[ToolUse("wait_long", {})]))
+    async with client.create_session(agent, tools=[wait_long]) as session:
+        await session.initialize()
+        await session.send("go")
+        messages = []
+        async for message in session.stream():
+            told = message.type == "tool_progress"
+            if told and "tool_progress" not in types(messages):
+                await session.abort()
+            messages.append(message)
+        result = result_of(messages)
+        assert (result.success, result.error_code) == (False, "cancelled")
+        assert await asyncio.to_thread(ended.wait, 20)
         world.script(Reply(text="Fine."))
         assert (await session.run_turn("go on")).result == "Fine."
 

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 
-from letta_adapters import Allow, Deny, ToolCallMessage, ToolResultMessage
+from letta_adapters import (
+    Allow,
+    Deny,
+    InvalidInputError,
+    ToolCallMessage,
+    ToolContext,
+    ToolProgressMessage,
+    ToolResultMessage,
+    UnsupportedOptionError,
+    tool,
+)
 from letta_adapters.testing.scripted_model import Reply, ToolUse
 from tests.behaviour._say import calls, result_of, results, turn, types
 from tests.behaviour._world import World
@@ -63,6 +74,53 @@ async def test_a_client_tool_is_run_and_answered(client: Any, agent: str, world:
     (returned,) = [m for m in messages if isinstance(m, ToolResultMessage)]
     assert call.requires_approval
     assert returned.tool_call_id == call.tool_call_id
+
+
+@pytest.mark.behaviour("client_tool")
+async def test_a_client_tool_reports_while_it_runs(client: Any, world: World) -> None:
+    """The server has no part in it: its recording is the one of a tool that reports nothing."""
+    # So the agent has the name that is in that recording.
+    agent = await world.agent(client, "test test_a_client_tool_is_run_and_answered")
+    read = threading.Event()
+
+    def report_weather(city: str, context: ToolContext, days: int = 1) -> dict[str, Any]:
+        """The weather of a city.
+
+        Args:
+            city: Its name.
+            context: The call.
+            days: How many days ahead.
+        """
+        context.report(f"Asking about {city} for {context.tool_call_id}", progress=1, total=2)
+        assert read.wait(20), "the report was not read while the tool ran"
+        return get_weather(city, days)
+
+    world.script(
+        Reply(text="Let me look.", tool_calls=[ToolUse("get_weather", {"city": "Paris"})]),
+        Reply(text="It is sunny in Paris."),
+    )
+    seen = []
+    async with client.create_session(
+        agent, tools=[tool(report_weather, name="get_weather")], include_partial_messages=True
+    ) as session:
+        await session.send("How is the weather in Paris?")
+        async for message in session.stream():
+            seen.append(message)
+            if isinstance(message, ToolProgressMessage):
+                read.set()
+    assert [t for t in types(seen) if t not in ("stream_event", "init")] == [
+        "assistant",
+        "tool_call",
+        "tool_progress",
+        "tool_result",
+        "assistant",
+        "result",
+    ]
+    (call,) = [m for m in seen if isinstance(m, ToolCallMessage)]
+    (told,) = [m for m in seen if isinstance(m, ToolProgressMessage)]
+    text = f"Asking about Paris for {call.tool_call_id}"
+    assert told == ToolProgressMessage(call.tool_call_id, "get_weather", text, 1, 2)
+    assert results(seen) == [('{"city":"Paris","days":1,"sky":"sunny"}', False)]
 
 
 @pytest.mark.behaviour("parallel_tools")
@@ -247,7 +305,8 @@ async def test_a_server_tool_that_asks_is_approved_or_denied(
     async with client.resume_session(**where) as session:
         nobody = await turn(session, "And now?")
     (refusal,) = results(nobody)
-    assert ("no way to give one" in refusal[0], refusal[1]) == (True, True)
+    assert ("the user has not refused it" in refusal[0], refusal[1]) == (True, True)
+    assert "User reason" not in refusal[0]
     assert result_of(nobody).result == "Pity."
     async with client.resume_session(**where, can_use_tool=can_use_tool) as session:
         edited = await turn(session, "Once more?")
@@ -304,3 +363,40 @@ async def test_a_question_nobody_answers_can_be_cleared_by_another_client(
             assert (await other.run_turn("hello")).result == "free"
         await waiting.abort()
         assert not (await turn_of_it).success
+
+
+@pytest.mark.behaviour("offered_tools")
+async def test_a_session_offers_exactly_the_tools_it_names(
+    client: Any, agent: str, world: World
+) -> None:
+    if not world.supports("offered_tools"):
+        # Also an empty list, which asks for nothing elsewhere: here it would mean no tool at all.
+        for names in (["get_weather"], []):
+            with pytest.raises(UnsupportedOptionError, match="offered_tools"):
+                session = client.create_session(agent, tools=[get_weather], offered_tools=names)
+                await session.initialize()
+        return
+    weather, time = (
+        ToolUse("get_weather", {"city": "Paris"}),
+        ToolUse("get_time", {"city": "Paris"}),
+    )
+    world.script(Reply(tool_calls=[weather]), "Sunny.", Reply(tool_calls=[time]), "I cannot.")
+    both = [get_weather, get_time]
+    offered = {"tools": both, "offered_tools": ["get_weather", "Read"]}
+    async with client.create_session(agent, **offered) as session:
+        messages = await turn(session, "How is it?")
+        assert world.tools_sent() == {"get_weather", "Read"}
+        assert result_of(messages).result == "Sunny."
+        # A model may make up a call of another: it is denied, and not run.
+        messages = await turn(session, "And how late?")
+        assert result_of(messages).result == "I cannot."
+        assert "noon" not in str(messages)
+        here = session.conversation_id
+    world.script("None.")
+    # It is the session's, and not the conversation's.
+    async with client.resume_session(here, tools=both, offered_tools=[]) as session:
+        assert (await session.run_turn("What can you do?")).success
+        assert world.tools_sent() == set()
+    with pytest.raises(InvalidInputError, match="Did you mean 'get_weather'"):
+        async with client.resume_session(here, tools=both, offered_tools=["get_wether"]) as session:
+            await session.run_turn("x")

@@ -44,6 +44,16 @@ def test_what_is_in_use_is_never_forgotten() -> None:
     assert set(kept) == {0, 1, 2, 3, 4, 7}
 
 
+def test_a_full_cache_looks_at_few_entries() -> None:
+    """What it costs to write an entry does not grow with the number of entries."""
+    looked: list[int] = []
+    kept: Bounded[int, str] = Bounded(1000, in_use=lambda key: bool(looked.append(key)))
+    for key in range(3000):
+        kept[key] = "x"
+    assert (len(kept), min(kept)) == (1000, 2000)
+    assert looked == list(range(2000))
+
+
 @pytest.mark.parametrize("thread", [False, True])
 @pytest.mark.slow
 async def test_many_calls_leave_every_cache_at_its_bound(

@@ -12,11 +12,11 @@ from letta_adapters.chat import ChatRequest, ResponseCompleted
 from letta_adapters.chat.constraints import (
     ConstrainedRequest,
     Constraints,
-    find_json,
     from_tool_choice,
     with_schema,
 )
 from letta_adapters.chat.response import Answer, ResponseReader
+from letta_adapters.client.structured import find_json
 from letta_adapters.messages import AssistantMessage, ToolCallMessage, ToolResultMessage
 from tests.chat.builders import (
     AGENT,

@@ -41,10 +41,8 @@ def test_answers_to_pending_calls() -> None:
     assert (answer.returned, answer.is_error, answer.approve) == ("3", False, False)
     (answer,) = answer_calls([CALL], [], ["add"])
     assert answer.is_error
-    (answer,) = answer_calls([CALL], [], [])
-    assert (answer.returned, answer.approve) == (None, False)
     (answer,) = answer_calls([CALL], [own], [])
-    assert (answer.reason, answer.approve) == ("3", False)
+    assert (answer.returned, answer.is_error, answer.approve) == ("3", True, False)
     for decision, approve in ((Allow({"a": 2}), True), (Deny("No."), False)):
         entry = HistoryMessage("tool", tool_call_id="call-1", decision=decision)
         (answer,) = answer_calls([CALL], [entry], [])
@@ -121,12 +119,33 @@ def test_a_call_that_the_application_leaves_open_gets_an_explanation() -> None:
     )
 
 
-def test_a_question_that_the_application_leaves_open_is_denied_with_an_explanation() -> None:
-    assert one_answer(own=()) == ToolCallResponse(
+NOBODY = (
+    "This tool call needs an approval and the application has no way to give one, so it was not "
+    "run. Nobody was asked, and the user has not refused it."
+)
+
+
+def test_a_question_that_the_application_leaves_open_is_not_denied_in_the_users_name() -> None:
+    assert one_answer(own=()) == ToolCallResponse("call-1", "add", NOBODY, is_error=True)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [("There is no tool 'add' here.", "There is no tool 'add' here."), ("", NOBODY)],
+)
+def test_an_answer_to_a_question_that_is_no_decision_denies_nothing(said: str, told: str) -> None:
+    """A framework answers so that it has no such tool: the user was not asked."""
+    answer = one_answer(result(said), own=())
+    assert answer == ToolCallResponse("call-1", "add", told, is_error=True)
+
+
+def test_a_question_that_an_earlier_turn_has_left_open_is_not_denied() -> None:
+    assert one_answer(own=(), left=True) == ToolCallResponse(
         "call-1",
         "add",
-        reason="This tool call needs an approval and the application has no way to give one, "
-        "so it was not run.",
+        "This call has no result: The turn that made it has ended, and nobody can be asked about "
+        "it here. The user has not refused it. If it had begun, what it did is not known.",
+        is_error=True,
     )
 
 
@@ -157,8 +176,8 @@ def test_only_a_question_is_answered_with_a_decision() -> None:
 
 def test_the_server_says_which_calls_are_questions_where_it_can() -> None:
     # A tool of the agent's may have the name of one of the application's.
-    assert one_answer(result("", decision=True), questions={"call-1"}).approve
-    assert one_answer(result("3"), own=(), questions=set()).returned == "3"
+    assert one_answer(result("", decision=True), questions={"call-1": True}).approve
+    assert one_answer(result("3"), own=(), questions={"call-1": False}).returned == "3"
 
 
 def test_an_allowed_call_may_be_changed_and_remembered() -> None:
@@ -173,8 +192,6 @@ def test_an_allowed_call_may_be_changed_and_remembered() -> None:
     [
         (result("", decision=Deny("Not today.")), "Not today."),
         (result("", decision=False), "Denied by the user."),
-        (result("I did something else."), "I did something else."),
-        (result(""), "Denied by the user."),
     ],
 )
 def test_a_denied_call_has_a_reason(entry: HistoryMessage, reason: str) -> None:

@@ -18,6 +18,7 @@ from letta_adapters.messages import (
     ReasoningMessage,
     RetryMessage,
     StreamEvent,
+    ToolProgressMessage,
     ToolResultMessage,
     UnknownMessage,
 )
@@ -110,6 +111,20 @@ def test_the_state_of_the_run_is_a_note_and_no_part_of_the_message() -> None:
             },
         ),
     ]
+
+
+def test_what_a_tool_reports_is_a_note() -> None:
+    told = ToolProgressMessage("call-1", "add", "half", 1, 2)
+    note = {
+        "type": "letta_tool_progress",
+        "tool_call_id": "call-1",
+        "tool_name": "add",
+        "content": "half",
+        "progress": 1,
+        "total": 2,
+        "number": 1,
+    }
+    assert parts(ResponseReader(), told) == [("note", note)]
 
 
 # -- tools --------------------------------------------------------------------------------------

@@ -42,8 +42,9 @@ def _clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("TERM", "xterm-256color")
-    for name in (*_PROVIDERS, "NO_COLOR", "FORCE_COLOR", "XDG_DATA_HOME"):
+    for name in (*_PROVIDERS, "NO_COLOR", "FORCE_COLOR", "XDG_DATA_HOME", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "stdin", Terminal())
     monkeypatch.setattr(recovery, "_POLL_SECONDS", 0.02)
     monkeypatch.setattr(turn, "_CANCEL_PAUSE", 0.02)
 
@@ -73,6 +74,7 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 def spawn(*argv: str, **options: Any) -> Done:
     """Runs a command in a process of its own, its output piped."""
     command: Sequence[str] = (sys.executable, "-m", "letta_adapters", *argv)
+    options.setdefault("stdin", subprocess.DEVNULL)
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, **options)
     return Done(done.returncode, done.stdout, done.stderr)
 

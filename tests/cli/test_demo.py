@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from letta_adapters.cli import demo
+from letta_adapters.cli.state import user_folder
 from letta_adapters.errors import ConfigurationError, InvalidInputError
 from letta_adapters.messages import ResultMessage, Usage
 from letta_adapters.testing.scripted_model import ModelRequest, Reply, ScriptedModel, ToolUse
@@ -119,7 +120,7 @@ def test_where_the_state_is(
     monkeypatch.setattr(sys, "platform", platform)
     for name, value in env.items():
         monkeypatch.setenv(name, value)
-    assert demo.default_data_dir() == Path.home() / tail
+    assert user_folder("data") / "demo" == Path.home() / tail
 
 
 # -- choosing the model ---------------------------------------------------------------------------

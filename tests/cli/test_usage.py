@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from letta_adapters import __version__
 from letta_adapters.cli import render
@@ -19,12 +22,14 @@ from letta_adapters.messages import (
     RetryMessage,
     StreamEvent,
     ToolCallMessage,
+    ToolProgressMessage,
     ToolResultMessage,
     Usage,
 )
 from tests.cli.conftest import Done, Terminal
 
 Cli = Callable[..., Done]
+COLOUR = re.compile(r"\x1b\[[0-9;]*\b(3[0-7]|4[0-7]|9[0-7]|38|48)\b[0-9;]*m")
 
 
 @pytest.mark.parametrize(
@@ -32,8 +37,16 @@ Cli = Callable[..., Done]
     [
         [],
         ["sing"],
-        ["prompt"],
         ["prompt", "hi", "--backend", "mars"],
+        ["prompt", "hi", "there"],
+        ["prompt", "hi", "--data-dir", ""],
+        ["prompt", "hi", "--agent", " "],
+        ["prompt", "hi", "--timeout", "0"],
+        ["prompt", "hi", "--timeout", "soon"],
+        ["prompt", "hi", "--tools", ","],
+        ["prompt", "hi", "--conv", "conv-1"],
+        ["prompt", "hi", "--json", "--output-format", "stream-json"],
+        ["prompt", "hi", "--json", "--include-partial-messages"],
         ["prompt", "hi", "--backend", "local", "--base-url", "http://x.test"],
         ["chat", "--data-dir", "x", "--base-url", "http://x.test"],
         ["doctor", "--data-dir", "x", "--backend", "cloud"],
@@ -49,6 +62,21 @@ def test_wrong_usage(cli: Cli, argv: list[str]) -> None:
     assert done.err.startswith("usage: letta-adapters")
 
 
+@pytest.mark.parametrize(
+    ("argv", "usage"),
+    [
+        (["chat", "--nonsense"], "usage: letta-adapters chat "),
+        (["prompt", "hi", "there"], "usage: letta-adapters prompt "),
+        (["doctor", "--data-dir", "x", "--backend", "cloud"], "usage: letta-adapters doctor "),
+        (["cassette", "diff", "a", "b", "c"], "usage: letta-adapters cassette diff "),
+    ],
+)
+def test_wrong_usage_is_told_with_the_usage_of_the_command(
+    cli: Cli, argv: list[str], usage: str
+) -> None:
+    assert cli(*argv).err.startswith(usage)
+
+
 def test_help_and_version(cli: Cli) -> None:
     assert cli("--version").out == f"letta-adapters {__version__}\n"
     assert "doctor" in cli("--help").out
@@ -61,7 +89,7 @@ def test_help_and_version(cli: Cli) -> None:
 def test_it_starts_fast() -> None:
     """Nothing heavy is imported before a command runs."""
     code = (
-        "import sys\nfrom letta_adapters.cli import build_parser\nbuild_parser()\n"
+        "import sys\nfrom letta_adapters.cli.parser import build_parser\nbuild_parser()\n"
         "print(sorted({'rich', 'httpx', 'pydantic', 'asyncio', 'websockets'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -99,9 +127,8 @@ def fragment(kind: str, otid: str | None, **fields: str) -> StreamEvent:
     return StreamEvent({"message_type": f"{kind}_message", "otid": otid, **fields})
 
 
-@pytest.mark.parametrize("name", ["NO_COLOR", "TERM"])
-def test_no_escape_codes(name: str, shown: Show, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(name, "1" if name == "NO_COLOR" else "dumb")
+def test_a_dumb_terminal_gets_no_escape_codes(shown: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
     seen = shown(
         ReasoningMessage("I think", otid="1"),
         ToolCallMessage("c1", "add", {"a": 1}),
@@ -112,7 +139,7 @@ def test_no_escape_codes(name: str, shown: Show, monkeypatch: pytest.MonkeyPatch
 
 
 def test_fragments_and_whole_messages(shown: Show, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
     result = ResultMessage(True, "b", "end_turn", Usage(), 1)
     seen = shown(
         fragment("reasoning", None, reasoning="Hm"),
@@ -130,10 +157,45 @@ def test_fragments_and_whole_messages(shown: Show, monkeypatch: pytest.MonkeyPat
     assert seen == ("thinking: Hm hm\na\nb\nunseen\nthinking: (hidden by the provider)\n")
 
 
-def test_a_retry_is_told_once(shown: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_colours_none_is_shown(shown: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = shown(ToolCallMessage("c1", "add", {"a": 1}), AssistantMessage("# One\n`two`", otid="2"))
+    assert COLOUR.search(seen)
     monkeypatch.setenv("NO_COLOR", "1")
+    seen = shown(ToolCallMessage("c1", "add", {"a": 1}), AssistantMessage("# One\n`two`", otid="2"))
+    assert not COLOUR.search(seen)
+
+
+def test_a_retry_is_told_once(shown: Show, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
     seen = shown(*(RetryMessage("no answer", n, 3, 10) for n in range(3)))
     assert seen == "The model is asked again: no answer\n"
+
+
+REPORT = ToolProgressMessage("c1", "add", "half\x1b done\n", 1, 2.5)
+
+
+def test_a_tools_reports_are_in_the_line_of_the_spinner() -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=60)
+    renderer = render.Renderer(console)
+    renderer.show(REPORT)  # nothing runs that could have a line
+    renderer.show(ToolCallMessage("c1", "add", {"a": 1}))
+    assert renderer._status is not None
+    for report, line in (
+        (REPORT, "Running add 1 of 2.5: half\ufffd done"),
+        (ToolProgressMessage("c1", "add", "", 2), "Running add 2"),
+        (ToolProgressMessage("c1", "add", "almost"), "Running add: almost"),
+    ):
+        renderer.show(report)
+        assert str(renderer._status.status) == line
+    renderer.settle()
+
+
+def test_a_tools_reports_are_not_written_into_a_pipe(
+    shown: Show, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    result = ToolResultMessage("c1", "3")
+    assert shown(ToolCallMessage("c1", "add", {}), REPORT, result) == "* add()\n  -> 3\n"
 
 
 def test_a_tool_call_on_one_line() -> None:

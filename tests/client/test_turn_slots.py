@@ -9,7 +9,8 @@ import pytest
 
 from letta_adapters import AsyncLettaClient, Rest
 from letta_adapters.backends.base import Backend, Conversation, TurnSettings
-from letta_adapters.client.turn import Turn, TurnOptions
+from letta_adapters.client.turn import Turn
+from letta_adapters.client.turn_options import TurnOptions
 from letta_adapters.client.turn_slots import OutgoingMessage, TurnSlots
 from letta_adapters.engine.turn_state import TurnState
 from letta_adapters.errors import ServerError
@@ -42,6 +43,8 @@ class OneTurn:
 
 class Home:
     """A backend that makes such turns."""
+
+    name = "fake"
 
     turn_timeout = None
 
@@ -95,7 +98,7 @@ async def test_leaving_before_a_turn_has_started_frees_the_conversation(slots: T
 async def test_a_turn_that_has_started_holds_the_conversation_to_its_end(slots: TurnSlots) -> None:
     async with slots.reserve(HERE, OWNER) as slot:
         turn = await slot.start(MESSAGE, OPTIONS)
-    assert slots.turns == {HERE: turn}
+    assert slots.turns == {HERE.key: turn}
     assert slots.busy and not await is_free(slots)
     await turn.stop()
     assert not slots.busy and await is_free(slots)
@@ -113,7 +116,7 @@ async def test_a_refused_message_frees_the_conversation_before_the_context_is_le
         async with slots.reserve(HERE, OWNER) as again:
             turn = await again.start(MESSAGE, OPTIONS)
     # Leaving the context of the message that was refused does not touch the turn of the second.
-    assert slots.turns == {HERE: turn} and not await is_free(slots)
+    assert slots.turns == {HERE.key: turn} and not await is_free(slots)
     await turn.stop()
 
 
@@ -161,4 +164,5 @@ async def test_a_turn_in_line_whose_settings_fail_frees_the_conversation(
 async def test_the_client_shows_no_turns_and_no_servers() -> None:
     async with AsyncLettaClient(Rest(base_url="http://letta.example", api_key="")) as client:
         shown = {name for name in vars(client) if not name.startswith("_")}
-    assert shown == {"agents", "backend", "conversations", "handles", "models", "spec"}
+    resources = {"agents", "blocks", "conversations", "models", "runs", "tools"}
+    assert shown == resources | {"backend", "handles", "spec"}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from letta_adapters.engine.assembler import Assembler
 from letta_adapters.engine.stored import newest_first, read_messages, read_user, turn_round
 from letta_adapters.messages import (
     AssistantMessage,
@@ -82,6 +83,23 @@ def test_several_calls_and_their_results_keep_their_order_and_their_names() -> N
         ToolResultMessage("call-2", "found", False, "find", **IDS),
         ToolResultMessage("call-1", "seen", False, "look", **IDS),
     ]
+
+
+@pytest.mark.parametrize("kind", ["tool_call_message", "approval_request_message"])
+@pytest.mark.parametrize("call_ids", [("c-1", "c-2"), ("c-1", "c-1"), ("c-1", None), (None,)])
+def test_whole_calls_read_as_the_assembler_reads_them(
+    kind: str, call_ids: tuple[str | None, ...]
+) -> None:
+    halves = ('{"a":', " 1}")
+    calls = [
+        {"tool_call_id": one, "name": "look", "arguments": halves[n]}
+        for n, one in enumerate(call_ids)
+    ]
+    item = {"message_type": kind, "tool_calls": calls, **IDS}
+    assembler, out = Assembler(), []
+    assembler.call(item, out, approval=kind == "approval_request_message")
+    assembler.flush(out)
+    assert read_messages(item) == [*out, *assembler.open_calls()]
 
 
 @pytest.mark.parametrize("kind", ["user_message", "system_message", "summary_message", None])

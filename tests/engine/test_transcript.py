@@ -14,6 +14,7 @@ from letta_adapters.messages import (
     ReasoningMessage,
     RetryMessage,
     ToolCallMessage,
+    ToolProgressMessage,
     ToolResultMessage,
     UnknownMessage,
 )
@@ -230,6 +231,14 @@ def test_errors_without_a_run_are_one_row_each() -> None:
 
 def test_init_makes_no_row() -> None:
     assert rows_of(InitMessage("agent-1", "conv-1", "s-1", "rest")) == ()
+
+
+def test_what_a_tool_reports_makes_no_row_and_changes_none() -> None:
+    transcript = Transcript()
+    transcript.apply(CALL)
+    before = transcript.rows
+    assert transcript.apply(ToolProgressMessage("call_1", "get_weather", "half")) == ()
+    assert transcript.rows == before
 
 
 # -- retries ----------------------------------------------------------------------------------

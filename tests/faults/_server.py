@@ -50,6 +50,7 @@ class Server:
         self.stored: dict[str, list[dict[str, Any]]] = {}
         self.runs: list[Run] = []
         self.agents: dict[str, dict[str, Any]] = {ev.AGENT: _agent(ev.AGENT)}
+        self.blocks: list[dict[str, Any]] = []
         self.resumes: list[Play] = []
         self.stopping = threading.Event()
         # Looked at by tests that wait for something to have arrived.
@@ -132,6 +133,10 @@ class Server:
         for sock in self._socks:
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
+
+    def open_connections(self) -> int:
+        """Return how many connections neither side has closed."""
+        return sum(sock.fileno() != -1 for sock in self._socks)
 
     def wait_for(self, met: Callable[[], Any], seconds: float = 20) -> None:
         """Block until a request made ``met`` true. For worker threads, not for an event loop."""
@@ -233,6 +238,8 @@ class Server:
                 return self._runs(request, rest)
             case (_, "agents", *rest):
                 return self._agents(request, rest)
+            case ("POST", "conversations", _, "recompile") | ("PATCH", "blocks", _):
+                return self._change_memory(request, parts[1])
             case ("GET", "models"):
                 return [{"handle": "openai-proxy/scripted", "model_type": "llm"}]
         return status(404, {"detail": f"Not Found: {request.method} {request.path}"})
@@ -259,11 +266,19 @@ class Server:
         if not rest:
             tag = request.query.get("tags")
             return [a for a in self.agents.values() if tag is None or tag in a["tags"]]
+        if rest[1:] == ["core-memory", "blocks"]:
+            return self.blocks
         if rest[0] not in self.agents:
             return status(404, {"detail": f"Agent with ID {rest[0]} not found"})
         if request.method == "PATCH":
             self.agents[rest[0]] |= request.body
         return self.agents.pop(rest[0]) if request.method == "DELETE" else self.agents[rest[0]]
+
+    def _change_memory(self, request: Request, id_: str) -> Any:
+        found = [block for block in self.blocks if block["id"] == id_]
+        for block in found:
+            block |= request.body
+        return found[0] if found else "You are ..."
 
     def _page(self, conversation: str, query: dict[str, str]) -> list[dict[str, Any]]:
         system = ev.base("system_message", content="You are ...", otid=None, id=ev.message_id(0))

@@ -89,8 +89,8 @@ async def test_a_session_that_owns_its_client_closes_it(server: Server, rest: Ma
         assert (await session.run_turn("hello")).success
     with pytest.raises(SessionClosedError):
         session._slots.check_usable()
-    server.override("GET", "/v1/conversations/", status(404, {"detail": "gone"}), 1)
-    failing = aio.resume_session(ev.CONV, backend=rest())
+    server.override("POST", "/v1/conversations/", status(404, {"detail": "gone"}), 1)
+    failing = aio.create_session(ev.AGENT, backend=rest())
     with pytest.raises(NotFoundError):
         async with failing:
             pass

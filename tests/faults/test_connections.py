@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from letta_adapters import LettaClient, Rest
+from letta_adapters.backends.rest.connections import Connections
 from letta_adapters.client.client import AsyncLettaClient
 from letta_adapters.errors import InvalidInputError, TimeoutBeforeAcceptanceError
 from tests.faults import _events as ev
@@ -48,6 +49,67 @@ async def test_turns_at_once_use_the_connections_of_earlier_ones(
     for _ in range(3):
         await turns_at_once(client, server, 30)
     assert server.connections == 30
+
+
+async def test_a_crowd_finds_the_connections_of_the_crowd_before_it(
+    server: Server, client: AsyncLettaClient
+) -> None:
+    for _ in range(2):
+        await turns_at_once(client, server, 110)
+    assert server.connections == 110
+
+
+async def test_a_connection_that_nobody_uses_is_closed_though_nothing_is_sent(
+    server: Server, rest: MakeRest
+) -> None:
+    async with AsyncLettaClient(rest(keepalive_expiry=0.2)) as client:
+        await turns_at_once(client, server, 3)
+        await until(lambda: server.open_connections() == 0)
+        await turns_at_once(client, server, 2)
+        await until(lambda: server.open_connections() == 0)
+    assert server.connections == 3 + 2
+
+
+async def test_close_waits_for_a_connection_that_is_being_closed() -> None:
+    let_go = asyncio.Event()
+    closed = []
+
+    class Slow:
+        async def aclose(self) -> None:
+            closed.append("begun")
+            await let_go.wait()
+            closed.append("done")
+
+    connections = Connections(Slow, most=None, kept=None, seconds=0.01)
+    await (await connections.take()).give_back()
+    await until(lambda: closed == ["begun"])
+    closing = asyncio.create_task(connections.aclose())
+    await asyncio.sleep(0.02)
+    assert not closing.done()
+    let_go.set()
+    await closing
+    assert closed == ["begun", "done"]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_connection_that_cannot_be_closed_does_not_keep_the_others_open() -> None:
+    made = []
+
+    class Broken:
+        closed = False
+
+        def __init__(self) -> None:
+            made.append(self)
+
+        async def aclose(self) -> None:
+            self.closed = True
+            raise OSError("broken")
+
+    connections = Connections(Broken, most=None, kept=None, seconds=0.01)
+    for lease in [await connections.take() for _ in range(3)]:
+        await lease.give_back()
+    await until(lambda: [one.closed for one in made] == [True] * 3)
+    await connections.aclose()
 
 
 async def test_turns_one_after_the_other_use_one_connection(

@@ -46,6 +46,21 @@ async def test_an_agent_calls_the_tool_of_an_mcp_server(
 
 
 @pytest.mark.slow
+async def test_what_an_mcp_server_reports_is_in_the_stream(
+    server: Server, rest: Callable[..., Rest], face: Any
+) -> None:
+    server.script(asks(ev.call(name="mcp__e__count", arguments='{"steps": 2}')))
+    async with face(rest()) as client:
+        session = resume(client, mcp_servers=SERVERS)
+        await session.send("hello")
+        seen = [message async for message in session.stream()]
+    told = [m for m in seen if m.type == "tool_progress"]
+    assert [(m.content, m.progress, m.total) for m in told] == [("step 1", 1, 2), ("", 2, 2)]
+    kinds = [m.type for m in seen]
+    assert kinds.index("tool_call") < kinds.index("tool_progress") < kinds.index("tool_result")
+
+
+@pytest.mark.slow
 async def test_a_function_of_the_same_name_goes_first(client: AsyncLettaClient) -> None:
     own = tool(lambda: "mine", name="mcp__e__rows")
     async with resume(client, tools=[own], mcp_servers=SERVERS) as session:

@@ -128,7 +128,7 @@ async def test_too_many_denials_are_told_as_they_were_given(
     [
         (Allow(), {"tool_return": "sunny in Paris", "status": "success"}),
         (Deny("too late"), {"approve": False, "reason": "too late"}),
-        (False, {"approve": False, "reason": "Nobody has answered within 0.05 seconds."}),
+        (False, {"tool_return": "Nobody has answered within 0.05 seconds.", "status": "error"}),
     ],
 )
 @pytest.mark.parametrize("kind", ["plain", "coroutine"])
@@ -174,7 +174,7 @@ async def test_a_time_out_of_the_callback_itself_is_a_failure_of_it(
         tools=[get_weather],
     )
     assert (await read(session))[-1].success
-    assert "the dialog" in answers(server)[0]["reason"]
+    assert "the dialog" in answers(server)[0]["tool_return"]
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,9 @@ async def test_a_callback_that_raises_allows_nothing(
         messages = await ask(server, client, can_use_tool, tools=[tool(acts, name="get_weather")])
     assert messages[-1].success
     assert ran == []
-    assert answers(server)[0]["approve"] is False
-    assert "the dialog crashed" in answers(server)[0]["reason"]
+    # Nobody has refused it: a denial is told to the agent as the user's.
+    assert (answers(server)[0]["type"], answers(server)[0]["status"]) == ("tool", "error")
+    assert "the dialog crashed" in answers(server)[0]["tool_return"]
     assert "Traceback" not in str(answers(server))
     (result,) = [m for m in messages if m.type == "tool_result"]
     assert 'raise RuntimeError("the dialog crashed")' in result.traceback
@@ -62,17 +63,17 @@ async def test_an_unclear_answer_allows_nothing(
 ) -> None:
     messages = await ask(server, client, lambda *_: value, tools=[get_weather])
     assert messages[-1].success
-    assert answers(server)[0]["approve"] is False
+    assert "permission callback failed" in answers(server)[0]["tool_return"]
 
 
-async def test_without_a_callback_server_tools_are_denied(
+async def test_without_a_callback_server_tools_do_not_run_and_nobody_has_refused_them(
     server: Server, client: AsyncLettaClient
 ) -> None:
     server.script(asks(ev.call("danger", arguments="{}")))
     messages = await read(resume(client))
     assert messages[-1].success
-    assert answers(server)[0]["approve"] is False
-    assert "no way to give one" in answers(server)[0]["reason"]
+    assert (answers(server)[0]["type"], answers(server)[0]["status"]) == ("tool", "error")
+    assert "the user has not refused it" in answers(server)[0]["tool_return"]
 
 
 async def test_allowing_a_server_tool(server: Server, client: AsyncLettaClient) -> None:

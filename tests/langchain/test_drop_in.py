@@ -107,8 +107,10 @@ async def test_an_answer_can_do_without_the_name_of_its_model() -> None:
     letta = FakeLetta("One.")
     client = letta.async_client()
     agent_id = await client.create_agent(name="ada")
+    conversation = await client.conversations.create(agent_id)
     letta._agents.clear()  # it may not be read
-    answer = await ChatLetta(client=client, agent_id=agent_id).ainvoke("hello")
+    model = ChatLetta(client=client, agent_id=agent_id, conversation_id=conversation["id"])
+    answer = await model.ainvoke("hello")
     assert (answer.text, answer.response_metadata["model_name"]) == ("One.", "letta")
 
 

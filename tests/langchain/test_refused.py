@@ -231,3 +231,10 @@ def test_ordinary_tools_are_taken() -> None:
     assert [t["function"]["name"] for t in bound.kwargs["tools"]] == [
         "look", "Person", "paint", "p"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", [ChatLetta, LettaRunnable])
+def test_a_session_s_own_option(letta_fake: FakeLetta, make: Any) -> None:
+    with pytest.raises(ValueError, match="for sessions alone"):
+        make(client=letta_fake.client(), session_options={"can_use_tool": lambda *_: False})
+    assert letta_fake.requests == []

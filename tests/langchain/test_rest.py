@@ -12,6 +12,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 
 from letta_adapters import AsyncLettaClient, InvalidInputError, UnsupportedOptionError
+from letta_adapters.backends.model_settings import read_effort
 from letta_adapters.errors import ProviderRefusedError
 from letta_adapters.langchain import ChatLetta, LettaRunnable
 from letta_adapters.testing import LettaCassette
@@ -21,6 +22,7 @@ from tests.backends.rest._server_tool import attach
 from tests.backends.rest.conftest import MODEL
 from tests.langchain.test_runnable import get_weather, graph_of, thread
 
+OTHER = MODEL.replace("scripted", "scripted-two")
 NewClient = Callable[[], AsyncLettaClient]
 
 
@@ -51,6 +53,7 @@ async def test_settings_of_a_conversation(
     client: AsyncLettaClient, agent: str, letta_cassette: LettaCassette
 ) -> None:
     letta_cassette.script("Cold.", "Colder.")
+    await client.agents.update(agent, reasoning_effort="low")
     model = ChatLetta(agent_id=agent, client=client, temperature=0.25, max_tokens=99)
     first = await model.ainvoke("How is it?")
     place = first.response_metadata["conversation_id"]
@@ -61,10 +64,67 @@ async def test_settings_of_a_conversation(
     await model.ainvoke(history, temperature=0.75)
     settings = (await client.conversations.retrieve(place))["model_settings"]
     assert settings["temperature"] == 0.75
+    # The API replaces settings as a whole; those of the agent stay all the same.
+    assert read_effort(settings) == "low"
+    assert not settings["parallel_tool_calls"]
     with pytest.raises(UnsupportedOptionError, match="default conversation"):
         await model.ainvoke("hi", conversation_id="default")
     with pytest.raises(InvalidInputError, match="top_p"):
         await model.ainvoke("hi", top_p=0.5)
+
+
+async def test_settings_beside_a_model_of_the_call(
+    client: AsyncLettaClient, agent: str, letta_cassette: LettaCassette
+) -> None:
+    letta_cassette.script("One.", "Two.")
+    model = ChatLetta(agent_id=agent, client=client, temperature=0.25, model_name=OTHER)
+    first = await model.ainvoke("How is it?")
+    place = first.response_metadata["conversation_id"]
+    conversation = await client.conversations.retrieve(place)
+    # A message's own model would be used without the settings (letta 0.16.8).
+    assert conversation["model"] == OTHER
+    assert conversation["model_settings"]["temperature"] == 0.25
+    history: list[Any] = [HumanMessage("How is it?"), first, HumanMessage("And now?")]
+    await model.ainvoke(history, model=MODEL)
+    conversation = await client.conversations.retrieve(place)
+    assert conversation["model"] == MODEL
+    assert conversation["model_settings"]["temperature"] == 0.25
+
+
+async def test_an_effort_in_all_conversations_of_an_object(
+    client: AsyncLettaClient, agent: str, letta_cassette: LettaCassette
+) -> None:
+    letta_cassette.script("One.", "Two.", "Three.", "Four.")
+    await client.agents.update(agent, reasoning_effort="low")
+    model = ChatLetta(agent_id=agent, client=client, reasoning_effort="high")
+    first = await model.ainvoke("one")
+    place = first.response_metadata["conversation_id"]
+
+    async def effort() -> str | None:
+        return read_effort((await client.conversations.retrieve(place))["model_settings"])
+
+    assert await effort() == "high"
+    history: list[Any] = [HumanMessage("one"), first, HumanMessage("two")]
+    second = await model.ainvoke(history)
+    assert second.response_metadata["conversation_id"] == place
+    # Another object goes on in the same conversation, and with settings beside it.
+    history += [second, HumanMessage("three")]
+    other = model.model_copy(update={"reasoning_effort": "medium", "temperature": 0.5})
+    third = await other.ainvoke(history)
+    settings = (await client.conversations.retrieve(place))["model_settings"]
+    assert (read_effort(settings), settings["temperature"]) == ("medium", 0.5)
+    # One that asks for nothing leaves it as it is.
+    history += [third, HumanMessage("four")]
+    await ChatLetta(agent_id=agent, client=client).ainvoke(history)
+    assert await effort() == "medium"
+    with pytest.raises(UnsupportedOptionError, match="default conversation"):
+        await model.ainvoke("hi", conversation_id="default")
+    for call in (model, model.bind(reasoning_effort="low")):
+        with pytest.raises(InvalidInputError, match="all calls of one object"):
+            await call.ainvoke("hi", reasoning_effort="low")
+    assert (await client.agents.retrieve(agent))["model_settings"]["reasoning"] == {
+        "reasoning_effort": "low"
+    }
 
 
 async def test_what_a_provider_refused_is_asked_once(

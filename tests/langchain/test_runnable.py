@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
 
-from letta_adapters import Allow, Deny, InvalidInputError, LettaClient
+from letta_adapters import Allow, Deny, InvalidInputError, LettaClient, TurnCancelledError
 from letta_adapters.chat import cache
-from letta_adapters.langchain import LettaRunnable
+from letta_adapters.langchain import ChatLetta, LettaRunnable
+from letta_adapters.langchain.fields import ModelFields
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 
 Make = Callable[..., LettaRunnable]
@@ -346,6 +348,23 @@ def test_without_a_callback_the_default_answer_holds(
     assert "PATH" not in str(told["b2"])
 
 
+@pytest.mark.parametrize("asked", ["callback", "graph"])
+def test_a_denial_that_interrupts_ends_the_run(
+    make: Make, script: Any, tmp_path: Path, asked: str, embedded_model: ScriptedModel
+) -> None:
+    file, denial = tmp_path / "made", {"behavior": "deny", "message": "Stop.", "interrupt": True}
+    script(Reply(tool_calls=[bash(f"touch {file}", "b1")]), "Never said.")
+    with pytest.raises(TurnCancelledError, match=r"Stop\."):
+        if asked == "callback":
+            make(can_use_tool=lambda *_: denial).invoke("go")
+        else:
+            graph = graph_of(make(), InMemorySaver())
+            graph.invoke({"messages": "go"}, thread("interrupting denial"))
+            graph.invoke(Command(resume=denial), thread("interrupting denial"))
+    assert not file.exists()
+    assert "Never said." not in str(embedded_model.requests[-1].messages)
+
+
 def test_an_asynchronous_callback_of_a_synchronous_run(
     make: Make, script: Any, tmp_path: Path
 ) -> None:
@@ -359,7 +378,24 @@ def test_an_asynchronous_callback_of_a_synchronous_run(
     assert (out["messages"][-1].text, file.exists()) == ("Not done.", False)
 
 
-def test_without_anybody_to_ask_it_is_denied_with_a_reason(
+def test_each_question_of_a_graph_s_node_gets_its_own_answer(
+    make: Make, script: Any, tmp_path: Path
+) -> None:
+    """Between them runs what is not asked about."""
+    places = [tmp_path / name for name in ("one", "two", "three")]
+    read = ToolUse("TaskCreate", {"subject": "A", "description": "B"}, id="t1")
+    turns = [Reply(tool_calls=[bash(f"touch {at}", at.name)]) for at in places]
+    script(turns[0], Reply(tool_calls=[read]), *turns[1:], "Done.")
+    graph = graph_of(make(), InMemorySaver())
+    out = graph.invoke({"messages": "go"}, thread("own answers"))
+    for at, decision in zip(places, (True, False, True), strict=True):
+        assert out["__interrupt__"][0].value["tool_call_id"] == at.name
+        out = graph.invoke(Command(resume=decision), thread("own answers"))
+    assert out["messages"][-1].text.endswith("Done.")
+    assert [at.exists() for at in places] == [True, False, True]
+
+
+def test_without_anybody_to_ask_it_does_not_run(
     make: Make, script: Any, tmp_path: Path, embedded_model: ScriptedModel
 ) -> None:
     file = tmp_path / "made"
@@ -421,3 +457,18 @@ def test_a_history_is_told_once(make: Make, script: Any, embedded_model: Scripte
     assert not any(isinstance(m, ToolMessage) for m in out["messages"])
     roles = [m["role"] for m in embedded_model.requests[-1].messages]
     assert roles == ["system", "user", "assistant", "user"]
+
+
+def test_the_names_for_editors_are_the_fields_of_the_model() -> None:
+    names = set(ModelFields.__annotations__)
+    fields = ChatLetta.model_fields
+    aliases = {
+        alias
+        for field in fields.values()
+        for alias in (field.alias, field.validation_alias)
+        if isinstance(alias, str)
+    }
+    # What is no field is shown to whoever inspects the class, as are the fields of ChatLetta there.
+    assert {"tools", "ask_timeout", "ask_timeout_answer"} < set(signature(LettaRunnable).parameters)
+    # The run's own name and the whole model are arguments of the runnable.
+    assert names == set(fields) - {"name", "model"} | aliases

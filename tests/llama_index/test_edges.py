@@ -20,7 +20,7 @@ from llama_index.core.base.llms.types import (
 )
 from llama_index.core.tools import FunctionTool
 
-from letta_adapters import InvalidInputError, LettaClient, UnsupportedOptionError
+from letta_adapters import InvalidInputError, LettaClient, ToolContext, UnsupportedOptionError
 from letta_adapters.llama_index import LettaAgent, LettaLLM, LettaMemory
 from letta_adapters.llama_index.messages import to_entries, to_wire_tools
 from letta_adapters.testing import FakeLetta
@@ -28,6 +28,18 @@ from letta_adapters.testing.scripted_model import Reply, ScriptedModel, ToolUse
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(16)
 USER = ChatMessage(role=MessageRole.USER, content="hi")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_tool_context_is_refused_where_the_workflow_runs_tools() -> None:
+    def work(name: str, context: ToolContext) -> str:
+        """Works."""
+        return name
+
+    # LlamaIndex does not look up annotations that are text, as they are in this module.
+    work.__annotations__ = {"name": str, "context": ToolContext, "return": str}
+    with FakeLetta().client() as client, pytest.raises(ValueError, match="write_event_to_stream"):
+        LettaAgent(client=client, tools=[work])
 
 
 async def test_what_the_agent_ran_itself_is_told(
@@ -186,4 +198,11 @@ async def test_a_setting_that_no_call_takes_is_refused_with_the_truth(
     llm = LettaLLM(client=letta_fake.client())
     with pytest.raises(InvalidInputError, match=r"'top_p'.*temperature and max_tokens"):
         llm.complete("hi", top_p=0.5)
+    assert letta_fake.requests == []
+
+
+@pytest.mark.parametrize("make", [LettaLLM, LettaAgent])
+async def test_a_session_s_own_option_is_refused(letta_fake: FakeLetta, make: Any) -> None:
+    with pytest.raises(ValueError, match="for sessions alone"):
+        make(client=letta_fake.client(), session_options={"can_use_tool": lambda *_: False})
     assert letta_fake.requests == []

@@ -156,6 +156,25 @@ async def test_settings_of_the_model_and_steps_reach_the_letta_api(letta_fake: F
     assert made["model_settings"]["temperature"] == 0.5
 
 
+async def test_an_effort_reaches_the_letta_api_also_from_a_copy(letta_fake: FakeLetta) -> None:
+    client = letta_fake.client()
+    about: dict[str, Any] = {"agent_id": client.create_agent(name="a"), "client": client}
+    await LettaAgent(**about, reasoning_effort="high").model_copy().run("hi")
+    (made,) = letta_fake._conversations.values()
+    assert made["model_settings"]["reasoning"] == {"reasoning_effort": "high"}
+    place = {"conversation_id": made["id"]}
+    llm = LettaLLM(**about, reasoning_effort="low")
+    assert "reasoning_effort" in llm.to_dict()
+    llm.model_copy().complete("hi", **place)
+    assert made["model_settings"]["reasoning"] == {"reasoning_effort": "low"}
+    with pytest.raises(InvalidInputError, match="all calls of one object"):
+        llm.complete("hi", reasoning_effort="high")
+    with pytest.raises(InvalidInputError, match="differs"):
+        LettaLLM(**about, reasoning_effort="low", session_options={"reasoning_effort": "high"})
+    with pytest.raises(ValueError, match="reasoning_effort"):
+        LettaLLM(**about, reasoning_effort="enormous")
+
+
 async def test_names_with_dots_are_two_agents(letta_fake: FakeLetta) -> None:
     client = letta_fake.client()
     there = ToolUse("handoff", {"to_agent": "a.b", "reason": "It knows."}, id="handoff-1")

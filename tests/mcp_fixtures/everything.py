@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 try:
-    from mcp.server.mcpserver import Image, MCPServer
+    from mcp.server.mcpserver import Context, Image, MCPServer
 
     V1 = False
 except ImportError:
+    from mcp.server.fastmcp import Context, Image
     from mcp.server.fastmcp import FastMCP as MCPServer
-    from mcp.server.fastmcp import Image
 
     V1 = True
 
@@ -66,6 +66,14 @@ async def sleep(seconds: float) -> str:
     """Take your time."""
     await asyncio.sleep(seconds)
     return "slept"
+
+
+@server.tool()
+async def count(steps: int, ctx: Context) -> str:  # type: ignore[type-arg]
+    """Count, and tell of each step."""
+    for step in range(1, steps + 1):
+        await ctx.report_progress(step, steps, f"step {step}" if step % 2 else None)
+    return "counted"
 
 
 @server.tool()

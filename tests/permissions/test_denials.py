@@ -33,7 +33,12 @@ OTHERS: Final = ("testing", "cli")
         (
             denials.NOBODY_ASKED,
             "This tool call needs an approval and the application has no way to give one, "
-            "so it was not run.",
+            "so it was not run. Nobody was asked, and the user has not refused it.",
+        ),
+        (
+            denials.ANSWERED_ANOTHER,
+            "The turn that asked has ended, and what was decided was about a call of that turn, so "
+            "it was not run. Nobody was asked about this one, and the user has not refused it.",
         ),
         (
             denials.NO_TURN_ASKED,
@@ -59,7 +64,8 @@ OTHERS: Final = ("testing", "cli")
         (
             denials.explain_unasked(DOES["executes"]),
             "This tool call needs an approval and the application has no way to give one, "
-            "so it was not run. (It executes something.)",
+            "so it was not run. Nobody was asked, and the user has not refused it. "
+            "(The call executes something.)",
         ),
         (
             denials.explain_failed_callback(ValueError("no idea")),

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from letta_adapters.sync.bridge import HIGH_WATER, get_bridge
+from letta_adapters.sync.bridge import get_bridge
+from letta_adapters.sync.handoff import HIGH_WATER
 
 
 class Numbers:

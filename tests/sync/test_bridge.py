@@ -22,7 +22,8 @@ from letta_adapters.errors import (
 )
 from letta_adapters.messages import StreamEvent
 from letta_adapters.sync import bridge as bridge_module
-from letta_adapters.sync.bridge import HIGH_WATER, LOW_WATER, Bridge, get_bridge
+from letta_adapters.sync.bridge import Bridge, get_bridge
+from letta_adapters.sync.handoff import HIGH_WATER, LOW_WATER
 from letta_adapters.tools.client_side import tool
 from tests.faults import _events as ev
 from tests.faults._server import Server
@@ -256,7 +257,7 @@ def test_the_sync_api_on_its_own_loop_is_refused(client: LettaClient) -> None:
 
 def undelivered(items: Any) -> int:
     """How many items wait in the hand-off of a generator."""
-    return int(items.gi_frame.f_locals["queue"].qsize())
+    return len(items.gi_frame.f_locals["items"])
 
 
 def test_a_slow_consumer_bounds_what_is_undelivered_and_loses_nothing() -> None:

@@ -12,11 +12,12 @@ import pytest
 
 import letta_adapters
 from letta_adapters import aio
-from letta_adapters.client import resources
+from letta_adapters.client import blocks, memory, resources
 from letta_adapters.client.client import AsyncLettaClient
 from letta_adapters.client.message_stream import MessageStream
 from letta_adapters.client.session import AsyncSession
 from letta_adapters.sync import client
+from letta_adapters.sync import resources as twins
 
 PAIRS = [
     (AsyncLettaClient, client.LettaClient),
@@ -24,6 +25,11 @@ PAIRS = [
     (resources.AsyncAgents, client.Agents),
     (resources.AsyncConversations, client.Conversations),
     (resources.AsyncModels, client.Models),
+    (memory.AsyncMemory, twins.Memory),
+    (blocks.AsyncPassages, twins.Passages),
+    (blocks.AsyncBlocks, twins.Blocks),
+    (blocks.AsyncTools, twins.Tools),
+    (blocks.AsyncRuns, twins.Runs),
 ]
 
 

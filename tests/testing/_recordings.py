@@ -13,6 +13,7 @@ import re
 import string
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -379,7 +380,8 @@ def surviving(cassette: Cassette, private: dict[str, str]) -> list[str]:
 def readings(cassette: Cassette) -> set[str]:
     """Everything that can be read in a cassette, in whatever encoding."""
     found = set()
-    for text in _texts(cassette):
+    # The same texts stand in the file, in a body and in its fields.
+    for text in set(_texts(cassette)):
         found |= set(_readings(text, 4))
     return found
 
@@ -432,10 +434,15 @@ def _readings(text: str, depth: int) -> Iterator[str]:
     if "%" in text and unquote(text) != text:
         yield from _readings(unquote(text), depth - 1)
     for token in re.findall(r"[A-Za-z0-9+/_-]{11,}", text):
-        token = token.replace("-", "+").replace("_", "/")
-        for shift in range(4):
-            piece = token[shift:]
-            raw = base64.b64decode(piece[: len(piece) // 4 * 4] or "AAAA")
+        for raw in _decode(token):
             yield raw.decode("utf-8", "replace")
             if depth > 3 and raw.isascii():
                 yield from _readings(raw.decode(), depth - 2)
+
+
+@lru_cache(maxsize=1 << 14)
+def _decode(token: str) -> tuple[bytes, ...]:
+    """What it is in base64, wherever that begins; ids come again and again."""
+    token = token.replace("-", "+").replace("_", "/")
+    pieces = [token[shift:] for shift in range(4)]
+    return tuple(base64.b64decode(piece[: len(piece) // 4 * 4] or "AAAA") for piece in pieces)

@@ -23,7 +23,7 @@ import pytest
 
 pytest.importorskip("mcp", reason="the mcp package is not installed (extra: mcp)")
 
-from letta_adapters import errors
+from letta_adapters import ToolContext, ToolProgressMessage, errors
 from letta_adapters.sync.bridge import get_bridge
 from letta_adapters.tools.client_side import Tool, as_tools
 from letta_adapters.tools.mcp import connection
@@ -287,6 +287,26 @@ async def test_images_structured_content_and_errors(host: McpHost, stdio: Any) -
     assert wrong.is_error
 
 
+COUNTED = [("step 1", 1, 3, 1), ("", 2, 3, 2), ("step 3", 3, 3, 3)]
+
+
+@pytest.mark.parametrize("in_thread_loop", [False, True])
+async def test_what_a_server_reports_while_it_works(
+    host: McpHost, stdio: Any, in_thread_loop: bool
+) -> None:
+    (count,) = [t for t in await host.start({"e": stdio()}) if t.name == "mcp__e__count"]
+    # What the server's own code is given is not in its schema, and never was.
+    assert list(count.parameters["properties"]) == ["steps"]
+    told: list[ToolProgressMessage] = []
+    context = ToolContext("call-1", count.name, on_report=told.append)
+    result = await count.run({"steps": 3}, context=context, in_thread_loop=in_thread_loop)
+    assert result.content == "counted"
+    assert [(m.content, m.progress, m.total, m.number) for m in told] == COUNTED
+    assert {(m.tool_call_id, m.tool_name) for m in told} == {("call-1", "mcp__e__count")}
+    # Nobody has to listen.
+    assert (await count.run({"steps": 2})).content == "counted"
+
+
 async def test_what_servers_of_other_makers_do(host: McpHost, stdio: Any) -> None:
     tools = by_name(await host.start({"odd": stdio(ODD)}))
     expected = {
@@ -381,7 +401,7 @@ async def test_broken_servers_do_not_stop_the_others(
     assert "did not answer within 0.7 s" in str(host.errors["silent"])
     for name in ("nobody", "nobody_sse"):
         assert isinstance(host.errors[name], errors.ConnectionFailedError)
-    ours = [record for record in caplog.records if record.name == "letta_adapters"]
+    ours = [record for record in caplog.records if record.name == "letta_adapters.mcp"]
     assert len(ours) == 5
     assert SECRET not in "".join(str(problem) for problem in host.errors.values())
     assert SECRET not in "".join(record.getMessage() for record in ours)
@@ -615,6 +635,11 @@ async def test_a_server_at_a_url(host: McpHost, served: Served) -> None:
     assert picture[0]["type"] == "image"
     results = await asyncio.gather(*(tools["mcp__e__add"].run({"a": i}) for i in range(5)))
     assert [result.content for result in results] == ["1", "2", "3", "4", "5"]
+    told: list[ToolProgressMessage] = []
+    count = ToolContext("call-1", "count", on_report=told.append)
+    assert (await tools["mcp__e__count"].run({"steps": 3}, context=count)).content == "counted"
+    # Over HTTP the last of them may come beside the result, when nobody waits any more.
+    assert [(m.content, m.progress, m.total, m.number) for m in told][:2] == COUNTED[:2]
 
 
 async def test_a_url_whose_server_is_restarted(host: McpHost, served: Served) -> None:

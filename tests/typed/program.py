@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import letta_adapters as letta
-from letta_adapters import Allow, Deny, Local, PermissionContext, Remote, Rest, Tool, tool
+from letta_adapters import Allow, Deny, Local, PermissionContext, Remote, Rest, Tool, tool, tracing
 from letta_adapters.langchain import ChatLetta, LettaRunnable
 from letta_adapters.llama_index import LettaAgent, LettaLLM
+from letta_adapters.options import ReasoningEffort
 
 BACKENDS: list[Rest | Local | Remote] = [
     Rest(api_key="key"),
@@ -30,6 +31,17 @@ def add(a: int, b: int) -> int:
 
 
 ADD: Tool = add
+HARD: ReasoningEffort = "xhigh"
+
+
+def add_slowly(a: int, b: int, context: letta.ToolContext | None = None) -> int:
+    """Add two numbers, and tell of it."""
+    if context is not None and not context.stopped:
+        context.report(f"{context.tool_call_id} of {context.agent_id}", progress=1, total=2)
+    return a + b
+
+
+SLOWLY: Tool = tool(add_slowly, timeout=5)
 
 
 def may_use(
@@ -56,6 +68,9 @@ def read_talk(message: letta.Message) -> str:
         return f"{message.tool_name} {message.tool_input['a']}"
     if message.type == "tool_result":
         return f"{message.content} {message.is_error} {message.traceback}"
+    if message.type == "tool_progress":
+        done: float | None = message.progress
+        return f"{message.tool_name} {message.content} {done} {message.total} {message.number}"
     return ""
 
 
@@ -85,13 +100,19 @@ def sync_program() -> None:
         state: letta.BootstrapState = session.bootstrap_state()
         print(state.has_pending_approval, session.recover_pending_approvals().denied, result.result)
         session.update_model("letta/auto")
+        session.update_model("letta/auto", reasoning_effort="low")
+        session.update_model(reasoning_effort=HARD)
         session.update_toolset("auto")
         session.change_device_state(permission_mode="acceptEdits", cwd="src")
         print(session.device_status(), session.queued(), session.resume_queue(), session.unsent)
         session.abort()
     with letta.LettaClient(BACKENDS[0]) as client:
-        client.create_agent(tags=["a"], cwd=Path("src"))
+        client.create_agent(tags=["a"], cwd=Path("src"), reasoning_effort="none")
+        client.create_session(offered_tools=["Read", add.name], reasoning_effort=HARD).close()
         with client.resume_session(agent_id=agent, include_partial_messages=True) as again:
+            counted: letta.StructuredResult[int] = again.run_turn("Hi", output_schema=int)
+            count: int = counted.raise_for_status().output
+            print(count)
             print(again.run_turn("Hi", timeout=60).raise_for_status().usage.step_count)
             again.send("Hi")
             texts: list[str] = list(again.text_stream())
@@ -100,8 +121,29 @@ def sync_program() -> None:
             client.agents.list(tags=["a"]), client.conversations.list(agent), client.models.list()
         )
         print(client.request("GET", "/v1/agents", params={"limit": 1}), letta.__version__)
+        shown: letta.AgentFile = client.agents.export_file(agent, "a.af", overwrite=True)
+        print(letta.inspect_agent_file(b"{}").demands, [t.source for t in shown.untrusted])
+        print(client.agents.import_file(shown, trust=["multiply"], secrets={"KEY": "x"})[0])
+        client.request("POST", "/v1/x", files={"file": ("a.af", b"{}")}, body={"name": "a"})
         status: letta.RuntimeStatus = client.runtime_status()
         print(status)
+
+
+def memories(client: letta.LettaClient, agent: str) -> letta.MemoryItem:
+    """Read and change what agents know, and look at what the server keeps."""
+    persona: letta.MemoryItem = client.agents.memory.read(agent, "persona", shared_by=True)
+    client.agents.memory.write(agent, "persona", "I am Ada.", if_match=persona.version)
+    changes: Sequence[letta.MemoryCommit] = client.agents.memory.history(agent, limit=1)
+    print(client.agents.memory.diff(agent, changes[0].sha), persona.limit, persona.shared_by)
+    found: Sequence[letta.Passage] = client.agents.passages.search(agent, "tea", tags=["drinks"])
+    made: letta.ServerTool = client.tools.create("def f() -> int: ...", requires_approval=True)
+    client.tools.attach(agent, made.id)
+    run: letta.Run = client.runs.retrieve("run-1")
+    steps: Sequence[letta.RunStep] = client.runs.steps(run.id)
+    print([p.text for p in found], [s.usage.total_tokens for s in steps], run.status)
+    client.conversations.recompile("conv-1")
+    client.agents.memory.attach(agent, client.blocks.create("team", "x", limit=10).id or "")
+    return client.agents.memory.create(agent, "notes", description="What to remember.")
 
 
 def helpers(
@@ -126,6 +168,9 @@ async def approvals(session: letta.AsyncSession, blocking: letta.Session) -> Non
     answers: dict[str, Allow | Deny | bool] = {call.tool_call_id: Allow() for call in waiting}
     await session.respond(answers)
     result: letta.ResultMessage = blocking.respond_turn({"call-1": Deny("No."), "call-2": True})
+    counted: int = blocking.respond_turn({"call-1": True}, output_schema=int).output
+    asked: letta.StructuredResult[str] = letta.prompt("Hi", output_schema=str, output_repairs=0)
+    print(counted, asked.output)
     recovered: tuple[letta.RecoveredCall, ...] = result.recovered
     print([call.allowed for call in recovered])
     await session.detach()
@@ -160,9 +205,14 @@ def frameworks() -> None:
         ChatLetta(backend=Local(data_dir="state"), on_mismatch="continue", scope="thread"),
     ):
         print(model.invoke("Hi").text, model.bind_tools([add]).invoke("2 + 2?").content)
-    runnable = LettaRunnable(agent_id="agent-1", tools=[add])
+    runnable = LettaRunnable(agent_id="agent-1", tools=[add], ask_timeout=60)
     print(runnable.invoke("Hi"))
     llm = LettaLLM(agent_id="agent-1", api_key="key", temperature=0.5)
     print(llm.complete("Hi").text)
     agent = LettaAgent(agent_id="agent-1", tools=[add], timeout=5.0, on_mismatch="error")
     print(agent.agent_id)
+
+
+def report() -> None:
+    tracing.instrument(capture_content=False)
+    tracing.uninstrument()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
+
+import pytest
 
 from letta_adapters import AsyncLettaClient, tool
 from letta_adapters.testing.local import LocalLetta
@@ -23,10 +26,19 @@ def lookup(word: str) -> str:
     return f"{word} means something."
 
 
-async def test_a_page_reloaded_in_a_turn_with_an_approval(_embedded_letta: LocalLetta) -> None:
+async def test_a_page_reloaded_in_a_turn_with_an_approval(
+    _embedded_letta: LocalLetta, monkeypatch: pytest.MonkeyPatch
+) -> None:
     letta, agent = _embedded_letta, _embedded_letta.agent("web-room")
     call = Reply("I look it up.", tool_calls=[ToolUse("lookup", {"word": "hello"}, id="call_1")])
     long = Reply(" ".join(f"word{n}" for n in range(60)), token_delay=0.02)
+    go, left = threading.Event(), iter(range(20))
+
+    def pause(_: float) -> None:
+        # In the middle of the answer for as long as it takes to come back.
+        if next(left, None) is None:
+            go.wait(60)
+
     letta.model.script("First.", call, long)
     async with AsyncLettaClient(letta.spec) as client:
 
@@ -47,11 +59,14 @@ async def test_a_page_reloaded_in_a_turn_with_an_approval(_embedded_letta: Local
             async with ada.events() as page:
                 shown = await page.until("approval")
                 assert (shown["tool_name"], shown["input"]) == ("lookup", {"word": "hello"})
+                monkeypatch.setattr(letta.model, "pause", pause)
                 yes = {"tool_call_id": shown["tool_call_id"], "allow": True}
                 assert (await ada.post("/approvals", yes))[0] == 200
                 for _ in range(5):
                     await page.until("message", type="stream_event")
             async with ada.events() as page:
+                await page.until("message", type="stream_event")
+                go.set()
                 await page.until("message", type="result")
                 said = [f"word{n}" for n in range(60)]
                 whole = [

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from letta_adapters.testing.scripted_model import Reply
+from letta_adapters import ToolContext
+from letta_adapters.testing.scripted_model import Reply, ToolUse
+from letta_adapters.web.limits import REPORTS_AT_ONCE, Pace
 from tests.web._asgi import Browser, Stream
-from tests.web.conftest import Room
+from tests.web.conftest import Hold, Room
 
 pytestmark = pytest.mark.timeout(30)
 
@@ -50,6 +53,50 @@ async def test_two_viewers_see_the_same_turn(room: Room) -> None:
     assert room.asked_for == ["lobby"]
 
 
+async def test_what_a_tool_reports_is_seen_while_it_runs_and_at_a_pace(room: Room) -> None:
+    """A tool that reports without end floods nobody, and no transcript."""
+    seen = threading.Event()
+
+    def work(context: ToolContext) -> str:
+        """Works."""
+        context.report("Step 1")
+        assert seen.wait(20), "no report was seen while the tool ran"
+        for number in range(2, 2001):
+            context.report(f"Step {number}")
+        return "done"
+
+    room.tools, room.asked_about = [work], set()
+    room.letta.script(Reply(tool_calls=[ToolUse("work", {})]), "Done.")
+    async with room.build():
+        ada = room.browser("ada")
+        async with ada.events() as page:
+            await ada.post("/messages", {"text": "Go"})
+            told = await page.until("message", type="tool_progress")
+            assert (told["content"], told["tool_name"]) == ("Step 1", "work")
+            seen.set()
+            await page.until("message", type="result")
+            kinds = [data["type"] for kind, data in page.all if kind == "message"]
+        assert REPORTS_AT_ONCE <= kinds.count("tool_progress") < 1000
+        async with after_the_turn(ada) as page:
+            shown = page.all[0][1]["messages"]
+            assert {message["type"] for message in shown} == {
+                "user",
+                "tool_call",
+                "tool_result",
+                "assistant",
+            }
+
+
+def test_the_pace_of_reports() -> None:
+    now = 0.0
+    pace = Pace(lambda: now)
+    assert [pace.takes() for _ in range(60)] == [True] * 50 + [False] * 10
+    now += 0.25
+    assert [pace.takes() for _ in range(4)] == [True, True, False, False]
+    now += 1000
+    assert sum(pace.takes() for _ in range(100)) == REPORTS_AT_ONCE
+
+
 @asynccontextmanager
 async def after_the_turn(browser: Browser) -> AsyncIterator[Stream]:
     """Come in when no turn runs; the snapshot is read."""
@@ -62,27 +109,26 @@ async def after_the_turn(browser: Browser) -> AsyncIterator[Stream]:
         await asyncio.sleep(0.02)
 
 
-async def start_long_turn(room: Room, page: Stream) -> None:
-    """Run a first turn, then one that is half said."""
+async def start_long_turn(room: Room, page: Stream, hold: Hold) -> asyncio.Event:
+    """Run a first turn, then one that is half said; return what lets it go on."""
+    room.letta.script("First.", " ".join(f"word{n}" for n in range(40)))
     browser = room.browser("ada")
     await browser.post("/messages", {"text": "one"})
     await page.until("message", type="result")
+    go = hold(20)
     await browser.post("/messages", {"text": "two"})
     await page.until("message", type="stream_event")
+    return go
 
 
-def script_long_turn(room: Room) -> None:
-    long = " ".join(f"word{n}" for n in range(40))
-    room.letta.script("First.", Reply(long, token_delay=0.02))
-
-
-async def test_a_page_reloaded_in_a_turn_shows_every_message_once(room: Room) -> None:
-    script_long_turn(room)
+async def test_a_page_reloaded_in_a_turn_shows_every_message_once(room: Room, hold: Hold) -> None:
     async with room.build():
         browser = room.browser("ada")
         async with browser.events() as page:
-            await start_long_turn(room, page)
+            go = await start_long_turn(room, page, hold)
         async with browser.events() as page:
+            await page.until("message", type="stream_event")
+            go.set()
             await page.until("message", type="result")
             fragments = [d for k, d in page.all if k == "message" and d["type"] == "stream_event"]
             numbers = [d["fragment"] for d in fragments]
@@ -92,15 +138,17 @@ async def test_a_page_reloaded_in_a_turn_shows_every_message_once(room: Room) ->
             assert kinds == ["user", "assistant", "user", "assistant"]
 
 
-async def test_a_connection_that_comes_back_goes_on_behind_its_last_event(room: Room) -> None:
-    script_long_turn(room)
+async def test_a_connection_that_comes_back_goes_on_behind_its_last_event(
+    room: Room, hold: Hold
+) -> None:
     async with room.build():
         browser = room.browser("ada")
         async with browser.events() as page:
-            await start_long_turn(room, page)
+            go = await start_long_turn(room, page, hold)
         got, last = page.all, page.last_id
         assert last is not None
         async with browser.events(last_event_id=last) as page:
+            go.set()
             await page.until("message", type="result")
             assert "snapshot" not in {kind for kind, _ in page.all}
             whole = [*got, *page.all]
@@ -136,9 +184,12 @@ async def test_the_transcript_is_what_is_stored_also_by_others(room: Room) -> No
             assert ("user", "from elsewhere") in texts(page.all)
 
 
-async def test_messages_wait_while_a_turn_runs_and_no_more_than_allowed(room: Room) -> None:
+async def test_messages_wait_while_a_turn_runs_and_no_more_than_allowed(
+    room: Room, hold: Hold
+) -> None:
     room.options["max_queue"] = 1
-    room.letta.script(Reply("First.", delay=0.3), "Second.")
+    room.letta.script("First.", "Second.")
+    go = hold(0)
     async with room.build():
         ada, guest = room.browser("ada"), room.browser("guest")
         async with ada.events() as page:
@@ -151,6 +202,7 @@ async def test_messages_wait_while_a_turn_runs_and_no_more_than_allowed(room: Ro
             assert shown["running"]["text"] == "one"
             status, refused = await guest.post("/messages", {"text": "three"})
             assert (status, refused["error"]["code"]) == (429, "conversation_busy")
+            go.set()
             await page.until("message", type="result")
             await page.until("message", type="result")
     assert room.letta.said == ["one", "two"]
@@ -186,8 +238,9 @@ async def test_a_turn_is_stopped_and_the_next_message_goes_on(room: Room) -> Non
             assert await ada.post("/stop") == (200, {"stopped": False})
 
 
-async def test_a_message_that_waits_is_taken_back(room: Room) -> None:
-    room.letta.script(Reply("First.", delay=0.3))
+async def test_a_message_that_waits_is_taken_back(room: Room, hold: Hold) -> None:
+    room.letta.script("First.")
+    go = hold(0)
     async with room.build():
         ada = room.browser("ada")
         async with ada.events() as page:
@@ -196,6 +249,7 @@ async def test_a_message_that_waits_is_taken_back(room: Room) -> None:
             _, taken = await ada.post("/messages", {"text": "two"})
             assert await ada.post("/stop", {"id": taken["id"]}) == (200, {"stopped": True})
             assert await ada.post("/stop", {"id": "other"}) == (200, {"stopped": False})
+            go.set()
             result = await page.until("message", type="result")
             assert result["success"] is True
     assert room.letta.said == ["one"]
@@ -251,11 +305,8 @@ async def test_the_room_closes_when_the_last_viewer_has_left(room: Room) -> None
             await page.until("message", type="stream_event")
             hub = room.hubs.find("lobby")
             assert hub is not None
-        for _ in range(200):
-            if room.hubs.find("lobby") is None:
-                break
+        while room.hubs.find("lobby") is not None:
             await asyncio.sleep(0.02)
-        assert room.hubs.find("lobby") is None
         await hub.close()
         # Whoever comes later gets a new room.
         async with ada.events() as page:
@@ -263,26 +314,31 @@ async def test_the_room_closes_when_the_last_viewer_has_left(room: Room) -> None
 
 
 async def test_the_room_stays_while_somebody_comes_back_in_time(room: Room) -> None:
-    room.options["close_after"] = 0.3
     async with room.build():
         ada = room.browser("ada")
         async with ada.events() as page:
             await page.next()
         hub = room.hubs.find("lobby")
+        assert hub is not None
+        closing = hub._leaving
+        assert closing is not None
         async with ada.events() as page:
             await page.next()
-            await asyncio.sleep(0.4)
+            assert closing.cancelled()
+            assert hub._leaving is None
             assert room.hubs.find("lobby") is hub
 
 
-async def test_a_turn_goes_on_without_viewers_where_that_is_chosen(room: Room) -> None:
+async def test_a_turn_goes_on_without_viewers_where_that_is_chosen(room: Room, hold: Hold) -> None:
     room.options["close_after"] = None
-    room.letta.script(Reply("Done.", delay=0.2))
+    room.letta.script("Done.")
+    go = hold(0)
     async with room.build():
         ada = room.browser("ada")
         async with ada.events() as page:
             await ada.post("/messages", {"text": "go"})
             await page.until("message", type="user")
+        go.set()
         async with after_the_turn(ada) as page:
             assert texts(page.all) == [("user", "go"), ("assistant", "Done.")]
 

@@ -201,6 +201,23 @@ async def test_a_call_is_refused_with_a_word_to_the_agent(room: Room) -> None:
             assert "Not today." in result["content"]
 
 
+async def test_only_who_may_edit_changes_what_a_tool_is_called_with(room: Room) -> None:
+    script_call(room)
+    async with room.build():
+        ada, editor = room.browser("ada"), room.browser("editor")
+        async with ada.events() as page:
+            await ada.post("/messages", {"text": "look"})
+            asked = await page.until("approval")
+            edited = {**asked["input"], "word": "edited"}
+            other = {"tool_call_id": "call_web", "allow": True, "input": edited}
+            assert (await ada.post("/approvals", other))[0] == 403
+            assert (await editor.post("/approvals", {**other, "allow": False}))[0] == 400
+            assert (await editor.post("/approvals", {**other, "input": "x"}))[0] == 400
+            assert (await editor.post("/approvals", other))[0] == 200
+            result = await page.until("message", type="tool_result")
+            assert "edited" in result["content"]
+
+
 async def test_whoever_may_not_answer_is_refused_and_the_call_still_waits(room: Room) -> None:
     script_call(room)
     async with room.build():

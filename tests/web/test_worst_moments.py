@@ -6,8 +6,9 @@ import asyncio
 import signal
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import httpx
 import pytest
@@ -204,16 +205,24 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         print(self.servers[0].sockets[0].getsockname()[1], flush=True)
 
-config = uvicorn.Config(create_app(Hubs(open_session), authorize=authorize), port=0)
-Server(config).run()
+hubs, pages = Hubs(open_session), []
+# The routes of others come here.
+app = create_app(hubs, authorize=authorize, pages=pages)
+Server(uvicorn.Config(app, port=0)).run()
 """
+Watching: TypeAlias = Callable[[httpx.AsyncClient, "subprocess.Popen[str]"], Awaitable[None]]
 
 
 async def test_a_real_server_that_is_terminated_in_a_turn_ends_soon(tmp_path: Path) -> None:
+    await serve(tmp_path, SERVER, watch_and_terminate)
+
+
+async def serve(tmp_path: Path, source: str, watch: Watching) -> None:
+    """Run a server that ``watch`` terminates, and see that it ends well."""
     log = tmp_path / "log"
     with log.open("w") as errors:
         server = subprocess.Popen(
-            [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, stderr=errors, text=True
+            [sys.executable, "-c", source], stdout=subprocess.PIPE, stderr=errors, text=True
         )
     try:
         assert server.stdout is not None
@@ -222,7 +231,7 @@ async def test_a_real_server_that_is_terminated_in_a_turn_ends_soon(tmp_path: Pa
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as browser:
             # The stream is cut in its middle, from which a browser's EventSource comes back.
             with pytest.raises(httpx.RemoteProtocolError):
-                await watch_and_terminate(browser, server)
+                await watch(browser, server)
         await asyncio.to_thread(server.wait, 20)
         said = log.read_text()
         assert "Application shutdown complete" in said

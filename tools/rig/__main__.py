@@ -26,6 +26,7 @@ REDIS = (8284, 8400)
 SECURE = (8285, 8401)
 # Whose cassettes come from a Letta API server.
 RECORDED = ["tests/backends/rest", "tests/behaviour", "tests/langchain", "tests/llama_index"]
+RECORDED += ["tests/web/agui/test_letta_api.py"]
 RECORDED += ["-k", "not app_server and not embedded"]
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

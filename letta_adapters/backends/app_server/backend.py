@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from letta_adapters._utils.bounded import Bounded
-from letta_adapters._utils.files import hold_lock
+from letta_adapters._utils.files import hold_lock, on_thread
 from letta_adapters.backends import agent_settings, default_agent
 from letta_adapters.backends.app_server import (
     agents,
     conversations,
+    efforts,
     frames,
     management,
     recovery,
@@ -23,8 +24,9 @@ from letta_adapters.backends.app_server import options as told
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.app_server.frames import Frame
 from letta_adapters.backends.app_server.inherited import Inherited, MachineFiles
+from letta_adapters.backends.app_server.judging import Judge, Prepared
 from letta_adapters.backends.app_server.link import Link, count_use
-from letta_adapters.backends.app_server.questions import Permits, Session, Strays
+from letta_adapters.backends.app_server.questions import Permits, Strays
 from letta_adapters.backends.app_server.recovery import ConversationStatus
 from letta_adapters.backends.app_server.server import Host, Setup
 from letta_adapters.backends.app_server.switches import Reflecting, Stateless, SystemInfo
@@ -35,6 +37,7 @@ from letta_adapters.backends.base import (
     Change,
     Conversation,
     Delivery,
+    Files,
     LiveState,
     Opened,
     PageQuery,
@@ -44,14 +47,8 @@ from letta_adapters.backends.base import (
     TurnSettings,
     refuse_model,
 )
-from letta_adapters.backends.capabilities import (
-    LETTA_CODE,
-    LETTA_CODE_ON_API,
-    Capabilities,
-    check_supported,
-)
+from letta_adapters.backends.capabilities import Capabilities, check_supported, of_letta_code
 from letta_adapters.backends.config import RuntimeStatus
-from letta_adapters.engine.app_server import Verdict
 from letta_adapters.engine.stored import StoredPage
 from letta_adapters.errors import (
     InvalidInputError,
@@ -59,25 +56,14 @@ from letta_adapters.errors import (
     LettaTimeoutError,
     UnsupportedOptionError,
 )
-from letta_adapters.messages import PendingToolCall, ToolCallMessage
-from letta_adapters.options import AgentOptions, SessionOptions, Sleeptime
-from letta_adapters.permissions.policy import MOVES, Rules
+from letta_adapters.messages import PendingToolCall
+from letta_adapters.options import AgentOptions, ReasoningEffort, SessionOptions, Sleeptime
 
 _FIRST_USE_SECONDS: Final = 60.0
 # Seconds a change of mode or directory may take; the server checks that the directory exists.
 _CHANGE_SECONDS: Final = 5.0
-
-
-@dataclass(slots=True)
-class _Prepared:
-    """The settings and tools that the server was told of a conversation on this connection."""
-
-    settings: Mapping[str, Any]
-    tools: Sequence[Mapping[str, Any]]
-    # The session's options, with its agent's where it does not set its own.
-    options: SessionOptions
-    # True if the agent has left the working directory, which the server does not say in time.
-    moved: bool = False
+# The seconds between looks for an answer that is over, and written a moment later.
+_WRITTEN_SECONDS: Final = (0.1, 0.3, 0.6)
 
 
 class AppServerBackend:
@@ -108,7 +94,6 @@ class AppServerBackend:
         self.vision = vision or Vision(None)
         self.state = setup.state
         self._system_info = system_info or SystemInfo(None)
-        self._permits = Permits(setup.machine)
         self._reflecting = reflecting or Reflecting(None)
         self._stateless = Stateless(self._reflecting)
         self._on_api = setup.on_api
@@ -118,8 +103,13 @@ class AppServerBackend:
         host.on_retire(self._link.retire)
         self.traffic = self._link.traffic
         self.connection = self._link.connection
-        self._prepared: Bounded[Conversation, _Prepared] = Bounded(in_use=self._has_turn)
+        self._prepared: Bounded[Conversation, Prepared] = Bounded(in_use=self._has_turn)
         self._live: Bounded[Conversation, ConversationStatus] = Bounded(in_use=self._has_turn)
+        self._judge = Judge(
+            Permits(setup.machine), self._prepared, self._live, ours=setup.name == "local"
+        )
+        self.allowed = self._judge.allowed
+        self.ran_unasked = self._judge.ran_unasked
         self._first_use = asyncio.Lock()
         ours = setup.own_directory
         files = None if ours is None else MachineFiles(ours)
@@ -128,7 +118,7 @@ class AppServerBackend:
     @property
     def capabilities(self) -> Capabilities:
         """The capabilities of the server, which depend on where its agents live."""
-        return LETTA_CODE_ON_API if self._on_api else LETTA_CODE
+        return of_letta_code(on_api=self._on_api, here=self.state is not None)
 
     # -- connection -------------------------------------------------------------------------
 
@@ -173,15 +163,21 @@ class AppServerBackend:
         """
         check_supported(options, self.name)
         told.refuse(options, self.name)
-        self._check_cwd(options.cwd)
+        await on_thread(self._check_cwd, options.cwd)
         self._reflecting.check(options.sleeptime, options.permission_mode)
         settings = agent_settings.of_options(options)
-        self._inherited.check_writable(settings)
+        await self._inherited.check_writable(settings)
         connection = await self.connection()
         tags = tuple(agent_settings.with_tags(options.tags, settings.restrictions))
         tagged = options if connection.on_api else options.model_copy(update={"tags": tags})
+        if options.reasoning_effort is not None:
+            chosen = await agents.choose_model(connection, options.model)
+            efforts.refuse_none(connection, chosen, self.name)
         agent_id = await agents.create_agent(connection, tagged, self.name)
         try:
+            if options.reasoning_effort is not None:
+                effort = options.reasoning_effort
+                await efforts.set_for_agent(connection, agent_id, effort, self.name)
             if settings != agent_settings.AgentSettings():
                 await self._inherited.store(connection, agent_id, settings)
             if options.sleeptime is not None:
@@ -194,26 +190,35 @@ class AppServerBackend:
     async def _reflect(
         self, connection: Connection, conversation: Conversation, sleeptime: Sleeptime
     ) -> None:
-        self._reflecting.choose(conversation.agent_id, sleeptime)
-        if not self._reflecting.decides:
+        await on_thread(self._reflecting.choose, conversation.agent_id, sleeptime)
+        if not await on_thread(lambda: self._reflecting.decides):
             await agents.set_sleeptime(connection, conversation, sleeptime)
 
     @count_use
     async def update_agent(
-        self, agent_id: str, fields: Mapping[str, Any], settings: Mapping[str, Any]
+        self,
+        agent_id: str,
+        fields: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        effort: ReasoningEffort | None = None,
     ) -> dict[str, Any]:
         """Change an agent's fields and the settings that its sessions inherit; return it."""
         changes = AgentOptions(**{k: v for k, v in settings.items() if v is not None})
         told.refuse(changes, self.name)
-        self._check_cwd(changes.cwd)
+        await on_thread(self._check_cwd, changes.cwd)
         connection = await self.connection()
-        return await self._inherited.update(connection, agent_id, fields, settings)
+        if effort is None:
+            return await self._inherited.update(connection, agent_id, fields, settings)
+        model = fields.get("model")
+        await efforts.refuse_for_agent(connection, agent_id, model, effort, self.name)
+        if fields or settings:
+            await self._inherited.update(connection, agent_id, fields, settings)
+        return await efforts.set_for_agent(connection, agent_id, effort, self.name)
 
     @count_use
     async def agent_settings(self, agent_id: str) -> dict[str, Any]:
         """Return the settings that the agent's sessions inherit, under the options' names."""
-        found = await self._inherited.of(await self.connection(), agent_id, fresh=True)
-        return found.shown()
+        return (await self._inherited.of(await self.connection(), agent_id, fresh=True)).shown()
 
     @count_use
     async def default_agent(self, model: str | None) -> str:
@@ -230,21 +235,28 @@ class AppServerBackend:
     async def open(self, target: Target, options: SessionOptions) -> Opened:
         """Find or create the conversation, with the session's settings."""
         told.refuse(options, self.name, on_api=self._on_api)
-        self._check_cwd(options.cwd)
+        await on_thread(self._check_cwd, options.cwd)
         connection = await self.connection()
         if options.model:
             await agents.require_model(connection, options.model)
-            if not target.new and target.conversation_id in (None, DEFAULT):
-                raise refuse_model(self.name)
+        for option in ("model", "reasoning_effort"):
+            on_default = not target.new and target.conversation_id in (None, DEFAULT)
+            if on_default and getattr(options, option) is not None:
+                raise refuse_model(self.name, option)
         where = await conversations.name_runtime(connection, target, options, self.default_agent)
         agent_id = str(where.get("agent_id") or "")
         options = await self._inherited.session(connection, agent_id, options, fresh=True)
         self._reflecting.check(options.sleeptime, options.permission_mode)
-        settings = self._settings(agent_id, options)
+        effort = options.reasoning_effort
+        if effort is not None and target.new:  # before there is a conversation
+            await efforts.refuse_for_agent(connection, agent_id, options.model, effort, self.name)
+        settings = await on_thread(self._settings, agent_id, options)
         answer = await self._start(connection, where, settings, (), options)
         conversation = conversations.read_conversation(answer)
         if options.model and not target.new:
-            await connection.request(conversations.model_update(conversation, options.model))
+            await self._use_model(connection, conversation, options.model, keep=effort is None)
+        if effort is not None:
+            await efforts.set_for_conversation(connection, conversation, effort, self.name)
         await conversations.use_toolset(connection, conversation, options)
         if options.sleeptime is not None:
             await self._reflect(connection, conversation, options.sleeptime)
@@ -271,13 +283,13 @@ class AppServerBackend:
         about = {"external_tools": groups, "system_info_reminder": None, "permission_mode": None}
         answer = await connection.request(frames.runtime_start({**settings, **where, **about}))
         conversation = conversations.read_conversation(answer)
-        self._system_info.choose(conversation, settings["system_info_reminder"])
+        await on_thread(self._system_info.choose, conversation, settings["system_info_reminder"])
         used = self._live.setdefault(conversation, ConversationStatus()).directory
         asked = settings.get("cwd")
-        if asked and used and not conversations.same_directory(asked, used):
+        if asked and used and not await on_thread(conversations.same_directory, asked, used):
             raise conversations.no_directory(asked, used)
         await self._stateless.keep(connection, conversation, asked)
-        self._prepared[conversation] = _Prepared(settings, list(tools), options)
+        self._prepared[conversation] = Prepared(settings, list(tools), options)
         return answer
 
     def _settings(
@@ -304,7 +316,8 @@ class AppServerBackend:
         told.refuse(options, self.name, on_api=self._on_api)
         connection = await self.connection()
         options = await self._inherited.session(connection, conversation.agent_id, options)
-        wanted = self._settings(conversation.agent_id, options, asks=settings.asks)
+        agent_id, asks = conversation.agent_id, settings.asks
+        wanted = await on_thread(self._settings, agent_id, options, asks=asks)
         prepared = self._prepared.get(conversation)
         tools = list(settings.client_tools)
         if prepared is None or prepared.settings != wanted:
@@ -336,58 +349,10 @@ class AppServerBackend:
             options = self._prepared[conversation].options
             if not conversation.agent_id or options.stateless:
                 return told.NO_TOOLS
-            hidden = frozenset(options.disallowed_tools or ())
-            return told.tool_selection(self._loaded(conversation, SessionOptions()), names, hidden)
+            return told.tool_selection(self._loaded(conversation, SessionOptions()), names, options)
 
-        def judge(name: str, tool_input: Mapping[str, Any]) -> Verdict:
-            session = self._session(conversation, settings)
-            verdict = self._permits.verdict(conversation, name, tool_input, session)
-            if verdict.granted:
-                self._note_move(conversation, name)
-            return verdict
-
+        judge = partial(self._judge.verdict, conversation, settings)
         return AppServerTurn(self, conversation, settings, judge=judge, select=select)
-
-    def _session(self, conversation: Conversation, settings: TurnSettings) -> Session:
-        """Return the session's rules as they are now; a running turn's can be changed."""
-        prepared = self._prepared.get(conversation)
-        options = prepared.options if prepared is not None else SessionOptions()
-        told_of = prepared.settings if prepared is not None else {}
-        rules = Rules(
-            str(told_of.get("permission_mode") or "strict"),
-            frozenset(options.allowed_tools or ()),
-            frozenset(options.disallowed_tools or ()),
-        )
-        cwd, live = told_of.get("cwd"), self._live.get(conversation)
-        used = live.directory if live is not None else ""
-        if (
-            prepared is None
-            or prepared.moved
-            or (cwd and used and not conversations.same_directory(cwd, used))
-        ):
-            cwd = None
-        wanted = settings.session is not None and settings.session.can_use_tool is not None
-        return Session(rules, cwd, asks=settings.asks or wanted)
-
-    def allowed(self, conversation: Conversation, call: ToolCallMessage, *, keep: bool) -> None:
-        """Take note that somebody allowed this call; ``keep``: without asking again."""
-        self._note_move(conversation, call.tool_name)
-        if keep:
-            self._permits.remember(conversation, call)
-
-    def _note_move(self, conversation: Conversation, name: str) -> None:
-        prepared = self._prepared.get(conversation)
-        if name in MOVES and prepared is not None:
-            prepared.moved = True
-
-    def ran_unasked(self, conversation: Conversation, names: Sequence[str]) -> bool:
-        """Return whether a turn must end because the server runs tools without asking."""
-        prepared = self._prepared.get(conversation)
-        if prepared is not None and prepared.settings.get("mode") == "unrestricted":
-            return False
-        if self.name != "local":
-            self._permits.warn_unasked(names)
-        return self.name == "local"
 
     def shared(self, conversation: Conversation, client_message_id: str) -> bool:
         """Return whether the message is said in one turn with somebody else's."""
@@ -470,6 +435,21 @@ class AppServerBackend:
             sent.otid, sent.seconds
         )
 
+    async def check_asks(self, agent_id: str | None, conversation_id: str | None) -> None:
+        """Do nothing: an App Server asks about every tool that it is told to ask about."""
+
+    async def was_cut(self, conversation: Conversation, message_id: str) -> bool:
+        """Return whether a runtime on this machine has not written the answer to its file.
+
+        Other servers do not tell.
+        """
+        state, (agent_id, id_) = self.state, (conversation.agent_id, conversation.conversation_id)
+        for seconds in _WRITTEN_SECONDS:
+            if state is None or not await asyncio.to_thread(state.lacks, agent_id, id_, message_id):
+                return False
+            await asyncio.sleep(seconds)
+        return True
+
     @count_use
     async def live(self, conversation: Conversation) -> LiveState:
         """Return the server's own account of the conversation now."""
@@ -483,25 +463,50 @@ class AppServerBackend:
         return LiveState(device, tuple(live.queue), live.loop)
 
     @count_use
-    async def set_model(self, conversation: Conversation, model: str) -> None:
-        """Give a conversation a model of its own."""
+    async def set_model(
+        self,
+        conversation: Conversation,
+        model: str | None,
+        effort: ReasoningEffort | None = None,
+    ) -> None:
+        """Give a conversation a model of its own, an effort, or both."""
         connection = await self.connection()
-        await agents.require_model(connection, model)
+        if model is not None:
+            await agents.require_model(connection, model)
+        if effort is not None and conversation.conversation_id == DEFAULT:
+            raise refuse_model(self.name, "reasoning_effort")
+        if model is not None:
+            if effort is not None:
+                efforts.refuse_none(connection, model, self.name)
+            await self._use_model(connection, conversation, model, keep=effort is None)
+        if effort is not None:
+            await efforts.set_for_conversation(connection, conversation, effort, self.name)
+
+    async def _use_model(
+        self, connection: Connection, conversation: Conversation, model: str, *, keep: bool
+    ) -> None:
+        """Switch the model; ``keep``: the conversation's own effort, which would be lost by it."""
+        kept = None
+        if keep and conversation.conversation_id != DEFAULT:
+            kept = await efforts.own_effort(connection, conversation)
         await connection.request(conversations.model_update(conversation, model))
+        if kept is not None:
+            with suppress(UnsupportedOptionError):  # nobody has asked for it here
+                await efforts.set_for_conversation(connection, conversation, kept, self.name)
 
     @count_use
     async def change_state(self, conversation: Conversation, options: SessionOptions) -> None:
         """Use these options from now on, in a running turn too."""
         told.refuse(options, self.name, on_api=self._on_api)
-        self._check_cwd(options.cwd)
+        await on_thread(self._check_cwd, options.cwd)
         connection = await self._known(conversation)
         options = await self._inherited.session(
             connection, conversation.agent_id, options, fresh=True
         )
-        settings = self._settings(conversation.agent_id, options)
+        settings = await on_thread(self._settings, conversation.agent_id, options)
         prepared = self._prepared[conversation]
-        live = self._live.setdefault(conversation, ConversationStatus())
-        news = conversations.drop_unchanged(settings, prepared.settings, live.directory)
+        used = self._live.setdefault(conversation, ConversationStatus()).directory
+        news = await on_thread(conversations.drop_unchanged, settings, prepared.settings, used)
         await connection.send(frames.device_state(conversation, news))
         await self._taken(conversation, settings)
         await conversations.use_toolset(connection, conversation, options)
@@ -511,9 +516,10 @@ class AppServerBackend:
         """Wait until the server reports these settings, as it does not answer a change."""
         live = self._live.setdefault(conversation, ConversationStatus())
         asked = settings.get("cwd")
+        real = await on_thread(Path(asked).resolve) if asked else None
 
         def used() -> bool:
-            return not asked or conversations.same_directory(asked, live.directory)
+            return not asked or live.directory == asked or Path(live.directory) == real
 
         if await live.reaches(lambda: live.mode == settings["mode"] and used(), _CHANGE_SECONDS):
             return
@@ -529,8 +535,16 @@ class AppServerBackend:
         *,
         params: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
+        files: Files | None = None,
     ) -> Any:
         """Make a management call: see :mod:`letta_adapters.backends.app_server.management`."""
+        if files is not None:
+            raise UnsupportedOptionError(
+                "files",
+                backend=self.name,
+                supported_by=("rest",),
+                reason="the App Server takes JSON, no uploads.",
+            )
         connection = await self.connection()
         return await management.perform(
             connection, self.name, method, path, params or {}, body or {}
@@ -573,5 +587,5 @@ class AppServerBackend:
     async def aclose(self) -> None:
         """Close the connection, then shut down all that the backend was given for that."""
         await self._link.aclose(self._strays.done)
-        self._stateless.close()
+        await on_thread(self._stateless.close)
         await self._link.shut_down()

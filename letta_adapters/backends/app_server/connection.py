@@ -9,7 +9,6 @@ names.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import re
 import uuid
@@ -21,7 +20,6 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import websockets
-from pydantic_core import from_json
 from websockets.asyncio.client import connect
 
 from letta_adapters._utils.files import is_full
@@ -33,6 +31,7 @@ from letta_adapters.backends.http_errors import error_from_response
 from letta_adapters.backends.proxies import find_proxy, is_loopback, proxy_variables
 from letta_adapters.backends.replies import check_answer
 from letta_adapters.engine.app_server import PROTOCOL_VERSION
+from letta_adapters.engine.reading import read_json
 from letta_adapters.errors import (
     AuthenticationError,
     ConfigurationError,
@@ -52,7 +51,7 @@ from letta_adapters.errors import (
 # The server is one thread, and under load it can take a while to answer a ping.
 _PING_SECONDS: Final = 20.0
 _PONG_SECONDS: Final = 60.0
-_log = logging.getLogger("letta_adapters")
+_log = logging.getLogger("letta_adapters.app_server")
 # The server's words for a message that it did not accept because it could not note it.
 _NOT_STORED: Final = "rejected by the queue"
 # Frames with a part of an answer, or its end, which must name their conversation.
@@ -98,6 +97,9 @@ class State(Protocol):
 
     def find_memory(self, agent_id: str) -> Path:
         """Return the directory of an agent's memory repository, which need not exist."""
+
+    def lacks(self, agent_id: str, conversation_id: str, message_id: str) -> bool:
+        """Return whether a message that the server lists is not in the conversation's file."""
 
 
 class Inbox:
@@ -148,6 +150,8 @@ class Connection:
         self._socket = socket
         self._timeout = request_timeout
         self._waiting: dict[str, asyncio.Future[Frame]] = {}
+        # What has come of answers that are sent in pieces, by request.
+        self._pieces: dict[str, list[Any]] = {}
         self._inboxes: dict[Conversation, Inbox] = {}
         self._reader: asyncio.Task[None] | None = None
         self.lost: LettaError | None = None
@@ -209,6 +213,9 @@ class Connection:
         text = encode(frame)
         if self.lost is not None:
             raise self._gone(accepted=False)
+        if _log.isEnabledFor(logging.DEBUG):
+            # A frame's type and size, and never what it says.
+            _log.debug("Sent %s (%d characters).", frame.get("type"), len(text))
         try:
             await self._socket.send(text)
         except _CONNECT_ERRORS as error:
@@ -234,6 +241,7 @@ class Connection:
             raise _no_answer(frame, seconds) from error
         finally:
             self._waiting.pop(request_id, None)
+            self._pieces.pop(request_id, None)
             if future.done() and not future.cancelled():
                 future.exception()
         # Requests are answered with `success`, messages with `accepted`.
@@ -289,6 +297,8 @@ class Connection:
             async for text in self._socket:
                 frame = None
                 frame = _parse_state(text) or _parse(text)
+                if _log.isEnabledFor(logging.DEBUG):
+                    _log.debug("Got %s (%d characters).", frame["type"], len(text))
                 self._route(frame)
             self._lose(None)
         except _CONNECT_ERRORS as error:
@@ -315,7 +325,9 @@ class Connection:
         future = self._waiting.get(request_id) if isinstance(request_id, str) else None
         # The id may be of a request that was given up; then nobody waits for the answer.
         if future is not None and not future.done():
-            future.set_result(frame)
+            whole = self._join(str(request_id), frame)
+            if whole is not None:
+                future.set_result(whole)
         runtime = frame.get("runtime")
         if not isinstance(runtime, dict):
             return  # about the device or another client, not about a conversation
@@ -327,6 +339,15 @@ class Connection:
             inbox.put(frame)  # answers too: their place says what came before them
         if self.observe is not None:
             self.observe(where, frame, inbox is None)
+
+    def _join(self, request_id: str, frame: Frame) -> Frame | None:
+        """Return an answer once it is whole: the files of a memory come five at a time."""
+        entries = frame.get("entries")
+        if not isinstance(frame.get("done"), bool) or not isinstance(entries, list):
+            return frame
+        pieces = self._pieces.setdefault(request_id, [])
+        pieces += entries
+        return {**frame, "entries": pieces} if frame["done"] else None
 
     def _lose(self, cause: Exception | None, *, closed: bool = False) -> None:
         if self.lost is None and closed:
@@ -404,7 +425,7 @@ class Unread:
             ProtocolError: It is no JSON object.
         """
         with suppress(ValueError):
-            value = _from_text(self._text)
+            value = read_json(self._text)
             if value is None or isinstance(value, dict):
                 return value or {}
         raise ProtocolError(
@@ -424,20 +445,13 @@ def _parse_state(text: str | bytes) -> Frame | None:
     end = text.rfind(_AFTER_STATE)
     try:
         # If the conversation came earlier, this is cut out of the state, and no JSON.
-        frame = _from_text("{" + text[end + 1 :])
+        frame = read_json("{" + text[end + 1 :])
     except ValueError:
         return None
     if end < 0 or not frame.keys() <= _BESIDE_STATE or not _is_runtime(frame["runtime"]):
         return None
     state = Unread(text[len(_STATE) : end])
     return {"type": "update_device_status", "device_status": state, **frame}
-
-
-def _from_text(text: str | bytes) -> Any:
-    try:
-        return from_json(text)
-    except ValueError:
-        return json.loads(text)  # accepts lone surrogates, which from_json does not
 
 
 def _parse(text: str | bytes) -> Frame:
@@ -447,7 +461,7 @@ def _parse(text: str | bytes) -> Frame:
         ValueError: It is none, or does not tell its type and its conversation. It may be a torn
             one, whose content would be missing from an answer.
     """
-    value = _from_text(text)
+    value = read_json(text)
     if not isinstance(value, dict) or not isinstance(value.get("type"), str):
         raise ValueError("no frame")
     runtime = value.get("runtime")

@@ -16,6 +16,7 @@ from typing import Any, Final
 from letta_adapters._utils.checks import check_id
 from letta_adapters.backends.base import Conversation, ToolCallResponse
 from letta_adapters.errors import InvalidInputError, UnsupportedOptionError
+from letta_adapters.messages import content_text
 from letta_adapters.options import PERMISSION_MODES
 from letta_adapters.permissions import denials
 
@@ -157,10 +158,14 @@ def user_message(
 
 
 def approval(conversation: Conversation, request_id: str, answer: ToolCallResponse | None) -> Frame:
-    """Answer a permission request; without an ``answer`` it is allowed as it is."""
+    """Answer a permission request; without an ``answer`` it is allowed as it is.
+
+    Letta Code takes no result in place of a decision: the text of one is the reason of a denial.
+    """
     decision: dict[str, Any] = {"behavior": "allow"}
     if answer is not None and not answer.approve:
-        decision = {"behavior": "deny", "message": answer.reason or denials.WITHOUT_REASON}
+        reason = answer.reason or content_text(answer.returned)
+        decision = {"behavior": "deny", "message": reason or denials.WITHOUT_REASON}
     elif answer is not None:
         if answer.updated_input is not None:
             decision["updated_input"] = dict(answer.updated_input)

@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from letta_adapters._utils.bounded import Bounded
-from letta_adapters._utils.files import hold_lock, is_ours_alone, make_private_folder, write_private
+from letta_adapters._utils.files import (
+    hold_lock,
+    is_ours_alone,
+    make_private_folder,
+    on_thread,
+    write_private,
+)
 from letta_adapters.backends.agent_settings import (
     AgentSettings,
     MachineSettings,
@@ -125,10 +131,10 @@ class Inherited:
         self._known: Bounded[str, tuple[float, AgentSettings]] = Bounded()
         self._warned = False
 
-    def check_writable(self, settings: AgentSettings) -> None:
+    async def check_writable(self, settings: AgentSettings) -> None:
         """Raise ConfigurationError if this machine's part could not be kept."""
         if settings.machine.given() and self._files is not None:
-            self._files.check_writable()
+            await on_thread(self._files.check_writable)
 
     async def of(
         self, connection: Connection, agent_id: str, *, fresh: bool = False
@@ -146,7 +152,9 @@ class Inherited:
         # Before the read: a change that is made while it is under way must not count as read.
         at = time.monotonic()
         agent = await _agent(connection, agent_id)
-        machine = MachineSettings() if self._files is None else self._files.load(agent_id)
+        machine = MachineSettings()
+        if self._files is not None:
+            machine = await on_thread(self._files.load, agent_id)
         settings = AgentSettings(Restrictions.of_agent(agent), machine)
         self._known[agent_id] = (at, settings)
         return settings
@@ -167,7 +175,9 @@ class Inherited:
         made = for_session(await self.of(connection, agent_id, fresh=fresh), options)
         asked = options.system_info_reminder
         # The wish is the agent's and not this session's, so it is a warning and no refusal.
-        if made.system_info_reminder is not asked and not self._system_info.works:
+        if made.system_info_reminder is asked:
+            return made
+        if not await on_thread(lambda: self._system_info.works):
             if not self._warned:
                 log.warning(
                     "The agent %s is to be told nothing of the machine "
@@ -190,7 +200,7 @@ class Inherited:
             body = _restricting(connection, agent, settings.restrictions)
             await _update(connection, agent_id, body)
         if self._files is not None:
-            self._files.save(agent_id, settings.machine)
+            await on_thread(self._files.save, agent_id, settings.machine)
         elif settings.machine.given():
             raise ConfigurationError(
                 f"{', '.join(settings.machine.given())} cannot be kept: {_NO_FOLDER}"
@@ -214,7 +224,7 @@ class Inherited:
             if changes:
                 # The base is what is stored now, and not what this client remembers.
                 settings = (await self.of(connection, agent_id, fresh=True)).changed(changes)
-                self.check_writable(settings)
+                await self.check_writable(settings)
                 await self.store(connection, agent_id, settings)
                 after = await _agent(connection, agent_id)
         return after

@@ -87,6 +87,10 @@ def _compact(id_: str, params: Mapping[str, Any], body: Mapping[str, Any]) -> Ca
     return frame | ({"body": made} if made else {}), "compaction"
 
 
+def _recompile(id_: str, _: Mapping[str, Any], __: Mapping[str, Any]) -> Call:
+    return {"type": "conversation_recompile", "conversation_id": id_}, ""
+
+
 def _models(_: str, __: Mapping[str, Any], ___: Mapping[str, Any]) -> Call:
     return {"type": "list_models"}, "entries"
 
@@ -104,6 +108,7 @@ _ROUTES: Final[tuple[tuple[str, str, _Make], ...]] = (
     ("PATCH", rf"/v1/conversations{_ID}", _update_conversation),
     ("POST", rf"/v1/conversations{_ID}/fork", _fork),
     ("POST", rf"/v1/conversations{_ID}/compact", _compact),
+    ("POST", rf"/v1/conversations{_ID}/recompile", _recompile),
     ("GET", r"/v1/models", _models),
 )
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from letta_adapters.backends.app_server import frames
+from letta_adapters.backends.capabilities import check_ask_timeout
 from letta_adapters.errors import InvalidInputError, UnsupportedOptionError
 from letta_adapters.options import AgentOptions, SessionOptions, Sleeptime
-from letta_adapters.permissions import Postpone
 
 _DEFAULT_STEPS: Final = 25
 _SHOWN: Final = 5
@@ -51,6 +51,12 @@ def refuse(options: AgentOptions | SessionOptions, backend: str, *, on_api: bool
             reason="an agent's tools on the Letta API, which may change its memory, cannot be left "
             "out for a session.",
         )
+    if on_api and getattr(options, "offered_tools", None) is not None:
+        raise UnsupportedOptionError(
+            "offered_tools",
+            backend=backend,
+            reason="an agent's tools on the Letta API cannot be left out for a session.",
+        )
     unsupported = {
         "system_info_reminder": options.system_info_reminder is False and backend != "local",
         "memfs_startup": getattr(options, "memfs_startup", None) not in (None, "blocking"),
@@ -73,14 +79,8 @@ def refuse(options: AgentOptions | SessionOptions, backend: str, *, on_api: bool
                 if option == "memfs"
                 else _PROTOCOL,
             )
-    if isinstance(options, SessionOptions) and isinstance(options.ask_timeout_answer, Postpone):
-        raise UnsupportedOptionError(
-            "ask_timeout_answer",
-            backend=backend,
-            supported_by=("rest",),
-            reason="a call that waits ends with the connection of its turn: choose Allow() or "
-            "Deny(...).",
-        )
+    if isinstance(options, SessionOptions):
+        check_ask_timeout(options.ask_timeout_answer, backend)
     if options.sleeptime is not None and options.sleeptime.behavior == "reminder":
         raise UnsupportedOptionError(
             "sleeptime.behavior",
@@ -144,19 +144,36 @@ def reflection_settings(sleeptime: Sleeptime) -> dict[str, Any]:
 
 
 def tool_selection(
-    loaded: Iterable[str], client_tools: Iterable[str], disallowed: frozenset[str]
+    loaded: Iterable[str], client_tools: Iterable[str], options: SessionOptions
 ) -> dict[str, Any]:
-    """Return the selection of tools that the model is shown: all but those disallowed.
+    """Return the selection of tools that the model is shown: those offered, or all others.
 
     The protocol takes a list of allowed tools, and names the existing ones only after a
     conversation's first turn. A tool that is in neither list is hidden, which is the safe side.
+    The server drops names it does not know (``letta`` 0.34.12), so they are refused here.
+
+    Args:
+        loaded: The server's tools in this conversation, as far as it named them.
+        client_tools: The session's own tools.
+        options: The session's options, with those of its agent.
+
+    Raises:
+        InvalidInputError: A tool is to be offered that there is not.
     """
-    if not disallowed:
+    disallowed = frozenset(options.disallowed_tools or ())
+    known = {*_BUILT_IN, *loaded, *client_tools}
+    if options.offered_tools is None and not disallowed:
         return {}
+    offered = known if options.offered_tools is None else set(options.offered_tools)
+    for name in sorted(offered - known):
+        near = difflib.get_close_matches(name, sorted(known), n=3)
+        raise InvalidInputError(
+            f"offered_tools: there is no tool {name!r}, neither in this session nor in Letta Code.",
+            hint=f"Did you mean {', '.join(map(repr, near))}?" if near else "",
+        )
     # Under either name it is the same tool.
     hidden = disallowed | _SAME_TOOL if disallowed & _SAME_TOOL else disallowed
-    names = {*_BUILT_IN, *loaded, *client_tools} - hidden
-    return {"client_tool_allowlist": sorted(names)}
+    return {"client_tool_allowlist": sorted(offered - hidden)}
 
 
 def check_model(handle: str, known: Sequence[str], what: str) -> None:

@@ -44,7 +44,7 @@ _SAVE: Final = {"id": "save-default", "text": "Yes, and don't ask again for this
 # The number of remembered calls, of all conversations together; the oldest are asked about again.
 _REMEMBERED: Final = 1000
 
-log = logging.getLogger("letta_adapters")
+log = logging.getLogger("letta_adapters.app_server")
 
 
 @dataclass(frozen=True, slots=True)

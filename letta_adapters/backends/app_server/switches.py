@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Final
 
-from letta_adapters._utils.files import explain_write_errors
+from letta_adapters._utils.files import explain_write_errors, on_thread
 from letta_adapters.backends.app_server import frames
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.app_server.options import reflection_settings
@@ -149,22 +150,25 @@ class Stateless:
     def __init__(self, reflecting: Reflecting) -> None:
         self._reflecting = reflecting
         self._made: TemporaryDirectory[str] | None = None
+        # Several worker threads may ask for it at once.
+        self._lock = threading.Lock()
 
     @property
     def directory(self) -> Path:
         """The working directory of stateless conversations."""
-        if self._made is None:
-            with explain_write_errors(Path(gettempdir())):
-                self._made = TemporaryDirectory(
-                    prefix="letta-stateless-", ignore_cleanup_errors=True
-                )
-            self._reflecting.never(Path(self._made.name))
-        return Path(self._made.name)
+        with self._lock:
+            if self._made is None:
+                with explain_write_errors(Path(gettempdir())):
+                    self._made = TemporaryDirectory(
+                        prefix="letta-stateless-", ignore_cleanup_errors=True
+                    )
+                self._reflecting.never(Path(self._made.name))
+            return Path(self._made.name)
 
     async def keep(self, connection: Connection, conversation: Conversation, cwd: object) -> None:
         """Stop the agent of a conversation that works in that directory from reflecting on it."""
         # The runtime has the directory's own file already, and needs no setting.
-        if self._reflecting.decides:
+        if await on_thread(lambda: self._reflecting.decides):
             return
         if self._made is not None and cwd == self._made.name:
             await connection.request(frames.reflection(conversation, _NEVER, "local_project"))

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, Protocol
 
-from letta_adapters._utils.files import is_full
+from letta_adapters._utils.files import is_full, on_thread
 from letta_adapters.backends.app_server import conversations, frames
 from letta_adapters.backends.app_server.connection import Connection, Inbox
 from letta_adapters.backends.app_server.frames import Frame
@@ -46,6 +46,8 @@ _END_SECONDS: Final = 3.0
 _LOOK_SECONDS: Final = 10.0
 _NOTHING_SHOWN: Final = "The turn ended without a message."
 _QUESTIONS: Final = ("control_request", "external_tool_call_request")
+# What a frame has that says which calls will be asked about.
+_ASKED: Final = "user_input_tool_call_ids"
 # The codes of failures after which the turn may go on where it runs.
 _CUT: Final = ("stream_truncated", "protocol_error")
 _UNASKED: Final = (
@@ -238,12 +240,15 @@ class AppServerTurn:
                 if inbox.lost is not None:
                     messages += self._cut_off(inbox.lost)
                 break
-            if frame.get("type") not in _QUESTIONS:
-                messages += state.feed(frame)
-            elif state.queued:
+            question = frame.get("type") in _QUESTIONS
+            if question and state.queued:
                 self._home.stray(self._conversation, frame)
-            else:
-                messages += state.feed(frame)
+                continue
+            # Judging a call may look at files, and a disk would keep the event loop waiting.
+            delta = frame.get("delta")
+            judges = question or (isinstance(delta, Mapping) and _ASKED in delta)
+            messages += await on_thread(state.feed, frame) if judges else state.feed(frame)
+            if question:
                 await self._answer_known()
             if state.unasked:
                 await self._stop_unasked()

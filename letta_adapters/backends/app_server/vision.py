@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from letta_adapters._utils.files import on_thread
 from letta_adapters.backends.app_server import conversations
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.base import DEFAULT, Conversation
@@ -30,7 +31,7 @@ _SECONDS: Final = 2.0
 _MAX_BYTES: Final = 2**24
 _PREFIX: Final = "lmstudio/"
 
-log = logging.getLogger("letta_adapters")
+log = logging.getLogger("letta_adapters.app_server")
 
 
 class Vision:
@@ -58,15 +59,18 @@ class Vision:
             UnsupportedImageError: The model cannot see it; nothing was sent.
         """
         seen = await self._sees(connection, conversation)
-        if seen is None and not self._warned and (self._told is None or not self._told.exists()):
+        if seen is None and not self._warned and not await self._tells():
             self._warned = True
             log.warning(
                 "It cannot be known whether the model sees images: Letta Code leaves them out for "
                 "one without vision, and this server does not tell. Use a model with vision."
             )
 
+    async def _tells(self) -> bool:
+        return self._told is not None and await on_thread(self._told.exists)
+
     async def _sees(self, connection: Connection, conversation: Conversation) -> bool | None:
-        url, key = ("", "") if self._server is None else self._server()
+        url, key = ("", "") if self._server is None else await on_thread(self._server)
         model = await _model(connection, conversation) if url else ""
         if not model.startswith(_PREFIX):
             return None

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from letta_adapters._utils.checks import check_id
-from letta_adapters.backends import default_agent
+from letta_adapters.backends import default_agent, model_settings
 from letta_adapters.backends.agent_settings import keep_own
 from letta_adapters.backends.base import (
     DEFAULT,
     Change,
     Conversation,
+    Files,
     LiveState,
     Opened,
     PageQuery,
@@ -26,7 +29,7 @@ from letta_adapters.backends.base import (
 )
 from letta_adapters.backends.capabilities import REST, check_supported
 from letta_adapters.backends.config import Rest, RuntimeStatus
-from letta_adapters.backends.rest import conversations, recovery
+from letta_adapters.backends.rest import conversations, efforts, recovery
 from letta_adapters.backends.rest.http import Http
 from letta_adapters.backends.rest.turn import BackgroundRuns, RestBackendTurn
 from letta_adapters.engine.stored import StoredPage
@@ -38,7 +41,7 @@ from letta_adapters.errors import (
     UnsupportedOptionError,
 )
 from letta_adapters.messages import PendingToolCall
-from letta_adapters.options import AgentOptions, SessionOptions
+from letta_adapters.options import AgentOptions, ReasoningEffort, SessionOptions
 
 # Tools through which an agent edits its own memory and searches its own history. They are part of
 # the agent, not actions in the world, and Letta Code never asks about them either.
@@ -68,20 +71,43 @@ class RestBackend:
         """
         check_supported(options, self.name)
         body = await self._agent_body(options)
+        if options.reasoning_effort is not None:
+            settings = await efforts.for_model(self._http, body["model"], options.reasoning_effort)
+            body["model_settings"] = settings
         agent = await self._http.send("POST", "/v1/agents/", body=body)
-        return _read_id(agent, "agent")
+        agent_id = _read_id(agent, "agent")
+        if options.reasoning_effort is not None:
+            await self._keep(f"/v1/agents/{agent_id}", agent, options.reasoning_effort)
+        return agent_id
+
+    async def _keep(self, path: str, made: Any, effort: str) -> None:
+        """Remove what was made if the server has not given it the effort."""
+        try:
+            model_settings.check_kept(made, effort, self.name)
+        except UnsupportedOptionError:
+            await self._http.send("DELETE", path)
+            raise
 
     async def update_agent(
-        self, agent_id: str, fields: Mapping[str, Any], settings: Mapping[str, Any]
+        self,
+        agent_id: str,
+        fields: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        effort: ReasoningEffort | None = None,
     ) -> dict[str, Any]:
         """Change an agent's fields and return it; our own tags and metadata stay."""
         check_supported(AgentOptions(**settings), self.name)
         path = f"/v1/agents/{agent_id}"
         # Each replaces the whole field, and with it the entries of this package.
-        if "tags" in fields or "metadata" in fields:
+        if "tags" in fields or "metadata" in fields or effort is not None:
             before = await self._http.read(path, {"include": "agent.tags"})
             fields = keep_own(fields, before)
+            if effort is not None:
+                made = await efforts.for_agent(self._http, before, fields.get("model"), effort)
+                fields = {**fields, "model_settings": made}
         found: dict[str, Any] = await self._http.send("PATCH", path, body=dict(fields))
+        if effort is not None:
+            model_settings.check_kept(found, effort, self.name)
         return found
 
     async def agent_settings(self, agent_id: str) -> dict[str, Any]:
@@ -141,44 +167,79 @@ class RestBackend:
     # -- conversations ----------------------------------------------------------------------
 
     async def open(self, target: Target, options: SessionOptions) -> Opened:
-        """Find or create the conversation; with both ids given there is no look-up."""
-        agent_id = target.agent_id
-        conversation_id = target.conversation_id
+        """Find or create the conversation, with the requests that must come before a message."""
+        agent_id, conversation_id = target.agent_id, target.conversation_id
+        both = agent_id is not None and conversation_id is not None
+        model, effort = options.model, options.reasoning_effort
         # Both ids say all that is needed, unless the tools or the model have to be looked at.
-        known = agent_id is not None and conversation_id is not None
-        if known and not options.can_use_tool and not options.model:
+        if both and not options.can_use_tool and not model and effort is None:
             return Opened(Conversation(str(agent_id), str(conversation_id)))
-        model: str | None = None
-        if conversation_id and conversation_id != DEFAULT:
-            found = await self._http.read(f"/v1/conversations/{conversation_id}")
-            owner = str(found.get("agent_id"))
-            if agent_id and owner != agent_id:
-                raise NotFoundError(f"{conversation_id} is not a conversation of {agent_id}.")
-            agent_id, model = owner, found.get("model")
-        agent_id = agent_id or await self.default_agent(options.model)
-        agent: dict[str, Any] = {}
-        if options.can_use_tool or not target.lean:
-            agent = await self._http.read(f"/v1/agents/{agent_id}", {"include": "agent.tools"})
-        # Before anything is created, so that a refusal leaves nothing behind.
-        if options.can_use_tool:
-            _refuse_silent_tools(agent)
+        if conversation_id in (None, DEFAULT):
+            agent_id = agent_id or await self.default_agent(model)
+        where = Conversation(agent_id or "", conversation_id or DEFAULT)
+        look_up = partial(self._look_up, where, model=None if target.new else model)
+        opened = Opened(where, look_up=None if target.lean else look_up)
+        # Before anything is created or changed, so that a refusal leaves nothing behind.
+        if options.can_use_tool or (both and model):
+            opened = await self._look_up(where, asks=bool(options.can_use_tool))
         if target.new:
-            body = {"model": options.model} if options.model else {}
+            return await self._create(opened, target, options)
+        if model or effort is not None:
+            await self.set_model(opened.conversation, model, effort)
+            opened = replace(opened, model=model or opened.model)
+        return opened
+
+    async def _create(self, opened: Opened, target: Target, options: SessionOptions) -> Opened:
+        """Create a conversation of the agent whose default conversation is open."""
+        agent_id, effort = opened.conversation.agent_id, options.reasoning_effort
+        body = {**target.fields, **({"model": options.model} if options.model else {})}
+        if effort is not None:
+            agent = await self._http.read(f"/v1/agents/{agent_id}")
+            given = body.get("model_settings") or {}
+            body |= await efforts.for_new(self._http, agent, body.get("model"), effort, given)
+        try:
             found = await self._http.send(
-                "POST",
-                "/v1/conversations/",
-                params={"agent_id": agent_id},
-                body={**target.fields, **body},
+                "POST", "/v1/conversations/", params={"agent_id": agent_id}, body=body
             )
-            conversation_id, model = _read_id(found, "conv"), found.get("model")
-        elif options.model:
-            model = options.model
-            await self.set_model(Conversation(agent_id, conversation_id or DEFAULT), model)
-        return Opened(
-            Conversation(agent_id, conversation_id or DEFAULT),
-            model or agent.get("model"),
-            tuple(tool["name"] for tool in agent.get("tools") or ()),
-        )
+        except NotFoundError:
+            # The server does not say which agent it has not found, nor that the id is none.
+            await self._http.read(f"/v1/agents/{agent_id}")
+            raise
+        made = Conversation(agent_id, _read_id(found, "conv"))
+        if effort is not None:
+            await self._keep(conversations.conversation_path(made), found, effort)
+        look_up = opened.look_up and partial(self._look_up, made, found)
+        return Opened(made, found.get("model") or opened.model, opened.tools, look_up)
+
+    async def _look_up(
+        self,
+        where: Conversation,
+        found: Mapping[str, Any] | None = None,
+        *,
+        model: str | None = None,
+        asks: bool = False,
+    ) -> Opened:
+        """Read the properties of a conversation and of its agent.
+
+        Args:
+            where: The conversation; its agent need not be known.
+            found: The conversation's own properties, if they are known.
+            model: The model that the conversation was just given.
+            asks: Refuse tools that the server would run without asking.
+        """
+        if found is None and where.conversation_id != DEFAULT:
+            found = await self._http.read(f"/v1/conversations/{where.conversation_id}")
+            owner = str(found.get("agent_id"))
+            if where.agent_id not in ("", owner):
+                raise NotFoundError(
+                    f"{where.conversation_id} is not a conversation of {where.agent_id}."
+                )
+            where = Conversation(owner, where.conversation_id)
+        agent = await self._http.read(f"/v1/agents/{where.agent_id}", {"include": "agent.tools"})
+        if asks:
+            _refuse_silent_tools(agent)
+        tools = tuple(tool["name"] for tool in agent.get("tools") or ())
+        return Opened(where, model or (found or {}).get("model") or agent.get("model"), tools)
 
     def turn(self, conversation: Conversation, settings: TurnSettings) -> RestBackendTurn:
         """Return a turn that is not started yet."""
@@ -216,17 +277,35 @@ class RestBackend:
         """
         return await recovery.wait_until_idle(self._http, conversation, sent.seconds, sent.after)
 
+    async def was_cut(self, conversation: Conversation, message_id: str) -> bool:
+        """Return false: the Letta API stores whole answers alone."""
+        return False
+
+    async def check_asks(self, agent_id: str | None, conversation_id: str | None) -> None:
+        """Look at the agent's tools, as a session with a ``can_use_tool`` does."""
+        where = Conversation(agent_id or "", conversation_id or DEFAULT)
+        await self._look_up(where, asks=True)
+
     async def live(self, conversation: Conversation) -> LiveState:
         """Refuse: the Letta API has no queue and no device."""
         raise _no("device_status")
 
-    async def set_model(self, conversation: Conversation, model: str) -> None:
-        """Give a conversation a model of its own."""
+    async def set_model(
+        self,
+        conversation: Conversation,
+        model: str | None,
+        effort: ReasoningEffort | None = None,
+    ) -> None:
+        """Give a conversation a model of its own, an effort, or both."""
         if conversation.conversation_id == DEFAULT:
-            raise refuse_model(self.name)
-        await self._http.send(
-            "PATCH", conversations.conversation_path(conversation), body={"model": model}
-        )
+            raise refuse_model(self.name, "model" if model else "reasoning_effort")
+        path, body = conversations.conversation_path(conversation), {"model": model}
+        if effort is None:
+            await self._http.send("PATCH", path, body=body)
+            return
+        body = await efforts.for_conversation(self._http, conversation, model, effort)
+        found = await self._http.send("PATCH", path, body=body)
+        model_settings.check_kept(found, effort, self.name)
 
     async def change_state(self, conversation: Conversation, options: SessionOptions) -> None:
         """Refuse: a conversation of the Letta API has no permission mode and no directory."""
@@ -239,11 +318,12 @@ class RestBackend:
         *,
         params: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
+        files: Files | None = None,
     ) -> Any:
         """Make a management call; GET is retried, everything else is sent once."""
-        if method == "GET":
+        if method == "GET" and files is None:
             return await self._http.read(path, params)
-        return await self._http.send(method, path, params=params, body=body)
+        return await self._http.send(method, path, params=params, body=body, files=files)
 
     def find_memory(self, agent_id: str) -> Path | None:
         """Return nothing: agents live on the API's server."""

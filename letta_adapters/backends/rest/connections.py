@@ -1,4 +1,4 @@
-"""Internal: keep connections to one server; hand out the one used last, and close old ones.
+"""Internal: keep connections to one server; hand out the one used last, and close idle ones.
 
 httpx keeps all connections in one list and asks each of them whether it still lives, at every
 request and again at the end of every response; with a hundred of them that costs more than the
@@ -8,6 +8,7 @@ requests. Here each is kept by itself, so taking one costs the same however many
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -27,12 +28,12 @@ class Connections(Generic[_C]):
     Args:
         make: Makes a connection, which connects when it is first used.
         most: The greatest number in use at once, at least 2; ``None`` is no limit.
-        kept: The greatest number that is kept open while nobody uses it.
-        seconds: The time that an unused one is kept; ``None`` is no limit.
+        kept: The greatest number that is kept open while nobody uses it; ``None`` is no limit.
+        seconds: The time that an unused one is kept before it is closed; ``None`` is no limit.
     """
 
     def __init__(
-        self, make: Callable[[], _C], *, most: int | None, kept: int, seconds: float | None
+        self, make: Callable[[], _C], *, most: int | None, kept: int | None, seconds: float | None
     ) -> None:
         self._make = make
         self._kept = kept
@@ -40,6 +41,10 @@ class Connections(Generic[_C]):
         self._all: set[_C] = set()
         # The one used last stands at the right, the one unused for longest at the left.
         self._unused: deque[tuple[float, _C]] = deque()
+        # What waits until the oldest is due, and what closes it then.
+        self._closing: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._free = None if most is None else asyncio.Semaphore(most)
         # Turns leave one to the other requests: else none of them could be aborted.
@@ -99,22 +104,62 @@ class Connections(Generic[_C]):
         """
         if self._closed:
             return
-        now = time.monotonic()
-        self._unused.append((now, connection))
-        while self._unused and (len(self._unused) > self._kept or self._is_old(now)):
+        self._unused.append((time.monotonic(), connection))
+        self._await_the_oldest()
+        await self._close_surplus()
+
+    async def _close_surplus(self) -> None:
+        while self._unused and (self._are_too_many() or self._seconds_left() <= 0):
             surplus = self._unused.popleft()[1]
             self._all.discard(surplus)
             await surplus.aclose()
 
-    def _is_old(self, now: float) -> bool:
-        return self._seconds is not None and now - self._unused[0][0] > self._seconds
+    def _are_too_many(self) -> bool:
+        return self._kept is not None and len(self._unused) > self._kept
+
+    def _seconds_left(self) -> float:
+        """Return how long the one unused for longest is kept yet."""
+        if self._seconds is None:
+            return math.inf
+        return self._unused[0][0] + self._seconds - time.monotonic()
+
+    def _await_the_oldest(self) -> None:
+        """See to it that idle connections are closed, though nothing may be sent any more.
+
+        There is one timer at most, and none once no unused connection is left.
+        """
+        if self._closed or self._seconds is None or not self._unused:
+            return
+        loop = asyncio.get_running_loop()
+        # A loop that has ended takes its timers with it.
+        if self._timer is None or self._timer_loop is not loop:
+            self._timer = loop.call_later(max(self._seconds_left(), 0), self._timer_is_due)
+            self._timer_loop = loop
+
+    def _timer_is_due(self) -> None:
+        self._closing = asyncio.ensure_future(self._close_idle())
+
+    async def _close_idle(self) -> None:
+        try:
+            await self._close_surplus()
+        except (OSError, RuntimeError):
+            # Of a connection that nobody uses: it is gone, and no caller could do anything.
+            return
+        finally:
+            self._timer = None
+            self._await_the_oldest()
 
     async def aclose(self) -> None:
         """Close all of them, those in use included."""
         self._closed = True
         self._unused.clear()
+        if self._timer is not None:
+            self._timer.cancel()
         while self._all:
             await self._all.pop().aclose()
+        closing = self._closing
+        if closing and not closing.done() and closing.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait({closing})
 
 
 class Lease(Generic[_C]):

@@ -1,19 +1,20 @@
 """Internal: send HTTP requests to the Letta API, and return JSON, byte streams or typed errors.
 
-This is the only module that knows httpx. Reads are retried (by tenacity); nothing else is, because
-a POST whose answer was lost may have been accepted.
+Beside ``senders`` and ``wire``, which are below it, this is the only module that knows httpx. Reads
+are retried (by tenacity); nothing else is, because a POST whose answer was lost may have been
+accepted.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
-import json
-import os
+import logging
+import math
 import platform
-import ssl
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from functools import partial
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, Final
 
 import httpx
@@ -22,14 +23,17 @@ import tenacity
 from letta_adapters._utils.checks import check_path
 from letta_adapters._utils.tasks import limit
 from letta_adapters._version import __version__
+from letta_adapters.backends.base import Files
 from letta_adapters.backends.config import CLOUD_URL, Rest, api_address
 from letta_adapters.backends.http_errors import error_from_response
-from letta_adapters.backends.proxies import any_proxy, find_proxy, is_loopback, proxy_variables
+from letta_adapters.backends.proxies import find_proxy
 from letta_adapters.backends.replies import check_api
 from letta_adapters.backends.rest.connections import Connections, Lease
+from letta_adapters.backends.rest.senders import Client, Sender, check_environment, make_sender
+from letta_adapters.backends.rest.uploads import check_files, make_form
+from letta_adapters.engine.reading import read_json
 from letta_adapters.errors import (
     AuthenticationError,
-    ConfigurationError,
     ConnectionFailedError,
     InvalidInputError,
     LettaError,
@@ -54,65 +58,8 @@ _LIMITS: Final = {"max_connections", "max_keepalive_connections", "keepalive_exp
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
-@functools.cache
-def _ssl_context() -> ssl.SSLContext:
-    # Building one costs ~25 ms; every client of the process can share it.
-    try:
-        return httpx.create_ssl_context()
-    except OSError as error:  # a missing file, or one with something else in it
-        raise ConfigurationError(
-            "The certificates that SSL_CERT_FILE names cannot be read: "
-            f"{os.environ.get('SSL_CERT_FILE')!r} ({error.strerror or error}).",
-            hint="Set it to a file of PEM certificates, or unset it.",
-        ) from error
-
-
-class _Client:
-    """Sends through an httpx client: an injected one, or one that knows a proxy."""
-
-    def __init__(self, client: httpx.AsyncClient) -> None:
-        self._client = client
-        self.aclose = client.aclose
-
-    async def send(self, request: httpx.Request) -> httpx.Response:
-        return await self._client.send(request, stream=True, follow_redirects=False)
-
-
-class _Direct:
-    """Sends over httpx' transport itself: no cookies, no proxies, and a fifth of the work less."""
-
-    def __init__(self, transport: httpx.AsyncHTTPTransport) -> None:
-        self.send = transport.handle_async_request
-        self.aclose = transport.aclose
-
-
-def _connection(rest: Rest, base_url: str) -> _Client | _Direct:
-    """Return what sends over one connection, which is opened when it is needed.
-
-    Raises:
-        ConfigurationError: httpx cannot use the proxy or the certificates of the environment.
-    """
-    verify = _ssl_context()
-    # No limit here: a connection that httpx lost sight of must not block the next request.
-    limits = httpx.Limits(
-        max_connections=None,
-        max_keepalive_connections=1,
-        keepalive_expiry=rest.keepalive_expiry,
-    )
-    # No proxy reaches this machine's own addresses.
-    if is_loopback(base_url) or not any_proxy():
-        return _Direct(httpx.AsyncHTTPTransport(verify=verify, limits=limits))
-    try:
-        cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # none kept, none sent
-        return _Client(httpx.AsyncClient(verify=verify, cookies=cookies, limits=limits))
-    except (ImportError, ValueError, httpx.InvalidURL) as error:
-        socks = isinstance(error, ImportError)
-        raise ConfigurationError(
-            f"The environment's proxy cannot be used ({proxy_variables()}): {error}",
-            hint="For a SOCKS proxy: pip install 'httpx[socks]'. Else set NO_PROXY, or unset it."
-            if socks
-            else "Write it as http://host:port; NO_PROXY takes names and addresses.",
-        ) from error
+# Parsing a URL is a third of what a request costs to build, and most go to few places.
+_parse_url: Final = functools.lru_cache(maxsize=1024)(httpx.URL)
 
 
 class ByteStream:
@@ -156,6 +103,8 @@ class ByteStream:
             return
 
 
+_log: Final = logging.getLogger("letta_adapters.http")
+
 # The error of an exchange that takes too long in all.
 _LATE: Final = httpx.ReadTimeout
 # The exceptions of sending a request or reading a body.
@@ -169,7 +118,7 @@ class Http:
         self._rest = rest
         self.base_url, key = api_address(rest)
         self.cloud = httpx.URL(self.base_url).host == httpx.URL(CLOUD_URL).host
-        self._headers = _headers(rest, key)
+        self._headers = httpx.Headers(_headers(rest, key))
         if self.cloud and not key:
             raise AuthenticationError(
                 "Letta Cloud needs an API key and there is none.",
@@ -187,15 +136,15 @@ class Http:
                 hint="Give the limits to the httpx.AsyncClient: limits=httpx.Limits(...).",
             )
         self._injected = http_client
-        self._connections: Connections[_Client | _Direct] = Connections(
-            partial(_connection, rest, self.base_url),
+        self._connections: Connections[Sender] = Connections(
+            partial(make_sender, rest, self.base_url),
             most=rest.max_connections,
             kept=rest.max_keepalive_connections,
             seconds=rest.keepalive_expiry,
         )
         if http_client is None:
-            # For settings of the environment that cannot be used to be refused at once.
-            _connection(rest, self.base_url)
+            # At once, and not at the first request.
+            check_environment(rest, self.base_url)
         # The user of a client of his own has told it about proxies.
         self._via = "" if http_client is not None else find_proxy(self.base_url)
         self._timeout = httpx.Timeout(rest.request_timeout, connect=rest.connect_timeout)
@@ -218,9 +167,16 @@ class Http:
         *,
         params: Mapping[str, Any] | None = None,
         body: Mapping[str, Any] | None = None,
+        files: Files | None = None,
     ) -> Any:
-        """Send one request, never repeated; return the decoded JSON (``None`` for no body)."""
-        request = self._request(method, path, params, body, self._timeout)
+        """Send one request, never repeated; return the decoded JSON (``None`` for no body).
+
+        With ``files`` it is a form, whose other fields are those of ``body``.
+        """
+        if files is None:
+            request = self._request(method, path, params, {"json": body}, self._timeout)
+        else:
+            request = self._upload(method, path, params, body, files)
         try:
             lease = await self._lease(self._rest.request_timeout)
             # The time limits of httpx begin anew with every byte, this one does not.
@@ -230,7 +186,7 @@ class Http:
         except STREAM_ERRORS as cause:
             raise _error_before_answer(cause, self.base_url, self._via) from cause
         try:
-            decoded = json.loads(data) if data else None
+            decoded = read_json(data) if data else None
         except (ValueError, RecursionError) as cause:
             raise ProtocolError(
                 f"{method} {path} answered with something that is no JSON.",
@@ -241,7 +197,7 @@ class Http:
 
     async def stream(self, path: str, body: Mapping[str, Any]) -> ByteStream:
         """Send a POST, never repeated; return once the server has accepted it (headers)."""
-        request = self._request("POST", path, None, body, self._stream_timeout)
+        request = self._request("POST", path, None, {"json": body}, self._stream_timeout)
         try:
             lease = await self._lease(self._rest.idle_timeout, for_turn=True)
             # The time limits of httpx begin anew with every byte, this one does not.
@@ -266,20 +222,39 @@ class Http:
         method: str,
         path: str,
         params: Mapping[str, Any] | None,
-        body: Mapping[str, Any] | None,
+        content: Mapping[str, Any],
         timeout: httpx.Timeout,
     ) -> httpx.Request:
         # httpx would send None as an empty value.
         known = {k: v for k, v in (params or {}).items() if v is not None} or None
-        url = self.base_url + check_path(path)
+        url = _parse_url(self.base_url + check_path(path))
         if self._injected is not None:  # it may have headers of its own
             return self._injected.build_request(
-                method, url, params=known, json=body, headers=self._headers, timeout=timeout
+                method, url, params=known, headers=self._headers, timeout=timeout, **content
             )
         extensions = {"timeout": timeout.as_dict()}
         return httpx.Request(
-            method, url, params=known, json=body, headers=self._headers, extensions=extensions
+            method, url, params=known, headers=self._headers, extensions=extensions, **content
         )
+
+    def _upload(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, Any] | None,
+        body: Mapping[str, Any] | None,
+        files: Files,
+    ) -> httpx.Request:
+        """Return a request with a form, whose files are read when it is sent."""
+        form = {"data": make_form(body), "files": check_files(method, files)}
+        try:
+            request = self._request(method, path, params, form, self._timeout)
+        except (TypeError, ValueError, AttributeError, OSError) as cause:
+            if isinstance(cause, InvalidInputError):  # of the path
+                raise
+            raise InvalidInputError(f"These files cannot be uploaded ({cause}).") from cause
+        request.stream = _FormStream(request.stream)
+        return request
 
     async def _lease(self, seconds: float, *, for_turn: bool = False) -> _Lease | None:
         """Return the use of a connection; ``None`` for an injected client, which has its own."""
@@ -296,9 +271,19 @@ class Http:
         The connection is given back when the response is closed, or when this fails. Exceptions of
         the transport are left to the caller to translate.
         """
+        began = time.monotonic()
+        try:
+            response = await self._send(request, lease)
+        except BaseException as error:
+            _tell(request, began, type(error).__name__)
+            raise
+        _tell(request, began, response.status_code)
+        return response
+
+    async def _send(self, request: httpx.Request, lease: _Lease | None) -> httpx.Response:
         if lease is None:
             assert self._injected is not None
-            return await _answer(_Client(self._injected), request)
+            return await _answer(Client(self._injected), request)
         try:
             response = await _answer(lease.connection, request)
         except BaseException:
@@ -313,7 +298,31 @@ class Http:
         await self._connections.aclose()
 
 
-_Lease = Lease[_Client | _Direct]
+_Lease = Lease[Sender]
+
+
+def _tell(request: httpx.Request, began: float, outcome: int | str) -> None:
+    """Log a request, for whoever looks for a fault: neither its headers, its query nor its body.
+
+    Args:
+        request: The request.
+        began: The time.monotonic() at which it was sent.
+        outcome: The status, or the class of the exception.
+    """
+    if not _log.isEnabledFor(logging.DEBUG):
+        return
+    milliseconds = math.ceil((time.monotonic() - began) * 1000)
+    size = request.headers.get("content-length", "0")
+    path = request.url.path
+    _log.debug(
+        "%s %s (%s bytes): %s after %d ms.",
+        request.method,
+        path,
+        size,
+        outcome,
+        milliseconds,
+        extra={"method": request.method, "path": path, "duration_ms": milliseconds},
+    )
 
 
 class _LeasedStream(httpx.AsyncByteStream):
@@ -334,7 +343,41 @@ class _LeasedStream(httpx.AsyncByteStream):
             await self._lease.give_back()
 
 
-async def _answer(connection: _Client | _Direct, request: httpx.Request) -> httpx.Response:
+class _FormStream(httpx.AsyncByteStream):
+    """The body of an upload. It is read once, and on a thread: a file may be slow, or a pipe."""
+
+    def __init__(self, form: object) -> None:
+        assert isinstance(form, Iterable)
+        self._form: Iterable[bytes] = form
+        self._begun = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        # What httpx or a client that was injected would send again, may be half a file by now.
+        if self._begun:
+            raise httpx.StreamConsumed
+        self._begun = True
+        pieces = iter(self._form)
+        while (piece := await asyncio.to_thread(_read_piece, pieces)) is not None:
+            yield piece
+
+
+def _read_piece(pieces: Iterator[bytes]) -> bytes | None:
+    """Return the next piece of a form; ``None`` at its end.
+
+    Raises:
+        InvalidInputError: A file cannot be read.
+    """
+    try:
+        return next(pieces, None)
+    # Whatever the user's object raises is no failure of the connection.
+    except Exception as cause:
+        raise InvalidInputError(
+            f"A file could not be read while it was uploaded ({_describe(cause)}).",
+            hint="The server has only a part of it, and does nothing with that.",
+        ) from cause
+
+
+async def _answer(connection: Sender, request: httpx.Request) -> httpx.Response:
     """Send a request; return a 2xx response with its body unread, or raise a typed error.
 
     A redirect is followed only to the same scheme, host and port: another place would be sent the
@@ -416,6 +459,13 @@ def _follow(request: httpx.Request, response: httpx.Response) -> httpx.Request:
             f"The server answers {request.method} with a redirect ({code}) that would turn "
             "it into GET and lose what it holds.",
             hint="Check that base_url points at a Letta API.",
+            status_code=code,
+            accepted=False,
+        )
+    if isinstance(request.stream, _FormStream):
+        raise ProtocolError(
+            f"The server redirects an upload to {new.path}; its files are not read again.",
+            hint="Upload to that path.",
             status_code=code,
             accepted=False,
         )

@@ -62,6 +62,16 @@ IN_LETTA: Final = (
     *("state", "transcripts", "worktrees"),
 )
 IN_STATE: Final = (AGENTS, CONVERSATIONS, MEMORIES, "providers", "secrets")
+# Folders of an agent's memory that are more than text: skills, and code that Letta Code runs.
+SKILLS: Final = "skills"
+MODS: Final = "mods"
+# The one file of memory whose name begins with a dot: limits of its size.
+MEMORY_LIMITS: Final = ".memfs.config.json"
+# Tags by which Letta Code tells whose sub-agent an agent is (it then has the servers and the keys
+# of that one), and how its memory is kept.
+MEANT_TAG: Final = "git-memory-enabled"
+MEANT_TAGS: Final = ("origin:", "parent:", "role:", "type:")
+SUBAGENT_TAGS: Final = ("parent:", "role:subagent")
 # The hooks that Letta Code installs in an agent's memory repository.
 HOOKS: Final = ("pre-commit", "post-commit")
 
@@ -78,8 +88,15 @@ def find_memory(state: Path, agent_id: str) -> Path:
 
 def find_agent_file(state: Path, agent_id: str) -> Path:
     """Return the file in which an agent is kept; its name is the id as unpadded base64."""
-    name = base64.urlsafe_b64encode(agent_id.encode()).decode().rstrip("=")
-    return state / AGENTS / f"{name}.json"
+    return state / AGENTS / f"{_encode_name(agent_id)}.json"
+
+
+def find_messages(state: Path, agent_id: str, conversation_id: str) -> Path:
+    """Return the file in which a conversation's messages are kept, once they are whole."""
+    place = f"conversation:{conversation_id}"
+    if conversation_id == "default":
+        place = f"default:{agent_id}"
+    return state / CONVERSATIONS / _encode_name(place) / MESSAGES
 
 
 def decode_name(name: str) -> str:
@@ -87,6 +104,10 @@ def decode_name(name: str) -> str:
     with suppress(ValueError):
         return base64.urlsafe_b64decode(name + "=" * (-len(name) % 4)).decode()
     return name
+
+
+def _encode_name(of: str) -> str:
+    return base64.urlsafe_b64encode(of.encode()).decode().rstrip("=")
 
 
 # -- the ledger of accepted inputs ------------------------------------------------------------
@@ -199,11 +220,27 @@ PARTS: Final = (
     *_parts("directories", _OPEN, *(n for n in dict.fromkeys((*IN_LETTA, *IN_STATE)))),
     *_parts("the store of conversations", _LOST, MESSAGES),
     *_parts(
+        "the store of conversations",
+        "A call that is made again, after its process died in mid-answer, gets the part it heard.",
+        "conversation:",
+        "default:",
+    ),
+    *_parts(
         "getMemoryFilesystemRoot",
         "agents.memory_path() raises NotFoundError, and reading a memory's files is asked about.",
         MEMORY,
     ),
     *_parts("memory repositories", "A hook of Letta Code's own does not run there.", *HOOKS),
+    *_parts("memory repositories", "A bundle brings them along, and no one is told.", SKILLS, MODS),
+    *_parts("memory repositories", "Nothing: a file that nobody reads is carried.", MEMORY_LIMITS),
+    *_parts(
+        "the tags of agents",
+        "Tags of an imported agent are taken for the user's own.",
+        MEANT_TAG,
+        "origin:letta-code",
+        "role:subagent",
+        "parent:",
+    ),
     # The ledger.
     *_parts("the ledger of accepted inputs", _RERUN, LEDGER, QUEUED, ENTRIES, ACCEPTED_AT),
     *_parts("the ledger of accepted inputs", _RERUN, *COMPLETED),

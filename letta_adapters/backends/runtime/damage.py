@@ -88,6 +88,17 @@ class StateFiles:
         """Return the directory of an agent's memory repository, which need not exist."""
         return _compat.find_memory(self.folder, agent_id)
 
+    def lacks(self, agent_id: str, conversation_id: str, message_id: str) -> bool:
+        """Return whether a message that the server lists is not in the conversation's file.
+
+        What was said before a turn was cut off is in the server's memory alone (letta 0.34.12).
+        """
+        try:
+            kept = _compat.find_messages(self.folder, agent_id, conversation_id).read_bytes()
+        except OSError:
+            return False
+        return json.dumps(message_id).encode() not in kept
+
 
 def set_aside(damage: Damage, state: Path) -> Path:
     """Move a damaged file to ``letta-adapters/set-aside`` in the state directory.

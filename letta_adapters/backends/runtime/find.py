@@ -27,6 +27,8 @@ _GIT_HINTS = {
     "darwin": "Install it: xcode-select --install",
     "win32": "Install it: winget install Git.Git",
 }
+# The systems that the wheel is built for (letta 0.34).
+_BUILT_FOR = ("manylinux_2_28_", "macosx_14_", "win")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +106,23 @@ def _no_wheel() -> RuntimeUnavailableError:
     try:
         other = importlib.metadata.version("letta")
     except importlib.metadata.PackageNotFoundError:
+        missing = "The embedded Letta runtime is not installed (the 'letta' package)"
+        if _is_built_here():
+            return RuntimeUnavailableError(f"{missing}.")
         return RuntimeUnavailableError(
-            "The embedded Letta runtime is not installed (the 'letta' package)."
+            f"{missing}, and it is not built for this system: it needs Linux with glibc 2.28 or "
+            "later (not Alpine), macOS 14 or later, or Windows.",
+            code="unsupported_platform",
+            hint="Use a server elsewhere: Rest(...) or Remote(...).",
         )
     return RuntimeUnavailableError(
         f"The installed 'letta' {other} has no embedded runtime (it comes with 0.34 and later).",
         hint=f"Upgrade it: {UPGRADE}",
     )
+
+
+def _is_built_here() -> bool:
+    """Return whether the ``letta`` wheel is built for this system, by the tags pip goes by."""
+    from packaging.tags import sys_tags
+
+    return any(tag.platform.startswith(_BUILT_FOR) for tag in sys_tags())

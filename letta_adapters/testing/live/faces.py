@@ -16,6 +16,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from letta_adapters import LettaClient
+from letta_adapters.sync.bridge import Bridged
 
 _DONE = object()
 _threads: WeakKeyDictionary[asyncio.Task[Any], ThreadPoolExecutor] = WeakKeyDictionary()
@@ -60,7 +61,7 @@ class AsyncProxy:
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._target, name)
         # Resources have blocking methods of their own.
-        if name in ("agents", "conversations", "models"):
+        if isinstance(value, Bridged) and not name.startswith("_"):
             return AsyncProxy(value)
         # Ids, names and options are no calls: they are read where they are.
         if not inspect.ismethod(value):

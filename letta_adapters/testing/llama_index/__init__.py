@@ -3,14 +3,17 @@
 LlamaIndex has no such suites. Give a subclass the fixture ``subject`` and run it with
 ``pytest-asyncio`` installed::
 
+    import pytest
+
+    from letta_adapters.llama_index import LettaLLM
+    from letta_adapters.testing import FakeLetta
     from letta_adapters.testing.llama_index import LLMConformance, LLMSubject
-    from letta_adapters.testing.scripted_model import ScriptedModel
 
     class TestMyLLM(LLMConformance):
         @pytest.fixture
         def subject(self):
-            with ScriptedModel() as model:
-                yield LLMSubject(model.script, lambda **fields: MyLLM(model.base_url, **fields))
+            letta = FakeLetta()
+            yield LLMSubject(letta.script, lambda **given: LettaLLM(client=letta.client(), **given))
 
 The model behind the LLM must be one that says what it is told to
 (:class:`~letta_adapters.testing.scripted_model.ScriptedModel`, or a recording of one).

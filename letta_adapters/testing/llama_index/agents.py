@@ -97,9 +97,16 @@ class AgentConformance:
         class TestMyAgent(AgentConformance):
             @pytest.fixture
             def subject(self):
-                with ScriptedModel() as model:
-                    yield AgentSubject(model.script, lambda **fields: MyAgent(model, **fields),
-            said)
+                letta = FakeLetta()
+                client = letta.client()
+
+                async def said(output):  # the user's messages, as the model knows them
+                    place = output.raw["conversation_id"]
+                    page = client.list_messages(output.raw["agent_id"], place, order="asc")
+                    return [m.content for m in page.messages if m.type == "user"]
+
+                make = lambda **fields: LettaAgent(client=client, **fields)
+                yield AgentSubject(letta.script, make, said)
     """
 
     @pytest.fixture

@@ -100,7 +100,7 @@ class LettaCassette:
         async def test_it(letta_cassette):
             rest = Rest(base_url=letta_cassette.base_url, api_key=letta_cassette.api_key or "")
             async with AsyncLettaClient(rest, http_client=letta_cassette.http_client()) as client:
-                ...
+                assert (await client.prompt("Hello!")).success
 
     A test may change ``rules`` and ``secrets``, which go to :func:`save_cassette` and to the
     player, before its first request.

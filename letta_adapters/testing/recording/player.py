@@ -142,9 +142,10 @@ class CassetteTransport(httpx.AsyncBaseTransport, httpx.BaseTransport):
 
     ::
 
-        player = CassetteTransport("cassettes/hello.yaml", faults=[429])
+        player = CassetteTransport("cassettes/hello.yaml")
         async with httpx.AsyncClient(transport=player, base_url="http://letta.test") as client:
-            ...
+            await client.get("/v1/agents")
+            await client.get("/v1/models")
         player.assert_all_played()
 
     Each interaction is played once, in order. Requests match by method, path, query and normalised

@@ -193,7 +193,8 @@ def letta_vcr(
         with letta_vcr().use_cassette("cassettes/hello.yaml"):
             ...
 
-    A block that raises saves nothing.
+    A block that raises saves nothing. Where saving itself fails (:class:`LeakError`), vcrpy keeps
+    httpx patched until the garbage collector comes by; :func:`use_letta_vcr` does not.
 
     Args:
         record_mode: vcrpy's mode; by default ``none``: a request that is not recorded fails.
@@ -235,8 +236,20 @@ def use_letta_vcr(path: str | Path, **options: Any) -> Iterator[Any]:
     nest two of these, or run two at the same time.
     """
     # A new `VCR` for each block: its matchers remember the secrets they saw.
-    with letta_vcr(**options).use_cassette(str(path)) as cassette:
+    playing = letta_vcr(**options).use_cassette(str(path))
+    cassette = playing.__enter__()
+    try:
         yield cassette
+    except BaseException as error:
+        playing.__exit__(type(error), error, error.__traceback__)
+        raise
+    # vcrpy saves first and then takes its patches back, so where saving fails they would stay until
+    # the garbage collector comes by. Left with an error it takes them back, and saves nothing.
+    try:
+        playing.__exit__(None, None, None)
+    except BaseException as error:
+        playing.__exit__(type(error), error, error.__traceback__)
+        raise
 
 
 def read_vcr_cassette(cassette: Any) -> Cassette:

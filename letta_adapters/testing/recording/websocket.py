@@ -95,7 +95,7 @@ class WebSocketRecorder(_BaseConnector):
     ::
 
         recorder = WebSocketRecorder()
-        with LettaClient(Remote(...), connector=recorder) as client:
+        with LettaClient(Remote(url="ws://127.0.0.1:4500"), connector=recorder) as client:
             ...
         save_cassette(recorder.cassette, "cassettes/session.yaml")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib import import_module
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from letta_adapters.errors import (
     LettaError,
     ProtocolError,
 )
+from letta_adapters.tools.context import ToolContext
 from letta_adapters.tools.mcp.config import McpHttp, McpServer, McpStdio, list_secrets
 from letta_adapters.tools.result import ToolResult, format_error, format_result
 
@@ -174,13 +175,24 @@ class McpConnection:
         ended = count is not None and count().open_send_streams == 0
         return self._gone or self._stop.is_set() or self.owner.done() or ended
 
-    async def call(self, tool: str, arguments: dict[str, Any]) -> ToolResult:
-        """Call a tool; a failure is a result that describes it."""
+    async def call(
+        self, tool: str, arguments: dict[str, Any], context: ToolContext | None = None
+    ) -> ToolResult:
+        """Call a tool; a failure is a result that describes it.
+
+        Args:
+            tool: The server's name of it.
+            arguments: Its arguments.
+            context: Told of the progress that the server reports.
+        """
         # The server may write there for days, and its last words are enough.
         if self._stderr is not None and self._stderr.seek(0, 2) > _MAX_STDERR:
             self._stderr.seek(0)  # the server's next line goes there, too
             self._stderr.truncate()
-        request = asyncio.ensure_future(self._peer.call_tool(tool, arguments))
+        told = None if context is None else _make_teller(context)
+        request = asyncio.ensure_future(
+            self._peer.call_tool(tool, arguments, progress_callback=told)
+        )
         request.add_done_callback(_retrieve)
         limit = self.spec.tool_timeout
         try:
@@ -238,6 +250,19 @@ class McpConnection:
         if not self.owner.done():
             self.owner.cancel()
             await asyncio.wait({self.owner}, timeout=_END_SECONDS)
+
+
+def _make_teller(
+    context: ToolContext,
+) -> Callable[[float, float | None, str | None], Awaitable[None]]:
+    """Return the function that the mcp package calls with each report of progress."""
+
+    async def tell(progress: float, total: float | None, message: str | None = None) -> None:
+        # A server that sends no numbers must not cost the call its result.
+        with suppress(InvalidInputError):
+            context.report(message or "", progress=progress, total=total)
+
+    return tell
 
 
 def _find_error(work: asyncio.Future[Any]) -> BaseException | None:

@@ -2,7 +2,8 @@
 
 A tool is called ``mcp__<server>__<tool>``. The official ``mcp`` package speaks the protocol (1.30
 to 2.x; as they decode results differently, these are read in the shape of the wire). Only tools
-are used: not resources, prompts, sampling or elicitation, and no changes of the list of tools.
+are used, with the progress that they report: not resources, prompts, sampling or elicitation, and
+no changes of the list of tools.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ from letta_adapters.errors import (
     SessionClosedError,
 )
 from letta_adapters.tools.client_side import Tool
+from letta_adapters.tools.context import ToolContext, current_call
 from letta_adapters.tools.mcp.config import McpServer, parse_servers
 from letta_adapters.tools.mcp.connection import McpConnection
 from letta_adapters.tools.result import ToolResult
 
-_log = logging.getLogger("letta_adapters")
+_log = logging.getLogger("letta_adapters.mcp")
 
 
 def tool_names(tools: Sequence[tuple[str, str]]) -> list[str]:
@@ -103,7 +105,7 @@ class McpHost:
         tool = item["name"]
 
         async def call(**arguments: Any) -> ToolResult:
-            work = self._call(server, tool, arguments)
+            work = self._call(server, tool, arguments, current_call.get())
             if asyncio.get_running_loop() is self._loop:
                 return await work
             if self._closed or self._loop is None or self._loop.is_closed():
@@ -156,7 +158,9 @@ class McpHost:
         _log.warning("%s", problem)
         raise problem
 
-    async def _call(self, server: str, tool: str, arguments: dict[str, Any]) -> ToolResult:
+    async def _call(
+        self, server: str, tool: str, arguments: dict[str, Any], context: ToolContext | None
+    ) -> ToolResult:
         try:
             # Two calls at once must not both connect a lost server again.
             async with self._locks[server]:
@@ -169,7 +173,7 @@ class McpHost:
                     connection = self._connections[server]
         except LettaError as error:
             return ToolResult(str(error), is_error=True)
-        return await connection.call(tool, arguments)
+        return await connection.call(tool, arguments, context)
 
     async def aclose(self) -> None:
         """End all connections and the processes started for them; it can be called more than once.

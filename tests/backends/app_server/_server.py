@@ -15,6 +15,13 @@ from tests._wheel import payload
 
 TOKEN = "test-token"
 MODEL = "lmstudio/scripted"
+# A model that Letta Code knows to think, and another; the scripted model stands behind them.
+THINKING = "openrouter/openai/gpt-5.2"
+
+
+def thinking_models(model_url: str) -> dict[str, str]:
+    """The variables with which Letta Code takes the scripted model for a provider's models."""
+    return {"OPENROUTER_API_KEY": "none", "OPENROUTER_BASE_URL": model_url}
 
 
 class AppServer:
@@ -22,13 +29,23 @@ class AppServer:
 
     ``api``: a Letta API's address; its agents live there then, and so does their model.
     ``guarded``: it is started as the embedded runtime is, as far as permissions go.
+    ``thinking``: it has models that think as well.
     """
 
-    def __init__(self, home: Path, model_url: str, *, api: str = "", guarded: bool = True) -> None:
+    def __init__(
+        self,
+        home: Path,
+        model_url: str,
+        *,
+        api: str = "",
+        guarded: bool = True,
+        thinking: bool = False,
+    ) -> None:
         self.home = home
         self.url = ""
         self._model_url = model_url
         self._api = api
+        self._more = thinking_models(model_url) if thinking else {}
         self._guard = ["--require", str(GUARD)] if guarded else []
         self._process: subprocess.Popen[str] | None = None
 
@@ -52,6 +69,7 @@ class AppServer:
             "LETTA_DISABLE_MODS": "1",
             "LETTA_SKIP_KEYCHAIN_CHECK": "1",
         }
+        env |= self._more
         if self._api:
             env |= {"LETTA_BASE_URL": self._api, "LETTA_API_KEY": "none"}
         digest = hashlib.sha256(TOKEN.encode()).hexdigest()

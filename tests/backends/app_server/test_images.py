@@ -176,4 +176,4 @@ async def test_a_server_that_does_not_tell_is_warned_of(
         assert result.success  # nothing tells that the model answered blindly
         await session.run_turn(["and this?", image_from_bytes(PNG)])
     warned = [r for r in caplog.records if "whether the model sees images" in r.getMessage()]
-    assert [(r.name, r.levelname) for r in warned] == [("letta_adapters", "WARNING")]
+    assert [(r.name, r.levelname) for r in warned] == [("letta_adapters.app_server", "WARNING")]

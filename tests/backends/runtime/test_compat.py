@@ -72,6 +72,8 @@ _TEXTS: Final = (
     *(_compat.LETTA, _compat.STATE, _compat.MESSAGES, _compat.LEDGER, *_compat.HOOKS),
     *(*_compat.IN_LETTA, *_compat.IN_STATE),
     *("settings.json", "settings.local.json", "subagent", "reflection", "--short"),
+    *(_compat.SKILLS, _compat.MODS, _compat.MEMORY_LIMITS, _compat.MEANT_TAG),
+    *("origin:letta-code", "role:subagent", "parent:"),
 )
 _KEYS: Final = (
     *(_compat.QUEUED, _compat.ENTRIES, _compat.ACCEPTED_AT, *_compat.COMPLETED),
@@ -100,6 +102,10 @@ _PROBES: Final[dict[str, Callable[[], bool]]] = {
     _compat.CONNECTIONS: lambda: _once("`app-server-${"),
     _compat.LOCK: lambda: _in_source("}.lock`"),
     _compat.CANDIDATE: lambda: _in_source("}.candidate-${owner.pid}-${owner.token}"),
+    **{
+        word: lambda: _in_source("? `default:${agentId}` : `conversation:${conversationId}`")
+        for word in ("conversation:", "default:")
+    },
     "type:": lambda: _once("`type:${"),
     "expandFilePath": lambda: _once("function expandFilePath("),
     "true,": lambda: _once("systemInfoReminderEnabled: true,"),
@@ -109,7 +115,17 @@ _PROBES: Final[dict[str, Callable[[], bool]]] = {
 # Words that other things are called as well.
 _COMMON: Final = {
     *(_compat.AGENTS, _compat.CONVERSATIONS, _compat.MEMORY, _compat.ENTRIES, "state", "logs"),
-    *("secrets", "providers", "cache", "disposition", "reflection", "subagent", "true,"),
+    *(
+        "default:",
+        "secrets",
+        "providers",
+        "cache",
+        "disposition",
+        "reflection",
+        "subagent",
+        "true,",
+        "skills",
+    ),
 }
 
 

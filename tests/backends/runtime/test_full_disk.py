@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,8 +16,10 @@ import pytest
 from letta_adapters import AsyncLettaClient, Local
 from letta_adapters._utils.files import disk_error, is_full
 from letta_adapters.backends.app_server import turn as channel
+from letta_adapters.backends.runtime.repositories import Quarantine
 from letta_adapters.errors import ConfigurationError, DiskFullError, error_for_code, is_retryable
 from letta_adapters.testing.scripted_model import Reply, ScriptedModel
+from tests.agent_files._bundles import FILE, Maker, entry
 from tests.backends.runtime.conftest import wait_gone
 
 MODEL = "lmstudio/scripted"
@@ -86,6 +89,35 @@ async def test_a_session(small: Path, model: ScriptedModel) -> None:
             assert (await session.run_turn("after")).success
             said = str((await session.list_messages()).raw)
     assert "before" in said and "after" in said and "yyy" not in said
+
+
+async def test_an_import(
+    small: Path, model: ScriptedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker = Maker(tmp_path / "made")
+    data = maker.agent(entry(maker, FILE, b"large.md", os.urandom(300_000)))
+    put = Quarantine.fill
+
+    def late(self: Quarantine, memory: Path) -> None:
+        fill(small)
+        put(self, memory)
+
+    async with AsyncLettaClient(spec(small, model)) as client:
+        kept = await client.create_agent(model=MODEL, system_prompt="t")
+        memories = (await client.agents.memory_path(kept)).parents[1]
+        with monkeypatch.context() as patch:
+            patch.setattr(Quarantine, "fill", late)
+            with pytest.raises(DiskFullError):
+                await client.agents.import_file(data)
+        # It was taken back while there was no space.
+        assert [agent["id"] for agent in await client.agents.list()] == [kept]
+        assert [path.name for path in memories.iterdir()] == [kept]
+        empty(small)
+        (made,) = await client.agents.import_file(data)
+        fill(small)
+        with pytest.raises(DiskFullError, match=str(small)):
+            await client.agents.export_file(made, small / "a.bundle")
+        assert not (small / "a.bundle").exists()
 
 
 async def test_a_turn_whose_end_cannot_be_stored(

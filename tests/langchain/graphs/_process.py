@@ -17,9 +17,10 @@ from langchain.agents import create_agent
 from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.types import Command
 
-from letta_adapters import LettaClient, Local
-from letta_adapters.langchain import ChatLetta
+from letta_adapters import LettaClient, Local, Rest
+from letta_adapters.langchain import ChatLetta, LettaRunnable
 
 
 def chat(model: ChatLetta, saver: Any, given: Any) -> Any:
@@ -47,25 +48,56 @@ def team(model: ChatLetta, saver: Any, given: Any) -> Any:
         return supervisor.compile(checkpointer=saver)
 
 
+def approve(model: ChatLetta, saver: Any, given: Any) -> Any:
+    """One node whose agent asks before its own tools run; a tool of ours notes that it ran."""
+
+    def note(text: str) -> str:
+        """Write a line.
+
+        Args:
+            text: The line.
+        """
+        with Path(given["notes"]).open("a") as notes:
+            notes.write(f"{text}\n")
+        return "noted"
+
+    agent = LettaRunnable(model=model, tools=[note])
+    graph = StateGraph(MessagesState).add_node("agent", agent).add_edge(START, "agent")
+    return graph.compile(checkpointer=saver)
+
+
+def connect(given: Any) -> LettaClient:
+    """Return a client of the server that the test named."""
+    if "url" in given:
+        return LettaClient(Rest(base_url=given["url"], api_key=""))
+    endpoint: Any = {"base_url": given["model"]}
+    options: Any = {"data_dir": Path(given["data_dir"]), "openai_compatible": endpoint}
+    return LettaClient(Local(**options))
+
+
 def main() -> None:
     """Do it once."""
     given = json.loads(sys.stdin.read())
-    endpoint: Any = {"base_url": given["model"]}
-    spec = Local(data_dir=Path(given["data_dir"]), openai_compatible=endpoint)
     config: Any = {"configurable": {"thread_id": given["thread"]}}
     asked = [HumanMessage(given["text"], id=given.get("id"))] if given["text"] else None
-    with LettaClient(spec) as client:
+    asks: list[Any] = []
+    with connect(given) as client:
         model = ChatLetta(agent_id=given["agent"], client=client)
         if given["what"] == "call":
             answer = model.invoke(asked or [], config)
         else:
             connection = sqlite3.connect(given["database"], check_same_thread=False)
-            app = {"chat": chat, "team": team}[given["what"]](model, SqliteSaver(connection), given)
-            state = app.invoke({"messages": asked} if asked else None, config)
+            make = {"chat": chat, "team": team, "approve": approve}[given["what"]]
+            app = make(model, SqliteSaver(connection), given)
+            new: Any = {"messages": asked} if asked else None
+            state = app.invoke(
+                Command(resume=given["resume"]) if "resume" in given else new, config
+            )
+            asks = [question.value for question in state.get("__interrupt__", ())]
             answer = state["messages"][-1]
             connection.close()
-    metadata = answer.response_metadata
-    print(json.dumps({"text": answer.text, "replayed": bool(metadata.get("replayed"))}))
+    replayed = bool(answer.response_metadata.get("replayed"))
+    print(json.dumps({"text": answer.text, "replayed": replayed, "asks": asks}))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from langchain_core.messages import HumanMessage
 
 from letta_adapters.backends.app_server.recovery import ConversationStatus
 from letta_adapters.testing.local import LocalLetta
-from letta_adapters.testing.scripted_model import Reply
+from letta_adapters.testing.scripted_model import Reply, ToolUse
 from tests.langchain.graphs.conftest import World, calls
 
 pytestmark = pytest.mark.slow
@@ -144,3 +144,45 @@ def test_a_call_that_another_process_is_making_is_waited_for(
     assert again.text.split() == theirs["text"].split() == [f"word{n}" for n in range(12)]
     assert again.response_metadata["replayed"]
     assert world.said(conversation) == ["hello", "Count."]
+
+
+def test_a_call_whose_process_died_in_mid_answer_is_gone_on_with(processes: Processes) -> None:
+    """What the dead process had heard by then is not taken for the answer."""
+    world = processes.world
+    words = [f"word{n} " for n in range(12)]
+    # Only the process that dies listens to the conversation: else the turn goes on without it.
+    world.script(Reply(text=words, token_delay=0.5), "Here is the whole of it.")
+    other = processes.start("call", "Count.", id="h-1")
+    while "T" not in world.holds() or "Count." not in world.holds()["T"]:
+        assert other.poll() is None
+        time.sleep(0.2)
+    time.sleep(1.5)  # a part of the answer is there
+    other.kill()
+    finish_dead(other)
+    world.as_another_process()
+    again = world.model().invoke([HumanMessage("Count.", id="h-1")], world.config())
+    assert again.text.endswith("Here is the whole of it.")
+    assert world.said(world.id_of("T")).count("Count.") == 1
+
+
+def test_what_was_said_before_a_tool_is_not_taken_for_the_answer(processes: Processes) -> None:
+    """The process dies between the tool's result and the answer to it."""
+    world = processes.world
+    plan = {"subject": "Count", "description": "Count the birds."}
+    call = ToolUse("TaskCreate", plan, id="task-1")
+    world.script(Reply("I note it.", tool_calls=[call]), Reply("Lost.", delay=5), "All is noted.")
+    other = processes.start("call", "Count.", id="h-1")
+    while "T" not in world.holds() or not world.results(world.id_of("T")):
+        assert other.poll() is None
+        time.sleep(0.2)
+    other.kill()
+    finish_dead(other)
+    world.as_another_process()
+    again = world.model().invoke([HumanMessage("Count.", id="h-1")], world.config())
+    assert again.text.endswith("All is noted.")
+
+
+def finish_dead(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    process.wait(_SECONDS)
+    process.stdout.close()

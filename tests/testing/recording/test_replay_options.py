@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -84,7 +85,9 @@ def test_a_type_checker_knows_the_keywords(tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="mypy is not installed (extra: dev)")
     file = tmp_path / "uses.py"
     file.write_text(USES, "utf-8")
-    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path), str(file)]
+    # A run of everything has checked the package itself already.
+    cache = os.environ.get("MYPY_CACHE_DIR") or str(tmp_path)
+    command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", cache, str(file)]
     options = ["--no-error-summary", "--no-pretty"]
     done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
     found = [line.split(":")[1] for line in done.stdout.splitlines() if "error:" in line]

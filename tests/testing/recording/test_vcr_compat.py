@@ -129,12 +129,15 @@ def test_records_sanitized_and_the_same_as_our_recorder(
 
 def test_a_leak_or_an_error_saves_nothing(server: Loopback, tmp_path: Path) -> None:
     path = tmp_path / "z.yaml"
+    sends = httpx.HTTPTransport.handle_request
     rules = SanitizeRules(request_headers=frozenset({"x-secret"}))
     with pytest.raises(LeakError), use_letta_vcr(path, record_mode="once", rules=rules):
         httpx.get(f"{server.url}/agent", headers={"x-secret": "1"})
+    assert httpx.HTTPTransport.handle_request is sends
     with pytest.raises(ZeroDivisionError), use_letta_vcr(path, record_mode="once"):
         httpx.get(f"{server.url}/agent")
         raise ZeroDivisionError
+    assert httpx.HTTPTransport.handle_request is sends
     assert not path.exists()
 
 
