@@ -51,7 +51,7 @@ def backend(respond: Respond, data_dir: Path | None = None) -> Iterator[Local | 
         def play(request: ModelRequest) -> Reply:
             return respond(request, asked(request))
 
-        model = stack.enter_context(ScriptedModel(respond=play))
+        model = stack.enter_context(ScriptedModel(respond=play, vision=True))
         where = {"base_url": model.base_url}
         yield Local(data_dir=home, openai_compatible=where)
 
@@ -89,3 +89,17 @@ def heard(request: ModelRequest) -> str | None:
     if last.get("role") != "tool":
         return None
     return ModelRequest({"messages": [{**last, "role": "user"}]}).last_user_text
+
+
+def offered(request: ModelRequest) -> set[str]:
+    """Return the names of the tools that the model may call."""
+    return {tool["function"]["name"] for tool in request.tools}
+
+
+def agrees(question: str) -> bool:
+    """Ask the person at the terminal; where there is none, nobody agrees."""
+    try:
+        return input(question).strip().lower().startswith("y")
+    except EOFError:
+        print("(Nobody can be asked here, so it is no. Run it with --yes to agree.)")
+        return False

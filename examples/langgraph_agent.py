@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import tempfile
 
-from _agent import connected, find_or_create, heard, is_letta_code
+from _agent import agrees, connected, find_or_create, heard, is_letta_code
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command
@@ -57,7 +57,7 @@ def main(approve: bool) -> None:
         while state.get("__interrupt__"):
             question = state["__interrupt__"][0].value
             print(f"May it run {question['tool_name']} {question['tool_input']}?")
-            answer = approve or input("y/n ").strip().lower().startswith("y")
+            answer = approve or agrees("y/n ")
             state = graph.invoke(Command(resume=answer), config)
         print(state["messages"][-1].text)
 

@@ -10,7 +10,7 @@ import asyncio
 import sys
 import tempfile
 
-from _agent import connected, find_or_create, heard, is_letta_code
+from _agent import agrees, connected, find_or_create, heard, is_letta_code
 from llama_index.core.agent.workflow import AgentStream, AgentWorkflow, ToolCall
 
 from letta_adapters import LettaClient
@@ -49,7 +49,7 @@ async def run(client: LettaClient, approve: bool, workplace: str) -> None:
     async for event in handler.stream_events():
         if isinstance(event, ApprovalRequiredEvent):
             print(f"May {event.agent_name} run {event.tool_name} {event.tool_kwargs}?")
-            yes = approve or (await asyncio.to_thread(input, "y/n ")).lower().startswith("y")
+            yes = approve or await asyncio.to_thread(agrees, "y/n ")
             handler.ctx.send_event(ApprovalResponseEvent(tool_id=event.tool_id, approve=yes))
         elif isinstance(event, AgentStream):
             print(event.delta, end="", flush=True)

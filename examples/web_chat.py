@@ -13,14 +13,13 @@ import asyncio
 import hmac
 import json
 import secrets
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import httpx
-import uvicorn
 from _agent import backend, heard
+from _serve import serve
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import HTMLResponse
@@ -33,15 +32,25 @@ from letta_adapters.web import AskViewers, HubOptions, Hubs, Viewer, create_app
 KEY = secrets.token_urlsafe(24)
 
 PAGE = """<!doctype html>
-<meta charset="utf-8"><title>Chat</title>
+<html lang="en"><meta charset="utf-8"><title>Chat</title><link rel="icon" href="data:,">
+<meta name="viewport" content="width=device-width">
 <style>
-  body { font: 16px sans-serif; max-width: 40em; margin: 2em auto }
-  #log div { margin: .5em 0; white-space: pre-wrap }
-  .user { color: #036 } .note { color: #777 }
+  body { font: 16px/1.4 system-ui, sans-serif; max-width: 40em; margin: 0 auto; padding: 1em }
+  #log { display: flex; flex-direction: column; gap: .5em; padding-bottom: 1em }
+  #log div { white-space: pre-wrap; overflow-wrap: anywhere; border-radius: .8em }
+  .user, .assistant { padding: .5em .8em; max-width: 85% }
+  .user { align-self: flex-end; background: #2557a7; color: #fff }
+  .assistant { align-self: flex-start; background: #eceff3 }
+  .note { color: #5a6270; font-size: .9em; padding: 0 .8em }
+  .error { color: #a3262a; font-size: .9em; padding: 0 .8em }
+  form { display: flex; gap: .5em; position: sticky; bottom: 0; background: #fff; padding: .5em 0 }
+  input { flex: 1; min-width: 0 }
+  input, button { font: inherit; padding: .4em .8em; border: 1px solid #bbc; border-radius: .5em }
+  #log button { margin-left: .5em; padding: .1em .6em }
 </style>
 <div id="log"></div>
 <form id="form">
-  <input id="text" size="50" autofocus> <button>Send</button>
+  <input id="text" aria-label="Message" autofocus> <button id="send" disabled>Send</button>
   <button type="button" id="stop">Stop</button>
 </form>
 <script>
@@ -59,6 +68,7 @@ PAGE = """<!doctype html>
       log.append(line);
     }
     line.textContent = text;
+    scrollTo(0, document.body.scrollHeight);
     return line;
   }
 
@@ -68,14 +78,16 @@ PAGE = """<!doctype html>
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(data),
     });
-    if (!answer.ok) alert((await answer.json()).error.message);
+    if (answer.ok) return true;
+    row({}, "error", (await answer.json()).error.message);
   }
 
   function message(m) {
     if (m.type === "user" || m.type === "assistant") row(m.otid || m.id, m.type, m.content);
     if (m.type === "tool_call") row(m.tool_call_id, "note", "Runs " + m.tool_name);
+    if (m.type === "tool_progress" && m.content) row(m.tool_call_id, "note", m.content);
     if (m.type === "tool_result") row(m.tool_call_id, "note", m.tool_name + ": " + m.content);
-    if (m.type === "result" && !m.success) row({}, "note", m.error_detail);
+    if (m.type === "result" && !m.success) row({}, "error", m.error_detail);
     if (m.type === "stream_event" && m.event.message_type === "assistant_message") {
       const id = m.event.otid || m.event.id;
       const before = rows.get(id);
@@ -107,17 +119,20 @@ PAGE = """<!doctype html>
     log.replaceChildren();
     all.messages.forEach(message);
     all.approvals.forEach(approval);
+    document.getElementById("send").disabled = false;
   });
   on("message", message);
   on("approval", approval);
   on("answered", (a) => row("ask " + a.tool_call_id, "note", "Answer: " + a.answer));
-  on("failed", (f) => row({}, "note", f.message));
+  on("failed", (f) => row({}, "error", f.message));
 
-  document.getElementById("form").onsubmit = (e) => {
+  document.getElementById("form").onsubmit = async (e) => {
     e.preventDefault();
     const text = document.getElementById("text");
-    post("messages", { text: text.value, key: crypto.randomUUID() });
+    const said = text.value;
     text.value = "";
+    // What was not taken is not lost.
+    if (!(await post("messages", { text: said, key: crypto.randomUUID() }))) text.value ||= said;
   };
   document.getElementById("stop").onclick = () => post("stop", {});
 </script>
@@ -205,22 +220,8 @@ async def act(browser: httpx.AsyncClient, kind: str, data: dict) -> bool:
     return kind == "message" and data["type"] == "result"
 
 
-async def serve(spec: Local | None, visited: bool) -> None:
-    """Serve on a free port of this machine only."""
-    listening = socket.create_server(("127.0.0.1", 0))
-    port = listening.getsockname()[1]
-    # The address has the key in it: it is not logged.
-    config = uvicorn.Config(make_app(spec), log_level="warning", access_log=False)
-    server = uvicorn.Server(config)
-    serving = asyncio.ensure_future(server.serve([listening]))
-    if visited:
-        await visit(port)
-        server.should_exit = True
-    else:
-        print(f"Open http://127.0.0.1:{port}/?key={KEY}")
-    await serving
-
-
 if __name__ == "__main__":
     with backend(stand_in) as spec:
-        asyncio.run(serve(spec, "--visit" in sys.argv))
+        address = f"http://127.0.0.1:{{port}}/?key={KEY}"
+        visitor = visit if "--visit" in sys.argv else None
+        asyncio.run(serve(make_app(spec), f"Open {address}", visitor))
