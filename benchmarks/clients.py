@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Any
 
 import httpx
@@ -106,6 +108,37 @@ def async_raw_bytes(client: httpx.AsyncClient) -> AsyncTurn:
     return turn
 
 
+def handed_over(client: httpx.AsyncClient, in_thread: Callable[[Any], Any]) -> Turn:
+    """Read as :func:`async_raw_lines` does, on a thread, and hand each text to the caller's."""
+
+    def turn(conversation: str) -> str:
+        queue: SimpleQueue[str | None] = SimpleQueue()
+
+        async def pump() -> None:
+            async with client.stream("POST", _path(conversation), json=_BODY) as response:
+                async for line in response.aiter_lines():
+                    if not line.startswith("data: ") or line == "data: [DONE]":
+                        continue
+                    event = json.loads(line[6:])
+                    if event["message_type"] == _ASSISTANT:
+                        queue.put(event["content"])
+            queue.put(None)
+
+        async def begin() -> asyncio.Task[None]:
+            return asyncio.create_task(pump())
+
+        task = in_thread(begin())
+        texts = list(iter(queue.get, None))
+        in_thread(_ended(task))
+        return "".join(texts)
+
+    return turn
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    await task
+
+
 # -- letta-client -------------------------------------------------------------------------------
 
 
@@ -163,11 +196,30 @@ def async_ours(client: AsyncLettaClient) -> AsyncTurn:
 
 
 @contextmanager
+def loop_on_a_thread() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
+    """Yield what runs a coroutine on an event loop in a thread of its own, and waits for it."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    yield lambda work: asyncio.run_coroutine_threadsafe(work, loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+@contextmanager
 def contestants(base_url: str) -> Iterator[dict[str, Turn]]:
     """Yield all of them by name, the async ones driven by one event loop, with warm clients."""
+    with loop_on_a_thread() as in_thread, _all_by(base_url, in_thread) as turns:
+        yield turns
+
+
+@contextmanager
+def _all_by(base_url: str, in_thread: Callable[[Any], Any]) -> Iterator[dict[str, Turn]]:
     rest = Rest(base_url=base_url, api_key="")
     loop = asyncio.new_event_loop()
     raw, async_raw = httpx.Client(base_url=base_url), httpx.AsyncClient(base_url=base_url)
+    threads_raw = httpx.AsyncClient(base_url=base_url)
     letta = Letta(base_url=base_url, api_key="none")
     async_letta = AsyncLetta(base_url=base_url, api_key="none")
     adapters, async_adapters = LettaClient(rest), AsyncLettaClient(rest)
@@ -177,6 +229,10 @@ def contestants(base_url: str) -> Iterator[dict[str, Turn]]:
 
     turns: dict[str, Turn] = {
         "sync httpx lines": raw_lines(raw),
+        "sync httpx lines, async on a thread": lambda conversation: in_thread(
+            async_raw_lines(threads_raw)(conversation)
+        ),
+        "sync httpx lines, handed over": handed_over(threads_raw, in_thread),
         "sync httpx bytes": raw_bytes(raw),
         "sync letta-client": letta_client(letta),
         "sync letta-adapters": ours(adapters),
@@ -188,6 +244,7 @@ def contestants(base_url: str) -> Iterator[dict[str, Turn]]:
     try:
         yield turns
     finally:
+        in_thread(threads_raw.aclose())
         raw.close()
         letta.close()
         adapters.close()

@@ -2,8 +2,9 @@
 
 Every message is answered in the same way: the head at once, then ``DELAY`` seconds of a thinking
 model, then 20 tokens, each in an HTTP chunk of its own, or one whole message if no tokens were
-asked for. It counts the connections that were opened. With a certificate it speaks TLS. In the
-conversation of an agent that is called so, it does not think and says one token.
+asked for. It counts the connections that were opened and the pages of messages that were asked for.
+With a certificate it speaks TLS. In the conversation of an agent that is called so, it does not
+think and says one token.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 from benchmarks import wire
 from benchmarks.server import spawn
@@ -27,6 +29,8 @@ DELAY = 0.5  # seconds
 EVENTS = 23
 # The name of the agent (its conversations, OpenAI's model) that says one token at once.
 AT_ONCE, ONE = "at-once", 4
+# The conversation that has so many stored messages.
+STORED, STORED_IN = 10_000, "conv-long"
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 _HEAD = (
     b"HTTP/1.1 200 OK\r\ndate: Sun, 22 Nov 2026 21:53:02 GMT\r\nserver: uvicorn\r\n"
@@ -53,7 +57,7 @@ def more_files() -> None:
 
 
 class _Connection(asyncio.Protocol):
-    opened = 0
+    opened = pages = 0
     made = itertools.count()
 
     def __init__(self) -> None:
@@ -79,7 +83,7 @@ class _Connection(asyncio.Protocol):
     def _answer(self, method: str, path: list[str], query: str, data: bytes) -> None:
         body = json.loads(data) if data else {}
         if path[0] == "opened":
-            self._json(_Connection.opened)
+            self._json({"connections": _Connection.opened, "pages": _Connection.pages})
         elif method == "POST" and path[1] == "chat" and body["model"] == AT_ONCE:
             self._json(wire.openai_whole(ONE))
         elif method == "POST" and path[1] == "chat" and not body.get("stream"):
@@ -91,6 +95,9 @@ class _Connection(asyncio.Protocol):
             self._send(wire.chunks(ONE) if body.get("stream_tokens") else wire.whole(ONE))
         elif method == "POST" and path[-1] == "messages":
             self._stream(wire.chunks(EVENTS) if body.get("stream_tokens") else wire.whole(EVENTS))
+        elif method == "GET" and path[2:] == [STORED_IN, "messages"]:
+            _Connection.pages += 1
+            self._json(_page(dict(parse_qsl(query))))
         elif path[1] == "agents":
             self._json({"id": wire.AGENT_ID, "model": "openai/gpt-4.1", "tools": []})
         elif path[1] == "conversations" and path[-1] != "messages":
@@ -111,6 +118,20 @@ class _Connection(asyncio.Protocol):
     def _send(self, chunks: Sequence[bytes]) -> None:
         for chunk in chunks:
             self._transport.write(chunk)
+
+
+def _page(query: dict[str, str]) -> Sequence[object]:
+    """Return a page of the long conversation: newest first, or oldest first behind a message."""
+    stored, limit = wire.stored(STORED), int(query["limit"])
+    if query["order"] == "asc":
+        start = _number(query["after"]) + 1 if "after" in query else 0
+        return stored[start : start + limit]
+    end = _number(query["before"]) if "before" in query else STORED
+    return stored[max(0, end - limit) : end][::-1]
+
+
+def _number(stored_id: str) -> int:
+    return int(stored_id.split("-")[1], 16)
 
 
 async def _serve(certificate: Sequence[str]) -> None:

@@ -29,6 +29,8 @@ _TEXT = "Say something."
 _MESSAGES: Any = [{"type": "message", "role": "user", "content": _TEXT}]
 _BODY = {"messages": _MESSAGES, "streaming": True, "stream_tokens": True, "include_pings": True}
 _PATIENCE = 300.0  # seconds, for those that are slow
+# Seconds after which a crowd is given up: a pool may need minutes for a thousand turns.
+LIMIT = 70.0
 _ANSWER = wire.answer(EVENTS)
 
 
@@ -71,7 +73,14 @@ class _Loop:
         async def gathered(turns: int) -> list[float]:
             return list(await asyncio.gather(*map(turn, range(turns))))
 
-        return lambda turns: self.loop.run_until_complete(gathered(turns))
+        return lambda turns: self.run(gathered(turns))
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run a crowd's work to its end; raise ``TimeoutError`` after :data:`LIMIT` seconds."""
+        try:
+            return self.loop.run_until_complete(asyncio.wait_for(work, LIMIT))
+        except asyncio.TimeoutError as error:  # the same class from Python 3.11 on
+            raise TimeoutError from error
 
     def close(self, *closing: Coroutine[Any, Any, Any]) -> None:
         for one in closing:
@@ -174,14 +183,47 @@ def abatch_crowd(model: Any) -> Made:
     loop = _Loop()
 
     def crowd(turns: int) -> list[float]:
-        for answer in loop.loop.run_until_complete(model.abatch([_TEXT] * turns)):
+        for answer in loop.run(model.abatch([_TEXT] * turns)):
             check(answer.content)
         return []
 
     return crowd, loop.close
 
 
+def astream_crowd(model: Any) -> Made:
+    """Use ``astream`` of one of LangChain's chat models, token by token."""
+    loop = _Loop()
+
+    async def turn(_number: int) -> float:
+        timed = _Timed()
+        async for chunk in model.astream(_TEXT):
+            if chunk.content:
+                timed.add(chunk.content)
+        return timed.end()
+
+    return loop.crowd(turn), loop.close
+
+
 # -- in threads -----------------------------------------------------------------------------------
+
+
+def httpx_threads(url: str) -> Made:
+    """Use raw httpx, ``iter_lines`` and ``json.loads`` in threads; its pool keeps ten."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=10)
+    client = httpx.Client(base_url=url, timeout=_PATIENCE, limits=limits)
+
+    def turn(number: int) -> float:
+        timed = _Timed()
+        path = f"/v1/conversations/{_conversation(number)}/messages"
+        with client.stream("POST", path, json=_BODY) as response:
+            for line in response.iter_lines():
+                if line.startswith("data: {"):
+                    event = json.loads(line[6:])
+                    if event["message_type"] == "assistant_message":
+                        timed.add(event["content"])
+        return timed.end()
+
+    return _threads(turn, client.close)
 
 
 def letta_client_threads(url: str) -> Made:

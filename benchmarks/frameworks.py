@@ -23,6 +23,7 @@ import httpx
 
 from benchmarks import server, wire
 from benchmarks.clients import async_raw_lines, raw_lines
+from benchmarks.floors import FloorAgent, aread_texts, read_texts, respond
 from benchmarks.report import show, spread, versions
 from letta_adapters import Rest
 from letta_adapters.langchain import ChatLetta
@@ -37,9 +38,9 @@ BARS = {
     "async ChatLetta.astream_events(v2)": 8.0,
     "sync ChatLetta.stream_events(v3)": 2.0,
     "async ChatLetta.astream_events(v3)": 2.0,
-    "sync LettaLLM.stream_chat": 2.2,
+    "sync LettaLLM.stream_chat": 1.75,
     "async LettaLLM.astream_chat": 2.2,
-    "async LettaAgent.stream_events": 3.2,
+    "async LettaAgent.stream_events": 2.3,
     "async LettaAgent.stream_events, coalesced": 1.5,
 }
 
@@ -104,6 +105,11 @@ def contestants(url: str) -> Iterator[dict[str, Run]]:
     runs["async LettaAgent.stream_events"] = in_loop(_agent(lambda: LettaAgent(**place)))
     coalesced = _agent(lambda: LettaAgent(**place, coalesce=True))
     runs["async LettaAgent.stream_events, coalesced"] = in_loop(coalesced)
+    runs["sync floor of LlamaIndex: stream_chat"] = lambda: "".join(
+        [response.delta or "" for response in respond(read_texts(raw, conversation))]
+    )
+    floor = _agent(lambda: FloorAgent.reading(lambda: aread_texts(async_raw, conversation)))
+    runs["async floor of LlamaIndex: stream_events"] = in_loop(floor)
     runs |= _peers(url, in_loop)
     try:
         yield runs

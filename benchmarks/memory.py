@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from benchmarks import server, wire
@@ -128,16 +129,21 @@ def _async(url: str, events: int) -> Iterator[_Consumer]:
     loop.close()
 
 
-def _rss_mb() -> float:
+def rss_mb() -> float:
     """Return the resident memory in MB; where that cannot be read, its peak so far."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
-        return _peak_mb()
+        return peak_mb()
     return pages * resource.getpagesize() / 2**20
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
+    """Return the greatest resident memory so far, in MB."""
+    # On Linux `ru_maxrss` of a process begins with that of the process which has started it.
+    with suppress(OSError, IndexError):
+        kib = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]
+        return int(kib) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
@@ -145,10 +151,10 @@ def _peak_mb() -> float:
 def _child(kind: str, url: str, events: int) -> None:
     turns = (_sync if kind == "sync" else _async)(url, events)
     next(turns)
-    before, start = _rss_mb(), time.perf_counter()
+    before, start = rss_mb(), time.perf_counter()
     consumer = next(turns)
     found = {
-        "growth_mb": _peak_mb() - before,
+        "growth_mb": peak_mb() - before,
         "seconds": time.perf_counter() - start,
         "complete": consumer.all_there(events),
     }

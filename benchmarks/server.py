@@ -97,12 +97,12 @@ def _serve(connection: socket.socket) -> None:
             missing = int(found[1]) if found else 0
             while len(received) < missing:
                 received += connection.recv(_BURST)
-            received = received[missing:]
+            body, received = received[:missing], received[missing:]
             method, target, _ = head.decode("latin-1").split(" ", 2)
-            _answer(connection, method, target.partition("?")[0])
+            _answer(connection, method, target.partition("?")[0], body)
 
 
-def _answer(connection: socket.socket, method: str, path: str) -> None:
+def _answer(connection: socket.socket, method: str, path: str, sent: bytes) -> None:
     parts = path.strip("/").split("/")
     if method == "POST" and parts[1] == "conversations" and parts[-1] == "messages":
         mode, events = wire.plan(parts[2])
@@ -111,7 +111,10 @@ def _answer(connection: socket.socket, method: str, path: str) -> None:
         return
     if method == "POST" and parts[1] == "chat":
         connection.sendall(_HEAD)
-        _chunks(connection, wire.openai_chunks(_OPENAI_EVENTS))
+        # A model that has the name of a conversation gives the answer of that one.
+        model = str(json.loads(sent).get("model"))
+        events = wire.plan(model)[1] if model.startswith("conv-") else _OPENAI_EVENTS
+        _chunks(connection, wire.openai_chunks(events))
         return
     # The reads a client may do around a turn.
     body: object = []

@@ -129,9 +129,9 @@ async def together(url: str, sessions: int) -> dict[str, float]:
     """Run a turn in each of many sessions at once.
 
     Returns:
-        ``seconds`` of all turns and of ``cpu``, ``first`` (median seconds to the first token), the
-        numbers of ``events``, of ``failed`` turns and of those that ``lost`` a token, and ``pss``,
-        the memory of runtime and client in MB.
+        ``seconds`` of all turns and of ``cpu``, ``first`` and ``late`` (seconds to the first token,
+        median and 95th percentile), the numbers of ``events``, of ``failed`` turns and of those
+        that ``lost`` a token, and ``pss``, the memory of runtime and client in MB.
     """
     with _home() as home:
         spec = Local(data_dir=home, openai_compatible={"base_url": url})
@@ -148,10 +148,12 @@ async def together(url: str, sessions: int) -> dict[str, float]:
                 turns = await asyncio.gather(*(_turn(s, n) for n, s in enumerate(made)))
                 seconds, cpu = time.monotonic() - started, time.process_time() - cpu
                 pss = _pss([psutil.Process()])
+    firsts = [first for *_, first in turns]
     return {
         "seconds": seconds,
         "cpu": cpu,
-        "first": median(first for *_, first in turns),
+        "first": median(firsts),
+        "late": sorted(firsts)[int(0.95 * (len(firsts) - 1))],
         "events": float(sum(events for events, *_ in turns)),
         "failed": float(sum(not good for _, good, *_ in turns)),
         "lost": float(sum(not whole for *_, whole, _ in turns)),

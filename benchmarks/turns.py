@@ -23,6 +23,7 @@ import httpx
 from letta_client import Letta
 
 from benchmarks import crowd_server, wire
+from benchmarks.floors import FloorChatModel
 from benchmarks.report import show, spread, versions
 from letta_adapters import AsyncLettaClient, LettaClient, Rest
 from letta_adapters.langchain import ChatLetta
@@ -118,12 +119,17 @@ def _calls(url: str) -> Iterator[dict[str, Call]]:
         agent_id=AGENT, conversation_id=_conversation(3), **_PARTIAL
     )
     where = f"{url}/v1/conversations/{_conversation(4)}/messages"
+    create = f"{url}/v1/conversations/?agent_id={AGENT}"
 
     def in_loop(work: Callable[[], Coroutine[Any, Any, object]]) -> Call:
         return lambda: loop.run_until_complete(work())
 
     def in_thread(work: Callable[[], Coroutine[Any, Any, object]]) -> Call:
         return lambda: asyncio.run_coroutine_threadsafe(work(), other).result()
+
+    def floor(call: Call) -> Call:
+        model = FloorChatModel(answer=lambda: str(call()))
+        return lambda: _same(model.invoke(_TEXT).content)
 
     yield {
         "a bare socket, asyncio": in_loop(socket.turn),
@@ -135,6 +141,12 @@ def _calls(url: str) -> Iterator[dict[str, Call]]:
         "LettaClient session": lambda: _session(session),
         "ChatLetta.invoke, named conversation": lambda: _same(named.invoke(_TEXT).content),
         "ChatLetta.invoke, new conversation": lambda: _same(fresh.invoke(_TEXT).content),
+        "floor: LangChain and raw httpx, async on a thread": floor(
+            in_thread(lambda: _async_raw(threads_raw, where))
+        ),
+        "floor: the same with a request before it": floor(
+            in_thread(lambda: _async_raw_pair(threads_raw, create, where))
+        ),
         OPENAI: lambda: _same(openai.invoke(_TEXT).content),
     }
     client.close()
@@ -197,9 +209,17 @@ def _raw(client: httpx.Client, url: str) -> None:
         _same(_texts(list(response.iter_lines())))
 
 
-async def _async_raw(client: httpx.AsyncClient, url: str) -> None:
+async def _async_raw(client: httpx.AsyncClient, url: str) -> str:
     async with client.stream("POST", url, json=_BODY) as response:
-        _same(_texts([line async for line in response.aiter_lines()]))
+        text = _texts([line async for line in response.aiter_lines()])
+    _same(text)
+    return text
+
+
+async def _async_raw_pair(client: httpx.AsyncClient, create: str, url: str) -> str:
+    made = await client.post(create, json={})
+    assert made.json()["id"]
+    return await _async_raw(client, url)
 
 
 def _letta_client(client: Letta) -> None:

@@ -94,6 +94,36 @@ def whole(events: int) -> tuple[bytes, ...]:
     return _chunked((ping, {**first, "content": answer(events)}, stop, usage))
 
 
+@functools.lru_cache(maxsize=1)
+def stored(messages: int) -> tuple[dict[str, Any], ...]:
+    """Return a conversation as a Letta API lists it, oldest first: turns with one tool call each.
+
+    Each item is a stored message of its own.
+    """
+    said = "A sentence of some twenty words, as people and models write them to each other. " * 2
+    call = {"name": "look_up", "arguments": '{"city":"Bern"}', "tool_call_id": "call-1"}
+    result: dict[str, Any] = {"tool_return": said, "status": "success", "tool_call_id": "call-1"}
+    result |= {"stdout": None, "stderr": None}
+    kinds: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("user_message", {"content": said}),
+        ("reasoning_message", {"source": "reasoner_model", "reasoning": said, "signature": None}),
+        ("tool_call_message", {"tool_call": call, "tool_calls": [call]}),
+        ("tool_return_message", {**result, "tool_returns": [{"type": "tool", **result}]}),
+        ("assistant_message", {"content": said}),
+    )
+    return tuple(
+        _event(
+            stored_id(n), kinds[n % 5][0], otid=f"{_UUID}00", step_id=_STEP_ID, **kinds[n % 5][1]
+        )
+        for n in range(messages)
+    )
+
+
+def stored_id(number: int) -> str:
+    """Return the id of a stored message by its number, from the oldest on."""
+    return f"message-{number:08x}-1244-4f9b-bc48-3b71b43e216f"
+
+
 def _chunked(events: Iterable[dict[str, Any]]) -> tuple[bytes, ...]:
     datas = [json.dumps(event, separators=(",", ":")) for event in events]
     lines = [f"data: {data}\n\n".encode() for data in (*datas, "[DONE]")]
