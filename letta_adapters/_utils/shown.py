@@ -1,11 +1,6 @@
-"""Internal: the texts by which objects show themselves to whoever prints them."""
+"""Internal: the texts by which clients and sessions show themselves to whoever prints them."""
 
 from __future__ import annotations
-
-from typing import Final
-
-# The characters of a text that a repr shows.
-_MAX_CHARS: Final = 60
 
 
 def show_object(of: object, state: str = "", **facts: object) -> str:
@@ -18,9 +13,3 @@ def show_object(of: object, state: str = "", **facts: object) -> str:
     """
     known = [f"{name}={value!r}" for name, value in facts.items() if value is not None]
     return f"<{' '.join([type(of).__name__, *known, *([state] if state else [])])}>"
-
-
-def cut_text(text: str) -> str:
-    """Return the first words of a text."""
-    line = text if len(text) <= _MAX_CHARS else f"{text[:_MAX_CHARS].rstrip()}..."
-    return repr(line)

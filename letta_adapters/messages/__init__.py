@@ -17,12 +17,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cache
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias, get_args
 
-from letta_adapters._utils.arguments import arguments_in as arguments_in
-from letta_adapters._utils.arguments import broken_arguments as broken_arguments
-from letta_adapters._utils.shown import cut_text, show_object
 from letta_adapters.errors import InvalidInputError, LettaError, error_for_code
+from letta_adapters.messages.arguments import arguments_in as arguments_in
+from letta_adapters.messages.arguments import broken_arguments as broken_arguments
+
+# The characters of an answer that a repr shows.
+_SHOWN: Final = 60
 
 
 class Plain:
@@ -338,6 +340,10 @@ class RecoveredCall(Plain):
     allowed: bool
 
 
+def _cut_text(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN].rstrip()}...")
+
+
 @dataclass(frozen=True)
 class ResultMessage(Plain):
     """The end of a turn; it is the last message of every stream.
@@ -372,10 +378,10 @@ class ResultMessage(Plain):
         shown = {"success": self.success, "stop_reason": self.stop_reason}
         facts = [f"{name}={value!r}" for name, value in shown.items()]
         if self.result is not None:
-            facts.append(f"result={cut_text(self.result)}")
+            facts.append(f"result={_cut_text(self.result)}")
         if not self.success:
             facts.append(f"error_code={self.error_code!r}")
-            facts.append(f"error_detail={cut_text(self.error_detail or '')}")
+            facts.append(f"error_detail={_cut_text(self.error_detail or '')}")
         facts.append(f"conversation_id={self.conversation_id!r}")
         return f"ResultMessage({', '.join(facts)})"
 
@@ -555,8 +561,9 @@ class MessagePage(Plain):
     order: Literal["asc", "desc"] = "desc"
 
     def __repr__(self) -> str:
-        return show_object(
-            self, messages=len(self.messages), order=self.order, has_more=self.has_more
+        return (
+            f"<MessagePage messages={len(self.messages)} order={self.order!r}"
+            f" has_more={self.has_more}>"
         )
 
 
