@@ -283,6 +283,7 @@ class Delivery:
         """
         error.accepted = self.stored
         error.hint = self.explain()
+        # str() of an exception is made of its arguments alone.
         error.args = (f"{error.message} {error.hint}",)
         if self.stored and isinstance(error, TimeoutBeforeAcceptanceError):
             raise TimeoutAfterAcceptanceError(

@@ -337,6 +337,7 @@ def _variable(name: str, check: Callable[[str], _T]) -> _T | None:
     try:
         return check(text)
     except InvalidInputError as error:
+        # The check knows nothing of the variable, which is what the user has to change.
         raise InvalidInputError(
             f"The environment variable {name} is of no use. {error.message}", hint=error.hint
         ) from None

@@ -161,6 +161,7 @@ def current_connector() -> Connector | None:
     if block is None:
         blocks = list(_open)
         outer = [block.outer for block in blocks]
+        # Of blocks inside each other the innermost counts; only those side by side are unclear.
         inner = [block for block in blocks if block not in outer]
         if len(inner) > 1:
             raise ConfigurationError(

@@ -138,6 +138,7 @@ async def find(place: Place, lock: Lock, *, shared: bool) -> str:
     if found:
         return found[0]
     async with lock():
+        # Looked for under the lock: whoever held it before may have made the agent.
         found = await place.tagged(DEFAULT_AGENT_TAG)
         if found:
             return found[0]
@@ -213,5 +214,6 @@ async def _wait_for_older(place: Place, mine: str) -> tuple[str, bool]:
 
 
 async def _remove(place: Place, agent_id: str) -> None:
+    # Shielded, as a maker that is cancelled would leave an agent behind that nobody uses.
     with suppress(LettaError):
         await asyncio.shield(place.remove(agent_id))

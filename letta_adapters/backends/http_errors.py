@@ -113,6 +113,7 @@ def _text(body: Mapping[str, Any], data: bytes) -> str:
         parts = (error.get("message"), error.get("detail"))
         text = " ".join(str(p) for p in parts if p)
     elif not body:
+        # A proxy in between may answer with a whole page of HTML.
         text = data[:_MAX_TEXT].decode("utf-8", "replace")
     return str(text or "").strip().rstrip(".")[:_MAX_TEXT]
 
@@ -131,4 +132,5 @@ def _seconds(value: str | None) -> float | None:
     try:
         return float(value) if value else None
     except ValueError:
+        # The header may also hold a date, of which no use is made.
         return None

@@ -195,8 +195,11 @@ class _Runtime:
         if torn:  # the runtime would end with the first message
             raise corrupt(torn)
         if starting is None or (starting.done() and (starting.cancelled() or starting.exception())):
+            # A tool must not wait for the exchange of the runtime, which waits for the tool's own
+            # turn.
             work = acquire(self._config, insist=inside_a_turn.get())
             starting = self._starting = asyncio.ensure_future(work)
+            # Its error is looked at here, as all who wait for it may have given up.
             starting.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             handle = await asyncio.shield(starting)
@@ -232,6 +235,7 @@ class _Runtime:
         if isinstance(error, RuntimeStartError) and no_space(error.stderr_tail):
             return DiskFullError(f"The disk that holds {self._home} is full: {error.message}")
         ours = isinstance(error, LettaError)  # some of them are OSErrors as well
+        # The system's own error, here the cause, tells whether the disk is full.
         cause = error.__cause__ if ours else error
         if isinstance(cause, OSError) and not isinstance(cause, LettaError):
             found = disk_error(cause, self._home)

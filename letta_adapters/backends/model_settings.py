@@ -87,6 +87,7 @@ def with_effort(settings: Settings, effort: str, model: str | None, backend: str
     if len(place) == 1:
         made[place[0]] = effort
     else:
+        # The settings beside it stay, and the caller's own mapping is not changed.
         made[place[0]] = {**(made.get(place[0]) or {}), place[1]: effort}
     return made
 

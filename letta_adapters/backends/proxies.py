@@ -54,6 +54,7 @@ def any_proxy() -> bool:
     try:
         return not {"http", "https", "all", "no"}.isdisjoint(urllib.request.getproxies())
     except (OSError, ValueError):
+        # Not known: then httpx' own client is used, which looks for itself.
         return True
 
 

@@ -105,6 +105,7 @@ def _refusal(args: argparse.Namespace, error: LettaError | OSError) -> dict[str,
 def _ending_by_signals() -> Iterator[None]:
     """Stop what runs when this process is asked to end, so that nothing is left behind."""
     if threading.current_thread() is not threading.main_thread():
+        # Python lets no other thread set handlers.
         yield
         return
 

@@ -107,6 +107,8 @@ class Approver:
         # More words than one would be an answer to something else.
         if not why and word in ("y", "yes", "a", "always"):
             if word.startswith("a"):
+                # As it was shown last: what the agent wrote, if it was changed, is asked about
+                # again.
                 self._always.add(call.key())
             return Allow(dict(call.tool_input)) if is_new else Allow()
         self._console.print(Text(_HELP.format(edit=_EDIT_HELP if call.can_change else "")))

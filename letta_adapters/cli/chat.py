@@ -237,6 +237,7 @@ class Chat:
 
     def _turn(self, begin: Callable[[], None]) -> ResultMessage | None:
         """Return the turn's result; ``None`` if Ctrl-C came before the turn had begun."""
+        # A new queue: the thread of a turn that was left may still fill the old one.
         self._events = SimpleQueue()
         try:
             self._renderer.wait()

@@ -22,9 +22,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _name_files(parser: argparse.ArgumentParser) -> None:
     """Tell shtab which values are files."""
+    # argparse has no public way to look at the options of a parser.
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
                 _name_files(command)
         elif action.type is as_path or "--image" in action.option_strings:
+            # shtab reads this attribute, which the class does not declare.
             vars(action)["complete"] = shtab.FILE

@@ -182,6 +182,7 @@ def _connect(
         model = choose(_handles(client), keys, args.model)
         if model is not None:
             return client, model
+        # The runtime of a directory has one set of settings, so this one ends first.
         client.close()
         why = f"{' and '.join(keys)} set, but Letta Code has no model for it"
     pace = _PACE if sys.stdout.isatty() else 0.0

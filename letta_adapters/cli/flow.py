@@ -64,6 +64,7 @@ class Flow:
             if token.level == 0 and token.map is not None
         ]
         lines = text.splitlines(keepends=True)
+        # Only the last block can still grow, or turn out to be of another kind.
         return len("".join(lines[: starts[-1]])) if starts else 0
 
     def _print(self, text: str) -> None:
@@ -129,6 +130,7 @@ class _Markdown(Markdown):
 
 def as_markdown(text: str) -> Markdown:
     """Return Markdown as it is drawn: links show where they lead, and nothing is left out."""
+    # rich takes no parser, so the result of ours is put in the place of its own.
     drawn = _Markdown("", code_theme="ansi_dark", hyperlinks=False)
     drawn.markup = text
     drawn.parsed = make_parser().parse(text)

@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
                 init = session.initialize()
             where = f"{init.agent_id} / {init.conversation_id}"
             notes.print(Text(clean(where), style="dim"))
+            # Before the question: a turn that fails can be gone on with as well.
             keep_last(args, spec, init.agent_id, init.conversation_id)
             # Tool calls that an earlier run left waiting block the conversation.
             if args.conversation:

@@ -247,6 +247,7 @@ class Renderer:
             self.settle()
             self._writing = key
             self._begin(thought=key[0] == "reasoning")
+        # Only a terminal shows characters in another order, so a pipe keeps them.
         if self._flow is not None:
             self._flow.add(unmask(text))
         elif text:

@@ -75,6 +75,7 @@ def keep_last(
         return
     new = {"place": _place(spec), "agent": agent_id, "conversation": conversation_id}
     file = state_folder(args) / _LASTS
+    # It moves to the end, where --continue looks first.
     entries = [entry for entry in _read(file) if entry != new]
     # A full or read-only disk is no reason to fail: the conversation itself is kept elsewhere.
     with suppress(LettaError):

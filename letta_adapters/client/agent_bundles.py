@@ -54,6 +54,7 @@ async def export_bundle(
     shown = await asyncio.to_thread(describe_bundle, data)
     # Whoever keeps a file wants to get the agent back out of it.
     check_refused(shown)
+    # By git as well, as an import does: it checks more than is read here.
     await on_thread(_try, data)
     await asyncio.to_thread(publish, where, data, overwrite=overwrite)
     return shown
@@ -93,6 +94,7 @@ async def import_bundle(
         try:
             await on_thread(held.fill, _find_memory(caller, agent_id))
         except BaseException as error:
+            # Whatever it was, also a cancellation: no agent stays that lacks its memory.
             await _take_back(caller, agent_id, error)
             raise
     return [agent_id]
@@ -142,6 +144,8 @@ def _restrict(found: Restrictions) -> dict[str, Any]:
 
 async def _create(caller: Requests, options: AgentOptions) -> str:
     """Make the agent; a caller that is cancelled meanwhile leaves none behind."""
+    # Waited for in any case: a request that is cut may have made an agent whose id nobody
+    # learns.
     task = asyncio.ensure_future(caller.backend.create_agent(options))
     try:
         await await_all([task])

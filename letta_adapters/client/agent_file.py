@@ -62,6 +62,7 @@ def inspect_agent_file(file: str | os.PathLike[str] | bytes) -> AgentFile:
             format, ids or names that are missing, used twice or lead nowhere; a damaged bundle, or
             one that unpacks to more than it may.
     """
+    # A copy of a bytearray, which somebody could change after it was looked at.
     data = bytes(file) if isinstance(file, bytes | bytearray) else read_regular(file, MAX_BYTES)
     if len(data) > MAX_BYTES:
         raise _refuse(f"it is larger than {MAX_BYTES >> 20} MiB")
@@ -207,8 +208,10 @@ def _describe_tool(tool: Mapping[str, Any], agents: Sequence[Mapping[str, Any]])
         name=tool["name"],
         kind=kind,
         source=source,
+        # The id means something in this file alone: another file with this tool has another.
         digest=make_digest({k: v for k, v in tool.items() if k != "id"}),
         requirements=tuple(_describe_requirement(item) for item in wanted),
+        # `all` is true of no agents, but a tool that none of them has is not known to ask.
         asks=all(tool["name"] in list_asking(agent) for agent in holders) and bool(holders),
         # What is Letta's own has no source in a file; whoever adds one wants it run.
         needs_trust=bool(source) or bool(wanted) or not kind.startswith(_LETTAS),
@@ -260,6 +263,7 @@ def _waits(agent: Mapping[str, Any]) -> bool:
     messages = agent.get("messages") or []
     shown = agent.get("in_context_message_ids") or []
     last = [message for message in messages if shown and message.get("id") == shown[-1]]
+    # The list may be in another order than the context, so a call at either end counts.
     ends = [*messages[-1:], *last]
     return any(m.get("role") == "approval" or m.get("tool_calls") for m in ends)
 

@@ -55,6 +55,7 @@ async def export_file(
 ) -> AgentFile:
     """Export an agent; see :meth:`~letta_adapters.client.resources.AsyncAgents.export_file`."""
     _check_backend(caller.backend, "export_file")
+    # So that nothing is exported in vain; `publish` makes sure of it again as it writes.
     where = check_target(path, overwrite=overwrite)
     if caller.backend.capabilities.agent_bundles:
         if conversation_id is not None:
@@ -129,6 +130,7 @@ async def import_file(
     """Import agents; see :meth:`~letta_adapters.client.resources.AsyncAgents.import_file`."""
     _check_backend(caller.backend, "import_file")
     secrets, strip_messages = options.secrets, options.strip_messages
+    # To read and check tens of MiB would hold the event loop.
     shown = file if isinstance(file, AgentFile) else await asyncio.to_thread(_inspect, file)
     _check_kind(caller.backend, shown)
     _check_trust(shown, trust, named=isinstance(file, AgentFile))
@@ -149,6 +151,7 @@ async def import_file(
         "model": options.model or _one_handle(document, "llm_config", "model"),
         "embedding": options.embedding or _one_handle(document, "embedding_config", "embedding"),
         "override_existing_tools": options.override_existing_tools,
+        # By default the server calls the agent `NAME_copy`.
         "append_copy_suffix": False,
     }
     _rewrite(document, shown, set(allow), secrets, strip_messages=strip_messages)
@@ -282,6 +285,7 @@ def _rewrite(
     names = {tool["id"]: tool["name"] for tool in document["tools"]}
     for tool in document["tools"]:
         if tool["name"] in asking:
+            # For agents that get the tool later; those of the file get a rule of their own below.
             tool["default_requires_approval"] = True
         tool["project_id"] = None
     document["groups"] = []
@@ -289,7 +293,9 @@ def _rewrite(
     for agent in document["agents"]:
         for field in set(agent) - AGENT_FIELDS:
             del agent[field]
+        # A file must not have the server add tools that it does not show.
         agent |= {"include_base_tools": False, "include_base_tool_rules": False}
+        # This package and Letta Code act upon such tags, so a file must not set them.
         agent["tags"] = [
             tag
             for tag in agent.get("tags") or ()
@@ -323,6 +329,7 @@ async def _check_existing(caller: Requests, document: Mapping[str, Any], *, repl
         found = await caller.make("GET", "/v1/tools/", params=params)
     for other in found:
         tool = tools.get(other.get("name"))
+        # An empty list and none at all mean the same.
         if tool is None or all((tool.get(f) or None) == (other.get(f) or None) for f in _SAME):
             continue
         # The agent would get the other one; with a type of Letta's own it would never ask.

@@ -196,6 +196,7 @@ class AsyncApprovals:
         output_repairs: int | None,
     ) -> ResultMessage:
         repairs = check_repairs(output_repairs, output_schema)
+        # Before the answers go out: a wrong schema must not show only when the turn is over.
         wanted = None if output_schema is None else read_output_schema(output_schema)
         self._outbox.check_read(owner)
         result = await _read_result(await self._respond(decisions, owner), owner)
@@ -214,6 +215,7 @@ class AsyncApprovals:
         facts = await self._reach()
         opened = await facts.complete()
         place = opened.conversation
+        # Before the look at turns: a tool of that very turn is to learn that it waits for itself.
         self._slots.check_outside(place)
         turn = self._slots.turns.get(place.key)
         if turn is not None and not turn.given_up(owner):
@@ -226,6 +228,7 @@ class AsyncApprovals:
         handler = self._make_handler(place)
 
         async def answer(waiting: Sequence[PendingToolCall]) -> Answered:
+            # Every check comes before the first tool runs: what it did could not be taken back.
             _check_complete(waiting, given)
             made = [handler.check_decision(call, given[call.tool_call_id]) for call in waiting]
             await self._check_tools(opened, handler, waiting, given)
@@ -393,6 +396,7 @@ class AsyncApprovals:
                     named = (await self._describe_block(str(result.error_detail))).message
                     return replace(result, error_detail=named, recovered=tuple(recovered))
             attempts -= 1
+            # A new id, unless the caller chose one: a server may take a known one for a repetition.
             facts, outgoing = await self._prepare(message, otid, timeout)
             beginning = self._begin_again(facts, outgoing, owner, recovered)
 
@@ -400,6 +404,7 @@ class AsyncApprovals:
         try:
             self._outbox.check_read(owner)
         except LettaError:
+            # Otherwise Python warns of a coroutine that was never awaited.
             beginning.close()
             raise
         return await _read_result(await self._start(beginning), owner)
@@ -409,6 +414,7 @@ class AsyncApprovals:
         try:
             waiting = await self.pending_approvals()
         except LettaError:
+            # The names only help: without them the error still tells what is in the way.
             waiting = ()
         names = ", ".join(f"{call.tool_name} ({call.tool_call_id})" for call in waiting)
         ids = tuple(call.tool_call_id for call in waiting)
@@ -435,7 +441,9 @@ class AsyncApprovals:
         here = {*handler.tools, *opened.tools}
 
         async def answer(waiting: Sequence[PendingToolCall]) -> Answered:
+            # What an earlier attempt has noted was refused together with its message.
             recovered.clear()
+            # Nobody is asked about a tool that is not here: it could not run, whatever the answer.
             ask = [c for c in waiting if handler.can_use_tool is not None and c.tool_name in here]
             asked = {call.tool_call_id for call in ask}
             made = Answered()
@@ -470,6 +478,7 @@ class AsyncApprovals:
         place, backend = facts.known.conversation, self._slots.backend
         async with self._slots.reserve(place, owner) as slot:
             self._check_usable()
+            # Read only now: until the conversation was held, another turn could answer these calls.
             waiting = await backend.pending_calls(place)
             tell_recovery(place, waiting)
             options = self._make_turn_options(facts, message.timeout)
@@ -478,11 +487,14 @@ class AsyncApprovals:
                 await backend.clear(place, waiting, denials.LEFT_OPEN)
                 return await slot.start(message, options)
             try:
+                # A turn's clock starts when its message is accepted: what is asked and run before
+                # that needs a limit of its own.
                 work = let_answer(Asking(place), answer(waiting))
                 answered: Answered = await (
                     work if options.timeout is None else run_within(options.timeout, work)
                 )
             except EndsTurnError as end:
+                # No turn has begun that would tell the server, so its calls are ended here.
                 await backend.clear(place, waiting, denials.TURN_ENDED, end.answers)
                 raise end.error from end
             except asyncio.TimeoutError as error:

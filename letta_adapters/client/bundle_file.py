@@ -31,6 +31,7 @@ _MAX_COMMITS: Final = 50_000
 _TEXTS: Final = ("description", "model", "name", "system")
 _LISTS: Final = ("restrictions", "tags")
 _SHA: Final = r"[0-9a-f]{40}"
+# Of a commit only what names other objects is read; an import has git check the rest (fsck).
 _HEAD: Final = re.compile(rf"tree ({_SHA})\n((?:parent {_SHA}\n)*)author [^\n]".encode())
 
 
@@ -48,6 +49,7 @@ def write_settings(agent: Mapping[str, Any]) -> bytes:
     made = {
         **{name: agent.get(name) for name in _TEXTS if agent.get(name) is not None},
         "tags": [tag for tag in tags if not _is_meant(tag)],
+        # These stand in tags that were left out just now, and in metadata.
         "restrictions": list(Restrictions.of_agent(agent).words()),
     }
     document = {"format": _FORMAT, "version": _VERSION, "agent": made}
@@ -57,6 +59,7 @@ def write_settings(agent: Mapping[str, Any]) -> bytes:
 def read_restrictions(shown: AgentFile) -> Restrictions:
     """Return the settings of the agent that restrict it; a word that is not known does too."""
     agent = json.loads(shown.content)["agent"]
+    # An export has none of these tags, but a file that somebody else made may: they restrict too.
     words = [tag.removeprefix(ONLY_TAGS) for tag in agent["tags"] if tag.startswith(ONLY_TAGS)]
     return Restrictions.of_words([*agent["restrictions"], *words])
 
@@ -74,6 +77,7 @@ def describe_bundle(data: bytes) -> AgentFile:
     seen, settings = _read_settings(bundle)
     root, commits = _check_history(bundle, trees)
     seen |= commits | trees.seen
+    # Such objects would come along without being shown.
     if seen != set(bundle.objects):
         raise refuse("it holds objects that none of its commits names")
     files = tuple(_describe_file(bundle, path, entry) for path, entry in trees.walk(root))
@@ -138,6 +142,7 @@ def _read_settings(bundle: Bundle) -> tuple[set[str], dict[str, Any]]:
 
 
 def _check_settings(found: dict[str, Any]) -> dict[str, Any]:
+    # By identity, since `True` is equal to 1.
     if found.get("format") != _FORMAT or found.get("version") is not _VERSION:
         raise refuse(f"its {SETTINGS_FILE} is of another version")
     agent = found.get("agent")
@@ -156,6 +161,7 @@ def _check_settings(found: dict[str, Any]) -> dict[str, Any]:
 def _check_history(bundle: Bundle, trees: Trees) -> tuple[str, set[str]]:
     """Return the newest folder and the ids of all commits, after a look at each of them."""
     commits: set[str] = set()
+    # A list and no recursion: Python does not go as deep as a history may be long.
     waiting = [bundle.refs[MEMORY]]
     while waiting:
         sha = waiting.pop()

@@ -76,6 +76,7 @@ def read_bundle(data: bytes) -> Bundle:
         line, at = data[at:end], end + 1
         if not line:
             return Bundle(refs, _Pack(data, at).read())
+        # Such a line names a commit that whoever reads the bundle must have already.
         if line.startswith(b"-"):
             raise refuse("it is incomplete, and needs another repository")
         found = _REF.fullmatch(line)
@@ -101,6 +102,7 @@ class _Pack:
     def read(self) -> dict[str, Object]:
         """Return all objects."""
         start, data = self._start, self._data
+        # A pack begins with its mark, its version and the number of its objects, four bytes each.
         if self._end < start + 12 or data[start : start + 8] != b"PACK\0\0\0\2":
             raise refuse("it has no pack of objects")
         count = int.from_bytes(data[start + 8 : start + 12], "big")
@@ -132,6 +134,7 @@ class _Pack:
             made = self._inflate(size)
         else:
             raise refuse("it has an object that is no commit, tree or blob")
+        # The id is made of the content, as git does it, so an object cannot pass for another one.
         whole = hashlib.sha1(b"%s %d\0" % (_KINDS[kind].encode(), len(made)), usedforsecurity=False)
         whole.update(made)
         sha = whole.hexdigest()
@@ -164,6 +167,7 @@ class _Pack:
         distance = byte & 0x7F
         while byte & 0x80:
             byte = self._next()
+            # The format adds one for each further byte, so that no distance has two spellings.
             distance = ((distance + 1) << 7) | (byte & 0x7F)
             if distance > len(self._data):
                 raise refuse("it is damaged")
@@ -178,6 +182,7 @@ class _Pack:
         """Return what is compressed here, which must have exactly this size."""
         unpacker = zlib.decompressobj()
         made = bytearray()
+        # Little more than the object can take up: zlib copies what it is fed beyond its end.
         piece = min(_PIECE, size + 128)
         try:
             while not unpacker.eof:
@@ -216,6 +221,7 @@ class _Pack:
                     if order & (1 << bit):
                         numbers[number] |= _byte(delta, at) << shift
                         at += 1
+                # In the format a length of zero stands for 64 KiB.
                 begin, length = numbers[0], numbers[1] or 0x10000
                 piece = old[begin : begin + length]
             else:

@@ -108,6 +108,7 @@ class Trees:
             if above >= _MAX_DEPTH:
                 raise _too_deep()
             inner = self._sizes.get(entry.sha) or self._measure(entry.sha, above + 1)
+            # An empty folder counts as a file, or any number of them would be within the bounds.
             files, size = files + max(inner.files, 1), size + inner.bytes
             depth = max(depth, inner.depth + 1)
         if files > MAX_FILES or size > MAX_BYTES:
@@ -142,6 +143,7 @@ class Trees:
         elif entry.mode not in (_FOLDER, _PLAIN, _EXECUTABLE):
             self._refuse(entry, f"is of the unknown kind {entry.mode}")
         why = _explain_name(entry.name)
+        # Letta Code's own file of limits has the one name that may begin with a dot.
         if why and not (entry.name == MEMORY_LIMITS and entry.mode == _PLAIN):
             self._refuse(entry, why)
 

@@ -42,6 +42,7 @@ class Facts:
 
     def look_up(self) -> None:
         """Begin to look up what is not known, beside whatever the caller does next."""
+        # One look-up at a time: all who ask while it runs wait for the same.
         if self.known.look_up is not None and self._looking is None:
             self._looking = self._start(self, self._look_up(self.known.look_up))
 

@@ -119,6 +119,7 @@ class AsyncMemory:
         check_text(value, "value")
         check_text(description, "description")
         store = self._store
+        # Named after the server and not after this client: several clients may change one memory.
         async with process_lock(("memory", self._place, agent_id)):
             found = await store.read(agent_id, label)
             _check_version(found, if_match)

@@ -49,6 +49,7 @@ class BlockMemory:
 
     async def create(self, agent_id: str, item: MemoryItem) -> MemoryItem:
         """Make a block and attach it; if that fails, it is deleted again."""
+        # The server would find a second label only as the block, which exists by then, is attached.
         await self._refuse_second(agent_id, item.label)
         body: dict[str, Any] = {"label": item.label, "value": item.value}
         given = {"description": item.description, "limit": item.limit}
@@ -85,6 +86,7 @@ class BlockMemory:
 
     async def list_others(self, agent_id: str, item: MemoryItem) -> Sequence[str]:
         """Return other agents that have the block, not necessarily all of them."""
+        # Of two agents at least one is another, which is all that has to be known.
         found = await list_sharers(self._requests, str(item.id), limit=2)
         return [other for other in found if other != agent_id]
 
@@ -94,6 +96,7 @@ class BlockMemory:
         try:
             await self._requests.make("PATCH", path)
         except ConflictError as error:
+            # The database's name of its constraint is all that tells this conflict from others.
             if "unique_label_per_agent" not in error.message:
                 raise
             raise ConflictError(

@@ -8,6 +8,7 @@ from typing import Final
 from letta_adapters.errors import InvalidInputError
 
 MAX_LABEL: Final = 200
+# Some readers end a line at U+2028 and U+2029 as well, and a label is one line.
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # Git reads these in a path as a pattern, or as the beginning of an instruction.
 _PATTERN: Final = re.compile(r'[*?\[\]:\\"<>|]')
@@ -35,6 +36,7 @@ def check_file_label(label: str) -> str:
     """
     parts = label.split("/")
     bad = not all(part and part.strip(". ") == part for part in parts)
+    # File systems count a name in bytes, of which one character may take several.
     if bad or _PATTERN.search(label) or len(f"{parts[-1]}.md".encode()) > 255:
         raise InvalidInputError(
             f"{_show(label)} cannot be the label of a file in a memory repository.",

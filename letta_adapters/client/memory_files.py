@@ -27,6 +27,7 @@ _SHA: Final = re.compile(r"[0-9a-fA-F]{7,64}")
 # The agent may be committing: git lets one of two go first.
 _TRIES: Final = 4
 _PAUSE_SECONDS: Final = 0.3
+# Words of git, of Node and of Letta Code's own check, by which failures are told apart.
 _BUSY: Final = "index.lock"
 _REFUSED: Final = "Memory validation"
 _MISSING: Final = ("ENOENT", "does not exist in", "exists on disk, but not in")
@@ -89,6 +90,7 @@ class FileMemory:
         path = check_file_label(item.label)
         _refuse_index(item.label, "created")
         await self._find_agent(agent_id)
+        # The server would write over a file that is there.
         if await self._exists(agent_id, item.label):
             raise ConflictError(
                 f"The memory of {agent_id} has {item.label!r} already.",
@@ -104,12 +106,14 @@ class FileMemory:
     ) -> MemoryItem:
         """Change a file; a header keeps the fields that it has."""
         path = check_file_label(item.label)
+        # The file as it is stored, with its header: this is also what a refused write puts back.
         before = str(item.raw.get("content") or "")
         header, _ = _split(before)
         body = item.value if value is None else value
         if _is_index(item.label):
             if description is not None:
                 raise InvalidInputError(f"{item.label!r} is an index, which has no description.")
+        # Letta Code refuses the commit of a file that has no header.
         elif description is not None or not header:
             header = _replace_description(header, item.label, description)
         await self._commit(agent_id, path, header + body, before)
@@ -283,6 +287,7 @@ def _refuse_index(label: str, done: str) -> None:
 
 def _split(text: str) -> tuple[str, str]:
     """Return a file's header, with its last line, and what follows; a header may be missing."""
+    # At line feeds only: `splitlines` also cuts at U+2028 and others, which belong to the text.
     lines = text.split("\n")
     if lines[0] != "---" or "---" not in lines[1:]:
         return "", text
@@ -333,5 +338,6 @@ def _replace_description(header: str, label: str, description: str | None) -> st
     if not header:
         return _make_header(label, description)
     about = " ".join((description or "").split()) or f"Memory block {label}"
+    # All but the two lines of dashes, and the empty text behind the last line feed.
     kept = [line for line in header.split("\n")[1:-2] if not line.startswith("description:")]
     return "\n".join(["---", *kept, f"description: {about}", "---", ""])

@@ -17,6 +17,7 @@ class MessageStream(AsyncIterator[Message]):
     conversation.
     """
 
+    # Its turn refers to it weakly, to notice that its reader has dropped it.
     __slots__ = ("__weakref__", "_messages", "_next", "_stop")
 
     def __init__(
@@ -38,6 +39,7 @@ class MessageStream(AsyncIterator[Message]):
 
         Another task that waits for the next message then gets the end of the stream.
         """
+        # First, as this also ends the wait of another task that is inside the generator.
         await self._stop()
         # A generator that another task is in cannot be closed; that task ends it by itself.
         if not getattr(self._messages, "ag_running", False):
@@ -57,6 +59,7 @@ class MessageStream(AsyncIterator[Message]):
 async def read_text(messages: MessageStream) -> AsyncGenerator[str, None]:
     """Yield the text alone of a turn's messages."""
     reader = TextReader()
+    # Whoever leaves the text early has given up the turn, which is stopped at once.
     async with messages:
         async for message in messages:
             if text := reader.read(message):

@@ -116,6 +116,7 @@ class TurnRecord:
             with self.inside():
                 batch = await read()
             if trace is not None:
+                # Before the batch is seen, as the span of a model step is named after the model.
                 self._learn(trace)
                 trace.see(batch)
             for message in batch:
@@ -153,6 +154,7 @@ class TurnRecord:
         reason = (failure and failure.stop_reason) or state.stop.value
         if paused:
             reason = "requires_approval"
+        # A turn goes on counting after a pause; what was told then must not be told twice.
         self._end(state.usage - self._used, code, reason, state.run_ids, state.answer)
 
     def _end(
@@ -199,6 +201,8 @@ class TurnRecord:
         facts = self._facts
         if facts is None:
             return self
+        # That context belongs to the call that paused: the rest is reported inside the one that
+        # brings the answers.
         around = replace(facts.told.around, context=None)
         told = replace(facts.told, around=around)
         return TurnRecord(replace(facts, content=None, told=told), used=used)

@@ -44,6 +44,7 @@ class MemoryItem:
     @property
     def version(self) -> str:
         """A fingerprint of value and description, for ``if_match``."""
+        # Parted by a NUL, which `check_text` lets into neither: no text moves to the other.
         text = f"{self.description or ''}\0{self.value}"
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 

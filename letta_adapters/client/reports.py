@@ -64,6 +64,7 @@ class Reports:
 
     async def _sleep(self, work: asyncio.Future[Any]) -> None:
         """Wait until there is a report, or the work is over."""
+        # The event is this loop's own: a tool on another thread can only ask the loop to set it.
         loop, news = asyncio.get_running_loop(), asyncio.Event()
 
         def wake(_: object = None) -> None:

@@ -50,6 +50,7 @@ class AsyncAgents:
         checked = AgentOptions(**dict[str, Any](**options))
         self._requests.check_usable()
         agent_id = await self._requests.backend.create_agent(checked)
+        # Without one the backend has chosen, and tells the agent's id alone.
         if checked.model:
             self._requests.handles.note(agent_id, checked.model)
         return agent_id
@@ -114,6 +115,7 @@ class AsyncAgents:
         )
         # The change did not go through `make`, which would have noticed it.
         self._requests.notice(Change(agent_id=agent_id))
+        # After the notice, which makes everybody forget the agent's model.
         if found.get("model"):
             self._requests.handles.note(agent_id, found["model"])
         return without_own(found)

@@ -223,6 +223,7 @@ class AsyncSession(AsyncApprovals):
         # To wait here for a turn that this very caller has to read would never end, so its message
         # waits in line instead. Behind a stranger's turn waiting is safe.
         own = ahead is not None and ahead.left_behind(owner) and not ahead.given_up(None)
+        # A send that is under way has no turn yet that `busy` could see.
         if self._outbox.busy or self._sending or own:
             self._slots.check_outside(place)
             self._outbox.check_room()
@@ -252,6 +253,7 @@ class AsyncSession(AsyncApprovals):
             await turn.stop(_CLOSED)
             self._check_usable()
         self._init_pending = False
+        # Weak: the unread turn of a session that nobody holds any more counts as given up.
         turn.keeper = ref(self)
         self._outbox.add(turn)
         return turn
@@ -259,6 +261,7 @@ class AsyncSession(AsyncApprovals):
     # The message's turn exists at once, so that a stream can be read from it; a task of its own
     # sends the message when the conversation is free.
     def _stand_in_line(self, facts: Facts, message: OutgoingMessage, owner: object) -> None:
+        # Which stream is the first shows only as messages go out: see `_first_init`.
         options = replace(self._make_turn_options(facts), init=None)
         place = facts.known.conversation
         waiting = self._slots.backend.turn(place, options.settings)
@@ -444,6 +447,7 @@ class AsyncSession(AsyncApprovals):
             raise InvalidInputError("Give model=, reasoning_effort=, or both.")
         if model is not None and (not isinstance(model, str) or not model):
             raise InvalidInputError(f"A model handle is needed, not {model!r}.")
+        # Made for its check of the effort alone.
         SessionOptions(reasoning_effort=reasoning_effort)
         facts = await self._reach()
         opened = await facts.complete()

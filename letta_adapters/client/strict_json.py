@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from letta_adapters.errors import InvalidInputError
 
+# How deep Python itself reads differs by version, and what was read is walked and written again.
 _MAX_DEPTH: Final = 100
 
 
@@ -54,6 +55,7 @@ class _Reader:
         raise self._refuse(f"{text} is no JSON")
 
     def read_float(self, text: str) -> float:
+        # Python reads 1e999 as infinity, which is no JSON when it is written again.
         value = float(text)
         if not math.isfinite(value):
             raise self._refuse(f"the number {text[:20]} is too large")

@@ -192,6 +192,7 @@ def find_json(text: str, schema: Mapping[str, Any] | None = None) -> str:
         return text.strip().removeprefix("```json").removeprefix("```").removesuffix("```")
     opening, closing = _BRACKETS[kind]
     start, end = text.find(opening), text.rfind(closing)
+    # Without brackets the text is tried as it is, so that the complaint is about what was said.
     return text[start : end + 1] if 0 <= start < end else text
 
 
@@ -226,6 +227,7 @@ def make_json_schema_validator(schema: Mapping[str, Any]) -> Callable[[Any], Any
     checker = Draft202012Validator(schema, registry=registry)
 
     def validate(data: Any) -> Any:
+        # All at once: each repair is a turn, so one of them should be enough for every fault.
         problems = [error.message for error in checker.iter_errors(data)]
         if problems:
             raise ValueError("; ".join(problems))
@@ -266,6 +268,7 @@ def add_wish(message: Any, wish: str) -> Any:
     Raises:
         InvalidInputError: The message itself is none.
     """
+    # Checked by itself: with the wish behind it, an empty message would pass for a good one.
     to_wire(message)
     if isinstance(message, str):
         return f"{message}\n\n{wish}"
@@ -314,7 +317,9 @@ async def mend(
         if problem is None:
             return _as_structured(result, value)
         if not left:
+            # Without the words that tell the agent what to do: the caller reads this one.
             return _as_structured(_fail(result, problem.removesuffix(f" {wanted.wish}")), None)
+        # With an id of its own: under the first one's a server may answer with the first answer.
         result = _join(result, await run(problem, None))
     return _as_structured(result, None)
 

@@ -49,6 +49,7 @@ class Asker(Protocol):
 
 
 # Those whose tools and callbacks the running code is part of.
+# Several: a tool may run a turn of another conversation, whose tools may do so, too.
 _answering: ContextVar[tuple[Asker, ...]] = ContextVar("letta_answering", default=())
 
 
@@ -75,6 +76,7 @@ def serves(conversation: Conversation) -> bool:
     return any(asker.conversation.key == conversation.key for asker in _answering.get())
 
 
+# No LettaErrors, this and the next: they steer a turn, which no handler of failures may take.
 class EndsTurnError(Exception):
     """The turn ends at its pending calls, for the reason that ``error`` tells.
 
@@ -165,6 +167,7 @@ class ToolCallHandler:
                     call, details.get(call.tool_call_id) or {}, recovered=recovered
                 )
                 decisions.append(self.check_decision(call, decided))
+            # The denials before it go along: a server that keeps its calls is still told of them.
             except LettaError as error:
                 raise EndsTurnError(error, self._collect_denials(calls, decisions)) from error
         return await self.carry_out(calls, decisions)
@@ -236,6 +239,7 @@ class ToolCallHandler:
         if self.can_use_tool is None:
             default = context.default
             return Undecided(default.message) if isinstance(default, Deny) else default
+        # A copy, so that what the callback adds or removes leaves the call as the stream shows it.
         ask = functools.partial(self.can_use_tool, call.tool_name, dict(call.tool_input), context)
         try:
             value = await ask_in_time(
@@ -250,6 +254,7 @@ class ToolCallHandler:
             # waiting.
             shown = report_raised(f"can_use_tool, asked about {call.tool_name!r},", error)
             return Undecided(denials.explain_failed_callback(error), traceback=shown)
+        # Outside of the `try`, which would take this for a fault of the callback and deny the call.
         if self.keeps_calls:
             raise PostponedError
         raise UnsupportedOptionError(

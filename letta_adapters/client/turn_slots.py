@@ -189,6 +189,7 @@ class TurnSlots:
         self, conversation: Conversation, owner: object, *, in_line: bool
     ) -> Callable[[], None]:
         """Take a conversation as :meth:`reserve` does, and return a function that frees it."""
+        # Asked first: to stop that turn, or wait for it, would be to wait for the tool that asks.
         self.check_outside(conversation)
         await self._make_way(conversation, None if in_line else owner)
         # A thread that waits here cannot read a turn of its own in another client; the lock must
@@ -245,18 +246,21 @@ class TurnSlots:
     def finish_later(self, work: Awaitable[None]) -> asyncio.Future[None]:
         """Start a clean-up that runs beside everything else; ``close`` waits for it."""
         task = asyncio.ensure_future(work)
+        # Kept here also because asyncio itself holds its tasks by weak references only.
         self._finishing.add(task)
         task.add_done_callback(self._finishing.discard)
         return task
 
     async def close(self) -> None:
         """Take back what waits, stop what runs, and wait for all clean-ups; this is final."""
+        # From now on `check_usable` stops every send that has not reached its request.
         self._closed = True
         # The order matters: messages that wait must not begin while others are stopped.
         await withdraw(tuple(self.queue), "client")
         await self.works.end()
         for turn in tuple(self.turns.values()):
             await turn.stop("The client was closed.")
+        # Last: what was cancelled above, and what was given up before, cleans up in these tasks.
         if self._finishing:
             await asyncio.wait(self._finishing)
 
@@ -351,6 +355,7 @@ class TurnSlot:
         try:
             turn = self._slots.backend.turn(self._conversation, settings)
             try:
+                # The wait for the conversation may have been long: the client may be closed by now.
                 self._slots.check_usable()
                 with record.inside():
                     await turn.start(
@@ -361,6 +366,7 @@ class TurnSlot:
                     )
             except asyncio.CancelledError:
                 # The request may have arrived, and must not leave a turn running that nobody reads.
+                # The conversation is handed over, to be free once that turn has stopped.
                 await self._slots.finish(_abandon(turn, self._hand_over()))
                 raise
         except BaseException as error:
@@ -404,6 +410,7 @@ class Outbox:
     @property
     def busy(self) -> bool:
         """True if another message must wait for one of these turns."""
+        # One that was given up is in nobody's way: the next message stops it (`_make_way`).
         return any(not turn.finished and not turn.given_up(None) for turn in self.turns)
 
     @property

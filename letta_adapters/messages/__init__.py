@@ -45,6 +45,7 @@ class Plain:
 
 
 def _plain(value: Any) -> Any:
+    # `is_dataclass` is true of a class itself as well.
     if is_dataclass(value) and not isinstance(value, type):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, Mapping):

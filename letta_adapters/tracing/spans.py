@@ -142,6 +142,7 @@ def get_context(spans: Callable[[], Any] | None = None) -> Context | None:
         found = None if spans is None else spans()
     except Exception:  # somebody else's tracer
         found = None
+    # A framework may have no span here, or one of another library.
     return trace.set_span_in_context(found, current) if isinstance(found, trace.Span) else current
 
 
@@ -222,6 +223,8 @@ class _Operation:
             {"gen_ai.operation.name": self._name, **known},
             start_time=at,
         )
+        # A span has times of the day, and the metric a clock that never jumps: a start in the
+        # past has to be told to both.
         if at is not None:
             self._began -= max(0.0, (time.time_ns() - at) / 1e9)
         self.context = trace.set_span_in_context(self._span, inside)
@@ -249,6 +252,7 @@ class _Operation:
             if self._span is not None:
                 self._finish(self._span, error, attributes or {}, at)
         finally:
+            # In any case: the metric does not depend on what a processor does with the span.
             model = self._common.get("gen_ai.request.model")
             facts = {
                 "gen_ai.provider.name": _PROVIDER,
@@ -333,7 +337,9 @@ class TurnTrace:
 
     def learn(self, model: str | None, agent_id: str) -> None:
         """Take note of what has become known."""
+        # The operations share this dict, so all that end from now on are measured with the model.
         self._common["gen_ai.request.model"] = model
+        # The turn's own span has begun without them, and gets them at its end.
         self._late = {"gen_ai.request.model": model, "gen_ai.agent.id": agent_id or None}
 
     @_guarded
@@ -368,6 +374,7 @@ class TurnTrace:
 
     def _end_step(self, error: str | None = None) -> None:
         if self._step is not None:
+            # It was over at its last word: the time since then was the reader's, or a tool's.
             step, self._step = self._step, None
             step.end(error, at=self._said_at)
 
@@ -427,6 +434,7 @@ class TurnTrace:
                 yield note
         finally:
             tool.end("cancelled")  # nothing, if it has ended
+            # The next model call begins once the results are there.
             self._step_from = time.time_ns()
 
     @_guarded
@@ -449,6 +457,7 @@ class TurnTrace:
         self._turn.end(error, told)
 
     def _count(self, usage: Usage) -> dict[str, Any]:
+        # After an error or a cancel a Letta API tells no usage, which is not a usage of nothing.
         if not usage.total_tokens:
             return {}
         model = self._common.get("gen_ai.request.model")

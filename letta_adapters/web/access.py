@@ -76,6 +76,7 @@ class Gate:
             # Not knowing who asks is no permission.
             _log.warning("authorize raised an exception; the request is refused.", exc_info=True)
             found = None
+        # A user of the application's own, or True, names neither a room nor rights.
         if not isinstance(found, Viewer):
             raise NotPermittedError("This request is not authorized.")
         return found
@@ -110,6 +111,7 @@ class Gate:
 def _check_origin(origin: object) -> str:
     parts = urlsplit(origin if isinstance(origin, str) else "")
     bare = f"{parts.scheme}://{parts.netloc}"
+    # It is compared as text: with a path or a slash it would never equal what browsers send.
     if parts.scheme not in ("http", "https") or not parts.hostname or origin != bare:
         raise InvalidInputError(
             f"{origin!r} is no origin.",
@@ -128,6 +130,7 @@ def _is_same_host(origin: str, connection: HTTPConnection) -> bool:
             return False
         # Behind a proxy that ends TLS the request says http, and the page https.
         port = _PORTS[asking.scheme] if asked.port is None else asked.port
+        # A page that came without TLS may be anybody's, so it may not ask a host that has TLS.
         secure = asking.scheme == "https" or scheme in ("http", "ws")
         own = asking.port or _PORTS[asking.scheme]
         return secure and asking.hostname == asked.hostname and own == port

@@ -51,6 +51,7 @@ class _Routes:
         # A browser that comes back names the last event by itself; a page that was reloaded may do
         # so in the address.
         after = request.headers.get("last-event-id") or request.query_params.get("after")
+        # Starlette lets it in with GET; it must not take the place of a viewer.
         if request.method == "HEAD":
             return Response()
         watch = await self._hubs.get(viewer.room).watch(viewer, after=after)
@@ -78,6 +79,7 @@ class _Routes:
         """Send the events, and take what the client asks for, over one WebSocket."""
         watch: Watch | None = None
         try:
+            # Before the connection is accepted: later a refusal could have no status and no body.
             viewer = await self._gate.admit(socket)
             after = socket.query_params.get("after")
             watch = await self._hubs.get(viewer.room).watch(viewer, after=after)

@@ -75,6 +75,8 @@ class ApprovalDesk:
         self._waiting[id_] = waiting
         outcome, by = "withdrawn", None
         try:
+            # By this place in the log a viewer is shown the call in the snapshot or after it, and
+            # not twice.
             waiting.number = self._publish("approval", shown, _hide(shown)).number
             # Not wait_for(): it may drop an answer that comes together with the end of the time.
             await asyncio.wait({waiting.answer}, timeout=self._timeout)

@@ -54,6 +54,7 @@ def parse_object(text: str | bytes, names: frozenset[str]) -> dict[str, Any]:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError):
+        # Brackets that are nested deeply enough exhaust the parser's stack.
         raise InvalidInputError("The body is no JSON.") from None
     if not isinstance(data, dict):
         raise InvalidInputError("The body must be a JSON object.")

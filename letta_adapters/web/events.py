@@ -95,6 +95,7 @@ def write_json(value: Any) -> str:
     Python reads and writes NaN and halves of surrogate pairs, and browsers fail on them.
     """
     try:
+        # First as it is: to look through everything for the few such numbers would cost more.
         return json.dumps(value, allow_nan=False, default=str)
     except ValueError:
         return json.dumps(_without_nan(value), default=str)
@@ -166,6 +167,7 @@ class EventLog:
         event = make_event(kind, data, id=self.name(self.last), number=self.last, public=public)
         self._events.append(event)
         self._characters += len(event.text)
+        # The newest event stays whatever its size, as nobody has read it yet.
         while len(self._events) > 1 and (
             len(self._events) > self._max_events or self._characters > self._max_characters
         ):

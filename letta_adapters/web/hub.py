@@ -131,6 +131,7 @@ class Hub:
             LettaError: The conversation cannot be opened.
         """
         self._check_open()
+        # Before any refusal: a room that lets nobody in would otherwise never be closed.
         self._maybe_leave()
         if not viewer.may_watch:
             raise NotPermittedError("You may not watch this conversation.")
@@ -151,11 +152,13 @@ class Hub:
     async def _start(self, watch: Watch, after: str | None) -> None:
         fresh = self._session is None
         await self._open()
+        # Opening has just read the stored messages, and whoever comes back in time needs none.
         if not fresh and self._log.find(after) is None:
             async with self._changing:
                 await self._refresh()
         # From here on nothing waits: nothing can happen between the snapshot and what follows it.
         self._check_open()
+        # Looked for again: the events after that place may have gone while this waited.
         place = self._log.find(after)
         if place is None:
             snapshot = self._make_snapshot(watch.viewer)
@@ -256,6 +259,7 @@ class Hub:
         _check_key(key)
         await self._open()
         self._check_open()
+        # Nothing waits until the key is noted below, so two requests at once are one message.
         known = None if key is None else self._accepted.get((viewer.name, key))
         if known is not None:
             return known
@@ -382,6 +386,7 @@ class Hub:
             self._restart_leaving()
         # Whoever waits for it may go away; the others still want it.
         await asyncio.wait({self._opening})
+        # Its end is the room's; passed on, it would look like a cancellation of the caller.
         if self._opening.cancelled():
             self._check_open()
         self._opening.result()
@@ -390,6 +395,7 @@ class Hub:
         try:
             made = self._open_session(self.room, self._desk.ask)
             session = made if isinstance(made, AsyncSession) else await made
+            # The room was closed meanwhile, and does not know of this session yet.
             if self.closed:
                 await session.close()
             self._check_open()
@@ -407,6 +413,7 @@ class Hub:
             while self._queue and not self.closed:
                 # Whoever reads the stored messages now must not meet this turn's in them.
                 async with self._changing:
+                    # The last message may have been taken back while the lock was waited for.
                     if not self._queue:
                         break
                     item = self._running = self._queue.popleft()
@@ -451,6 +458,7 @@ class Hub:
         try:
             blocked = await self._say(session, item)
         except PendingApprovalError as error:
+            # A message that the server has would be said twice if it were sent again.
             if error.accepted:
                 raise
             blocked = True
@@ -518,6 +526,7 @@ class Hub:
     def _begin_closing(self, reason: str) -> asyncio.Task[None]:
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close(reason))
+            # At once, so that whoever comes now gets a new room instead of an error.
             if self._on_close is not None:
                 self._on_close(self)
         return self._closing

@@ -67,6 +67,7 @@ class PageCalls:
         finally:
             if self._waiting.get(id_) is handed:
                 del self._waiting[id_]
+            # Also without a result, so that one which comes after the time is known to be late.
             self._ended[id_] = given
 
     def find(self, name: str, tools: frozenset[str]) -> list[str]:

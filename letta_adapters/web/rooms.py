@@ -82,6 +82,7 @@ class Hubs:
 
     async def aclose(self) -> None:
         """Close all rooms: their turns are stopped, and nothing is left running."""
+        # First, so that nobody opens another room while these are being closed.
         self._closed = True
         await await_all([asyncio.ensure_future(hub.close()) for hub in tuple(self._all)])
 

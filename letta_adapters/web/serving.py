@@ -42,8 +42,10 @@ async def read_body(request: Request, max_body: int) -> bytes:
         raise InvalidInputError("The body must be JSON.", hint="Content-Type: application/json")
     too_large = _TooLargeError(f"The body is longer than {max_body} bytes.", code="too_large")
     length = request.headers.get("content-length", "0")
+    # Twenty digits are enough to compare: int() refuses a number of thousands of digits.
     if length.isascii() and length.isdigit() and int(length[:20]) > max_body:
         raise too_large
+    # A client may tell no length, or a wrong one, so what comes is counted as well.
     body = bytearray()
     async for piece in request.stream():
         body += piece

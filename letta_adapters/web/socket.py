@@ -109,6 +109,7 @@ class SocketTalk:
             if len(text.encode(errors="replace")) > self._max_body:
                 await self._socket.close(_TOO_LARGE)
                 return
+            # One request after the other, so that the replies keep the order of the requests.
             await self._send(await self._answer(text))
 
     async def _answer(self, text: str) -> dict[str, Any]:

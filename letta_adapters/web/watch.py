@@ -62,6 +62,7 @@ class Watch(AsyncIterator[Event]):
                 self._place = event.number
                 self._over = event.kind == "closed"
                 return event
+            # Nothing has waited since the look above, so no event can be missed between the two.
             self._woken.clear()
             await self._woken.wait()
         self.close()

@@ -221,6 +221,7 @@ async def _create(connection: Connection, body: Mapping[str, Any], memfs: bool |
             "type": "runtime_start",
             "create_agent": {"body": body, "pin_global": False, "memfs": memfs},
             "conversation_id": DEFAULT,
+            # Without a mode the server takes the one in which it runs everything unasked.
             "mode": "strict",
         }
     )
@@ -289,6 +290,7 @@ async def _list_blocks(connection: Connection, agent_id: str) -> list[MemoryBloc
             description=entry.get("description") or None,
         )
         for entry in listed.get("entries") or ()
+        # What is no block has none: the index MEMORY.md, and pictures.
         if entry.get("description")
     ]
 

@@ -129,6 +129,7 @@ class AppServerBackend:
         connection.state = self.state
         connection.memory_in_git = self._setup.memory_in_git
         self._on_api = connection.on_api
+        # What a server was told over a connection ends with it.
         self._prepared.clear()
         self._live.clear()
         self._inherited.clear()
@@ -280,6 +281,7 @@ class AppServerBackend:
         options: SessionOptions,
     ) -> Frame:
         groups = [{"tools": frames.external_tools(tools)}] if tools else []
+        # The last two are decided on this side; what is None is not sent.
         about = {"external_tools": groups, "system_info_reminder": None, "permission_mode": None}
         answer = await connection.request(frames.runtime_start({**settings, **where, **about}))
         conversation = conversations.read_conversation(answer)
@@ -289,6 +291,7 @@ class AppServerBackend:
         if asked and used and not await on_thread(conversations.same_directory, asked, used):
             raise conversations.no_directory(asked, used)
         await self._stateless.keep(connection, conversation, asked)
+        # Last, so that a start which failed on the way is made again.
         self._prepared[conversation] = Prepared(settings, list(tools), options)
         return answer
 

@@ -135,6 +135,7 @@ class Inbox:
         if seconds is None:
             await self._news.wait()
             return True
+        # An alarm, since a time limit around the wait would cost a task for each frame.
         alarm = asyncio.get_running_loop().call_later(seconds, self._news.set)
         try:
             await self._news.wait()
@@ -242,6 +243,7 @@ class Connection:
         finally:
             self._waiting.pop(request_id, None)
             self._pieces.pop(request_id, None)
+            # A lost connection fails both the future and send(), of which one is raised.
             if future.done() and not future.cancelled():
                 future.exception()
         # Requests are answered with `success`, messages with `accepted`.
@@ -350,6 +352,7 @@ class Connection:
         return {**frame, "entries": pieces} if frame["done"] else None
 
     def _lose(self, cause: Exception | None, *, closed: bool = False) -> None:
+        # The first reason stays: what follows is only its consequence.
         if self.lost is None and closed:
             self.lost = SessionClosedError("The client was closed.", hint="")
         if self.lost is None:
@@ -363,10 +366,12 @@ class Connection:
 
     def _gone(self, *, accepted: bool | None) -> LettaError:
         lost = self.lost or ConnectionFailedError(f"{_LOST}.", hint="")
+        # A new one for each who is told: `accepted` differs, and so does the traceback.
         return type(lost)(lost.message, hint=lost.hint, accepted=accepted)
 
     async def aclose(self) -> None:
         """Close the socket; whoever still waits gets an error. This never fails."""
+        # First, as the end of the socket would otherwise look like a lost connection.
         self._lose(None, closed=True)
         with suppress(*_CONNECT_ERRORS):
             await self._socket.close()
@@ -388,6 +393,7 @@ async def _open_socket(endpoint: Endpoint, connect_timeout: float) -> Socket:
         "ping_interval": _PING_SECONDS,
         "ping_timeout": _PONG_SECONDS,
         "compression": None,
+        # No proxy reaches this machine's own addresses, whatever the environment says.
         "proxy": None if is_loopback(url) else True,
     }
     try:

@@ -206,6 +206,7 @@ async def _list(
     if not isinstance(found, list):
         raise ProtocolError("The server's answer holds no list of messages.")
     messages = [message for message in found if isinstance(message, dict)]
+    # A Letta API lists a default conversation oldest first, whatever was asked.
     on_api = connection.on_api and query.get("order") == "desc"
     return newest_first(messages) if on_api else messages
 
@@ -227,6 +228,7 @@ async def is_stored(
     """Return whether the conversation holds this message, and whether an answer follows it."""
     query = {"order": "desc", "limit": _NEWEST}
     newest = await _list(connection, conversation, query)
+    # The list is newest first: what is passed before the message came after it.
     answered = False
     for message in newest:
         if is_same_call(message.get("otid"), client_message_id):

@@ -132,6 +132,7 @@ def runtime_start(settings: Mapping[str, Any]) -> Frame:
     return {
         "type": "runtime_start",
         "client_info": {"name": "letta-adapters"},
+        # The state comes before the answer then, so it is here once the answer is.
         "wait_for_replay": True,
         **given,
     }

@@ -84,6 +84,7 @@ class Judge:
             or prepared.moved
             or (cwd and used and not conversations.same_directory(cwd, used))
         ):
+            # Not known for sure: then no path counts as inside, and somebody is asked.
             cwd = None
         wanted = settings.session is not None and settings.session.can_use_tool is not None
         return Session(rules, cwd, asks=settings.asks or wanted)
@@ -103,6 +104,7 @@ class Judge:
         """Return whether a turn must end because the server runs tools without asking."""
         prepared = self._prepared.get(conversation)
         if prepared is not None and prepared.settings.get("mode") == "unrestricted":
+            # The server was told that it may run everything.
             return False
         if not self._ours:
             self._permits.warn_unasked(names)

@@ -84,6 +84,7 @@ class Traffic:
         if self._to_be_exchanged():
             return
         if self._exchange is not None:
+            # One that is still there has become needless.
             self._exchange.cancel()
         self._wanted = wanted
         self._exchange = asyncio.ensure_future(self._when_quiet(work))
@@ -183,6 +184,7 @@ class Link:
         old = self.current
 
         def wanted() -> bool:
+            # Once the connection is lost or another one, there is nothing left to wait for.
             return self.current is old and (old is None or old.usable) and not self._closed
 
         async def give_up() -> bool:

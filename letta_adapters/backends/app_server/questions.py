@@ -159,6 +159,7 @@ class Strays:
         if answer is None or connection is None or not self._ours:
             return
         task = asyncio.ensure_future(self._answer(connection, answer, tuple(messages)))
+        # Held here, as an event loop has only weak references to its tasks.
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 

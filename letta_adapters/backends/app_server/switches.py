@@ -43,6 +43,7 @@ class SystemInfo:
     @property
     def works(self) -> bool:
         """True if the server can leave the system info out."""
+        # The runtime makes the directory only where it has found the switch in Letta Code.
         return self._folder is not None and self._folder.is_dir()
 
     def choose(self, conversation: Conversation, told: bool | None) -> None:

@@ -141,6 +141,7 @@ class AppServerTurn:
         """Send the user's message; raise the typed error if the server refused it."""
         assert not answers and not history, "the App Server takes user messages only"
         self._otid = otid
+        # Before it is sent: its turn may run, and ask, although this start is given up.
         self._home.sent(otid)
         # Fetched before the turn counts as begun, because that may take seconds.
         content = await with_bytes(content)
@@ -318,6 +319,7 @@ class AppServerTurn:
         """Answer all pending calls; a result the server did not ask for yet is kept for it."""
         assert self._connection is not None
         state = self.state
+        # Before the server is told: a tool that is allowed may change the directory at once.
         self._note(answers)
         await self._look_at_images(answers)
         for answer in answers:
@@ -429,11 +431,14 @@ class AppServerTurn:
         connection = self._connection
         if connection is None or self.state.over or self._aborted:
             return
+        # Noted before anything waits, so that only one abort is sent.
         self._aborted = True
         runs = not self.state.queued or await self._home.unqueue(self._conversation, self._otid)
         alone = not self._home.shared(self._conversation, self._otid)
+        # A turn that is shared goes on, so its end is not waited for.
         self._deadline = time.monotonic() + (_END_SECONDS if alone or not runs else 0.0)
         if self._inbox is not None:
+            # Whoever waits for a frame still has the time limit from before.
             self._inbox.poke()
         if not runs:
             return

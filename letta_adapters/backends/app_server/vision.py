@@ -141,6 +141,7 @@ def _models(url: str, key: str) -> dict[str, Mapping[str, Any]]:
             headers["Authorization"] = f"Bearer {key}"
         connection.request("GET", parts.path, headers=headers)
         response = connection.getresponse()
+        # Within bounds: something else may listen at that address.
         body = response.read(_MAX_BYTES)
     finally:
         connection.close()

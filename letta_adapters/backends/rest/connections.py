@@ -71,6 +71,7 @@ class Connections(Generic[_C]):
         if self._closed:
             raise RuntimeError("The connections have been closed.")
         if self._unused:
+            # The one used last, so that the others get old enough to be closed.
             return self._unused.pop()[1]
         connection = self._make()
         self._all.add(connection)
@@ -82,6 +83,7 @@ class Connections(Generic[_C]):
         if not for_turn:
             await self._free.acquire()
             return
+        # In this order: a turn that waits for other turns must not hold a place of all requests.
         await self._free_for_turns.acquire()
         try:
             await self._free.acquire()
@@ -158,6 +160,7 @@ class Connections(Generic[_C]):
         while self._all:
             await self._all.pop().aclose()
         closing = self._closing
+        # A task can be waited for on its own loop alone, and that one may have ended.
         if closing and not closing.done() and closing.get_loop() is asyncio.get_running_loop():
             await asyncio.wait({closing})
 
@@ -175,8 +178,10 @@ class Lease(Generic[_C]):
         """Give the connection back; further calls do nothing."""
         if self._over:
             return
+        # Noted before anything waits: a second call meanwhile must not free another's place.
         self._over = True
         try:
             await self._connections.keep(self.connection)
         finally:
+            # Last, so that whoever is let in finds this connection and opens no new one.
             self._connections.leave(self._for_turn)

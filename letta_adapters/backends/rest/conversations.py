@@ -44,6 +44,7 @@ def agent_param(conversation: Conversation) -> dict[str, str]:
 
 async def fetch_page(http: Http, conversation: Conversation, query: PageQuery) -> StoredPage:
     """Return one page; ``limit`` counts stored messages, each of which can be several items."""
+    # The API ignores a cursor that it cannot read, and would send the first page.
     if query.cursor is not None and not query.cursor.startswith("message-"):
         raise refuse_cursor(query.cursor)
     items, more = await _fetch_items(http, conversation, query)
@@ -165,6 +166,7 @@ async def clear(
             state.feed(await stream.next_chunk())
         await stream.drain()
     except StopAsyncIteration:
+        # Whether the end came too early is for end_segment() to say.
         pass
     except STREAM_ERRORS as cause:
         raise stream.error(cause) from cause

@@ -154,6 +154,7 @@ class Http:
         """Send a GET, retried while that can help, and return the decoded JSON."""
         retrying = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(READ_ATTEMPTS),
+            # At random: many turns that lost one server must not all come back at once.
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=2),
             retry=tenacity.retry_if_exception(_worth_retrying),
             reraise=True,
@@ -260,6 +261,7 @@ class Http:
         """Return the use of a connection; ``None`` for an injected client, which has its own."""
         if self._injected is not None:
             return None
+        # Without a limit nobody waits, so that no time limit is needed.
         if self._rest.max_connections is None:
             return await self._connections.take()
         async with limit(seconds, httpx.PoolTimeout):
@@ -387,6 +389,7 @@ async def _answer(connection: Sender, request: httpx.Request) -> httpx.Response:
         response = await connection.send(request)
         if not response.has_redirect_location:
             break
+        # The next request goes over the same connection, which must be free for it.
         await response.aclose()
         request = _follow(request, response)
     else:
@@ -498,6 +501,7 @@ def _error_before_answer(cause: Exception, base_url: str, via: str) -> LettaErro
     host = httpx.URL(base_url).netloc.decode()
     if via:
         host = f"{host} through the proxy of {via}"
+    # The exact kinds first, as each of them is a TimeoutException as well.
     if isinstance(cause, httpx.PoolTimeout):
         return TimeoutBeforeAcceptanceError(
             f"No connection to {host} became free in time: all that may be open are in use.",

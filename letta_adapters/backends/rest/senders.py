@@ -23,6 +23,7 @@ class Client:
         self.aclose = client.aclose
 
     async def send(self, request: httpx.Request) -> httpx.Response:
+        # `http.py` decides about redirects; an injected client may be set to follow any.
         return await self._client.send(request, stream=True, follow_redirects=False)
 
 

@@ -121,6 +121,7 @@ class RestBackendTurn:
     async def _look_for_answers(self, error: LettaError) -> None:
         """Find out whether answers without a reply were accepted: then the calls no longer wait."""
         with suppress(LettaError):
+            # First nothing must be at work: answers that are just being taken seem to wait still.
             await self._quiet_down(None, 0.0)
             waiting = await pending_calls(self._http, self._conversation)
             error.accepted = not waiting
@@ -143,10 +144,12 @@ class RestBackendTurn:
         path = conversation_path(self._conversation, "/messages")
         body = self._body(messages)
         self._active = True
+        # Each request is a run of its own, which nobody has cancelled yet.
         self._cancelled = False
         try:
             return await self._accept(path, body)
         except LettaError as error:
+            # Only what was surely refused is not at work on the server.
             self._active = error.accepted is None
             raise
 
@@ -269,6 +272,7 @@ class RestBackendTurn:
         state = self.state
         if state.segment_over or state.stop.value is not None or not self.wanted:
             return False
+        # A foreground run replays nothing, and without a number there is no place to go on at.
         if not self._background.on or state.run_id is None or state.last_seq_id is None:
             return False
         await self.release()
@@ -299,6 +303,7 @@ class RestBackendTurn:
             state.input_stored = delivery.stored
             state.explain(delivery.explain())
         elif code in ("pending_approval", "conversation_busy"):
+            # Both are refusals, which store nothing, so that nobody has to look.
             state.input_stored = False
         else:
             with suppress(LettaError):
@@ -344,6 +349,7 @@ class RestBackendTurn:
             else:
                 if not self._cancelled:
                     await recovery.cancel(self._http, self._conversation)
+                # Read and not closed: the stop reason at its end says that the run is over.
                 await run_within(_STOP_SECONDS, self._exhaust())
             # The run may go on without its stream, and has to be ended by its id.
             if self._stream is None or self.state.stop.value is None:

@@ -204,6 +204,7 @@ class Socket(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.over, self.error = True, error
+        # A writer must not wait for ever; its next read tells the error.
         self.writable.set()
         self.wake()
 
@@ -229,6 +230,7 @@ class Socket(asyncio.Protocol):
             self.chunks.appendleft(chunk[most:])
             chunk = chunk[:most]
         self._unread -= len(chunk)
+        # Not before all is read: each change costs a call of the system.
         if self._paused and not self.chunks and not self.over:
             self._paused = False
             self.transport.resume_reading()
@@ -251,6 +253,7 @@ class Stream(httpcore.AsyncNetworkStream):
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Return what has come, or else what comes next; nothing at the end."""
         socket = self._socket
+        # Whoever reads writes nothing more, so nothing will be joined to this.
         if self._held:
             socket.transport.write(self._held)
             self._held = b""
@@ -266,6 +269,7 @@ class Stream(httpcore.AsyncNetworkStream):
                     await socket.waiter
             finally:
                 self._late_at = socket.waiter = None
+        # Before the error: what came until the connection broke is still the server's answer.
         if socket.chunks:
             return socket.take(max_bytes)
         if socket.error is not None:
@@ -289,6 +293,7 @@ class Stream(httpcore.AsyncNetworkStream):
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Write it before anything is read, and wait if the server does not take it."""
         socket = self._socket
+        # asyncio drops what is written to such a transport, and raises nothing.
         if socket.transport.is_closing():
             raise httpcore.WriteError(str(socket.error or "The connection is closed."))
         if not self._held and len(buffer) < _HELD:

@@ -142,6 +142,7 @@ def _connect(door: Door, asked: Said) -> socket.socket | None:
     try:
         connection = socket.create_connection(("127.0.0.1", door.port), _ANSWER_SECONDS)
     except (OSError, OverflowError):
+        # The port was read from a file, and may be no port at all.
         return None
     try:
         connection.sendall(_line({**asked, "token": door.token}))

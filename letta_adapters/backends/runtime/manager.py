@@ -151,6 +151,7 @@ class _Slot:
             server.users -= 1
             if server.users <= 0:
                 server.leave(self._keep)
+                # A new one may be in its place, after this one has crashed.
                 if self._server is server:
                     self._server = None
 
@@ -253,6 +254,7 @@ class _Claim:
             self._abandoned = True
             share = self._share
         if share is not None:
+            # Beside the event loop, as giving it back may wait for the server's end.
             threading.Thread(target=_give_back, args=share, daemon=True).start()
 
 
@@ -278,6 +280,7 @@ def _after_fork() -> None:
     for slot in _slots.values():
         slot.forget()
     _slots.clear()
+    # The parent's may have been held at that moment, and nobody here would free it.
     _slots_lock = threading.Lock()
 
 

@@ -78,6 +78,7 @@ def read_asked(body: bytes, max_characters: int, tools: frozenset[str] = frozens
             "A run has answers or a message, and not both.",
             hint="Answer first; send the message when the agent has finished.",
         )
+    # These go back to the client, which could have sent very many and very long ones.
     extra = [name[:100] for name in run.model_extra or ()]
     unused = [name for name in _UNUSED if getattr(run, name)] + extra
     had = [tool.name for tool in run.tools or ()]
@@ -86,6 +87,7 @@ def read_asked(body: bytes, max_characters: int, tools: frozenset[str] = frozens
         thread_id=thread_id,
         run_id=run_id,
         text=None if said is None else _read_text(said),
+        # A front end that repeats a run repeats the message's id, so it is sent once.
         key=None if said is None else said.id or None,
         answers=answers,
         offers=tools.intersection(had),

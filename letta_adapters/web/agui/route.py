@@ -45,6 +45,7 @@ class _Agui:
             return viewer.room
         found = self._find_room(viewer, thread_id)
         room = await found if inspect.isawaitable(found) else found
+        # The same for another viewer's thread: an error of its own would tell that there is one.
         if not isinstance(room, str):
             raise NotFoundError("There is no such thread.", hint="Begin a new one.")
         return room

@@ -66,6 +66,7 @@ class Parking:
             place: The place.
         """
         key = hub, place.watch.viewer.name
+        # Only one for each viewer: otherwise a client could keep any number of them open.
         self._drop(key)
         wait = hub.options.approval_timeout or _PARKED
         timer = asyncio.get_running_loop().call_later(wait, self._drop, key)
@@ -84,6 +85,7 @@ class Parking:
             return None
         _, place, timer = self._places.pop(key)
         timer.cancel()
+        # With other rights than before it comes in anew, and is checked anew.
         if place.watch.viewer == viewer:
             return place
         place.watch.close()
@@ -111,14 +113,17 @@ async def start_run(hub: Hub, viewer: Viewer, asked: Asked, parking: Parking) ->
         ConflictError: A message is sent while a call waits for an answer.
         LettaError: The room cannot be entered.
     """
+    # What can be refused is refused first, so that no part of a wrong run is carried out.
     late = _check_answers(hub, viewer, asked.answers) if asked.answers else []
     done = _Done(hub, viewer, asked)
     if asked.text is not None:
         _check_nothing_waits(hub, viewer, asked)
     place = None
+    # Any other run may be that of a page loaded anew, which has to be shown everything.
     if asked.answers or done.given or done.late:
         place = parking.take(hub, viewer, asked.thread_id)
     if place is None:
+        # Before the message is sent, as its turn may begin at once.
         watch = await hub.watch(viewer)
         place = _Place(watch, Writer(), None, False)
     try:
@@ -177,6 +182,7 @@ class _Done:
             if calls.is_for(id_, viewer.name):
                 self.given[id_] = read_result(message, limit)
             elif calls.has_ended(id_) and not calls.is_repeated(id_, read_result(message, limit)):
+                # One that is repeated is no news: clients send their history with every run.
                 self.late.append(id_)
         # What the agent reads of it are words of this viewer.
         if self.given and not viewer.may_send:
@@ -331,6 +337,7 @@ class Run:
     def _tell(self, event: Event) -> list[BaseEvent]:
         place = self._place
         if event.kind == "queue":
+            # The room names the turn that runs before it tells anything of it.
             running = event.data["running"]
             place.started = running is not None and running["id"] == place.turn
         elif event.kind == "answered":

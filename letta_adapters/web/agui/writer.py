@@ -96,6 +96,7 @@ class Writer:
             return [*self._end_step(), *told]
         if kind in _SILENT:
             return []
+        # AG-UI cannot take text back: it is ended, and the event says that it is void.
         void = self.close() if kind == "retry" else []
         # What AG-UI has no event for is not lost: "letta.retry", "letta.queue_update", ...
         return [*void, CustomEvent(name=f"letta.{kind}", value=dict(message))]
@@ -130,6 +131,7 @@ class Writer:
 
     def _write_fragment(self, event: Mapping[str, Any]) -> list[BaseEvent]:
         delta = extract_stream_text_delta(event)
+        # Without an id a fragment could not be joined with its whole message.
         if delta is None or not (event.get("otid") or event.get("id")):
             return []
         id_ = _name(event, delta.kind)
@@ -203,6 +205,7 @@ def write_end(result: Mapping[str, Any], thread_id: str, run_id: str) -> BaseEve
             outcome=RunFinishedSuccessOutcome(),
             usage=usage,
         )
+    # AG-UI has an outcome for what a user stopped; an error would be shown as a fault.
     if result["error_code"] == "cancelled":
         return RunFinishedEvent(
             thread_id=thread_id,
@@ -290,6 +293,7 @@ def _make_result(message: Mapping[str, Any]) -> ToolCallResultEvent:
 
 
 def _write_arguments(message: Mapping[str, Any]) -> str:
+    # As the model wrote them: arguments that are no JSON would be lost otherwise.
     return join_text([message.get("raw_arguments") or write_json(message["tool_input"])])
 
 
