@@ -6,7 +6,7 @@ No wait here ever loses a cancellation of its caller.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -159,6 +159,27 @@ async def end_task(task: asyncio.Future[_T]) -> None:
     await asyncio.wait({task})
     if not task.cancelled():
         task.exception()  # nobody else will look at it
+
+
+class Once:
+    """Work that is done one time, and to its end: whoever asks again waits for the same.
+
+    A cancellation ends the wait of the caller alone. What closes something uses it: a close that is
+    left in the middle would leave the rest open for good, as the next one finds it closed.
+    """
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+
+    async def run(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Begin the work, unless it has begun, and wait for its end."""
+        if self._task is None:
+            self._task = asyncio.ensure_future(work())
+            # All who wait may have gone by the time it fails.
+            self._task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        # On another loop there is nothing to wait for: its own one has ended, and the work with it.
+        if self._task.get_loop() is running_loop() or self._task.done():
+            await asyncio.shield(self._task)
 
 
 async def await_all(tasks: Collection[asyncio.Future[Any]]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Hashable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 from letta_adapters._utils.checks import CONVERSATION
 from letta_adapters._utils.shown import show_object
+from letta_adapters._utils.tasks import Once, await_all, running_task
 from letta_adapters.backends.base import (
     DEFAULT,
     PAGE_SIZE,
@@ -160,6 +162,7 @@ class AsyncLettaClient:
         self.runs = AsyncRuns(self._requests)
         # The MCP servers of sessions that are not closed.
         self._mcp_hosts: set[McpHost] = set()
+        self._closing = Once()
 
     # -- the face ---------------------------------------------------------------------------
 
@@ -352,16 +355,25 @@ class AsyncLettaClient:
         return await self._requests.make(method, path, params=params, body=body, files=files)
 
     async def close(self) -> None:
-        """Stop the turns that are running and close for good. It can be called more than once."""
-        if self.closed:
-            return
-        # The connection must outlive the turns that are told to stop through it.
-        await self._slots.close()
+        """Stop the turns that are running and close for good. It can be called more than once.
+
+        It is carried out to its end, also when the caller is cancelled.
+        """
+        caller = running_task()
+        await self._closing.run(lambda: self._close(caller))
+
+    async def _close(self, caller: asyncio.Task[Any] | None) -> None:
         try:
-            for host in tuple(self._mcp_hosts):
-                await host.aclose()
+            # The connection must outlive the turns that are told to stop through it.
+            await self._slots.close(caller)
         finally:
-            await self.backend.aclose()
+            hosts = [asyncio.ensure_future(host.aclose()) for host in tuple(self._mcp_hosts)]
+            try:
+                await await_all(hosts)
+            finally:
+                await self.backend.aclose()
+        for host in hosts:
+            host.result()
 
     async def __aenter__(self) -> AsyncLettaClient:
         self._slots.check_usable()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
 from letta_adapters._utils.tasks import run_within
 from letta_adapters.backends.base import Opened
 from letta_adapters.errors import LettaError, SessionClosedError
+from letta_adapters.messages import InitMessage
 
 # Seconds that an answer waits for facts which only describe its agent.
 PATIENCE: Final = 5.0
@@ -90,3 +91,19 @@ class Facts:
                     reason,
                 )
         return self.known
+
+
+def make_init(session_id: str, backend: str, tools: Sequence[str], opened: Opened) -> InitMessage:
+    """Return the first message of a session's first stream.
+
+    Args:
+        session_id: The session.
+        backend: The kind of backend.
+        tools: The names of the session's own tools.
+        opened: The facts of its conversation.
+    """
+    where = opened.conversation
+    named = (*opened.tools, *(name for name in tools if name not in opened.tools))
+    return InitMessage(
+        where.agent_id, where.conversation_id, session_id, backend, opened.model, named
+    )

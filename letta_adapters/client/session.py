@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from weakref import ref
 
 from letta_adapters._utils.checks import is_duration
 from letta_adapters._utils.shown import show_object
-from letta_adapters._utils.tasks import running_task
+from letta_adapters._utils.tasks import Once, running_task
 from letta_adapters.backends.base import (
     PAGE_SIZE,
     Conversation,
@@ -29,7 +29,7 @@ from letta_adapters.backends.base import (
 )
 from letta_adapters.backends.capabilities import check_supported
 from letta_adapters.client.approvals import AsyncApprovals
-from letta_adapters.client.facts import Facts
+from letta_adapters.client.facts import Facts, make_init
 from letta_adapters.client.message_stream import MessageStream, read_text
 from letta_adapters.client.record import Told
 from letta_adapters.client.tool_calls import ToolCallHandler
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from letta_adapters.tools.mcp.host import McpHost
 
 _CLOSED = "The session was closed."
+_TAKEN_OUT = "The message was taken out of the queue."
 
 
 class AsyncSession(AsyncApprovals):
@@ -97,7 +98,7 @@ class AsyncSession(AsyncApprovals):
         # The number of messages on their way that the server has not accepted yet.
         self._sending = 0
         self._init_pending = True
-        self._closed = False
+        self._closed, self._closing = False, Once()
 
     # -- identity ---------------------------------------------------------------------------
 
@@ -147,7 +148,9 @@ class AsyncSession(AsyncApprovals):
 
     # A turn keeps what this returns, and must not keep its session.
     def _make_init(self) -> MakeInit:
-        return partial(_init, str(self._session_id), self._slots.backend.name, tuple(self._tools))
+        return partial(
+            make_init, str(self._session_id), self._slots.backend.name, tuple(self._tools)
+        )
 
     async def _open(self) -> Opened:
         """Open the session, and return all facts of its conversation."""
@@ -515,7 +518,9 @@ class AsyncSession(AsyncApprovals):
                 # The server may have it already: it can no longer be taken back.
                 if turn.on_its_way:
                     return False
-                await turn.stop("The message was taken out of the queue.")
+                # At once: before `stop` begins, the conversation may be free and the message sent.
+                turn.withdraw(_TAKEN_OUT)
+                await turn.stop(_TAKEN_OUT)
                 self._outbox.remove(turn)
                 return True
         if not self._slots.backend.capabilities.shared_queue:
@@ -542,18 +547,19 @@ class AsyncSession(AsyncApprovals):
         """Stop the turn that is running and close for good. It can be called more than once.
 
         Messages that still wait are not sent: a warning is logged, and :attr:`unsent` holds them.
+        It is carried out to its end, also when the caller is cancelled.
         """
-        if self._closed:
-            return
         self._closed = True
+        caller = running_task()
+        await self._closing.run(lambda: self._close(caller))
+
+    async def _close(self, caller: asyncio.Task[Any] | None) -> None:
         try:
             turns = self._outbox.turns
             # First those that wait: stopping the running turn frees the conversation, and one of
             # them would begin.
             await withdraw(turns, "session")
-            await self._slots.works.end(self)
-            if self._facts is not None:
-                await self._slots.works.end(self._facts)
+            await self._slots.works.end((self, self._facts), caller)
             for turn in turns:
                 await turn.stop(_CLOSED)
         finally:
@@ -576,22 +582,6 @@ class AsyncSession(AsyncApprovals):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-def _init(session_id: str, backend: str, tools: Sequence[str], opened: Opened) -> InitMessage:
-    """Return the first message of a session's first stream.
-
-    Args:
-        session_id: The session.
-        backend: The kind of backend.
-        tools: The names of the session's own tools.
-        opened: The facts of its conversation.
-    """
-    where = opened.conversation
-    named = (*opened.tools, *(name for name in tools if name not in opened.tools))
-    return InitMessage(
-        where.agent_id, where.conversation_id, session_id, backend, opened.model, named
-    )
 
 
 async def _undo(turn: Turn) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from letta_adapters._utils.locks import NeverFreeError, take
-from letta_adapters._utils.tasks import await_all, end_task, running_loop, running_task
+from letta_adapters._utils.tasks import await_all, end_task, running_loop
 from letta_adapters.backends.base import (
     Backend,
     BackendTurn,
@@ -251,13 +251,17 @@ class TurnSlots:
         task.add_done_callback(self._finishing.discard)
         return task
 
-    async def close(self) -> None:
-        """Take back what waits, stop what runs, and wait for all clean-ups; this is final."""
+    async def close(self, caller: asyncio.Task[Any] | None) -> None:
+        """Take back what waits, stop what runs, and wait for all clean-ups; this is final.
+
+        Args:
+            caller: The task that is not ended with the others, as it waits for this.
+        """
         # From now on `check_usable` stops every send that has not reached its request.
         self._closed = True
         # The order matters: messages that wait must not begin while others are stopped.
         await withdraw(tuple(self.queue), "client")
-        await self.works.end()
+        await self.works.end(None, caller)
         for turn in tuple(self.turns.values()):
             await turn.stop("The client was closed.")
         # Last: what was cancelled above, and what was given up before, cleans up in these tasks.
@@ -549,15 +553,18 @@ class Works:
         if not task.cancelled():
             task.exception()  # else one that nobody waits for any more is reported as lost
 
-    async def end(self, owner: object = None) -> None:
-        """Cancel the tasks of ``owner`` (``None``: all of them), and wait for their end.
+    async def end(self, owners: Sequence[object] | None, caller: asyncio.Task[Any] | None) -> None:
+        """Cancel the tasks of ``owners`` (``None``: of all), and wait for their end.
 
-        The task that calls this is left out.
+        Args:
+            owners: The session, and its facts, which are looked up in tasks of their own.
+            caller: The task that is left out: one that closes its own session waits for this.
         """
-        # A task that closes its own session must not wait for itself.
-        me = running_task()
-        of = [task for task, whose in self._running.items() if owner is None or whose is owner]
-        ending = [task for task in of if task is not me]
+        chosen = None if owners is None else set(map(id, owners))
+        of = [
+            task for task, whose in self._running.items() if chosen is None or id(whose) in chosen
+        ]
+        ending = [task for task in of if task is not caller]
         for task in ending:
             task.cancel()
         await await_all(ending)

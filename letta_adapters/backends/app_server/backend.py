@@ -589,6 +589,11 @@ class AppServerBackend:
 
     async def aclose(self) -> None:
         """Close the connection, then shut down all that the backend was given for that."""
-        await self._link.aclose(self._strays.done)
-        await on_thread(self._stateless.close)
-        await self._link.shut_down()
+        # Whatever fails on the way: a share in the runtime that is kept keeps it running.
+        try:
+            await self._link.aclose(self._strays.done)
+        finally:
+            try:
+                await on_thread(self._stateless.close)
+            finally:
+                await self._link.shut_down()

@@ -207,9 +207,11 @@ class Link:
         await self.traffic.aclose()
         async with self._connecting:  # a connection that is being made would outlive its client
             connection, self.current = self.current, None
-        await last()
-        if connection is not None:
-            await connection.aclose()
+        try:
+            await last()
+        finally:
+            if connection is not None:
+                await connection.aclose()
 
     async def shut_down(self) -> None:
         """Give up the share in the server."""

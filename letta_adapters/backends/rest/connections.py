@@ -12,6 +12,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Generic, Protocol, TypeVar
 
 
@@ -158,7 +159,9 @@ class Connections(Generic[_C]):
         if self._timer is not None:
             self._timer.cancel()
         while self._all:
-            await self._all.pop().aclose()
+            # One that fails to close is gone; the others are still to be closed.
+            with suppress(OSError, RuntimeError):
+                await self._all.pop().aclose()
         closing = self._closing
         # A task can be waited for on its own loop alone, and that one may have ended.
         if closing and not closing.done() and closing.get_loop() is asyncio.get_running_loop():
