@@ -12,6 +12,13 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
+from letta_adapters.backends.memory_headers import (
+    make_header,
+    read_fields,
+    replace_description,
+    split,
+    tidy,
+)
 from letta_adapters.client.memory_checks import INDEX, check_file_label
 from letta_adapters.client.records import MemoryCommit, MemoryItem, read_commit
 from letta_adapters.client.requests import Requests
@@ -89,6 +96,8 @@ class FileMemory:
                 )
         path = check_file_label(item.label)
         _refuse_index(item.label, "created")
+        # Before folders are made for it.
+        header = make_header(item.label, item.description)
         await self._find_agent(agent_id)
         # The server would write over a file that is there.
         if await self._exists(agent_id, item.label):
@@ -97,7 +106,6 @@ class FileMemory:
                 hint="Use client.agents.memory.write() to change it.",
             )
         await self._make_folders(agent_id, item.label)
-        header = _make_header(item.label, item.description)
         await self._commit(agent_id, path, header + item.value, None)
         return await self.read(agent_id, item.label)
 
@@ -108,14 +116,14 @@ class FileMemory:
         path = check_file_label(item.label)
         # The file as it is stored, with its header: this is also what a refused write puts back.
         before = str(item.raw.get("content") or "")
-        header, _ = _split(before)
+        header, _ = split(before)
         body = item.value if value is None else value
         if _is_index(item.label):
             if description is not None:
                 raise InvalidInputError(f"{item.label!r} is an index, which has no description.")
         # Letta Code refuses the commit of a file that has no header.
         elif description is not None or not header:
-            header = _replace_description(header, item.label, description)
+            header = replace_description(header, item.label, description)
         await self._commit(agent_id, path, header + body, before)
         return await self.read(agent_id, item.label)
 
@@ -285,29 +293,9 @@ def _refuse_index(label: str, done: str) -> None:
         )
 
 
-def _split(text: str) -> tuple[str, str]:
-    """Return a file's header, with its last line, and what follows; a header may be missing."""
-    # At line feeds only: `splitlines` also cuts at U+2028 and others, which belong to the text.
-    lines = text.split("\n")
-    if lines[0] != "---" or "---" not in lines[1:]:
-        return "", text
-    end = lines.index("---", 1)
-    return "\n".join(lines[: end + 1]) + "\n", "\n".join(lines[end + 1 :])
-
-
-def _read_fields(header: str) -> dict[str, str]:
-    pairs = (line.partition(":") for line in header.split("\n") if ":" in line)
-    return {name.strip(): _unquote(value.strip()) for name, _, value in pairs}
-
-
-def _unquote(value: str) -> str:
-    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
-    return value[1:-1] if quoted else value
-
-
 def _parse(label: str, path: str, content: str, raw: dict[str, Any]) -> MemoryItem:
-    header, body = _split(content)
-    fields = _read_fields(header)
+    header, body = split(content)
+    fields = read_fields(header)
     return MemoryItem(
         label,
         body,
@@ -322,22 +310,7 @@ def _read_entry(path: str, entry: dict[str, Any]) -> MemoryItem:
     return MemoryItem(
         path.removesuffix(".md"),
         str(entry.get("content") or ""),
-        entry.get("description") or None,
+        tidy(str(entry.get("description") or "")),
         path=path,
         raw=entry,
     )
-
-
-def _make_header(label: str, description: str | None) -> str:
-    # One line for each field, as it is; a commit without them is refused.
-    about = " ".join((description or f"Memory block {label}").split())
-    return f"---\nname: {label.rpartition('/')[2]}\ndescription: {about}\n---\n"
-
-
-def _replace_description(header: str, label: str, description: str | None) -> str:
-    if not header:
-        return _make_header(label, description)
-    about = " ".join((description or "").split()) or f"Memory block {label}"
-    # All but the two lines of dashes, and the empty text behind the last line feed.
-    kept = [line for line in header.split("\n")[1:-2] if not line.startswith("description:")]
-    return "\n".join(["---", *kept, f"description: {about}", "---", ""])

@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from letta_adapters import AsyncLettaClient, MemoryBlock, Postpone, Rest, UnsupportedOptionError
+from letta_adapters import (
+    AsyncLettaClient,
+    InvalidInputError,
+    MemoryBlock,
+    Postpone,
+    Rest,
+    UnsupportedOptionError,
+)
 from letta_adapters.backends.app_server.agents import _check_blocks
 from letta_adapters.backends.app_server.options import refuse
 from letta_adapters.backends.capabilities import (
@@ -98,6 +105,14 @@ def test_every_limit_is_refused_by_name(option: str) -> None:
 def test_memory_blocks_have_no_limits_in_letta_code(field: dict[str, Any]) -> None:
     with pytest.raises(UnsupportedOptionError, match="memory"):
         _check_blocks([MemoryBlock(label="notes", **field)], "local")
+
+
+@pytest.mark.parametrize("text", [">", "|-", '""'])
+def test_a_description_that_no_memory_file_can_hold_is_refused_before_the_agent_is_made(
+    text: str,
+) -> None:
+    with pytest.raises(InvalidInputError, match="description"):
+        _check_blocks([MemoryBlock(label="notes", value="x", description=text)], "local")
 
 
 @pytest.mark.parametrize("option", sorted(OPTION_SUPPORT))

@@ -76,6 +76,69 @@ def test_what_was_written_is_read_as_it_was(embedded: LettaClient, agent: str) -
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        '"quoted"', "'quoted'", '"', "[x]", "{a: b}", "a: b", "# no", "- item", "> more",
+        "| a | b |", ">2", "null", "true", "42", "&a", "*b", "!c", "%d",
+        "two  spaces\tand a tab", "\u3000wide\u3000a",
+    ],
+)  # fmt: skip
+def test_a_description_is_read_as_it_was_given(
+    embedded: LettaClient, agent: str, text: str
+) -> None:
+    memory = embedded.agents.memory
+    kept = text.strip()
+    assert memory.write(agent, "persona", description=text).description == kept
+    assert memory.create(agent, f"made-{sum(map(ord, text))}", "x", description=text).description
+    # The list is what Letta Code itself reads, and shows to the agent.
+    listed = {item.label: item.description for item in memory.list(agent)}
+    assert listed["persona"] == listed[f"made-{sum(map(ord, text))}"] == kept
+
+
+@pytest.mark.parametrize("text", [">", "|", "|-", ">+", '""', "''", " > \n"])
+def test_a_description_that_no_header_can_hold_is_refused(
+    embedded: LettaClient, agent: str, text: str
+) -> None:
+    memory = embedded.agents.memory
+    before = memory.read(agent, "persona")
+    with pytest.raises(InvalidInputError, match="description"):
+        memory.write(agent, "persona", "changed", description=text)
+    with pytest.raises(InvalidInputError, match="description"):
+        memory.create(agent, "folder/new", "x", description=text)
+    assert memory.read(agent, "persona") == before
+    assert not any(item.label.startswith("folder") for item in memory.list(agent))
+
+
+@pytest.mark.parametrize(
+    ("entry", "description"),
+    [
+        ("description: >\n  long\n  text\n\n  more\n", "long text\nmore"),
+        ("description: |-\n  long\n   text\n", "long\n text"),
+        ("description : spaced\n", "spaced"),
+        ("description:\n  - a\n  - b\n", None),
+        ("description: one\n  two: of it\n", "one"),
+        ("other: >\n  description: none\ndescription: this\n", "this"),
+        ("description: first\ndescription: last\n", "last"),
+    ],
+    ids=["folded", "literal", "space", "list", "continued", "inside", "twice"],
+)
+def test_a_description_in_several_lines_is_read_and_replaced_as_a_whole(
+    embedded: LettaClient, agent: str, entry: str, description: str | None
+) -> None:
+    memory, root = embedded.agents.memory, embedded.agents.memory_path(agent)
+    # Another program may write what Letta Code reads and would not commit.
+    (root / "persona.md").write_text(f"---\nname: x\n{entry}---\nI am a test.")
+    assert memory.read(agent, "persona").description == description
+    listed = {item.label: item.description for item in memory.list(agent)}
+    assert listed["persona"] == description
+    if "other" in entry:
+        return  # a field that Letta Code does not commit
+    assert memory.write(agent, "persona", description="new").description == "new"
+    kept = "---\nname: x\ndescription: new\n---\nI am a test."
+    assert (root / "persona.md").read_text() == kept
+
+
+@pytest.mark.parametrize(
     "label",
     [
         "../x", "/etc/passwd", "a/../b", "a//b", ".git/config", "a/.hidden", "x/", "a\\b", "a*",

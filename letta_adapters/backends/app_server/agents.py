@@ -18,6 +18,7 @@ from letta_adapters.backends.app_server.options import (
     reflection_settings,
 )
 from letta_adapters.backends.base import DEFAULT, Conversation
+from letta_adapters.backends.memory_headers import make_header
 from letta_adapters.backends.replies import require_field
 from letta_adapters.errors import (
     ConfigurationError,
@@ -312,13 +313,13 @@ def _check_blocks(blocks: Sequence[MemoryBlock], backend: str) -> None:
         bad = not all(part.strip(". ") == part and part for part in parts) or "\\" in label
         if bad or len(parts) > 1 or label == "MEMORY":
             raise InvalidInputError(f"{label!r} cannot be the label of a memory block here.")
+        make_header(label, block.description)  # for its check of the description
 
 
 async def _write_block(connection: Connection, agent_id: str, block: MemoryBlock) -> None:
-    # The front matter takes one line per field, as it is. A commit without it is refused, and the
-    # refused file would stand in the way of every later one.
-    description = " ".join((block.description or f"Memory block {block.label}").split())
-    content = f"---\nname: {block.label}\ndescription: {description}\n---\n{block.value.strip()}\n"
+    # A commit without a header is refused, and the refused file would stand in the way of every
+    # later one.
+    content = f"{make_header(block.label, block.description)}{block.value.strip()}\n"
     answer = await connection.request(
         {
             "type": "write_memory_file",
