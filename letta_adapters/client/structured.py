@@ -23,6 +23,9 @@ T = TypeVar("T")
 # The number of times an answer may be mended. Each is a turn, which costs model calls.
 REPAIRS: Final = 1
 
+_REFERENCES: Final = frozenset({"$ref", "$dynamicRef"})
+_OLDER: Final = ("additionalItems", "disallow", "extends")
+_TOO_DEEP: Final = "it is nested too deeply"
 _BRACKETS: Final = {"object": ("{", "}"), "array": ("[", "]")}
 
 
@@ -160,8 +163,10 @@ def find_fault(
     """
     try:
         data = json.loads(find_json(text, schema))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return f"That is no JSON: {error}. {again}"
+    except RecursionError:
+        return f"That does not fit: {_TOO_DEEP}. {again}"
     return find_problem(validate, data, again)
 
 
@@ -171,6 +176,9 @@ def find_problem(validate: Callable[[Any], object], data: Any, again: str) -> st
         validate(data)
     except ValueError as error:
         return f"That does not fit: {error}. {again}"
+    except RecursionError:
+        # A validator of the application's own may follow the data as deep as it goes.
+        return f"That does not fit: {_TOO_DEEP}. {again}"
     return None
 
 
@@ -205,30 +213,23 @@ def make_json_schema_validator(schema: Mapping[str, Any]) -> Callable[[Any], Any
     # Imported late: only JSON schemas need them.
     from jsonschema import Draft202012Validator, SchemaError
     from referencing import Registry
-    from referencing.exceptions import Unresolvable
-    from referencing.jsonschema import DRAFT202012
 
     try:
-        Draft202012Validator.check_schema(schema)
+        _check_schema(schema)
     except SchemaError as error:
         raise InvalidInputError(f"Not a JSON schema: {error.message}.") from error
-    registry: Registry[Any] = Registry().with_resource("", DRAFT202012.create_resource(schema))
-    reference = ""
-    try:
-        for reference in _list_references(schema):
-            registry.resolver().lookup(reference)
-    except Unresolvable as error:
-        # Nothing is fetched for a schema.
-        raise InvalidInputError(
-            f"The JSON schema refers to {reference!r}, which is not in it.",
-            hint="Put it under '$defs' of the schema.",
-        ) from error
-    # Made once: a chain is called many times.
-    checker = Draft202012Validator(schema, registry=registry)
+    except RecursionError:
+        raise InvalidInputError(f"Not a JSON schema: {_TOO_DEEP}.") from None
+    # Made once, as a chain is called many times; of a registry that fetches nothing.
+    checker = Draft202012Validator(schema, registry=Registry())
 
     def validate(data: Any) -> Any:
-        # All at once: each repair is a turn, so one of them should be enough for every fault.
-        problems = [error.message for error in checker.iter_errors(data)]
+        try:
+            # All at once: each repair is a turn, so one of them should be enough for every fault.
+            problems = [error.message for error in checker.iter_errors(data)]
+        except RecursionError:
+            # A schema that refers to itself is followed as deep as the data goes.
+            raise ValueError(_TOO_DEEP) from None
         if problems:
             raise ValueError("; ".join(problems))
         return data
@@ -236,15 +237,77 @@ def make_json_schema_validator(schema: Mapping[str, Any]) -> Callable[[Any], Any
     return validate
 
 
-def _list_references(node: Any) -> Iterator[str]:
-    if isinstance(node, Mapping):
-        if isinstance(node.get("$ref"), str):
-            yield node["$ref"]
-        for item in node.values():
-            yield from _list_references(item)
-    elif isinstance(node, list):
-        for item in node:
-            yield from _list_references(item)
+def _check_schema(schema: Mapping[str, Any]) -> None:
+    """Check a schema with all that its references lead to, which may stand anywhere in it.
+
+    Raises:
+        SchemaError: It is none, or a reference leads to what is none.
+        InvalidInputError: It refers to what is not in it.
+    """
+    from jsonschema import Draft202012Validator
+    from referencing import Registry
+    from referencing.jsonschema import DRAFT202012
+
+    root: Registry[Any] = Registry()
+    # Each with the resolver of its references, and whether it is read by an older draft.
+    unchecked: list[tuple[Any, Any, bool]] = [
+        (schema, root.resolver_with_root(DRAFT202012.create_resource(schema)), False)
+    ]
+    seen: set[tuple[int, bool]] = set()
+    while unchecked:
+        whole, resolver, older = unchecked.pop()
+        if (id(whole), older) in seen:
+            continue
+        Draft202012Validator.check_schema(whole)
+        parts = [(whole, resolver, older)]
+        while parts:
+            part, resolver, older = parts.pop()
+            if not isinstance(part, Mapping):
+                continue
+            seen.add((id(part), older))
+            # From a part that names another draft on, jsonschema reads by that.
+            older = older or _names_older_draft(part)
+            named = _REFERENCES & part.keys()
+            unchecked += [(*_follow(part[name], resolver), older) for name in named]
+            if older:
+                unchecked += [(other, resolver, older) for other in _list_older_parts(part)]
+            # Elsewhere (in examples, say) what looks like a reference is data.
+            for inner in DRAFT202012.subresources_of(part):
+                own = resolver.in_subresource(DRAFT202012.create_resource(inner))
+                parts.append((inner, own, older))
+
+
+def _names_older_draft(schema: Mapping[str, Any]) -> bool:
+    from referencing.jsonschema import DRAFT202012, specification_with
+
+    named = schema.get("$schema")
+    return named is not None and specification_with(named, default=DRAFT202012) is not DRAFT202012
+
+
+def _follow(reference: str, resolver: Any) -> tuple[Any, Any]:
+    """Return what a reference leads to, and the resolver of the references in there."""
+    from referencing.exceptions import Unresolvable
+
+    try:
+        found = resolver.lookup(reference)
+    # The other two: it is no address, or leads into what has no parts.
+    except (Unresolvable, ValueError, TypeError) as error:
+        # Nothing is fetched for a schema.
+        raise InvalidInputError(
+            f"The JSON schema refers to {reference!r}, which is not in it.",
+            hint="Put it under '$defs' of the schema.",
+        ) from error
+    return found.contents, found.resolver
+
+
+def _list_older_parts(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the schemas under keywords that only older drafts have."""
+    held = [*schema.get("dependencies", {}).values()]
+    for keyword in _OLDER:
+        value = schema.get(keyword)
+        held += value if isinstance(value, list) else [value]
+    # Some of them take names as well.
+    yield from (item for item in held if isinstance(item, Mapping))
 
 
 def check_repairs(repairs: int | None, output_schema: Any) -> int:

@@ -205,7 +205,7 @@ def read_raw_arguments(broken: InvalidToolCall) -> str:
         return given
     try:
         value = json.loads(given)
-    except ValueError:
+    except (ValueError, RecursionError):
         return given
     return value if isinstance(value, str) else given
 

@@ -161,7 +161,7 @@ def _parse_json(text: str, schema: Mapping[str, Any]) -> Any:
     """Return the JSON data in an answer's text."""
     try:
         return json.loads(find_json(text, schema))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter: it is nested too deeply
         raise OutputParserException(
             f"The agent's answer is no JSON: {error}", llm_output=text
         ) from error

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 from typing_extensions import TypedDict
 
 from letta_adapters import (
@@ -18,6 +19,7 @@ from letta_adapters import (
     aprompt,
     prompt,
 )
+from letta_adapters.client.structured import read_output_schema
 from letta_adapters.messages import message_from_dict
 from letta_adapters.testing.fakes import FakeLetta
 from tests.faults import _events as ev
@@ -100,6 +102,14 @@ def test_without_repairs_the_agent_is_asked_once() -> None:
         assert session.run_turn("And now?").result == AUTHOR
 
 
+def nest_schema(depth: int) -> dict[str, Any]:
+    """Return a schema of objects in objects."""
+    schema: dict[str, Any] = {}
+    for _ in range(depth):
+        schema = {"properties": {"a": schema}}
+    return schema
+
+
 class Odd(BaseModel):
     model_config = {"arbitrary_types_allowed": True}
     thing: FakeLetta
@@ -115,8 +125,15 @@ class Odd(BaseModel):
         {"type": "objekt"},
         {"$ref": "https://example.org/schema.json"},
         {"$ref": "#/$defs/nothing"},
+        {"$ref": "http://["},
+        {"title": "a", "$ref": "#/title"},
+        {"title": "a", "$ref": "#/title/b"},
+        nest_schema(2000),
     ],
-    ids=["empty", "text", "object", "no schema", "no json schema", "elsewhere", "dangling"],
+    ids=[
+        *("empty", "text", "object", "no schema", "no json schema", "elsewhere", "dangling"),
+        *("no address", "leads to text", "leads into text", "too deep"),
+    ],
 )
 def test_what_describes_no_data_is_refused_before_anything_is_sent(wanted: Any) -> None:
     fake = FakeLetta("Hello.")
@@ -124,6 +141,124 @@ def test_what_describes_no_data_is_refused_before_anything_is_sent(wanted: Any) 
         with pytest.raises(InvalidInputError):
             session.run_turn("Hi", output_schema=wanted)
         assert session.run_turn("Hi").result == "Hello."  # the first that the agent was asked
+
+
+ELSEWHERE = {"$ref": "https://example.org/schema.json"}
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        {"$defs": {"a": ELSEWHERE}},
+        {"definitions": {"a": ELSEWHERE}},
+        {"properties": {"a": ELSEWHERE}},
+        {"properties": {"const": ELSEWHERE, "$ref": {"type": "string"}}},
+        {"patternProperties": {"^a": ELSEWHERE}},
+        {"dependentSchemas": {"a": ELSEWHERE}},
+        {"additionalProperties": ELSEWHERE},
+        {"items": {"items": ELSEWHERE}},
+        {"prefixItems": [True, ELSEWHERE]},
+        {"allOf": [ELSEWHERE]},
+        {"anyOf": [{"not": ELSEWHERE}]},
+        {"if": True, "then": ELSEWHERE},
+        {"unevaluatedProperties": ELSEWHERE},
+        {"$dynamicRef": "https://example.org/schema.json"},
+        # A part that names an older draft has the keywords of that draft.
+        {"$schema": "http://json-schema.org/draft-03/schema#", "extends": ELSEWHERE},
+        {"$schema": "http://json-schema.org/draft-07/schema#", "dependencies": {"a": ELSEWHERE}},
+        {
+            "items": {"$ref": "#/$defs/b"},
+            "not": {"$schema": "http://json-schema.org/draft-03/schema#", "$ref": "#/$defs/b"},
+            "$defs": {"b": {"items": {"disallow": ["string", ELSEWHERE]}}},
+        },
+        # What holds no schema does hold one where a reference leads into it.
+        {"$ref": "#/examples/0", "examples": [ELSEWHERE]},
+        {"$ref": "#/x-more/a", "x-more": {"a": {"items": ELSEWHERE}}},
+        {
+            "$ref": "#/$defs/b",
+            "$defs": {"b": {"const": {"$ref": "#/$defs/c"}, "allOf": [ELSEWHERE]}},
+        },
+    ],
+    ids=lambda wanted: next(iter(wanted)),
+)
+def test_a_reference_to_elsewhere_is_refused_wherever_a_schema_can_stand(wanted: Any) -> None:
+    with pytest.raises(InvalidInputError, match=r"'https://example.org/schema.json', which is not"):
+        read_output_schema(wanted)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "answer"),
+    [
+        ({"type": "object", "examples": [{"$ref": "#/nowhere"}]}, {"a": 1}),
+        ({"properties": {"a": {"const": {"$ref": "x"}}}}, {"a": {"$ref": "x"}}),
+        ({"properties": {"a": {"enum": [{"$ref": "x"}]}}}, {"a": {"$ref": "x"}}),
+        ({"properties": {"a": {"default": {"$ref": "x"}}}}, {"a": 1}),
+        ({"type": "object", "example": {"$ref": "x"}}, {"a": 1}),
+        ({"type": "object", "extends": {"$ref": "x"}, "disallow": {"type": 5}}, {"a": 1}),
+        (
+            {
+                "$schema": "http://json-schema.org/draft-07/schema#",
+                "dependencies": {"a": ["b"], "c": {"required": ["d"]}},
+            },
+            {"a": 1, "b": 2},
+        ),
+        ({"properties": {"$ref": {"type": "string"}}}, {"$ref": "anything"}),
+        ({"properties": {"$ref": {"$ref": "#/$defs/a"}}, "$defs": {"a": {}}}, {"$ref": "anything"}),
+        ({"$ref": "#/examples/0", "examples": [{"required": ["a"]}]}, {"a": 1}),
+        ({"$ref": "#b", "$defs": {"c": {"$anchor": "b", "required": ["a"]}}}, {"a": 1}),
+        ({"properties": {"a": {"$dynamicRef": "#n"}}, "$dynamicAnchor": "n"}, {"a": {"a": {}}}),
+        (
+            {
+                "$id": "https://example.org/one",
+                "properties": {"a": {"$id": "in/", "$ref": "two"}},
+                "$defs": {"b": {"$id": "in/two", "type": "integer"}},
+            },
+            {"a": 1},
+        ),
+    ],
+    ids=[
+        *("examples", "const", "enum", "default", "unknown keyword", "words of an older draft"),
+        *("an older draft", "a property's name"),
+        *("a property of that name", "into examples", "anchor", "dynamic", "with names"),
+    ],
+)
+def test_what_only_looks_like_a_reference_is_none(wanted: Any, answer: Any) -> None:
+    with FakeLetta(json.dumps(answer)).client() as client, client.create_session() as session:
+        assert session.run_turn("Tell me.", output_schema=wanted).output == answer
+
+
+class Chain(BaseModel):
+    c: Chain | None = None
+
+
+@pytest.mark.parametrize("depth", [300, 900])
+@pytest.mark.parametrize(
+    "wanted",
+    [{"type": "object", "properties": {"c": {"$ref": "#"}}}, Chain],
+    ids=["schema", "model"],
+)
+def test_an_answer_that_is_nested_too_deeply_does_not_fit(wanted: Any, depth: int) -> None:
+    deep = '{"c":' * depth + "{}" + "}" * depth
+    with FakeLetta(deep, "{}", deep).client() as client, client.create_session() as session:
+        assert session.run_turn("Tell me.", output_schema=wanted).success
+        failed = session.run_turn("Again.", output_schema=wanted, output_repairs=0)
+    assert failed.error_code == "invalid_structured_output"
+
+
+class Climber(BaseModel):
+    c: Any
+
+    @field_validator("c")
+    @classmethod
+    def climb(cls, value: int) -> int:
+        """Count down by calling itself, as a function that follows nested data does."""
+        return value if value <= 0 else cls.climb(value - 1)
+
+
+def test_a_validator_that_goes_too_deep_refuses_the_answer() -> None:
+    fake = FakeLetta('{"c": 100000}', '{"c": 3}')
+    with fake.client() as client, client.create_session() as session:
+        assert session.run_turn("Tell me.", output_schema=Climber).output.c == 0
 
 
 @pytest.mark.parametrize(

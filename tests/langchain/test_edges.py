@@ -41,7 +41,11 @@ from letta_adapters.langchain.chunks import build_message
 from letta_adapters.langchain.events import EventMaker
 from letta_adapters.langchain.messages import to_entries
 from letta_adapters.langchain.structured_output import make_validator
-from letta_adapters.langchain.tools import ServerToolError, to_result_message
+from letta_adapters.langchain.tools import (
+    ServerToolError,
+    build_refusals,
+    to_result_message,
+)
 from letta_adapters.llama_index import step
 from letta_adapters.messages import AssistantMessage, ReasoningMessage, ToolCallMessage
 from letta_adapters.testing import FakeLetta
@@ -284,6 +288,28 @@ def test_json_without_a_schema(model: MakeModel, script: Any) -> None:
     script("[1]", "[2]")
     with pytest.raises((OutputParserException, ValueError)):
         model().with_structured_output(None, method="json_mode").invoke("x")
+
+
+def test_an_answer_that_is_nested_too_deeply_is_a_fault_of_the_parser(
+    letta_fake: FakeLetta,
+) -> None:
+    deep = '{"c":' * 100_000 + "{}" + "}" * 100_000
+    letta_fake.script(deep, deep)
+    chain = ChatLetta(client=letta_fake.client()).with_structured_output(None, method="json_mode")
+    with pytest.raises(OutputParserException):
+        chain.invoke("x")
+
+
+def test_data_that_is_nested_too_deeply_does_not_fit_its_schema() -> None:
+    check = make_validator({"title": "x", "type": "object", "properties": {"c": {"$ref": "#"}}})
+    with pytest.raises(ValueError, match="nested too deeply"):
+        check(json.loads('{"c":' * 400 + "{}" + "}" * 400))
+
+
+def test_broken_arguments_that_are_nested_too_deeply_are_handed_on() -> None:
+    deep = '{"c":' * 100_000
+    call = invalid_tool_call(name="look", args=deep, id="c1", error=None)
+    assert build_refusals(AIMessage("", invalid_tool_calls=[call]))[0].status == "error"
 
 
 def test_raw_answers_beside_what_was_read(model: MakeModel, script: Any) -> None:
