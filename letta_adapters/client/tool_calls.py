@@ -76,6 +76,11 @@ def serves(conversation: Conversation) -> bool:
     return any(asker.conversation.key == conversation.key for asker in _answering.get())
 
 
+@dataclass(frozen=True, slots=True)
+class _Unreadable(Deny):
+    """Nobody was asked, as the arguments cannot be read: there is nothing that could be allowed."""
+
+
 # No LettaErrors, this and the next: they steer a turn, which no handler of failures may take.
 class EndsTurnError(Exception):
     """The turn ends at its pending calls, for the reason that ``error`` tells.
@@ -159,8 +164,8 @@ class ToolCallHandler:
         decisions: list[Allow | Deny] = []
         for call in calls:
             # One after the other: a person may be asked, and sees one question at a time.
-            if call.problem:  # there is nothing that could be allowed
-                decisions.append(Deny(call.problem))
+            if call.problem:
+                decisions.append(_Unreadable(call.problem))
                 continue
             try:
                 decided = await self._decide(
@@ -271,10 +276,7 @@ class ToolCallHandler:
             UnsupportedOptionError: It edits the input of a tool that the server runs.
         """
         # The Letta API runs a server tool with the model's own input, whatever it is told.
-        edited = isinstance(decision, Allow) and decision.updated_input not in (
-            None,
-            call.tool_input,
-        )
+        edited = isinstance(decision, Allow) and _is_edited(call, decision)
         ours = call.tool_name in self.tools
         if edited and not ours and self.backend not in _EDITING_BACKENDS:
             raise UnsupportedOptionError(
@@ -299,9 +301,12 @@ class ToolCallHandler:
     async def _act(self, call: Call, decision: Allow | Deny) -> ToolCallResponse:
         answer = ToolCallResponse(call.tool_call_id, call.tool_name)
         tool = self.tools.get(call.tool_name)
-        # A tool of ours can tell the model itself why its arguments are no use; no denial is
-        # needed.
-        if call.problem and tool is not None:
+        # What was decided stands: only the model's own input is no use. A tool of ours can tell the
+        # model so itself; no denial is needed.
+        unusable = isinstance(decision, _Unreadable) or (
+            isinstance(decision, Allow) and not _is_edited(call, decision)
+        )
+        if call.problem and tool is not None and unusable:
             return _replace(answer, returned=call.problem, is_error=True)
         if isinstance(decision, Deny):
             return self._make_denial(call, decision)
@@ -334,6 +339,15 @@ class ToolCallHandler:
             is_error=outcome.is_error,
             traceback=outcome.traceback,
         )
+
+
+def _is_edited(call: Call, decision: Allow) -> bool:
+    """Return whether the tool is to run with another input than the one that was shown.
+
+    Of arguments that cannot be read ``{}`` is shown: handed back, it must not run the tool with the
+    defaults of all that is missing.
+    """
+    return decision.updated_input not in (None, call.tool_input)
 
 
 def _replace(answer: ToolCallResponse, **changes: Any) -> ToolCallResponse:
