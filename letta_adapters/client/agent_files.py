@@ -64,17 +64,35 @@ async def export_file(
     params = {"conversation_id": conversation_id, "scrub_messages": scrub_messages or None}
     route = f"/v1/agents/{check_id(agent_id, 'an agent id')}/export"
     document = await caller.make("GET", route, params=params)
-    for agent in document.get("agents") or () if isinstance(document, dict) else ():
-        for name in _SECRETS:
-            # The names stay, so that whoever imports it knows what to give.
-            agent[name] = dict.fromkeys(agent.get(name) or (), "")
-    data = json.dumps(document, indent=2, ensure_ascii=False).encode()
-    try:
-        shown = inspect_agent_file(data)
-    except InvalidInputError as error:
-        raise ProtocolError(f"The server exported something else than an agent: {error}") from error
+    # To check and write tens of MiB would hold the event loop.
+    data, shown = await asyncio.to_thread(_blank_secrets, document)
     await asyncio.to_thread(publish, where, data, overwrite=overwrite)
     return shown
+
+
+def _blank_secrets(document: Any) -> tuple[bytes, AgentFile]:
+    """Return an export without the values of its secrets, as it is written and as it is shown.
+
+    Raises:
+        ProtocolError: The server exported something else than an agent.
+    """
+    try:
+        # Before anything in it is changed: until then nothing is known of its shape.
+        inspect_agent_file(_write(document))
+        for agent in document["agents"]:
+            for name in _SECRETS:
+                # The names stay, so that whoever imports it knows what to give.
+                agent[name] = dict.fromkeys(agent.get(name) or (), "")
+        data = _write(document, indent=2)
+        return data, inspect_agent_file(data)
+    except (InvalidInputError, RecursionError) as error:
+        raise ProtocolError(f"The server exported something else than an agent: {error}") from error
+
+
+def _write(document: Any, indent: int | None = None) -> bytes:
+    # Half a character is no UTF-8: it stands as its escape, which JSON reads as it was.
+    text = json.dumps(document, indent=indent, ensure_ascii=False)
+    return text.encode(errors="backslashreplace")
 
 
 def check_target(path: str | os.PathLike[str], *, overwrite: bool) -> Path:

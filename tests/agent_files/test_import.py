@@ -57,7 +57,8 @@ class Api:
             self._take(request.headers["content-type"], await request.aread())
             return httpx.Response(200, json={"agent_ids": [NEW]})
         if path.endswith("/export"):
-            return httpx.Response(200, json=self.document)
+            # As ASCII, as JSON can hold what UTF-8 cannot.
+            return httpx.Response(200, content=json.dumps(self.document).encode())
         rules = [] if self.forgets else self.document["agents"][0]["tool_rules"]
         made = {"id": NEW, "tools": self.document["tools"], "tool_rules": rules}
         return httpx.Response(200, json=made)
@@ -278,6 +279,38 @@ async def test_an_export_that_is_no_agent_is_not_written(
         with pytest.raises(ProtocolError, match="something else than an agent"):
             await client.agents.export_file(NEW, tmp_path / "a.af")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"agents": [None]},
+        {"agents": 5},
+        {"agents": {"a": 1}},
+        ["agents"],
+        document(agents=[agent(secrets=5)]),
+        document(agents=[agent(secrets=[["TOKEN"]])]),
+        document(agents=[agent(secrets="TOKEN")]),
+        document(agents=[agent(metadata=json.loads('{"a":' * 400 + "1" + "}" * 400))]),
+    ],
+    ids=["null", "number", "object", "list", "secrets", "lists", "text", "deep"],
+)
+async def test_an_export_of_another_shape_is_an_error_of_the_protocol(
+    client: AsyncLettaClient, api: Api, tmp_path: Path, answer: Any
+) -> None:
+    api.document = answer
+    with pytest.raises(ProtocolError, match="something else than an agent"):
+        await client.agents.export_file(NEW, tmp_path / "a.af")
+    assert not list(tmp_path.iterdir())
+
+
+async def test_half_a_character_in_an_export_is_kept(
+    client: AsyncLettaClient, api: Api, tmp_path: Path
+) -> None:
+    api.document = document(agents=[agent(system="\ud83d and \u05e9")])
+    shown = await client.agents.export_file(NEW, tmp_path / "a.af")
+    assert shown.agents[0].system == "\ud83d and \u05e9"
+    assert inspect_agent_file(tmp_path / "a.af") == shown
 
 
 async def test_a_backend_without_files_names_those_that_have_them(tmp_path: Path) -> None:
