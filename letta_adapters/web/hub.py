@@ -48,7 +48,10 @@ OpenSession: TypeAlias = Callable[[str, AskViewers], AsyncSession | Awaitable[As
 
 @dataclass(slots=True)
 class _Item:
-    """A message of somebody's; ``stopped`` if it was told to stop before it was ``sent``."""
+    """A message of somebody's; ``stopped`` if somebody has stopped it.
+
+    It is ``sent`` while its turn runs at the server, which can be aborted there.
+    """
 
     id: str
     text: str
@@ -320,12 +323,13 @@ class Hub:
         return False
 
     async def _stop_running(self, item: _Item) -> None:
+        # A stop is of the message and not of the attempt: one that a call blocks has a second one.
+        again, item.stopped = item.stopped, True
         if item.sent and self._session is not None:
             # Its stream ends with a result that says so.
             await self._session.abort()
-        elif self._turn is not None and not item.stopped:
+        elif self._turn is not None and not again:
             # Once only: a second click must not interrupt the taking back.
-            item.stopped = True
             self._turn.cancel()
 
     async def answer(self, viewer: Viewer, tool_call_id: str, decision: Allow | Deny) -> None:
@@ -463,6 +467,9 @@ class Hub:
                 raise
             blocked = True
         if blocked:
+            # The stop may have come with the end of that turn, and so have found none to abort.
+            if item.stopped:
+                raise asyncio.CancelledError
             # A room before this one was closed while a call waited, and its message may be the one
             # that asked. Nobody is asked again: the policy of whoever made the session decides
             # about calls of its own turns only. None of them runs.
@@ -478,6 +485,8 @@ class Hub:
             async for message in stream:
                 # A server tells of such a call by refusing the message, or by ending its turn.
                 if not last and message.type == "result" and message.error_code == _BLOCKED:
+                    # This turn is over: there is nothing to abort until the message is sent anew.
+                    item.sent = False
                     return True
                 self._tell(message, item)
         return False
