@@ -26,6 +26,13 @@ class _Handed:
     taken: bool = False
     number: int = 0
 
+    @property
+    def given(self) -> ToolResult | None:
+        """The result it was given; ``None`` if it has none, or was given up without one."""
+        # A wait that is cancelled cancels this at once, and leaves the room a moment later.
+        has_one = self.result.done() and not self.result.cancelled()
+        return self.result.result() if has_one else None
+
 
 class PageCalls:
     """The calls of a room that wait for a page of the viewer whose message began the turn.
@@ -119,9 +126,8 @@ class PageCalls:
             result: The result.
         """
         handed = self._waiting.get(tool_call_id)
-        if handed is not None and handed.result.done():
-            return handed.result.result() == result
-        return self._ended.get(tool_call_id) == result
+        given = self._ended.get(tool_call_id) if handed is None else handed.given
+        return given == result
 
     def give(self, tool_call_id: str, result: ToolResult) -> None:
         """Give the result of a call that waits.
