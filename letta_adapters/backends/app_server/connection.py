@@ -417,12 +417,13 @@ async def _open_socket(endpoint: Endpoint, connect_timeout: float) -> Socket:
 
 
 class Unread:
-    """A part of a frame that is parsed when somebody reads it."""
+    """A part of a frame that is parsed when somebody reads it first, on whatever thread."""
 
-    __slots__ = ("_text",)
+    __slots__ = ("_held",)
 
     def __init__(self, text: str) -> None:
-        self._text = text
+        # The text, later what it says: in one place, so that every thread sees one of the two.
+        self._held: str | dict[str, Any] = text
 
     def read(self) -> dict[str, Any]:
         """Return what it says.
@@ -430,10 +431,14 @@ class Unread:
         Raises:
             ProtocolError: It is no JSON object.
         """
+        held = self._held
+        if isinstance(held, dict):
+            return held
         with suppress(ValueError):
-            value = read_json(self._text)
+            value = read_json(held)
             if value is None or isinstance(value, dict):
-                return value or {}
+                self._held = value = value or {}
+                return value
         raise ProtocolError(
             "The App Server sent a state of the device that this package cannot take.",
             hint="Install matching versions of letta-adapters and letta.",

@@ -32,6 +32,8 @@ class Prepared:
 class Judge:
     """The judge of the tool calls of all conversations of one backend.
 
+    The verdict is asked for on a thread, as it looks at files; meanwhile the event loop goes on.
+
     Args:
         permits: Knows the calls that need nobody's word.
         prepared: The settings of each conversation.
@@ -69,8 +71,12 @@ class Judge:
     def _session(self, conversation: Conversation, settings: TurnSettings) -> Session:
         """Return the session's rules as they are now; a running turn's can be changed."""
         prepared = self._prepared.get(conversation)
-        options = prepared.options if prepared is not None else SessionOptions()
-        told_of = prepared.settings if prepared is not None else {}
+        told_of: Mapping[str, Any] = {}
+        options = SessionOptions()
+        if prepared is not None:
+            # In one step: they are changed together, maybe now, and the mode of the one with the
+            # lists of the other would be the rules of no session.
+            told_of, options = prepared.settings, prepared.options
         rules = Rules(
             str(told_of.get("permission_mode") or "strict"),
             frozenset(options.allowed_tools or ()),

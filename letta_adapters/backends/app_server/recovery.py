@@ -53,9 +53,10 @@ class ConversationStatus:
         Raises:
             ProtocolError: What the server sent cannot be read.
         """
-        if isinstance(self._device, Unread):
-            self._device = self._device.read()
-        return self._device
+        # It keeps by itself what it says. Written back here by a thread that has read it, it could
+        # take the place of a newer one.
+        device = self._device
+        return device.read() if isinstance(device, Unread) else device
 
     @property
     def mode(self) -> str:
