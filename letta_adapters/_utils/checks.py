@@ -108,9 +108,14 @@ def check_headers(headers: Mapping[str, str], what: str = "headers") -> Mapping[
 
     A value is never shown.
     """
+    seen: set[str] = set()
     for name, value in headers.items():
         if not _TOKEN.fullmatch(name):
             raise InvalidInputError(f"{what}: {name!r} is not the name of a header.")
+        # The spelling makes no difference to a server, which would be sent both.
+        if name.lower() in seen:
+            raise InvalidInputError(f"{what}: {name!r} is given twice, in two spellings.")
+        seen.add(name.lower())
         if not _HEADER_VALUE.fullmatch(value):
             raise InvalidInputError(
                 f"{what}[{name!r}] holds a line break, white space at its end, or a character "

@@ -89,6 +89,9 @@ class Rest(Place):
         api_key: Sent as a bearer token. Default: ``LETTA_API_KEY``; ``""`` means none.
         project: Letta Cloud project (the ``X-Project-Id`` header).
         headers: Sent with every request (``{"user_id": "user-..."}`` on a server of one's own).
+            Each takes the place of what would be sent under this name, in whatever spelling:
+            ``Authorization`` that of ``api_key``. A header of an injected ``http_client`` counts
+            where no option names it, and before ``LETTA_API_KEY``.
         connect_timeout: Seconds to reach the server.
         request_timeout: Seconds a read or a management call may take.
         idle_timeout: Seconds of silence in a stream. The server pings every 20 s, so this must be

@@ -50,6 +50,12 @@ READ_ATTEMPTS: Final = 3
 _DRAIN_SECONDS: Final = 0.5
 # The greatest size of a reply: more than a page of a thousand messages with images in them.
 MAX_REPLY_BYTES: Final = 256 << 20
+# The headers that httpx gives to every client.
+_HTTPX: Final = {
+    "accept": "*/*",
+    "connection": "keep-alive",
+    "user-agent": f"python-httpx/{httpx.__version__}",
+}
 # A server that corrects a path (a slash at its end) needs one.
 _REDIRECTS: Final = 3
 # The settings of the connections, which an injected client has itself.
@@ -118,17 +124,17 @@ class Http:
         self._rest = rest
         self.base_url, key = api_address(rest)
         self.cloud = httpx.URL(self.base_url).host == httpx.URL(CLOUD_URL).host
-        self._headers = httpx.Headers(_headers(rest, key))
-        if self.cloud and not key:
-            raise AuthenticationError(
-                "Letta Cloud needs an API key and there is none.",
-                hint="Set LETTA_API_KEY, pass Rest(api_key=...), or set LETTA_BASE_URL to a "
-                "server of your own.",
-            )
         if http_client is not None and not isinstance(http_client, httpx.AsyncClient):
             raise InvalidInputError(
                 f"http_client must be an httpx.AsyncClient, not {type(http_client).__name__} "
                 "(also for the sync client, which runs on an event loop of its own)."
+            )
+        self._headers = _headers(rest, key, http_client)
+        if self.cloud and not self._is_authorized(http_client):
+            raise AuthenticationError(
+                "Letta Cloud needs an API key and there is none.",
+                hint="Set LETTA_API_KEY, pass Rest(api_key=...), or set LETTA_BASE_URL to a "
+                "server of your own.",
             )
         if http_client is not None and (given := _LIMITS & rest.model_fields_set):
             raise InvalidInputError(
@@ -149,6 +155,12 @@ class Http:
         self._via = "" if http_client is not None else find_proxy(self.base_url)
         self._timeout = httpx.Timeout(rest.request_timeout, connect=rest.connect_timeout)
         self._stream_timeout = httpx.Timeout(rest.idle_timeout, connect=rest.connect_timeout)
+
+    def _is_authorized(self, client: httpx.AsyncClient | None) -> bool:
+        """Return whether requests say who makes them, in whatever way."""
+        if client is not None and ("authorization" in client.headers or client.auth is not None):
+            return True
+        return "authorization" in self._headers
 
     async def read(self, path: str, params: Mapping[str, Any] | None = None) -> Any:
         """Send a GET, retried while that can help, and return the decoded JSON."""
@@ -427,18 +439,33 @@ async def _body(response: httpx.Response) -> bytes:
     return b"".join(pieces)
 
 
-def _headers(rest: Rest, key: str) -> dict[str, str]:
-    headers = {
-        "accept": "*/*",
-        "accept-encoding": "identity",
-        "connection": "keep-alive",
-        "user-agent": f"letta-adapters/{__version__} python/{platform.python_version()}",
-        **rest.headers,
-    }
-    if rest.project:
-        headers["x-project-id"] = rest.project
+def _headers(rest: Rest, key: str, client: httpx.AsyncClient | None) -> httpx.Headers:
+    """Return the headers of every request, each once, whatever its spelling.
+
+    What the options name comes before what an injected client has, and both before our own.
+    """
+    headers = httpx.Headers(
+        {
+            "accept": "*/*",
+            "accept-encoding": "identity",
+            "connection": "keep-alive",
+            "user-agent": f"letta-adapters/{__version__} python/{platform.python_version()}",
+        }
+    )
     if key:
         headers["authorization"] = f"Bearer {key}"
+    for name, value in () if client is None else client.headers.items():
+        # What httpx gives to every client is nobody's word; and the encoding is ours to choose, as
+        # streams are read undecoded.
+        if value != _HTTPX.get(name) and name != "accept-encoding":
+            headers.pop(name, None)
+    if rest.project:
+        headers["x-project-id"] = rest.project
+    if key and rest.api_key is not None:
+        headers["authorization"] = f"Bearer {key}"
+    # One by one: a name takes the place of the same name in another spelling.
+    for name, value in rest.headers.items():
+        headers[name] = value
     return headers
 
 
