@@ -22,7 +22,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Final
 
-from letta_adapters._utils.files import explain_write_errors, on_thread
+from letta_adapters._utils.files import (
+    explain_write_errors,
+    make_private_folder,
+    on_thread,
+    write_private,
+)
 from letta_adapters.backends.app_server import frames
 from letta_adapters.backends.app_server.connection import Connection
 from letta_adapters.backends.app_server.options import reflection_settings
@@ -111,31 +116,42 @@ class Reflecting:
             )
 
     def choose(self, agent_id: str, sleeptime: Sleeptime) -> None:
-        """Keep the choice for this agent, for all conversations and processes."""
+        """Keep the choice for this agent, for all conversations and processes.
+
+        Raises:
+            ConfigurationError: It cannot be written.
+            DiskFullError: There is no space.
+        """
         if self._folder is None:
             return
         file = self._file(agent_id)
         # An agent without a file does not reflect.
         if sleeptime.trigger == "off":
-            file.unlink(missing_ok=True)
+            with explain_write_errors(file.parent):
+                file.unlink(missing_ok=True)
             return
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Put in place by a rename, so that the runtime never reads half a file.
-        new = file.with_suffix(".new")
-        new.write_text(json.dumps(reflection_settings(sleeptime)), encoding="utf-8")
-        new.replace(file)
+        # The runtime may read it, and another process write it, at this very moment.
+        write_private(file, json.dumps(reflection_settings(sleeptime)))
 
     def never(self, directory: Path) -> None:
-        """Let no agent reflect on conversations while it works in this directory."""
+        """Let no agent reflect on conversations while it works in this directory.
+
+        Raises:
+            ConfigurationError: That cannot be written.
+            DiskFullError: There is no space.
+        """
         if self._folder is not None:
             file = self._file(str(directory))
-            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file.touch(mode=0o600)
+            make_private_folder(file.parent)
+            with explain_write_errors(file.parent):
+                file.touch(mode=0o600)
 
     def forget(self, directory: Path) -> None:
         """Forget a directory that is gone."""
         if self._folder is not None:
-            self._file(str(directory)).unlink(missing_ok=True)
+            # What is left of it says nothing about any other directory.
+            with suppress(OSError):
+                self._file(str(directory)).unlink()
 
     def _file(self, name: str) -> Path:
         assert self._folder is not None
@@ -156,15 +172,32 @@ class Stateless:
 
     @property
     def directory(self) -> Path:
-        """The working directory of stateless conversations."""
+        """The working directory of stateless conversations.
+
+        Raises:
+            ConfigurationError: It cannot be made.
+            DiskFullError: There is no space.
+        """
         with self._lock:
             if self._made is None:
-                with explain_write_errors(Path(gettempdir())):
-                    self._made = TemporaryDirectory(
-                        prefix="letta-stateless-", ignore_cleanup_errors=True
-                    )
-                self._reflecting.never(Path(self._made.name))
+                self._made = self._make()
             return Path(self._made.name)
+
+    def _make(self) -> TemporaryDirectory[str]:
+        # Python looks for a place that can be written to, and may find none.
+        with explain_write_errors(Path("TMPDIR")):
+            place = Path(gettempdir())
+        with explain_write_errors(place):
+            made = TemporaryDirectory(
+                prefix="letta-stateless-", dir=place, ignore_cleanup_errors=True
+            )
+        try:
+            self._reflecting.never(Path(made.name))
+        except BaseException:
+            # Nobody may work where an agent could reflect.
+            made.cleanup()
+            raise
+        return made
 
     async def keep(self, connection: Connection, conversation: Conversation, cwd: object) -> None:
         """Stop the agent of a conversation that works in that directory from reflecting on it."""
@@ -176,7 +209,8 @@ class Stateless:
 
     def close(self) -> None:
         """Remove the directory."""
-        if self._made is not None:
-            self._reflecting.forget(Path(self._made.name))
-            self._made.cleanup()
-            self._made = None
+        with self._lock:
+            made, self._made = self._made, None
+        if made is not None:
+            self._reflecting.forget(Path(made.name))
+            made.cleanup()
