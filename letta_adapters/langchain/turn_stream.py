@@ -8,6 +8,8 @@ user holds are defined here; each answer in them is LangChain's own ``ChatModelS
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Sequence
 from typing import Any, Final
 
@@ -142,6 +144,11 @@ class _Turn:
 
     def _fail(self, error: BaseException) -> None:
         """End the turn with an error, which the answer that is under way reports too."""
+        if self._over:
+            return
+        if isinstance(error, asyncio.CancelledError):
+            # Whoever read is cancelled, and the turn ends with that; other readers are not.
+            error = _make_closed_error()
         self._error = error
         if self._messages and not self._messages[-1].done:
             self._messages[-1].fail(error)
@@ -151,12 +158,17 @@ class _Turn:
         return self._error is not None or self._result is not _PENDING
 
 
+def _make_closed_error() -> RuntimeError:
+    return RuntimeError("This stream was closed before its end.")
+
+
 class TurnStream(_Turn):
     """Follow a turn as it runs: iterate for the protocol's events.
 
     ``messages`` gives each answer as a ``ChatModelStream`` (``.text``, ``.reasoning``,
     ``.output``); ``output`` is the result of ``invoke``, and waits for it. Each may be read on its
-    own or after another. Leave early with ``close()`` or a ``with`` block: the agent is stopped.
+    own, after another, or beside another in a thread of its own. Leave early with ``close()`` or a
+    ``with`` block: the agent is stopped, at its next event if a thread is waiting for that.
     """
 
     _kind = ChatModelStream
@@ -164,6 +176,9 @@ class TurnStream(_Turn):
     def __init__(self, items: Iterator[Any]) -> None:
         super().__init__()
         self._items = items
+        # One thread at a time reads the run; reentrant, so that a mistake is an error and no wait.
+        self._reading = threading.RLock()
+        self._count = 0
 
     def _wire(self, stream: ChatModelStream) -> ChatModelStream:
         # Whoever reads an answer drives the whole turn: there is no thread that would.
@@ -172,15 +187,26 @@ class TurnStream(_Turn):
 
     def _pull(self) -> bool:
         """Read one more item of the run; return whether there was one."""
+        seen = self._count
+        with self._reading:
+            # What another thread has read meanwhile may be what this one waits for.
+            return self._count != seen or self._read_item()
+
+    def _read_item(self) -> bool:
         if self._over:
             return False
         try:
-            if self._take(next(self._items)):
+            item = next(self._items)
+            # Another thread may have closed the stream while this one waited for the item.
+            if self._error is not None:
+                return False
+            self._count += 1
+            if self._take(item):
                 # The run is told its end only now.
                 for _ in self._items:
                     pass
         except StopIteration:
-            self._fail(RuntimeError("This stream was closed before its end."))
+            self._fail(_make_closed_error())
             return False
         except BaseException as error:
             self._fail(error)
@@ -225,8 +251,15 @@ class TurnStream(_Turn):
 
     def close(self) -> None:
         """Stop the agent, if it still works."""
-        if isinstance(self._items, Generator):
-            self._items.close()
+        if not self._reading.acquire(blocking=False):
+            # The thread that reads now takes no further item, so that this wait ends soon.
+            self._fail(_make_closed_error())
+            self._reading.acquire()
+        try:
+            if isinstance(self._items, Generator):
+                self._items.close()
+        finally:
+            self._reading.release()
 
     def __enter__(self) -> TurnStream:
         return self
@@ -246,6 +279,9 @@ class AsyncTurnStream(_Turn):
     def __init__(self, items: AsyncGenerator[Any, None]) -> None:
         super().__init__()
         self._items = items
+        # A task reads the run now, and these wait for it.
+        self._reading = False
+        self._waiting: list[asyncio.Future[None]] = []
 
     def _wire(self, stream: AsyncChatModelStream) -> AsyncChatModelStream:
         # Whoever reads an answer drives the whole turn: there is no task that would.
@@ -256,17 +292,40 @@ class AsyncTurnStream(_Turn):
         """Read one more item of the run; return whether there was one."""
         if self._over:
             return False
+        if self._reading:
+            # What the other task reads may be what this one waits for.
+            await self._wait_for_reader()
+            return True
+        self._reading = True
         try:
-            if self._take(await anext(self._items)):
+            item = await anext(self._items)
+            # Another task may have closed the stream while this one waited for the item.
+            if self._error is not None:
+                return False
+            if self._take(item):
                 async for _ in self._items:
                     pass
         except StopAsyncIteration:
-            self._fail(RuntimeError("This stream was closed before its end."))
+            self._fail(_make_closed_error())
             return False
         except BaseException as error:
             self._fail(error)
             raise
+        finally:
+            self._reading = False
+            self._wake()
         return True
+
+    async def _wait_for_reader(self) -> None:
+        waiting = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiting)
+        await waiting
+
+    def _wake(self) -> None:
+        while self._waiting:
+            waiting = self._waiting.pop()
+            if not waiting.done():  # one that is cancelled waits no more
+                waiting.set_result(None)
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self._yield_each(self._events)
@@ -305,7 +364,11 @@ class AsyncTurnStream(_Turn):
                 return
 
     async def aclose(self) -> None:
-        """Stop the agent, if it still works."""
+        """Stop the agent, if it still works; if a task waits for its next event, then at that."""
+        if self._reading:
+            # The task that reads now takes no further item, so that this wait ends soon.
+            self._fail(_make_closed_error())
+            await self._wait_for_reader()
         await self._items.aclose()
 
     async def __aenter__(self) -> AsyncTurnStream:
