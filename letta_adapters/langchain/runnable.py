@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, contextmanager
 from functools import partial
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from typing_extensions import Unpack
 
 from letta_adapters._utils.signatures import show_keywords
 from letta_adapters.backends.capabilities import check_ask_timeout, of_kind
-from letta_adapters.chat.request import AskingAgents
+from letta_adapters.chat.request import AskingAgents, make_digest
 from letta_adapters.errors import InvalidInputError
 from letta_adapters.langchain._compat import find_task, in_graph
 from letta_adapters.langchain.agent_loop import (
@@ -32,6 +32,7 @@ from letta_adapters.langchain.chat_model import ChatLetta
 from letta_adapters.langchain.errors import langchain_errors
 from letta_adapters.langchain.fields import AskingFields, RunnableFields
 from letta_adapters.langchain.questions import LoopSettings
+from letta_adapters.langchain.runs import Repetitions, runs
 from letta_adapters.langchain.tools import as_base_tools
 from letta_adapters.langchain.turn_stream import (
     AsyncTurnStream,
@@ -125,6 +126,7 @@ class LettaRunnable(Runnable[Any, Any]):
         self.can_use_tool = asking.can_use_tool
         self.patience = asking.patience
         self._asks = AskingAgents()
+        self._repetitions = Repetitions()
         self.output = output
         self.max_rounds = max_rounds
         self.name = name or "LettaRunnable"
@@ -197,9 +199,33 @@ class LettaRunnable(Runnable[Any, Any]):
             async for item in run:
                 yield item
 
-    def _make_loop(self, input: Any, config: RunnableConfig, kwargs: dict[str, Any]) -> AgentLoop:
-        """Return the loop of a run with this input."""
-        messages = as_messages(input, config)
+    @contextmanager
+    def _open_loop(
+        self, input: Any, config: RunnableConfig, kwargs: dict[str, Any]
+    ) -> Iterator[AgentLoop]:
+        """Give the loop of a run with this input; errors leave the block as LangChain's."""
+        with langchain_errors():
+            messages = as_messages(input)
+            task = find_task(config) if messages[-1].id is None and in_graph(config) else None
+            if not task:
+                yield self._make_loop(messages, config, kwargs)
+                return
+            attempt = runs.find(getattr(config.get("callbacks"), "parent_run_id", None)).attempt
+            equal = (attempt, task, len(messages), make_digest(messages[-1].content))
+            # Without its attempt nothing tells a call that is repeated from a second one.
+            number = 0 if attempt is None else self._repetitions.take(equal)
+            try:
+                named = _name_last(messages, task, number)
+                yield self._make_loop(named, config, kwargs)
+            except BaseException:
+                if attempt is not None:
+                    self._repetitions.give_back(equal, number)
+                raise
+
+    def _make_loop(
+        self, messages: list[BaseMessage], config: RunnableConfig, kwargs: dict[str, Any]
+    ) -> AgentLoop:
+        """Return the loop of a run with these messages."""
         backend = self.model._runner.clients.backend_name
         settings = LoopSettings(
             model=self.bound(),
@@ -221,8 +247,7 @@ class LettaRunnable(Runnable[Any, Any]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> Any:
-        with langchain_errors():
-            loop = self._make_loop(input, config, kwargs)
+        with self._open_loop(input, config, kwargs) as loop:
             for _ in LoopRunner(loop, run_manager).run():
                 pass
             return format_output(loop.new, self.output)
@@ -234,8 +259,7 @@ class LettaRunnable(Runnable[Any, Any]):
         config: RunnableConfig,
         **kwargs: Any,
     ) -> Any:
-        with langchain_errors():
-            loop = self._make_loop(input, config, kwargs)
+        with self._open_loop(input, config, kwargs) as loop:
             async for _ in LoopRunner(loop, run_manager).arun():
                 pass
             return format_output(loop.new, self.output)
@@ -257,9 +281,8 @@ class LettaRunnable(Runnable[Any, Any]):
             config: The run's configuration.
             kwargs: Settings for this run's calls of the model.
         """
-        with langchain_errors():
-            for input in inputs:
-                loop = self._make_loop(input, config, kwargs)
+        for input in inputs:
+            with self._open_loop(input, config, kwargs) as loop:
                 out = runner.formatter(self.output)
                 for item in runner(loop, run_manager).run():
                     yield from out.format(item)
@@ -274,9 +297,8 @@ class LettaRunnable(Runnable[Any, Any]):
         **kwargs: Any,
     ) -> AsyncIterator[Any]:
         """Yield the same asynchronously."""
-        with langchain_errors():
-            async for input in inputs:
-                loop = self._make_loop(input, config, kwargs)
+        async for input in inputs:
+            with self._open_loop(input, config, kwargs) as loop:
                 out = runner.formatter(self.output)
                 # Left early, the block stops the agent at once.
                 async with aclosing(runner(loop, run_manager).arun()) as run:
@@ -442,12 +464,11 @@ def _check(output: str, max_rounds: int, model: object, fields: dict[str, Any]) 
         raise InvalidInputError("max_rounds must be at least 1.")
 
 
-def as_messages(input: Any, config: RunnableConfig) -> list[BaseMessage]:
+def as_messages(input: Any) -> list[BaseMessage]:
     """Return the messages in an input.
 
     Args:
         input: Text, a message, messages, a prompt value, or a dict with ``messages``.
-        config: The configuration of the run.
 
     Raises:
         InvalidInputError: The input is none of these.
@@ -464,12 +485,19 @@ def as_messages(input: Any, config: RunnableConfig) -> list[BaseMessage]:
             f"LettaRunnable cannot take {type(input).__name__}.",
             hint='Give text, messages, or {"messages": [...]}.',
         )
-    messages = convert_to_messages(given)
-    last = messages[-1]
-    if last.id is None and in_graph(config):
-        # When it is resumed, the node runs again from its start: an id made from its task lets the
-        # same message be known again, so that it is not sent twice.
-        task = find_task(config)
-        if task:
-            messages = [*messages[:-1], last.model_copy(update={"id": f"{task}:{len(messages)}"})]
-    return messages
+    return convert_to_messages(given)
+
+
+def _name_last(messages: list[BaseMessage], task: str, number: int) -> list[BaseMessage]:
+    """Return the messages with an id on the last one, by which it is known again.
+
+    When it is resumed, the node runs again from its start: an id made from its task lets the same
+    message be the same, so that it is not sent twice.
+
+    Args:
+        messages: The messages.
+        task: The task of the graph.
+        number: Tells the equal calls of one attempt at the task apart.
+    """
+    name = f"{task}:{len(messages)}" + (f":{number}" if number else "")
+    return [*messages[:-1], messages[-1].model_copy(update={"id": name})]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from langchain_core.callbacks import BaseCallbackHandler, BaseCallbackManager
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tracers.context import register_configure_hook
 
+from letta_adapters._utils.bounded import Bounded
 from letta_adapters.chat.cache import running_tools
 from letta_adapters.langchain._compat import NAMESPACE, suppress_langchain_beta_warning
 
@@ -123,6 +124,43 @@ class Runs(BaseCallbackHandler):
         """Forget a tool's run that failed."""
         running_tools.end(run_id)
         self._drop(run_id)
+
+
+class Repetitions:
+    """Number the equal calls of one attempt at a task, so that each is a call of its own.
+
+    A call that failed gives its number back: made again, it is the same call. Threads share it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken: Bounded[tuple[Hashable, ...], frozenset[int]] = Bounded()
+
+    def take(self, call: tuple[Hashable, ...]) -> int:
+        """Return the lowest number that no equal call has.
+
+        Args:
+            call: The attempt, and what makes two of its calls equal.
+        """
+        with self._lock:
+            taken = self._taken.get(call, frozenset())
+            number = next(n for n in range(len(taken) + 1) if n not in taken)
+            self._taken[call] = taken | {number}
+            return number
+
+    def give_back(self, call: tuple[Hashable, ...], number: int) -> None:
+        """Forget a call that came to no answer.
+
+        Args:
+            call: The call, as :meth:`take` was given it.
+            number: Its number.
+        """
+        with self._lock:
+            self._taken[call] = self._taken.get(call, frozenset()) - {number}
+
+    def __reduce__(self) -> tuple[type[Repetitions], tuple[()]]:
+        # A copy of the runnable, perhaps in another process, counts for itself.
+        return Repetitions, ()
 
 
 # LangChain adds the handler of this hook to every run, also where an application names none.
