@@ -36,6 +36,7 @@ from langchain_core.runnables.config import get_executor_for_config
 from langchain_core.runnables.utils import AddableDict
 from langchain_core.tools import BaseTool, StructuredTool
 
+from letta_adapters._utils.tasks import await_all
 from letta_adapters.backends.base import Conversation
 from letta_adapters.chat.endings import find_ending
 from letta_adapters.chat.open_calls import OpenCallDecider
@@ -55,6 +56,7 @@ from letta_adapters.langchain.tools import (
     build_refusals,
     drive,
     running_call,
+    to_cancelled_message,
     to_decision_message,
     to_error_message,
     to_result_message,
@@ -359,9 +361,25 @@ class LoopRunner:
     async def _aact_all(
         self, decided: Sequence[_Decided], left: Conversation | None = None
     ) -> list[ToolMessage]:
-        """Carry decisions out: the tools run side by side."""
+        """Carry decisions out: the tools run side by side, and none of them when this is over."""
         decided = _end_others(decided)
-        return list(await asyncio.gather(*(adrive(self._act(*pair, left)) for pair in decided)))
+        running = [asyncio.ensure_future(adrive(self._act(*pair, left))) for pair in decided]
+        try:
+            if running:
+                await asyncio.wait(running)
+        finally:
+            # Only a run that is cancelled still has some to end here.
+            for task in running:
+                task.cancel()
+            await await_all(running)
+        # Nobody has cancelled these tasks: one that is cancelled all the same did that itself.
+        failures = [None if task.cancelled() else task.exception() for task in running]
+        for failure in filter(None, failures):
+            raise failure
+        return [
+            to_cancelled_message(call) if task.cancelled() else task.result()
+            for task, (call, _) in zip(running, decided, strict=True)
+        ]
 
     def _decide_open(
         self, place: Conversation, calls: Sequence[PendingToolCall]
@@ -400,7 +418,9 @@ class LoopRunner:
             output = yield Effect(
                 functools.partial(_invoke_tool, *about), functools.partial(_ainvoke_tool, *about)
             )
-            return to_result_message(call, output)
+            result = to_result_message(call, output)
+            to_entries([result])  # what cannot be sent is the tool's failure, not the run's
+            return result
         except Exception as error:
             # An interrupt or a command of LangGraph is no failure of the tool.
             if passes_through(error):
@@ -452,9 +472,13 @@ def _invoke_tool(
     """Run a tool in this thread of the executor, an asynchronous one on a loop of its own."""
     # The executor gives each of its tasks a context of its own, so nothing has to be put back.
     running_call.set(known)
-    if isinstance(tool, StructuredTool) and tool.func is None:
-        return asyncio.run(tool.ainvoke(call, config))
-    return tool.invoke(call, config)
+    try:
+        if isinstance(tool, StructuredTool) and tool.func is None:
+            return asyncio.run(tool.ainvoke(call, config))
+        return tool.invoke(call, config)
+    except asyncio.CancelledError:
+        # Nobody cancels a thread: the tool has done it itself.
+        return to_cancelled_message(call)
 
 
 async def _ainvoke_tool(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import threading
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -14,7 +16,7 @@ from langchain_core.messages import BaseMessage, ToolCall
 from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
 
-from letta_adapters._utils.invoke import invoke_callable, is_async_callable
+from letta_adapters._utils.invoke import UNWIND_SECONDS, invoke_callable, is_async_callable
 from letta_adapters.backends.base import Conversation
 from letta_adapters.chat.request import AskingAgents
 from letta_adapters.errors import PendingApprovalError, TurnDetachedError, UnsupportedOptionError
@@ -198,10 +200,34 @@ class Questions:
 
 
 def _run_in_thread(work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
-    """Run a coroutine on an event loop of its own: this thread's may be running."""
-    context = contextvars.copy_context()
-    with ThreadPoolExecutor(1) as thread:
-        return thread.submit(context.run, lambda: asyncio.run(work())).result()
+    """Run a coroutine on an event loop of its own: this thread's may be running.
+
+    Whoever interrupts the wait (Ctrl-C) ends the coroutine with it.
+    """
+    context, ended = contextvars.copy_context(), Future[Any]()
+    begun: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None]] = []
+
+    async def run() -> Any:
+        begun.append((asyncio.get_running_loop(), asyncio.current_task()))
+        return await work()
+
+    def begin() -> None:
+        try:
+            ended.set_result(context.run(lambda: asyncio.run(run())))
+        except BaseException as error:
+            ended.set_exception(error)
+
+    # No thread of a pool, whose end Python waits for.
+    threading.Thread(target=begin, name="letta-question", daemon=True).start()
+    try:
+        return ended.result()
+    except BaseException:
+        if begun and not ended.done():
+            loop, task = begun[0]
+            with suppress(RuntimeError):  # the loop has just closed: it is over
+                loop.call_soon_threadsafe(task.cancel if task is not None else loop.stop)
+            wait([ended], UNWIND_SECONDS)
+        raise
 
 
 def _read_words(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -177,6 +177,12 @@ def to_error_message(call: ToolCall, error: Exception) -> ToolMessage:
         name=call["name"],
         status="error",
     )
+
+
+def to_cancelled_message(call: Mapping[str, Any]) -> ToolMessage:
+    """Return the answer to a call whose tool cancelled itself, which is a failure like another."""
+    text, name = f"{call['name']} was cancelled.", call["name"]
+    return ToolMessage(text, tool_call_id=str(call["id"]), name=name, status="error")
 
 
 def decide(call: ToolCall, decision: Any) -> ToolMessage:
