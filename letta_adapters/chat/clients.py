@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
@@ -21,7 +22,7 @@ from letta_adapters.chat.cache import get_cache
 from letta_adapters.chat.request import ChatEvent, ChatRequest, ResponseCompleted
 from letta_adapters.chat.stream import ChatStream
 from letta_adapters.client.client import AsyncLettaClient, is_busy, resolve_backend
-from letta_adapters.errors import InvalidInputError, WrongEventLoopError
+from letta_adapters.errors import InvalidInputError, LettaError, WrongEventLoopError
 from letta_adapters.permissions import denials
 from letta_adapters.sync.bridge import Bridge, get_bridge
 from letta_adapters.sync.client import LettaClient
@@ -33,6 +34,7 @@ _Spec = Rest | Local | Remote
 # Unused clients that one event loop keeps, and the seconds after which one counts as unused.
 _CLIENTS: Final = 64
 _IDLE_SECONDS: Final = 60.0
+_log: Final = logging.getLogger("letta_adapters.chat")
 
 
 @dataclass(slots=True, eq=False)
@@ -258,8 +260,33 @@ async def _collect(stream: ChatStream) -> list[ChatEvent]:
 async def _abandon(
     client: AsyncLettaClient, end: ResponseCompleted, remove: bool
 ) -> ResponseCompleted:
-    """Stop the turn that waits, deny its calls, and return its last event as it is then."""
+    """Stop the turn that waits, deny its calls, and return its last event as it is then.
+
+    A failure is logged, as one of a removal is: the call has its answer.
+    """
     where = Conversation(end.agent_id, end.conversation_id)
+    try:
+        await _end_calls(client, end, where)
+    except LettaError as error:
+        _log.warning("The calls in %s were not given up: %r", where.conversation_id, error)
+        if not remove:
+            return end  # the marker tells the next call that they wait
+    if remove:
+        await conversations.remove(client, where)
+        return replace(end, pending=(), marker=replace(end.marker, pending=()))
+    # Stopping added messages, so the marker's head is no longer the newest message.
+    head: tuple[str, ...] = ()
+    try:
+        head = replay.list_newest_names(await replay.read_newest(client, where, 1))
+    except LettaError as error:
+        _log.warning("The end of %s was not read: %r", where.conversation_id, error)
+    return replace(
+        end, pending=(), marker=replace(end.marker, pending=(), head=head or end.marker.head)
+    )
+
+
+async def _end_calls(client: AsyncLettaClient, end: ResponseCompleted, where: Conversation) -> None:
+    """End the turn of these calls, or else the calls that the conversation keeps."""
     held = get_cache(client).held.pop(where, None)
     # A paused turn of this process is stopped as a whole; otherwise its calls may still wait on the
     # server, where each needs an answer before the conversation can go on.
@@ -269,12 +296,6 @@ async def _abandon(
         waiting = await client.backend.pending_calls(where)
         if waiting:
             await client.backend.clear(where, waiting, denials.GIVEN_UP)
-    if remove:
-        await conversations.remove(client, where)
-        return replace(end, pending=(), marker=replace(end.marker, pending=()))
-    # Stopping added messages, so the marker's head is no longer the newest message.
-    head = replay.list_newest_names(await replay.read_newest(client, where, 1)) or end.marker.head
-    return replace(end, pending=(), marker=replace(end.marker, pending=(), head=head))
 
 
 def _get_shared(home: Bridge | asyncio.AbstractEventLoop, spec: _Spec) -> AsyncLettaClient:
@@ -313,6 +334,9 @@ def _find_shared(home: Bridge | asyncio.AbstractEventLoop, spec: _Spec) -> Async
 def _share(home: Bridge | asyncio.AbstractEventLoop, made: _Kept) -> AsyncLettaClient:
     """Keep a new client, and close those that are too many."""
     with _lock:
+        # A client knows its event loop, so the weak reference to that alone would never end.
+        for ended in [other for other in _clients if _has_ended(other)]:
+            del _clients[ended]
         known = _clients.setdefault(home, [])
         known.append(made)
         idle = _find_idle(known)
@@ -325,6 +349,11 @@ def _share(home: Bridge | asyncio.AbstractEventLoop, made: _Kept) -> AsyncLettaC
     for kept in idle:
         _close_soon(home, kept)
     return made.client
+
+
+def _has_ended(home: object) -> bool:
+    """Return whether it is an event loop that was closed."""
+    return isinstance(home, asyncio.AbstractEventLoop) and home.is_closed()
 
 
 def _find_idle(known: list[_Kept]) -> list[_Kept]:

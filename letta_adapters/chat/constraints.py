@@ -50,17 +50,17 @@ class Constraints:
         """
         if (call.note, call.standing) != (self.note, self.standing):
             call = replace(call, note=self.note, standing=self.standing)
-        answer = first = yield call
+        answer = yield call
         for _ in range(REPAIRS):
             problem = self.check(answer) if self.check is not None else None
             if problem is None:
                 break
             # The complaint goes on from the answer's marker, so the agent gets only the complaint.
             call = replace(call, entries=[*call.entries, *_complain(answer, problem)])
-            answer = yield call
+            before, answer = answer, (yield call)
             # The framework keeps one answer for all attempts: its marker has to fit the history
-            # there.
-            answer.as_span(first.end.marker)
+            # there, and its tokens are those of all.
+            answer.as_span(before.end)
         return answer
 
 

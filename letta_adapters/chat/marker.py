@@ -114,10 +114,24 @@ class Marker:
         except (TypeError, ValueError):
             return None
         # Python does not check the fields' types, and a wrong one would fail far from here.
-        lists = (made.head, made.inputs, made.arguments)
-        listed = all(isinstance(item, tuple) for item in lists)
-        placed = all(isinstance(name, str) for name in (made.node, made.agent, made.within))
-        return made if sound and listed and placed else None
+        return made if sound and made._has_fitting_types() else None
+
+    def _has_fitting_types(self) -> bool:
+        """Return whether the fields hold what they are declared to hold."""
+        asked = () if self.questions is None else self.questions
+        lists: tuple[Any, ...] = (self.head, self.inputs, self.arguments, asked)
+        texts = (self.backend, self.node, self.agent, self.within)
+        given = (self.previous, self.run_id, self.system, self.settings, self.standing, self.thread)
+        return (
+            all(isinstance(item, tuple) and all(map(_is_text, item)) for item in lists)
+            and all(map(_is_text, texts))
+            and all(text is None or _is_text(text) for text in given)
+            and isinstance(self.earlier, bool)
+        )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 _FIELDS: Final = tuple(field.name for field in fields(Marker))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from letta_adapters.backends.base import Conversation
 from letta_adapters.chat.context import ChatContext
 from letta_adapters.chat.endings import find_ending
 from letta_adapters.chat.payload import answer_ended, write_arguments
-from letta_adapters.chat.request import HistoryMessage, OpenAnswer
+from letta_adapters.chat.request import HistoryMessage, OpenAnswer, clean_result
 from letta_adapters.client.approvals import Asking, list_agent_tools, tell_recovery
 from letta_adapters.client.tool_calls import let_answer, share_answering
 from letta_adapters.errors import TimeoutBeforeAcceptanceError
@@ -109,16 +109,20 @@ async def _end_if_told(
 async def _ask_within(
     timeout: float | None, place: Conversation, asking: Any
 ) -> Mapping[str, OpenAnswer]:
+    """Return the answers, with results that can be sent whatever they hold."""
     work = let_answer(Asking(place), asking)
     try:
-        answers: Mapping[str, OpenAnswer] = await (
+        given: Mapping[str, OpenAnswer] = await (
             work if timeout is None else run_within(timeout, work)
         )
     except asyncio.TimeoutError as error:
+        # One that the application itself raises (of a service that it asks) is no limit of ours.
+        if timeout is None or not work.cancelled():
+            raise
         raise TimeoutBeforeAcceptanceError(
             f"The calls that wait were not answered within {timeout:g} seconds.", accepted=False
         ) from error
-    return answers
+    return {id_: replace(made, entry=clean_result(made.entry)) for id_, made in given.items()}
 
 
 async def _list_tools_here(

@@ -126,11 +126,12 @@ def digest_arguments(raw: str) -> str:
     """Return a digest of a call's arguments, whatever the order and spacing of their JSON.
 
     Args:
-        raw: The arguments as JSON text; malformed text is digested as it stands.
+        raw: The arguments as JSON text; text that cannot be read is digested as it stands.
     """
     try:
         return make_digest(json.loads(raw or "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
+        # How deep a JSON text may be nested depends on how deep the calls around this one are.
         return make_digest(raw)
 
 
@@ -448,7 +449,7 @@ def check_request(call: ChatRequest) -> ChatRequest:
         raise InvalidInputError("model is empty: it names no model.", hint="Leave it out.")
     check_tool_names([str(tool["name"]) for tool in call.tools])
     # Cleaned before the check below, which would refuse a tool's result for its odd characters.
-    entries = [_clean_result(entry) if entry.role == "tool" else entry for entry in call.entries]
+    entries = [clean_result(entry) if entry.role == "tool" else entry for entry in call.entries]
     for where, text in _list_texts(call, entries):
         # Most texts are ASCII, and a call has many.
         if not text.isascii():
@@ -493,7 +494,7 @@ def _list_strings(value: object) -> Iterator[str]:
             yield from _list_strings(item)
 
 
-def _clean_result(entry: HistoryMessage) -> HistoryMessage:
+def clean_result(entry: HistoryMessage) -> HistoryMessage:
     """Return a tool's result without the characters that UTF-8 cannot hold."""
     if isinstance(entry.content, str):
         # Most text is ASCII, which needs no copy of it.

@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Literal
 
 from letta_adapters.chat.cache import known_answers
-from letta_adapters.chat.marker import Marker
 from letta_adapters.chat.request import ID_PREFIX, ChatEvent, ResponseCompleted, ResponseStarted
 from letta_adapters.messages import (
     AssistantMessage,
@@ -26,6 +25,7 @@ from letta_adapters.messages import (
     ToolProgressMessage,
     ToolResultMessage,
     UnknownMessage,
+    Usage,
     content_text,
 )
 
@@ -216,9 +216,9 @@ class ResponseReader:
                 break
             if kind == "text":
                 # No stop text spans another kind of piece, so any other kind first releases the
-                # text held back.
+                # text held back. A note is none: it may come between two tokens of a word.
                 value, self.stopped = self._stop.feed(value)
-            else:
+            elif kind != "note":
                 kept += _texts(self._stop.flush())
             if kind != "text" or value:
                 kept.append((kind, value))
@@ -298,6 +298,11 @@ class StopSequenceFilter:
         return held
 
 
+def _sum_usage(first: Usage | None, then: Usage | None) -> Usage | None:
+    """Return the tokens of two calls; an answer that was given before has taken none."""
+    return then if first is None else first if then is None else first + then
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """Hold a whole answer: its pieces, and the reader that knows its first and last event."""
@@ -327,13 +332,22 @@ class Answer:
         self.reader.end = replace(end, pending=self.end.pending)
         self._remember()
 
-    def as_span(self, first: Marker) -> None:
+    def as_span(self, before: ResponseCompleted) -> None:
         """Make this the answer to several calls that the caller sees as one.
 
+        It took the tokens and the runs of all of them.
+
         Args:
-            first: The marker of the first of these calls.
+            before: The end of the call before it, which may stand for several calls itself.
         """
-        self.reader.end = replace(self.end, marker=self.end.marker.as_span(first))
+        end = self.end
+        self.reader.end = replace(
+            end,
+            marker=end.marker.as_span(before.marker),
+            usage=_sum_usage(before.usage, end.usage),
+            run_ids=tuple(dict.fromkeys((*before.run_ids, *end.run_ids))),
+            recovered=(*before.recovered, *end.recovered),
+        )
         self._remember()
 
     def _remember(self) -> None:

@@ -84,6 +84,8 @@ class ChatStream(AsyncIterator[ChatEvent]):
         self._before: PausedTurn | None = None
         # The message may be sent once more if it is refused.
         self._can_mend = False
+        # The conversation that was made for this call alone.
+        self._made: Conversation | None = None
         self._events = self._run()
         self._next = self._events.__anext__
 
@@ -106,7 +108,11 @@ class ChatStream(AsyncIterator[ChatEvent]):
 
     async def _run(self) -> AsyncGenerator[ChatEvent, None]:
         """Yield all events of the call and clean up after it."""
-        tracker = await self._prepare()
+        try:
+            tracker = await self._prepare()
+        except BaseException as error:
+            self._leave_nothing(error)
+            raise
         asked = self._ask_for_model(tracker)
         try:
             yield tracker.start()
@@ -128,6 +134,20 @@ class ChatStream(AsyncIterator[ChatEvent]):
             if self._call.ephemeral and not tracker.pending:
                 # Handed to the client: the caller has the answer and need not wait for a request.
                 conversations.remove_later(self._client, tracker.conversation)
+
+    def _leave_nothing(self, error: BaseException) -> None:
+        """Remove the conversation that was made for a call whose turn never began.
+
+        Made again, the call gets another one: this one would stay on the server for ever.
+
+        Args:
+            error: What ended the call. It may have been accepted, unless this says otherwise.
+        """
+        unsent = isinstance(error, LettaError) and error.accepted is False
+        unwanted = unsent or self._call.ephemeral
+        # Whoever is told where a message goes uses its conversation again.
+        if unwanted and self._made is not None and self._call.on_send is None:
+            conversations.remove_later(self._client, self._made)
 
     def _ask_for_model(self, tracker: ResponseTracker) -> asyncio.Future[None] | None:
         """Ask, beside the turn, for the model's handle, by which callbacks count and price.
@@ -311,7 +331,10 @@ class ChatStream(AsyncIterator[ChatEvent]):
             slot: The conversation, if it is held already. It is free again if this fails.
         """
         client = self._client
-        context = await conversations.open_conversation(client, context)
+        opened = await conversations.open_conversation(client, context)
+        if opened is not context:
+            self._made = opened.conversation
+        context = opened
         tracker = self._track(context)
         where = tracker.conversation
         if context.route.forked:

@@ -379,11 +379,12 @@ class LettaAgent(BaseWorkflowAgent):
                     await asyncio.shield(state.save(ctx))
                     raise
             await reader.keep(state, history.entries)
+            # Before the end is told: the agent has answered, whatever a handler makes of that.
+            await state.save(ctx)
         except BaseException as error:
             seen.fail(error)
             raise
-        seen.end(reader.build_response(state.said[-1]))
-        await state.save(ctx)
+        seen.end(reader.build_response(state.last_answer))
 
     async def _build_request(
         self, state: AgentState, history: History, tools: list[dict[str, Any]]

@@ -66,7 +66,7 @@ def to_entry(message: ChatMessage) -> HistoryMessage:
     if role is None:
         raise InvalidInputError(f"A message of role {message.role!r} has no place in a Letta turn.")
     extra = message.additional_kwargs
-    name = extra.get("name")
+    name = _read_text_of(extra, "name")
     if role == "assistant":
         return HistoryMessage(
             "assistant",
@@ -87,7 +87,14 @@ def to_entry(message: ChatMessage) -> HistoryMessage:
         )
     if role == "system":
         return HistoryMessage("system", _read_text(message, "system"))
-    return HistoryMessage("user", _read_content(message), id=extra.get("id"), name=name)
+    known = _read_text_of(extra, "id")
+    return HistoryMessage("user", _read_content(message), id=known, name=name)
+
+
+def _read_text_of(extra: Mapping[str, Any], key: str) -> str | None:
+    """Return a value of a message's further fields, which may be of any type, as text."""
+    value = extra.get(key)
+    return None if value is None else str(value)
 
 
 def _read_text(message: ChatMessage, role: str) -> str:

@@ -366,11 +366,15 @@ class AgentState:
 
     def build_output(self, name: str, calls: list[ToolSelection]) -> AgentOutput:
         """Return the output of the step."""
-        # Results of tools may stand behind the agent's last message.
-        response = next(m for m in reversed(self.said) if m.role == MessageRole.ASSISTANT)
         return AgentOutput(
-            response=response, tool_calls=calls, raw=self.raw, current_agent_name=name
+            response=self.last_answer, tool_calls=calls, raw=self.raw, current_agent_name=name
         )
+
+    @property
+    def last_answer(self) -> ChatMessage:
+        """Return the agent's last message of this run."""
+        # Results of tools may stand behind it.
+        return next(m for m in reversed(self.said) if m.role == MessageRole.ASSISTANT)
 
     def find_open_end(self) -> ResponseCompleted | None:
         """Return the end of the turn that still waits, to be given up."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 
 from llama_index.core.agent.workflow.workflow_events import AgentStream, ToolCall, ToolCallResult
@@ -114,8 +115,10 @@ class StepReader:
 
     async def _read_batches(self, events: AsyncIterable[ChatEvent]) -> None:
         """Write one event for all tokens that are there."""
-        async for batch in _read_ready(events):
-            self._write(join_parts([p for event in batch for p in self._reader.read(event)]))
+        # Closed before the events are: a failure of ours leaves nobody at work on them.
+        async with aclosing(_read_ready(events)) as batches:
+            async for batch in batches:
+                self._write(join_parts([p for event in batch for p in self._reader.read(event)]))
 
     def _write(self, pieces: Any) -> None:
         """Write the events of pieces to the workflow's stream."""
@@ -246,7 +249,7 @@ class StepReader:
         return self._reader.end
 
 
-async def _read_ready(events: AsyncIterable[ChatEvent]) -> AsyncIterator[list[ChatEvent]]:
+async def _read_ready(events: AsyncIterable[ChatEvent]) -> AsyncGenerator[list[ChatEvent], None]:
     """Yield all events that are there by now, each time the consumer comes for more."""
     ready: list[ChatEvent] = []
     news = asyncio.Event()

@@ -175,6 +175,8 @@ class Draft:
             found, _ = json.JSONDecoder().raw_decode(self._text[start:])
         except ValueError:
             found = _parse_partial(self._text[start:])
+        except RecursionError:
+            return []  # nested by the thousand: the check at the end complains of it
         # Many tokens add nothing to the data yet; a response for each would only repeat it.
         if not isinstance(found, dict) or found == self._shown:
             return []
@@ -186,7 +188,7 @@ def _parse_partial(text: str) -> Any:
     """Return the data of a JSON text that is not at its end; ``None`` where that is no JSON."""
     try:
         return parse_partial_json(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

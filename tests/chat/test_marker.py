@@ -114,6 +114,16 @@ def test_what_is_no_marker(value: Any) -> None:
         {"pending": 7},
         {"node": None},
         {"within": ["x"]},
+        {"head": [5]},
+        {"head": [{"a": 1}]},
+        {"questions": 5},
+        {"questions": 0},
+        {"questions": [{}]},
+        {"run_id": {"a": 1}},
+        {"thread": ["t"]},
+        {"system": 5},
+        {"backend": None},
+        {"earlier": "no"},
     ],
 )
 def test_a_forged_marker_is_no_marker(forged: dict[str, Any]) -> None:

@@ -252,6 +252,14 @@ def test_no_stop_text_spans_a_tool_call() -> None:
     assert not reader.stopped
 
 
+def test_a_stop_text_is_found_around_a_note() -> None:
+    reader, queue = ResponseReader(stop=["END"]), QueueUpdateMessage(({"id": "q-1"},))
+    found = parts(reader, started(), text_event("One. E"), queue, text_event("ND Two."), ended())
+    assert [value for kind, value in found if kind == "text"] == ["One. "]
+    assert [kind for kind, _ in found].count("note") == 1
+    assert reader.stopped
+
+
 def test_nothing_follows_a_stop_text() -> None:
     reader = ResponseReader(stop=["END"])
     events = [text_event("One. END"), call_message(name="web_search"), text_event("Two."), ended()]
