@@ -31,17 +31,25 @@ async def ask_in_time(asking: Awaitable[Any], patience: Patience | None) -> Any:
     Args:
         asking: The callback's work.
         patience: Its time, and the answer at its end; ``None`` for no limit.
+
+    Raises:
+        RuntimeError: The callback was cancelled, by itself or from elsewhere, and not the caller.
+        Exception: What the callback has raised.
     """
-    if patience is None:
-        return await asking
+    # A task of its own tells "the callback was cancelled" from "the caller was cancelled".
     task = asyncio.ensure_future(asking)
+    # An exception that comes when nobody waits any more has nobody to fetch it; asyncio would
+    # complain.
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
     # Not `run_within`: a TimeoutError that the callback itself raises is no time-out of ours.
     try:
-        await asyncio.wait({task}, timeout=patience[0])
+        await asyncio.wait({task}, timeout=None if patience is None else patience[0])
     except asyncio.CancelledError:
         await end_task(task)
         raise
-    if task.done():
+    if task.cancelled():
+        raise RuntimeError("it was cancelled")
+    if patience is None or task.done():
         return task.result()
     # One that does not heed its cancellation must not hold the turn all the same.
     task.cancel()

@@ -63,8 +63,9 @@ MOVES: Final = frozenset({"SetWorkingDirectory", "EnterWorktree", "ExitWorktree"
 _PATH_KEYS: Final = ("file_path", "path", "notebook_path", "absolute_path", "filePath")
 
 # A line of a patch that names a file, in the format of the patch tool.
-_PATCH_FILE: Final = re.compile(r"\*\*\* (?:Add File|Update File|Delete File|Move to): *(.+)")
-_AROUND: Final = re.compile(r"^[\s\ufeff]+|[\s\ufeff]+$")
+_PATCH_FILE: Final = re.compile(r"\*\*\* (?:Add File|Update File|Delete File|Move to): (.+)")
+_BEFORE: Final = re.compile(r"^[\s\ufeff]+")
+_AFTER: Final = re.compile(r"[\s\ufeff]+$")
 _PATCH_OTHER: Final = re.compile(r"\*\*\* (?:Begin Patch|End Patch|End of File)")
 _SKILL: Final = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)*")
 _AGENT_ID: Final = re.compile(r"[A-Za-z0-9][\w-]*")
@@ -285,13 +286,15 @@ def _list_patched(tool_input: Mapping[str, Any]) -> list[Any]:
     # Split as JavaScript does: other characters end no line, and more of them are space around a
     # header.
     for line in text.split("\n"):
-        header = _AROUND.sub("", line)
+        header = _BEFORE.sub("", line.removesuffix("\r"))
         if not header.startswith("***"):
             continue
+        # Space around a name is a part of it for the tool in some headers, and in others not. So it
+        # stays, and makes the name odd.
         file = _PATCH_FILE.fullmatch(header)
         if file is not None:
             found.append(file[1])
-        elif _PATCH_OTHER.fullmatch(header) is None:
+        elif _PATCH_OTHER.fullmatch(_AFTER.sub("", header)) is None:
             return [None]
     return found
 

@@ -178,6 +178,12 @@ def test_what_a_write_writes(ground: Ground, tool: str, path: str, kind: str) ->
         (["*** Add File: a.txt\u2028/../../../tmp/x", "+x"], "writes"),
         (["*** Add File: a.txt\r/../../../tmp/x", "+x"], "writes"),
         (["*** Add File: a.txt\r", "+\ufeff*** not a header\r"], "writes_cwd"),
+        # Letta Code keeps these characters as a part of the name.
+        (["*** Update File:   plain.txt"], "writes"),
+        (["*** Update File: plain.txt\x1f"], "writes"),
+        (["*** Update File: plain.txt\x85"], "writes"),
+        (["*** Update File: plain.txt", "*** Move to: b.txt "], "writes"),
+        (["*** Add File:a.txt"], "writes"),
         ([], "writes"),
     ],
 )
