@@ -78,6 +78,7 @@ def test_text_of_a_fragment_in_every_form(event: dict[str, Any], kind: Any, text
         {"type": "stream_event", "event": None},
         {"message_type": "tool_call_message"},
         {"message_type": ["assistant_message"]},
+        {"message_type": "assistant_message", "content": [{"type": "text", "text": 5}]},
     ],
 )
 def test_no_text_where_there_is_no_fragment_of_one(message: Any) -> None:

@@ -164,8 +164,9 @@ class AppTurn(TurnState):
                 handler(self, frame, out)
             elif not _is_answer(kind):
                 out.append(_make_unknown(frame))
-        except (AttributeError, KeyError, TypeError, ValueError):
-            # A known frame whose fields have other types than those this version knows.
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+            # A known frame whose fields have other types than those this version knows, or that is
+            # too deep to be compared or written again.
             self.misread(_make_unknown(frame).raw, str(kind), "content", out)
         return out
 
@@ -186,7 +187,12 @@ class AppTurn(TurnState):
             told = [] if item.get("message_type") == "tool_return_message" else [*told, item]
         out: list[Message] = []
         for item in told:
-            if item.get("message_type") in _TEXTS:
+            kind = item.get("message_type")
+            if kind not in _TEXTS:
+                continue
+            if field := find_misshapen(item):
+                self.misread(item, str(kind), field, out)
+            else:
                 self._on_text(dict(item), out)
         end = len(out)
         self.assembler.flush(out)

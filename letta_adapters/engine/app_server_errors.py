@@ -110,7 +110,7 @@ def _make_readable(wire: str) -> tuple[str, str]:
     status, rest = (found[1], found[2]) if found else ("", wire)
     try:
         body = json.loads(rest)
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or nested by the thousand
         return wire, status
     said = body.get("message") if isinstance(body, dict) else None
     if not said:

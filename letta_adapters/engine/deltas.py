@@ -59,7 +59,10 @@ def extract_stream_text_delta(message: object) -> StreamTextDelta | None:
     kind_and_field = _FIELDS.get(str(event.get("message_type")))
     if kind_and_field is None:
         return None
-    text = content_text(event.get(kind_and_field[1]))
+    try:
+        text = content_text(event.get(kind_and_field[1]))
+    except TypeError:  # parts whose texts are none, in an event that nobody has looked at
+        return None
     return StreamTextDelta(kind_and_field[0], text) if text else None
 
 

@@ -15,6 +15,7 @@ _IDS = ("id", "otid", "run_id")
 # Compared as exact types: JSON has no others, and `isinstance` takes True for a number.
 _TEXT = frozenset({str, type(None)})
 _NUMBER = frozenset({int, type(None)})
+_INDEX = frozenset({int, str, type(None)})
 _COUNTS = (
     "prompt_tokens",
     "completion_tokens",
@@ -73,7 +74,9 @@ def _check_calls(event: _Event) -> str | None:
 def _is_call(call: _Event) -> bool:
     # Streamed arguments are text; an API that does not stream may send them as an object.
     texts = type(call.get("tool_call_id")) in _TEXT and type(call.get("name")) in _TEXT
-    return texts and type(call.get("arguments")) in (str, dict, type(None))
+    # The pieces of a call are found by its index.
+    found = texts and type(call.get("index")) in _INDEX
+    return found and type(call.get("arguments")) in (str, dict, type(None))
 
 
 def _check_returns(event: _Event) -> str | None:
@@ -87,6 +90,17 @@ def _check_returns(event: _Event) -> str | None:
             return "tool_call_id"
         if not is_content(item.get("tool_return")):
             return "tool_return"
+    return None
+
+
+def _check_answers(event: _Event) -> str | None:
+    # Of a denial the reason is shown, of a client-side tool's answer its result.
+    answers = event.get("approvals")
+    for answer in answers if type(answers) is list else ():
+        if type(answer) is dict and not (
+            is_content(answer.get("reason")) and is_content(answer.get("tool_return"))
+        ):
+            return "approvals"
     return None
 
 
@@ -113,6 +127,8 @@ _LOOKS: Mapping[Any, Callable[[_Event], str | None]] = {
     "tool_call_message": _check_calls,
     "approval_request_message": _check_calls,
     "tool_return_message": _check_returns,
+    # Only stored messages are of this kind.
+    "approval_response_message": _check_answers,
     "stop_reason": _check_stop,
     "usage_statistics": _check_usage,
 }

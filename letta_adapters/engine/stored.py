@@ -104,11 +104,13 @@ def _is_oldest_first(items: list[_ItemT]) -> bool:
 
 def _input_comes_first(items: list[_ItemT]) -> bool | None:
     """Return whether a run's input stands before its answer; ``None`` if no run shows both."""
-    seen: dict[Any, Any] = {}
+    seen: dict[str, Any] = {}
     for item in items:
         run = item.get("run_id")
+        if type(run) is not str:
+            continue
         earlier = seen.setdefault(run, item.get("message_type"))
-        if run is not None and earlier != item.get("message_type"):
+        if earlier != item.get("message_type"):
             return bool(earlier == "user_message")
     return None
 
@@ -220,7 +222,7 @@ def read_item(item: _Item, names: Mapping[str, str] | None = None) -> Sequence[M
     """
     # A broken item is shown as it is: half of it would look like all of it.
     kind = item.get("message_type")
-    if kind is None or find_misshapen(item):
+    if type(kind) is not str or find_misshapen(item):
         return (UnknownMessage(item),)
     if kind in SPOKEN:
         return read_messages(item, names) or (UnknownMessage(item),)

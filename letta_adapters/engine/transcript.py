@@ -15,6 +15,7 @@ from itertools import chain
 from typing import Any, Final, Literal, TypeAlias
 
 from letta_adapters.engine.assembler import join_text, list_dicts, read_arguments, read_text
+from letta_adapters.engine.shapes import find_misshapen, is_content
 from letta_adapters.engine.stored import (
     CALLS,
     SPOKEN,
@@ -472,11 +473,16 @@ def _add_message(rows: RowBuilders, message: Spoken, key: str) -> None:
 def _read_stored(rows: RowBuilders, item: _Item) -> None:
     """Add the content of a stored message to the rows."""
     kind = item.get("message_type")
-    if kind in SPOKEN:
+    if kind is None:
+        _read_event(rows, item)
+    # A broken item makes no row: half of it would look like all of it.
+    elif type(kind) is not str or find_misshapen(item):
+        return
+    elif kind in SPOKEN:
         for message in read_messages(item):
             _add_message(rows, message, _name_item(item))
     else:
-        _READ.get(str(kind), _read_event)(rows, item)
+        _READ.get(kind, _read_event)(rows, item)
 
 
 def _name_item(item: _Item) -> str:
@@ -510,7 +516,8 @@ def _read_user(rows: RowBuilders, item: _Item) -> None:
 
 def _read_event(rows: RowBuilders, item: _Item) -> None:
     fields = ("summary", "content", "message", "event_type", "message_type")
-    texts = (content_text(item.get(field)) for field in fields)
+    found = (item.get(field) for field in fields)
+    texts = (content_text(value) for value in found if is_content(value))
     # Events have their text under different names; the first that is filled is shown.
     text = next(filter(None, texts), "")
     rows.touch("event", _name_item(item)).set_text(text, item.get("run_id"))

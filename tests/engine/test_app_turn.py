@@ -548,3 +548,26 @@ def test_images_that_were_left_out_are_those_of_the_turn(
     play(state, [said("A cat."), finished()])
     result = result_of(state)
     assert (result.success, result.error_code == "unsupported_image") == (not failed, failed)
+
+
+def test_a_frame_too_deep_to_be_written_again_fails_the_turn() -> None:
+    nested: dict[str, Any] = {}
+    for _ in range(100_000):
+        nested = {"a": nested}
+    request = {"tool_name": "Bash", "tool_call_id": "call_1", "input": nested}
+    state = turn()
+    state.feed({"type": "control_request", "request_id": "r-1", "request": request})
+    assert state.pending == ()
+    assert result_of(state).error_code == "protocol_error"
+
+
+def test_a_stored_answer_that_cannot_be_read_fails_the_turn() -> None:
+    state = turn()
+    play(state, [finished()])
+    broken = {"message_type": "assistant_message", "id": "m-1", "content": [{"text": 5}]}
+    odd = {"message_type": ["assistant_message"], "id": "m-2", "content": "x"}
+    whole = {"message_type": "assistant_message", "id": "m-3", "content": "Hi."}
+    messages = state.take_stored([broken, odd, whole])
+    assert of(UnknownMessage, messages) == [UnknownMessage(broken)]
+    assert [m.content for m in of(AssistantMessage, messages)] == ["Hi."]
+    assert result_of(state).error_code == "protocol_error"

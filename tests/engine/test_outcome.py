@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pytest
 
+from letta_adapters.engine.app_server_errors import find_failure
 from letta_adapters.engine.stop_reasons import (
     DECISIVE_STOP_REASONS,
     SUCCESS_STOP_REASONS,
@@ -222,3 +223,11 @@ def test_a_cancel_is_an_error_class_of_its_own() -> None:
 
 def test_a_text_that_means_nothing_special() -> None:
     assert classify_text("The weather is fine.") is None
+
+
+@pytest.mark.parametrize("front", ["", "401: ", '{"error": '])
+def test_an_error_text_nested_by_the_thousand_is_shown_as_it_is(front: str) -> None:
+    text = front + "[" * 100_000
+    failure = find_failure("error", {}, text)
+    assert failure is not None
+    assert failure.message == text

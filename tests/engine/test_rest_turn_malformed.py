@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from letta_adapters.engine import assembler
 from letta_adapters.engine.rest import RestTurn
 from letta_adapters.engine.stop_reasons import Failure
 from letta_adapters.errors import StreamTruncatedError, TurnFailedError
@@ -163,7 +164,7 @@ def test_no_type_of_any_field_breaks_the_engine(shape: str, partial: bool) -> No
             json.dumps([m.content for m in fed.messages if m.type == "assistant"])
 
 
-@pytest.mark.parametrize("entry", ["tool_call_id", "name", "arguments"])
+@pytest.mark.parametrize("entry", ["tool_call_id", "name", "arguments", "index"])
 def test_no_type_of_a_field_of_a_call_breaks_the_engine(entry: str) -> None:
     for value in ODD:
         odd = call("call_1") | {entry: value}
@@ -196,6 +197,7 @@ def test_no_type_of_a_field_of_a_call_breaks_the_engine(entry: str) -> None:
         call_delta({"a": 1}, name="f", arguments="{}"),
         call_delta("call_1", name=["f"], arguments="{}"),
         call_delta("call_1", name="f", arguments=5),
+        call_delta("call_1", name="f", arguments="{}", index=[1]),
         calls("call_1"),
         tool_return(returned("call_1")) | {"tool_returns": 5},
         tool_return({"tool_call_id": 5, "tool_return": "x"}),
@@ -284,3 +286,46 @@ def test_detail_is_not_repeated_when_the_message_has_it() -> None:
     fed = Fed(wire(error("boom", message="It went boom.")))
     assert fed.result.error_detail == "It went boom."
     assert types(fed.closing) == ["error", "result"]
+
+
+def test_no_run_of_an_error_event_breaks_the_engine() -> None:
+    for run in ODD:
+        fed = Fed(wire(ping(), b"event: error\n" + frame({"message": "m", "run_id": run})))
+        assert (fed.code, fed.result.error_detail) == ("internal_error", "m")
+        assert fed.result.run_ids == ((RUN, run) if run and isinstance(run, str) else (RUN,))
+
+
+def test_an_event_too_deep_to_be_written_again_fails_the_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def write(_: object) -> str:
+        raise RecursionError("maximum recursion depth exceeded")
+
+    odd = call_delta("call_1", name="f", arguments={"a": {}})
+    body = ended(odd, assistant("Hi", step=5))
+    # How deep that is differs by the version of Python.
+    monkeypatch.setattr(assembler.json, "dumps", write)
+    fed = Fed(body)
+    assert UnknownMessage(odd) in fed.messages
+    assert (fed.result.success, fed.code) == (False, "protocol_error")
+
+
+@pytest.mark.parametrize("shape", ["assistant", "reasoning", "hidden", "delta", "calls", "return"])
+def test_no_type_of_any_field_of_a_stored_answer_breaks_the_engine(shape: str) -> None:
+    for field in SHAPES[shape]:
+        for value in ODD:
+            turn = RestTurn()
+            turn.feed(wire(stop(), DONE))
+            turn.end_segment()
+            said = turn.take_stored([SHAPES[shape] | {field: value}, assistant("Hi", step=5)])
+            assert "Hi" in [m.content for m in said if m.type == "assistant"], (field, value)
+
+
+def test_a_stored_answer_that_cannot_be_read_fails_the_turn() -> None:
+    turn = RestTurn()
+    turn.feed(wire(stop(), DONE))
+    turn.end_segment()
+    broken = assistant([{"type": "text", "text": 5}])
+    assert turn.take_stored([broken, assistant("Hi", step=5)])[0] == UnknownMessage(broken)
+    assert turn.failure is not None
+    assert turn.failure.code == "protocol_error"

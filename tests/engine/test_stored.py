@@ -7,12 +7,20 @@ from typing import Any
 import pytest
 
 from letta_adapters.engine.assembler import Assembler
-from letta_adapters.engine.stored import newest_first, read_messages, read_user, turn_round
+from letta_adapters.engine.stored import (
+    newest_first,
+    read_item,
+    read_messages,
+    read_user,
+    shows_its_order,
+    turn_round,
+)
 from letta_adapters.messages import (
     AssistantMessage,
     ReasoningMessage,
     ToolCallMessage,
     ToolResultMessage,
+    UnknownMessage,
 )
 
 IDS: dict[str, Any] = {"id": "message-1", "otid": "otid-1", "run_id": "run-1"}
@@ -125,3 +133,27 @@ def test_a_reminder_in_front_is_not_what_the_user_said() -> None:
     assert read_user(f"{reminder}\n{own}") == ("user", own)
     assert read_user(reminder) == ("user", None)
     assert read_user("<system-alert>Go on.</system-alert>") == ("event", "Go on.")
+
+
+ODD: list[Any] = [True, 5, [], ["x"], {}, [{}], [{"type": "text", "text": 5}], {"a": {}}]
+
+
+@pytest.mark.parametrize("kind", ODD, ids=repr)
+def test_an_item_whose_kind_cannot_be_read_is_unknown(kind: Any) -> None:
+    item = {"message_type": kind, "content": "Hello."} | IDS
+    assert list(read_item(item)) == [UnknownMessage(item)]
+
+
+@pytest.mark.parametrize("field", ["reason", "tool_return"])
+def test_an_answer_that_cannot_be_read_is_unknown(field: str) -> None:
+    for value in (5, ["x"], [{"type": "text", "text": 5}]):
+        answer = {"type": "tool", "tool_call_id": "c", "approve": False, field: value}
+        item = {"message_type": "approval_response_message", "approvals": [answer]} | IDS
+        assert list(read_item(item)) == [UnknownMessage(item)]
+
+
+@pytest.mark.parametrize("run", ODD, ids=repr)
+def test_a_run_that_cannot_be_read_does_not_tell_the_order_of_a_page(run: Any) -> None:
+    said = [{"message_type": kind, "run_id": run} for kind in ("assistant_message", "user_message")]
+    assert newest_first(said) == said
+    assert not shows_its_order(said)

@@ -414,3 +414,34 @@ def test_stored_messages_without_any_id() -> None:
     rows = rows_of([bare])
     assert shown(rows) == ["Hi"]
     assert rows[0].key
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        answer("x", "a-2") | {"message_type": ["assistant_message"]},
+        answer("x", "a-2") | {"otid": {"a": 1}},
+        assistant([{"type": "text", "text": 5}], otid="a-2"),
+        calls(call([1])),
+        calls(call("call_9") | {"index": [1]}),
+        answered({"type": "tool", "tool_call_id": "c", "tool_return": [{"text": 5}]}),
+    ],
+    ids=lambda item: str(item["message_type"]),
+)
+def test_a_broken_stored_message_makes_no_row_and_hides_no_other(broken: Item) -> None:
+    transcript = Transcript()
+    transcript.rebase(newest_first(user("Hi."), broken, answer("Hello.", "a-1")))
+    assert [(row.kind, row.text) for row in transcript.rows] == [
+        ("user", "Hi."),
+        ("assistant", "Hello."),
+    ]
+    transcript.apply(UnknownMessage(broken))
+    assert len(transcript.rows) == 2
+
+
+@pytest.mark.parametrize("kind", ["event_message", None])
+def test_an_event_is_shown_by_the_field_that_can_be_read(kind: Any) -> None:
+    event = base("", id="message-e", content=[{"text": 5}], message="It rains.")
+    transcript = Transcript()
+    transcript.rebase([event | {"message_type": kind}])
+    assert [row.text for row in transcript.rows] == ["It rains."]
