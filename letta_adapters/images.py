@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import io
 import ipaddress
 import socket
 import ssl
@@ -27,6 +28,10 @@ OMITTED: Final = "image omitted: model does not support images"
 _REDIRECTS: Final = 3
 _CHUNK: Final = 65536
 _PORTS: Final = {"http": 80, "https": 443}
+# IPv6 addresses that lead to the IPv4 one in their last four bytes (by a gateway, RFC 6052).
+_TRANSLATED: Final = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::/96")))
+# Those of a gateway's own network (RFC 8215), which older versions of Python take for public ones.
+_TRANSLATED_HERE: Final = ipaddress.IPv6Network("64:ff9b:1::/48")
 
 
 def fetch_image(url: str, *, allow_private: bool = False, seconds: float = SECONDS) -> ImageContent:
@@ -49,7 +54,10 @@ def fetch_image(url: str, *, allow_private: bool = False, seconds: float = SECON
         found = _get(url, allow_private, until)
         if isinstance(found, bytes):
             return image_from_bytes(found)
-        url = urljoin(url, found)
+        try:
+            url = urljoin(url, found)
+        except ValueError as error:  # a broken IPv6 address
+            raise _explain_failure(url, "it redirects to no address") from error
         image_from_url(url)  # http(s) again, and well-formed
     raise _explain_failure(url, f"it redirects more than {_REDIRECTS} times")
 
@@ -103,9 +111,8 @@ def _get(url: str, allow_private: bool, until: float) -> bytes | str:
                 f"{path}?{parts.query}" if parts.query else path,
                 headers={"Accept": "image/*", "User-Agent": "letta-adapters"},
             )
-            sock = connection.sock
             with connection.getresponse() as response:
-                return _read(url, response, sock, until)
+                return _read(url, response, until)
         finally:
             connection.close()
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -127,21 +134,67 @@ def _connect(url: str, port: int, allow_private: bool, until: float) -> http.cli
         # again.
         raw = socket.create_connection((str(where[0]), port), timeout=_left(url, until))
         connection = http.client.HTTPConnection(host, port)
-        connection.sock = raw
+        sock = raw
         if parts.scheme == "https":
             context = ssl.create_default_context()
             try:
-                connection.sock = context.wrap_socket(raw, server_hostname=host)
-            except OSError:
+                raw.settimeout(_left(url, until))
+                sock = context.wrap_socket(raw, server_hostname=host)
+            except (OSError, InvalidInputError):
                 raw.close()
                 raise
+        timed: Any = _TimedSocket(sock, url, until)
+        connection.sock = timed
         return connection
     raise _explain_failure(url, "its host has no address")
+
+
+class _TimedSocket:
+    """What an HTTP connection needs of a socket, with one time limit over all that it does.
+
+    A socket's own limit is one for each read: a server that sends a byte now and then, of its
+    headers too, would hold this up for as long as it likes.
+    """
+
+    def __init__(self, sock: socket.socket, url: str, until: float) -> None:
+        self._sock, self._url, self._until = sock, url, until
+
+    def sendall(self, data: bytes) -> None:
+        self._sock.settimeout(_left(self._url, self._until))
+        self._sock.sendall(data)
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(_TimedReader(self._sock, self._url, self._until))
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+class _TimedReader(io.RawIOBase):
+    def __init__(self, sock: socket.socket, url: str, until: float) -> None:
+        self._sock, self._url, self._until = sock, url, until
+        # Python's own reader, which keeps the socket open until it is closed itself.
+        self._raw = sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(_left(self._url, self._until))
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     # An IPv4 address may be written inside an IPv6 one; its own range is the one that counts.
     inside = getattr(address, "ipv4_mapped", None) or getattr(address, "sixtofour", None)
+    if address in _TRANSLATED_HERE:
+        return False
+    if inside is None and any(address in net for net in _TRANSLATED):
+        inside = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return _is_public(inside) if inside else address.is_global and not address.is_multicast
 
 
@@ -152,12 +205,7 @@ def _left(url: str, until: float) -> float:
     return left
 
 
-def _read(
-    url: str,
-    response: http.client.HTTPResponse,
-    sock: socket.socket,
-    until: float,
-) -> bytes | str:
+def _read(url: str, response: http.client.HTTPResponse, until: float) -> bytes | str:
     if response.status in (301, 302, 303, 307, 308) and response.headers.get("Location"):
         return str(response.headers["Location"])
     if response.status != 200:
@@ -168,10 +216,11 @@ def _read(
         raise _explain_failure(url, f"it is {kind}, not an image")
     body = b""
     while True:
-        # Before every read: a server that sends one byte now and then must not hold this up.
-        sock.settimeout(_left(url, until))
         chunk = response.read1(_CHUNK)
         if not chunk:
+            # Half of a picture has the first bytes of a whole one.
+            if response.length:
+                raise _explain_failure(url, "the connection was lost in the middle of it")
             return body
         _left(url, until)
         body += chunk

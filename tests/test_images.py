@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -28,13 +29,15 @@ def serve() -> Iterator[Serve]:
 
     def start(
         body: bytes = PNG, *, status: int = 200, kind: str = "image/png", location: str = "",
-        endless: bool = False,
+        endless: bool = False, length: int | None = None,
     ) -> str:  # fmt: skip
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 self.server.seen.append(dict(self.headers))
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
+                if length is not None:
+                    self.send_header("Content-Length", str(length))
                 if location:
                     self.send_header("Location", location)
                 self.end_headers()
@@ -135,3 +138,64 @@ def test_nothing_is_sent_along_and_no_proxy_is_used(
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     assert fetch_image(serve(), allow_private=True).data
     assert "password" in refused("http://user:secret@example.com/x.png")
+
+
+def test_no_address_that_is_translated_into_a_private_one() -> None:
+    for host in ("[64:ff9b::10.0.0.1]", "[64:ff9b:1::a00:1]", "[::10.0.0.1]"):
+        assert "not a public address" in refused(f"http://{host}/x.png?key=secret")
+    assert images._is_public(ipaddress.ip_address("64:ff9b::808:808"))
+    assert images._is_public(ipaddress.ip_address("2001:4860:4860::8888"))
+
+
+@contextmanager
+def slow(answer: bytes) -> Iterator[str]:
+    """A server that begins to answer and then sends a byte now and then; its URL."""
+    done = threading.Event()
+
+    def run() -> None:
+        with suppress(OSError):
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+                # Well within the limit of one read, and far beyond that of all.
+                while not done.wait(0.02):
+                    connection.sendall(b"0")
+
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        server = threading.Thread(target=run)
+        server.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}/x.png?key=secret"
+        finally:
+            done.set()
+            listening.close()
+            server.join(20)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 2",
+        b"HTTP/1.1 200 OK\r\nX-Long: ",
+        b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+    ids=["status", "header", "chunk"],
+)
+def test_the_time_is_a_limit_over_all_that_a_slow_server_sends(answer: bytes) -> None:
+    with slow(answer) as url:
+        began = time.monotonic()
+        refused(url, allow_private=True, seconds=0.3)
+        assert time.monotonic() - began < 10
+
+
+def test_half_an_image_is_none(serve: Serve) -> None:
+    cut = serve(length=len(PNG) + 1)
+    assert "in the middle" in refused(cut, allow_private=True)
+    assert fetch_image(serve(length=len(PNG)), allow_private=True).data
+
+
+def test_a_redirect_to_no_address_is_refused(serve: Serve) -> None:
+    assert "no address" in refused(serve(status=302, location="http://[::1"), allow_private=True)
