@@ -179,6 +179,9 @@ class Bridge:
                 item = take()
                 if type(item) is End:
                     ended = True
+                    # Asyncio's own exception is for tasks, which a thread is not.
+                    if isinstance(item.error, asyncio.CancelledError):
+                        raise FutureCancelled from item.error
                     if item.error is not None:
                         raise item.error
                     return
@@ -337,8 +340,9 @@ class Bridged(Generic[_Core_co]):
     @property
     def _core(self) -> _Core_co:
         bridge = get_bridge()
-        # Another bridge than the one it was made on: this is the child of a fork.
-        if bridge is not self._home:
+        # Another bridge than the one it was made on: this is the child of a fork. What was closed
+        # before stays so.
+        if bridge is not self._home and not getattr(self._made, "closed", False):
             self._made = self._make(self._made)
             self._home = bridge
         return self._made

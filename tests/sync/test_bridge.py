@@ -440,3 +440,38 @@ def test_exit_closes_clients_and_their_turns(
         with pytest.raises(SessionClosedError):
             client.models.list()
     own.loop.close()
+
+
+def test_what_was_closed_stays_closed_after_a_fork(
+    server: Server, client: LettaClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = client.create_session(ev.AGENT)
+    session.close()
+    client.close()
+    child = Bridge()
+    with monkeypatch.context() as patch:
+        patch.setattr(bridge_module, "_bridge", child)
+        assert (session.closed, client.closed) == (True, True)
+        with pytest.raises(SessionClosedError):
+            session.run_turn("hello")
+        with pytest.raises(SessionClosedError):
+            client.agents.list()
+        session.close()
+        client.close()
+    child.close()
+    child.loop.close()
+    assert server.texts() == []
+
+
+def test_a_stream_that_is_cancelled_tells_a_thread_by_the_exception_for_threads() -> None:
+    class Stream:
+        async def __aiter__(self) -> AsyncIterator[int]:
+            yield 1
+            raise asyncio.CancelledError
+
+        async def aclose(self) -> None: ...
+
+    items = get_bridge().iterate(Stream())
+    assert next(items) == 1
+    with pytest.raises(CancelledError):
+        next(items)
