@@ -287,7 +287,7 @@ def _part(item: object) -> dict[str, Any]:
     if kind == "image":
         return _image_part(item)
     # Copied from OpenAI's API it looks right, so the error says what to write instead.
-    if kind in _OPENAI_IMAGES:
+    if isinstance(kind, str) and kind in _OPENAI_IMAGES:
         raise InvalidInputError(
             f"{kind!r} is OpenAI's image part; the Letta API refuses it.",
             hint="Use image_from_url(url), which takes http(s) and data: URLs.",

@@ -398,15 +398,18 @@ _BY_CODE: dict[str, type[LettaError]] = {
     for cls in (
         InvalidInputError,
         UnsupportedImageError,
+        ConfigurationError,
         AuthenticationError,
         NotFoundError,
         ConflictError,
         ConversationBusyError,
         WaitsForItselfError,
         PendingApprovalError,
+        HistoryMismatchError,
         RateLimitError,
         ConnectionFailedError,
         StreamTruncatedError,
+        LettaTimeoutError,
         TimeoutBeforeAcceptanceError,
         TimeoutAfterAcceptanceError,
         CorruptStateError,
@@ -421,6 +424,9 @@ _BY_CODE: dict[str, type[LettaError]] = {
         ProviderRefusedError,
         ProviderAuthenticationError,
         ProviderRateLimitError,
+        SessionClosedError,
+        NotPermittedError,
+        WrongEventLoopError,
     )
 }
 

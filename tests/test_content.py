@@ -302,3 +302,9 @@ def test_data_urls_become_base64(url: str) -> None:
 )
 def test_refused_urls(url: Any, says: str) -> None:
     assert says in str(refused(image_from_url, url))
+
+
+@pytest.mark.parametrize("kind", [[], {}, ["image_url"], 5, None])
+def test_a_part_whose_type_is_none_is_refused(kind: object) -> None:
+    with pytest.raises(InvalidInputError, match="Unknown content part"):
+        to_wire([{"type": kind, "text": "x"}])

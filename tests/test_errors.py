@@ -61,3 +61,8 @@ def test_errors_survive_pickling() -> None:
         assert type(copy) is type(original)
         assert copy.__dict__ == original.__dict__
         assert str(copy) == str(original)
+
+
+@pytest.mark.parametrize("cls", [c for c in CLASSES if c not in (LettaError, TurnFailedError)])
+def test_every_class_comes_back_from_its_code(cls: type[LettaError]) -> None:
+    assert type(error_for_code(cls.default_code, "what happened")) is cls

@@ -42,7 +42,10 @@ def read_result(value: object) -> ToolResult:
     if isinstance(value, ToolResult):
         # Formatted like any other value, since what it holds may not be fit to be sent.
         return ToolResult(format_result(value.content), value.is_error, value.traceback)
-    read = _read_written(value) if isinstance(value, Mapping) else None
+    try:
+        read = _read_written(value) if isinstance(value, Mapping) else None
+    except Exception:  # a value of the user's own class that cannot even be looked at
+        read = None
     return ToolResult(format_result(value)) if read is None else read
 
 

@@ -324,7 +324,7 @@ def normalise_parameters(parameters: object, label: str) -> dict[str, Any]:
     # Through JSON and back: the copy shares nothing with the caller's, and is sure to be sendable.
     try:
         copied = json.loads(json.dumps(schema, allow_nan=False))
-    except (TypeError, ValueError) as exc:
+    except (TypeError, ValueError, RecursionError) as exc:
         raise InvalidInputError(f"The parameters of {label!r} are not JSON: {exc}.") from exc
     return _order_keys(copied)
 
@@ -336,12 +336,13 @@ def make_schema(source: Any, label: str) -> dict[str, Any]:
             source = _make_json_schema(source)
         elif source is not None and not isinstance(source, Mapping):
             source = source.schema()
+        source = without_titles(source)
     except Exception as exc:
         raise InvalidInputError(
             f"The arguments of {label!r} have no JSON schema: {exc}.",
             hint="They must be a pydantic model or a JSON schema.",
         ) from exc
-    schema = normalise_parameters(without_titles(source), label)
+    schema = normalise_parameters(source, label)
     schema.pop("description", None)  # the tool has its own
     return schema
 

@@ -28,9 +28,10 @@ from letta_adapters.sync.bridge import get_bridge
 from letta_adapters.tools.client_side import Tool, as_tools
 from letta_adapters.tools.mcp import connection
 from letta_adapters.tools.mcp import host as mcp_servers
-from letta_adapters.tools.mcp.config import McpHttp, McpStdio, parse_servers
+from letta_adapters.tools.mcp.config import McpHttp, McpStdio, list_secrets, parse_servers
 from letta_adapters.tools.mcp.connection import to_result
 from letta_adapters.tools.mcp.host import McpHost, tool_names
+from letta_adapters.tools.result import ToolResult
 
 HERE = Path(__file__).parents[1] / "mcp_fixtures"
 EVERYTHING = str(HERE / "everything.py")
@@ -687,3 +688,16 @@ async def test_a_refused_key(host: McpHost, transport: str) -> None:
     problem = str(host.errors["closed"])
     assert "401" in problem
     assert SECRET not in problem
+
+
+def test_a_text_nested_by_the_thousand_is_a_result() -> None:
+    text = "[" * 100_000
+    wire = {"content": [{"type": "text", "text": text}], "structuredContent": {"a": 1}}
+    assert to_result(wire) == ToolResult(f'{text}\n{{"a": 1}}')
+
+
+def test_secrets_of_an_address_are_hidden_as_the_server_reads_them() -> None:
+    url = "https://me:p%40ssword@example.com/mcp?key=a%2Bb%2Fcdefgh&word=blue+whale"
+    hidden = list_secrets(parse_servers({"docs": {"url": url}})["docs"])
+    for secret in ("a%2Bb%2Fcdefgh", "a+b/cdefgh", "p%40ssword", "p@ssword", "blue whale"):
+        assert secret in hidden

@@ -677,3 +677,13 @@ def test_schemas_of_models() -> None:
         a: Opaque
 
     assert "no JSON schema" in refused(make_schema, Bad, "t")
+
+
+def test_a_schema_nested_by_the_thousand_is_refused() -> None:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(100_000):
+        schema = {"type": "object", "properties": {"a": schema}}
+    with pytest.raises(InvalidInputError, match="not JSON"):
+        tool(lambda **_: 1, name="deep", parameters=schema)
+    with pytest.raises(InvalidInputError, match="no JSON schema"):
+        make_schema(schema, "deep")

@@ -656,3 +656,30 @@ def test_images_made_by_hand() -> None:
     assert format_result(ImageContent(url="https://example.com/a.png")) == [
         {"type": "image", "source": {"type": "url", "url": "https://example.com/a.png"}}
     ]
+
+
+class Unlookable:
+    """A value that cannot even be compared, as an array of numbers."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("ambiguous")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"content": Unlookable(), "isError": False},
+        {"content": [TextContent(5)]},  # type: ignore[arg-type]
+        {"content": [{"type": Unlookable(), "text": "x"}], "isError": True},
+    ],
+    ids=["compared", "text", "type"],
+)
+async def test_a_result_that_cannot_be_looked_at_is_data(value: object) -> None:
+    def odd() -> object:
+        return value
+
+    result = await tool(odd, description="Odd.").run("{}")
+    assert isinstance(result.content, str)
+    assert '"content"' in result.content

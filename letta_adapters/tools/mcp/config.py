@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import unquote, unquote_plus, urlsplit
 
 from pydantic import Field, SecretStr
 
@@ -74,8 +74,10 @@ def list_secrets(spec: McpServer) -> list[str]:
     else:
         url = urlsplit(spec.url)
         values = [value.get_secret_value() for value in spec.headers.values()]
-        # A server may quote its query as a whole, or a value out of it.
-        values += [url.query, *re.split("[=&]", url.query), url.password or ""]
+        # A server may quote its query as a whole, or a value out of it: as it is written in the
+        # address, or as the server has read it.
+        written = [url.query, *re.split("[=&]", url.query), url.password or ""]
+        values += [*written, *map(unquote, written), *map(unquote_plus, written)]
     # "Bearer abc..." may be quoted without its first word.
     words = {word for value in values for word in (value, *value.split()) if len(word) >= 6}
     return sorted(words, key=len, reverse=True)
@@ -103,7 +105,7 @@ def _parse(name: Any, value: Any) -> McpServer:
         return value
     if not isinstance(value, Mapping):
         raise InvalidInputError(f"The MCP server {name!r} is {type(value).__name__}, not a dict.")
-    given = dict(value)
+    given = {str(key): item for key, item in value.items()}
     # The configuration files of other MCP clients leave the type out.
     kind = given.get("type", "http" if "url" in given else "stdio")
     given["type"] = _SPELLINGS.get(str(kind), kind)

@@ -80,7 +80,7 @@ def _repeats(texts: Sequence[str], structured: Any) -> bool:
 def _decode(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or nested by the thousand
         return text
 
 
