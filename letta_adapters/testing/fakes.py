@@ -210,8 +210,10 @@ class FakeLetta:
             return (200, []) if ids[0] == "default" else (404, {"detail": "not found"})
         listed = list(reversed(items)) if query.get("order", "desc") == "desc" else list(items)
         cursor = query.get("before") or query.get("after")
-        if cursor:
-            listed = listed[[item["id"] for item in listed].index(cursor) + 1 :]
+        ids = [item["id"] for item in listed]
+        # An unknown one gives the first page, as the server does.
+        if cursor in ids:
+            listed = listed[ids.index(cursor) + 1 :]
         return 200, listed[: int(query.get("limit", "100"))]
 
     def _cancel(self, ids: Sequence[str], query: Mapping[str, str], _: Any) -> _Answer:

@@ -413,8 +413,9 @@ def _read_interactions(text: str) -> list[Any]:
 
 def _parse_json(text: str) -> Any:
     try:
-        return json.loads(text)
-    except ValueError:
+        # A mark of the byte order may begin a text, and would hide all that is in it.
+        return json.loads(text.removeprefix("\ufeff"))
+    except (ValueError, RecursionError):  # no JSON, or nested by the thousand
         return None
 
 
@@ -460,11 +461,13 @@ def _is_epoch(path: tuple[str, ...], value: float) -> bool:
 
 
 def _is_telling(path: tuple[str, ...]) -> bool:
-    # A JSON schema describes a password; it does not contain one.
-    if not path or "properties" in path:
+    if not path:
         return False
+    # No string stands there in a JSON schema, which describes a password.
     if _TELLING.fullmatch(path[-1]):
         return True
+    if "properties" in path:
+        return False
     if path[:-1] == ("set",):  # a secret_apply frame
         return True
     inside = _TELLING_PARENT.intersection(path[:-1])

@@ -112,3 +112,13 @@ def test_sessions() -> None:
         client.agents.delete(agent)
         with pytest.raises(NotFoundError):
             client.agents.retrieve(agent)
+
+
+def test_an_unknown_cursor_gives_the_first_page() -> None:
+    """As the Letta API does."""
+    letta = FakeLetta("Hello.")
+    with letta.client() as client, client.create_session() as session:
+        session.run_turn("Hi.")
+        first = session.list_messages(order="asc")
+        after = session.list_messages(after="message-of-another-conversation", order="asc")
+    assert [m["id"] for m in after.raw] == [m["id"] for m in first.raw]

@@ -141,7 +141,7 @@ def read_json_body(body: bytes) -> Any:
         return None
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or nested by the thousand
         return None
 
 
@@ -162,7 +162,8 @@ def _body_key(request: RecordedRequest, keep: Callable[[str], bool]) -> str:
     content_type = request.header("content-type")
     text = request.body.decode("utf-8", "backslashreplace")
     if "x-www-form-urlencoded" in content_type:
-        return json.dumps(sorted((k, _mask(v, keep)) for k, v in parse_qsl(text)))
+        fields = parse_qsl(text, keep_blank_values=True)
+        return json.dumps(sorted((k, _mask(v, keep)) for k, v in fields))
     # A multipart boundary is a random text, new in every request.
     boundary = MULTIPART_BOUNDARY.search(content_type)
     return _mask(text.replace(f"--{boundary[1]}", f"--{BOUNDARY}") if boundary else text, keep)
@@ -180,12 +181,15 @@ def _mask_json(value: Any, keep: Callable[[str], bool]) -> Any:
     if isinstance(value, dict):
         # Under these keys the client sends an id of its own in any form, not only one that looks
         # like an id.
-        return {
-            _mask(key, keep): "*"
-            if key in CLIENT_ID_KEYS and isinstance(item, str)
-            else _mask_json(item, keep)
-            for key, item in value.items()
-        }
+        made: dict[str, Any] = {}
+        for key, item in value.items():
+            name = _mask(key, keep)
+            # Two ids are two keys still, or the value of one of them would not count.
+            while name in made:
+                name += "*"
+            fresh = key in CLIENT_ID_KEYS and isinstance(item, str)
+            made[name] = "*" if fresh else _mask_json(item, keep)
+        return made
     return value
 
 

@@ -41,6 +41,7 @@ _PRIVATE = 5
 # A shorter number under a sensitive key is a limit or a count, and no secret.
 _PIN = 6
 _DATA = re.compile(r"^data: ?([^\r\n]*)", re.MULTILINE)
+_BLANK = re.compile(r"[\ufeff\s]*")
 _TAIL = re.compile(r"[0-9A-Za-z_-]+\Z")
 _ENDPOINT = "http://endpoint.test/v1"
 # Fields that are repeated, or whole, in every event of a message: joining them means nothing.
@@ -155,6 +156,9 @@ def find_json_edits(
 ) -> list[Edit]:
     """Return the edits of the JSON (or other) text in this span of ``text``."""
     start, end = span
+    # White space before JSON, or the mark that some servers begin a text with, changes nothing.
+    found = _BLANK.match(text, start, end)
+    start = found.end() if found else start
     if text[start : start + 1] not in '{["':
         return _find_in_part(finder, text, span, place)
     leaves, stop = read_json(text, start, end)

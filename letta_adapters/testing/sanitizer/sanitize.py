@@ -285,11 +285,13 @@ class _Writer:
     def _uri(self, uri: str, place: Place = Place.SERVER) -> str:
         # The longest first: one server's address may be the beginning of another's.
         for origin in sorted(self.finder.origins, key=len, reverse=True):
-            if uri.startswith(origin):
+            if _is_below(uri, origin):
                 return self.finder.origins[origin] + self.finder.clean(uri[len(origin) :], place)
         parts = urlsplit(uri)
         origin = f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
-        return origin + self.finder.clean(uri[len(origin) :], place)
+        # An address that stays does so without a name and a password in it.
+        plain = origin.replace(parts.netloc, parts.netloc.rpartition("@")[2])
+        return plain + self.finder.clean(uri[len(origin) :], place)
 
 
 def _decode_body(message: RecordedRequest | RecordedResponse) -> bytes:
@@ -320,7 +322,7 @@ def _map_origins(cassette: Cassette, rules: SanitizeRules) -> dict[str, str]:
     for interaction in cassette:
         parts = urlsplit(interaction.request.uri)
         origin = f"{parts.scheme}://{parts.netloc}"
-        if not any(interaction.request.uri.startswith(other) for other in known):
+        if not any(_is_below(interaction.request.uri, other) for other in known):
             known.append(origin)
     names: dict[str, str] = {}
     for origin in known:
@@ -329,6 +331,11 @@ def _map_origins(cassette: Cassette, rules: SanitizeRules) -> dict[str, str]:
             number = len(names) + 1
             names[origin] = BASE_URL if number == 1 else f"http://letta{number}.test"
     return names
+
+
+def _is_below(uri: str, origin: str) -> bool:
+    """Return whether an address is one of this server's, and not of one with a longer name."""
+    return uri.startswith(origin) and uri[len(origin) :][:1] in ("", "/", "?", "#")
 
 
 def _learn_request(secrets: Secrets, request: RecordedRequest) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -154,9 +156,10 @@ class Secrets:
         """Learn from JSON text, or from parts of any other text that look like an assignment."""
         for password in URL_PASSWORD.findall(text):
             self.add(password)
+        bare = text.lstrip("\ufeff \t\r\n")
         try:
-            value = json.loads(text) if text[:1] in ("{", "[") else None
-        except ValueError:
+            value = json.loads(bare) if bare[:1] in ("{", "[") else None
+        except (ValueError, RecursionError):  # no JSON, or nested by the thousand
             value = None
         if isinstance(value, (dict, list)):
             self.learn_json(value)
@@ -192,11 +195,14 @@ def walk(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
 
 def is_sensitive(path: Path) -> bool:
     """Return whether a string at ``path`` is a secret by its place."""
-    if "properties" in path or not path:
-        return False  # a JSON schema describes a password, it does not hold one
+    if not path:
+        return False
     last = path[-1]
+    # In a JSON schema, which describes a password and does not hold one, no string stands there.
     if isinstance(last, str) and _is_sensitive_key(last):
         return True
+    if "properties" in path:
+        return False
     if path[:-1] == ("set",):
         return True  # {"type": "secret_apply", "set": {name: value}}, a frame of Letta Code's
     for index, part in enumerate(path[:-1]):
@@ -252,6 +258,9 @@ def _encodings(value: str) -> Iterator[tuple[str, bool]]:
         quote(value, safe="", errors="replace").lower(),
         raw.decode("latin-1"),
         raw.hex(),
+        raw.hex().upper(),
+        html.escape(value, quote=False),
+        html.escape(value),
     } - {value}:
         yield variant, False
     for shift in range(3):
@@ -281,12 +290,16 @@ def _header_secrets(name: str, value: str) -> Iterator[str]:
     words = value.split()
     yield words[-1] if words else ""
     # HTTP Basic authentication: the password within may appear elsewhere without its user.
-    if words[:1] == ["Basic"]:
+    if len(words) > 1 and words[0].lower() == "basic":
         try:
-            decoded = base64.b64decode(words[-1]).decode("utf-8")
+            decoded = base64.b64decode(words[-1])
         except ValueError:
             return
-        yield decoded.partition(":")[2]
+        password = decoded.partition(b":")[2]
+        # Clients of old write it in Latin-1.
+        for charset in ("utf-8", "latin-1"):
+            with suppress(UnicodeDecodeError):
+                yield password.decode(charset)
 
 
 def _occurrences(text: str, piece: str) -> Iterator[int]:

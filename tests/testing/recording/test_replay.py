@@ -475,3 +475,25 @@ def test_an_id_that_a_long_stream_handed_out_is_the_only_one_that_fits() -> None
             with pytest.raises(CassetteMissError):
                 client.post(url, json={"r": wrong})
         assert client.post(url, json={"r": first}).json() == {}
+
+
+def post(body: str, content_type: str) -> RecordedRequest:
+    headers = (("content-type", content_type),)
+    return RecordedRequest("POST", "http://letta.test/v1/x", headers, body.encode())
+
+
+@pytest.mark.parametrize(
+    ("recorded", "asked", "content_type"),
+    [
+        ("name=&x=1", "x=1", "application/x-www-form-urlencoded"),
+        (f'{{"{"1" * 32}a": 1, "{"2" * 32}a": 2}}', f'{{"{"3" * 32}a": 5, "{"4" * 32}a": 2}}', ""),
+    ],
+    ids=["an empty field", "two ids as keys"],
+)
+def test_what_differs_in_one_field_is_another_request(
+    recorded: str, asked: str, content_type: str
+) -> None:
+    one = Interaction(post(recorded, content_type), RecordedResponse(200, "OK", (), b"one"))
+    assert CassetteTransport(Cassette([one])).answer_to(one.request).body == b"one"
+    with pytest.raises(CassetteMissError):
+        CassetteTransport(Cassette([one])).answer_to(post(asked, content_type))
