@@ -60,6 +60,9 @@ class _Job(Generic[T]):
         # Let go of, as the task has the exception, whose traceback has whoever waits.
         self._task = None
         self.over = True
+        if not task.cancelled():
+            # Whoever waited may have been interrupted just now: then nobody looks at it.
+            task.exception()
         self._ended.put(task)
 
     def cancel(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import socket
 import threading
 import time
@@ -475,3 +476,33 @@ def test_a_stream_that_is_cancelled_tells_a_thread_by_the_exception_for_threads(
     assert next(items) == 1
     with pytest.raises(CancelledError):
         next(items)
+
+
+def test_a_failure_that_nobody_waits_for_any_more_is_not_reported_as_forgotten(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A signal may come just as the work ends; the exception it raises goes on, not the other."""
+
+    async def fail() -> None:
+        raise SessionClosedError("This session is closed.")
+
+    def interrupted(_: object, seconds: float | None = None) -> None:
+        wait_until(lambda: jobs and jobs[0].over)
+        raise KeyboardInterrupt
+
+    jobs: list[Any] = []
+    bridge = get_bridge()
+    begin = bridge._begin
+
+    def keep(work: Any) -> Any:
+        jobs.append(begin(work))
+        return jobs[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bridge, "_begin", keep)
+        patch.setattr(bridge_module._Job, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            bridge.call(fail())
+    jobs.clear()
+    gc.collect()
+    assert "never retrieved" not in caplog.text
