@@ -150,7 +150,7 @@ def _connect(url: str, port: int, allow_private: bool, until: float) -> http.cli
 
 
 class _TimedSocket:
-    """What an HTTP connection needs of a socket, with one time limit over all that it does.
+    """A socket as an HTTP connection uses it, with one time limit over all that it does.
 
     A socket's own limit is one for each read: a server that sends a byte now and then, of its
     headers too, would hold this up for as long as it likes.
