@@ -41,19 +41,27 @@ class _Job(Generic[T]):
     of another kind is kept in step with the task.
 
     Args:
-        work: The coroutine, which begins at once, in the context of this thread.
+        work: The coroutine.
         loop: The loop.
     """
 
     def __init__(self, work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> None:
         self.over = False
+        self._work = work
         self._loop = loop
         self._task: asyncio.Task[T] | None = None
         self._ended: SimpleQueue[asyncio.Future[T]] = SimpleQueue()
-        loop.call_soon_threadsafe(self._start, work)
 
-    def _start(self, work: Coroutine[Any, Any, T]) -> None:
-        self._task = self._loop.create_task(work)
+    def begin(self) -> None:
+        """Let it begin, in the context of this thread.
+
+        Apart from making it: an interrupt that comes in here may find it begun, and must be able to
+        end it.
+        """
+        self._loop.call_soon_threadsafe(self._start)
+
+    def _start(self) -> None:
+        self._task = self._loop.create_task(self._work)
         self._task.add_done_callback(self._end)
 
     def _end(self, task: asyncio.Future[T]) -> None:
@@ -73,6 +81,12 @@ class _Job(Generic[T]):
     def _cancel(self) -> None:
         if self._task is not None:
             self._task.cancel()
+        elif not self.over:
+            # The interrupt came before it had begun, which it never will.
+            self._work.close()
+            never: asyncio.Future[T] = self._loop.create_future()
+            never.cancel()
+            self._end(never)
 
     def wait(self, seconds: float | None = None) -> T:
         """Return its result, or raise what it has raised; only once.
@@ -113,8 +127,10 @@ class Bridge:
 
     def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine on the loop and wait for it; interrupting the wait cancels it."""
-        job = self._begin(work)
+        self._check_usable(work)
+        job = _Job(work, self.loop)
         try:
+            job.begin()
             return job.wait()
         except BaseException:
             if not job.over:
@@ -126,7 +142,9 @@ class Bridge:
 
     def _begin(self, work: Coroutine[Any, Any, T]) -> _Job[T]:
         self._check_usable(work)
-        return _Job(work, self.loop)
+        job = _Job(work, self.loop)
+        job.begin()
+        return job
 
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         self._check_usable(work)

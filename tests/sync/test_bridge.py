@@ -491,18 +491,46 @@ def test_a_failure_that_nobody_waits_for_any_more_is_not_reported_as_forgotten(
         raise KeyboardInterrupt
 
     jobs: list[Any] = []
-    bridge = get_bridge()
-    begin = bridge._begin
+    begin = bridge_module._Job.begin
 
-    def keep(work: Any) -> Any:
-        jobs.append(begin(work))
-        return jobs[0]
+    def keep(job: Any) -> None:
+        jobs.append(job)
+        begin(job)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bridge, "_begin", keep)
+        patch.setattr(bridge_module._Job, "begin", keep)
         patch.setattr(bridge_module._Job, "wait", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            bridge.call(fail())
+            get_bridge().call(fail())
     jobs.clear()
     gc.collect()
     assert "never retrieved" not in caplog.text
+
+
+@pytest.mark.parametrize("late", [True, False], ids=["as it has begun", "before it begins"])
+def test_an_interrupt_that_comes_as_a_call_begins_ends_it(
+    late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    begin = bridge_module._Job.begin
+
+    def interrupted(job: Any) -> None:
+        if late:
+            begin(job)
+            wait_until(lambda: seen)
+        raise KeyboardInterrupt
+
+    async def work() -> None:
+        seen.append("begun")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            seen.append("ended")
+
+    monkeypatch.setattr(bridge_module._Job, "begin", interrupted)
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        get_bridge().call(work())
+    assert seen == (["begun", "ended"] if late else [])
+    # Nobody waits for the end of what has not begun.
+    assert time.monotonic() - started < bridge_module._CLEANUP_SECONDS
