@@ -97,6 +97,10 @@ class Server:
         """Answer the next ``times`` requests of ``method`` whose path matches with ``play``."""
         self._overrides.append(_Override(method, path, play, times))
 
+    def relent(self) -> None:
+        """Answer all further requests as usual."""
+        self._overrides.clear()
+
     def sent(self, text: str | None = None) -> list[Request]:
         """The messages (and answers to tool calls) that arrived; with ``text`` only those."""
         return [r for r in self.requests if r.sends and (text is None or r.text == text)]

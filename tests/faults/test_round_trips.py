@@ -155,7 +155,7 @@ async def test_an_agent_that_is_gone_is_named_by_who_wants_a_conversation_with_i
 async def test_an_answer_outlives_facts_that_cannot_be_read(
     server: Server, client: AsyncLettaClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.override("GET", "/v1/agents/", status(403, {"detail": "not yours"}))
+    server.override("GET", "/v1/agents/", status(403, {"detail": "not yours"}), 9)
     async with by_conversation(client) as session:
         with caplog.at_level(logging.WARNING):
             await session.send("hello")
@@ -163,6 +163,7 @@ async def test_an_answer_outlives_facts_that_cannot_be_read(
         assert (messages[0].agent_id, messages[0].model) == ("", None)
         assert messages[-1].result == "You said: hello"
         assert session.agent_id is None
+        server.relent()
         assert (await session.initialize()).agent_id == ev.AGENT  # asks once more
     assert "not yours" in caplog.text
     assert server.texts() == ["hello"]
