@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import pytest
 
 from letta_adapters import LettaClient, Rest
 from letta_adapters.testing import FakeLetta
@@ -48,3 +49,16 @@ def refuse_messages(times: int) -> Refuse:
         return httpx.Response(429, json={"detail": "slow down"}, headers={"retry-after": "0"})
 
     return refuse
+
+
+def call_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a refused call again without a pause."""
+    monkeypatch.setattr("letta_adapters.chat.runner.random.uniform", lambda *_: 0.0)
+
+
+def count_conversations(letta: FakeLetta, client: LettaClient) -> int:
+    """Close the client, and return how many conversations are left on the server."""
+    client.close()  # waits for what is cleaned up in the background
+    agent = next(iter(letta._agents))
+    _, listed = letta._list_conversations((), {"agent_id": agent}, {})
+    return len(listed)

@@ -17,7 +17,12 @@ from letta_adapters.chat import clients
 from letta_adapters.langchain import ChatLetta, LettaRunnable
 from letta_adapters.testing import FakeLetta
 from letta_adapters.testing.scripted_model import Reply, ToolUse
-from tests._refusing import client_of, refuse_messages
+from tests._refusing import (
+    call_again_at_once,
+    client_of,
+    count_conversations,
+    refuse_messages,
+)
 
 DEEP = '{"a": ' + "[" * 100_000 + "]" * 100_000 + "}"
 
@@ -35,15 +40,7 @@ def add(a: int) -> int:
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make a refused call again at once."""
-    monkeypatch.setattr("letta_adapters.chat.runner.random.uniform", lambda *_: 0.0)
-
-
-def count_conversations(letta: FakeLetta, client: Any) -> int:
-    client.close()  # waits for what is cleaned up in the background
-    agent = next(iter(letta._agents))
-    _, listed = letta._list_conversations((), {"agent_id": agent}, {})
-    return len(listed)
+    call_again_at_once(monkeypatch)
 
 
 # -- conversations ------------------------------------------------------------------------------

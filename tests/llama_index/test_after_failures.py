@@ -21,7 +21,12 @@ from letta_adapters.llama_index import LettaAgent, LettaLLM
 from letta_adapters.llama_index.structured_output import Draft
 from letta_adapters.testing import FakeLetta
 from letta_adapters.testing.scripted_model import Reply, ToolUse
-from tests._refusing import client_of, refuse_messages
+from tests._refusing import (
+    call_again_at_once,
+    client_of,
+    count_conversations,
+    refuse_messages,
+)
 
 DEEP = '{"name": ' + "[" * 100_000
 
@@ -36,15 +41,7 @@ class Person(BaseModel):
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make a refused call again at once."""
-    monkeypatch.setattr("letta_adapters.chat.runner.random.uniform", lambda *_: 0.0)
-
-
-def count_conversations(letta: FakeLetta, client: Any) -> int:
-    client.close()  # waits for what is cleaned up in the background
-    agent = next(iter(letta._agents))
-    _, listed = letta._list_conversations((), {"agent_id": agent}, {})
-    return len(listed)
+    call_again_at_once(monkeypatch)
 
 
 def test_a_call_that_is_made_again_leaves_no_conversations() -> None:
